@@ -1,0 +1,103 @@
+"""Where one installation keeps its files. Pure: gateway, engine and Django share it."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+# A Unix socket's path must fit sockaddr_un.sun_path: 108 bytes on Linux with the
+# final NUL. Engine sockets are the longest names below `run`.
+_LONGEST_RUN_DIR = 70
+
+
+class Home(msgspec.Struct, frozen=True):
+    """The layout below MODELYARD_HOME."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "db.sqlite3"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def artifacts(self) -> Path:
+        """Model artifacts, one folder per digest, written once."""
+        return self.root / "artifacts"
+
+    @property
+    def snapshot(self) -> Path:
+        return self.root / "snapshot" / "current.snapshot"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def engine(self) -> Path:
+        """Desired state of the engines, so that they come back on their own."""
+        return self.root / "engine"
+
+    @property
+    def broker(self) -> Path:
+        return self.root / "broker"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def demo(self) -> Path:
+        return self.root / "demo.json"
+
+    @property
+    def secret_key(self) -> Path:
+        return self.root / "secret_key"
+
+    @property
+    def run(self) -> Path:
+        """Folder of the sockets; beside the system's temporary files if too deep."""
+        path = self.root / "run"
+        if len(os.fsencode(path)) <= _LONGEST_RUN_DIR:
+            return path
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"modelyard-{os.getuid()}-{digest}"
+
+    @property
+    def site_socket(self) -> Path:
+        return self.run / "site.sock"
+
+    def engine_socket(self, name: str) -> Path:
+        """Socket of one engine; `name` is its device, e.g. `cpu` or `cuda-0`."""
+        return self.run / f"engine-{name}.sock"
+
+    def prepare(self) -> None:
+        """Create every folder; sockets' and keys' folders are private to the user."""
+        for path in (self.root, self.run):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.run.chmod(0o700)
+        for path in (
+            self.mlflow,
+            self.artifacts,
+            self.snapshot.parent,
+            self.spool,
+            self.engine,
+            self.broker,
+            self.cache,
+            self.logs,
+            self.jobs,
+        ):
+            path.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,211 @@
+"""What the engines run, what the gateways may serve, and prediction jobs."""
+
+from django.db import models
+from django.db.models import F, Q
+
+from accounts.models import ApiKey, Customer
+
+
+class SnapshotState(models.Model):
+    """The one row that counts changes which gateways must learn of.
+
+    Whoever changes a key, plan, customer, route or version adds one to `changed` in
+    the same transaction; the controller publishes and moves `published` up to it.
+    """
+
+    changed = models.PositiveBigIntegerField(default=1)
+    published = models.PositiveBigIntegerField(default=0)
+    published_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(pk=1), name="inference_snapshot_one_row")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.published} of {self.changed}"
+
+
+class ControllerLease(models.Model):
+    """The one row that names the leading controller."""
+
+    holder = models.CharField(max_length=64, blank=True)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(pk=1), name="inference_controller_lease_one_row"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.holder
+
+
+class Engine(models.Model):
+    """An engine process as the controller last saw it."""
+
+    class State(models.TextChoices):
+        UNREACHABLE = "unreachable", "unreachable"
+        RUNNING = "running", "running"
+
+    name = models.CharField(max_length=64, unique=True, help_text="Device, e.g. cpu.")
+    address = models.CharField(max_length=255)
+    state = models.CharField(
+        max_length=16, choices=State.choices, default=State.UNREACHABLE
+    )
+    device = models.CharField(max_length=100, blank=True)
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    memory_bytes = models.PositiveBigIntegerField(default=0)
+    error = models.TextField(blank=True)
+    seen_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LoadedVersion(models.Model):
+    """One version on one engine, and why it is not ready if it is not."""
+
+    class State(models.TextChoices):
+        LOADING = "loading", "loading"
+        READY = "ready", "ready"
+        FAILED = "failed", "failed"
+
+    engine = models.ForeignKey(
+        Engine, on_delete=models.CASCADE, related_name="loaded_versions"
+    )
+    model = models.CharField(max_length=255)
+    version = models.PositiveIntegerField()
+    state = models.CharField(max_length=16, choices=State.choices)
+    error = models.TextField(blank=True)
+    load_ms = models.PositiveIntegerField(null=True, blank=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["model", "-version"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["engine", "model", "version"],
+                name="inference_loaded_version_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} v{self.version} on {self.engine_id}"
+
+
+class ServingRoute(models.Model):
+    """The variants gateways use now; follows the desired route when loaded."""
+
+    model = models.CharField(max_length=255, unique=True)
+    default_version = models.PositiveIntegerField()
+    default_weight_percent = models.PositiveSmallIntegerField(default=100)
+    canary_version = models.PositiveIntegerField(null=True, blank=True)
+    canary_weight_percent = models.PositiveSmallIntegerField(default=0)
+    waiting_for = models.TextField(
+        blank=True, help_text="Why the desired route is not served yet."
+    )
+    moved_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["model"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(default_weight_percent=100 - F("canary_weight_percent")),
+                name="inference_serving_weights_sum_to_100",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.model
+
+
+class PredictionJob(models.Model):
+    """Asynchronous prediction over many instances. This row is the truth."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", "pending"
+        PROCESSING = "processing", "processing"
+        COMPLETED = "completed", "completed"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    id = models.CharField(max_length=32, primary_key=True)
+    customer = models.ForeignKey(
+        Customer, on_delete=models.CASCADE, related_name="jobs"
+    )
+    api_key = models.ForeignKey(
+        ApiKey, on_delete=models.PROTECT, related_name="jobs"
+    )
+    model = models.CharField(max_length=255)
+    version = models.PositiveIntegerField()
+    variant = models.CharField(max_length=16)
+    status = models.CharField(
+        max_length=16, choices=Status.choices, default=Status.PENDING
+    )
+    input_format = models.CharField(max_length=8, help_text="json or csv.")
+    input_file = models.CharField(max_length=255, help_text="Relative to the jobs folder.")
+    options = models.JSONField(default=dict, blank=True)
+    chunk_rows = models.PositiveIntegerField(default=500)
+    rows_total = models.PositiveIntegerField(null=True, blank=True)
+    rows_done = models.PositiveIntegerField(default=0)
+    rows_failed = models.PositiveIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    lease_token = models.PositiveIntegerField(
+        default=0, help_text="Fencing token: writes with an older one are refused."
+    )
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error_message = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    completed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(rows_failed__lte=F("rows_done")),
+                name="inference_job_failed_rows_are_done",
+            )
+        ]
+        indexes = [
+            # The sweep looks for jobs without a live lease.
+            models.Index(
+                fields=["lease_expires_at"],
+                condition=Q(status__in=["pending", "processing"]),
+                name="inference_job_unfinished",
+            ),
+            models.Index(fields=["customer", "-created_at"], name="inference_job_list"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class JobChunk(models.Model):
+    """The committed output of one run of consecutive rows."""
+
+    job = models.ForeignKey(
+        PredictionJob, on_delete=models.CASCADE, related_name="chunks"
+    )
+    index = models.PositiveIntegerField()
+    rows = models.PositiveIntegerField()
+    predictions = models.JSONField()
+    errors = models.JSONField(default=list)
+
+    class Meta:
+        ordering = ["job", "index"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["job", "index"], name="inference_job_chunk_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id}[{self.index}]"

@@ -1,0 +1,214 @@
+"""Registered models, their versions and aliases, and the routes callers address."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from simple_history.models import HistoricalRecords
+
+
+class RegistrySync(models.Model):
+    """The one row that tells how the last synchronisation with MLflow went."""
+
+    tracking_uri = models.CharField(max_length=500, blank=True)
+    attempted_at = models.DateTimeField(null=True, blank=True)
+    succeeded_at = models.DateTimeField(null=True, blank=True)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        verbose_name = "registry sync"
+        verbose_name_plural = "registry sync"
+        constraints = [
+            models.CheckConstraint(condition=Q(pk=1), name="registry_sync_is_one_row")
+        ]
+
+    def __str__(self) -> str:
+        return f"sync with {self.tracking_uri}"
+
+
+class RegisteredModel(models.Model):
+    """A name with versions, as MLflow has it."""
+
+    name = models.CharField(max_length=255, unique=True)
+    description = models.TextField(blank=True)
+    tags = models.JSONField(default=dict, blank=True)
+    trusted = models.BooleanField(
+        default=False,
+        help_text="Let the engine load artifacts of this model that execute code "
+        "(pickle, Python functions). Only for models whose authors you trust.",
+    )
+    public = models.BooleanField(
+        default=False, help_text="Show the model in the docs to anonymous readers."
+    )
+    site_default = models.BooleanField(
+        default=False, help_text="Answers POST /api/v1/predict when no model is named."
+    )
+    missing_since = models.DateTimeField(
+        null=True, blank=True, help_text="When the model disappeared from MLflow."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["site_default"],
+                condition=Q(site_default=True),
+                name="registry_one_site_default",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ModelVersion(models.Model):
+    """One immutable artifact with a signature."""
+
+    class ArtifactState(models.TextChoices):
+        REMOTE = "remote", "in MLflow only"
+        READY = "ready", "in the local cache"
+        FAILED = "failed", "could not be fetched"
+
+    registered_model = models.ForeignKey(
+        RegisteredModel, on_delete=models.CASCADE, related_name="versions"
+    )
+    version = models.PositiveIntegerField()
+    description = models.TextField(blank=True)
+    source = models.CharField(max_length=1000, help_text="Artifact URI in MLflow.")
+    run_id = models.CharField(max_length=64, blank=True)
+    mlflow_status = models.CharField(max_length=32, blank=True)
+    registered_at = models.DateTimeField(help_text="When MLflow registered it.")
+    tags = models.JSONField(default=dict, blank=True)
+    metrics = models.JSONField(default=dict, blank=True)
+    flavors = models.JSONField(
+        default=list, blank=True, help_text="Names of the MLflow flavors, sorted."
+    )
+    signature = models.JSONField(
+        default=dict, blank=True, help_text="MLflow signature: inputs, outputs, params."
+    )
+    metadata = models.JSONField(
+        default=dict, blank=True, help_text="The `modelyard` part of the metadata."
+    )
+    metadata_errors = models.JSONField(default=list, blank=True)
+    input_example = models.JSONField(null=True, blank=True)
+    published = models.BooleanField(
+        default=False, help_text="Callable by version even when no route names it."
+    )
+    artifact_state = models.CharField(
+        max_length=16, choices=ArtifactState.choices, default=ArtifactState.REMOTE
+    )
+    artifact_digest = models.CharField(
+        max_length=64, blank=True, help_text="Name of its folder in the artifact cache."
+    )
+    artifact_error = models.TextField(blank=True)
+    missing_since = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["registered_model", "-version"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["registered_model", "version"],
+                name="registry_version_unique_in_model",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.registered_model.name} v{self.version}"
+
+
+class Alias(models.Model):
+    """A movable name for a version, e.g. `champion`."""
+
+    registered_model = models.ForeignKey(
+        RegisteredModel, on_delete=models.CASCADE, related_name="aliases"
+    )
+    name = models.CharField(max_length=255)
+    version = models.ForeignKey(
+        ModelVersion, on_delete=models.CASCADE, related_name="aliases"
+    )
+
+    class Meta:
+        verbose_name_plural = "aliases"
+        ordering = ["registered_model", "name"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["registered_model", "name"],
+                name="registry_alias_unique_in_model",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Route(models.Model):
+    """What a caller addresses: a default version and perhaps a canary.
+
+    These are the *desired* variants; `inference` moves what is served once the
+    engines have loaded them. The two weights live in one row so that the database
+    itself can hold their sum at 100.
+    """
+
+    registered_model = models.OneToOneField(
+        RegisteredModel, on_delete=models.CASCADE, related_name="route"
+    )
+    enabled = models.BooleanField(default=True)
+    default_version = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, related_name="default_in"
+    )
+    default_weight_percent = models.PositiveSmallIntegerField(default=100)
+    canary_version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.PROTECT,
+        related_name="canary_in",
+        null=True,
+        blank=True,
+    )
+    canary_weight_percent = models.PositiveSmallIntegerField(default=0)
+    low_confidence_below = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Flags predictions whose score is lower. Empty: the model's own.",
+    )
+    input_rules = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text='Per column: {"worst area": {"min": 0, "max": 5000}}. Empty: the '
+        "model's own.",
+    )
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["registered_model__name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(default_weight_percent=100 - F("canary_weight_percent")),
+                name="registry_route_weights_sum_to_100",
+            ),
+            models.CheckConstraint(
+                condition=Q(canary_weight_percent__lte=100),
+                name="registry_route_canary_weight_at_most_100",
+            ),
+            models.CheckConstraint(
+                condition=Q(canary_version__isnull=False) | Q(canary_weight_percent=0),
+                name="registry_route_no_weight_without_canary",
+            ),
+            models.CheckConstraint(
+                condition=Q(canary_version__isnull=True)
+                | ~Q(canary_version=F("default_version")),
+                name="registry_route_canary_differs_from_default",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"route {self.registered_model.name}"
