@@ -1,0 +1,50 @@
+"""Errors that cross from the engine to its callers as a code and a message."""
+
+import enum
+
+
+class EngineErrorCode(enum.StrEnum):
+    MODEL_ERROR = "MODEL_ERROR"
+    NOT_LOADED = "NOT_LOADED"
+    LOADING = "LOADING"
+    LOAD_FAILED = "LOAD_FAILED"
+    OVERLOADED = "OVERLOADED"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    BAD_REQUEST = "BAD_REQUEST"
+    NOT_EXPLAINABLE = "NOT_EXPLAINABLE"
+    CONNECTION_LOST = "CONNECTION_LOST"
+    DRAINING = "DRAINING"
+
+
+RETRYABLE = frozenset(
+    {
+        EngineErrorCode.NOT_LOADED,
+        EngineErrorCode.LOADING,
+        EngineErrorCode.OVERLOADED,
+        EngineErrorCode.CONNECTION_LOST,
+        EngineErrorCode.DRAINING,
+    }
+)
+
+
+class EngineError(Exception):
+    """A request the engine did not answer with predictions.
+
+    `message` is written for operators; fronts decide what callers may see.
+    """
+
+    def __init__(
+        self,
+        code: EngineErrorCode,
+        message: str,
+        *,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.retry_after_ms = retry_after_ms
+
+    @property
+    def retryable(self) -> bool:
+        return self.code in RETRYABLE

@@ -1,0 +1,100 @@
+"""What can go wrong with a call: codes, facts and retry advice, without HTTP headers.
+
+The codes are a closed vocabulary (docs/errors.md). `render` in
+`inference/error_rendering.py` turns one of these into the body that callers see.
+"""
+
+import enum
+from typing import Any
+
+import msgspec
+
+
+class ErrorCode(enum.StrEnum):
+    INVALID_JSON = "INVALID_JSON"
+    INVALID_INPUT = "INVALID_INPUT"
+    INVALID_HEADER = "INVALID_HEADER"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    NOT_ACCEPTABLE = "NOT_ACCEPTABLE"
+    REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
+    CONFLICT = "CONFLICT"
+    IDEMPOTENCY_IN_FLIGHT = "IDEMPOTENCY_IN_FLIGHT"
+    GONE = "GONE"
+    TOO_LARGE = "TOO_LARGE"
+    UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
+    UNPROCESSABLE = "UNPROCESSABLE"
+    IDEMPOTENCY_MISMATCH = "IDEMPOTENCY_MISMATCH"
+    RATE_LIMIT_EXCEEDED = "RATE_LIMIT_EXCEEDED"
+    QUOTA_EXCEEDED = "QUOTA_EXCEEDED"
+    CONCURRENCY_EXCEEDED = "CONCURRENCY_EXCEEDED"
+    MODEL_ERROR = "MODEL_ERROR"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+    OVERLOADED = "OVERLOADED"
+    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
+    INFERENCE_TIMEOUT = "INFERENCE_TIMEOUT"
+
+
+STATUS: dict[ErrorCode, int] = {
+    ErrorCode.INVALID_JSON: 400,
+    ErrorCode.INVALID_INPUT: 400,
+    ErrorCode.INVALID_HEADER: 400,
+    ErrorCode.UNAUTHENTICATED: 401,
+    ErrorCode.FORBIDDEN: 403,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.METHOD_NOT_ALLOWED: 405,
+    ErrorCode.NOT_ACCEPTABLE: 406,
+    ErrorCode.REQUEST_TIMEOUT: 408,
+    ErrorCode.CONFLICT: 409,
+    ErrorCode.IDEMPOTENCY_IN_FLIGHT: 409,
+    ErrorCode.GONE: 410,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    ErrorCode.UNPROCESSABLE: 422,
+    ErrorCode.IDEMPOTENCY_MISMATCH: 422,
+    ErrorCode.RATE_LIMIT_EXCEEDED: 429,
+    ErrorCode.QUOTA_EXCEEDED: 429,
+    ErrorCode.CONCURRENCY_EXCEEDED: 429,
+    ErrorCode.MODEL_ERROR: 500,
+    ErrorCode.INTERNAL_ERROR: 500,
+    ErrorCode.OVERLOADED: 503,
+    ErrorCode.MODEL_UNAVAILABLE: 503,
+    ErrorCode.INFERENCE_TIMEOUT: 504,
+}
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One detail of an error; `index` is the instance's position in the request."""
+
+    issue: str
+    index: int | None = None
+    field: str | None = None
+    code: ErrorCode | None = None
+    received: str | None = None
+
+
+class ApiError(Exception):
+    """A refused or failed call. `message` is for the caller and holds no secrets."""
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        details: tuple[Problem, ...] = (),
+        retry_after_s: float | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+        self.retry_after_s = retry_after_s
+        # Extra members of the error object, e.g. {"limit": "month"}.
+        self.facts = facts or {}
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.code]
