@@ -34,3 +34,22 @@ class Limits(msgspec.Struct, frozen=True):
     max_predict_rows: int = 100
     max_batch_rows: int = 1000
     max_job_rows: int = 1_000_000
+
+
+class LeaseRequest(msgspec.Struct, frozen=True):
+    """Ask for `units` of a quota, `minimum` at least; less is no use to the asker."""
+
+    customer_id: int
+    quota: Literal["day", "month"]
+    unit: Literal["requests", "rows"]
+    # Start of the window, seconds since the epoch.
+    window_start: int
+    units: int
+    minimum: int
+
+
+class LeaseGrant(msgspec.Struct, frozen=True):
+    """`units` granted (0: not even the minimum was left) and what is left after it."""
+
+    units: int
+    remaining: int

@@ -200,6 +200,8 @@ class Usage(models.Model):
     code = models.CharField(max_length=40, blank=True, help_text="Error code, if any.")
     requests = models.PositiveBigIntegerField(default=0)
     rows = models.PositiveBigIntegerField(default=0)
+    charged_requests = models.PositiveBigIntegerField(default=0)
+    charged_rows = models.PositiveBigIntegerField(default=0)
     compute_us = models.PositiveBigIntegerField(default=0)
     total_us = models.PositiveBigIntegerField(default=0)
     shap_samples = models.PositiveBigIntegerField(default=0)
