@@ -26,6 +26,9 @@ MODELYARD_OPERATOR_PORT = env.int(
 MODELYARD_PUBLIC_URL = env(
     "MODELYARD_PUBLIC_URL", default=f"http://127.0.0.1:{MODELYARD_PORT}"
 )
+# Devices that get an engine process each.
+MODELYARD_DEVICES = env.list("MODELYARD_DEVICES", default=["cpu"])
+MODELYARD_SITE_WORKERS = env.int("MODELYARD_SITE_WORKERS", default=1)
 
 # Security
 

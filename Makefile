@@ -1,0 +1,46 @@
+.DEFAULT_GOAL := help
+python := .venv/bin/python
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+run: ## Set up whatever is missing, then serve the demo until Ctrl-C
+	@deploy/setup.sh
+	@exec $(python) manage.py quickstart
+
+setup: ## Make the virtual environment with the tools for development
+	@deploy/setup.sh dev
+
+test: setup ## Run every test
+	@$(python) -m pytest
+
+lint: setup ## Check style and the direction of imports
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/lint-imports
+
+types: setup ## Check types
+	@.venv/bin/mypy
+
+check: lint types ## Lint, types, Django's own checks and missing migrations
+	@$(python) manage.py check
+	@$(python) manage.py makemigrations --check --dry-run
+
+bench: setup ## Measure Modelyard beside its peers (an hour the first time)
+	@$(python) -m benchmarks
+
+format: setup ## Rewrite files in the project's style
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+engine: ## Run one engine alone
+	@$(python) -m inference.engine --device cpu
+
+worker: ## Run the Celery worker alone
+	@$(python) -m celery -A config worker --pool threads --concurrency 2
+
+constraints: setup ## Pin what is installed now
+	@(head -2 constraints.txt; .venv/bin/pip freeze --exclude-editable | sed 's/+cpu$$//') >constraints.new
+	@mv constraints.new constraints.txt
+
+.PHONY: help run setup test lint types check bench format engine worker constraints

@@ -1,0 +1,67 @@
+#!/bin/sh
+# Makes .venv with the pinned packages, or mends one that an interrupted run left.
+# Usage: deploy/setup.sh [extra]      e.g. deploy/setup.sh dev
+set -eu
+cd "$(dirname "$0")/.."
+
+extra="${1:-}"
+venv=.venv
+wanted="$(cat constraints.txt pyproject.toml | cksum | tr -d ' \t')"
+# `dev` holds all that `run` needs, so its stamp serves both.
+if [ "$(cat "$venv/.installed-dev" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+stamp="$venv/.installed${extra:+-$extra}"
+if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+
+python=""
+for candidate in "${PYTHON:-}" python3.11 python3 python; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+        python="$candidate"
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    echo "Modelyard needs Python 3.11, and none of python3.11, python3 and python is one." >&2
+    echo "Install it, or name it: PYTHON=/path/to/python3.11 make run" >&2
+    exit 1
+fi
+if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+    echo "This Python cannot make virtual environments; install its venv module" >&2
+    echo "(on Debian and Ubuntu: apt install python3.11-venv) and run again." >&2
+    exit 1
+fi
+
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    echo "Making a virtual environment in $venv"
+    rm -rf "$venv"
+    "$python" -m venv "$venv"
+fi
+echo "Installing the pinned packages into $venv (about 2 GB; minutes on a first run)"
+log="$venv/install.log"
+install() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+        --progress-bar off --constraint constraints.txt \
+        --editable ".${extra:+[$extra]}" >"$log" 2>&1
+}
+install &
+pip=$!
+trap 'kill $pip 2>/dev/null; exit 130' INT TERM
+if [ -t 1 ]; then
+    total="$(grep -vc '^#' constraints.txt)"
+    while kill -0 $pip 2>/dev/null; do
+        found="$(grep -c '^Collecting\|^Requirement already' "$log" || true)"
+        printf '\r\033[K  %s of up to %s packages: %s' "$found" "$total" \
+            "$(tail -1 "$log" | cut -c1-50)"
+        sleep 0.3
+    done
+    printf '\r\033[K'
+fi
+if ! wait $pip; then
+    tail -5 "$log" >&2
+    echo "The packages could not be installed ($log says why); the next run goes on" >&2
+    echo "from here." >&2
+    exit 1
+fi
+trap - INT TERM
+echo "$wanted" >"$stamp"
+echo "The packages are installed."

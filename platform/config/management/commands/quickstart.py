@@ -1,0 +1,138 @@
+"""`manage.py quickstart`: what `make run` runs once the packages are there."""
+
+import contextlib
+import json
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.panel import Panel
+
+from config import demo, first_run
+from config.processes import process_specs
+from config.supervisor import CannotStart, Supervisor, check_ports, hold_home
+
+_READY_TIMEOUT_S = 180.0
+# A process that died this often since it last ran well will not come up by itself.
+_HOPELESS_DEATHS = 4
+
+
+class Command(BaseCommand):
+    help = "Set up the demo where it is missing, serve it, and print how to call it."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        console = Console(highlight=False)
+        try:
+            hold_home(settings.HOME)
+            check_ports(
+                settings.MODELYARD_HOST,
+                {
+                    settings.MODELYARD_PORT: "MODELYARD_PORT",
+                    settings.MODELYARD_OPERATOR_PORT: "MODELYARD_OPERATOR_PORT",
+                },
+            )
+            # SIGTERM during the set-up ends it like Ctrl-C.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            self._set_up(console)
+        except (CannotStart, first_run.StepFailed) as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError(
+                "Stopped before the set-up was complete; the next `make run` goes on "
+                "from here."
+            ) from None
+
+        supervisor = Supervisor(process_specs(), home=settings.HOME)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: supervisor.request_stop())
+        supervisor.start()
+        tending = threading.Thread(target=self._announce, args=(console, supervisor))
+        tending.start()
+        supervisor.run()
+        tending.join()
+        console.print("Stopped.")
+
+    def _set_up(self, console: Console) -> None:
+        for step in first_run.steps():
+            if not step.needed():
+                continue
+            with _progress(console, step.title):
+                started = time.monotonic()
+                result = step.act()
+            seconds = time.monotonic() - started
+            console.print(f"✓ {step.title} [dim]({seconds:.1f} s)[/dim] {result}")
+
+    def _announce(self, console: Console, supervisor: Supervisor) -> None:
+        """Wait for readiness, then print the card; stop everything if hopeless."""
+        url = f"{settings.MODELYARD_PUBLIC_URL}/readyz"
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        with _progress(console, "Start and wait until every model can answer"):
+            while not supervisor.stopping and not _answers(url):
+                hopeless = [
+                    name
+                    for name, deaths in supervisor.deaths().items()
+                    if deaths >= _HOPELESS_DEATHS
+                ]
+                if hopeless or time.monotonic() > deadline:
+                    self._give_up(console, supervisor, hopeless)
+                    return
+                time.sleep(0.1)
+        if supervisor.stopping:
+            return
+        try:
+            card = demo.card()
+        except demo.NotAnswering as error:
+            console.print(f"Modelyard is up, but the demo call failed: {error}")
+            return
+        if console.is_terminal:
+            console.print(Panel(card.facts, title="Modelyard is ready", expand=False))
+        else:
+            console.print("Modelyard is ready")
+            console.print(card.facts)
+        # Printed raw, unwrapped, so that they can be pasted.
+        for example in card.examples:
+            console.print(f"\n{example.title}", style="bold")
+            self.stdout.write(example.command)
+            self.stdout.write(json.dumps(example.answer, ensure_ascii=False))
+        console.print("\nCtrl-C stops everything.")
+
+    def _give_up(
+        self, console: Console, supervisor: Supervisor, hopeless: list[str]
+    ) -> None:
+        for name in hopeless:
+            console.print(f"The {name} process cannot stay up. The end of its log:")
+            with contextlib.suppress(OSError):
+                for line in supervisor.log_path(name).read_text().splitlines()[-15:]:
+                    console.print(f"  {line}", markup=False)
+        if not hopeless:
+            console.print(
+                f"Not ready after {_READY_TIMEOUT_S:.0f} s; see the logs in "
+                f"{settings.HOME.logs}."
+            )
+        supervisor.request_stop()
+
+
+@contextlib.contextmanager
+def _progress(console: Console, title: str) -> Iterator[None]:
+    """A spinner with the seconds on a terminal, one plain line elsewhere."""
+    if not console.is_terminal:
+        console.print(f"… {title}")
+        yield
+        return
+    with console.status(f"{title} …"):
+        yield
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,138 @@
+"""The processes of one machine, as `manage.py serve` starts them."""
+
+import sys
+
+from django.conf import settings
+
+from config.supervisor import ProcessSpec
+
+_BEHIND_PREDICTIONS = 5
+_BACKGROUND = 10
+# Neither the engine nor the gateway gets a credential of anything else.
+_CREDENTIALS = frozenset(
+    f"{name}{suffix}"
+    for name in (
+        "DATABASE_URL",
+        "CACHE_URL",
+        "CELERY_BROKER_URL",
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "SECRET_KEY",
+    )
+    for suffix in ("", "_FILE")
+)
+
+
+def process_specs() -> tuple[ProcessSpec, ...]:
+    """Every process, in the order of starting: the way to a prediction comes first."""
+    python = sys.executable
+    environment = _common_environment()
+    engines = tuple(
+        ProcessSpec(
+            f"engine-{device.replace(':', '-')}",
+            (python, "-m", "inference.engine", "--device", device),
+            stop_phase=3,
+            environment=environment,
+            hidden=_CREDENTIALS,
+        )
+        for device in settings.MODELYARD_DEVICES
+    )
+    return (
+        *engines,
+        ProcessSpec(
+            "gateway",
+            (python, "-m", "inference.gateway"),
+            stop_phase=1,
+            stop_timeout_s=30.0,
+            environment=environment,
+            hidden=_CREDENTIALS,
+        ),
+        ProcessSpec(
+            "site", _site_command(python), 3, _BEHIND_PREDICTIONS, 15.0, environment
+        ),
+        _manage("controller", "run_controller", nice=_BEHIND_PREDICTIONS),
+        ProcessSpec(
+            "worker",
+            _celery(python, "worker", "--pool", "threads", "--concurrency", "2"),
+            stop_phase=2,
+            nice=_BACKGROUND,
+            environment=environment,
+        ),
+        ProcessSpec(
+            "beat",
+            _celery(python, "beat", "--pidfile", ""),
+            stop_phase=1,
+            nice=_BACKGROUND,
+            environment=environment,
+        ),
+    )
+
+
+def _manage(name: str, *arguments: str, nice: int) -> ProcessSpec:
+    return ProcessSpec(
+        name,
+        (sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments),
+        stop_phase=3,
+        nice=nice,
+        environment=_common_environment(),
+    )
+
+
+def _site_command(python: str) -> tuple[str, ...]:
+    return (
+        python,
+        "-m",
+        "gunicorn",
+        "config.wsgi:application",
+        "--bind",
+        f"unix:{settings.HOME.site_socket}",
+        "--umask",
+        "0o077",
+        "--worker-class",
+        "gthread",
+        "--workers",
+        str(settings.MODELYARD_SITE_WORKERS),
+        "--threads",
+        "8",
+        "--graceful-timeout",
+        "10",
+        "--keep-alive",
+        "30",
+        # The gateway in front is the only client and sets these itself.
+        "--forwarded-allow-ips",
+        "*",
+        "--worker-tmp-dir",
+        str(settings.HOME.run),
+        "--no-control-socket",
+        "--log-level",
+        "warning",
+    )
+
+
+def _celery(python: str, *arguments: str) -> tuple[str, ...]:
+    kind, *rest = arguments
+    return (
+        python,
+        "-m",
+        "celery",
+        "-A",
+        "config",
+        kind,
+        "--loglevel",
+        "WARNING",
+        *rest,
+    )
+
+
+def _common_environment() -> dict[str, str]:
+    """What every process must agree on, said in full."""
+    return {
+        "MODELYARD_HOME": str(settings.HOME.root),
+        "MODELYARD_HOST": settings.MODELYARD_HOST,
+        "MODELYARD_PORT": str(settings.MODELYARD_PORT),
+        "MODELYARD_OPERATOR_PORT": str(settings.MODELYARD_OPERATOR_PORT),
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "PYTHONUNBUFFERED": "1",
+    }

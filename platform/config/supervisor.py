@@ -1,0 +1,243 @@
+"""Starts Modelyard's processes on one machine, restarts those that die, stops them all.
+
+A child never outlives its supervisor: on Linux the kernel sends it SIGTERM when the
+supervisor is gone, however it went.
+"""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from inference.home import Home
+
+log = structlog.get_logger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_FIRST_BACKOFF_S = 0.2
+_LONGEST_BACKOFF_S = 10.0
+# A child that has run this long has recovered; its next death starts over.
+_STABLE_AFTER_S = 20.0
+_LOG_BYTES = 10 * 1024 * 1024
+
+
+class CannotStart(Exception):
+    """A reason, in a sentence for the operator, why nothing was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """One process: its command, how it stops, and its place at stopping.
+
+    Lower `stop_phase`s stop first: what takes traffic in, then what works on it,
+    then what those depend on. `nice` keeps the processes of people and of background
+    work from delaying predictions on a small machine.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    stop_phase: int
+    nice: int = 0
+    stop_timeout_s: float = 15.0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    # Variables of the supervisor that the process must not see.
+    hidden: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class _Child:
+    spec: ProcessSpec
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    deaths: int = 0
+    start_again_at: float = 0.0
+
+
+def check_ports(host: str, ports: Mapping[int, str]) -> None:
+    """Raise CannotStart when a port is taken; `ports` maps each to its setting."""
+    for port, setting in ports.items():
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise CannotStart(
+                    f"Port {port} on {host} cannot be used ({error.strerror}). Stop "
+                    f"the program that has it, or choose another port: "
+                    f"{setting}={port + 100} make run"
+                ) from error
+
+
+def hold_home(home: Home) -> int:
+    """Lock the home for this process, or raise CannotStart naming the holder.
+
+    Returns the lock's file descriptor; the lock ends with the process.
+    """
+    path = home.root / "supervisor.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = path.read_text().strip() or "unknown"
+        os.close(descriptor)
+        raise CannotStart(
+            f"Modelyard is already running on {home.root} (process {holder}). Stop "
+            "that one first, or use another folder: MODELYARD_HOME=./var2 make run"
+        ) from error
+    os.truncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+class Supervisor:
+    """Keeps the processes of `specs` running until `stop`."""
+
+    def __init__(
+        self,
+        specs: tuple[ProcessSpec, ...],
+        *,
+        home: Home,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._home = home
+        self._clock = clock
+        self._children = [_Child(spec) for spec in specs]
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        for child in self._children:
+            self._start(child)
+
+    def run(self) -> None:
+        """Watch the processes until `request_stop`, then stop them."""
+        try:
+            while not self._stopping.wait(0.1):
+                self.tend()
+        finally:
+            self.stop()
+
+    def request_stop(self) -> None:
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
+    def tend(self) -> None:
+        """Notice the dead and start again those whose wait is over."""
+        now = self._clock()
+        for child in self._children:
+            if child.process is None:
+                if now >= child.start_again_at:
+                    self._start(child)
+                continue
+            status = child.process.poll()
+            if status is None:
+                continue
+            child.process = None
+            if now - child.started_at > _STABLE_AFTER_S:
+                child.deaths = 0
+            wait_s = min(_FIRST_BACKOFF_S * 2**child.deaths, _LONGEST_BACKOFF_S)
+            child.deaths += 1
+            child.start_again_at = now + wait_s
+            log.warning(
+                "process_died",
+                process=child.spec.name,
+                status=status,
+                restart_in_s=wait_s,
+                log=str(self.log_path(child.spec.name)),
+            )
+
+    def pids(self) -> dict[str, int]:
+        """The running processes by name."""
+        return {
+            child.spec.name: child.process.pid
+            for child in self._children
+            if child.process is not None
+        }
+
+    def deaths(self) -> dict[str, int]:
+        """How often each process has died since it last ran well."""
+        return {child.spec.name: child.deaths for child in self._children}
+
+    def log_path(self, name: str) -> Path:
+        return self._home.logs / f"{name}.log"
+
+    def stop(self) -> None:
+        """Stop every process, phase by phase; kill what does not stop in time."""
+        self._stopping.set()
+        for phase in sorted({child.spec.stop_phase for child in self._children}):
+            group = [
+                child.process
+                for child in self._children
+                if child.spec.stop_phase == phase and child.process is not None
+            ]
+            for process in group:
+                _signal_group(process, signal.SIGTERM)
+            deadline = self._clock() + max(
+                child.spec.stop_timeout_s
+                for child in self._children
+                if child.spec.stop_phase == phase
+            )
+            for process in group:
+                try:
+                    process.wait(max(0.0, deadline - self._clock()))
+                except subprocess.TimeoutExpired:
+                    log.error("process_killed", pid=process.pid)
+                # Helpers that a process left in its group end with it.
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
+        for child in self._children:
+            child.process = None
+
+    def _start(self, child: _Child) -> None:
+        path = self.log_path(child.spec.name)
+        if path.exists() and path.stat().st_size > _LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        parent = os.getpid()
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in child.spec.hidden
+        }
+        with path.open("ab") as output:
+            child.process = subprocess.Popen(
+                child.spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**inherited, **child.spec.environment},
+                # A session of its own: Ctrl-C reaches the supervisor alone, which
+                # stops the processes in order.
+                start_new_session=True,
+                preexec_fn=lambda: _prepare_child(parent, child.spec.nice),
+            )
+        child.started_at = self._clock()
+        log.info("process_started", process=child.spec.name, pid=child.process.pid)
+
+
+def _prepare_child(parent: int, nice: int) -> None:
+    """Run in the child before exec."""
+    if nice:
+        os.nice(nice)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
