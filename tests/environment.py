@@ -1,4 +1,7 @@
-"""Give every test run a home of its own, before Django reads its settings."""
+"""Gives every test run a home of its own.
+
+A plug-in rather than a conftest: pytest-django reads the settings before any conftest.
+"""
 
 import atexit
 import os

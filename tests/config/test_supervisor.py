@@ -1,0 +1,141 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from config.supervisor import (
+    CannotStart,
+    ProcessSpec,
+    Supervisor,
+    check_ports,
+    hold_home,
+)
+from inference.home import Home
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home(tmp_path / "home")
+    home.prepare()
+    return home
+
+
+def wait_until(condition, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def sleeper(name, stop_phase=1, code="import time; time.sleep(60)"):
+    return ProcessSpec(name, (sys.executable, "-c", code), stop_phase)
+
+
+def test_port_in_use_is_named_with_the_setting_that_moves_it():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(CannotStart, match=rf"{port}.*MODELYARD_PORT={port + 100}"):
+            check_ports("127.0.0.1", {port: "MODELYARD_PORT"})
+
+
+def test_second_supervisor_of_one_home_is_refused(home):
+    descriptor = hold_home(home)
+
+    with pytest.raises(CannotStart, match=str(os.getpid())):
+        hold_home(home)
+
+    os.close(descriptor)
+    os.close(hold_home(home))
+
+
+def test_dead_process_is_started_again(home):
+    supervisor = Supervisor((sleeper("a"),), home=home)
+    supervisor.start()
+    first = supervisor.pids()["a"]
+
+    os.kill(first, signal.SIGKILL)
+
+    def restarted():
+        supervisor.tend()
+        return supervisor.pids().get("a", first) != first
+
+    wait_until(restarted)
+    assert supervisor.deaths() == {"a": 1}
+    supervisor.stop()
+
+
+def test_stop_ends_every_process_and_what_it_left_in_its_group(home):
+    stubborn = (
+        "import signal, subprocess, sys, time;"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
+        "print(p.pid, flush=True); time.sleep(60)"
+    )
+    spec = ProcessSpec("b", (sys.executable, "-c", stubborn), 2, stop_timeout_s=0.5)
+    supervisor = Supervisor((sleeper("a"), spec), home=home)
+    supervisor.start()
+    wait_until(lambda: supervisor.log_path("b").read_text().strip())
+    pids = [
+        *supervisor.pids().values(),
+        int(supervisor.log_path("b").read_text()),
+    ]
+
+    supervisor.stop()
+
+    wait_until(lambda: not any(alive(pid) for pid in pids))
+    assert supervisor.pids() == {}
+
+
+def test_processes_end_when_their_supervisor_is_killed(home):
+    code = (
+        "import sys, time; sys.path[:0] = ['.', 'platform'];"
+        "from config.supervisor import Supervisor, ProcessSpec;"
+        "from inference.home import Home; from pathlib import Path;"
+        f"home = Home(Path({str(home.root)!r}));"
+        "s = Supervisor((ProcessSpec('a', (sys.executable, '-c',"
+        " 'import time; time.sleep(60)'), 1),), home=home);"
+        "s.start(); print(s.pids()['a'], flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        line = ""
+        while not line.strip().isdigit():
+            line = supervisor.stdout.readline()
+        child = int(line)
+
+        supervisor.kill()
+
+    wait_until(lambda: not alive(child))
+
+
+def test_hidden_variables_do_not_reach_the_process(home, monkeypatch):
+    monkeypatch.setenv("SECRET_KEY", "canary")
+    code = "import os; print('SECRET_KEY' in os.environ, flush=True)"
+    spec = ProcessSpec(
+        "a", (sys.executable, "-c", code), 1, hidden=frozenset({"SECRET_KEY"})
+    )
+    supervisor = Supervisor((spec,), home=home)
+
+    supervisor.start()
+
+    wait_until(lambda: supervisor.log_path("a").read_text().strip())
+    supervisor.stop()
+    assert supervisor.log_path("a").read_text().strip() == "False"
