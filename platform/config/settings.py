@@ -8,6 +8,7 @@ from pathlib import Path
 import environ
 from django.core.management.utils import get_random_secret_key
 
+from inference import logs
 from inference.home import Home
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -82,6 +83,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.request_log.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -110,6 +112,14 @@ TEMPLATES = [
         },
     }
 ]
+
+# Logs: every process writes JSON lines, see inference/logs.py
+
+MODELYARD_PROCESS = env("MODELYARD_PROCESS", default="")
+# A person at the command line wants the command's own words.
+LOG_LEVEL = env("LOG_LEVEL", default="INFO" if MODELYARD_PROCESS else "WARNING")
+LOGGING_CONFIG = None
+logs.configure(MODELYARD_PROCESS or "manage", level=LOG_LEVEL)
 
 # Data
 

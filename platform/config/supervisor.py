@@ -216,7 +216,11 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**inherited, **child.spec.environment},
+                env={
+                    **inherited,
+                    **child.spec.environment,
+                    "MODELYARD_PROCESS": child.spec.name,
+                },
                 # A session of its own: Ctrl-C reaches the supervisor alone, which
                 # stops the processes in order.
                 start_new_session=True,
