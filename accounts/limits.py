@@ -49,7 +49,21 @@ class LeaseRequest(msgspec.Struct, frozen=True):
 
 
 class LeaseGrant(msgspec.Struct, frozen=True):
-    """`units` granted (0: not even the minimum was left) and what is left after it."""
+    """`units` granted (0: not even the minimum was left) and what is left after it.
+
+    `remaining` is negative where a limit was lowered below what is already granted.
+    """
 
     units: int
     remaining: int
+
+
+class LeaseReturn(msgspec.Struct, frozen=True):
+    """Units of one window that were leased, not spent, and go back."""
+
+    customer_id: int
+    quota: Literal["day", "month"]
+    unit: Literal["requests", "rows"]
+    # Start of the window, seconds since the epoch.
+    window_start: int
+    units: int
