@@ -14,6 +14,9 @@ class RegistrySync(models.Model):
     succeeded_at = models.DateTimeField(null=True, blank=True)
     duration_ms = models.PositiveIntegerField(null=True, blank=True)
     error = models.TextField(blank=True)
+    running_since = models.DateTimeField(
+        null=True, blank=True, help_text="Set while one synchronisation runs."
+    )
 
     class Meta:
         verbose_name = "registry sync"
@@ -51,6 +54,9 @@ class RegisteredModel(models.Model):
 
     class Meta:
         ordering = ["name"]
+        permissions = [
+            ("trust_registeredmodel", "Can let a model's artifacts execute code")
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["site_default"],
@@ -92,7 +98,11 @@ class ModelVersion(models.Model):
         default=dict, blank=True, help_text="The `modelyard` part of the metadata."
     )
     metadata_errors = models.JSONField(default=list, blank=True)
-    input_example = models.JSONField(null=True, blank=True)
+    input_example = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="A few instances, in the form that `instances` of a request has.",
+    )
     published = models.BooleanField(
         default=False, help_text="Callable by version even when no route names it."
     )

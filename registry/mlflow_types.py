@@ -1,0 +1,69 @@
+"""What the registry learns from MLflow, as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+# A tag, a spec or a metadata document: whatever JSON can hold.
+Json = Any
+
+
+class RegistryUnreachable(Exception):
+    """MLflow, or its artifact store, gave no usable answer; the text may be shown."""
+
+
+class ArtifactRefused(Exception):
+    """The artifact breaks a rule of ours; the text may be shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteVersion:
+    version: int
+    source: str
+    run_id: str
+    status: str
+    registered_at: datetime
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    name: str
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    versions: tuple[RemoteVersion, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """The readable part of an artifact: its `MLmodel` and its example."""
+
+    flavors: tuple[str, ...] = ()
+    signature: Mapping[str, Json] = field(default_factory=dict)
+    metadata: Json = field(default_factory=dict)
+    # Instances, or None where none was logged or it is too large to show.
+    input_example: Json = None
+    # Sentences about what could not be read.
+    problems: tuple[str, ...] = ()
+
+
+class ModelRegistry(Protocol):
+    """The few questions asked of MLflow; tests answer them from memory.
+
+    Every method raises RegistryUnreachable; `model_file` and `download` also raise
+    ArtifactRefused.
+    """
+
+    def models(self) -> list[RemoteModel]: ...
+
+    def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]: ...
+
+    def model_file(self, name: str, version: int) -> ModelFile: ...
+
+    def download(
+        self, name: str, version: int, *, into: Path, max_bytes: int
+    ) -> None: ...

@@ -1,0 +1,154 @@
+"""Reading an artifact's `MLmodel` and example without loading any model. Pure.
+
+Both files come from whoever may register models, so sizes, nesting and what YAML's
+aliases expand to are bounded, and only plain data leaves this module.
+"""
+
+import json
+import math
+from typing import Any
+
+import yaml
+
+from registry.mlflow_types import ArtifactRefused, Json, ModelFile
+
+MAX_MLMODEL_BYTES = 1_000_000
+MAX_EXAMPLE_BYTES = 1_000_000
+# Rows of the example that are kept: enough to try a model, few enough to show.
+MAX_EXAMPLE_ROWS = 3
+_MAX_NODES = 200_000
+_MAX_DEPTH = 30
+
+
+def parse(mlmodel: bytes, *, example: bytes | None = None) -> ModelFile:
+    """Raise ArtifactRefused if `mlmodel` is no readable MLmodel file."""
+    if len(mlmodel) > MAX_MLMODEL_BYTES:
+        raise ArtifactRefused("The MLmodel file is larger than 1 MB.")
+    try:
+        # RecursionError: brackets nested deeper than the parser can follow.
+        document = plain(yaml.safe_load(mlmodel))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ArtifactRefused("The MLmodel file is not readable YAML.") from error
+    if not isinstance(document, dict):
+        raise ArtifactRefused("The MLmodel file holds no mapping.")
+    flavors = document.get("flavors")
+    outer = document.get("metadata") or {}
+    problems: list[str] = []
+    signature = _signature(document.get("signature"), problems)
+    metadata = outer.get("modelyard") if isinstance(outer, dict) else None
+    return ModelFile(
+        flavors=tuple(sorted(flavors)) if isinstance(flavors, dict) else (),
+        signature=signature,
+        metadata={} if metadata is None else metadata,
+        input_example=_instances(example, signature, metadata),
+        problems=tuple(problems),
+    )
+
+
+def plain(value: Any) -> Json:
+    """Copy parsed YAML or JSON into what every database's JSON column can hold.
+
+    Not finite numbers become None, dates text. Raises ValueError for too much of it:
+    aliases can make a small file endless.
+    """
+    budget = _MAX_NODES
+
+    def copy(node: Any, depth: int) -> Json:
+        nonlocal budget
+        budget -= 1
+        if budget < 0 or depth > _MAX_DEPTH:
+            raise ValueError("too large or too deeply nested")
+        if isinstance(node, dict):
+            return {_text(str(key)): copy(node[key], depth + 1) for key in node}
+        if isinstance(node, (list, tuple, set)):
+            return [copy(item, depth + 1) for item in node]
+        if isinstance(node, float):
+            return node if math.isfinite(node) else None
+        if node is None or isinstance(node, (bool, int)):
+            return node
+        return _text(str(node))
+
+    return copy(value, 0)
+
+
+def _text(text: str) -> str:
+    # PostgreSQL stores neither NUL nor lone surrogates in JSON.
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
+def _signature(stored: Json, problems: list[str]) -> dict[str, Json]:
+    """Decode the lists that MLflow stores as JSON text inside its YAML."""
+    if not isinstance(stored, dict):
+        return {}
+    signature = {}
+    for part in ("inputs", "outputs", "params"):
+        specs = stored.get(part)
+        if specs is None:
+            continue
+        try:
+            specs = plain(json.loads(specs)) if isinstance(specs, str) else specs
+        except (ValueError, RecursionError):
+            problems.append(f"The signature's {part} are not readable JSON.")
+            continue
+        if isinstance(specs, list) and all(isinstance(spec, dict) for spec in specs):
+            signature[part] = specs
+        else:
+            problems.append(f"The signature's {part} are not a list of specs.")
+    return signature
+
+
+def _instances(
+    example: bytes | None, signature: dict[str, Json], metadata: Json
+) -> Json:
+    """Turn MLflow's serving example into instances; None if there is none of use."""
+    if example is None or len(example) > MAX_EXAMPLE_BYTES:
+        return None
+    try:
+        document = plain(json.loads(example))
+    except (ValueError, RecursionError):
+        return None
+    rows = _rows(document)
+    if not rows:
+        return None
+    rows = rows[:MAX_EXAMPLE_ROWS]
+    names = _names(signature, metadata)
+    if names and all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        return [dict(zip(names, row, strict=True)) for row in rows]
+    if len(names) == 1 and not any(isinstance(row, (dict, list)) for row in rows):
+        return [{names[0]: row} for row in rows]
+    return rows
+
+
+def _rows(document: Json) -> list[Json]:
+    """Read the layouts of MLflow's scoring protocol."""
+    if not isinstance(document, dict):
+        return document if isinstance(document, list) else []
+    split = document.get("dataframe_split")
+    if isinstance(split, dict):
+        columns, data = split.get("columns"), split.get("data")
+        if not isinstance(columns, list) or not isinstance(data, list):
+            return []
+        return [
+            dict(zip((str(name) for name in columns), row, strict=False))
+            for row in data
+            if isinstance(row, list) and len(row) == len(columns)
+        ]
+    for key in ("inputs", "instances", "dataframe_records"):
+        rows = document.get(key)
+        if isinstance(rows, list):
+            return rows
+        if isinstance(rows, dict) and all(isinstance(v, list) for v in rows.values()):
+            return [
+                dict(zip(rows, values, strict=True))
+                for values in zip(*rows.values(), strict=False)
+            ]
+    return []
+
+
+def _names(signature: dict[str, Json], metadata: Json) -> list[str]:
+    """Name the columns as the prediction API does."""
+    inputs = signature.get("inputs") or []
+    if inputs and inputs[0].get("type") != "tensor":
+        return [str(spec.get("name") or "input") for spec in inputs]
+    columns = metadata.get("columns") if isinstance(metadata, dict) else None
+    return [str(name) for name in columns] if isinstance(columns, list) else []

@@ -1,0 +1,76 @@
+"""Rows of the registry: set only the fields that the test is about."""
+
+from datetime import UTC, datetime
+
+import factory
+from factory.django import DjangoModelFactory
+
+from registry.models import Alias, ModelVersion, RegisteredModel, Route
+
+TENSOR_SIGNATURE = {
+    "inputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}],
+    "outputs": [
+        {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}
+    ],
+}
+
+
+class RegisteredModelFactory(DjangoModelFactory[RegisteredModel]):
+    class Meta:
+        model = RegisteredModel
+
+    name = factory.Sequence(lambda n: f"model-{n}")
+
+
+class ModelVersionFactory(DjangoModelFactory[ModelVersion]):
+    """A version with two named columns and two labels, in the local cache."""
+
+    class Meta:
+        model = ModelVersion
+
+    registered_model = factory.SubFactory(RegisteredModelFactory)
+    version = factory.Sequence(lambda n: n + 1)
+    source = factory.LazyAttribute(
+        lambda row: f"models:/m-{row.registered_model.name}-{row.version}"
+    )
+    mlflow_status = "READY"
+    registered_at = datetime(2026, 1, 1, tzinfo=UTC)
+    flavors = ["python_function", "pytorch"]
+    signature = TENSOR_SIGNATURE
+    metadata = {
+        "task": "classification",
+        "columns": ["width", "height"],
+        "labels": ["small", "large"],
+    }
+    input_example = [{"width": 1.0, "height": 2.0}]
+    artifact_state = ModelVersion.ArtifactState.READY
+    artifact_digest = "0" * 64
+
+
+class AliasFactory(DjangoModelFactory[Alias]):
+    class Meta:
+        model = Alias
+
+    version = factory.SubFactory(ModelVersionFactory)
+    registered_model = factory.SelfAttribute("version.registered_model")
+    name = "champion"
+
+
+class RouteFactory(DjangoModelFactory[Route]):
+    """A route without canary; see `with_canary`."""
+
+    class Meta:
+        model = Route
+
+    default_version = factory.SubFactory(ModelVersionFactory)
+    registered_model = factory.SelfAttribute("default_version.registered_model")
+
+    class Params:
+        with_canary = factory.Trait(
+            canary_version=factory.SubFactory(
+                ModelVersionFactory,
+                registered_model=factory.SelfAttribute("..registered_model"),
+            ),
+            canary_weight_percent=10,
+            default_weight_percent=90,
+        )
