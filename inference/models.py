@@ -103,7 +103,9 @@ class ServingRoute(models.Model):
     """The variants gateways use now; follows the desired route when loaded."""
 
     model = models.CharField(max_length=255, unique=True)
-    default_version = models.PositiveIntegerField()
+    default_version = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Empty: nothing is served yet."
+    )
     default_weight_percent = models.PositiveSmallIntegerField(default=100)
     canary_version = models.PositiveIntegerField(null=True, blank=True)
     canary_weight_percent = models.PositiveSmallIntegerField(default=0)
@@ -118,7 +120,12 @@ class ServingRoute(models.Model):
             models.CheckConstraint(
                 condition=Q(default_weight_percent=100 - F("canary_weight_percent")),
                 name="inference_serving_weights_sum_to_100",
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(canary_version__isnull=True)
+                | Q(default_version__isnull=False),
+                name="inference_serving_no_canary_without_default",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -139,9 +146,7 @@ class PredictionJob(models.Model):
     customer = models.ForeignKey(
         Customer, on_delete=models.CASCADE, related_name="jobs"
     )
-    api_key = models.ForeignKey(
-        ApiKey, on_delete=models.PROTECT, related_name="jobs"
-    )
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="jobs")
     model = models.CharField(max_length=255)
     version = models.PositiveIntegerField()
     variant = models.CharField(max_length=16)
@@ -149,25 +154,45 @@ class PredictionJob(models.Model):
         max_length=16, choices=Status.choices, default=Status.PENDING
     )
     input_format = models.CharField(max_length=8, help_text="json or csv.")
-    input_file = models.CharField(max_length=255, help_text="Relative to the jobs folder.")
+    input_file = models.CharField(
+        max_length=255, help_text="Relative to the jobs folder."
+    )
+    input_bytes = models.PositiveBigIntegerField(default=0)
+    input_offset = models.PositiveBigIntegerField(
+        default=0, help_text="Where the next chunk begins in the input, in bytes."
+    )
+    # As it was when the job was accepted: later edits of rules or thresholds must not
+    # make one half of an output differ from the other.
+    signature = models.JSONField(default=dict)
     options = models.JSONField(default=dict, blank=True)
     chunk_rows = models.PositiveIntegerField(default=500)
     rows_total = models.PositiveIntegerField(null=True, blank=True)
     rows_done = models.PositiveIntegerField(default=0)
     rows_failed = models.PositiveIntegerField(default=0)
-    attempts = models.PositiveSmallIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(
+        default=0, help_text="Starts since the last committed chunk that ended badly."
+    )
+    worker = models.CharField(
+        max_length=100, blank=True, help_text="Who last held the lease."
+    )
     lease_token = models.PositiveIntegerField(
         default=0, help_text="Fencing token: writes with an older one are refused."
     )
     lease_expires_at = models.DateTimeField(null=True, blank=True)
+    waiting_since = models.DateTimeField(
+        null=True, blank=True, help_text="Since when no engine takes its next rows."
+    )
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     completed_at = models.DateTimeField(null=True, blank=True)
+    removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its input and output were deleted."
+    )
 
     class Meta:
-        ordering = ["-created_at", "-id"]
+        ordering = ["-id"]
         constraints = [
             models.CheckConstraint(
                 condition=Q(rows_failed__lte=F("rows_done")),
@@ -181,7 +206,14 @@ class PredictionJob(models.Model):
                 condition=Q(status__in=["pending", "processing"]),
                 name="inference_job_unfinished",
             ),
-            models.Index(fields=["customer", "-created_at"], name="inference_job_list"),
+            # Ids sort by time, so a list needs no other order.
+            models.Index(fields=["customer", "-id"], name="inference_job_list"),
+            # Retention looks for old output that is still there.
+            models.Index(
+                fields=["completed_at"],
+                condition=Q(removed_at__isnull=True),
+                name="inference_job_retention",
+            ),
         ]
 
     def __str__(self) -> str:
