@@ -1,0 +1,159 @@
+"""Which model versions may be called, and why the others may not.
+
+Callable are the versions that a route names or serves and those published on purpose,
+if their artifact is in the local cache and their metadata can be read.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from django.db.models import Exists, OuterRef, Q
+
+from inference.engine.messages import VersionKey, VersionToLoad
+from inference.engine.signature import (
+    Signature,
+    UnsupportedSignature,
+    from_mlflow,
+    with_rules,
+)
+from inference.models import PredictionJob, ServingRoute
+from inference.snapshot import CallableVersion
+from registry.models import Alias, ModelVersion, RegisteredModel, Route
+
+
+class NotCallable(ValueError):
+    """The version cannot be served; the text says why, for the admin."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogModel:
+    """A registered model with what may be called of it."""
+
+    model: RegisteredModel
+    # None while there is no route or it is switched off.
+    route: Route | None = None
+    serving: ServingRoute | None = None
+    versions: dict[int, ModelVersion] = field(default_factory=dict)
+    # Names of the aliases by version.
+    aliases: dict[int, list[str]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+
+def read_catalog(*, with_jobs: bool = False) -> list[CatalogModel]:
+    """Read every model with its route and its named versions, in five queries.
+
+    `with_jobs` adds the versions that unfinished jobs still need.
+    """
+    serving = {route.model: route for route in ServingRoute.objects.all()}
+    routes = {
+        route.registered_model_id: route
+        for route in Route.objects.select_related("default_version", "canary_version")
+    }
+    versions: dict[int, dict[int, ModelVersion]] = defaultdict(dict)
+    for version in _named_versions(with_jobs=with_jobs):
+        versions[version.registered_model_id][version.version] = version
+    aliases: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for model_id, number, name in Alias.objects.order_by("name").values_list(
+        "registered_model_id", "version__version", "name"
+    ):
+        aliases[model_id][number].append(name)
+    catalog = []
+    for model in RegisteredModel.objects.all():
+        route = routes.get(model.pk)
+        catalog.append(
+            CatalogModel(
+                model=model,
+                route=route if route is not None and route.enabled else None,
+                serving=serving.get(model.name),
+                versions=versions[model.pk],
+                aliases=aliases[model.pk],
+            )
+        )
+    return catalog
+
+
+def _named_versions(*, with_jobs: bool) -> Iterable[ModelVersion]:
+    routes = Route.objects.filter(enabled=True)
+    served = ServingRoute.objects.filter(
+        Q(default_version=OuterRef("version")) | Q(canary_version=OuterRef("version")),
+        model=OuterRef("registered_model__name"),
+    )
+    named = (
+        Q(published=True)
+        | Q(pk__in=routes.values("default_version"))
+        | Q(pk__in=routes.exclude(canary_version=None).values("canary_version"))
+        | Q(Exists(served))
+    )
+    if with_jobs:
+        unfinished = PredictionJob.objects.filter(
+            model=OuterRef("registered_model__name"),
+            version=OuterRef("version"),
+            status__in=(
+                PredictionJob.Status.PENDING,
+                PredictionJob.Status.PROCESSING,
+            ),
+        )
+        named |= Q(Exists(unfinished))
+    return ModelVersion.objects.filter(named)
+
+
+def version_to_load(
+    entry: CatalogModel, version: ModelVersion, *, artifacts: Path
+) -> VersionToLoad:
+    """Describe a version to an engine; raise NotCallable with the reason."""
+    if version.artifact_state == ModelVersion.ArtifactState.FAILED:
+        raise NotCallable(f"its artifact could not be fetched: {version.artifact_error}")
+    if version.artifact_state != ModelVersion.ArtifactState.READY:
+        raise NotCallable("its artifact is not in the local cache yet")
+    return VersionToLoad(
+        key=VersionKey(entry.name, version.version),
+        path=str(artifacts / version.artifact_digest),
+        flavors=tuple(str(flavor) for flavor in version.flavors),
+        signature=msgspec.to_builtins(_signature(version)),
+        trusted=entry.model.trusted,
+    )
+
+
+def callable_version(
+    entry: CatalogModel, version: ModelVersion, *, artifacts: Path
+) -> CallableVersion:
+    """Describe a version to the gateways; raise NotCallable with the reason."""
+    version_to_load(entry, version, artifacts=artifacts)
+    rules = entry.route.input_rules if entry.route else {}
+    described = CallableVersion(
+        version=version.version,
+        signature=_signature(version, rules=rules),
+        aliases=tuple(entry.aliases.get(version.version, ())),
+        example=version.input_example,
+    )
+    # One version that cannot be written must not keep the others from being published.
+    try:
+        msgspec.msgpack.encode(described)
+    except (OverflowError, TypeError, ValueError):
+        return msgspec.structs.replace(described, example=None)
+    return described
+
+
+def _signature(
+    version: ModelVersion, *, rules: dict[str, Any] | None = None
+) -> Signature:
+    if version.metadata_errors:
+        problems = "; ".join(str(problem) for problem in version.metadata_errors)
+        raise NotCallable(f"its metadata is not valid: {problems}")
+    try:
+        signature = from_mlflow(version.signature, version.metadata)
+        if rules:
+            signature = with_rules(signature, rules)
+        # Structs do not check their fields when made, only when read.
+        return msgspec.convert(msgspec.to_builtins(signature), Signature)
+    except UnsupportedSignature as error:
+        raise NotCallable(str(error)) from error
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise NotCallable("its signature or its rules cannot be read") from error

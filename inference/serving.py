@@ -1,0 +1,147 @@
+"""Deciding what engines load and unload, and what gateways serve. Pure.
+
+People set *desired* variants; gateways use *serving* variants. Serving follows desired
+only when every running engine has every variant loaded and warm, and a version leaves
+the engines only when no gateway can name it any more. So a move fails no request:
+
+    desired ──► load on every engine ──► serving moves ──► snapshot published
+                                                              │ grace
+    old version: nothing names it any more ◄──────────────────┘──► unload
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from inference.engine.messages import VersionKey, VersionStatus
+
+# By name of the engine: what it reports. Holds only the engines that answer.
+Reports = Mapping[str, Mapping[VersionKey, VersionStatus]]
+# One version on one engine.
+Placement = tuple[str, VersionKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """The versions of a route and the canary's share; the default has the rest."""
+
+    default: int
+    canary: int | None = None
+    canary_weight_percent: int = 0
+
+    def keys(self, model: str) -> frozenset[VersionKey]:
+        return frozenset(
+            VersionKey(model, version)
+            for version in (self.default, self.canary)
+            if version is not None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What gateways use of a route (None: nothing yet), and what keeps it there."""
+
+    variants: Variants | None
+    waiting_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """Everything that the decision depends on."""
+
+    desired: Mapping[str, Variants]
+    serving: Mapping[str, Served]
+    reports: Reports
+    # Versions to keep loaded beyond routes: published ones and those jobs need.
+    wanted: frozenset[VersionKey] = frozenset()
+    # Why a version cannot be sent to an engine at all.
+    obstacles: Mapping[VersionKey, str] = field(default_factory=dict)
+    # Versions that a snapshot named a moment ago: a gateway may still call them.
+    recently_named: AbstractSet[VersionKey] = frozenset()
+    # Failed versions whose time to be tried again has come.
+    retry: AbstractSet[Placement] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    loads: tuple[Placement, ...]
+    unloads: tuple[Placement, ...]
+    # The new serving state of every route that is desired.
+    serving: Mapping[str, Served]
+
+
+def decide(situation: Situation) -> Decision:
+    """Compare what people want with what engines report."""
+    serving = {
+        model: _serve(situation, model, variants)
+        for model, variants in situation.desired.items()
+    }
+    needed = set(situation.wanted)
+    for model, variants in situation.desired.items():
+        needed |= variants.keys(model)
+    for routes in (situation.serving, serving):
+        for model, served in routes.items():
+            if served.variants is not None:
+                needed |= served.variants.keys(model)
+    loads, unloads = [], []
+    for engine, versions in situation.reports.items():
+        for key in needed:
+            if key in situation.obstacles:
+                continue
+            status = versions.get(key)
+            if status is None or (
+                status.state == "failed" and (engine, key) in situation.retry
+            ):
+                loads.append((engine, key))
+        unloads += [
+            (engine, key)
+            for key in versions
+            if key not in needed and key not in situation.recently_named
+        ]
+    return Decision(
+        loads=tuple(sorted(loads, key=_order)),
+        unloads=tuple(sorted(unloads, key=_order)),
+        serving=serving,
+    )
+
+
+def _serve(situation: Situation, model: str, desired: Variants) -> Served:
+    before = situation.serving.get(model)
+    current = before.variants if before else None
+    waiting = {
+        version: reason
+        for version in (desired.default, desired.canary)
+        if version is not None
+        and (reason := _why_not_ready(situation, VersionKey(model, version)))
+    }
+    if not waiting:
+        return Served(desired)
+    text = "; ".join(f"version {v} {reason}" for v, reason in waiting.items())
+    if current is None and desired.default not in waiting:
+        # A canary that does not come must not keep a new route from answering.
+        return Served(Variants(desired.default), waiting_for=text)
+    if current is not None and desired.keys(model) <= current.keys(model):
+        # Nothing new, for instance a canary is stopped while an engine comes back
+        # empty: the old variants would not answer sooner.
+        return Served(desired, waiting_for=text)
+    return Served(current, waiting_for=text)
+
+
+def _why_not_ready(situation: Situation, key: VersionKey) -> str:
+    """Return why `key` cannot be served yet; empty if every engine has it ready."""
+    if key in situation.obstacles:
+        return f"cannot be loaded: {situation.obstacles[key]}"
+    if not situation.reports:
+        return "waits for an engine: none is running"
+    for engine, versions in situation.reports.items():
+        status = versions.get(key)
+        if status is None or status.state == "loading":
+            return f"is loading on engine {engine}"
+        if status.state == "failed":
+            return f"failed on engine {engine}: {status.error}"
+    return ""
+
+
+def _order(placement: Placement) -> tuple[str, str, int]:
+    engine, key = placement
+    return engine, key.model, key.version

@@ -1,0 +1,279 @@
+"""Serving follows desired, and never names what is not loaded."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.engine.messages import VersionKey, VersionStatus
+from inference.serving import Served, Situation, Variants, decide
+
+KEYS = [VersionKey("m", version) for version in (1, 2, 3)]
+V1, V2, V3 = KEYS
+
+
+def reports(**engines):
+    return {
+        name: {
+            key: VersionStatus(key=key, state=state, error="boom" * (state == "failed"))
+            for key, state in versions.items()
+        }
+        for name, versions in engines.items()
+    }
+
+
+def test_a_new_route_is_served_once_its_default_is_ready():
+    desired = {"m": Variants(1)}
+
+    first = decide(Situation(desired=desired, serving={}, reports=reports(cpu={})))
+    then = decide(
+        Situation(
+            desired=desired, serving=first.serving, reports=reports(cpu={V1: "ready"})
+        )
+    )
+
+    assert first.loads == (("cpu", V1),)
+    assert first.serving["m"].variants is None
+    assert then.loads == ()
+    assert then.serving["m"] == Served(Variants(1))
+
+
+def test_the_old_version_serves_and_stays_while_the_new_one_loads():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(2)},
+            serving={"m": Served(Variants(1))},
+            reports=reports(cpu={V1: "ready", V2: "loading"}),
+        )
+    )
+
+    assert decision.serving["m"].variants == Variants(1)
+    assert decision.serving["m"].waiting_for == "version 2 is loading on engine cpu"
+    assert decision.unloads == ()
+
+
+def test_a_failed_version_keeps_the_last_good_route_and_says_why():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(2)},
+            serving={"m": Served(Variants(1))},
+            reports=reports(cpu={V1: "ready", V2: "failed"}),
+        )
+    )
+
+    assert decision.serving["m"].variants == Variants(1)
+    assert decision.serving["m"].waiting_for == "version 2 failed on engine cpu: boom"
+    assert decision.loads == ()
+
+
+def test_a_failed_version_is_loaded_again_when_its_time_has_come():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(2)},
+            serving={},
+            reports=reports(cpu={V2: "failed"}),
+            retry={("cpu", V2)},
+        )
+    )
+
+    assert decision.loads == (("cpu", V2),)
+
+
+def test_a_version_that_cannot_be_sent_keeps_the_route_and_says_why():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(2)},
+            serving={"m": Served(Variants(1))},
+            reports=reports(cpu={V1: "ready"}),
+            obstacles={V2: "its artifact is not in the local cache yet"},
+        )
+    )
+
+    assert decision.loads == ()
+    assert decision.serving["m"].variants == Variants(1)
+    assert "not in the local cache" in decision.serving["m"].waiting_for
+
+
+def test_a_route_moves_only_when_every_running_engine_is_ready():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(2)},
+            serving={"m": Served(Variants(1))},
+            reports=reports(
+                a={V1: "ready", V2: "ready"}, b={V1: "ready", V2: "loading"}
+            ),
+        )
+    )
+
+    assert decision.serving["m"].variants == Variants(1)
+
+
+def test_a_moved_weight_between_loaded_versions_takes_effect_at_once():
+    desired = Variants(1, canary=2, canary_weight_percent=50)
+
+    decision = decide(
+        Situation(
+            desired={"m": desired},
+            serving={"m": Served(Variants(1, canary=2, canary_weight_percent=10))},
+            reports=reports(cpu={V1: "ready", V2: "ready"}),
+        )
+    )
+
+    assert decision.serving["m"] == Served(desired)
+
+
+def test_a_canary_stops_even_while_the_engine_is_away():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(1)},
+            serving={"m": Served(Variants(1, canary=2, canary_weight_percent=10))},
+            reports={},
+        )
+    )
+
+    assert decision.serving["m"].variants == Variants(1)
+
+
+def test_a_new_route_serves_its_default_while_the_canary_fails():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(1, canary=2, canary_weight_percent=10)},
+            serving={},
+            reports=reports(cpu={V1: "ready", V2: "failed"}),
+        )
+    )
+
+    assert decision.serving["m"].variants == Variants(1)
+    assert "version 2 failed" in decision.serving["m"].waiting_for
+
+
+def test_an_engine_that_restarted_empty_gets_its_versions_again():
+    decision = decide(
+        Situation(
+            desired={"m": Variants(1)},
+            serving={"m": Served(Variants(1))},
+            reports=reports(cpu={}),
+            wanted=frozenset({V3}),
+        )
+    )
+
+    assert decision.loads == (("cpu", V1), ("cpu", V3))
+    assert decision.serving["m"].variants == Variants(1)
+
+
+def test_an_old_version_stays_until_no_snapshot_names_it():
+    situation = dict(
+        desired={"m": Variants(2)},
+        serving={"m": Served(Variants(2))},
+        reports=reports(cpu={V1: "ready", V2: "ready"}),
+    )
+
+    named = decide(Situation(**situation, recently_named={V1}))
+    forgotten = decide(Situation(**situation))
+
+    assert named.unloads == ()
+    assert forgotten.unloads == (("cpu", V1),)
+
+
+@pytest.mark.parametrize("state", ["loading", "failed"])
+def test_without_a_route_nothing_is_served_and_everything_is_unloaded(state):
+    decision = decide(
+        Situation(
+            desired={},
+            serving={"m": Served(Variants(1))},
+            reports=reports(cpu={V1: "ready", V2: state}),
+        )
+    )
+
+    assert decision.serving == {}
+    # Version 1 still serves until the snapshot without it is out.
+    assert decision.unloads == (("cpu", V2),)
+
+
+def variants():
+    return st.builds(
+        lambda default, other, weight: Variants(default)
+        if other == default
+        else Variants(default, canary=other, canary_weight_percent=weight),
+        st.integers(1, 3),
+        st.integers(1, 3),
+        st.integers(0, 100),
+    )
+
+
+situations = st.builds(
+    lambda desired, serving, engines, wanted, named, blocked: Situation(
+        desired={"m": desired} if desired else {},
+        serving={"m": Served(serving)} if serving else {},
+        reports=reports(**engines),
+        wanted=frozenset(wanted),
+        recently_named=frozenset(named),
+        obstacles=dict.fromkeys(blocked, "no artifact"),
+    ),
+    st.none() | variants(),
+    st.none() | variants(),
+    st.dictionaries(
+        st.sampled_from(["a", "b"]),
+        st.dictionaries(
+            st.sampled_from(KEYS), st.sampled_from(["loading", "ready", "failed"])
+        ),
+    ),
+    st.sets(st.sampled_from(KEYS)),
+    st.sets(st.sampled_from(KEYS)),
+    st.sets(st.sampled_from(KEYS)),
+)
+
+
+@given(situations)
+def test_serving_never_takes_up_what_some_engine_has_not_ready(situation):
+    decision = decide(situation)
+
+    before = situation.serving.get("m", Served(None)).variants
+    old = before.keys("m") if before else frozenset()
+    for served in decision.serving.values():
+        new = (served.variants.keys("m") if served.variants else frozenset()) - old
+        for key in new:
+            assert situation.reports
+            for versions in situation.reports.values():
+                assert versions[key].state == "ready"
+
+
+@given(situations)
+def test_nothing_is_unloaded_that_serves_is_desired_or_may_still_be_named(situation):
+    decision = decide(situation)
+
+    unloaded = {key for _, key in decision.unloads}
+    for routes in (situation.serving, decision.serving):
+        for served in routes.values():
+            if served.variants:
+                assert not unloaded & served.variants.keys("m")
+    for wish in situation.desired.values():
+        assert not unloaded & wish.keys("m")
+    assert not unloaded & situation.recently_named
+    assert not unloaded & situation.wanted
+
+
+@given(situations)
+def test_loads_and_unloads_never_name_the_same_version(situation):
+    decision = decide(situation)
+
+    assert not set(decision.loads) & set(decision.unloads)
+
+
+@given(situations)
+def test_a_decision_carried_out_leads_to_what_people_want(situation):
+    if not situation.desired or not situation.reports:
+        return
+    ready = {
+        name: {key: VersionStatus(key=key, state="ready") for key in KEYS}
+        for name in situation.reports
+    }
+
+    decision = decide(
+        Situation(
+            desired=situation.desired, serving=situation.serving, reports=ready
+        )
+    )
+
+    assert decision.serving == {
+        model: Served(wish) for model, wish in situation.desired.items()
+    }
