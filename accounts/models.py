@@ -1,9 +1,13 @@
 """Customers, their plans and API keys, and what they have used."""
 
+import datetime
+from typing import Self
+
 from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 from simple_history.models import HistoricalRecords
 
 
@@ -79,12 +83,27 @@ class Customer(models.Model):
         return self.name
 
 
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def valid(self, at: datetime.datetime) -> Self:
+        """Keep the keys that a call at `at` may use."""
+        return self.filter(
+            Q(expires_at__isnull=True) | Q(expires_at__gt=at),
+            revoked_at__isnull=True,
+            customer__active=True,
+        )
+
+
 class ApiKey(models.Model):
     """A credential, stored as a public id and the SHA-256 of the whole token."""
 
     class Mode(models.TextChoices):
         LIVE = "live", "live"
         TEST = "test", "test"
+
+    class State(models.TextChoices):
+        ACTIVE = "active", "active"
+        EXPIRED = "expired", "expired"
+        REVOKED = "revoked", "revoked"
 
     customer = models.ForeignKey(
         Customer, on_delete=models.CASCADE, related_name="api_keys"
@@ -114,6 +133,8 @@ class ApiKey(models.Model):
     )
     history = HistoricalRecords(excluded_fields=["digest", "last_used_at"])
 
+    objects = ApiKeyQuerySet.as_manager()
+
     class Meta:
         verbose_name = "API key"
         verbose_name_plural = "API keys"
@@ -121,6 +142,14 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.key_id})"
+
+    @property
+    def state(self) -> State:
+        if self.revoked_at is not None:
+            return self.State.REVOKED
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            return self.State.EXPIRED
+        return self.State.ACTIVE
 
 
 class QuotaCounter(models.Model):

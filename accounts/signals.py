@@ -1,6 +1,7 @@
-"""What other apps may hear of."""
+"""What accounts tells the apps above it."""
 
 from django.dispatch import Signal
 
-# A key, customer or plan changed; sent inside the transaction that changes it.
+# A key, customer or plan changed in a way that gateways must learn of. Sent inside the
+# transaction that changes it, so that both are seen or neither.
 access_changed = Signal()
