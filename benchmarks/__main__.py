@@ -1,0 +1,202 @@
+"""`make bench`: Modelyard and its peers, one after another, in one run.
+
+Prints requests per second, latencies, memory and the ratios; writes them to
+benchmarks/results/. Ratios within a run mean something; figures across runs, or from
+different machines, do not.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import environments, load, modelyard, servers
+from benchmarks.load import Measured, Target
+from benchmarks.peers import (
+    Launch,
+    Peer,
+    Rows,
+    Setup,
+    bentoml,
+    litserve,
+    mlflow,
+    mlserver,
+    triton,
+)
+
+PEERS = (
+    *litserve.PEERS,
+    *mlserver.PEERS,
+    *mlflow.PEERS,
+    *bentoml.PEERS,
+    *triton.PEERS,
+)
+OURS, TRITON = "Modelyard", "Triton"
+# (title, rows, connections)
+CASES = (("1 row × 1", 1, 1), ("1 row × 64", 1, 64), ("100 rows × 16", 100, 16))
+WORK = Path(__file__).parent / ".work"
+RESULTS = Path(__file__).parent / "results"
+_PORT = 8440
+
+
+def main() -> None:
+    arguments = _arguments()
+    console = Console()
+    WORK.mkdir(exist_ok=True)
+    if arguments.fresh:
+        shutil.rmtree(WORK / "home", ignore_errors=True)
+
+    results: dict[str, dict[str, Any]] = {}
+    with console.status("Modelyard") as status:
+        with modelyard.running(WORK / "home", WORK / "modelyard.log") as ours:
+            targets = [ours.target(rows) for _, rows, _ in CASES]
+            results[OURS] = _measure(targets, ours.process, arguments.seconds)
+            rows = [list(row.values()) for row in ours.rows]
+        artifact, exported = modelyard.exported_model(WORK / "home")
+        for peer in PEERS:
+            if arguments.only and peer.family not in arguments.only:
+                continue
+            status.update(peer.name)
+            try:
+                results[peer.name] = _measure_peer(
+                    peer, artifact, exported, rows, arguments.seconds
+                )
+            except (environments.InstallFailed, servers.NotReady) as error:
+                console.print(f"[red]{peer.name} did not run:[/red]\n{error}")
+    _report(console, results)
+    _save(results, arguments.seconds)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=8, help="of load per case")
+    parser.add_argument(
+        "--only", nargs="*", help="families of peers, e.g. Triton LitServe"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="set Modelyard up from nothing"
+    )
+    return parser.parse_args()
+
+
+def _measure_peer(
+    peer: Peer, artifact: Path, exported: Path, rows: Rows, seconds: int
+) -> dict[str, Any]:
+    folder = WORK / peer.name.lower().replace(" ", "-").replace(",", "")
+    folder.mkdir(exist_ok=True)
+    setup = Setup(
+        environment=environments.ensure(peer.family.lower(), peer.requirements),
+        folder=folder,
+        artifact=artifact,
+        exported=exported,
+        port=_PORT,
+    )
+    launch = peer.prepare(setup)
+    with servers.running(
+        launch.command,
+        ready_url=launch.ready_url,
+        cwd=folder,
+        log=folder / "server.log",
+        environment=launch.environment,
+    ) as process:
+        targets = [_target(launch, rows, count) for _, count, _ in CASES]
+        return _measure(targets, process, seconds)
+
+
+def _target(launch: Launch, rows: Rows, count: int) -> Target:
+    return Target(
+        launch.predict_url, launch.body([rows[i % len(rows)] for i in range(count)])
+    )
+
+
+def _measure(targets: list[Target], process: Any, seconds: int) -> dict[str, Any]:
+    cases = {
+        title: load.run(target, connections=connections, seconds=seconds)
+        for target, (title, _, connections) in zip(targets, CASES, strict=True)
+    }
+    return {"cases": cases, "memory_mb": servers.memory_mb(process)}
+
+
+def _report(console: Console, results: dict[str, dict[str, Any]]) -> None:
+    table = Table(title="Requests per second (p50 / p99 in ms)")
+    table.add_column("server")
+    for title, _, _ in CASES:
+        table.add_column(title, justify="right")
+    table.add_column("memory", justify="right")
+    for name, result in results.items():
+        table.add_row(
+            name,
+            *(_cell(measured) for measured in result["cases"].values()),
+            f"{result['memory_mb']:.0f} MB",
+        )
+    console.print(table)
+    ratios = Table(title="Modelyard against")
+    ratios.add_column("server")
+    for title, _, _ in CASES:
+        ratios.add_column(title, justify="right")
+    for name, others in _opponents(results).items():
+        ratios.add_row(name, *(_ratio(results, others, title) for title, _, _ in CASES))
+    console.print(ratios)
+
+
+def _opponents(results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    python = [name for name in results if name not in (OURS, TRITON)]
+    groups = {"the best Python peer": python, **{name: [name] for name in python}}
+    if TRITON in results:
+        groups[TRITON] = [TRITON]
+    return {name: others for name, others in groups.items() if others}
+
+
+def _ratio(results: dict[str, Any], others: list[str], title: str) -> str:
+    ours = results[OURS]["cases"][title]
+    rate = max(results[name]["cases"][title].requests_per_s for name in others)
+    p50 = min(results[name]["cases"][title].p50_ms for name in others)
+    if not rate:
+        return "–"
+    return f"{ours.requests_per_s / rate:.2f}× rate, {ours.p50_ms / p50:.2f}× p50"
+
+
+def _cell(measured: Measured) -> str:
+    text = (
+        f"{measured.requests_per_s:,.0f} "
+        f"({measured.p50_ms:.2f} / {measured.p99_ms:.2f})"
+    )
+    return (
+        f"{text} [red]{measured.failures} failed[/red]" if measured.failures else text
+    )
+
+
+def _save(results: dict[str, dict[str, Any]], seconds: int) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    document = {
+        "machine": {
+            "cpus": os.cpu_count(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+        },
+        "seconds": seconds,
+        "results": {
+            name: {
+                "memory_mb": round(result["memory_mb"]),
+                "cases": {
+                    title: asdict(measured)
+                    for title, measured in result["cases"].items()
+                },
+            }
+            for name, result in results.items()
+        },
+    }
+    path.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Triton's C++ server with its Python backend and dynamic batching."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from benchmarks.peers import (
+    ONE_THREAD,
+    TORCH,
+    Launch,
+    Peer,
+    Setup,
+    open_inference_body,
+)
+
+_MODEL = """
+import os, sys
+# The backend's embedded interpreter does not read PYTHONPATH.
+sys.path.insert(0, os.environ["SITE_PACKAGES"])
+import torch, triton_python_backend_utils as triton
+
+class TritonPythonModel:
+    def initialize(self, args):
+        torch.set_num_threads(1)
+        self.model = torch.export.load(os.environ["EXPORTED"]).module()
+
+    def execute(self, requests):
+        inputs = [
+            torch.from_numpy(triton.get_input_tensor_by_name(r, "input").as_numpy())
+            for r in requests
+        ]
+        with torch.inference_mode():
+            outputs = self.model(torch.cat(inputs)).split([len(i) for i in inputs])
+        return [
+            triton.InferenceResponse([triton.Tensor("output", o.numpy())])
+            for o in outputs
+        ]
+"""
+
+_CONFIG = """
+backend: "python"
+max_batch_size: 4096
+input [{ name: "input" data_type: TYPE_FP32 dims: [30] }]
+output [{ name: "output" data_type: TYPE_FP32 dims: [2] }]
+dynamic_batching { }
+instance_group [{ kind: KIND_CPU count: 1 }]
+"""
+
+
+def _prepare(setup: Setup) -> Launch:
+    package = next(setup.environment.glob("lib/python3*/site-packages/pytriton"))
+    server = package / "tritonserver"
+    backend = next(server.rglob("libtriton_python.so")).parent
+    stub = next(package.rglob("python_backend_stubs/3.11"))
+    for file in stub.iterdir():
+        shutil.copy(file, backend / file.name)
+    repository = setup.folder / "repository"
+    version = repository / "model" / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    (version / "model.py").write_text(_MODEL)
+    (repository / "model" / "config.pbtxt").write_text(_CONFIG)
+    binary = server / "bin" / "tritonserver"
+    binary.chmod(0o755)
+    (backend / "triton_python_backend_stub").chmod(0o755)
+    libraries = ":".join(
+        map(str, (server / "external_libs", server / "lib", _libpython(setup)))
+    )
+    site_packages = package.parent
+    return Launch(
+        command=(
+            str(binary),
+            f"--model-repository={repository}",
+            f"--backend-directory={backend.parent}",
+            "--http-address=127.0.0.1",
+            f"--http-port={setup.port}",
+            "--allow-grpc=false",
+            "--allow-metrics=false",
+            "--log-info=false",
+        ),
+        ready_url=f"{setup.url}/v2/models/model/ready",
+        predict_url=f"{setup.url}/v2/models/model/infer",
+        body=open_inference_body,
+        environment={
+            **ONE_THREAD,
+            "EXPORTED": str(setup.exported),
+            "LD_LIBRARY_PATH": libraries,
+            "SITE_PACKAGES": str(site_packages),
+        },
+    )
+
+
+def _libpython(setup: Setup) -> Path:
+    return Path(
+        subprocess.run(
+            [
+                *(setup.python, "-c"),
+                "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    )
+
+
+PEERS = (Peer("Triton", "Triton", ("nvidia-pytriton==0.7.0", TORCH), _prepare),)
