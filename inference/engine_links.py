@@ -1,0 +1,156 @@
+"""The controller's connection to one engine.
+
+Each link has a thread of its own: an engine that hangs delays neither the publishing
+of a revoked key nor the other engines.
+"""
+
+import threading
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from inference.engine.errors import EngineError
+from inference.engine.messages import (
+    EngineStatus,
+    VersionKey,
+    VersionStatus,
+    VersionToLoad,
+)
+
+_POLL_S = 0.5
+
+logger = structlog.get_logger(__name__)
+
+
+class ControlClient(Protocol):
+    """What the controller needs of an engine's client; calls block."""
+
+    def load(self, version: VersionToLoad) -> None: ...
+
+    def unload(self, key: VersionKey) -> None: ...
+
+    def status(self) -> EngineStatus: ...
+
+
+class EngineView(msgspec.Struct, frozen=True):
+    """An engine as its link last saw it."""
+
+    name: str
+    address: str
+    # None: it does not answer, and `error` says why.
+    status: EngineStatus | None
+    versions: Mapping[VersionKey, VersionStatus]
+    error: str = ""
+    # False until the engine was asked for the first time.
+    asked: bool = True
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What is worth storing at once; the rest, like memory, changes all the time."""
+        versions = {
+            key: (version.state, version.error, version.load_ms)
+            for key, version in self.versions.items()
+        }
+        running = self.status is not None
+        return running, self.status and self.status.pid, self.error, versions
+
+
+class EngineLink:
+    """Queue commands for one engine and keep its last report."""
+
+    def __init__(self, *, name: str, address: str, client: ControlClient) -> None:
+        self._client = client
+        self._lock = threading.Lock()
+        self._commands: list[VersionToLoad | VersionKey] = []
+        self._view = EngineView(
+            name=name, address=address, status=None, versions={}, asked=False
+        )
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"engine-link-{name}", daemon=True
+        )
+
+    @property
+    def view(self) -> EngineView:
+        return self._view
+
+    def load(self, version: VersionToLoad) -> None:
+        with self._lock:
+            if version in self._commands:
+                return
+            self._commands.append(version)
+        self._wake.set()
+
+    def unload(self, key: VersionKey) -> None:
+        """Unload soon; from now on the view no longer counts on the version."""
+        with self._lock:
+            if key not in self._commands:
+                self._commands.append(key)
+            self._view = _without(self._view, {key})
+        self._wake.set()
+
+    def poll(self) -> None:
+        """Send what is queued, then ask the engine how it is."""
+        with self._lock:
+            commands, self._commands = self._commands, []
+        view = self._view
+        try:
+            for command in commands:
+                self._send(command)
+            status = self._client.status()
+        except EngineError as error:
+            seen = msgspec.structs.replace(
+                view, status=None, versions={}, error=error.message, asked=True
+            )
+        else:
+            versions = {version.key: version for version in status.versions}
+            seen = msgspec.structs.replace(
+                view, status=status, versions=versions, error="", asked=True
+            )
+        with self._lock:
+            leaving = {c for c in self._commands if isinstance(c, VersionKey)}
+            self._view = _without(seen, leaving)
+
+    def _send(self, command: VersionToLoad | VersionKey) -> None:
+        try:
+            if isinstance(command, VersionKey):
+                self._client.unload(command)
+            else:
+                self._client.load(command)
+        except EngineError as error:
+            # Not repeated here: the next comparison asks again if it still matters.
+            key = command if isinstance(command, VersionKey) else command.key
+            logger.warning(
+                "engine_refused_command",
+                engine=self._view.name,
+                version=str(key),
+                command="unload" if isinstance(command, VersionKey) else "load",
+                error=error.message,
+            )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.poll()
+            except Exception:
+                # The thread's boundary: one bad reply must not end the link.
+                logger.exception("engine_link_failed", engine=self._view.name)
+            self._wake.wait(_POLL_S)
+            self._wake.clear()
+
+
+def _without(view: EngineView, keys: set[VersionKey]) -> EngineView:
+    if not keys:
+        return view
+    versions = {key: value for key, value in view.versions.items() if key not in keys}
+    return msgspec.structs.replace(view, versions=versions)

@@ -1,0 +1,88 @@
+"""What engines report, as rows that the admin shows and snapshots are made from."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Q
+
+from inference import publishing
+from inference.engine.messages import VersionKey, VersionStatus
+from inference.engine_links import EngineView
+from inference.models import Engine, LoadedVersion
+
+_FORGET_AFTER = timedelta(hours=1)
+
+
+def record(view: EngineView, *, now: datetime) -> None:
+    """Store one engine's report; count a change if gateways must learn of it."""
+    with transaction.atomic():
+        engine, created = Engine.objects.get_or_create(
+            name=view.name, defaults={"address": view.address}
+        )
+        changed = created or engine.address != view.address
+        engine.address = view.address
+        if view.status is None:
+            changed |= _unreachable(engine, view)
+        else:
+            changed |= engine.state != Engine.State.RUNNING
+            engine.state = Engine.State.RUNNING
+            engine.device = view.status.device
+            engine.pid = view.status.pid
+            engine.memory_bytes = view.status.memory_bytes
+            engine.error = ""
+            engine.seen_at = now
+            changed |= _record_versions(engine, view.versions)
+        engine.save()
+        if changed:
+            publishing.mark_changed()
+
+
+def _unreachable(engine: Engine, view: EngineView) -> bool:
+    """Keep the rows of its versions: it comes back with them, or says otherwise."""
+    was_running = engine.state == Engine.State.RUNNING
+    engine.state = Engine.State.UNREACHABLE
+    engine.error = view.error
+    engine.pid = None
+    return was_running
+
+
+def _record_versions(
+    engine: Engine, versions: Mapping[VersionKey, VersionStatus]
+) -> bool:
+    """Make the rows equal the report; tell whether readiness changed anywhere."""
+    changed = False
+    rows = {
+        VersionKey(row.model, row.version): row for row in engine.loaded_versions.all()
+    }
+    for key, status in versions.items():
+        row = rows.pop(key, None)
+        if row is None:
+            row = LoadedVersion(engine=engine, model=key.model, version=key.version)
+        elif (row.state, row.error, row.load_ms) == (
+            status.state,
+            status.error,
+            status.load_ms,
+        ):
+            continue
+        changed |= LoadedVersion.State.READY in (row.state, status.state)
+        row.state, row.error, row.load_ms = status.state, status.error, status.load_ms
+        row.save()
+    for row in rows.values():
+        changed |= row.state == LoadedVersion.State.READY
+        row.delete()
+    return changed
+
+
+def forget_gone(existing: set[str], *, now: datetime) -> list[str]:
+    """Drop engines without a socket that nobody has seen for an hour; return names."""
+    silent = Q(seen_at=None) | Q(seen_at__lt=now - _FORGET_AFTER)
+    gone = Engine.objects.filter(silent, state=Engine.State.UNREACHABLE).exclude(
+        name__in=existing
+    )
+    names = list(gone.values_list("name", flat=True))
+    if names:
+        with transaction.atomic():
+            Engine.objects.filter(name__in=names).delete()
+            publishing.mark_changed()
+    return names

@@ -1,0 +1,198 @@
+"""Publishing the snapshot: what the database says, as the file gateways live from."""
+
+from datetime import datetime
+from pathlib import Path
+
+from django.conf import settings
+from django.db.models import F, Q
+
+from accounts import plans
+from accounts.models import ApiKey, Customer
+from inference import snapshot
+from inference.callable_versions import (
+    CatalogModel,
+    NotCallable,
+    callable_version,
+    read_catalog,
+)
+from inference.engine.messages import VersionKey
+from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
+from inference.snapshot import (
+    AccessCustomer,
+    AccessKey,
+    CallableModel,
+    EngineAddress,
+    Snapshot,
+)
+from registry.routing import Variant
+
+
+def mark_changed() -> None:
+    """Count a change that gateways must learn of, in the caller's transaction."""
+    if SnapshotState.objects.filter(pk=1).update(changed=F("changed") + 1):
+        return
+    SnapshotState.objects.bulk_create([SnapshotState(pk=1)], ignore_conflicts=True)
+    SnapshotState.objects.filter(pk=1).update(changed=F("changed") + 1)
+
+
+def change_count() -> int:
+    """Return how many changes were counted so far."""
+    count = SnapshotState.objects.filter(pk=1).values_list("changed", flat=True).first()
+    return count or 0
+
+
+def pending_sequence() -> int | None:
+    """Return the sequence to publish; None when everything is published."""
+    state = SnapshotState.objects.filter(pk=1).first()
+    if state is None:
+        mark_changed()
+        state = SnapshotState.objects.get(pk=1)
+    return state.changed if state.changed > state.published else None
+
+
+def publish(*, now: datetime) -> Snapshot:
+    """Write the snapshot file and move `published` up to what it contains.
+
+    The change count is read first: a change that commits while the snapshot is put
+    together has a higher number and so leads to another snapshot.
+    """
+    sequence = SnapshotState.objects.values_list("changed", flat=True).get(pk=1)
+    published = assemble(sequence=sequence, now=now)
+    snapshot.write(settings.HOME.snapshot, published)
+    moved = SnapshotState.objects.filter(pk=1, published__lte=sequence).update(
+        published=sequence, published_at=now
+    )
+    if not moved:
+        # Another controller published a newer one and this file has replaced it.
+        mark_changed()
+    return published
+
+
+def assemble(*, sequence: int, now: datetime) -> Snapshot:
+    """Put the snapshot together, in a number of queries that never grows."""
+    catalog = read_catalog()
+    engines = list(Engine.objects.all())
+    ready = _ready_versions()
+    models = (
+        _callable_model(
+            entry,
+            engines=engines,
+            ready=ready,
+            artifacts=settings.HOME.artifacts,
+        )
+        for entry in catalog
+    )
+    customers = [
+        AccessCustomer(customer_id=customer.pk, limits=plans.limits_of(customer))
+        for customer in Customer.objects.filter(active=True).select_related("plan")
+    ]
+    return Snapshot(
+        sequence=sequence,
+        published_at=now.timestamp(),
+        models=tuple(model for model in models if model is not None),
+        keys=_access_keys({customer.customer_id for customer in customers}, now=now),
+        customers=tuple(customers),
+        engines=tuple(
+            EngineAddress(name=engine.name, address=engine.address)
+            for engine in engines
+        ),
+        site_default_model=next(
+            (entry.name for entry in catalog if entry.model.site_default), None
+        ),
+    )
+
+
+def _ready_versions() -> dict[str, set[VersionKey]]:
+    """Return what each running engine has ready, by the engine's name."""
+    ready: dict[str, set[VersionKey]] = {}
+    for name, model, version in LoadedVersion.objects.filter(
+        state=LoadedVersion.State.READY, engine__state=Engine.State.RUNNING
+    ).values_list("engine__name", "model", "version"):
+        ready.setdefault(name, set()).add(VersionKey(model, version))
+    return ready
+
+
+def _callable_model(
+    entry: CatalogModel,
+    *,
+    engines: list[Engine],
+    ready: dict[str, set[VersionKey]],
+    artifacts: Path,
+) -> CallableModel | None:
+    """Describe one model; None if nothing of it was ever meant to be called."""
+    versions = []
+    for version in entry.versions.values():
+        try:
+            described = callable_version(entry, version, artifacts=artifacts)
+        except NotCallable:
+            # The admin asks for the reason again, where people look for it.
+            continue
+        versions.append(described)
+    if not versions and entry.route is None:
+        return None
+    numbers = {version.version for version in versions}
+    variants = _variants(entry, callable_numbers=numbers)
+    needed = {VersionKey(entry.name, variant.version) for variant in variants}
+    having = [engine.name for engine in engines if needed <= ready.get(engine.name, set())]
+    return CallableModel(
+        name=entry.name,
+        versions=tuple(sorted(versions, key=lambda version: -version.version)),
+        variants=variants,
+        # While no engine has them all, one of these may be coming back with them:
+        # gateways try, and answer 503 until then.
+        engines=tuple(having or [engine.name for engine in engines]),
+        public=entry.model.public,
+        low_confidence_below=entry.route.low_confidence_below if entry.route else None,
+        description=entry.model.description,
+    )
+
+
+def _variants(
+    entry: CatalogModel, *, callable_numbers: set[int]
+) -> tuple[Variant, ...]:
+    """Return what the route serves; a canary that cannot be called gets no share."""
+    serving = entry.serving
+    if entry.route is None or serving is None:
+        return ()
+    if serving.default_version not in callable_numbers:
+        return ()
+    default_version = serving.default_version
+    assert default_version is not None
+    if serving.canary_version not in callable_numbers:
+        return (Variant(version=default_version, role="default", weight_percent=100),)
+    assert serving.canary_version is not None
+    return (
+        Variant(
+            version=default_version,
+            role="default",
+            weight_percent=serving.default_weight_percent,
+        ),
+        Variant(
+            version=serving.canary_version,
+            role="canary",
+            weight_percent=serving.canary_weight_percent,
+        ),
+    )
+
+
+def _access_keys(customers: set[int], *, now: datetime) -> tuple[AccessKey, ...]:
+    valid = ApiKey.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None
+    ).order_by("pk")
+    fields = ("key_id", "digest", "customer_id", "scopes", "allowed_models", "expires_at")
+    return tuple(
+        AccessKey(
+            key_id=key_id,
+            digest=bytes.fromhex(digest),
+            customer_id=customer_id,
+            scopes=tuple(scopes),
+            models=tuple(models),
+            expires_at=None if expires_at is None else expires_at.timestamp(),
+        )
+        for key_id, digest, customer_id, scopes, models, expires_at in valid.values_list(
+            *fields
+        ).iterator(chunk_size=5000)
+        if customer_id in customers
+    )
+
+

@@ -1,0 +1,242 @@
+"""Making engines and serving routes follow what people set. Effects around `serving`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from inference import publishing, serving
+from inference.callable_versions import (
+    CatalogModel,
+    NotCallable,
+    read_catalog,
+    version_to_load,
+)
+from inference.engine.messages import VersionKey, VersionToLoad
+from inference.engine_links import EngineLink
+from inference.models import ServingRoute
+from inference.serving import Placement, Served, Situation, Variants
+from inference.snapshot import Snapshot
+
+# A gateway reads a new snapshot within 1 s; requests in flight end within their
+# deadline, and an engine finishes what it has queued before it unloads.
+UNLOAD_GRACE_S = 5.0
+RETRY_FAILED_S = 60.0
+# Jobs that finish free versions without a change that gateways must learn of.
+_REREAD_S = 10.0
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What the database asks for, read in one go."""
+
+    desired: dict[str, Variants] = field(default_factory=dict)
+    serving: dict[str, Served] = field(default_factory=dict)
+    to_load: dict[VersionKey, VersionToLoad] = field(default_factory=dict)
+    obstacles: dict[VersionKey, str] = field(default_factory=dict)
+
+
+class Reconciler:
+    """Remembers between rounds what the database does not hold.
+
+    Times are monotonic seconds passed in by the caller.
+    """
+
+    def __init__(self, *, artifacts: Path) -> None:
+        self._artifacts = artifacts
+        self._named: frozenset[VersionKey] = frozenset()
+        # When a published snapshot last named the version.
+        self._named_at: dict[VersionKey, float] = {}
+        self._attempts: dict[Placement, tuple[float, VersionToLoad]] = {}
+        # What the database asked for, when it was read, and at which change count.
+        self._wish: tuple[float, int, _Wish] | None = None
+
+    def saw_published(self, snapshot: Snapshot) -> None:
+        self._named = frozenset(
+            VersionKey(model.name, version.version)
+            for model in snapshot.models
+            for version in model.versions
+        )
+
+    def reconcile(self, links: Mapping[str, EngineLink], *, now_s: float) -> None:
+        """Compare, command the engines, and move the serving routes that can move."""
+        wish = self._current_wish(now_s=now_s)
+        reports = {
+            name: view.versions
+            for name, link in links.items()
+            if (view := link.view).status is not None
+        }
+        decision = serving.decide(
+            Situation(
+                desired=wish.desired,
+                serving=wish.serving,
+                reports=reports,
+                wanted=frozenset(wish.to_load),
+                obstacles=wish.obstacles,
+                recently_named=self._recently_named(reports, now_s=now_s),
+                retry=self._due_retries(reports, wish.to_load, now_s=now_s),
+            )
+        )
+        if _move(wish.serving, decision.serving):
+            self._wish = None
+        for engine, key in decision.loads:
+            version = wish.to_load.get(key)
+            if version is None:
+                continue
+            self._attempts[engine, key] = (now_s, version)
+            links[engine].load(version)
+            logger.info("version_load_requested", engine=engine, version=str(key))
+        for engine, key in decision.unloads:
+            self._attempts.pop((engine, key), None)
+            links[engine].unload(key)
+            logger.info("version_unload_requested", engine=engine, version=str(key))
+
+    def _current_wish(self, *, now_s: float) -> _Wish:
+        """Read the database only when its change count moved, or now and then."""
+        changed = publishing.change_count()
+        if self._wish is not None:
+            read_s, at_count, wish = self._wish
+            if at_count == changed and now_s - read_s < _REREAD_S:
+                return wish
+        wish = _read_wish(self._artifacts)
+        self._wish = (now_s, changed, wish)
+        return wish
+
+    def _recently_named(
+        self, reports: serving.Reports, *, now_s: float
+    ) -> frozenset[VersionKey]:
+        for key in self._named:
+            self._named_at[key] = now_s
+        for versions in reports.values():
+            for key in versions:
+                # Loaded before this controller looked: a snapshot may just have
+                # dropped it, so its grace starts now.
+                self._named_at.setdefault(key, now_s)
+        loaded = {key for versions in reports.values() for key in versions}
+        self._named_at = {
+            key: at
+            for key, at in self._named_at.items()
+            if key in loaded or key in self._named
+        }
+        return frozenset(
+            key for key, at in self._named_at.items() if now_s - at < UNLOAD_GRACE_S
+        )
+
+    def _due_retries(
+        self,
+        reports: serving.Reports,
+        to_load: Mapping[VersionKey, VersionToLoad],
+        *,
+        now_s: float,
+    ) -> frozenset[Placement]:
+        """Try a failed version again when it changed (say, is trusted now) or in time."""
+        return frozenset(
+            (engine, key)
+            for engine, versions in reports.items()
+            for key, status in versions.items()
+            if status.state == "failed"
+            and self._is_due(engine, key, to_load.get(key), now_s=now_s)
+        )
+
+    def _is_due(
+        self, engine: str, key: VersionKey, version: VersionToLoad | None, *, now_s: float
+    ) -> bool:
+        if (engine, key) not in self._attempts:
+            return True
+        at, tried = self._attempts[engine, key]
+        return version != tried or now_s - at >= RETRY_FAILED_S
+
+
+def _read_wish(artifacts: Path) -> _Wish:
+    wish = _Wish()
+    for entry in read_catalog(with_jobs=True):
+        if entry.route is not None:
+            wish.desired[entry.name] = _desired(entry)
+        for number, version in entry.versions.items():
+            try:
+                described = version_to_load(entry, version, artifacts=artifacts)
+            except NotCallable as reason:
+                wish.obstacles[VersionKey(entry.name, number)] = str(reason)
+            else:
+                wish.to_load[described.key] = described
+    for route in ServingRoute.objects.all():
+        wish.serving[route.model] = _served(route)
+    return wish
+
+
+def _desired(entry: CatalogModel) -> Variants:
+    route = entry.route
+    assert route is not None
+    if route.canary_version is None:
+        return Variants(route.default_version.version)
+    return Variants(
+        route.default_version.version,
+        canary=route.canary_version.version,
+        canary_weight_percent=route.canary_weight_percent,
+    )
+
+
+def _served(route: ServingRoute) -> Served:
+    if route.default_version is None:
+        return Served(None, waiting_for=route.waiting_for)
+    return Served(
+        Variants(
+            route.default_version,
+            canary=route.canary_version,
+            canary_weight_percent=route.canary_weight_percent,
+        ),
+        waiting_for=route.waiting_for,
+    )
+
+
+def _move(before: Mapping[str, Served], after: Mapping[str, Served]) -> bool:
+    """Store what changed, each route in a short transaction; tell whether any did."""
+    if before == after:
+        return False
+    for model, served in after.items():
+        if before.get(model) == served:
+            continue
+        moved = model not in before or before[model].variants != served.variants
+        with transaction.atomic():
+            _store(model, served, moved=moved)
+            if moved:
+                publishing.mark_changed()
+        logger.info(
+            "serving_route_moved" if moved else "serving_route_waits",
+            model=model,
+            default=served.variants.default if served.variants else None,
+            canary=served.variants.canary if served.variants else None,
+            waiting_for=served.waiting_for,
+        )
+    _remove(before.keys() - after.keys())
+    return True
+
+
+def _store(model: str, served: Served, *, moved: bool) -> None:
+    values: dict[str, object] = {"waiting_for": served.waiting_for}
+    if moved:
+        variants = served.variants
+        weight = variants.canary_weight_percent if variants else 0
+        values |= {
+            "default_version": variants.default if variants else None,
+            "canary_version": variants.canary if variants else None,
+            "default_weight_percent": 100 - weight,
+            "canary_weight_percent": weight,
+            "moved_at": timezone.now(),
+        }
+    ServingRoute.objects.update_or_create(model=model, defaults=values)
+
+
+def _remove(models: Iterable[str]) -> None:
+    """Stop serving routes that were switched off or whose model is gone."""
+    for model in models:
+        with transaction.atomic():
+            ServingRoute.objects.filter(model=model).delete()
+            publishing.mark_changed()
+        logger.info("serving_route_removed", model=model)
+

@@ -1,0 +1,277 @@
+"""The snapshot holds what the database says, and nothing that may not be called."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from accounts import api_keys
+from accounts.models import Customer
+from inference import publishing, snapshot
+from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
+from inference.snapshot import AccessKey
+from registry.models import ModelVersion
+from registry.routing import Variant
+from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
+from tests.factories_registry import (
+    AliasFactory,
+    ModelVersionFactory,
+    RegisteredModelFactory,
+    RouteFactory,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def assemble():
+    return publishing.assemble(sequence=1, now=timezone.now())
+
+
+def serve(route):
+    return ServingRoute.objects.create(
+        model=route.registered_model.name,
+        default_version=route.default_version.version,
+        default_weight_percent=route.default_weight_percent,
+        canary_version=route.canary_version and route.canary_version.version,
+        canary_weight_percent=route.canary_weight_percent,
+    )
+
+
+def test_marking_counts_a_change_even_when_the_row_is_missing():
+    SnapshotState.objects.all().delete()
+
+    publishing.mark_changed()
+    first = publishing.pending_sequence()
+    publishing.mark_changed()
+
+    assert publishing.pending_sequence() == first + 1
+
+
+def test_publishing_writes_the_file_and_moves_published(home):
+    publishing.mark_changed()
+
+    published = publishing.publish(now=timezone.now())
+
+    assert snapshot.read(home.snapshot) == published
+    assert publishing.pending_sequence() is None
+    assert SnapshotState.objects.get().published == published.sequence
+
+
+def test_a_change_after_publishing_is_published_again(home):
+    publishing.mark_changed()
+    first = publishing.publish(now=timezone.now())
+    issue_key()
+
+    second = publishing.publish(now=timezone.now())
+
+    assert second.sequence > first.sequence
+    assert len(second.keys) == 1
+
+
+def test_an_older_snapshot_that_replaced_a_newer_one_is_replaced_again(home):
+    publishing.mark_changed()
+    SnapshotState.objects.update(published=10_000)
+
+    publishing.publish(now=timezone.now())
+    SnapshotState.objects.update(changed=10_001)
+
+    assert publishing.pending_sequence() is not None
+
+
+def test_a_served_route_is_published_with_its_variants_and_aliases():
+    route = RouteFactory(with_canary=True, low_confidence_below=0.7)
+    AliasFactory(version=route.default_version, name="champion")
+    serve(route)
+
+    (model,) = assemble().models
+
+    assert model.variants == (
+        Variant(route.default_version.version, "default", 90),
+        Variant(route.canary_version.version, "canary", 10),
+    )
+    assert model.low_confidence_below == 0.7
+    by_number = {version.version: version for version in model.versions}
+    assert set(by_number) == {
+        route.default_version.version,
+        route.canary_version.version,
+    }
+    default = by_number[route.default_version.version]
+    assert default.aliases == ("champion",)
+    assert default.signature.labels == ("small", "large")
+    assert default.example == [{"width": 1.0, "height": 2.0}]
+
+
+def test_a_route_that_waits_is_known_without_variants():
+    RouteFactory()
+
+    (model,) = assemble().models
+
+    assert model.variants == ()
+
+
+def test_a_published_version_is_callable_without_a_route():
+    version = ModelVersionFactory(published=True)
+    ModelVersionFactory(registered_model=version.registered_model)
+
+    (model,) = assemble().models
+
+    assert [callable_.version for callable_ in model.versions] == [version.version]
+
+
+def test_a_version_that_no_route_names_is_not_callable():
+    ModelVersionFactory()
+
+    assert assemble().models == ()
+
+
+def test_a_route_that_is_switched_off_serves_nothing():
+    route = RouteFactory(enabled=False)
+    serve(route)
+
+    models = assemble().models
+
+    assert all(model.variants == () for model in models)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"artifact_state": ModelVersion.ArtifactState.REMOTE},
+        {"artifact_state": ModelVersion.ArtifactState.FAILED, "artifact_error": "x"},
+        {"signature": {}},
+        {"signature": {"inputs": [{"type": "tensor"}]}},
+        {"signature": {"inputs": [{"type": "binary", "name": "a"}]}},
+        {"signature": {"inputs": "nonsense"}},
+        {"metadata": {"task": "juggling"}},
+        {"metadata": {"columns": ["width", "height"], "rules": {"width": {"min": "a"}}}},
+        {"metadata": {"columns": ["width", "height"], "rules": {"width": 3}}},
+        {"metadata_errors": ["'task' is not one of …"]},
+    ],
+)
+def test_a_version_that_cannot_be_served_leaves_the_others_alone(broken):
+    good = ModelVersionFactory(published=True)
+    ModelVersionFactory(
+        published=True, registered_model=good.registered_model, **broken
+    )
+
+    snapshot_ = assemble()
+
+    assert [v.version for v in snapshot_.models[0].versions] == [good.version]
+    assert snapshot.decode(snapshot.encode(snapshot_)) == snapshot_
+
+
+def test_an_example_that_cannot_be_written_is_left_out():
+    ModelVersionFactory(published=True, input_example=[[2**70]])
+
+    (model,) = assemble().models
+
+    assert model.versions[0].example is None
+
+
+def test_the_routes_rules_replace_the_models_own():
+    route = RouteFactory(input_rules={"width": {"min": 0, "max": 10}})
+    serve(route)
+
+    (model,) = assemble().models
+
+    width = model.versions[0].signature.columns[0]
+    assert (width.minimum, width.maximum) == (0, 10)
+
+
+def test_a_canary_that_cannot_be_served_leaves_the_default_alone():
+    route = RouteFactory(with_canary=True)
+    serve(route)
+    ModelVersion.objects.filter(pk=route.canary_version_id).update(signature={})
+
+    (model,) = assemble().models
+
+    assert model.variants == (Variant(route.default_version.version, "default", 100),)
+
+
+def test_a_model_names_the_engines_that_have_all_its_variants():
+    route = RouteFactory()
+    serve(route)
+    ready = Engine.objects.create(name="a", address="/a", state="running")
+    Engine.objects.create(name="b", address="/b", state="running")
+    LoadedVersion.objects.create(
+        engine=ready,
+        model=route.registered_model.name,
+        version=route.default_version.version,
+        state="ready",
+    )
+
+    published = assemble()
+
+    assert published.models[0].engines == ("a",)
+    assert {engine.name for engine in published.engines} == {"a", "b"}
+
+
+def test_a_model_names_every_engine_while_none_is_ready():
+    serve(RouteFactory())
+    Engine.objects.create(name="a", address="/a")
+
+    assert assemble().models[0].engines == ("a",)
+
+
+def test_the_site_default_is_named():
+    RegisteredModelFactory(name="one", site_default=True)
+
+    assert assemble().site_default_model == "one"
+
+
+def test_a_key_is_published_with_what_it_may_do():
+    issued = issue_key(scopes=["predict"], allowed_models=["a"])
+
+    published = assemble()
+
+    row = issued.key
+    assert published.keys == (
+        AccessKey(
+            key_id=row.key_id,
+            digest=bytes.fromhex(row.digest),
+            customer_id=row.customer_id,
+            scopes=("predict",),
+            models=("a",),
+        ),
+    )
+    assert [c.customer_id for c in published.customers] == [row.customer_id]
+
+
+def test_a_revoked_an_expired_and_an_inactive_customers_key_are_left_out():
+    ApiKeyFactory(revoked_at=timezone.now())
+    ApiKeyFactory(expires_at=timezone.now() - timedelta(seconds=1))
+    ApiKeyFactory(customer=CustomerFactory(active=False))
+    kept = ApiKeyFactory(expires_at=timezone.now() + timedelta(days=1))
+
+    assert [key.key_id for key in assemble().keys] == [kept.key_id]
+
+
+def test_revoking_a_key_takes_it_out_of_the_next_snapshot(home):
+    issued = issue_key()
+    before = publishing.publish(now=timezone.now())
+    row = issued.key
+
+    api_keys.revoke(row)
+
+    assert publishing.pending_sequence() is not None
+    after = publishing.publish(now=timezone.now())
+    assert len(before.keys) == 1
+    assert after.keys == ()
+    assert snapshot.read(home.snapshot).keys == ()
+
+
+def test_the_number_of_queries_does_not_grow(django_assert_num_queries):
+    def populate(count):
+        for _ in range(count):
+            serve(RouteFactory(with_canary=True))
+            AliasFactory(version=ModelVersionFactory(published=True))
+            ApiKeyFactory()
+
+    populate(1)
+    with django_assert_num_queries(9):
+        assemble()
+    populate(5)
+    with django_assert_num_queries(9):
+        assemble()
+
+    assert Customer.objects.count() == 6
