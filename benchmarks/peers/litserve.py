@@ -31,7 +31,9 @@ class Api(litserve.LitAPI):
 if __name__ == "__main__":
     api = Api(max_batch_size=batch, batch_timeout=0.001 if batch > 1 else 0.0)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(port=port, host="127.0.0.1", generate_client_file=False, log_level="warning")
+    server.run(
+        port=port, host="127.0.0.1", generate_client_file=False, log_level="warning"
+    )
 """
 
 

@@ -27,7 +27,7 @@ class StepFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`needed` must be quick and without effects; `act` returns a word on the result."""
+    """`needed` is quick and has no effect; `act` returns a word on what it did."""
 
     title: str
     needed: Callable[[], bool]
@@ -74,8 +74,7 @@ def _train(name: str) -> str:
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=_TRAINING_TIMEOUT_S,
         check=False,

@@ -1,0 +1,303 @@
+"""The demo: its models' routes, its people, plans and keys, and how to call it."""
+
+import json
+import os
+import secrets
+import shlex
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import Group, User
+
+from accounts import api_keys
+from accounts.limits import SCOPES
+from accounts.models import Customer, Plan
+from registry import routes
+from registry import sync as registry_sync
+from registry.models import ModelVersion, RegisteredModel, Route
+
+# The examples that train them are examples/<name with underscores>.py.
+MODELS = ("breast-cancer", "diabetes", "digits", "language")
+_VERSIONS = {"breast-cancer": 3}
+_CANARY_WEIGHT_PERCENT = 10
+# The engine refuses code in artifacts unless a person vouches for the model; this one
+# is made by examples/language.py of this very checkout.
+_TRUSTED = "language"
+# A longer body goes into a file, which keeps the command readable.
+_LONGEST_PASTED_BODY = 200
+_PLANS = (
+    {
+        "name": "Free",
+        "description": "To try things out.",
+        "burst_requests": 5,
+        "sustained_requests": 60,
+        "daily_quota": 200,
+        "monthly_quota": 2_000,
+        "max_job_rows": 10_000,
+    },
+    {
+        "name": "Team",
+        "description": "For an application with some users.",
+        "burst_requests": 20,
+        "sustained_requests": 300,
+        "daily_quota": 20_000,
+        "monthly_quota": 400_000,
+    },
+    {
+        "name": "Benchmark",
+        "description": "Every limit is enforced and none is met.",
+        "burst_requests": 2_000_000_000,
+        "sustained_requests": 2_000_000_000,
+        "daily_quota": 10**15,
+        "monthly_quota": 10**16,
+        "max_predict_rows": 1_000,
+        "max_batch_rows": 10_000,
+    },
+)
+_STAFF = {
+    "dana": "data scientists",
+    "alex": "account managers",
+    "olga": "operators",
+}
+
+
+class NotAnswering(Exception):
+    """The demo's own call did not get an answer; says what it got."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A command that works when pasted, and what it answered just now."""
+
+    title: str
+    command: str
+    answer: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    facts: str
+    examples: tuple[Example, ...]
+
+
+def is_registered(name: str) -> bool:
+    """Tell whether an earlier run trained the model and brought it over whole."""
+    return ModelVersion.objects.filter(
+        registered_model__name=name
+    ).count() >= _VERSIONS.get(name, 1)
+
+
+def needs_sync() -> bool:
+    return not all(is_registered(name) for name in MODELS) or any(
+        version.artifact_state != ModelVersion.ArtifactState.READY
+        for version in ModelVersion.objects.filter(default_in__isnull=False)
+    )
+
+
+def sync() -> str:
+    """Trust the demo's own Python model before its artifact is fetched."""
+    registry_sync.run()
+    RegisteredModel.objects.filter(name=_TRUSTED).update(trusted=True)
+    count = ModelVersion.objects.count()
+    return f"{count} versions of {RegisteredModel.objects.count()} models"
+
+
+def needs_routes() -> bool:
+    return (
+        Route.objects.filter(registered_model__name__in=MODELS).count() < len(MODELS)
+        or not RegisteredModel.objects.filter(site_default=True).exists()
+    )
+
+
+def set_routes() -> str:
+    """Give every model a default, and breast-cancer a canary and a third version."""
+    for model in RegisteredModel.objects.filter(name__in=MODELS):
+        if not Route.objects.filter(registered_model=model).exists():
+            newest = model.versions.order_by("-version").first()
+            assert newest is not None  # a registered model has a version
+            routes.make_default(newest, by=None)
+    first = RegisteredModel.objects.get(name="breast-cancer")
+    challenger = first.aliases.filter(name="challenger").first()
+    if challenger is not None:
+        routes.start_canary(
+            challenger.version, weight_percent=_CANARY_WEIGHT_PERCENT, by=None
+        )
+    # Callable by number, for comparison; no route sends traffic to it.
+    first.versions.filter(version=1).update(published=True)
+    RegisteredModel.objects.filter(name__in=MODELS).update(public=True)
+    if not RegisteredModel.objects.filter(site_default=True).exists():
+        first.site_default = True
+        first.save(update_fields=["site_default"])
+    registry_sync.fetch_wanted_artifacts()
+    return f"breast-cancer sends {_CANARY_WEIGHT_PERCENT} % to its challenger"
+
+
+def needs_people() -> bool:
+    """Tell whether demo.json is missing or names a key that no longer works."""
+    facts = read_facts()
+    tokens = [facts.get("api_key", ""), facts.get("bench_api_key", "")]
+    return (
+        facts.get("base_url") != settings.MODELYARD_PUBLIC_URL
+        or not all(_works(token) for token in tokens)
+        or not User.objects.filter(username=facts.get("admin_user")).exists()
+    )
+
+
+def create_people() -> str:
+    """Create the demo's users, plans, customer and keys; write demo.json.
+
+    Passwords and tokens are stored as digests only, so what demo.json lost is made
+    anew.
+    """
+    known = read_facts()
+    plans = {
+        values["name"]: Plan.objects.get_or_create(
+            name=values["name"], defaults=values
+        )[0]
+        for values in _PLANS
+    }
+    admin, admin_password = _user("admin", known.get("admin_password"), staff=True)
+    if not admin.is_superuser:
+        admin.is_superuser = True
+        admin.save(update_fields=["is_superuser"])
+    staff = {}
+    for username, group in _STAFF.items():
+        password = known.get("staff", {}).get(username)
+        user, staff[username] = _user(username, password, staff=True)
+        user.groups.add(Group.objects.get(name=group))
+    member, member_password = _user("customer", known.get("customer_password"))
+    customer, _ = Customer.objects.get_or_create(
+        name="Example Clinic",
+        defaults={"plan": plans["Team"], "contact_email": "clinic@example.com"},
+    )
+    customer.members.add(member)
+    bench, _ = Customer.objects.get_or_create(
+        name="Benchmark", defaults={"plan": plans["Benchmark"]}
+    )
+    _write_facts(
+        {
+            "base_url": settings.MODELYARD_PUBLIC_URL,
+            "admin_url": f"{settings.MODELYARD_PUBLIC_URL}/admin/",
+            "admin_user": admin.username,
+            "admin_password": admin_password,
+            "api_key": _token(customer, "Demo", known.get("api_key")),
+            "bench_api_key": _token(bench, "Benchmark", known.get("bench_api_key")),
+            "metrics_url": f"http://{settings.MODELYARD_HOST}:"
+            f"{settings.MODELYARD_OPERATOR_PORT}/metrics",
+            "customer_user": member.username,
+            "customer_password": member_password,
+            "staff": staff,
+            "models": {name: {"instances": _instances(name)} for name in MODELS},
+        }
+    )
+    return "admin, dana, alex, olga; customer Example Clinic"
+
+
+def _user(
+    username: str, known_password: str | None, *, staff: bool = False
+) -> tuple[User, str]:
+    """Return the user and a password that signs in."""
+    user, _ = User.objects.get_or_create(
+        username=username, defaults={"is_staff": staff}
+    )
+    if known_password and user.check_password(known_password):
+        return user, known_password
+    password = secrets.token_urlsafe(12)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    return user, password
+
+
+def _token(customer: Customer, name: str, known: str | None) -> str:
+    if known and _works(known):
+        return known
+    return api_keys.issue(customer, name=name, scopes=SCOPES).token
+
+
+def _works(token: str) -> bool:
+    return api_keys.recognise(token) is not None
+
+
+def _instances(name: str) -> list[Any]:
+    """Two real rows, as the model was logged with them."""
+    version = ModelVersion.objects.filter(
+        registered_model__name=name, default_in__isnull=False
+    ).first()
+    return version.input_example[:2] if version and version.input_example else []
+
+
+def read_facts() -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(settings.HOME.demo.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return facts
+
+
+def _write_facts(facts: dict[str, Any]) -> None:
+    path: Path = settings.HOME.demo
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(facts, file, indent=2)
+    partial.replace(path)
+
+
+def card() -> Card:
+    """Describe the running demo, with calls made just now; raise NotAnswering."""
+    facts = read_facts()
+    admin = f"{facts['admin_user']} / {facts['admin_password']}"
+    return Card(
+        facts=(
+            f"API      {facts['base_url']}/api/v1/\n"
+            f"Docs     {facts['base_url']}/docs/\n"
+            f"Admin    {facts['admin_url']}   {admin}\n"
+            f"Metrics  {facts['metrics_url']}\n"
+            f"All of this, and keys for scripts: {settings.HOME.demo}"
+        ),
+        examples=(
+            _example(facts, "language", "Which language is this?"),
+            _example(facts, "breast-cancer", "A row of 30 named columns"),
+        ),
+    )
+
+
+def _example(facts: dict[str, Any], model: str, title: str) -> Example:
+    """Write the request to a file where it is long; call it and keep the answer."""
+    body = json.dumps(
+        {"instances": facts["models"][model]["instances"][:1]}, ensure_ascii=False
+    )
+    url = f"{facts['base_url']}/api/v1/models/{model}/predict"
+    data = shlex.quote(body)
+    if len(body) > _LONGEST_PASTED_BODY:
+        path = settings.HOME.root / "requests" / f"{model}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(body)
+        data = shlex.quote(f"@{os.path.relpath(path)}")
+    command = (
+        f"curl -s {url} -H 'Authorization: Bearer {facts['api_key']}' "
+        f"-H 'Content-Type: application/json' -d {data}"
+    )
+    return Example(title, command, _call(url, facts["api_key"], body))
+
+
+def _call(url: str, token: str, body: str) -> Any:
+    request = urllib.request.Request(
+        url,
+        data=body.encode(),
+        headers={
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        raise NotAnswering(error.read().decode(errors="replace")) from error
+    except (urllib.error.URLError, OSError) as error:
+        raise NotAnswering(str(error)) from error
