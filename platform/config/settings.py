@@ -133,6 +133,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 10,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+    # A file as in production: in memory, threads of one test would share its locks.
+    DATABASES["default"]["TEST"] = {"NAME": str(HOME.root / "test.sqlite3")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHE_URL = env("CACHE_URL", default="")
@@ -216,3 +218,5 @@ USE_I18N = False
 
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME.root / "static"
+# WhiteNoise warns at every start where it is missing, as before collectstatic.
+STATIC_ROOT.mkdir(exist_ok=True)

@@ -1,8 +1,27 @@
 """Every URL the site answers."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+from config import docs
 
 urlpatterns = [
+    path("", docs.start, name="start"),
+    path("docs/", docs.SwaggerView.as_view(url_name="schema"), name="docs"),
+    path("docs/redoc/", docs.RedocView.as_view(url_name="schema"), name="redoc"),
+    path("docs/redoc/redoc.js", docs.redoc_bundle, name="redoc-bundle"),
+    path("docs/errors", docs.errors, name="errors"),
+    path("api/schema/", docs.SchemaView.as_view(), name="schema"),
     path("admin/", admin.site.urls),
+    path(
+        "favicon.ico",
+        RedirectView.as_view(url="/static/modelyard/favicon.svg", permanent=True),
+    ),
+    path("robots.txt", docs.robots),
 ]
+
+handler400 = "config.error_pages.bad_request"
+handler403 = "config.error_pages.forbidden"
+handler404 = "config.error_pages.not_found"
+handler500 = "config.error_pages.server_error"

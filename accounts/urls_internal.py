@@ -1,0 +1,10 @@
+"""Mounted at /internal/."""
+
+from django.urls import path
+
+from accounts import internal_views
+
+urlpatterns = [
+    path("leases", internal_views.grant_lease, name="grant-lease"),
+    path("leases/release", internal_views.release_lease, name="release-lease"),
+]

@@ -1,0 +1,241 @@
+import datetime
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connection
+
+from accounts import leases, usage
+from accounts.admission import window_of
+from accounts.limits import LeaseGrant, LeaseRequest, LeaseReturn
+from accounts.models import Lease, QuotaCounter
+from accounts.usage_event import UsageEvent
+from tests.factories import CustomerFactory
+
+NOON = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC)
+DAY = window_of("day", NOON.timestamp())[0]
+MONTH = window_of("month", NOON.timestamp())[0]
+
+
+def ask(customer, units, minimum=1, *, quota="day", unit="rows", window_start=DAY):
+    return LeaseRequest(
+        customer_id=customer.pk,
+        quota=quota,
+        unit=unit,
+        window_start=window_start,
+        units=units,
+        minimum=minimum,
+    )
+
+
+def give(customer, units, *, quota="day", unit="rows", window_start=DAY):
+    return LeaseReturn(
+        customer_id=customer.pk,
+        quota=quota,
+        unit=unit,
+        window_start=window_start,
+        units=units,
+    )
+
+
+def event(customer, rows, *, number=0, charged=True, at=NOON):
+    return UsageEvent(
+        id=f"boot-{number}",
+        at=at.timestamp(),
+        customer_id=customer.pk,
+        key_id="key",
+        operation="predict",
+        model="digits",
+        version="1",
+        variant="default",
+        status=200,
+        code="",
+        rows=rows,
+        charged=charged,
+        compute_us=100,
+        total_us=200,
+        shap_samples=0,
+        request_id="req_1",
+    )
+
+
+def granted():
+    return QuotaCounter.objects.get().granted
+
+
+@pytest.fixture
+def customer(db):
+    return CustomerFactory(plan__daily_quota=1000)
+
+
+def test_units_are_lent_until_none_are_left(customer):
+    assert leases.grant("a", ask(customer, 600)) == LeaseGrant(600, remaining=400)
+    assert leases.grant("b", ask(customer, 600)) == LeaseGrant(400, remaining=0)
+    assert leases.grant("a", ask(customer, 1)) == LeaseGrant(0, remaining=0)
+    assert granted() == 1000
+
+
+def test_less_than_the_minimum_is_not_lent(customer):
+    leases.grant("a", ask(customer, 950))
+
+    assert leases.grant("a", ask(customer, 100, minimum=51)) == LeaseGrant(0, 50)
+    assert leases.grant("a", ask(customer, 100, minimum=50)) == LeaseGrant(50, 0)
+
+
+def test_days_and_months_are_counted_apart(customer):
+    customer.plan.monthly_quota = 1500
+    customer.plan.save()
+    leases.grant("a", ask(customer, 1000))
+
+    grant = leases.grant("a", ask(customer, 2000, quota="month", window_start=MONTH))
+
+    assert grant == LeaseGrant(1500, remaining=0)
+    tomorrow = leases.grant("a", ask(customer, 10, window_start=DAY + 86400))
+    assert tomorrow == LeaseGrant(10, remaining=990)
+
+
+def test_a_window_that_begins_nowhere_is_refused(customer):
+    with pytest.raises(leases.InvalidWindow):
+        leases.grant("a", ask(customer, 1, window_start=DAY + 3600))
+
+
+def test_an_inactive_customer_is_lent_nothing(customer):
+    customer.active = False
+    customer.save()
+
+    assert leases.grant("a", ask(customer, 1)).units == 0
+
+
+def test_a_lowered_limit_holds_for_the_next_grant(customer):
+    leases.grant("a", ask(customer, 600))
+    customer.plan.daily_quota = 500
+    customer.plan.save()
+
+    assert leases.grant("a", ask(customer, 1)) == LeaseGrant(0, remaining=-100)
+
+
+def test_a_raised_limit_holds_for_the_next_grant(customer):
+    leases.grant("a", ask(customer, 1000))
+    customer.plan.daily_quota = 1200
+    customer.plan.save()
+
+    assert leases.grant("a", ask(customer, 500)) == LeaseGrant(200, remaining=0)
+
+
+def test_a_quota_that_is_gone_from_the_plan_limits_nobody(customer):
+    customer.plan.daily_quota = None
+    customer.plan.save()
+
+    assert leases.grant("a", ask(customer, 5000)).units == 5000
+
+
+def test_a_quota_added_in_mid_window_counts_what_was_used_before(customer):
+    usage.record("boot-1.spool", [event(customer, 700)], 100)
+
+    assert leases.grant("a", ask(customer, 1000)) == LeaseGrant(300, remaining=0)
+
+
+def test_returned_units_can_be_lent_again(customer):
+    leases.grant("a", ask(customer, 1000))
+
+    assert leases.release("a", give(customer, 300)) is True
+
+    assert leases.grant("b", ask(customer, 1000)) == LeaseGrant(300, remaining=0)
+
+
+def test_nobody_returns_more_than_it_was_lent(customer):
+    leases.grant("a", ask(customer, 100))
+    leases.grant("b", ask(customer, 900))
+
+    assert leases.release("a", give(customer, 101)) is False
+    assert leases.release("c", give(customer, 1)) is False
+
+    assert granted() == 1000
+
+
+def test_settling_returns_what_a_dead_holder_did_not_spend(customer):
+    leases.grant("boot", ask(customer, 800))
+    leases.grant("other", ask(customer, 100))
+    usage.record(
+        "boot-1.spool",
+        [event(customer, 30), event(customer, 20), event(customer, 9, charged=False)],
+        100,
+    )
+    usage.record("other-1.spool", [event(customer, 70)], 100)
+
+    assert leases.settle("boot") == 750
+
+    assert granted() == 150
+    assert Lease.objects.get(holder="boot").granted == 50
+
+
+def test_settling_twice_returns_nothing_more(customer):
+    leases.grant("boot", ask(customer, 800))
+    leases.settle("boot")
+
+    assert leases.settle("boot") == 0
+    assert leases.release("boot", give(customer, 1)) is False
+    assert granted() == 0
+
+
+def test_settling_counts_only_the_lease_s_own_window(customer):
+    leases.grant("boot", ask(customer, 100))
+    yesterday = NOON - datetime.timedelta(days=1)
+    usage.record("boot-1.spool", [event(customer, 40, at=yesterday)], 100)
+
+    assert leases.settle("boot") == 100
+
+
+def test_a_holder_taken_for_dead_too_early_is_counted_right_in_the_end(customer):
+    leases.grant("boot", ask(customer, 100))
+    usage.record("boot-1.spool", [event(customer, 60)], 100)
+    leases.settle("boot")
+    leases.grant("boot", ask(customer, 50))
+    usage.record("boot-1.spool", [event(customer, 10)], 200)
+
+    assert leases.settle("boot") == 40
+    assert granted() == 70
+
+
+@pytest.mark.django_db(transaction=True)
+def test_64_threads_are_lent_exactly_the_limit():
+    customer = CustomerFactory(plan__daily_quota=1000)
+
+    def take(thread: int) -> int:
+        units = 0
+        try:
+            for block in (7, 3, 1, 19, 2):
+                units += leases.grant(f"holder{thread}", ask(customer, block)).units
+        finally:
+            connection.close()
+        return units
+
+    with ThreadPoolExecutor(64) as pool:
+        taken = list(pool.map(take, range(64)))
+
+    # 64 threads ask for 2,048 in all.
+    assert sum(taken) == granted() == 1000
+    assert sum(lease.granted for lease in Lease.objects.all()) == 1000
+
+
+@pytest.mark.django_db(transaction=True)
+def test_racing_returns_and_grants_lose_no_unit():
+    customer = CustomerFactory(plan__daily_quota=200)
+
+    def churn(thread: int) -> int:
+        kept = 0
+        try:
+            for _ in range(6):
+                units = leases.grant(f"holder{thread}", ask(customer, 10)).units
+                if units > 1:
+                    assert leases.release(f"holder{thread}", give(customer, units - 1))
+                    units = 1
+                kept += units
+        finally:
+            connection.close()
+        return kept
+
+    with ThreadPoolExecutor(16) as pool:
+        kept = sum(pool.map(churn, range(16)))
+
+    assert kept == granted() == sum(lease.granted for lease in Lease.objects.all())
+    assert kept <= 200
