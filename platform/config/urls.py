@@ -14,6 +14,7 @@ urlpatterns = [
     path("docs/errors", docs.errors, name="errors"),
     path("api/schema/", docs.SchemaView.as_view(), name="schema"),
     path("admin/", admin.site.urls),
+    path("internal/", include("accounts.urls_internal")),
     path(
         "favicon.ico",
         RedirectView.as_view(url="/static/modelyard/favicon.svg", permanent=True),
