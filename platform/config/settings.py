@@ -9,6 +9,8 @@ import environ
 from django.core.management.utils import get_random_secret_key
 
 from inference import logs
+from config.content_policy import CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY
+from config.unfold import UNFOLD as UNFOLD
 from inference.home import Home
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -30,6 +32,9 @@ MODELYARD_PUBLIC_URL = env(
 # Devices that get an engine process each.
 MODELYARD_DEVICES = env.list("MODELYARD_DEVICES", default=["cpu"])
 MODELYARD_SITE_WORKERS = env.int("MODELYARD_SITE_WORKERS", default=1)
+
+# Shown in the admin's header; `production` in red.
+MODELYARD_ENVIRONMENT = env("MODELYARD_ENVIRONMENT", default="demo")
 
 # Security
 
@@ -86,6 +91,7 @@ MIDDLEWARE = [
     "config.request_log.RequestLogMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.content_policy.ContentPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -155,6 +161,13 @@ else:
         }
     }
 
+# OpenAPI documents by content; made again in a moment, so every process has its own.
+CACHES["documents"] = {
+    "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+    "LOCATION": "documents",
+    "OPTIONS": {"MAX_ENTRIES": 32},
+}
+
 # Celery carries hints; the database is the truth
 
 CELERY_BROKER_URL = env("CELERY_BROKER_URL", default="filesystem://")
@@ -183,6 +196,12 @@ MLFLOW_TRACKING_URI = env(
     "MLFLOW_TRACKING_URI", default=f"sqlite:///{HOME.mlflow / 'mlflow.db'}"
 )
 
+# Folders that an MLflow *server* may name for artifacts on this machine's own disk
+MLFLOW_ARTIFACT_FOLDERS = env.list("MLFLOW_ARTIFACT_FOLDERS", default=[])
+MODELYARD_ARTIFACT_MAX_BYTES = env.int(
+    "MODELYARD_ARTIFACT_MAX_BYTES", default=10 * 1024**3
+)
+
 # REST
 
 REST_FRAMEWORK = {
@@ -193,6 +212,36 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "inference.exception_handler.render_exception",
     "UNAUTHENTICATED_USER": None,
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Modelyard",
+    "DESCRIPTION": "Predictions and explanations from the models of your registry.\n\n"
+    "Send your API key as `Authorization: Bearer …` or `X-API-Key`. Every error has "
+    "one shape; [each code is explained](/docs/errors).",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVERS": [{"url": "/", "description": "This installation"}],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {
+        "deepLinking": True,
+        "defaultModelsExpandDepth": -1,
+        "displayRequestDuration": True,
+        "persistAuthorization": False,
+        "tryItOutEnabled": True,
+        # Its default sends the document to a host of its maker.
+        "validatorUrl": None,
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "inference.openapi.add_typed_operations",
+    ],
 }
 
 # People
@@ -207,6 +256,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "admin:login"
+CSRF_FAILURE_VIEW = "config.error_pages.csrf_failure"
 EMAIL_BACKEND = env(
     "EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend"
 )
@@ -218,5 +268,7 @@ USE_I18N = False
 
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME.root / "static"
+# Straight from the packages: nothing to collect before the first start.
+WHITENOISE_USE_FINDERS = True
 # WhiteNoise warns at every start where it is missing, as before collectstatic.
 STATIC_ROOT.mkdir(exist_ok=True)

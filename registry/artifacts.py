@@ -1,0 +1,163 @@
+"""Keeping wanted artifacts in the local cache, the only place engines load from.
+
+A folder of the cache is named by the digest of what it holds and appears whole, by
+rename: an engine never sees half of it, and equal artifacts are kept once.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from kombu.exceptions import OperationalError
+
+from registry import mlflow_client
+from registry.mlflow_types import (
+    ArtifactRefused,
+    ModelRegistry,
+    RegistryUnreachable,
+)
+from registry.models import ModelVersion
+from registry.signals import registry_changed
+
+log = structlog.get_logger(__name__)
+
+State = ModelVersion.ArtifactState
+_PARTIAL_PREFIX = ".partial-"
+# Older ones are left over from a killed worker.
+_PARTIAL_MAX_AGE_S = 6 * 3600
+
+
+def connect() -> mlflow_client.MlflowRegistry:
+    """Reach the MLflow that the settings name."""
+    return mlflow_client.MlflowRegistry(
+        settings.MLFLOW_TRACKING_URI,
+        artifact_folders=tuple(map(Path, settings.MLFLOW_ARTIFACT_FOLDERS)),
+    )
+
+
+def wanted() -> QuerySet[ModelVersion]:
+    """Versions that may be called: in a route, or published on purpose."""
+    in_route = Q(default_in__isnull=False) | Q(canary_in__isnull=False)
+    return (
+        ModelVersion.objects.filter(in_route | Q(published=True))
+        .select_related("registered_model")
+        .distinct()
+    )
+
+
+def fetch_wanted(registry: ModelRegistry) -> list[ModelVersion]:
+    """Fetch what is wanted and not in the cache; give back what failed."""
+    _remove_leftovers()
+    missing = [version for version in wanted() if not is_cached(version)]
+    return [version for version in missing if not fetch(version, registry=registry)]
+
+
+def is_cached(version: ModelVersion) -> bool:
+    return (
+        version.artifact_state == State.READY
+        and (settings.HOME.artifacts / version.artifact_digest).is_dir()
+    )
+
+
+def fetch(version: ModelVersion, *, registry: ModelRegistry | None = None) -> bool:
+    """Bring the artifact into the cache and note how it went; True if it is there."""
+    if is_cached(version):
+        return True
+    try:
+        digest = _download(version, registry or connect())
+    except (ArtifactRefused, RegistryUnreachable) as error:
+        _note(version, state=State.FAILED, digest="", error=str(error))
+        return False
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        problem = f"The artifact cache could not be written: {reason}."
+        _note(version, state=State.FAILED, digest="", error=problem)
+        return False
+    _note(version, state=State.READY, digest=digest, error="")
+    return True
+
+
+def fetch_soon(version: ModelVersion) -> None:
+    """Ask a worker for the artifact once the transaction is committed."""
+    if not is_cached(version):
+        transaction.on_commit(partial(_queue_fetch, version.pk))
+
+
+def _queue_fetch(version_id: int) -> None:
+    # tasks imports this module.
+    from registry.tasks import fetch_artifact
+
+    try:
+        fetch_artifact.apply_async((version_id,), retry=False)
+    except (OperationalError, OSError) as error:
+        # The next sync fetches it as well.
+        log.warning("fetch not queued", version=version_id, error=type(error).__name__)
+
+
+def _download(version: ModelVersion, registry: ModelRegistry) -> str:
+    cache: Path = settings.HOME.artifacts
+    with tempfile.TemporaryDirectory(prefix=_PARTIAL_PREFIX, dir=cache) as partial_dir:
+        folder = Path(partial_dir) / "artifact"
+        folder.mkdir()
+        registry.download(
+            version.registered_model.name,
+            version.version,
+            into=folder,
+            max_bytes=settings.MODELYARD_ARTIFACT_MAX_BYTES,
+        )
+        digest = _settle(folder)
+        target = cache / digest
+        try:
+            folder.rename(target)
+        except OSError:
+            # The same artifact is there already, or came from another worker.
+            if not target.is_dir():
+                raise
+    return digest
+
+
+def _settle(folder: Path) -> str:
+    """Write all files through to the disk; digest their paths and contents."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        if file.is_symlink():
+            raise ArtifactRefused("The artifact holds a link.")
+        with file.open("rb") as opened:
+            content = hashlib.file_digest(opened, "sha256")
+            os.fsync(opened.fileno())
+        name = file.relative_to(folder).as_posix().encode(errors="surrogateescape")
+        digest.update(len(name).to_bytes(4) + name + content.digest())
+    return digest.hexdigest()
+
+
+def _note(version: ModelVersion, *, state: str, digest: str, error: str) -> None:
+    """Store the outcome; an unchanged one is not written again."""
+    outcome = (state, digest, error)
+    if outcome == (
+        version.artifact_state,
+        version.artifact_digest,
+        version.artifact_error,
+    ):
+        return
+    version.artifact_state, version.artifact_digest, version.artifact_error = outcome
+    with transaction.atomic():
+        # An artifact that another sync replaced meanwhile is not this one.
+        ModelVersion.objects.filter(pk=version.pk, source=version.source).update(
+            artifact_state=state, artifact_digest=digest, artifact_error=error
+        )
+        registry_changed.send(sender=ModelVersion)
+    log.info("artifact", version=str(version), state=state, error=error)
+
+
+def _remove_leftovers() -> None:
+    for folder in settings.HOME.artifacts.glob(f"{_PARTIAL_PREFIX}*"):
+        if time.time() - folder.stat().st_mtime > _PARTIAL_MAX_AGE_S:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,257 @@
+"""Asking MLflow: the only import of `mlflow` on this side of the engine.
+
+MLflow is imported inside functions, because it takes seconds and a hundred megabytes
+that web processes need not spend: only the worker and commands call these.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from registry import artifact_sources, model_file
+from registry.artifact_sources import ArtifactSource
+from registry.mlflow_types import (
+    ArtifactRefused,
+    ModelFile,
+    RegistryUnreachable,
+    RemoteModel,
+    RemoteVersion,
+)
+
+_PAGE = 1000
+_MAX_METRICS = 50
+# An absent server must cost a sync seconds, not the minutes that MLflow's defaults
+# allow. MLflow reads these from the environment only.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+class MlflowRegistry:
+    """A ModelRegistry behind a tracking URI: a database or a server."""
+
+    def __init__(
+        self, tracking_uri: str, *, artifact_folders: tuple[Path, ...] = ()
+    ) -> None:
+        """Connect lazily.
+
+        `artifact_folders`: where a *server* may send us for artifacts on this
+        machine's own disk; a local database may name any folder.
+        """
+        self._uri = tracking_uri
+        self._folders = artifact_folders
+        self._client: Any = None  # MlflowClient; its type would import mlflow
+
+    def models(self) -> list[RemoteModel]:
+        with self._answering("list its models"):
+            client = self._connect()
+            registered = _all_pages(client.search_registered_models)
+            versions: dict[str, list[RemoteVersion]] = {}
+            for version in _all_pages(client.search_model_versions):
+                versions.setdefault(version.name, []).append(_remote_version(version))
+            return [
+                RemoteModel(
+                    name=model.name,
+                    description=model.description or "",
+                    tags=dict(model.tags),
+                    aliases={
+                        alias: int(number) for alias, number in model.aliases.items()
+                    },
+                    versions=tuple(versions.get(model.name, ())),
+                )
+                for model in registered
+            ]
+
+    def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]:
+        """Metrics of the run, and over them those of the logged model itself."""
+        with self._answering(f"show the metrics of {name} v{version.version}"):
+            client = self._connect()
+            found: dict[str, float] = {}
+            if version.run_id:
+                run = _unless_deleted(lambda: client.get_run(version.run_id))
+                found |= run.data.metrics if run else {}
+            model_id = _logged_model_id(version.source)
+            if model_id:
+                logged = _unless_deleted(lambda: client.get_logged_model(model_id))
+                entries = (logged.metrics or []) if logged else []
+                found |= {entry.key: entry.value for entry in entries}
+        # `system/`: processor and memory load while training, nothing of the model.
+        names = sorted(key for key in found if not key.startswith("system/"))
+        kept = {key: found[key] for key in names[:_MAX_METRICS]}
+        metrics: dict[str, float | None] = model_file.plain(kept)
+        return metrics
+
+    def model_file(self, name: str, version: int) -> ModelFile:
+        with self._answering(f"show the description of {name} v{version}"):
+            source = self._source(name, version)
+            mlmodel = source.read("MLmodel", max_bytes=model_file.MAX_MLMODEL_BYTES)
+            if mlmodel is None:
+                raise ArtifactRefused(
+                    "The artifact has no MLmodel file; log it with MLflow's log_model."
+                )
+            example = source.read(
+                "serving_input_example.json", max_bytes=model_file.MAX_EXAMPLE_BYTES
+            )
+        return model_file.parse(mlmodel, example=example)
+
+    def download(
+        self, name: str, version: int, *, into: Path, max_bytes: int
+    ) -> None:
+        with self._answering(f"hand out the artifact of {name} v{version}"):
+            self._source(name, version).copy(into, max_bytes=max_bytes)
+
+    def _connect(self) -> Any:
+        if self._client is not None:
+            return self._client
+        database = _sqlite_path(self._uri)
+        if database is not None and not database.exists():
+            # MLflow would create it, which takes it half a minute.
+            raise RegistryUnreachable(
+                f"There is no MLflow store at {database} yet. Register a first model, "
+                "or point MLFLOW_TRACKING_URI to your MLflow."
+            )
+        for variable, value in _ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        from mlflow import MlflowClient  # heavy; see the module's docstring
+
+        self._client = MlflowClient(self._uri, self._uri)
+        return self._client
+
+    def _source(self, name: str, version: int) -> ArtifactSource:
+        uri = self._connect().get_model_version_download_uri(name, str(version))
+        return artifact_sources.at(
+            uri,
+            tracking_uri=self._uri,
+            folders=self._folders,
+            open_remote=self._open_remote,
+        )
+
+    def _open_remote(self, uri: str) -> "RemoteSource":
+        # Heavy; see the module's docstring.
+        from mlflow.store.artifact.artifact_repository_registry import (
+            get_artifact_repository,
+        )
+
+        return RemoteSource(get_artifact_repository(uri, tracking_uri=self._uri))
+
+    @contextmanager
+    def _answering(self, what: str) -> Iterator[None]:
+        """Turn whatever a store raises into one sentence without credentials."""
+        try:
+            yield
+        except (ArtifactRefused, RegistryUnreachable):
+            raise
+        except Exception as error:
+            # A boundary: MLflow lets the errors of SQLAlchemy, requests, botocore and
+            # others through, and their texts may quote URIs with passwords.
+            reason = getattr(error, "error_code", None) or type(error).__name__
+            raise RegistryUnreachable(
+                f"MLflow at {shown_uri(self._uri)} did not {what} ({reason}). "
+                "Check that it runs and that MLFLOW_TRACKING_URI is right."
+            ) from error
+
+
+class RemoteSource:
+    """An artifact behind MLflow's own access to servers and object stores."""
+
+    def __init__(self, repository: Any) -> None:
+        # mlflow's ArtifactRepository; its type would import mlflow
+        self._repository = repository
+
+    def read(self, path: str, *, max_bytes: int) -> bytes | None:
+        entries = {entry.path: entry for entry in self._repository.list_artifacts()}
+        entry = entries.get(path)
+        if entry is None or entry.is_dir:
+            return None
+        _require_size(entry.file_size or 0, max_bytes)
+        with tempfile.TemporaryDirectory(prefix="modelyard-") as folder:
+            self._repository.download_artifacts(path, folder)
+            copied = Path(folder) / path
+            _require_size(copied.stat().st_size, max_bytes)
+            return copied.read_bytes()
+
+    def copy(self, into: Path, *, max_bytes: int) -> None:
+        listed = dict(self._list(""))
+        _require_size(sum(listed.values()), max_bytes)
+        remaining = max_bytes
+        for path in listed:
+            self._repository.download_artifacts(path, str(into))
+            # What arrived counts, whatever was listed.
+            remaining -= (into / path).stat().st_size
+            _require_size(0, remaining)
+
+    def _list(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Walk all files as (relative path, size in bytes); refuse paths outside."""
+        pending, seen = [folder], 0
+        while pending:
+            current = pending.pop()
+            for entry in self._repository.list_artifacts(current or None):
+                seen += 1
+                artifact_sources.require_inside(entry.path, folder=current, seen=seen)
+                if entry.is_dir:
+                    pending.append(entry.path)
+                elif entry.path not in artifact_sources.IGNORED:
+                    yield entry.path, entry.file_size or 0
+
+
+def shown_uri(uri: str) -> str:
+    """Leave out what may be secret: user, password and query."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path
+
+
+def _require_size(size: int, limit: int) -> None:
+    if size > limit or limit < 0:
+        raise ArtifactRefused("The artifact is larger than allowed.")
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)) if uri.startswith(prefix) else None
+
+
+def _logged_model_id(source: str) -> str:
+    prefix = "models:/m-"
+    return source.removeprefix("models:/") if source.startswith(prefix) else ""
+
+
+def _all_pages(search: Callable[..., Any]) -> list[Any]:
+    page = search(max_results=_PAGE)
+    found = list(page)
+    while page.token:
+        page = search(max_results=_PAGE, page_token=page.token)
+        found += page
+    return found
+
+
+def _remote_version(version: Any) -> RemoteVersion:
+    registered_at = datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC)
+    return RemoteVersion(
+        version=int(version.version),
+        source=version.source or "",
+        run_id=version.run_id or "",
+        status=version.status or "",
+        registered_at=registered_at,
+        description=version.description or "",
+        tags=dict(version.tags),
+    )
+
+
+def _unless_deleted(get: Callable[[], Any]) -> Any:
+    from mlflow.exceptions import MlflowException  # heavy; see the module's docstring
+
+    try:
+        return get()
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise

@@ -1,0 +1,154 @@
+"""Deciding which versions answer: defaults, canaries and their weights.
+
+These change the *desired* route. Requests move once engines have the versions loaded.
+"""
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+
+from registry import artifacts, changes
+from registry.models import ModelVersion, RegisteredModel, Route
+
+User = AbstractBaseUser | None
+
+
+class RouteError(ValueError):
+    """The change makes no sense for this route; the text may be shown."""
+
+
+def make_default(version: ModelVersion, *, by: User) -> Route:
+    """Send the model's main traffic to `version`; make the route if there is none.
+
+    If `version` was the canary, the canary ends and the default gets everything.
+    """
+    _require_callable(version)
+    with transaction.atomic():
+        route = _locked(version.registered_model)
+        if route is None:
+            route = Route(registered_model=version.registered_model)
+        elif route.default_version_id == version.pk:
+            raise RouteError(f"{version} already is the default.")
+        if route.canary_version_id == version.pk:
+            _clear_canary(route)
+        route.default_version = version
+        _save(route, by=by, reason=f"v{version.version} became the default")
+    return route
+
+
+def start_canary(version: ModelVersion, *, weight_percent: int, by: User) -> Route:
+    """Send `weight_percent` of the traffic to `version`, ending any other canary."""
+    _require_callable(version)
+    _require_weight(weight_percent)
+    with transaction.atomic():
+        route = _locked(version.registered_model)
+        if route is None:
+            raise RouteError(
+                f"{version.registered_model.name} has no default version yet. Make one "
+                "the default first."
+            )
+        if route.default_version_id == version.pk:
+            raise RouteError(f"{version} is the default, so it cannot be the canary.")
+        route.canary_version = version
+        _set_weight(route, weight_percent)
+        reason = f"v{version.version} became the canary with {weight_percent} %"
+        _save(route, by=by, reason=reason)
+    return route
+
+
+def set_canary_weight(route: Route, *, weight_percent: int, by: User) -> Route:
+    _require_weight(weight_percent)
+    with transaction.atomic():
+        route = _reread(route)
+        _set_weight(route, weight_percent)
+        _save(route, by=by, reason=f"the canary's weight became {weight_percent} %")
+    return route
+
+
+def stop_canary(route: Route, *, by: User) -> Route:
+    """Give everything to the default again."""
+    with transaction.atomic():
+        route = _reread(route)
+        version = _canary_of(route)
+        _clear_canary(route)
+        _save(route, by=by, reason=f"v{version.version} stopped being the canary")
+    return route
+
+
+def promote_canary(route: Route, *, by: User) -> Route:
+    """Make the canary the default and end the canary."""
+    with transaction.atomic():
+        version = _canary_of(_reread(route))
+        return make_default(version, by=by)
+
+
+def publish(version: ModelVersion, *, by: User) -> None:
+    """Let callers name `version` although no route does."""
+    _require_callable(version)
+    version.published = True
+    with transaction.atomic():
+        changes.save(version, by=by, reason="published")
+        artifacts.fetch_soon(version)
+
+
+def withdraw(version: ModelVersion, *, by: User) -> None:
+    """Undo `publish`; a route that names the version keeps it callable."""
+    version.published = False
+    changes.save(version, by=by, reason="withdrawn")
+
+
+def _require_callable(version: ModelVersion) -> None:
+    if version.missing_since or version.registered_model.missing_since:
+        raise RouteError(f"{version} is no longer in MLflow.")
+    if version.metadata_errors:
+        raise RouteError(
+            f"{version} cannot be served: {' '.join(version.metadata_errors)}"
+        )
+    if not version.signature.get("inputs"):
+        raise RouteError(
+            f"{version} was logged without an input signature, so requests cannot be "
+            "checked. Log it with `signature=` or `input_example=`."
+        )
+    if version.mlflow_status not in ("", "READY"):
+        raise RouteError(
+            f"MLflow says that {version} is {version.mlflow_status}, not READY."
+        )
+
+
+def _require_weight(weight_percent: int) -> None:
+    if not 0 <= weight_percent <= 100:
+        raise RouteError("A weight is a whole number from 0 to 100.")
+
+
+def _locked(model: RegisteredModel) -> Route | None:
+    routes = Route.objects.select_for_update(of=("self",))
+    return routes.filter(registered_model=model).first()
+
+
+def _reread(route: Route) -> Route:
+    """Lock the row and read it again: someone else may have changed it meanwhile."""
+    return Route.objects.select_for_update(of=("self",)).get(pk=route.pk)
+
+
+def _canary_of(route: Route) -> ModelVersion:
+    if route.canary_version is None:
+        raise RouteError(f"{route.registered_model.name} has no canary.")
+    return route.canary_version
+
+
+def _set_weight(route: Route, weight_percent: int) -> None:
+    _canary_of(route)
+    route.canary_weight_percent = weight_percent
+    route.default_weight_percent = 100 - weight_percent
+
+
+def _clear_canary(route: Route) -> None:
+    route.canary_version = None
+    route.canary_weight_percent, route.default_weight_percent = 0, 100
+
+
+def _save(route: Route, *, by: User, reason: str) -> None:
+    route.updated_by = by  # type: ignore[assignment]  # the configured user model
+    changes.save(route, by=by, reason=reason)
+    for version in (route.default_version, route.canary_version):
+        if version is not None:
+            artifacts.fetch_soon(version)

@@ -1,0 +1,18 @@
+"""What workers do for the registry."""
+
+from celery import shared_task
+
+from registry import artifacts, sync
+from registry.models import ModelVersion
+
+
+@shared_task
+def sync_registry() -> None:
+    sync.synchronise(artifacts.connect())
+
+
+@shared_task
+def fetch_artifact(version_id: int) -> None:
+    artifacts.fetch(
+        ModelVersion.objects.select_related("registered_model").get(pk=version_id)
+    )
