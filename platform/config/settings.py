@@ -8,9 +8,9 @@ from pathlib import Path
 import environ
 from django.core.management.utils import get_random_secret_key
 
-from inference import logs
 from config.content_policy import CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY
 from config.unfold import UNFOLD as UNFOLD
+from inference import logs
 from inference.home import Home
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -23,9 +23,7 @@ HOME = Home(MODELYARD_HOME)
 HOME.prepare()
 MODELYARD_HOST = env("MODELYARD_HOST", default="127.0.0.1")
 MODELYARD_PORT = env.int("MODELYARD_PORT", default=8000)
-MODELYARD_OPERATOR_PORT = env.int(
-    "MODELYARD_OPERATOR_PORT", default=MODELYARD_PORT + 1
-)
+MODELYARD_OPERATOR_PORT = env.int("MODELYARD_OPERATOR_PORT", default=MODELYARD_PORT + 1)
 MODELYARD_PUBLIC_URL = env(
     "MODELYARD_PUBLIC_URL", default=f"http://127.0.0.1:{MODELYARD_PORT}"
 )
@@ -129,7 +127,9 @@ logs.configure(MODELYARD_PROCESS or "manage", level=LOG_LEVEL)
 
 # Data
 
-DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{HOME.database}")}
+DATABASES = {
+    "default": env.db_url("DATABASE_URL", default=f"sqlite:///{HOME.database}")
+}
 DATABASES["default"].setdefault("CONN_MAX_AGE", 60)
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # Readers never wait for the writer; a writer that must wait says so at BEGIN

@@ -1,0 +1,130 @@
+"""What each error code means to a caller, and what to do about it. Pure.
+
+Error bodies link to the page that shows this; the OpenAPI document quotes it.
+"""
+
+from dataclasses import dataclass
+
+from inference.errors import STATUS, ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """When a code is answered and what the caller can do, in sentences for people."""
+
+    when: str
+    action: str
+
+
+ADVICE: dict[ErrorCode, Advice] = {
+    ErrorCode.INVALID_JSON: Advice(
+        "The body is not JSON. A literal NaN or Infinity is not JSON either.",
+        "Send one valid JSON document in UTF-8; leave out a value that is missing.",
+    ),
+    ErrorCode.INVALID_INPUT: Advice(
+        "A field has the wrong type or shape, a column is missing or unknown, or there "
+        "is no instance at all.",
+        "Read `details`: it names each instance and field. The schema of every model "
+        "is in these docs.",
+    ),
+    ErrorCode.INVALID_HEADER: Advice(
+        "A header such as X-Deadline-Ms or X-Request-Id cannot be read.",
+        "Correct the header that the message names, or leave it out.",
+    ),
+    ErrorCode.UNAUTHENTICATED: Advice(
+        "No API key was sent, or it is unknown, expired or revoked. The answer is the "
+        "same for all of these.",
+        "Send `Authorization: Bearer <key>` or `X-API-Key: <key>`; ask whoever gave "
+        "you the key whether it is still valid.",
+    ),
+    ErrorCode.FORBIDDEN: Advice(
+        "The key is valid, but it lacks the scope that this call needs.",
+        "GET /api/v1/me shows the scopes of the key; ask for another one.",
+    ),
+    ErrorCode.NOT_FOUND: Advice(
+        "There is no such path, model, version or object, or this key may not see it.",
+        "GET /api/v1/models lists what this key may call.",
+    ),
+    ErrorCode.METHOD_NOT_ALLOWED: Advice(
+        "The path exists, but not for this HTTP method.",
+        "Use one of the methods in the Allow header.",
+    ),
+    ErrorCode.NOT_ACCEPTABLE: Advice(
+        "The Accept header asks for a form that this operation does not have.",
+        "Accept application/json.",
+    ),
+    ErrorCode.REQUEST_TIMEOUT: Advice(
+        "The body did not arrive in time.",
+        "Send it again over a better connection, or send less.",
+    ),
+    ErrorCode.CONFLICT: Advice(
+        "The object is in a state that does not allow this, such as cancelling a job "
+        "that has finished.",
+        "Read the object again and decide anew.",
+    ),
+    ErrorCode.IDEMPOTENCY_IN_FLIGHT: Advice(
+        "A request with the same Idempotency-Key has not been answered yet.",
+        "Wait for its answer; retry after the time in Retry-After.",
+    ),
+    ErrorCode.GONE: Advice(
+        "What was asked for existed, but its retention has ended.",
+        "Create it again if you still need it.",
+    ),
+    ErrorCode.TOO_LARGE: Advice(
+        "The body has too many bytes, or the request too many rows.",
+        "Split the request, use predict/batch, or submit a job. GET /api/v1/me shows "
+        "your limits.",
+    ),
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: Advice(
+        "The Content-Type or Content-Encoding of the body is not supported here.",
+        "Send application/json, or what the operation lists.",
+    ),
+    ErrorCode.UNPROCESSABLE: Advice(
+        "Everything has the right form and type, but a value breaks a rule: its range, "
+        "its list of choices or its length; or it is not finite, such as 1e999.",
+        "Correct the values that `details` names.",
+    ),
+    ErrorCode.IDEMPOTENCY_MISMATCH: Advice(
+        "The Idempotency-Key was used before with another request.",
+        "Use a new key for a new request.",
+    ),
+    ErrorCode.RATE_LIMIT_EXCEEDED: Advice(
+        "You sent more requests per second or minute than your plan allows.",
+        "Wait as long as Retry-After says; spread requests, or put rows together in "
+        "predict/batch.",
+    ),
+    ErrorCode.QUOTA_EXCEEDED: Advice(
+        "Your plan's allowance for the day or month is spent.",
+        "Wait until it resets (Retry-After, and `quotas` in GET /api/v1/me), or ask "
+        "for a larger plan.",
+    ),
+    ErrorCode.CONCURRENCY_EXCEEDED: Advice(
+        "Too many of your requests are in flight at once.",
+        "Send the next one when another has been answered.",
+    ),
+    ErrorCode.MODEL_ERROR: Advice(
+        "The model itself failed on this input.",
+        "Retrying will not help. Report the request_id to the model's owner.",
+    ),
+    ErrorCode.INTERNAL_ERROR: Advice(
+        "Something failed on our side that should not have.",
+        "Report the request_id to the operator.",
+    ),
+    ErrorCode.OVERLOADED: Advice(
+        "The queue of the model is full: our limit, not yours.",
+        "Retry after the time in Retry-After, and back off if it happens again.",
+    ),
+    ErrorCode.MODEL_UNAVAILABLE: Advice(
+        "The model is still loading, or no engine can run it at the moment.",
+        "Retry after the time in Retry-After.",
+    ),
+    ErrorCode.INFERENCE_TIMEOUT: Advice(
+        "The model did not answer before the deadline.",
+        "Send fewer rows, allow more time with `options.timeout_ms`, or submit a job.",
+    ),
+}
+
+
+def codes_of(status: int) -> tuple[ErrorCode, ...]:
+    """Return the codes that come with an HTTP status, in the vocabulary's order."""
+    return tuple(code for code in ErrorCode if STATUS[code] == status)

@@ -1,0 +1,203 @@
+"""The parts of the OpenAPI document that every operation shares. Pure."""
+
+from typing import Any
+
+from inference.error_advice import ADVICE, codes_of
+from inference.errors import STATUS, ErrorCode
+
+# Statuses that any keyed operation can answer, and those of calls with a body.
+COMMON_STATUSES = (401, 403, 404, 406, 429, 500, 503)
+BODY_STATUSES = (400, 408, 413, 415, 422)
+
+SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
+
+SECURITY_SCHEMES: dict[str, Any] = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer my_live_…`",
+    },
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key in a header of its own.",
+    },
+}
+
+
+def _header(description: str, kind: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}}
+
+
+HEADERS: dict[str, Any] = {
+    "X-Request-Id": _header("Names this request; quote it when you ask us.", "string"),
+    "X-RateLimit-Limit": _header("The limit nearest to exhaustion.", "integer"),
+    "X-RateLimit-Remaining": _header("What is left of that limit.", "integer"),
+    "X-RateLimit-Reset": _header(
+        "When that limit starts anew, in seconds since the epoch.", "integer"
+    ),
+    "RateLimit-Policy": _header(
+        'All limits: `"burst";q=20;w=1, "sustained";q=300;w=60`.', "string"
+    ),
+    "RateLimit": _header(
+        'What is left of the nearest one: `"sustained";r=247;t=34`.', "string"
+    ),
+    "Retry-After": _header("Seconds to wait before the next try.", "integer"),
+    "X-Model-Version": _header("The version that answered.", "string"),
+    "Server-Timing": _header(
+        "Milliseconds in the queue, in the model and in total.", "string"
+    ),
+}
+
+_ON_EVERY_ANSWER = ("X-Request-Id",)
+_ON_KEYED_ANSWERS = (
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "RateLimit-Policy",
+    "RateLimit",
+)
+_ON_PREDICTIONS = ("X-Model-Version", "Server-Timing")
+_RETRY_STATUSES = (429, 503)
+
+PARAMETERS: dict[str, Any] = {
+    "RequestId": {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "Your own name for this request; returned and logged.",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+    "ModelVersion": {
+        "name": "X-Model-Version",
+        "in": "header",
+        "description": "A version or an alias, instead of what the route chooses.",
+        "schema": {"type": "string"},
+    },
+    "DeadlineMs": {
+        "name": "X-Deadline-Ms",
+        "in": "header",
+        "description": "Shortens the deadline.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "StickyKey": {
+        "name": "X-Sticky-Key",
+        "in": "header",
+        "description": "Calls with the same key get the same variant.",
+        "schema": {"type": "string"},
+    },
+}
+
+ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "request_id", "timestamp", "docs"],
+            "properties": {
+                "code": {"type": "string", "enum": [code.value for code in ErrorCode]},
+                "message": {"type": "string"},
+                "details": {
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/Problem"},
+                },
+                "request_id": {"type": "string"},
+                "timestamp": {"type": "string", "format": "date-time"},
+                "docs": {
+                    "type": "string",
+                    "description": "Where this code is explained.",
+                },
+            },
+        }
+    },
+}
+
+PROBLEM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["issue"],
+    "properties": {
+        "index": {"type": "integer", "description": "Position of the instance."},
+        "field": {"type": "string"},
+        "issue": {"type": "string"},
+        "received": {"type": "string"},
+        "code": {"type": "string", "enum": [code.value for code in ErrorCode]},
+    },
+}
+
+_EXAMPLE_ERROR_FACTS = {
+    "request_id": "req_01JZ8Q6K3V9T4X2N7B5M0C1D2E",
+    "timestamp": "2026-11-20T10:30:00Z",
+}
+
+
+def answer_headers(*, prediction: bool = False) -> dict[str, Any]:
+    """Name the headers of a keyed answer."""
+    names = _ON_EVERY_ANSWER + _ON_KEYED_ANSWERS
+    if prediction:
+        names += _ON_PREDICTIONS
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def response_name(status: int) -> str:
+    return f"Error{status}"
+
+
+def error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
+    """Refer to the shared error response of each status."""
+    return {
+        str(status): {"$ref": f"#/components/responses/{response_name(status)}"}
+        for status in sorted(statuses)
+    }
+
+
+def components() -> dict[str, Any]:
+    """Return the components that `error_responses` and `answer_headers` refer to."""
+    return {
+        "schemas": {"Error": ERROR_SCHEMA, "Problem": PROBLEM_SCHEMA},
+        "headers": HEADERS,
+        "parameters": PARAMETERS,
+        "responses": {
+            response_name(status): _error_response(status)
+            for status in sorted(set(STATUS.values()))
+        },
+        "securitySchemes": SECURITY_SCHEMES,
+    }
+
+
+def _error_response(status: int) -> dict[str, Any]:
+    codes = codes_of(status)
+    names = list(_ON_EVERY_ANSWER)
+    if status != 401:
+        names += _ON_KEYED_ANSWERS
+    if status in _RETRY_STATUSES:
+        names.append("Retry-After")
+    return {
+        "description": "\n\n".join(
+            f"**`{code}`** {ADVICE[code].when} {ADVICE[code].action}" for code in codes
+        ),
+        "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/Error"},
+                "examples": {code.value: _example(code) for code in codes},
+            }
+        },
+    }
+
+
+def _example(code: ErrorCode) -> dict[str, Any]:
+    error: dict[str, Any] = {"code": code.value, "message": ADVICE[code].when}
+    if code is ErrorCode.INVALID_INPUT:
+        error["message"] = "1 field is invalid."
+        error["details"] = [
+            {
+                "index": 0,
+                "field": "mean radius",
+                "issue": "must be a number",
+                "received": "string",
+            }
+        ]
+    error.update(_EXAMPLE_ERROR_FACTS)
+    error["docs"] = f"/docs/errors#{code.value.lower()}"
+    return {"summary": ADVICE[code].when, "value": {"error": error}}

@@ -1,0 +1,17 @@
+"""Whom a request came from, for limits by address."""
+
+from django.http import HttpRequest
+
+
+def client_address(group: str, request: HttpRequest) -> str:
+    """Return the caller's address, as a key for django-ratelimit.
+
+    Requests over the site's own socket have no address of their own: they come from
+    the gateway, which puts the caller's last into X-Forwarded-For. Others cannot reach
+    that socket, so nobody can choose what stands there.
+    """
+    address: str = request.META.get("REMOTE_ADDR", "")
+    if address:
+        return address
+    forwarded: str = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    return forwarded.rpartition(",")[2].strip() or "local"

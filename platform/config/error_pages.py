@@ -1,0 +1,103 @@
+"""Answers for what no view answers: the one error shape below /api/, pages elsewhere."""
+
+import time
+from dataclasses import dataclass
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django_ratelimit.exceptions import Ratelimited
+
+from inference.error_rendering import render as render_error
+from inference.errors import ApiError, ErrorCode
+
+_RETRY_AFTER_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    status: int
+    code: ErrorCode
+    title: str
+    text: str
+
+
+_NOT_FOUND = _Page(
+    404, ErrorCode.NOT_FOUND, "Page not found", "There is nothing at this address."
+)
+_BAD_REQUEST = _Page(
+    400, ErrorCode.INVALID_HEADER, "Bad request", "This request cannot be understood."
+)
+_FORBIDDEN = _Page(
+    403, ErrorCode.FORBIDDEN, "Not allowed", "Your account may not do this."
+)
+_CSRF = _Page(
+    403,
+    ErrorCode.FORBIDDEN,
+    "This form has expired",
+    "Go back, reload the page and send the form again.",
+)
+_TOO_MANY = _Page(
+    429,
+    ErrorCode.RATE_LIMIT_EXCEEDED,
+    "Too many requests",
+    "Wait a minute, then try again.",
+)
+_BROKEN = _Page(
+    500,
+    ErrorCode.INTERNAL_ERROR,
+    "Something went wrong",
+    "It has been logged; the operator can find it by the request id.",
+)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _answer(request, _BAD_REQUEST)
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    if isinstance(exception, Ratelimited):
+        return _answer(request, _TOO_MANY)
+    return _answer(request, _FORBIDDEN)
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    return _answer(request, _CSRF)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return _answer(request, _NOT_FOUND)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return _answer(request, _BROKEN)
+
+
+def _answer(request: HttpRequest, page: _Page) -> HttpResponse:
+    request_id = getattr(request, "request_id", "")
+    response: HttpResponse
+    if request.path.startswith("/api/"):
+        error = ApiError(
+            page.code,
+            page.text,
+            retry_after_s=_RETRY_AFTER_S if page is _TOO_MANY else None,
+        )
+        _, headers, body = render_error(
+            error,
+            request_id=request_id,
+            now=time.time(),
+            problem_json="application/problem+json"
+            in request.headers.get("Accept", ""),
+        )
+        response = HttpResponse(body, status=page.status)
+        for name, value in headers:
+            response[name.decode()] = value.decode()
+        return response
+    response = render(
+        request,
+        "config/error.html",
+        {"page": page, "request_id": request_id},
+        status=page.status,
+    )
+    if page is _TOO_MANY:
+        response["Retry-After"] = str(_RETRY_AFTER_S)
+    return response

@@ -1,0 +1,82 @@
+"""The parts of the admin's frame that depend on who looks: sidebar and label."""
+
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+
+# Title of the group → (model, title, Material icon) of each entry.
+_NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "Models": (
+        ("registry.RegisteredModel", "Registered models", "deployed_code"),
+        ("registry.ModelVersion", "Model versions", "deployed_code_history"),
+        ("registry.Route", "Routes", "alt_route"),
+        ("registry.RegistrySync", "Registry sync", "sync"),
+    ),
+    "Traffic": (
+        ("accounts.Usage", "Usage", "bar_chart"),
+        ("inference.PredictionJob", "Prediction jobs", "pending_actions"),
+    ),
+    "Accounts": (
+        ("accounts.Customer", "Customers", "domain"),
+        ("accounts.Plan", "Plans", "sell"),
+        ("accounts.ApiKey", "API keys", "key"),
+        ("accounts.QuotaCounter", "Quota counters", "data_usage"),
+    ),
+    "Operations": (
+        ("inference.Engine", "Engines", "memory"),
+        ("inference.LoadedVersion", "Loaded versions", "download_done"),
+        ("inference.ServingRoute", "Serving routes", "route"),
+        ("inference.SnapshotState", "Snapshot", "published_with_changes"),
+    ),
+    "People": (
+        ("auth.User", "Users", "person"),
+        ("auth.Group", "Groups", "group"),
+        ("axes.AccessAttempt", "Failed logins", "gpp_maybe"),
+    ),
+}
+
+
+def navigation(request: HttpRequest) -> list[dict[str, Any]]:
+    """List what the person may see, in the order of their work."""
+    groups: list[dict[str, Any]] = [
+        {
+            "items": [
+                {
+                    "title": "Dashboard",
+                    "icon": "dashboard",
+                    "link": reverse("admin:index"),
+                },
+                {"title": "API docs", "icon": "api", "link": reverse("docs")},
+            ]
+        }
+    ]
+    for title, entries in _NAVIGATION.items():
+        items = [item for entry in entries if (item := _item(request, *entry))]
+        if items:
+            groups.append({"title": title, "separator": True, "items": items})
+    return groups
+
+
+def _item(
+    request: HttpRequest, label: str, title: str, icon: str
+) -> dict[str, Any] | None:
+    """Link to the list of a model; None if it has no admin or may not be seen."""
+    app_label, model_name = label.split(".")
+    if app_label not in apps.app_configs:
+        return None
+    model = apps.get_model(app_label, model_name)
+    model_admin = admin.site._registry.get(model)
+    if model_admin is None or not model_admin.has_view_or_change_permission(request):
+        return None
+    link = reverse(f"admin:{app_label}_{model_name.lower()}_changelist")
+    return {"title": title, "icon": icon, "link": link}
+
+
+def environment(request: HttpRequest) -> list[str]:
+    """Say in the header which installation this is, so that nobody mistakes it."""
+    colour = "danger" if settings.MODELYARD_ENVIRONMENT == "production" else "info"
+    return [settings.MODELYARD_ENVIRONMENT, colour]
