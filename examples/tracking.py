@@ -1,0 +1,100 @@
+"""What the example scripts share: where MLflow is, and what is registered already."""
+
+import argparse
+import logging
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Read by MLflow when it is imported, so they come first.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One registered model, and how many versions it had when the script began."""
+
+    name: str
+    existing_versions: int
+
+    def say(self, text: str) -> None:
+        print(f"{self.name}: {text}", flush=True)
+
+    def set_alias(self, alias: str, version: int) -> None:
+        """Point an alias at a version, unless somebody has set the alias already."""
+        client = mlflow.MlflowClient()
+        if alias not in client.get_registered_model(self.name).aliases:
+            client.set_registered_model_alias(self.name, alias, str(version))
+
+    def describe(self, text: str) -> None:
+        mlflow.MlflowClient().update_registered_model(self.name, text)
+
+
+def begin(name: str, *, versions: int = 1) -> Registration:
+    """Read the arguments, choose the tracking server, and see what is there.
+
+    With `--if-missing` the script exits with 0 where all `versions` are registered;
+    where only some are, it goes on after the last one.
+    """
+    parser = argparse.ArgumentParser(description=f"Train and register {name}.")
+    parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"))
+    parser.add_argument(
+        "--if-missing", action="store_true", help="do nothing where it is registered"
+    )
+    arguments = parser.parse_args()
+    _quieten()
+    # The models are too small to be worth sharing among threads.
+    torch.set_num_threads(1)
+    if arguments.tracking_uri:
+        mlflow.set_tracking_uri(arguments.tracking_uri)
+    existing = _count_versions(name) if arguments.if_missing else 0
+    registration = Registration(name, existing)
+    if existing >= versions:
+        registration.say(f"already registered ({existing} versions)")
+        raise SystemExit(0)
+    _choose_experiment(name)
+    return registration
+
+
+def save_arrays(**arrays: NDArray[Any]) -> list[str]:
+    """Write each array to `<name>.npy` in a fresh folder and return the paths."""
+    folder = Path(tempfile.mkdtemp(prefix="modelyard-example-"))
+    paths = []
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        paths.append(str(folder / f"{name}.npy"))
+    return paths
+
+
+def _count_versions(name: str) -> int:
+    try:
+        return len(mlflow.MlflowClient().search_model_versions(f"name='{name}'"))
+    except MlflowException:
+        return 0
+
+
+def _choose_experiment(name: str) -> None:
+    if mlflow.get_experiment_by_name(name) is None:
+        root = os.environ.get("MODELYARD_ARTIFACT_ROOT")
+        location = (Path(root).resolve() / name).as_uri() if root else None
+        mlflow.create_experiment(name, artifact_location=location)
+    mlflow.set_experiment(name)
+
+
+def _quieten() -> None:
+    """Drop MLflow's advice about things that the scripts do on purpose."""
+    warnings.filterwarnings("ignore", module=r"mlflow|torch|pydantic")
+    for logger in ("mlflow", "alembic", "torch"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
