@@ -1,0 +1,126 @@
+"""DRF's exception handler: every exception becomes the one error shape of the API."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import structlog
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponse
+from django_ratelimit.exceptions import Ratelimited
+from rest_framework import exceptions
+from rest_framework.request import Request
+from rest_framework.views import set_rollback
+
+from inference import error_rendering
+from inference.errors import ApiError, ErrorCode, Problem
+
+# One minute: the longest window of the rates that guard what Django serves.
+_RATELIMITED_RETRY_S = 60.0
+_MAX_PROBLEMS = 100
+
+# DRF's own sentences may quote the payload, so callers get one of these.
+_MESSAGES: dict[type[exceptions.APIException], tuple[ErrorCode, str]] = {
+    exceptions.ParseError: (ErrorCode.INVALID_JSON, "The body cannot be parsed."),
+    exceptions.AuthenticationFailed: (
+        ErrorCode.UNAUTHENTICATED,
+        "A valid API key is needed.",
+    ),
+    exceptions.NotAuthenticated: (
+        ErrorCode.UNAUTHENTICATED,
+        "A valid API key is needed.",
+    ),
+    exceptions.PermissionDenied: (
+        ErrorCode.FORBIDDEN,
+        "This key may not do that.",
+    ),
+    exceptions.NotFound: (ErrorCode.NOT_FOUND, "There is nothing at this path."),
+    exceptions.NotAcceptable: (
+        ErrorCode.NOT_ACCEPTABLE,
+        "None of the accepted media types is available.",
+    ),
+    exceptions.UnsupportedMediaType: (
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        "This media type is not supported here.",
+    ),
+}
+
+
+def render_exception(exception: Exception, context: Mapping[str, Any]) -> HttpResponse:
+    """Answer an exception that left a DRF view; unknown ones are logged, not shown."""
+    set_rollback()
+    request: Request = context["request"]
+    error = as_api_error(exception, method=request.method or "")
+    if error.code is ErrorCode.INTERNAL_ERROR:
+        structlog.get_logger(__name__).error(
+            "request_failed", path=request.path, exc_info=exception
+        )
+    status, headers, body = error_rendering.render(
+        error,
+        request_id=getattr(request, "request_id", ""),
+        now=time.time(),
+        problem_json="application/problem+json" in request.headers.get("Accept", ""),
+    )
+    return HttpResponse(
+        body,
+        status=status,
+        headers={name.decode().title(): value.decode() for name, value in headers},
+    )
+
+
+def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
+    """Translate what views raise into a code and facts that callers may see."""
+    match exception:
+        case ApiError():
+            return exception
+        case Http404():
+            return _plain(exceptions.NotFound)
+        case Ratelimited():
+            return ApiError(
+                ErrorCode.RATE_LIMIT_EXCEEDED,
+                "Too many requests to this part of the API.",
+                retry_after_s=_RATELIMITED_RETRY_S,
+            )
+        case PermissionDenied():
+            return _plain(exceptions.PermissionDenied)
+        case exceptions.ValidationError():
+            problems = tuple(_problems(exception.detail))[:_MAX_PROBLEMS]
+            count = len(problems)
+            message = "1 field is" if count == 1 else f"{count} fields are"
+            return ApiError(
+                ErrorCode.INVALID_INPUT, f"{message} invalid.", details=problems
+            )
+        case exceptions.MethodNotAllowed():
+            return ApiError(
+                ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not allowed here."
+            )
+        case exceptions.Throttled():
+            return ApiError(
+                ErrorCode.RATE_LIMIT_EXCEEDED,
+                "Too many requests to this part of the API.",
+                retry_after_s=exception.wait,
+            )
+    for kind in _MESSAGES:
+        if isinstance(exception, kind):
+            return _plain(kind)
+    return ApiError(ErrorCode.INTERNAL_ERROR, "Something failed on our side.")
+
+
+def _plain(kind: type[exceptions.APIException]) -> ApiError:
+    code, message = _MESSAGES[kind]
+    return ApiError(code, message)
+
+
+def _problems(detail: Any, path: str = "") -> Iterator[Problem]:
+    """Flatten DRF's nested details; a field of a nested object is named `a.b`."""
+    if isinstance(detail, Mapping):
+        for name, inner in detail.items():
+            own = name != "non_field_errors"
+            inner_path = f"{path}.{name}" if path and own else name if own else path
+            yield from _problems(inner, inner_path)
+    elif isinstance(detail, Sequence) and not isinstance(detail, str):
+        for position, inner in enumerate(detail):
+            nested = isinstance(inner, Mapping) and bool(inner)
+            yield from _problems(inner, f"{path}[{position}]" if nested else path)
+    else:
+        yield Problem(issue=str(detail), field=path or None)

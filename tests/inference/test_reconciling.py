@@ -1,0 +1,274 @@
+"""Engines and serving routes follow the database."""
+
+import pytest
+from django.utils import timezone
+
+from inference import engine_records, publishing
+from inference.engine.messages import VersionKey, VersionStatus
+from inference.engine_links import EngineLink
+from inference.models import Engine, LoadedVersion, PredictionJob, ServingRoute
+from inference.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler
+from registry.models import ModelVersion, RegisteredModel, Route
+from tests.factories import ApiKeyFactory
+from tests.factories_registry import ModelVersionFactory, RouteFactory
+from tests.fakes import FakeControlledEngine, ManualClock
+
+pytestmark = pytest.mark.django_db
+
+
+class Plant:
+    """One engine under one reconciler; a round is what the controller does at once."""
+
+    def __init__(self, home):
+        self.clock = ManualClock()
+        self.engine = FakeControlledEngine()
+        self.link = EngineLink(name="cpu", address="/x.sock", client=self.engine)
+        self.reconciler = Reconciler(artifacts=home.artifacts)
+
+    def round(self, *, publish=True):
+        self.link.poll()
+        engine_records.record(self.link.view, now=timezone.now())
+        self.reconciler.reconcile({"cpu": self.link}, now_s=self.clock())
+        self.link.poll()
+        engine_records.record(self.link.view, now=timezone.now())
+        if publish and publishing.pending_sequence() is not None:
+            self.reconciler.saw_published(publishing.publish(now=timezone.now()))
+        self.clock.advance(0.5)
+
+    def rounds(self, count):
+        for _ in range(count):
+            self.round()
+
+
+@pytest.fixture
+def plant(home):
+    return Plant(home)
+
+
+def key_of(version):
+    return VersionKey(version.registered_model.name, version.version)
+
+
+def served():
+    return ServingRoute.objects.get()
+
+
+def add_version(route):
+    return ModelVersionFactory(registered_model=route.registered_model)
+
+
+def move_default(route, version):
+    Route.objects.filter(pk=route.pk).update(default_version=version)
+    publishing.mark_changed()
+
+
+def test_a_new_route_is_loaded_then_served(plant):
+    route = RouteFactory(with_canary=True)
+
+    plant.rounds(2)
+
+    assert set(plant.engine.loaded) == {
+        key_of(route.default_version),
+        key_of(route.canary_version),
+    }
+    assert served().default_version == route.default_version.version
+    assert served().canary_weight_percent == 10
+    assert served().waiting_for == ""
+    assert LoadedVersion.objects.filter(state="ready").count() == 2
+
+
+def test_what_the_route_waits_for_is_stored(plant):
+    route = RouteFactory()
+    plant.engine.slow = True
+
+    plant.rounds(2)
+
+    assert served().default_version is None
+    assert "loading on engine cpu" in served().waiting_for
+    plant.engine.finish_loading()
+    plant.rounds(1)
+    assert served().default_version == route.default_version.version
+
+
+def test_a_missing_artifact_is_the_reason_and_loads_once_it_is_there(plant):
+    route = RouteFactory(default_version__artifact_state="remote")
+    plant.rounds(2)
+    assert "not in the local cache" in served().waiting_for
+    assert plant.engine.commands == []
+
+    ModelVersion.objects.update(artifact_state="ready")
+    publishing.mark_changed()
+    plant.rounds(2)
+
+    assert served().default_version == route.default_version.version
+
+
+def test_the_new_default_is_loaded_before_the_old_one_is_unloaded(plant):
+    route = RouteFactory()
+    plant.rounds(2)
+    old, new = key_of(route.default_version), add_version(route)
+
+    move_default(route, new)
+    plant.rounds(3)
+    kept = dict(plant.engine.loaded)
+    plant.clock.advance(UNLOAD_GRACE_S)
+    plant.rounds(1)
+
+    assert set(kept) == {old, key_of(new)}
+    assert set(plant.engine.loaded) == {key_of(new)}
+    assert plant.engine.commands == [("load", old), ("load", key_of(new)), ("unload", old)]
+
+
+def test_the_old_version_stays_while_no_new_snapshot_is_published(plant):
+    route = RouteFactory()
+    plant.rounds(2)
+
+    move_default(route, add_version(route))
+    for _ in range(10):
+        plant.round(publish=False)
+        plant.clock.advance(UNLOAD_GRACE_S)
+
+    assert key_of(route.default_version) in plant.engine.loaded
+
+
+def test_a_controller_that_just_started_gives_loaded_versions_their_grace(plant, home):
+    route = RouteFactory()
+    plant.rounds(2)
+    extra = key_of(add_version(route))
+    plant.engine.loaded[extra] = VersionStatus(key=extra, state="ready")
+    plant.reconciler = Reconciler(artifacts=home.artifacts)
+
+    plant.rounds(1)
+    kept = extra in plant.engine.loaded
+    plant.clock.advance(UNLOAD_GRACE_S)
+    plant.rounds(1)
+
+    assert kept
+    assert extra not in plant.engine.loaded
+
+
+def test_a_version_that_fails_keeps_the_last_good_one_serving(plant):
+    route = RouteFactory()
+    plant.rounds(2)
+    broken = add_version(route)
+    plant.engine.broken[key_of(broken)] = "the example is not reproduced"
+
+    move_default(route, broken)
+    plant.rounds(3)
+
+    assert served().default_version == route.default_version.version
+    assert "the example is not reproduced" in served().waiting_for
+    row = LoadedVersion.objects.get(version=broken.version)
+    assert (row.state, row.error) == ("failed", "the example is not reproduced")
+
+
+def test_a_failed_version_is_tried_again_in_time(plant):
+    route = RouteFactory()
+    plant.engine.broken[key_of(route.default_version)] = "out of memory"
+    plant.rounds(5)
+    assert len(plant.engine.commands) == 1
+    plant.engine.broken.clear()
+
+    plant.clock.advance(RETRY_FAILED_S)
+    plant.rounds(2)
+
+    assert served().default_version == route.default_version.version
+
+
+def test_a_failed_version_is_tried_again_when_its_model_becomes_trusted(plant):
+    route = RouteFactory()
+    plant.engine.broken[key_of(route.default_version)] = "not trusted"
+    plant.rounds(3)
+    plant.engine.broken.clear()
+
+    RegisteredModel.objects.update(trusted=True)
+    publishing.mark_changed()
+    plant.rounds(2)
+
+    assert served().default_version == route.default_version.version
+
+
+def test_an_engine_that_restarted_empty_gets_its_versions_again(plant):
+    RouteFactory()
+    plant.rounds(2)
+    before = set(plant.engine.loaded)
+
+    plant.engine.restart_empty()
+    plant.rounds(1)
+
+    assert set(plant.engine.loaded) == before
+    assert served().default_version is not None
+
+
+def test_an_engine_that_does_not_answer_is_shown_and_its_route_stays(plant):
+    RouteFactory()
+    plant.rounds(2)
+
+    plant.engine.reachable = False
+    plant.rounds(2)
+
+    engine = Engine.objects.get()
+    assert engine.state == Engine.State.UNREACHABLE
+    assert engine.error == "no such socket"
+    assert served().default_version is not None
+
+
+def test_a_moved_weight_is_in_the_next_snapshot(plant, home):
+    from inference import snapshot
+
+    route = RouteFactory(with_canary=True)
+    plant.rounds(2)
+
+    Route.objects.update(canary_weight_percent=50, default_weight_percent=50)
+    publishing.mark_changed()
+    plant.rounds(1)
+
+    (model,) = snapshot.read(home.snapshot).models
+    assert [variant.weight_percent for variant in model.variants] == [50, 50]
+    assert model.name == route.registered_model.name
+
+
+def test_a_route_that_is_switched_off_is_removed_and_unloaded(plant):
+    RouteFactory()
+    plant.rounds(2)
+
+    Route.objects.update(enabled=False)
+    publishing.mark_changed()
+    plant.rounds(2)
+    plant.clock.advance(UNLOAD_GRACE_S)
+    plant.rounds(1)
+
+    assert not ServingRoute.objects.exists()
+    assert plant.engine.loaded == {}
+
+
+def test_a_version_that_an_unfinished_job_needs_stays_loaded(plant):
+    route = RouteFactory()
+    plant.rounds(2)
+    needed = key_of(route.default_version)
+    key = ApiKeyFactory()
+    PredictionJob.objects.create(
+        id="job_1",
+        customer=key.customer,
+        api_key=key,
+        model=needed.model,
+        version=needed.version,
+        variant="default",
+        input_format="json",
+        input_file="x",
+    )
+
+    move_default(route, add_version(route))
+    plant.rounds(3)
+    plant.clock.advance(UNLOAD_GRACE_S)
+    plant.rounds(2)
+
+    assert needed in plant.engine.loaded
+
+
+def test_nothing_is_written_while_nothing_changes(plant, django_assert_num_queries):
+    RouteFactory()
+    plant.rounds(3)
+
+    with django_assert_num_queries(1):
+        plant.reconciler.reconcile({"cpu": plant.link}, now_s=plant.clock())
