@@ -23,7 +23,12 @@ SCHEMA: dict[str, Any] = {
             "minItems": 1,
             "uniqueItems": True,
         },
-        "labels": {"type": "array", "items": _LABEL, "minItems": 1, "uniqueItems": True},
+        "labels": {
+            "type": "array",
+            "items": _LABEL,
+            "minItems": 1,
+            "uniqueItems": True,
+        },
         "decision_threshold": {"type": "number", "minimum": 0, "maximum": 1},
         "low_confidence_below": {"type": "number", "minimum": 0, "maximum": 1},
         "rules": {
@@ -45,6 +50,8 @@ SCHEMA: dict[str, Any] = {
             },
         },
         "background": {"type": "string", "minLength": 1},
+        # What the version answered to its input example when it was logged.
+        "example_outputs": {"type": "string", "minLength": 1},
         "example_tolerance": {"type": "number", "exclusiveMinimum": 0},
     },
 }
@@ -59,9 +66,10 @@ def check(metadata: Json, signature: Json) -> list[str]:
         return problems
     return [
         *_check_columns(metadata, signature),
-        *_check_rules(metadata.get("rules", {}), _column_names(metadata, signature)),
+        *_check_rules(metadata.get("rules", {}), column_names(metadata, signature)),
         *_check_labels(metadata, signature),
-        *_check_background(metadata.get("background", "")),
+        *_check_path(metadata, "background"),
+        *_check_path(metadata, "example_outputs"),
     ]
 
 
@@ -83,7 +91,8 @@ def _sentence(error: ValidationError) -> str:
     return f"{where}: {message}."
 
 
-def _column_names(metadata: Json, signature: Json) -> list[str]:
+def column_names(metadata: Json, signature: Json) -> list[str]:
+    """Name the columns as requests do; empty for unnamed tensors."""
     inputs = signature.get("inputs") or []
     if inputs and inputs[0].get("type") != "tensor":
         return [spec.get("name") or "input" for spec in inputs]
@@ -105,7 +114,9 @@ def _check_columns(metadata: Json, signature: Json) -> list[str]:
 
 def _check_rules(rules: Json, columns: list[str]) -> list[str]:
     problems = [
-        f"rules: the model has no column {name!r}." for name in rules if name not in columns
+        f"rules: the model has no column {name!r}."
+        for name in rules
+        if name not in columns
     ]
     problems += [
         f"rules.{name}: min is greater than max."
@@ -132,7 +143,8 @@ def _check_labels(metadata: Json, signature: Json) -> list[str]:
     return [f"labels: {len(labels)} of them, but the model has {shape[-1]} outputs."]
 
 
-def _check_background(path: str) -> list[str]:
+def _check_path(metadata: Json, member: str) -> list[str]:
+    path = metadata.get(member, "")
     if path.startswith(("/", "\\")) or ".." in path.replace("\\", "/").split("/"):
-        return ["background: must be a path inside the artifact."]
+        return [f"{member}: must be a path inside the artifact."]
     return []

@@ -57,6 +57,8 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
     low_confidence_below: float | None = None
     # Folder or file of the SHAP background inside the artifact, if there is one.
     background: str | None = None
+    # File in the artifact (.npy) with what the input example was answered.
+    example_outputs: str | None = None
     # Greatest absolute difference allowed when the logged example is replayed.
     example_tolerance: float = 1e-3
 
@@ -107,6 +109,7 @@ def from_mlflow(
         decision_threshold=metadata.get("decision_threshold"),
         low_confidence_below=metadata.get("low_confidence_below"),
         background=metadata.get("background"),
+        example_outputs=metadata.get("example_outputs"),
         example_tolerance=metadata.get("example_tolerance", 1e-3),
     )
 
