@@ -16,7 +16,7 @@ from django.contrib.auth.models import Group, User
 from accounts import api_keys
 from accounts.limits import SCOPES
 from accounts.models import Customer, Plan
-from registry import routes
+from registry import artifacts, changes, routes
 from registry import sync as registry_sync
 from registry.models import ModelVersion, RegisteredModel, Route
 
@@ -27,6 +27,7 @@ _CANARY_WEIGHT_PERCENT = 10
 # The engine refuses code in artifacts unless a person vouches for the model; this one
 # is made by examples/language.py of this very checkout.
 _TRUSTED = "language"
+_ADMIN = "admin"
 # A longer body goes into a file, which keeps the command readable.
 _LONGEST_PASTED_BODY = 200
 _PLANS = (
@@ -65,6 +66,10 @@ _STAFF = {
 }
 
 
+class SetUpFailed(Exception):
+    """A sentence for the person who typed `make run`."""
+
+
 class NotAnswering(Exception):
     """The demo's own call did not get an answer; says what it got."""
 
@@ -92,48 +97,62 @@ def is_registered(name: str) -> bool:
 
 
 def needs_sync() -> bool:
-    return not all(is_registered(name) for name in MODELS) or any(
-        version.artifact_state != ModelVersion.ArtifactState.READY
-        for version in ModelVersion.objects.filter(default_in__isnull=False)
-    )
+    return not all(is_registered(name) for name in MODELS)
 
 
 def sync() -> str:
-    """Trust the demo's own Python model before its artifact is fetched."""
-    registry_sync.run()
-    RegisteredModel.objects.filter(name=_TRUSTED).update(trusted=True)
-    count = ModelVersion.objects.count()
-    return f"{count} versions of {RegisteredModel.objects.count()} models"
+    _synchronise()
+    return (
+        f"{ModelVersion.objects.count()} versions of "
+        f"{RegisteredModel.objects.count()} models"
+    )
 
 
 def needs_routes() -> bool:
     return (
         Route.objects.filter(registered_model__name__in=MODELS).count() < len(MODELS)
         or not RegisteredModel.objects.filter(site_default=True).exists()
+        or not all(map(artifacts.is_cached, artifacts.wanted()))
     )
 
 
 def set_routes() -> str:
-    """Give every model a default, and breast-cancer a canary and a third version."""
+    """Give every model a default, and breast-cancer a canary and a version to compare.
+
+    Only what the demo's own examples registered is vouched for.
+    """
+    admin = User.objects.get(username=_ADMIN)
     for model in RegisteredModel.objects.filter(name__in=MODELS):
         if not Route.objects.filter(registered_model=model).exists():
             newest = model.versions.order_by("-version").first()
-            assert newest is not None  # a registered model has a version
-            routes.make_default(newest, by=None)
+            assert newest is not None  # MLflow registers a model by its first version
+            routes.make_default(newest, by=admin)
+        if not model.public:
+            model.public = True
+            model.trusted = model.name == _TRUSTED
+            changes.save(model, by=admin, reason="part of the demo")
     first = RegisteredModel.objects.get(name="breast-cancer")
-    challenger = first.aliases.filter(name="challenger").first()
-    if challenger is not None:
-        routes.start_canary(
-            challenger.version, weight_percent=_CANARY_WEIGHT_PERCENT, by=None
-        )
-    # Callable by number, for comparison; no route sends traffic to it.
-    first.versions.filter(version=1).update(published=True)
-    RegisteredModel.objects.filter(name__in=MODELS).update(public=True)
     if not RegisteredModel.objects.filter(site_default=True).exists():
-        first.site_default = True
-        first.save(update_fields=["site_default"])
-    registry_sync.fetch_wanted_artifacts()
+        routes.start_canary(
+            first.aliases.get(name="challenger").version,
+            weight_percent=_CANARY_WEIGHT_PERCENT,
+            by=admin,
+        )
+        routes.publish(first.versions.get(version=1), by=admin)
+        # Last: it tells the next run that all of this was done.
+        changes.make_site_default(first, by=admin)
+    _synchronise()
     return f"breast-cancer sends {_CANARY_WEIGHT_PERCENT} % to its challenger"
+
+
+def _synchronise() -> None:
+    outcome = registry_sync.synchronise(artifacts.connect())
+    if outcome.error:
+        raise SetUpFailed(f"The models could not be read: {outcome.error}")
+    if outcome.not_fetched:
+        raise SetUpFailed(
+            f"Artifacts could not be fetched: {', '.join(outcome.not_fetched)}"
+        )
 
 
 def needs_people() -> bool:
@@ -160,7 +179,7 @@ def create_people() -> str:
         )[0]
         for values in _PLANS
     }
-    admin, admin_password = _user("admin", known.get("admin_password"), staff=True)
+    admin, admin_password = _user(_ADMIN, known.get("admin_password"), staff=True)
     if not admin.is_superuser:
         admin.is_superuser = True
         admin.save(update_fields=["is_superuser"])
@@ -223,11 +242,9 @@ def _works(token: str) -> bool:
 
 
 def _instances(name: str) -> list[Any]:
-    """Two real rows, as the model was logged with them."""
-    version = ModelVersion.objects.filter(
-        registered_model__name=name, default_in__isnull=False
-    ).first()
-    return version.input_example[:2] if version and version.input_example else []
+    """Two real rows, as the newest version was logged with them."""
+    newest = ModelVersion.objects.filter(registered_model__name=name).first()
+    return newest.input_example[:2] if newest and newest.input_example else []
 
 
 def read_facts() -> dict[str, Any]:

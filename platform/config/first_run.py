@@ -21,10 +21,6 @@ from config import demo
 _TRAINING_TIMEOUT_S = 600
 
 
-class StepFailed(Exception):
-    """A sentence for the person who typed `make run`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """`needed` is quick and has no effect; `act` returns a word on what it did."""
@@ -47,8 +43,8 @@ def steps() -> tuple[Step, ...]:
             for name in demo.MODELS
         ),
         Step("Bring the models over from MLflow", demo.needs_sync, demo.sync),
-        Step("Set the demo's routes", demo.needs_routes, demo.set_routes),
         Step("Create people, plans and keys", demo.needs_people, demo.create_people),
+        Step("Set the demo's routes", demo.needs_routes, demo.set_routes),
     )
 
 
@@ -83,7 +79,7 @@ def _train(name: str) -> str:
     log.write_text(result.stdout + result.stderr)
     if result.returncode != 0:
         last = (result.stderr or result.stdout).strip().splitlines()[-1:]
-        raise StepFailed(
+        raise demo.SetUpFailed(
             f"Training {name} failed: {''.join(last) or result.returncode}. The whole "
             f"output is in {log}; run `make run` again to go on from here."
         )

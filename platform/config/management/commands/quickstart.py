@@ -41,7 +41,7 @@ class Command(BaseCommand):
             # SIGTERM during the set-up ends it like Ctrl-C.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             self._set_up(console)
-        except (CannotStart, first_run.StepFailed) as error:
+        except (CannotStart, demo.SetUpFailed) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError(
