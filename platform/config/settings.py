@@ -188,7 +188,15 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(HOME.root / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sync-registry": {"task": "registry.tasks.sync_registry", "schedule": 60.0},
     "sweep-jobs": {"task": "inference.tasks.sweep_jobs", "schedule": 10.0},
+    "remove-old-jobs": {"task": "inference.tasks.remove_old_jobs", "schedule": 3600.0},
 }
+
+# Jobs
+
+JOB_FILE_MAX_BYTES = env.int("JOB_FILE_MAX_BYTES", default=1_000_000_000)
+JOB_RETENTION_DAYS = env.int("JOB_RETENTION_DAYS", default=7)
+# Uploads become a job's input by rename, so they lie where inputs do.
+FILE_UPLOAD_TEMP_DIR = str(HOME.jobs)
 
 # MLflow
 

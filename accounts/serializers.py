@@ -1,0 +1,130 @@
+"""What the account endpoints read and answer."""
+
+import datetime
+from typing import Any
+
+from django.utils import timezone
+from rest_framework import serializers
+
+_LONGEST = {"hour": datetime.timedelta(days=31), "day": datetime.timedelta(days=366)}
+_DEFAULT = {"hour": datetime.timedelta(days=1), "day": datetime.timedelta(days=30)}
+
+
+class _DateOrTime(serializers.DateTimeField):
+    """A UTC day (`2026-11-01`) or a point in time (`2026-11-01T10:00:00Z`)."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            input_formats=["iso-8601", "%Y-%m-%d"],
+            default_timezone=datetime.UTC,
+            **kwargs,
+        )
+
+
+class UsageQuerySerializer(serializers.Serializer[Any]):
+    """The query of /usage; `from` is included, `to` is not."""
+
+    bucket = serializers.ChoiceField(choices=["hour", "day"], default="day")
+    group_by = serializers.ChoiceField(choices=["model", "key"], required=False)
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        # `from` cannot be the name of an attribute.
+        return {
+            "from": _DateOrTime(
+                required=False,
+                help_text="Default: 30 days before `to`; by hour, one day.",
+            ),
+            "to": _DateOrTime(required=False, help_text="Default: now."),
+        } | super().get_fields()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(self.initial_data) - set(self.fields))
+        if unknown:
+            raise serializers.ValidationError(
+                dict.fromkeys(unknown, "There is no such parameter.")
+            )
+        bucket = attrs["bucket"]
+        try:
+            attrs.setdefault("to", timezone.now())
+            attrs.setdefault("from", attrs["to"] - _DEFAULT[bucket])
+            length = attrs["to"] - attrs["from"]
+        except OverflowError:
+            raise serializers.ValidationError({"to": "This is too long ago."}) from None
+        if length <= datetime.timedelta():
+            raise serializers.ValidationError({"from": "It must be before `to`."})
+        if length > _LONGEST[bucket]:
+            raise serializers.ValidationError(
+                {
+                    "from": f"At most {_LONGEST[bucket].days} days can be asked for by"
+                    f" {bucket}."
+                }
+            )
+        return attrs
+
+
+class UsageBucketSerializer(serializers.Serializer[Any]):
+    """Calls of one hour or day, of one model or key if grouped so."""
+
+    start = serializers.DateTimeField(default_timezone=datetime.UTC)
+    model = serializers.CharField(required=False)
+    key = serializers.CharField(source="key_id", required=False)
+    requests = serializers.IntegerField()
+    rows = serializers.IntegerField()
+    charged_requests = serializers.IntegerField()
+    charged_rows = serializers.IntegerField()
+    compute_ms = serializers.FloatField()
+    shap_samples = serializers.IntegerField()
+    errors = serializers.IntegerField()  # type: ignore[assignment]
+
+
+class UsageAnswerSerializer(serializers.Serializer[Any]):
+    # `data` is what the contract calls it; DRF's own attribute keeps its meaning.
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {"data": UsageBucketSerializer(many=True)}
+
+
+class RateSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    quota = serializers.IntegerField(help_text="Requests per window.")
+    window_s = serializers.IntegerField()
+
+
+class LimitsSerializer(serializers.Serializer[Any]):
+    rates = RateSerializer(many=True)
+    max_concurrency = serializers.IntegerField(allow_null=True)
+    max_predict_rows = serializers.IntegerField()
+    max_batch_rows = serializers.IntegerField()
+    max_job_rows = serializers.IntegerField()
+
+
+class KeySerializer(serializers.Serializer[Any]):
+    id = serializers.CharField(source="key_id")
+    name = serializers.CharField()
+    mode = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.CharField())
+    models = serializers.ListField(
+        source="allowed_models",
+        child=serializers.CharField(),
+        help_text="Empty: every model.",
+    )
+    expires_at = serializers.DateTimeField(
+        allow_null=True, default_timezone=datetime.UTC
+    )
+
+
+class QuotaSerializer(serializers.Serializer[Any]):
+    name = serializers.ChoiceField(choices=["day", "month"])
+    unit = serializers.ChoiceField(choices=["requests", "rows"])
+    limit = serializers.IntegerField()
+    used = serializers.IntegerField(help_text="About a second behind.")
+    resets_at = serializers.DateTimeField(default_timezone=datetime.UTC)
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    """The caller's own key, plan, limits and quotas."""
+
+    customer = serializers.CharField()
+    key = KeySerializer()
+    plan = serializers.CharField()
+    limits = LimitsSerializer()
+    quotas = QuotaSerializer(many=True)

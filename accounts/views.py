@@ -1,0 +1,84 @@
+"""What callers may know about themselves: their key, plan and usage."""
+
+from typing import cast
+
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import plans, usage
+from accounts.authentication import HasScope
+from accounts.models import ApiKey
+from accounts.serializers import (
+    MeSerializer,
+    UsageAnswerSerializer,
+    UsageQuerySerializer,
+)
+
+_GROUPS = {"model": "model", "key": "key_id"}
+
+
+class MeView(APIView):
+    @extend_schema(
+        operation_id="get_me",
+        summary="Your key, plan, limits and quotas",
+        tags=["account"],
+        responses=MeSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        key = cast(ApiKey, request.auth)
+        customer = key.customer
+        limits = plans.limits_of(customer)
+        now = timezone.now()
+        quotas = []
+        for quota in limits.quotas:
+            used, resets_at = usage.quota_used(
+                customer.pk, quota=quota.name, unit=quota.unit, now=now
+            )
+            quotas.append(
+                {
+                    "name": quota.name,
+                    "unit": quota.unit,
+                    "limit": quota.limit,
+                    "used": used,
+                    "resets_at": resets_at,
+                }
+            )
+        answer = MeSerializer(
+            {
+                "customer": customer.name,
+                "key": key,
+                "plan": limits.plan,
+                "limits": limits,
+                "quotas": quotas,
+            }
+        )
+        return Response(answer.data)
+
+
+class UsageView(APIView):
+    permission_classes = [IsAuthenticated, HasScope]
+    required_scope = "usage"
+
+    @extend_schema(
+        operation_id="get_usage",
+        summary="Your usage per hour or day",
+        tags=["account"],
+        parameters=[UsageQuerySerializer],
+        responses=UsageAnswerSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        query = UsageQuerySerializer(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        asked = query.validated_data
+        own = usage.between(
+            asked["from"],
+            asked["to"],
+            customer_id=cast(ApiKey, request.auth).customer_id,
+        )
+        groups = [_GROUPS[asked["group_by"]]] if "group_by" in asked else []
+        data = usage.over_time(own, asked["bucket"], *groups)
+        return Response(UsageAnswerSerializer({"data": data}).data)
