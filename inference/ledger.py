@@ -1,0 +1,152 @@
+"""Moving usage events from the spool to the database, each exactly once.
+
+A segment is one spool file. Its events and the offset up to which they were read are
+committed together (`accounts.usage.record`), so a crash between any two steps only
+means that the next round reads on from the last committed offset.
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from accounts import leases, usage
+from accounts.models import Lease, SpoolSegment
+from accounts.usage_event import UsageEvent
+from inference import spool
+
+# Keeps each transaction well under 50 ms.
+_EVENTS_PER_TRANSACTION = 2000
+_SETTLING_S = 2.0
+KEEP_SEGMENTS = timedelta(days=7)
+# A process takes leases before it has spooled anything; only when its lease is this
+# old and it never had a segment is it taken for dead.
+_HOLDER_WITHOUT_SEGMENT = timedelta(minutes=10)
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What one round did."""
+
+    events: int = 0
+    completed: int = 0
+    # Whether everything that was there has been read.
+    caught_up: bool = True
+
+
+def ingest(folder: Path, *, now: datetime, budget_s: float = 0.3) -> Ingested:
+    """Read what writers have appended since the last round, for about `budget_s`."""
+    deadline = time.monotonic() + budget_s
+    segments = {segment.name: segment for segment in SpoolSegment.objects.all()}
+    events = completed = 0
+    caught_up = True
+    for path in sorted(folder.glob(f"*{spool.SUFFIX}")):
+        segment = segments.get(path.name)
+        if segment is not None and segment.completed_at is not None:
+            continue
+        offset = segment.ingested_bytes if segment is not None else 0
+        # Asked before reading: a writer that is dead now can add nothing after it.
+        finished = _is_finished(path, now=now)
+        end = path.stat().st_size
+        torn = False
+        while offset < end and not torn and time.monotonic() < deadline:
+            batch, next_offset = _read_batch(path, offset)
+            torn = not batch
+            if batch and usage.record(
+                path.name, batch, next_offset, start_bytes=offset
+            ):
+                events += len(batch)
+            offset = next_offset
+        if offset < end and not torn:
+            caught_up = False
+        elif finished:
+            _complete(path.name, offset, lost_bytes=end - offset, now=now)
+            completed += 1
+    return Ingested(events=events, completed=completed, caught_up=caught_up)
+
+
+def _is_finished(path: Path, *, now: datetime) -> bool:
+    """Tell whether nothing will be added to a segment any more.
+
+    A very young one is not even asked: its writer may have made it and not locked it.
+    """
+    if now.timestamp() - path.stat().st_mtime < _SETTLING_S:
+        return False
+    return not spool.is_written(path)
+
+
+def _read_batch(path: Path, offset: int) -> tuple[list[UsageEvent], int]:
+    batch: list[UsageEvent] = []
+    pairs: Iterator[tuple[UsageEvent, int]] = spool.read_events(path, offset)
+    for event, next_offset in itertools.islice(pairs, _EVENTS_PER_TRANSACTION):
+        batch.append(event)
+        offset = next_offset
+    return batch, offset
+
+
+def _complete(name: str, offset: int, *, lost_bytes: int, now: datetime) -> None:
+    SpoolSegment.objects.update_or_create(
+        name=name, defaults={"ingested_bytes": offset, "completed_at": now}
+    )
+    if lost_bytes:
+        # The writer was killed in the middle of an event, whose answer never left.
+        logger.warning("spool_segment_torn", segment=name, lost_bytes=lost_bytes)
+
+
+def settle_dead_holders(folder: Path, *, now: datetime) -> list[str]:
+    """Give back what dead processes had leased and not spent; return their ids.
+
+    A holder is dead when all its segments are complete and fully read. Settling
+    itself marks the leases, so that a second time finds nothing to do.
+    """
+    settled = []
+    unsettled = Lease.objects.filter(settled_at=None)
+    for holder in unsettled.values_list("holder", flat=True).distinct().order_by():
+        if not _is_dead(holder, folder, now=now):
+            continue
+        leases.settle(holder)
+        logger.info("leases_settled", holder=holder)
+        settled.append(holder)
+    return settled
+
+
+def _is_dead(holder: str, folder: Path, *, now: datetime) -> bool:
+    names = {
+        path.name
+        for path in folder.glob(f"*{spool.SUFFIX}")
+        if spool.boot_id_of(path) == holder
+    }
+    segments = SpoolSegment.objects.filter(name__startswith=f"{holder}-")
+    complete = set(
+        segments.exclude(completed_at=None).values_list("name", flat=True)
+    )
+    if names or complete:
+        return names <= complete
+    return not Lease.objects.filter(
+        holder=holder, renewed_at__gt=now - _HOLDER_WITHOUT_SEGMENT
+    ).exists()
+
+
+def delete_old_segments(folder: Path, *, now: datetime) -> int:
+    """Delete raw segments a week after they were read; usage stays.
+
+    The file goes before its row: a row without a file does nothing, but a file without
+    a row would be counted again.
+    """
+    old = SpoolSegment.objects.filter(completed_at__lt=now - KEEP_SEGMENTS)
+    # Rows of holders with unsettled leases still tell that they are dead.
+    holders = set(Lease.objects.filter(settled_at=None).values_list("holder", flat=True))
+    deleted = 0
+    for segment in old:
+        if spool.boot_id_of(folder / segment.name) in holders:
+            continue
+        (folder / segment.name).unlink(missing_ok=True)
+        segment.delete()
+        deleted += 1
+    return deleted
