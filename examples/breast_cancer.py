@@ -112,9 +112,10 @@ def main() -> None:
                 registered_model_name=MODEL,
                 signature=infer_signature(test_x, scores),
                 input_example=example,
-                extra_files=tracking.save_arrays(
-                    background=background, example_outputs=scores[:2]
-                ),
+                extra_files=[
+                    tracking.save_background(background),
+                    tracking.save_outputs(scores[:2]),
+                ],
                 # Named here, because finding them out by itself takes MLflow long.
                 pip_requirements=["torch", "numpy"],
                 metadata={
@@ -130,7 +131,6 @@ def main() -> None:
                             for column, most in zip(columns, greatest, strict=True)
                         },
                         "background": "extra_files/background.npy",
-                        "example_outputs": "extra_files/example_outputs.npy",
                     }
                 },
             )

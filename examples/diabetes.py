@@ -85,9 +85,10 @@ def main() -> None:
             registered_model_name=MODEL,
             signature=infer_signature(test_x, predicted),
             input_example=test_x[:2],
-            extra_files=tracking.save_arrays(
-                background=train_x[:100], example_outputs=predicted[:2]
-            ),
+            extra_files=[
+                tracking.save_background(train_x[:100]),
+                tracking.save_outputs(predicted[:2]),
+            ],
             pip_requirements=["torch", "numpy"],
             metadata={
                 "modelyard": {
@@ -95,7 +96,6 @@ def main() -> None:
                     "columns": list(COLUMNS),
                     "rules": COLUMNS,
                     "background": "extra_files/background.npy",
-                    "example_outputs": "extra_files/example_outputs.npy",
                 }
             },
         )

@@ -72,9 +72,10 @@ def main() -> None:
             registered_model_name=MODEL,
             signature=infer_signature(test_x, scores),
             input_example=test_x[:2],
-            extra_files=tracking.save_arrays(
-                background=train_x[:100], example_outputs=scores[:2]
-            ),
+            extra_files=[
+                tracking.save_background(train_x[:100]),
+                tracking.save_outputs(scores[:2]),
+            ],
             pip_requirements=["torch", "numpy"],
             metadata={
                 "modelyard": {
@@ -82,7 +83,6 @@ def main() -> None:
                     "labels": [str(digit) for digit in data.target_names],
                     "low_confidence_below": 0.7,
                     "background": "extra_files/background.npy",
-                    "example_outputs": "extra_files/example_outputs.npy",
                 }
             },
         )

@@ -16,7 +16,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import NamedTuple
 
 import django
@@ -127,14 +126,16 @@ def main() -> None:
     example = [longest(test, label) for label in ("fr", "fi")]
     with torch.inference_mode():
         outputs = network(*to_bags([each.text for each in example])).softmax(-1)
-    weights = Path(mkdtemp(prefix="modelyard-example-")) / "weights.pt"
+    weights = tracking.new_folder() / "weights.pt"
     torch.save(network.state_dict(), weights)
-    (example_outputs,) = tracking.save_arrays(example_outputs=outputs.numpy())
     with mlflow.start_run(run_name="EmbeddingBag over n-grams"):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("language_model.py")),
-            artifacts={"weights": str(weights), "example_outputs": example_outputs},
+            artifacts={
+                "weights": str(weights),
+                "output_example": tracking.save_outputs(outputs.numpy()),
+            },
             registered_model_name=MODEL,
             signature=ModelSignature(
                 inputs=Schema([ColSpec("string", "text")]),
@@ -148,7 +149,6 @@ def main() -> None:
                     "labels": list(LABELS),
                     "low_confidence_below": 0.7,
                     "rules": {"text": {"max_length": 10_000}},
-                    "example_outputs": "artifacts/example_outputs.npy",
                 }
             },
         )

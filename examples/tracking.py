@@ -1,13 +1,15 @@
 """What the example scripts share: where MLflow is, and what is registered already."""
 
 import argparse
+import atexit
+import json
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 # Read by MLflow when it is imported, so they come first.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -68,14 +70,29 @@ def begin(name: str, *, versions: int = 1) -> Registration:
     return registration
 
 
-def save_arrays(**arrays: NDArray[Any]) -> list[str]:
-    """Write each array to `<name>.npy` in a fresh folder and return the paths."""
-    folder = Path(tempfile.mkdtemp(prefix="modelyard-example-"))
-    paths = []
-    for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        paths.append(str(folder / f"{name}.npy"))
-    return paths
+def save_background(rows: NDArray[np.float32]) -> str:
+    """Write the sample that explanations compare with."""
+    path = new_folder() / "background.npy"
+    np.save(path, rows, allow_pickle=False)
+    return str(path)
+
+
+def save_outputs(outputs: NDArray[np.float32]) -> str:
+    """Write what the model gives for its input example.
+
+    An engine compares it with its own outputs before it serves the version, and so
+    finds a difference between training and serving.
+    """
+    path = new_folder() / "output_example.json"
+    path.write_text(json.dumps(outputs.tolist()))
+    return str(path)
+
+
+def new_folder() -> Path:
+    """Make a temporary folder that goes when the script ends."""
+    path = Path(tempfile.mkdtemp(prefix="modelyard-example-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 def _count_versions(name: str) -> int:
