@@ -42,7 +42,7 @@ def event(customer, rows, *, number=0, charged=True, at=NOON):
         id=f"boot-{number}",
         at=at.timestamp(),
         customer_id=customer.pk,
-        key_id="key",
+        key_id=f"key{customer.pk}",
         operation="predict",
         model="digits",
         version="1",

@@ -1,0 +1,18 @@
+import pytest
+from django.core.cache import cache
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache():
+    """Begin each test with no calls counted."""
+    cache.clear()
+
+
+@pytest.fixture
+def call(client):
+    """Call the API with a key's token."""
+
+    def get(path, token, **kwargs):
+        return client.get(path, headers={"Authorization": f"Bearer {token}"}, **kwargs)
+
+    return get

@@ -1,0 +1,117 @@
+import datetime
+import io
+import logging
+
+import pytest
+from django.utils import timezone
+
+from accounts import api_keys, key_format
+from accounts.models import ApiKey
+from tests.factories import CustomerFactory, issue_key
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_bearer_token_is_accepted(client):
+    issued = issue_key()
+
+    response = client.get(
+        "/api/v1/me", headers={"Authorization": f"bearer {issued.token}"}
+    )
+
+    assert response.status_code == 200
+    assert response.json()["key"]["id"] == issued.key.key_id
+
+
+def test_the_x_api_key_header_is_accepted(client):
+    issued = issue_key()
+
+    response = client.get("/api/v1/me", headers={"X-API-Key": issued.token})
+
+    assert response.json()["key"]["id"] == issued.key.key_id
+
+
+def test_a_call_without_a_key_is_unauthenticated(client):
+    response = client.get("/api/v1/me")
+
+    assert response.status_code == 401
+    assert response["WWW-Authenticate"].startswith("Bearer")
+    assert response.json()["error"]["code"] == "UNAUTHENTICATED"
+
+
+def test_unknown_expired_and_revoked_keys_get_the_same_answer(call):
+    revoked = issue_key()
+    api_keys.revoke(revoked.key)
+    expired = issue_key()
+    ApiKey.objects.filter(pk=expired.key.pk).update(
+        expires_at=timezone.now() - datetime.timedelta(seconds=1)
+    )
+    suspended = issue_key(CustomerFactory(active=False))
+    unknown = key_format.generate("live").token
+
+    answers = [
+        call("/api/v1/me", token)
+        for token in (
+            revoked.token,
+            expired.token,
+            suspended.token,
+            unknown,
+            "my_live_nonsense",
+            "",
+            "käse",
+        )
+    ]
+
+    assert {answer.status_code for answer in answers} == {401}
+    errors = [answer.json()["error"] for answer in answers]
+    assert len({(error["code"], error["message"]) for error in errors}) == 1
+
+
+def test_a_mistyped_key_costs_no_query(call, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        call("/api/v1/me", "my_live_mistyped")
+
+
+def test_a_call_costs_one_query_for_key_customer_and_plan(
+    call, django_assert_num_queries
+):
+    issued = issue_key()
+
+    with django_assert_num_queries(1):
+        response = call("/api/v1/me", issued.token)
+
+    assert response.status_code == 200
+
+
+def test_a_key_without_the_scope_is_forbidden(call):
+    issued = issue_key(scopes=["predict"])
+
+    response = call("/api/v1/usage", issued.token)
+
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "FORBIDDEN"
+
+
+def test_no_token_reaches_a_log(call):
+    heard = io.StringIO()
+    handler = logging.StreamHandler(heard)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        issued = issue_key(scopes=["predict"])
+        logging.getLogger("canary").info("listening")
+        call("/api/v1/me", issued.token)
+        call("/api/v1/usage", issued.token)
+        call("/api/v1/nothing-here", issued.token)
+        call("/api/v1/me", issued.token[:-1] + "_")
+        api_keys.rotate(issued.key)
+        api_keys.revoke(issued.key)
+        call("/api/v1/me", issued.token)
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+    assert "listening" in heard.getvalue()
+    assert issued.token.split("_")[3][:20] not in heard.getvalue()

@@ -1,0 +1,64 @@
+import datetime
+
+import pytest
+from django.utils import timezone
+
+from accounts import usage
+from tests.accounts.test_leases import event
+from tests.factories import CustomerFactory, issue_key
+
+pytestmark = pytest.mark.django_db
+
+
+def test_callers_see_their_key_plan_limits_and_quotas(call):
+    customer = CustomerFactory(
+        name="Acme",
+        plan__name="Starter",
+        plan__burst_requests=5,
+        plan__sustained_requests=50,
+        plan__monthly_quota=1000,
+        plan__max_concurrency=7,
+    )
+    issued = issue_key(
+        customer, name="laptop", scopes=["predict"], allowed_models=["digits"]
+    )
+    now = timezone.now()
+    usage.record("boot-1.spool", [event(customer, 12, at=now)], 10)
+    usage.record("other-1.spool", [event(CustomerFactory(), 99, at=now)], 10)
+
+    answer = call("/api/v1/me", issued.token).json()
+
+    resets_at = answer["quotas"][0].pop("resets_at")
+    assert answer == {
+        "customer": "Acme",
+        "key": {
+            "id": issued.key.key_id,
+            "name": "laptop",
+            "mode": "live",
+            "scopes": ["predict"],
+            "models": ["digits"],
+            "expires_at": None,
+        },
+        "plan": "Starter",
+        "limits": {
+            "rates": [
+                {"name": "burst", "quota": 5, "window_s": 1},
+                {"name": "sustained", "quota": 50, "window_s": 60},
+            ],
+            "max_concurrency": 7,
+            "max_predict_rows": 100,
+            "max_batch_rows": 1000,
+            "max_job_rows": 1_000_000,
+        },
+        "quotas": [{"name": "month", "unit": "rows", "limit": 1000, "used": 12}],
+    }
+    parsed = datetime.datetime.fromisoformat(resets_at)
+    assert parsed > now
+    assert (parsed.day, parsed.hour, parsed.minute) == (1, 0, 0)
+    assert resets_at.endswith("Z")
+
+
+def test_a_key_needs_no_scope_to_see_itself(call):
+    issued = issue_key(scopes=["jobs"])
+
+    assert call("/api/v1/me", issued.token).status_code == 200

@@ -1,0 +1,258 @@
+import datetime
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+from django.db import connection
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts import usage
+from accounts.models import ApiKey, SpoolSegment, Usage
+from tests.accounts.test_leases import NOON, event
+from tests.factories import ApiKeyFactory, CustomerFactory
+
+WEEK = (NOON - datetime.timedelta(days=3), NOON + datetime.timedelta(days=4))
+
+
+@pytest.fixture
+def customer(db):
+    return CustomerFactory()
+
+
+def changed(customer, rows=1, **changes):
+    return msgspec.structs.replace(event(customer, rows), **changes)
+
+
+def test_events_of_one_minute_and_kind_become_one_row(customer):
+    events = [
+        changed(customer, 2, at=NOON.timestamp() + 1, total_us=150, compute_us=100),
+        changed(customer, 3, at=NOON.timestamp() + 59, total_us=900, compute_us=400),
+        changed(customer, 5, charged=False, shap_samples=50),
+    ]
+
+    assert usage.record("boot-1.spool", events, 99) is True
+
+    row = Usage.objects.get()
+    assert (row.requests, row.rows) == (3, 10)
+    assert (row.charged_requests, row.charged_rows) == (2, 5)
+    assert (row.compute_us, row.total_us, row.shap_samples) == (600, 1250, 50)
+    assert row.minute == NOON
+    assert row.latency_buckets == {"1": 2, "4": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key_id": "other"},
+        {"operation": "explain"},
+        {"model": "iris"},
+        {"version": "2"},
+        {"variant": "canary"},
+        {"status": 429, "code": "QUOTA_EXCEEDED"},
+        {"at": NOON.timestamp() + 60},
+    ],
+)
+def test_different_kinds_of_calls_are_kept_apart(customer, change):
+    usage.record("boot-1.spool", [event(customer, 1), changed(customer, **change)], 9)
+
+    assert Usage.objects.count() == 2
+
+
+def test_later_events_are_added_to_the_same_row(customer):
+    usage.record("boot-1.spool", [event(customer, 2), event(customer, 2)], 100)
+    usage.record("boot-1.spool", [event(customer, 3)], 150)
+
+    row = Usage.objects.get()
+    assert (row.requests, row.rows) == (3, 7)
+    assert row.latency_buckets == {"1": 3}
+    assert SpoolSegment.objects.get().ingested_bytes == 150
+
+
+def test_the_same_part_of_a_segment_is_counted_once(customer):
+    usage.record("boot-1.spool", [event(customer, 2)], 100)
+
+    assert usage.record("boot-1.spool", [event(customer, 2)], 100) is False
+
+    assert Usage.objects.get().requests == 1
+
+
+def test_events_read_from_another_place_are_not_counted(customer):
+    usage.record("boot-1.spool", [event(customer, 2)], 100, start_bytes=0)
+
+    stale = usage.record("boot-1.spool", [event(customer, 2)] * 2, 200, start_bytes=0)
+    right = usage.record("boot-1.spool", [event(customer, 3)], 200, start_bytes=100)
+
+    assert (stale, right) == (False, True)
+    assert Usage.objects.get().rows == 5
+
+
+def test_a_failed_round_leaves_neither_usage_nor_offset(customer, monkeypatch):
+    monkeypatch.setattr(Usage.objects, "bulk_create", lambda *_, **__: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        usage.record("boot-1.spool", [event(customer, 2)], 100)
+
+    assert not Usage.objects.exists()
+    assert not SpoolSegment.objects.exists()
+
+
+def test_events_of_a_deleted_customer_do_not_hold_up_the_others(customer):
+    gone = changed(customer, customer_id=customer.pk + 1000)
+
+    assert usage.record("boot-1.spool", [gone, event(customer, 1)], 100) is True
+
+    assert Usage.objects.get().customer == customer
+
+
+def test_compute_never_exceeds_the_total(customer):
+    usage.record("b-1.spool", [changed(customer, compute_us=500, total_us=400)], 1)
+
+    assert Usage.objects.get().total_us == 500
+
+
+def test_last_use_of_a_key_is_noted_to_the_minute(customer):
+    key = ApiKeyFactory(customer=customer)
+    first = changed(customer, key_id=key.key_id)
+    soon = changed(customer, key_id=key.key_id, at=NOON.timestamp() + 30)
+    later = changed(customer, key_id=key.key_id, at=NOON.timestamp() + 90)
+
+    usage.record("b-1.spool", [first], 1)
+    usage.record("b-1.spool", [soon], 2)
+    key.refresh_from_db()
+    assert key.last_used_at == NOON
+
+    usage.record("b-1.spool", [later, first], 3)
+    assert ApiKey.objects.get().last_used_at == NOON + datetime.timedelta(seconds=90)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_controllers_count_a_segment_once():
+    customer = CustomerFactory()
+
+    def ingest(_: int) -> int:
+        try:
+            return sum(
+                usage.record(
+                    "boot-1.spool",
+                    [event(customer, 1)] * 10,
+                    (part + 1) * 100,
+                    start_bytes=part * 100,
+                )
+                for part in range(5)
+            )
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(ingest, range(8))) == 5
+
+    assert usage.totals(Usage.objects.all())["requests"] == 50
+
+
+@given(st.integers(0, 10**9))
+def test_a_latency_lies_within_its_bucket(microseconds: int):
+    bucket = usage.bucket_of(microseconds)
+
+    assert microseconds <= 100 * 2**bucket
+    assert bucket == 0 or microseconds > 100 * 2 ** (bucket - 1)
+
+
+def test_percentiles_are_the_upper_ends_of_buckets():
+    buckets = {"0": 50, "3": 45, "10": 5}
+
+    assert usage.percentile(buckets, 50) == 0.1
+    assert usage.percentile(buckets, 95) == 0.8
+    assert usage.percentile(buckets, 99) == 102.4
+    assert usage.percentile({}, 50) is None
+
+
+def test_latencies_of_many_rows_are_added_up(customer):
+    usage.record("a-1.spool", [event(customer, 1)] * 2, 1)
+    usage.record("b-1.spool", [event(customer, 1)], 1)
+
+    assert usage.latencies(Usage.objects.all()) == {"1": 3}
+
+
+def test_top_customers_come_first(customer):
+    other = CustomerFactory()
+    usage.record("a-1.spool", [event(customer, 1), *[event(other, 1)] * 3], 1)
+
+    top = usage.top_customers(*WEEK)
+
+    assert [(row["customer__name"], row["requests"]) for row in top] == [
+        (other.name, 3),
+        (customer.name, 1),
+    ]
+
+
+def test_refusals_are_counted_by_reason(customer):
+    refused = changed(customer, status=429, code="QUOTA_EXCEEDED", charged=False)
+    usage.record("a-1.spool", [event(customer, 1), refused, refused], 1)
+
+    assert usage.refusals(usage.between(*WEEK)) == [
+        {"status": 429, "code": "QUOTA_EXCEEDED", "count": 2}
+    ]
+    assert usage.totals(usage.between(*WEEK))["errors"] == 2
+
+
+def test_groups_are_added_up_per_variant(customer):
+    usage.record(
+        "a-1.spool",
+        [event(customer, 1), event(customer, 2), changed(customer, variant="canary")],
+        1,
+    )
+
+    groups = usage.grouped(usage.between(*WEEK), "model", "version", "variant")
+
+    assert [(row["variant"], row["requests"], row["rows"]) for row in groups] == [
+        ("default", 2, 3),
+        ("canary", 1, 1),
+    ]
+
+
+def test_a_day_s_quota_counts_that_day_only(customer):
+    yesterday = NOON - datetime.timedelta(days=1)
+    usage.record("a-1.spool", [event(customer, 5), event(customer, 7, at=yesterday)], 1)
+
+    day = usage.quota_used(customer.pk, quota="day", unit="rows", now=NOON)
+    month = usage.quota_used(customer.pk, quota="month", unit="requests", now=NOON)
+
+    assert day == (5, datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC))
+    assert month == (2, datetime.datetime(2026, 12, 1, tzinfo=datetime.UTC))
+
+
+def test_csv_has_one_row_per_day_and_kind(customer):
+    usage.record("a-1.spool", [event(customer, 5)], 1)
+    usage.record("b-1.spool", [event(customer, 6)], 1)
+
+    header, row = usage.csv_rows(Usage.objects.all())
+
+    assert dict(zip(header, row, strict=True)) == {
+        "day": "2026-11-21",
+        "customer": customer.name,
+        "key_id": f"key{customer.pk}",
+        "operation": "predict",
+        "model": "digits",
+        "version": "1",
+        "variant": "default",
+        "status": 200,
+        "code": "",
+        "requests": 2,
+        "rows": 11,
+        "charged_requests": 2,
+        "charged_rows": 11,
+        "compute_us": 200,
+        "total_us": 400,
+        "shap_samples": 0,
+    }
+
+
+def test_a_name_cannot_become_a_formula_in_a_spreadsheet(customer):
+    customer.name = "=HYPERLINK(1)"
+    customer.save()
+    usage.record("a-1.spool", [event(customer, 5)], 1)
+
+    _, row = usage.csv_rows(Usage.objects.all())
+
+    assert row[1] == "'=HYPERLINK(1)"

@@ -1,0 +1,119 @@
+import datetime
+
+import pytest
+
+from accounts import usage
+from tests.accounts.test_leases import NOON, event
+from tests.factories import CustomerFactory, issue_key
+
+pytestmark = pytest.mark.django_db
+RANGE = "from=2026-11-20&to=2026-11-23"
+
+
+@pytest.fixture
+def issued():
+    issued = issue_key(scopes=["usage"])
+    other = CustomerFactory()
+    hour = datetime.timedelta(hours=1)
+    customer = issued.key.customer
+    usage.record(
+        "boot-1.spool",
+        [
+            event(customer, 2),
+            event(customer, 3, at=NOON + hour),
+            event(customer, 4, at=NOON + 24 * hour, charged=False),
+            event(other, 100),
+        ],
+        10,
+    )
+    return issued
+
+
+def test_usage_is_given_per_day(call, issued):
+    response = call(f"/api/v1/usage?{RANGE}", issued.token)
+
+    assert response.json() == {
+        "data": [
+            {
+                "start": "2026-11-21T00:00:00Z",
+                "requests": 2,
+                "rows": 5,
+                "charged_requests": 2,
+                "charged_rows": 5,
+                "compute_ms": 0.2,
+                "shap_samples": 0,
+                "errors": 0,
+            },
+            {
+                "start": "2026-11-22T00:00:00Z",
+                "requests": 1,
+                "rows": 4,
+                "charged_requests": 0,
+                "charged_rows": 0,
+                "compute_ms": 0.1,
+                "shap_samples": 0,
+                "errors": 0,
+            },
+        ]
+    }
+
+
+def test_usage_is_given_per_hour(call, issued):
+    data = call(f"/api/v1/usage?{RANGE}&bucket=hour", issued.token).json()["data"]
+
+    assert [(row["start"][11:13], row["rows"]) for row in data] == [
+        ("12", 2),
+        ("13", 3),
+        ("12", 4),
+    ]
+
+
+def test_usage_is_grouped_by_model(call, issued):
+    data = call(f"/api/v1/usage?{RANGE}&group_by=model", issued.token).json()["data"]
+
+    assert [row["model"] for row in data] == ["digits", "digits"]
+
+
+def test_usage_is_grouped_by_key(call, issued):
+    data = call(f"/api/v1/usage?{RANGE}&group_by=key", issued.token).json()["data"]
+
+    assert {row["key"] for row in data} == {f"key{issued.key.customer_id}"}
+
+
+def test_the_end_of_the_range_is_not_in_it(call, issued):
+    path = "/api/v1/usage?from=2026-11-21T12:00:00Z&to=2026-11-21T13:00:00Z"
+
+    data = call(path, issued.token).json()["data"]
+
+    assert [row["rows"] for row in data] == [2]
+
+
+def test_a_customer_without_usage_gets_an_empty_list(call):
+    issued = issue_key(scopes=["usage"])
+
+    assert call("/api/v1/usage", issued.token).json() == {"data": []}
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("bucket=week", "bucket"),
+        ("group_by=secret", "group_by"),
+        ("from=yesterday", "from"),
+        ("to=2026-13-01", "to"),
+        ("from=2026-11-21&to=2026-11-21", "from"),
+        ("from=2026-11-22&to=2026-11-21", "from"),
+        ("from=2024-01-01&to=2026-01-01", "from"),
+        ("from=2026-10-01&to=2026-11-21&bucket=hour", "from"),
+        ("to=0001-01-01", "to"),
+        ("customer=2", "customer"),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused_by_field(call, issued, query, field):
+    response = call(f"/api/v1/usage?{query}", issued.token)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "INVALID_INPUT"
+    assert [detail["field"] for detail in response.json()["error"]["details"]] == [
+        field
+    ]
