@@ -1,26 +1,26 @@
 """Saving a row of the registry so that history and gateways learn of it."""
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.db import transaction
 
 from registry.models import ModelVersion, RegisteredModel, Route
 from registry.signals import registry_changed
 
 Row = RegisteredModel | ModelVersion | Route
+# Who changes it; None is the machine itself. Views never let anonymous ones here.
+Person = AbstractBaseUser | AnonymousUser | None
 
 
-def save(row: Row, *, by: AbstractBaseUser | None, reason: str) -> None:
+def save(row: Row, *, by: Person, reason: str) -> None:
     """Save `row`, with the reason in its history where it keeps one."""
     row._history_user = by  # type: ignore[union-attr]  # read by simple_history
-    row._change_reason = reason  # type: ignore[union-attr]  # read by simple_history
+    row._change_reason = reason[:100]  # type: ignore[union-attr]  # read by simple_history
     with transaction.atomic():
         row.save()
         registry_changed.send(sender=type(row))
 
 
-def make_site_default(
-    model: RegisteredModel, *, by: AbstractBaseUser | None
-) -> None:
+def make_site_default(model: RegisteredModel, *, by: Person) -> None:
     """Let `model`, and no other, answer requests that name no model."""
     with transaction.atomic():
         for other in RegisteredModel.objects.filter(site_default=True).exclude(

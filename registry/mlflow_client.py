@@ -102,9 +102,7 @@ class MlflowRegistry:
             )
         return model_file.parse(mlmodel, example=example)
 
-    def download(
-        self, name: str, version: int, *, into: Path, max_bytes: int
-    ) -> None:
+    def download(self, name: str, version: int, *, into: Path, max_bytes: int) -> None:
         with self._answering(f"hand out the artifact of {name} v{version}"):
             self._source(name, version).copy(into, max_bytes=max_bytes)
 

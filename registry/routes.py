@@ -3,20 +3,22 @@
 These change the *desired* route. Requests move once engines have the versions loaded.
 """
 
-from django.contrib.auth.models import AbstractBaseUser
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from django.db import transaction
 
-from registry import artifacts, changes
+from registry import artifacts, changes, metadata
+from registry.changes import Person
+from registry.mlflow_types import Json
 from registry.models import ModelVersion, RegisteredModel, Route
-
-User = AbstractBaseUser | None
 
 
 class RouteError(ValueError):
     """The change makes no sense for this route; the text may be shown."""
 
 
-def make_default(version: ModelVersion, *, by: User) -> Route:
+def make_default(version: ModelVersion, *, by: Person) -> Route:
     """Send the model's main traffic to `version`; make the route if there is none.
 
     If `version` was the canary, the canary ends and the default gets everything.
@@ -31,11 +33,11 @@ def make_default(version: ModelVersion, *, by: User) -> Route:
         if route.canary_version_id == version.pk:
             _clear_canary(route)
         route.default_version = version
-        _save(route, by=by, reason=f"v{version.version} became the default")
+        save(route, by=by, reason=f"v{version.version} became the default")
     return route
 
 
-def start_canary(version: ModelVersion, *, weight_percent: int, by: User) -> Route:
+def start_canary(version: ModelVersion, *, weight_percent: int, by: Person) -> Route:
     """Send `weight_percent` of the traffic to `version`, ending any other canary."""
     _require_callable(version)
     _require_weight(weight_percent)
@@ -51,37 +53,37 @@ def start_canary(version: ModelVersion, *, weight_percent: int, by: User) -> Rou
         route.canary_version = version
         _set_weight(route, weight_percent)
         reason = f"v{version.version} became the canary with {weight_percent} %"
-        _save(route, by=by, reason=reason)
+        save(route, by=by, reason=reason)
     return route
 
 
-def set_canary_weight(route: Route, *, weight_percent: int, by: User) -> Route:
+def set_canary_weight(route: Route, *, weight_percent: int, by: Person) -> Route:
     _require_weight(weight_percent)
     with transaction.atomic():
         route = _reread(route)
         _set_weight(route, weight_percent)
-        _save(route, by=by, reason=f"the canary's weight became {weight_percent} %")
+        save(route, by=by, reason=f"the canary's weight became {weight_percent} %")
     return route
 
 
-def stop_canary(route: Route, *, by: User) -> Route:
+def stop_canary(route: Route, *, by: Person) -> Route:
     """Give everything to the default again."""
     with transaction.atomic():
         route = _reread(route)
         version = _canary_of(route)
         _clear_canary(route)
-        _save(route, by=by, reason=f"v{version.version} stopped being the canary")
+        save(route, by=by, reason=f"v{version.version} stopped being the canary")
     return route
 
 
-def promote_canary(route: Route, *, by: User) -> Route:
+def promote_canary(route: Route, *, by: Person) -> Route:
     """Make the canary the default and end the canary."""
     with transaction.atomic():
         version = _canary_of(_reread(route))
         return make_default(version, by=by)
 
 
-def publish(version: ModelVersion, *, by: User) -> None:
+def publish(version: ModelVersion, *, by: Person) -> None:
     """Let callers name `version` although no route does."""
     _require_callable(version)
     version.published = True
@@ -90,10 +92,57 @@ def publish(version: ModelVersion, *, by: User) -> None:
         artifacts.fetch_soon(version)
 
 
-def withdraw(version: ModelVersion, *, by: User) -> None:
+def withdraw(version: ModelVersion, *, by: Person) -> None:
     """Undo `publish`; a route that names the version keeps it callable."""
     version.published = False
     changes.save(version, by=by, reason="withdrawn")
+
+
+def save(route: Route, *, by: Person, reason: str) -> None:
+    """Save an edited route and have what it names fetched."""
+    route.updated_by = by  # type: ignore[assignment]  # the configured user model
+    with transaction.atomic():
+        changes.save(route, by=by, reason=reason)
+        for version in (route.default_version, route.canary_version):
+            if version is not None:
+                artifacts.fetch_soon(version)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    field: str
+    sentence: str
+
+
+def problems_of(
+    *,
+    default: ModelVersion | None,
+    canary: ModelVersion | None,
+    changed: Collection[str],
+    input_rules: Json,
+) -> list[Problem]:
+    """Say what keeps an edited route from being saved.
+
+    Versions are looked at only if they changed: one that disappeared from MLflow
+    must not keep a person from changing the rest.
+    """
+    problems = []
+    for field, version in (("default_version", default), ("canary_version", canary)):
+        if version is None or field not in changed:
+            continue
+        try:
+            _require_callable(version)
+        except RouteError as error:
+            problems.append(Problem(field, str(error)))
+    if default is not None and default == canary:
+        problems.append(Problem("canary_version", "The default cannot be the canary."))
+    if default is not None and "input_rules" in changed:
+        columns = metadata.column_names(default.metadata, default.signature)
+        problems += [
+            Problem("input_rules", sentence)
+            for sentence in metadata.check_rules(input_rules, columns=columns)
+        ]
+    return problems
 
 
 def _require_callable(version: ModelVersion) -> None:
@@ -144,11 +193,3 @@ def _set_weight(route: Route, weight_percent: int) -> None:
 def _clear_canary(route: Route) -> None:
     route.canary_version = None
     route.canary_weight_percent, route.default_weight_percent = 0, 100
-
-
-def _save(route: Route, *, by: User, reason: str) -> None:
-    route.updated_by = by  # type: ignore[assignment]  # the configured user model
-    changes.save(route, by=by, reason=reason)
-    for version in (route.default_version, route.canary_version):
-        if version is not None:
-            artifacts.fetch_soon(version)

@@ -18,7 +18,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from registry import artifacts, metadata, mlflow_client
+from registry import artifacts, changes, metadata, mlflow_client
 from registry.mlflow_types import (
     ArtifactRefused,
     ModelFile,
@@ -276,8 +276,7 @@ def _give_first_route(model: RegisteredModel) -> bool:
     if champion is None or champion.version.missing_since is not None:
         return False
     route = Route(registered_model=model, default_version=champion.version)
-    route._change_reason = f"alias {CHAMPION} at the first synchronisation"
-    route.save()
+    changes.save(route, by=None, reason=f"alias {CHAMPION} at the first sync")
     return True
 
 

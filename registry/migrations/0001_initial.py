@@ -8,7 +8,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -17,177 +16,549 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='HistoricalRegisteredModel',
+            name="HistoricalRegisteredModel",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('name', models.CharField(db_index=True, max_length=255)),
-                ('description', models.TextField(blank=True)),
-                ('tags', models.JSONField(blank=True, default=dict)),
-                ('trusted', models.BooleanField(default=False, help_text='Let the engine load artifacts of this model that execute code (pickle, Python functions). Only for models whose authors you trust.')),
-                ('public', models.BooleanField(default=False, help_text='Show the model in the docs to anonymous readers.')),
-                ('site_default', models.BooleanField(default=False, help_text='Answers POST /api/v1/predict when no model is named.')),
-                ('missing_since', models.DateTimeField(blank=True, help_text='When the model disappeared from MLflow.', null=True)),
-                ('created_at', models.DateTimeField(blank=True, editable=False)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigIntegerField(
+                        auto_created=True, blank=True, db_index=True, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(db_index=True, max_length=255)),
+                ("description", models.TextField(blank=True)),
+                ("tags", models.JSONField(blank=True, default=dict)),
+                (
+                    "trusted",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Let the engine load artifacts of this model that execute code (pickle, Python functions). Only for models whose authors you trust.",
+                    ),
+                ),
+                (
+                    "public",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Show the model in the docs to anonymous readers.",
+                    ),
+                ),
+                (
+                    "site_default",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Answers POST /api/v1/predict when no model is named.",
+                    ),
+                ),
+                (
+                    "missing_since",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="When the model disappeared from MLflow.",
+                        null=True,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(blank=True, editable=False)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(
+                        choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")],
+                        max_length=1,
+                    ),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical registered model',
-                'verbose_name_plural': 'historical registered models',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical registered model",
+                "verbose_name_plural": "historical registered models",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.CreateModel(
-            name='RegisteredModel',
+            name="RegisteredModel",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=255, unique=True)),
-                ('description', models.TextField(blank=True)),
-                ('tags', models.JSONField(blank=True, default=dict)),
-                ('trusted', models.BooleanField(default=False, help_text='Let the engine load artifacts of this model that execute code (pickle, Python functions). Only for models whose authors you trust.')),
-                ('public', models.BooleanField(default=False, help_text='Show the model in the docs to anonymous readers.')),
-                ('site_default', models.BooleanField(default=False, help_text='Answers POST /api/v1/predict when no model is named.')),
-                ('missing_since', models.DateTimeField(blank=True, help_text='When the model disappeared from MLflow.', null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("name", models.CharField(max_length=255, unique=True)),
+                ("description", models.TextField(blank=True)),
+                ("tags", models.JSONField(blank=True, default=dict)),
+                (
+                    "trusted",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Let the engine load artifacts of this model that execute code (pickle, Python functions). Only for models whose authors you trust.",
+                    ),
+                ),
+                (
+                    "public",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Show the model in the docs to anonymous readers.",
+                    ),
+                ),
+                (
+                    "site_default",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Answers POST /api/v1/predict when no model is named.",
+                    ),
+                ),
+                (
+                    "missing_since",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="When the model disappeared from MLflow.",
+                        null=True,
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['name'],
-                'permissions': [('trust_registeredmodel', "Can let a model's artifacts execute code")],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('site_default', True)), fields=('site_default',), name='registry_one_site_default')],
+                "ordering": ["name"],
+                "permissions": [
+                    (
+                        "trust_registeredmodel",
+                        "Can let a model's artifacts execute code",
+                    )
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("site_default", True)),
+                        fields=("site_default",),
+                        name="registry_one_site_default",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='ModelVersion',
+            name="ModelVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('version', models.PositiveIntegerField()),
-                ('description', models.TextField(blank=True)),
-                ('source', models.CharField(help_text='Artifact URI in MLflow.', max_length=1000)),
-                ('run_id', models.CharField(blank=True, max_length=64)),
-                ('mlflow_status', models.CharField(blank=True, max_length=32)),
-                ('registered_at', models.DateTimeField(help_text='When MLflow registered it.')),
-                ('tags', models.JSONField(blank=True, default=dict)),
-                ('metrics', models.JSONField(blank=True, default=dict)),
-                ('flavors', models.JSONField(blank=True, default=list, help_text='Names of the MLflow flavors, sorted.')),
-                ('signature', models.JSONField(blank=True, default=dict, help_text='MLflow signature: inputs, outputs, params.')),
-                ('metadata', models.JSONField(blank=True, default=dict, help_text='The `modelyard` part of the metadata.')),
-                ('metadata_errors', models.JSONField(blank=True, default=list)),
-                ('input_example', models.JSONField(blank=True, help_text='A few instances, in the form that `instances` of a request has.', null=True)),
-                ('published', models.BooleanField(default=False, help_text='Callable by version even when no route names it.')),
-                ('artifact_state', models.CharField(choices=[('remote', 'in MLflow only'), ('ready', 'in the local cache'), ('failed', 'could not be fetched')], default='remote', max_length=16)),
-                ('artifact_digest', models.CharField(blank=True, help_text='Name of its folder in the artifact cache.', max_length=64)),
-                ('artifact_error', models.TextField(blank=True)),
-                ('missing_since', models.DateTimeField(blank=True, null=True)),
-                ('registered_model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='versions', to='registry.registeredmodel')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("version", models.PositiveIntegerField()),
+                ("description", models.TextField(blank=True)),
+                (
+                    "source",
+                    models.CharField(
+                        help_text="Artifact URI in MLflow.", max_length=1000
+                    ),
+                ),
+                ("run_id", models.CharField(blank=True, max_length=64)),
+                ("mlflow_status", models.CharField(blank=True, max_length=32)),
+                (
+                    "registered_at",
+                    models.DateTimeField(help_text="When MLflow registered it."),
+                ),
+                ("tags", models.JSONField(blank=True, default=dict)),
+                ("metrics", models.JSONField(blank=True, default=dict)),
+                (
+                    "flavors",
+                    models.JSONField(
+                        blank=True,
+                        default=list,
+                        help_text="Names of the MLflow flavors, sorted.",
+                    ),
+                ),
+                (
+                    "signature",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text="MLflow signature: inputs, outputs, params.",
+                    ),
+                ),
+                (
+                    "metadata",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text="The `modelyard` part of the metadata.",
+                    ),
+                ),
+                ("metadata_errors", models.JSONField(blank=True, default=list)),
+                (
+                    "input_example",
+                    models.JSONField(
+                        blank=True,
+                        help_text="A few instances, in the form that `instances` of a request has.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "published",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Callable by version even when no route names it.",
+                    ),
+                ),
+                (
+                    "artifact_state",
+                    models.CharField(
+                        choices=[
+                            ("remote", "in MLflow only"),
+                            ("ready", "in the local cache"),
+                            ("failed", "could not be fetched"),
+                        ],
+                        default="remote",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "artifact_digest",
+                    models.CharField(
+                        blank=True,
+                        help_text="Name of its folder in the artifact cache.",
+                        max_length=64,
+                    ),
+                ),
+                ("artifact_error", models.TextField(blank=True)),
+                ("missing_since", models.DateTimeField(blank=True, null=True)),
+                (
+                    "registered_model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="versions",
+                        to="registry.registeredmodel",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['registered_model', '-version'],
+                "ordering": ["registered_model", "-version"],
             },
         ),
         migrations.CreateModel(
-            name='HistoricalRoute',
+            name="HistoricalRoute",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('enabled', models.BooleanField(default=True)),
-                ('default_weight_percent', models.PositiveSmallIntegerField(default=100)),
-                ('canary_weight_percent', models.PositiveSmallIntegerField(default=0)),
-                ('low_confidence_below', models.FloatField(blank=True, help_text="Flags predictions whose score is lower. Empty: the model's own.", null=True)),
-                ('input_rules', models.JSONField(blank=True, default=dict, help_text='Per column: {"worst area": {"min": 0, "max": 5000}}. Empty: the model\'s own.')),
-                ('updated_at', models.DateTimeField(blank=True, editable=False)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('updated_by', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('canary_version', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='registry.modelversion')),
-                ('default_version', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='registry.modelversion')),
-                ('registered_model', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='registry.registeredmodel')),
+                (
+                    "id",
+                    models.BigIntegerField(
+                        auto_created=True, blank=True, db_index=True, verbose_name="ID"
+                    ),
+                ),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "default_weight_percent",
+                    models.PositiveSmallIntegerField(default=100),
+                ),
+                ("canary_weight_percent", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "low_confidence_below",
+                    models.FloatField(
+                        blank=True,
+                        help_text="Flags predictions whose score is lower. Empty: the model's own.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "input_rules",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text='Per column: {"worst area": {"min": 0, "max": 5000}}. Empty: the model\'s own.',
+                    ),
+                ),
+                ("updated_at", models.DateTimeField(blank=True, editable=False)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(
+                        choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")],
+                        max_length=1,
+                    ),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "updated_by",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "canary_version",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="registry.modelversion",
+                    ),
+                ),
+                (
+                    "default_version",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="registry.modelversion",
+                    ),
+                ),
+                (
+                    "registered_model",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="registry.registeredmodel",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical route',
-                'verbose_name_plural': 'historical routes',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical route",
+                "verbose_name_plural": "historical routes",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.CreateModel(
-            name='Alias',
+            name="Alias",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=255)),
-                ('version', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='aliases', to='registry.modelversion')),
-                ('registered_model', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='aliases', to='registry.registeredmodel')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("name", models.CharField(max_length=255)),
+                (
+                    "version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="aliases",
+                        to="registry.modelversion",
+                    ),
+                ),
+                (
+                    "registered_model",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="aliases",
+                        to="registry.registeredmodel",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'aliases',
-                'ordering': ['registered_model', 'name'],
+                "verbose_name_plural": "aliases",
+                "ordering": ["registered_model", "name"],
             },
         ),
         migrations.CreateModel(
-            name='RegistrySync',
+            name="RegistrySync",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('tracking_uri', models.CharField(blank=True, max_length=500)),
-                ('attempted_at', models.DateTimeField(blank=True, null=True)),
-                ('succeeded_at', models.DateTimeField(blank=True, null=True)),
-                ('duration_ms', models.PositiveIntegerField(blank=True, null=True)),
-                ('error', models.TextField(blank=True)),
-                ('running_since', models.DateTimeField(blank=True, help_text='Set while one synchronisation runs.', null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("tracking_uri", models.CharField(blank=True, max_length=500)),
+                ("attempted_at", models.DateTimeField(blank=True, null=True)),
+                ("succeeded_at", models.DateTimeField(blank=True, null=True)),
+                ("duration_ms", models.PositiveIntegerField(blank=True, null=True)),
+                ("error", models.TextField(blank=True)),
+                (
+                    "running_since",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="Set while one synchronisation runs.",
+                        null=True,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'registry sync',
-                'verbose_name_plural': 'registry sync',
-                'constraints': [models.CheckConstraint(condition=models.Q(('pk', 1)), name='registry_sync_is_one_row')],
+                "verbose_name": "registry sync",
+                "verbose_name_plural": "registry sync",
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("pk", 1)), name="registry_sync_is_one_row"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Route',
+            name="Route",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('enabled', models.BooleanField(default=True)),
-                ('default_weight_percent', models.PositiveSmallIntegerField(default=100)),
-                ('canary_weight_percent', models.PositiveSmallIntegerField(default=0)),
-                ('low_confidence_below', models.FloatField(blank=True, help_text="Flags predictions whose score is lower. Empty: the model's own.", null=True)),
-                ('input_rules', models.JSONField(blank=True, default=dict, help_text='Per column: {"worst area": {"min": 0, "max": 5000}}. Empty: the model\'s own.')),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('canary_version', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='canary_in', to='registry.modelversion')),
-                ('default_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='default_in', to='registry.modelversion')),
-                ('registered_model', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='route', to='registry.registeredmodel')),
-                ('updated_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "default_weight_percent",
+                    models.PositiveSmallIntegerField(default=100),
+                ),
+                ("canary_weight_percent", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "low_confidence_below",
+                    models.FloatField(
+                        blank=True,
+                        help_text="Flags predictions whose score is lower. Empty: the model's own.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "input_rules",
+                    models.JSONField(
+                        blank=True,
+                        default=dict,
+                        help_text='Per column: {"worst area": {"min": 0, "max": 5000}}. Empty: the model\'s own.',
+                    ),
+                ),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "canary_version",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="canary_in",
+                        to="registry.modelversion",
+                    ),
+                ),
+                (
+                    "default_version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="default_in",
+                        to="registry.modelversion",
+                    ),
+                ),
+                (
+                    "registered_model",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="route",
+                        to="registry.registeredmodel",
+                    ),
+                ),
+                (
+                    "updated_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['registered_model__name'],
+                "ordering": ["registered_model__name"],
             },
         ),
         migrations.AddConstraint(
-            model_name='modelversion',
-            constraint=models.UniqueConstraint(fields=('registered_model', 'version'), name='registry_version_unique_in_model'),
+            model_name="modelversion",
+            constraint=models.UniqueConstraint(
+                fields=("registered_model", "version"),
+                name="registry_version_unique_in_model",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='alias',
-            constraint=models.UniqueConstraint(fields=('registered_model', 'name'), name='registry_alias_unique_in_model'),
+            model_name="alias",
+            constraint=models.UniqueConstraint(
+                fields=("registered_model", "name"),
+                name="registry_alias_unique_in_model",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='route',
-            constraint=models.CheckConstraint(condition=models.Q(('default_weight_percent', django.db.models.expressions.CombinedExpression(models.Value(100), '-', models.F('canary_weight_percent')))), name='registry_route_weights_sum_to_100'),
+            model_name="route",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "default_weight_percent",
+                        django.db.models.expressions.CombinedExpression(
+                            models.Value(100), "-", models.F("canary_weight_percent")
+                        ),
+                    )
+                ),
+                name="registry_route_weights_sum_to_100",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='route',
-            constraint=models.CheckConstraint(condition=models.Q(('canary_weight_percent__lte', 100)), name='registry_route_canary_weight_at_most_100'),
+            model_name="route",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("canary_weight_percent__lte", 100)),
+                name="registry_route_canary_weight_at_most_100",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='route',
-            constraint=models.CheckConstraint(condition=models.Q(('canary_version__isnull', False), ('canary_weight_percent', 0), _connector='OR'), name='registry_route_no_weight_without_canary'),
+            model_name="route",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("canary_version__isnull", False),
+                    ("canary_weight_percent", 0),
+                    _connector="OR",
+                ),
+                name="registry_route_no_weight_without_canary",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='route',
-            constraint=models.CheckConstraint(condition=models.Q(('canary_version__isnull', True), models.Q(('canary_version', models.F('default_version')), _negated=True), _connector='OR'), name='registry_route_canary_differs_from_default'),
+            model_name="route",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("canary_version__isnull", True),
+                    models.Q(
+                        ("canary_version", models.F("default_version")), _negated=True
+                    ),
+                    _connector="OR",
+                ),
+                name="registry_route_canary_differs_from_default",
+            ),
         ),
     ]

@@ -1,5 +1,6 @@
 import string
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -36,7 +37,7 @@ def test_canary_turns_are_spread_evenly():
     chosen = [wheel.next().version for _ in range(100)]
 
     turns = [index for index, version in enumerate(chosen) if version == 3]
-    gaps = {after - before for before, after in zip(turns, turns[1:], strict=False)}
+    gaps = {after - before for before, after in pairwise(turns)}
     assert gaps == {10}
 
 

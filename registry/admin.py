@@ -1,0 +1,171 @@
+"""Registered models in the admin; routes and versions have modules of their own."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.safestring import SafeString
+from unfold.admin import TabularInline
+from unfold.decorators import action, display
+
+from registry import admin_columns, changes
+from registry.admin_history import HistoryAdmin
+from registry.admin_routes import RouteAdmin
+from registry.admin_sync import SyncBannerMixin
+from registry.admin_versions import ModelVersionAdmin
+from registry.models import ModelVersion, RegisteredModel
+
+__all__ = ["ModelVersionAdmin", "RegisteredModelAdmin", "RouteAdmin"]
+
+
+class VersionInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
+    model = ModelVersion
+    fields = readonly_fields = (
+        "link",
+        "roles",
+        "aliases",
+        "metrics_text",
+        "artifact",
+        "problems",
+    )
+    ordering = ("-version",)
+    extra = 0
+    per_page = 20
+    can_delete = False
+    hide_title = True
+    verbose_name_plural = "versions"
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
+        versions: QuerySet[ModelVersion] = super().get_queryset(request)
+        return versions.select_related("registered_model").prefetch_related(
+            "aliases", "default_in", "canary_in"
+        )
+
+    @display(description="version")
+    def link(self, version: ModelVersion) -> SafeString:
+        return admin_columns.version_link(version)
+
+    @display(description="role", label=True)
+    def roles(self, version: ModelVersion) -> list[str]:
+        return admin_columns.roles(version)
+
+    @display(description="aliases", label="info")
+    def aliases(self, version: ModelVersion) -> list[str]:
+        return admin_columns.aliases(version)
+
+    @display(description="metrics")
+    def metrics_text(self, version: ModelVersion) -> SafeString:
+        return admin_columns.metrics(version)
+
+    @display(description="artifact", label=admin_columns.ARTIFACT_LABELS)
+    def artifact(self, version: ModelVersion) -> str:
+        return version.get_artifact_state_display()
+
+    @display(description="problems")
+    def problems(self, version: ModelVersion) -> SafeString:
+        return admin_columns.problems(version)
+
+
+@admin.register(RegisteredModel)
+class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
+    list_display = ("name", "traffic", "version_count", "state", "trusted", "public")
+    list_select_related = (
+        "route",
+        "route__default_version",
+        "route__canary_version",
+    )
+    list_filter = ("trusted", "public")
+    search_fields = ("name", "description")
+    inlines = (VersionInline,)
+    actions_detail = ("make_site_default",)
+    history_list_display = ("trusted", "public", "site_default", "missing_since")
+    fieldsets = (
+        (None, {"fields": ("name", "description", "traffic", "state")}),
+        ("Access", {"fields": ("public", "site_default", "trusted")}),
+        ("In MLflow", {"fields": ("tags", "missing_since", "created_at")}),
+    )
+    readonly_fields = (
+        "name",
+        "description",
+        "traffic",
+        "state",
+        "site_default",
+        "tags",
+        "missing_since",
+        "created_at",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[RegisteredModel]:
+        found: QuerySet[RegisteredModel] = super().get_queryset(request)
+        return found.annotate(number_of_versions=Count("versions"))
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Any = None
+    ) -> tuple[str, ...]:
+        # Trust lets code of the model's author run, so it has a permission of its own.
+        if request.user.has_perm("registry.trust_registeredmodel"):
+            return self.readonly_fields
+        return (*self.readonly_fields, "trusted")
+
+    def save_model(
+        self, request: HttpRequest, obj: RegisteredModel, form: Any, change: bool
+    ) -> None:
+        changed = ", ".join(form.changed_data) or "nothing"
+        changes.save(obj, by=request.user, reason=f"changed {changed} in the admin")
+
+    @display(description="traffic")
+    def traffic(self, model: RegisteredModel) -> SafeString:
+        return admin_columns.split(getattr(model, "route", None))
+
+    @display(description="versions", ordering="number_of_versions")
+    def version_count(self, model: Any) -> int:
+        count: int = model.number_of_versions
+        return count
+
+    @display(
+        description="state",
+        label={
+            "served": "success",
+            "no route": "warning",
+            "gone from MLflow": "danger",
+        },
+    )
+    def state(self, model: RegisteredModel) -> str:
+        if model.missing_since:
+            return "gone from MLflow"
+        route = getattr(model, "route", None)
+        if route is None:
+            return "no route"
+        return "routed" if route.enabled else "route is off"
+
+    @action(
+        description="Make site default",
+        icon="home",
+        permissions=["registry.change_registeredmodel"],
+        dialog={
+            "title": "Answer requests that name no model?",
+            "description": "POST /api/v1/predict goes to this model from then on.",
+            "form_class": None,
+            "form_submit_text": "Make site default",
+        },
+    )
+    def make_site_default(
+        self, request: HttpRequest, form: forms.Form, object_id: str
+    ) -> HttpResponse:
+        model = get_object_or_404(RegisteredModel, pk=object_id)
+        changes.make_site_default(model, by=request.user)
+        messages.success(request, f"{model} answers requests that name no model.")
+        back = reverse("admin:registry_registeredmodel_change", args=[model.pk])
+        if "HX-Request" in request.headers:
+            return HttpResponse(headers={"HX-Redirect": back})
+        return HttpResponseRedirect(back)

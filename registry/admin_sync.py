@@ -1,0 +1,59 @@
+"""The banner that tells how the last sync went, and the button that asks for one."""
+
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from kombu.exceptions import OperationalError
+from unfold.decorators import action
+
+from registry import mlflow_client
+from registry.models import RegisteredModel, RegistrySync
+from registry.tasks import sync_registry
+
+log = structlog.get_logger(__name__)
+
+
+class SyncBannerMixin:
+    """Put the banner above a list, and "Sync now" beside its title."""
+
+    list_before_template = "registry/sync_banner.html"
+    actions_list = ["sync_now"]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {
+            **(extra_context or {}),
+            "sync": RegistrySync.objects.filter(pk=1).first(),
+            "no_models_yet": not RegisteredModel.objects.exists(),
+            "tracking_uri": mlflow_client.shown_uri(settings.MLFLOW_TRACKING_URI),
+        }
+        response: HttpResponse = super().changelist_view(request, context)  # type: ignore[misc]  # mixed into a ModelAdmin
+        return response
+
+    # By GET, as the button is a link: asking twice does no more than the timer does.
+    @action(
+        description="Sync now",
+        icon="sync",
+        permissions=["registry.change_registrysync"],
+    )
+    def sync_now(self, request: HttpRequest) -> HttpResponse:
+        try:
+            sync_registry.apply_async(retry=False)
+        except (OperationalError, OSError) as error:
+            log.warning("sync not queued", error=type(error).__name__)
+            messages.error(
+                request,
+                "The message broker cannot be reached, so no worker was asked. "
+                "`manage.py sync_registry` synchronises without it.",
+            )
+        else:
+            messages.success(
+                request, "A worker was asked to sync. The line below shows how it went."
+            )
+        model = self.model._meta.model_name  # type: ignore[attr-defined]  # a ModelAdmin's
+        return HttpResponseRedirect(reverse(f"admin:registry_{model}_changelist"))

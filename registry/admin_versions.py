@@ -1,0 +1,280 @@
+"""Model versions in the admin: what they are, and which of them answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db import models
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.utils.safestring import SafeString
+from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+
+from registry import admin_columns, artifacts, routes
+from registry.admin_dialogs import RouteChangeForm, StartCanaryForm
+from registry.admin_sync import SyncBannerMixin
+from registry.models import ModelVersion, Route
+
+CHANGE_ROUTE = ["registry.change_route"]
+
+
+def _dialog(title: str, *, submit: str, form: type = RouteChangeForm) -> dict[str, Any]:
+    return {
+        "title": title,
+        "description": "",
+        "form_class": form,
+        "form_submit_text": submit,
+    }
+
+
+@admin.register(ModelVersion)
+class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # unfold is untyped
+    list_display = (
+        "title",
+        "roles",
+        "aliases",
+        "metrics_text",
+        "artifact",
+        "problems",
+        "registered_at",
+    )
+    list_display_links = ("title",)
+    list_filter = (
+        ("registered_model", RelatedDropdownFilter),
+        ("artifact_state", ChoicesDropdownFilter),
+        "published",
+    )
+    list_filter_submit = True
+    search_fields = ("registered_model__name", "description", "run_id")
+    date_hierarchy = None
+    ordering = ("registered_model__name", "-version")
+    list_per_page = 50
+    _row_actions = (
+        "make_default",
+        "start_canary",
+        "stop_canary",
+        "publish",
+        "withdraw",
+        "fetch_artifact",
+    )
+    actions_row = _row_actions
+    actions_detail = (
+        *_row_actions[:3],
+        {"title": "More", "items": list(_row_actions[3:])},
+    )
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "title",
+                    "roles",
+                    "aliases",
+                    "description",
+                    "problems",
+                    "all_metrics",
+                )
+            },
+        ),
+        (
+            "Served as",
+            {"fields": ("signature", "metadata", "input_example", "published")},
+        ),
+        (
+            "Artifact",
+            {"fields": ("artifact", "artifact_digest", "flavors", "source")},
+        ),
+        (
+            "In MLflow",
+            {
+                "fields": (
+                    "run_id",
+                    "mlflow_status",
+                    "registered_at",
+                    "tags",
+                    "missing_since",
+                )
+            },
+        ),
+    )
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # versions are registered in MLflow
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a version never changes; what may be done are actions
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[ModelVersion]:
+        versions: models.QuerySet[ModelVersion] = super().get_queryset(request)
+        return versions.select_related("registered_model").prefetch_related(
+            "aliases", "default_in", "canary_in"
+        )
+
+    @display(description="version", ordering="registered_model__name")
+    def title(self, version: ModelVersion) -> str:
+        return str(version)
+
+    @display(description="role", label={"default": "success", "published": "info"})
+    def roles(self, version: ModelVersion) -> list[str]:
+        return admin_columns.roles(version)
+
+    @display(description="aliases", label="info")
+    def aliases(self, version: ModelVersion) -> list[str]:
+        return admin_columns.aliases(version)
+
+    @display(description="metrics")
+    def metrics_text(self, version: ModelVersion) -> SafeString:
+        return admin_columns.metrics(version)
+
+    @display(description="metrics")
+    def all_metrics(self, version: ModelVersion) -> SafeString:
+        return admin_columns.metrics(version, shown=len(version.metrics))
+
+    @display(description="artifact", label=admin_columns.ARTIFACT_LABELS)
+    def artifact(self, version: ModelVersion) -> str:
+        return version.get_artifact_state_display()
+
+    @display(description="problems")
+    def problems(self, version: ModelVersion) -> SafeString:
+        return admin_columns.problems(version)
+
+    @action(
+        description="Make default",
+        icon="star",
+        permissions=CHANGE_ROUTE,
+        dialog=_dialog("Make this version the default?", submit="Make default"),
+        variant=ActionVariant.PRIMARY,
+    )
+    def make_default(
+        self, request: HttpRequest, form: RouteChangeForm, object_id: str
+    ) -> HttpResponse:
+        return self._do(
+            request,
+            object_id,
+            lambda version: routes.make_default(version, by=request.user),
+            "{} is the default now. Requests move once the engines have it loaded.",
+        )
+
+    @action(
+        description="Start canary",
+        icon="science",
+        permissions=CHANGE_ROUTE,
+        dialog=_dialog(
+            "Start a canary with this version",
+            submit="Start canary",
+            form=StartCanaryForm,
+        ),
+    )
+    def start_canary(
+        self, request: HttpRequest, form: StartCanaryForm, object_id: str
+    ) -> HttpResponse:
+        weight = form.cleaned_data["weight_percent"]
+        return self._do(
+            request,
+            object_id,
+            lambda version: routes.start_canary(
+                version, weight_percent=weight, by=request.user
+            ),
+            f"{{}} is the canary now, with {weight} % of the requests once the "
+            "engines have it loaded.",
+        )
+
+    @action(
+        description="Stop canary",
+        icon="stop_circle",
+        permissions=CHANGE_ROUTE,
+        dialog=_dialog("Give everything to the default again?", submit="Stop canary"),
+    )
+    def stop_canary(
+        self, request: HttpRequest, form: RouteChangeForm, object_id: str
+    ) -> HttpResponse:
+        return self._do(
+            request,
+            object_id,
+            lambda version: routes.stop_canary(_route_of(version), by=request.user),
+            "The canary was stopped; the default gets everything.",
+        )
+
+    @action(
+        description="Publish",
+        icon="public",
+        permissions=CHANGE_ROUTE,
+        dialog=_dialog("Let callers name this version?", submit="Publish"),
+    )
+    def publish(
+        self, request: HttpRequest, form: RouteChangeForm, object_id: str
+    ) -> HttpResponse:
+        return self._do(
+            request,
+            object_id,
+            lambda version: routes.publish(version, by=request.user),
+            "{} can be called by its number once the engines have it loaded.",
+        )
+
+    @action(
+        description="Withdraw",
+        icon="public_off",
+        permissions=CHANGE_ROUTE,
+        dialog=_dialog("Stop callers from naming this version?", submit="Withdraw"),
+    )
+    def withdraw(
+        self, request: HttpRequest, form: RouteChangeForm, object_id: str
+    ) -> HttpResponse:
+        return self._do(
+            request,
+            object_id,
+            lambda version: routes.withdraw(version, by=request.user),
+            "{} is callable only while a route names it.",
+        )
+
+    # By GET, as the button is a link: fetching twice changes nothing.
+    @action(
+        description="Fetch artifact",
+        icon="download",
+        permissions=["registry.change_modelversion"],
+    )
+    def fetch_artifact(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return self._do(
+            request,
+            object_id,
+            artifacts.fetch_soon,
+            "A worker was asked to fetch {}; its state shows how it went.",
+        )
+
+    def _do(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        change: Callable[[ModelVersion], Any],
+        done: str,
+    ) -> HttpResponse:
+        """Change the version, tell how it went and go back to where it was asked."""
+        version = get_object_or_404(self.get_queryset(request), pk=object_id)
+        try:
+            change(version)
+        except routes.RouteError as error:
+            messages.error(request, str(error))
+        else:
+            messages.success(request, done.format(version))
+        back = request.headers.get("HX-Current-URL", "")
+        if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
+            back = reverse("admin:registry_modelversion_changelist")
+        if "HX-Request" in request.headers:
+            # htmx would follow a redirect inside the dialog.
+            return HttpResponse(headers={"HX-Redirect": back})
+        return HttpResponseRedirect(back)
+
+
+def _route_of(version: ModelVersion) -> Route:
+    route = Route.objects.filter(registered_model=version.registered_model).first()
+    if route is None:
+        raise routes.RouteError(f"{version.registered_model.name} has no route.")
+    return route
