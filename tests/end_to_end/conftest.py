@@ -1,0 +1,172 @@
+"""One real Modelyard, set up from nothing as `make run` does it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_SET_UP_TIMEOUT_S = 300
+
+
+@dataclass
+class Installation:
+    """A folder and two ports that a Modelyard can be started on again and again."""
+
+    home: Path
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MODELYARD_", "DJANGO_", "PYTEST_"))
+        }
+        return {
+            **inherited,
+            "MODELYARD_HOME": str(self.home),
+            "MODELYARD_PORT": str(self.port),
+            "MODELYARD_OPERATOR_PORT": str(self.port + 1),
+        }
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "manage.py", "quickstart"],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    @property
+    def demo(self) -> dict[str, Any]:
+        return json.loads((self.home / "demo.json").read_text())
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+def free_ports() -> int:
+    """A port that is free, and so is the next."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def read_card(process: subprocess.Popen[str]) -> list[str]:
+    """Read what quickstart prints up to the end of its card."""
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith("Ctrl-C stops everything"):
+            return lines
+    pytest.fail("quickstart ended early:\n" + "\n".join(lines))
+
+
+def stop(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Send SIGTERM and return the descendants that were alive before it."""
+    if process.poll() is not None:
+        return []
+    members = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    return members
+
+
+@dataclass
+class FirstRun:
+    """What was seen while it was set up, stopped, and started again."""
+
+    card: list[str]
+    survivors: list[psutil.Process]
+    process_count: int
+    second_start_s: float
+    second_card: list[str]
+
+
+@dataclass
+class Running:
+    installation: Installation
+    first_run: FirstRun
+    client: httpx.Client
+
+    @property
+    def card(self) -> list[str]:
+        return self.first_run.second_card
+
+    @property
+    def demo(self) -> dict[str, Any]:
+        return self.installation.demo
+
+    def rows(self, model: str) -> list[Any]:
+        return self.demo["models"][model]["instances"]
+
+    def headers(self, token: str | None = None) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token or self.demo['api_key']}"}
+
+    def predict(
+        self, model: str = "breast-cancer", *, token: str | None = None, **body: Any
+    ) -> httpx.Response:
+        body.setdefault("instances", self.rows(model)[:1])
+        return self.client.post(
+            f"/api/v1/models/{model}/predict", json=body, headers=self.headers(token)
+        )
+
+
+@pytest.fixture(scope="session")
+def modelyard(tmp_path_factory):
+    """Set up from nothing, stopped, and started again: the second one serves."""
+    installation = Installation(tmp_path_factory.mktemp("home"), free_ports())
+    process = installation.start()
+    try:
+        card = read_card(process)
+        members = stop(process)
+        survivors = [member for member in members if member.is_running()]
+        started = time.monotonic()
+        process = installation.start()
+        second_card = read_card(process)
+        first_run = FirstRun(
+            card, survivors, len(members), time.monotonic() - started, second_card
+        )
+        base_url = installation.demo["base_url"]
+        with httpx.Client(base_url=base_url, timeout=30) as client:
+            yield Running(installation, first_run, client)
+    finally:
+        stop(process)
+
+
+def wait_for(condition, *, timeout_s=15.0, what="the condition"):
+    """Poll until `condition()` is true and return its value."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come about"
+        time.sleep(0.1)

@@ -1,0 +1,44 @@
+"""Starting twice, starting on a taken port, and stopping everything."""
+
+import socket
+
+import pytest
+
+from tests.end_to_end.conftest import Installation, free_ports
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+
+
+def test_home_in_use_is_refused_with_a_clear_sentence(modelyard):
+    second = Installation(modelyard.installation.home, free_ports())
+
+    output = second.start().communicate(timeout=30)[0]
+
+    assert "already running" in output
+    assert "Traceback" not in output
+
+
+def test_port_in_use_is_refused_with_a_clear_sentence(tmp_path):
+    port = free_ports()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+
+        output = Installation(tmp_path, port).start().communicate(timeout=30)[0]
+
+    assert f"Port {port}" in output
+    assert "MODELYARD_PORT=" in output
+    assert "Traceback" not in output
+
+
+def test_sigterm_ends_every_process(modelyard):
+    assert modelyard.first_run.process_count >= 6
+    assert modelyard.first_run.survivors == []
+
+
+def test_second_run_finds_everything_in_place_and_is_ready_soon(modelyard):
+    lines = modelyard.first_run.second_card
+
+    assert not any(line.startswith("✓") for line in lines), lines
+    # Ten seconds are promised on a machine that does nothing else.
+    assert modelyard.first_run.second_start_s < 20
