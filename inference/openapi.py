@@ -197,7 +197,7 @@ def _tag_of(path: str) -> tuple[str, str]:
 
 
 def _complete_operation(operation: dict[str, Any], *, tag_name: str) -> None:
-    """Give a generic operation the answers and headers that it shares with all others."""
+    """Give a generic operation the answers and headers that all share."""
     operation["tags"] = [tag_name]
     operation["security"] = common.SECURITY
     statuses = common.COMMON_STATUSES

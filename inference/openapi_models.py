@@ -9,7 +9,9 @@ import msgspec
 
 from inference import openapi_common as common
 from inference import openapi_schemas as schemas
+from inference.decoding import InstanceDecoder
 from inference.engine.signature import Signature
+from inference.errors import ApiError
 from inference.snapshot import CallableVersion
 
 # Instances of the logged example that the docs show: enough to see that a list goes in.
@@ -33,13 +35,18 @@ class PublishedModel(msgspec.Struct, frozen=True):
 
 
 def example_instances(model: PublishedModel) -> list[Any] | None:
-    """Return the first instances of the example logged with the version."""
+    """Return the first instances of the logged example, if they work when sent."""
     example = model.described.example
-    if example is None:
+    rows = example if isinstance(example, list) else [example]
+    instances = rows[:_EXAMPLE_ROWS]
+    try:
+        InstanceDecoder(model.described.signature).decode_request(
+            msgspec.json.encode({"instances": instances})
+        )
+    except (ApiError, TypeError, ValueError):
+        # Logged in a form that requests do not have, or a rule set since refuses it.
         return None
-    if not isinstance(example, list):
-        return [example]
-    return example[:_EXAMPLE_ROWS] or None
+    return instances
 
 
 def component_prefixes(names: list[str]) -> dict[str, str]:
@@ -141,11 +148,12 @@ def _operation(
 
 
 _DESCRIPTIONS = {
-    "Predict": "Answers every instance, in order. One bad instance refuses them all.",
-    "Batch": "As predict, for more rows. With `return_errors: individual` the good rows "
-    "are answered, `predictions` is `null` at the bad ones and `errors` says why.",
-    "Explain": "Answers every instance with its SHAP values: what each feature added to "
-    "the base value to make the prediction.",
+    "Predict": "Answers every instance, in order. One bad instance refuses them all. An "
+    "instance may also be an array of its values in the order of the columns.",
+    "Batch": "As predict, for more rows. With `return_errors: individual` the good "
+    "rows are answered, `predictions` is `null` at the bad ones and `errors` says why.",
+    "Explain": "Answers every instance with its SHAP values: what each feature added "
+    "to the base value to make the prediction.",
 }
 _EXPLAIN_PARAMETER = {
     "name": "explain",
@@ -160,37 +168,68 @@ def _reference(name: str, kind: str = "schemas") -> dict[str, str]:
 
 
 def _options(kind: str, signature: Signature) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "timeout_ms": {"type": "integer", "minimum": 1, "description": "Deadline."}
-    }
+    """Describe the options that mean something here, as `inference.options` reads them."""
+    names = ["timeout_ms"]
     if signature.labels:
-        properties["top_k"] = {
-            "type": "integer",
-            "minimum": 1,
-            "description": "Also give the scores of that many best labels.",
-        }
+        names.append("top_k")
     if kind == "Batch":
-        properties["batch_size"] = {
-            "type": "integer",
-            "minimum": 1,
-            "description": "Rows per forward pass at most.",
-        }
-        properties["return_errors"] = {
-            "type": "string",
-            "enum": ["fail", "individual"],
-            "default": "fail",
-        }
+        names += ["batch_size", "return_errors"]
     if kind == "Explain":
-        properties["level"] = {
-            "type": "string",
-            "enum": ["simple", "full"],
-            "default": "simple",
-        }
-        properties["method"] = {"type": "string", "default": "auto"}
-        properties["samples"] = {"type": "integer", "minimum": 0}
-        properties["seed"] = {"type": "integer", "minimum": 0}
-        properties["target"] = {"type": ["string", "integer"]}
-    return {"type": "object", "properties": properties}
+        names += ["level", "method", "samples", "target", "seed"]
+    return {
+        "type": "object",
+        "properties": {name: _OPTIONS[name] for name in names},
+    }
+
+
+_OPTIONS: dict[str, Any] = {
+    "timeout_ms": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 3_600_000,
+        "description": "Shortens the deadline.",
+    },
+    "top_k": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 1000,
+        "description": "Also give the scores of that many best labels.",
+    },
+    "batch_size": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100_000,
+        "description": "Rows per forward pass at most.",
+    },
+    "return_errors": {
+        "type": "string",
+        "enum": ["fail", "individual"],
+        "default": "fail",
+        "description": "What one bad row does: refuse all, or only itself.",
+    },
+    "level": {
+        "type": "string",
+        "enum": ["simple", "full"],
+        "description": "`simple`: the five largest attributions. `full`: all.",
+    },
+    "method": {
+        "type": "string",
+        "pattern": "^[a-z_]+$",
+        "maxLength": 40,
+        "default": "auto",
+    },
+    "samples": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 1_000_000,
+        "description": "Forward passes per instance at most.",
+    },
+    "target": {
+        "type": ["string", "integer"],
+        "description": "Label or index of the class to explain; else the predicted one.",
+    },
+    "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
+}
 
 
 def _component_schemas(

@@ -2,20 +2,11 @@
 
 from typing import Any
 
+from inference import row_types
 from inference.engine.signature import Column, Layout, Signature, Task
 
 JsonSchema = dict[str, Any]
 
-_INTEGER_BITS = {
-    "int8": 8,
-    "int16": 16,
-    "int32": 32,
-    "int64": 64,
-    "uint8": 8,
-    "uint16": 16,
-    "uint32": 32,
-    "uint64": 64,
-}
 _TABULAR = (Layout.MATRIX, Layout.TABLE)
 
 
@@ -37,15 +28,24 @@ def instance_schema(signature: Signature) -> JsonSchema:
 
 
 def _column(column: Column) -> JsonSchema:
+    """Describe a value as `inference.row_types` reads it."""
     schema = _scalar(column.dtype)
-    if column.minimum is not None:
-        schema["minimum"] = _number(column.minimum)
-    if column.maximum is not None:
-        schema["maximum"] = _number(column.maximum)
+    kind = row_types.KINDS[column.dtype].python
+    if not column.required:
+        schema["type"] = [schema["type"], "null"]
     if column.enum is not None:
-        schema["enum"] = list(column.enum)
-    if column.max_length is not None:
-        schema["maxLength"] = column.max_length
+        choices = list(column.enum)
+        schema["enum"] = choices if column.required else [*choices, None]
+    elif kind is str:
+        schema["maxLength"] = row_types.text_limit(column)
+    elif kind is int:
+        schema["minimum"], schema["maximum"] = row_types.bounds(column)
+    elif kind is float:
+        # The range of the dtype itself would tell a reader nothing.
+        if column.minimum is not None:
+            schema["minimum"] = _number(column.minimum)
+        if column.maximum is not None:
+            schema["maximum"] = _number(column.maximum)
     return schema
 
 
@@ -53,29 +53,20 @@ def _number(value: float) -> int | float:
     return int(value) if float(value).is_integer() else value
 
 
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+
+
 def _scalar(dtype: str) -> JsonSchema:
-    if dtype == "str":
-        return {"type": "string"}
-    if dtype == "bool":
-        return {"type": "boolean"}
-    if dtype in _INTEGER_BITS:
-        return _integer(dtype)
-    return {"type": "number"}
-
-
-def _integer(dtype: str) -> JsonSchema:
-    bits = _INTEGER_BITS[dtype]
-    if dtype.startswith("u"):
-        return {"type": "integer", "minimum": 0, "maximum": 2**bits - 1}
-    return {
-        "type": "integer",
-        "minimum": -(2 ** (bits - 1)),
-        "maximum": 2 ** (bits - 1) - 1,
-    }
+    return {"type": _JSON_TYPES[row_types.KINDS[dtype].python]}
 
 
 def _nested_arrays(dtype: str, shape: tuple[int, ...]) -> JsonSchema:
     schema = _scalar(dtype)
+    kind = row_types.KINDS[dtype]
+    if kind.python is int:
+        schema["minimum"], schema["maximum"] = kind.minimum, kind.maximum
+    elif kind.python is str:
+        schema["maxLength"] = row_types.MAX_TEXT_LENGTH
     for size in reversed(shape):
         schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
     return schema

@@ -2,6 +2,7 @@
 
 import hashlib
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from csp.decorators import csp_update
@@ -32,9 +33,9 @@ from inference.openapi import visible_models
 from inference.openapi_models import PublishedModel, example_instances
 
 # Far more than a person needs, far less than a machine could ask for.
-_PAGES_PER_MINUTE = "240/m"
+PAGES_PER_MINUTE = "240/m"
 
-throttled = ratelimit(group="docs", key=client_address, rate=_PAGES_PER_MINUTE)
+throttled = ratelimit(group="docs", key=client_address, rate=PAGES_PER_MINUTE)
 
 _TITLE = "Modelyard API"
 
@@ -121,7 +122,7 @@ def _first_call(request: HttpRequest, models: list[PublishedModel]) -> dict[str,
         quoted = body.replace("'", "'\\''")
         return {
             "title": f"Ask {model.name}",
-            "command": f"curl {url}/{model.name}/predict \\\n"
+            "command": f"curl {url}/{quote(model.name, safe='')}/predict \\\n"
             "  -H 'Authorization: Bearer YOUR_API_KEY' \\\n"
             f"  --json '{quoted}'",
         }

@@ -1,4 +1,4 @@
-"""Answers for what no view answers: the one error shape below /api/, pages elsewhere."""
+"""Answers for what no view answers: the API's error shape below /api/, else pages."""
 
 import time
 from dataclasses import dataclass
@@ -76,6 +76,7 @@ def _answer(request: HttpRequest, page: _Page) -> HttpResponse:
     request_id = getattr(request, "request_id", "")
     response: HttpResponse
     if request.path.startswith("/api/"):
+        accept = request.headers.get("Accept", "")
         error = ApiError(
             page.code,
             page.text,
@@ -85,8 +86,7 @@ def _answer(request: HttpRequest, page: _Page) -> HttpResponse:
             error,
             request_id=request_id,
             now=time.time(),
-            problem_json="application/problem+json"
-            in request.headers.get("Accept", ""),
+            problem_json="application/problem+json" in accept,
         )
         response = HttpResponse(body, status=page.status)
         for name, value in headers:

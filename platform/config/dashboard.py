@@ -1,0 +1,332 @@
+"""The admin's first page: traffic, errors, rollouts and the state of the parts."""
+
+import datetime
+import json
+from collections import Counter, defaultdict
+from typing import Any, TypedDict
+
+from django.db.models import Sum
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+
+from accounts import usage
+from accounts.models import ApiKey, Usage
+from inference.models import Engine, LoadedVersion, ServingRoute
+from registry.models import RegisteredModel, RegistrySync, Route
+
+_HOUR = datetime.timedelta(hours=1)
+_MINUTE = datetime.timedelta(minutes=1)
+_DAY = datetime.timedelta(days=1)
+# Two rounds of the controller: an engine not seen for longer is not well.
+_SILENT_AFTER = datetime.timedelta(seconds=30)
+# Three rounds of the minutely sync.
+_STALE_AFTER = datetime.timedelta(minutes=3)
+
+
+class Card(TypedDict):
+    title: str
+    value: str
+    note: str
+    icon: str
+
+
+class CanaryRow(TypedDict):
+    model: str
+    default: int
+    canary: int
+    weight_percent: int
+    # None while nothing was answered since the variants were moved.
+    observed_percent: float | None
+    requests: int
+    errors: int
+    waiting_for: str
+    url: str
+
+
+def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Give unfold's index page what it shows; parts only to those who may see them."""
+    now = timezone.now()
+    may = request.user.has_perm  # type: ignore[union-attr]
+    hour = usage.between(now - _HOUR, now)
+    day = usage.totals(usage.between(now - _DAY, now))
+    latencies = usage.latencies(hour)
+    minutes = _by_minute(hour)
+    canaries = _canaries(now)
+    context.update(
+        cards=[*_traffic_cards(hour, day, latencies), _canary_card(canaries)],
+        has_traffic=day["requests"] > 0,
+        chart=json.dumps(_chart(minutes, now=now)),
+        chart_options=json.dumps(_CHART_OPTIONS),
+        errors=usage.refusals(hour)[:8],
+        errors_url=reverse("errors"),
+        canaries=canaries,
+        steps=_first_steps(has_traffic=day["requests"] > 0),
+    )
+    if may("accounts.view_usage"):
+        context["top_customers"] = usage.top_customers(now - _DAY, now)
+    if may("inference.view_engine"):
+        context["engines"] = _engines(now)
+    if may("registry.view_registrysync"):
+        context["sync"] = _sync_state(now)
+    return context
+
+
+# Traffic
+
+
+def _traffic_cards(
+    hour: Any, day: usage.Totals, latencies: dict[str, int]
+) -> list[Card]:
+    totals = usage.totals(hour)
+    rate = 100 * totals["errors"] / totals["requests"] if totals["requests"] else None
+    p50, p95, p99 = (
+        _milliseconds(usage.percentile(latencies, percent)) for percent in (50, 95, 99)
+    )
+    return [
+        Card(
+            title="Requests, last hour",
+            value=f"{totals['requests']:,}",
+            note=f"{day['requests']:,} in 24 hours; {totals['rows']:,} rows this hour",
+            icon="bar_chart",
+        ),
+        Card(
+            title="Not answered, last hour",
+            value="–" if rate is None else f"{rate:.1f} %",
+            note=f"{totals['errors']:,} refused or failed",
+            icon="error",
+        ),
+        Card(
+            title="Latency, median",
+            value=p50,
+            note=f"95 %: {p95}; 99 %: {p99}",
+            icon="timer",
+        ),
+    ]
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def _by_minute(hour: Any) -> dict[tuple[datetime.datetime, str], int]:
+    rows = hour.order_by().values("minute", "variant").annotate(count=Sum("requests"))
+    return {(row["minute"], row["variant"]): row["count"] for row in rows}
+
+
+# Answers without a variant were refused before one was chosen.
+_SERIES = (
+    ("default", "Default", "var(--color-primary-600)"),
+    ("canary", "Canary", "#f59e0b"),
+    ("", "Refused", "#94a3b8"),
+)
+
+_CHART_OPTIONS: dict[str, Any] = {
+    "animation": False,
+    "maintainAspectRatio": False,
+    "interaction": {"mode": "index", "intersect": False},
+    "plugins": {
+        "legend": {
+            "align": "end",
+            "labels": {"boxWidth": 10, "boxHeight": 10, "color": "#9ca3af"},
+        }
+    },
+    "scales": {
+        "x": {
+            "stacked": True,
+            "grid": {"display": False},
+            "ticks": {"color": "#9ca3af", "maxTicksLimit": 7, "maxRotation": 0},
+        },
+        "y": {
+            "stacked": True,
+            "beginAtZero": True,
+            "border": {"display": False},
+            "ticks": {"color": "#9ca3af", "precision": 0, "maxTicksLimit": 5},
+        },
+    },
+}
+
+
+def _chart(
+    minutes: dict[tuple[datetime.datetime, str], int], *, now: datetime.datetime
+) -> dict[str, Any]:
+    last = now.replace(second=0, microsecond=0)
+    axis = [last - step * _MINUTE for step in reversed(range(60))]
+    return {
+        "labels": [minute.strftime("%H:%M") for minute in axis],
+        "datasets": [
+            {
+                "label": label,
+                "data": [minutes.get((minute, variant), 0) for minute in axis],
+                "backgroundColor": colour,
+                "borderRadius": 2,
+                "barPercentage": 0.9,
+                "categoryPercentage": 0.9,
+            }
+            for variant, label, colour in _SERIES
+        ],
+    }
+
+
+# Rollouts
+
+
+def _canary_card(canaries: list[CanaryRow]) -> Card:
+    waiting = sum(1 for row in canaries if row["waiting_for"])
+    return Card(
+        title="Active canaries",
+        value=str(len(canaries)),
+        note=f"{waiting} waiting for an engine" if waiting else "all as wanted",
+        icon="alt_route",
+    )
+
+
+def _canaries(now: datetime.datetime) -> list[CanaryRow]:
+    """Compare, per route with a canary, the share that was set and the share seen."""
+    routes = Route.objects.filter(
+        enabled=True, canary_version__isnull=False
+    ).select_related("registered_model", "default_version", "canary_version")
+    by_model = {route.registered_model.name: route for route in routes}
+    if not by_model:
+        return []
+    serving = {
+        row.model: row for row in ServingRoute.objects.filter(model__in=by_model)
+    }
+    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    rows = (
+        usage.between(now - _HOUR, now)
+        .filter(model__in=by_model, variant__in=["default", "canary"])
+        .order_by()
+        .values("model", "version", "variant", "minute", "status")
+        .annotate(count=Sum("requests"))
+    )
+    for row in rows:
+        moved = serving.get(row["model"])
+        # A minute in which the weights changed tells nothing about either.
+        if moved is not None and row["minute"] < moved.moved_at:
+            continue
+        if not _is_of(by_model[row["model"]], row["variant"], row["version"]):
+            continue
+        seen[row["model"]][row["variant"]] += row["count"]
+        if row["variant"] == "canary" and row["status"] >= 400:
+            seen[row["model"]]["errors"] += row["count"]
+    return [
+        _canary_row(route, serving.get(name), seen[name])
+        for name, route in sorted(by_model.items())
+    ]
+
+
+def _is_of(route: Route, variant: str, version: str) -> bool:
+    wanted = route.canary_version if variant == "canary" else route.default_version
+    return wanted is not None and version == str(wanted.version)
+
+
+def _canary_row(
+    route: Route, serving: ServingRoute | None, seen: Counter[str]
+) -> CanaryRow:
+    assert route.canary_version is not None
+    answered = seen["default"] + seen["canary"]
+    return CanaryRow(
+        model=route.registered_model.name,
+        default=route.default_version.version,
+        canary=route.canary_version.version,
+        weight_percent=route.canary_weight_percent,
+        observed_percent=100 * seen["canary"] / answered if answered else None,
+        requests=answered,
+        errors=seen["errors"],
+        waiting_for=serving.waiting_for if serving else "not served yet",
+        url=_admin_url("registry", "route", route.pk),
+    )
+
+
+# The parts
+
+
+def _engines(now: datetime.datetime) -> list[dict[str, Any]]:
+    loaded: dict[int, Counter[str]] = defaultdict(Counter)
+    broken: dict[int, list[str]] = defaultdict(list)
+    for version in LoadedVersion.objects.all():
+        loaded[version.engine_id][version.state] += 1
+        if version.state == LoadedVersion.State.FAILED:
+            broken[version.engine_id].append(
+                f"{version.model} v{version.version}: {version.error}"
+            )
+    return [
+        {
+            "name": engine.name,
+            "running": engine.state == Engine.State.RUNNING
+            and engine.seen_at is not None
+            and now - engine.seen_at < _SILENT_AFTER,
+            "error": engine.error,
+            "ready": loaded[engine.pk][LoadedVersion.State.READY],
+            "loading": loaded[engine.pk][LoadedVersion.State.LOADING],
+            "broken": broken[engine.pk],
+            "memory_bytes": engine.memory_bytes,
+            "seen_at": engine.seen_at,
+        }
+        for engine in Engine.objects.all()
+    ]
+
+
+def _sync_state(now: datetime.datetime) -> dict[str, Any] | None:
+    sync = RegistrySync.objects.first()
+    if sync is None:
+        return None
+    return {
+        "tracking_uri": sync.tracking_uri,
+        "succeeded_at": sync.succeeded_at,
+        "error": sync.error,
+        "stale": sync.succeeded_at is None or now - sync.succeeded_at > _STALE_AFTER,
+        "url": _admin_url("registry", "registrysync"),
+    }
+
+
+# Day one
+
+
+def _first_steps(*, has_traffic: bool) -> list[dict[str, Any]]:
+    """List what is to do before the first answer; empty once all is done."""
+    if has_traffic:
+        return []
+    steps = [
+        (
+            "Register a model in MLflow",
+            "It appears here within a minute, or press the sync button.",
+            RegisteredModel.objects.exists(),
+            _admin_url("registry", "registeredmodel"),
+        ),
+        (
+            "Choose the version that answers",
+            "Open its version and press “make default”.",
+            Route.objects.exists(),
+            _admin_url("registry", "modelversion"),
+        ),
+        (
+            "Create a customer and issue a key",
+            "The key is shown once.",
+            ApiKey.objects.exists(),
+            _admin_url("accounts", "apikey"),
+        ),
+        (
+            "Send the first request",
+            "The start page has a command to paste.",
+            Usage.objects.exists(),
+            reverse("start"),
+        ),
+    ]
+    return [
+        {"title": title, "text": text, "done": done, "url": url}
+        for title, text, done, url in steps
+    ]
+
+
+def _admin_url(app: str, model: str, pk: int | None = None) -> str:
+    """Link to a model's list, or one object; empty if it has no admin page."""
+    try:
+        if pk is None:
+            return reverse(f"admin:{app}_{model}_changelist")
+        return reverse(f"admin:{app}_{model}_change", args=[pk])
+    except NoReverseMatch:
+        return ""

@@ -1,0 +1,203 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.contrib.auth.models import Group
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts import usage
+from accounts.usage_event import UsageEvent
+from inference.models import Engine, LoadedVersion, ServingRoute
+from registry.models import RegistrySync
+from tests.factories import CustomerFactory, UserFactory
+from tests.factories_registry import ModelVersionFactory, RouteFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def admin(client):
+    client.force_login(UserFactory.create(is_staff=True, is_superuser=True))
+    return client
+
+
+def _event(customer, number, **changes):
+    facts = {
+        "id": f"boot-{number}",
+        "at": (timezone.now() - timedelta(minutes=5)).timestamp(),
+        "customer_id": customer.pk,
+        "key_id": "abc",
+        "operation": "predict",
+        "model": "breast-cancer",
+        "version": "2",
+        "variant": "default",
+        "status": 200,
+        "code": "",
+        "rows": 3,
+        "charged": True,
+        "compute_us": 400,
+        "total_us": 900,
+        "shap_samples": 0,
+        "request_id": "req",
+    }
+    return UsageEvent(**{**facts, **changes})
+
+
+def _spend(customer, *groups):
+    """Record `count` calls with the given facts for each group."""
+    events = []
+    for count, changes in groups:
+        for _ in range(count):
+            events.append(_event(customer, len(events), **changes))
+    usage.record("segment", events, ingested_bytes=1)
+
+
+def _canary_route():
+    return RouteFactory.create(
+        default_version=ModelVersionFactory.create(
+            registered_model__name="breast-cancer", version=2
+        ),
+        with_canary=True,
+        canary_version__version=3,
+    )
+
+
+def test_an_empty_installation_shows_first_steps(admin):
+    response = admin.get(reverse("admin:index"))
+
+    assert response.status_code == 200
+    assert b"Register a model in MLflow" in response.content
+    assert [step["done"] for step in response.context["steps"]] == [False] * 4
+
+
+def test_traffic_replaces_the_first_steps(admin):
+    _spend(CustomerFactory.create(), (4, {}))
+
+    context = admin.get(reverse("admin:index")).context
+
+    assert context["steps"] == []
+    assert context["cards"][0]["value"] == "4"
+
+
+def test_the_error_rate_counts_refused_and_failed_calls(admin):
+    _spend(
+        CustomerFactory.create(),
+        (3, {}),
+        (1, {"status": 429, "code": "QUOTA_EXCEEDED", "variant": ""}),
+    )
+
+    context = admin.get(reverse("admin:index")).context
+
+    assert context["cards"][1]["value"] == "25.0 %"
+    assert context["errors"] == [{"status": 429, "code": "QUOTA_EXCEEDED", "count": 1}]
+
+
+def test_latency_shows_the_median_and_the_tail(admin):
+    _spend(CustomerFactory.create(), (99, {"total_us": 900}), (2, {"total_us": 90_000}))
+
+    card = admin.get(reverse("admin:index")).context["cards"][2]
+
+    assert card["value"] == "1.6 ms"
+    assert "99 %: 102 ms" in card["note"]
+
+
+def test_the_chart_holds_sixty_minutes_per_variant(admin):
+    _spend(CustomerFactory.create(), (9, {}), (1, {"variant": "canary"}))
+
+    chart = json.loads(admin.get(reverse("admin:index")).context["chart"])
+
+    assert len(chart["labels"]) == 60
+    sums = {series["label"]: sum(series["data"]) for series in chart["datasets"]}
+    assert sums == {"Default": 9, "Canary": 1, "Refused": 0}
+
+
+def test_a_canary_shows_the_share_that_was_seen(admin):
+    _canary_route()
+    _spend(
+        CustomerFactory.create(),
+        (8, {}),
+        (1, {"variant": "canary", "version": "3"}),
+        (1, {"variant": "canary", "version": "3", "status": 500}),
+    )
+
+    (row,) = admin.get(reverse("admin:index")).context["canaries"]
+
+    assert row["weight_percent"] == 10
+    assert row["observed_percent"] == 20
+    assert row["errors"] == 1
+    assert row["waiting_for"] == "not served yet"
+
+
+def test_traffic_from_before_the_weights_moved_is_not_counted(admin):
+    _canary_route()
+    serving = ServingRoute.objects.create(
+        model="breast-cancer",
+        default_version=2,
+        default_weight_percent=90,
+        canary_version=3,
+        canary_weight_percent=10,
+    )
+    ServingRoute.objects.filter(pk=serving.pk).update(moved_at=timezone.now())
+    _spend(CustomerFactory.create(), (5, {}))
+
+    (row,) = admin.get(reverse("admin:index")).context["canaries"]
+
+    assert row["observed_percent"] is None
+    assert row["requests"] == 0
+
+
+def test_a_silent_engine_is_shown_as_away_with_what_it_failed_to_load(admin):
+    engine = Engine.objects.create(
+        name="cpu",
+        address="engine.sock",
+        state=Engine.State.RUNNING,
+        seen_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    LoadedVersion.objects.create(
+        engine=engine,
+        model="breast-cancer",
+        version=3,
+        state=LoadedVersion.State.FAILED,
+        error="the artifact is broken",
+    )
+
+    page = admin.get(reverse("admin:index"))
+
+    assert not page.context["engines"][0]["running"]
+    assert b"the artifact is broken" in page.content
+
+
+def test_a_failing_sync_says_why(admin):
+    RegistrySync.objects.create(pk=1, tracking_uri="x", error="MLflow is unreachable")
+
+    page = admin.get(reverse("admin:index"))
+
+    assert b"MLflow is unreachable" in page.content
+
+
+def test_names_of_customers_are_only_for_those_who_manage_them(client):
+    scientist = UserFactory.create(is_staff=True)
+    scientist.groups.add(Group.objects.get(name="data scientists"))
+    client.force_login(scientist)
+    _spend(CustomerFactory.create(name="Acme & Sons"), (1, {}))
+
+    page = client.get(reverse("admin:index"))
+
+    assert page.status_code == 200
+    assert b"Acme" not in page.content
+    assert page.context["cards"][0]["value"] == "1"
+
+
+def test_the_dashboard_costs_the_same_however_much_there_is(
+    admin, django_assert_max_num_queries
+):
+    for _ in range(3):
+        RouteFactory.create(with_canary=True)
+    customer = CustomerFactory.create()
+    _spend(customer, *((1, {"model": f"model-{n}"}) for n in range(20)))
+    admin.get(reverse("admin:index"))
+
+    # Two of them are the session and the person.
+    with django_assert_max_num_queries(18):
+        admin.get(reverse("admin:index"))

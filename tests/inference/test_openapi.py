@@ -1,0 +1,266 @@
+import jsonschema
+import msgspec
+import pytest
+from drf_spectacular.generators import SchemaGenerator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from inference.decoding import InstanceDecoder
+from inference.engine.signature import from_mlflow
+from inference.error_advice import ADVICE
+from inference.errors import ErrorCode
+from inference.openapi import visible_models
+from inference.openapi_models import component_prefixes
+from tests.factories import CustomerFactory, UserFactory, issue_key
+from tests.factories_registry import (
+    ModelVersionFactory,
+    RegisteredModelFactory,
+    RouteFactory,
+)
+
+pytestmark = pytest.mark.django_db
+
+METADATA = {
+    "task": "classification",
+    "columns": ["mean radius", "mean texture"],
+    "labels": ["malignant", "benign"],
+    "rules": {"mean radius": {"min": 0, "max": 50}},
+}
+EXAMPLE = [
+    {"mean radius": 17.99, "mean texture": 10.38},
+    {"mean radius": 20.57, "mean texture": 17.77},
+    {"mean radius": 19.69, "mean texture": 21.25},
+]
+
+
+def _route(name="breast-cancer", **kwargs):
+    model = RegisteredModelFactory.create(
+        name=name, **{"public": True, **kwargs.pop("model", {})}
+    )
+    version = ModelVersionFactory.create(
+        registered_model=model,
+        **{"metadata": METADATA, "input_example": EXAMPLE, **kwargs.pop("version", {})},
+    )
+    return RouteFactory.create(
+        registered_model=model, default_version=version, **kwargs
+    )
+
+
+def _document():
+    return SchemaGenerator().get_schema(request=None, public=True)
+
+
+def _resolve(document, schema):
+    """Check a value against a component, with the references of the document."""
+    return jsonschema.Draft202012Validator(
+        {**schema, "components": document["components"]}
+    )
+
+
+def test_the_document_is_valid_openapi_3_1():
+    _route()
+    _route("strange {name}/x")
+
+    document = _document()
+
+    OpenAPIV31SpecValidator(document).validate()
+    assert document["openapi"].startswith("3.1")
+
+
+def test_the_document_is_valid_without_any_model():
+    OpenAPIV31SpecValidator(_document()).validate()
+
+
+def test_a_published_model_has_typed_columns():
+    _route()
+
+    schemas = _document()["components"]["schemas"]
+
+    assert schemas["BreastCancerInstance"] == {
+        "type": "object",
+        "properties": {
+            "mean radius": {"type": "number", "minimum": 0, "maximum": 50},
+            "mean texture": {"type": "number"},
+        },
+        "required": ["mean radius", "mean texture"],
+        "additionalProperties": False,
+    }
+
+
+def test_every_example_decodes_and_fits_its_own_schema():
+    _route()
+    _route("plain", version={"metadata": {}, "input_example": [[1.0, 2.0], [3.0, 4.0]]})
+    signatures = {
+        model.name: model.described.signature for model in visible_models(None)
+    }
+
+    document = _document()
+
+    checked = 0
+    for path, operations in document["paths"].items():
+        operation = operations.get("post", {})
+        name = operation.get("tags", [""])[0]
+        if name not in signatures:
+            continue
+        content = operation["requestBody"]["content"]["application/json"]
+        value = content["examples"]["logged"]["value"]
+        decoded = InstanceDecoder(signatures[name]).decode_request(
+            msgspec.json.encode(value)
+        )
+        assert decoded.rows == 2, path
+        assert _resolve(document, content["schema"]).is_valid(value), path
+        answer = operation["responses"]["200"]["content"]["application/json"]
+        example = answer["examples"]["form"]["value"]
+        _resolve(document, answer["schema"]).validate(example)
+        checked += 1
+    assert checked == 5  # predict, batch, explain; predict, batch
+
+
+def test_an_example_that_breaks_a_rule_of_the_route_is_left_out():
+    _route(input_rules={"mean radius": {"max": 1}})
+
+    document = _document()
+
+    operation = document["paths"]["/api/v1/models/breast-cancer/predict"]["post"]
+    assert "examples" not in operation["requestBody"]["content"]["application/json"]
+
+
+def test_a_model_without_route_is_documented_by_its_published_version():
+    version = ModelVersionFactory.create(
+        registered_model__name="solo", version=7, published=True
+    )
+
+    paths = _document()["paths"]
+
+    assert version.published
+    assert "/api/v1/models/solo/versions/7/predict" in paths
+    assert "/api/v1/models/solo/predict" not in paths
+
+
+def test_an_unreadable_signature_hides_only_its_own_model():
+    _route()
+    _route("broken", version={"signature": {}})
+
+    names = [model.name for model in visible_models(None)]
+
+    assert names == ["breast-cancer"]
+
+
+def test_every_operation_has_the_one_error_shape_and_both_ways_to_send_a_key():
+    _route()
+
+    document = _document()
+
+    for path, operations in document["paths"].items():
+        if not path.startswith("/api/v1/"):
+            continue
+        for operation in operations.values():
+            assert operation["security"] == [{"bearer": []}, {"apiKey": []}]
+            for status in ("401", "403", "404", "429", "500", "503"):
+                reference = operation["responses"][status]["$ref"]
+                assert reference == f"#/components/responses/Error{status}"
+    for response in document["components"]["responses"].values():
+        schema = response["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/Error"}
+
+
+def test_every_error_code_is_explained_and_documented():
+    document = _document()
+
+    examples = {
+        code
+        for response in document["components"]["responses"].values()
+        for code in response["content"]["application/json"]["examples"]
+    }
+
+    assert set(ADVICE) == set(ErrorCode)
+    assert examples == {code.value for code in ErrorCode}
+
+
+def test_similar_names_get_components_of_their_own():
+    prefixes = component_prefixes(["breast-cancer", "breast_cancer", "???"])
+
+    assert prefixes["breast-cancer"] == "BreastCancer"
+    assert prefixes["breast_cancer"].startswith("BreastCancer")
+    assert len(set(prefixes.values())) == 3
+
+
+class TestWhoSeesWhat:
+    @pytest.fixture(autouse=True)
+    def _models(self):
+        _route("open")
+        _route("closed", model={"public": False})
+
+    def _paths(self, client, **headers):
+        response = client.get("/api/schema/?format=json", **headers)
+        assert response.status_code == 200
+        return {path for path in response.json()["paths"] if "{" not in path}
+
+    def test_anonymous_readers_see_public_models_only(self, client):
+        paths = self._paths(client)
+
+        assert "/api/v1/models/open/predict" in paths
+        assert "/api/v1/models/closed/predict" not in paths
+
+    def test_a_key_shows_the_models_it_may_call(self, client):
+        token = issue_key(allowed_models=["closed"]).token
+
+        paths = self._paths(client, headers={"Authorization": f"Bearer {token}"})
+
+        assert "/api/v1/models/closed/predict" in paths
+        assert "/api/v1/models/open/predict" not in paths
+
+    def test_a_key_without_the_scope_explain_sees_no_explain_operation(self, client):
+        token = issue_key(scopes=["predict"]).token
+
+        paths = self._paths(client, headers={"X-API-Key": token})
+
+        assert "/api/v1/models/open/predict" in paths
+        assert "/api/v1/models/open/explain" not in paths
+
+    def test_a_wrong_key_is_refused(self, client):
+        response = client.get("/api/schema/", headers={"X-API-Key": "my_live_wrong"})
+
+        assert response.status_code == 401
+        assert response.json()["error"]["code"] == "UNAUTHENTICATED"
+
+    def test_staff_see_everything(self, client):
+        client.force_login(UserFactory.create(is_staff=True))
+
+        assert "/api/v1/models/closed/predict" in self._paths(client)
+
+    def test_a_customers_person_sees_what_its_keys_may_call(self, client):
+        person = UserFactory.create()
+        customer = CustomerFactory.create()
+        customer.members.add(person)
+        issue_key(customer, allowed_models=["closed"])
+        client.force_login(person)
+
+        paths = self._paths(client)
+
+        assert "/api/v1/models/closed/predict" in paths
+        assert "/api/v1/models/open/predict" not in paths
+
+    def test_a_change_shows_at_once_in_spite_of_the_cache(self, client):
+        before = self._paths(client)
+        _route("new")
+
+        after = self._paths(client)
+
+        assert "/api/v1/models/new/predict" not in before
+        assert "/api/v1/models/new/predict" in after
+
+    def test_an_unchanged_document_costs_only_the_catalog(
+        self, client, django_assert_num_queries
+    ):
+        self._paths(client)
+
+        with django_assert_num_queries(5):
+            self._paths(client)
+
+
+def test_from_mlflow_reads_the_factory_signature():
+    version = ModelVersionFactory.build(metadata=METADATA)
+
+    signature = from_mlflow(version.signature, version.metadata)
+
+    assert [column.name for column in signature.columns] == METADATA["columns"]
