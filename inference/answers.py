@@ -1,0 +1,240 @@
+"""Output tensors to the predictions that callers read. Pure.
+
+Compiled once per version. A few rows are handled as Python lists, which for them is
+faster than numpy.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+import orjson
+
+from inference.engine.client import Array, Tensor
+from inference.engine.signature import Signature, Task
+from inference.options import NO_OPTIONS, Options
+
+# Scores beyond this many are ranked by numpy.
+_MANY_SCORES = 2000
+_PROBABILITY_DIGITS = 9
+_DEFAULT_THRESHOLD = 0.5
+
+Label = str | int
+Compile = Callable[[Any, Options], list[Any]]
+
+
+class LabelScore(msgspec.Struct, frozen=True, gc=False):
+    label: Label | None
+    score: float | None
+
+
+class ClassPrediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The best class of one instance. null where the model gave NaN or infinity."""
+
+    label: Label | None
+    score: float | None
+    low_confidence: bool
+    scores: list[LabelScore] | None = None
+
+
+class Warned(msgspec.Struct, frozen=True):
+    """Something odd about one prediction that is no error."""
+
+    index: int
+    code: str = "NON_FINITE_OUTPUT"
+
+
+class AnswerEncoder:
+    """Turns the outputs of one model version into predictions."""
+
+    def __init__(
+        self, signature: Signature, *, low_confidence_below: float | None = None
+    ) -> None:
+        """A route's `low_confidence_below` goes before the version's own."""
+        if low_confidence_below is None:
+            low_confidence_below = signature.low_confidence_below
+        self._labels: tuple[Label, ...] = signature.labels
+        self._threshold = signature.decision_threshold
+        # No score is below minus infinity.
+        self._low = -np.inf if low_confidence_below is None else low_confidence_below
+        self._classifies = signature.task is Task.CLASSIFICATION
+
+    def predictions(
+        self, outputs: tuple[Tensor, ...], options: Options = NO_OPTIONS
+    ) -> list[Any]:
+        """Give one prediction per row, ready to be encoded as JSON."""
+        if not self._classifies:
+            return _plain(outputs)
+        if len(outputs) > 1:
+            return self._named(outputs)
+        data = outputs[0].data
+        if data.dtype.kind != "f":
+            return self._chosen(data)
+        if data.ndim == 1 or data.shape[1:] == (1,):
+            return self._binary(data.reshape(-1), options)
+        if data.ndim != 2:
+            return to_json_values(data)
+        if data.size > _MANY_SCORES and options.top_k is None:
+            return self._best_of_many(data)
+        return self._best(to_json_values(data), options.top_k)
+
+    def warnings(self, predictions: list[Any]) -> tuple[Warned, ...]:
+        """Point out the predictions that hold a null for a number."""
+        return tuple(
+            Warned(index)
+            for index, prediction in enumerate(predictions)
+            if _has_null(prediction)
+        )
+
+    def _best(self, rows: list[list[float | None]], top_k: int | None) -> list[Any]:
+        low, threshold = self._low, self._threshold
+        labels: Any = self._labels
+        if not labels or len(labels) != len(rows[0]):
+            labels = range(len(rows[0]))
+        by_threshold = threshold is not None and len(labels) == 2
+        answers = []
+        for row in rows:
+            if None in row:
+                answers.append(_unknown(row, labels, top_k))
+                continue
+            scores: Any = row
+            if by_threshold:
+                best = 1 if scores[1] >= threshold else 0
+                score = scores[best]
+            else:
+                score = max(scores)
+                best = scores.index(score)
+            ranked = None if top_k is None else _ranked(scores, labels, top_k)
+            answers.append(ClassPrediction(labels[best], score, score < low, ranked))
+        return answers
+
+    def _best_of_many(self, data: Array) -> list[Any]:
+        # A NaN counts as the greatest, so it is found here too; then nothing is known.
+        numbers: Any = data
+        best = numbers.argmax(axis=1)
+        scores = to_json_values(numbers[np.arange(len(numbers)), best])
+        finite = np.isfinite(numbers).all(axis=1).tolist()
+        labels: Any = self._labels
+        if not labels or len(labels) != numbers.shape[1]:
+            labels = range(numbers.shape[1])
+        if self._threshold is not None and len(labels) == 2:
+            return self._best(to_json_values(data), None)
+        return [
+            ClassPrediction(labels[index], score, score < self._low)
+            if known
+            else ClassPrediction(None, None, True)
+            for index, score, known in zip(best.tolist(), scores, finite, strict=True)
+        ]
+
+    def _binary(self, data: Array, options: Options) -> list[Any]:
+        """Read one probability per row: that of the second label."""
+        rows = [
+            [None, None]
+            if positive is None
+            else [round(1.0 - positive, _PROBABILITY_DIGITS), positive]
+            for positive in to_json_values(data)
+        ]
+        threshold = self._threshold
+        if threshold is None:
+            threshold = _DEFAULT_THRESHOLD
+        labels: Any = self._labels if len(self._labels) == 2 else (0, 1)
+        answers = []
+        for row in rows:
+            scores: Any = row
+            if scores[1] is None:
+                answers.append(_unknown(row, labels, options.top_k))
+                continue
+            best = 1 if scores[1] >= threshold else 0
+            top_k = options.top_k
+            ranked = None if top_k is None else _ranked(scores, labels, top_k)
+            score = scores[best]
+            answers.append(
+                ClassPrediction(labels[best], score, score < self._low, ranked)
+            )
+        return answers
+
+    def _chosen(self, data: Array) -> list[Any]:
+        """Read class indexes or labels from a model that gives no scores."""
+        labels = self._labels
+        return [
+            ClassPrediction(
+                labels[value]
+                if isinstance(value, int) and 0 <= value < len(labels)
+                else value,
+                None,
+                False,
+            )
+            for value in to_json_values(data.reshape(-1))
+        ]
+
+    def _named(self, outputs: tuple[Tensor, ...]) -> list[Any]:
+        """Read outputs called `label` and `score`; others are passed on as they are."""
+        by_name = {tensor.name: tensor.data for tensor in outputs}
+        if set(by_name) != {"label", "score"}:
+            return _plain(outputs)
+        labels = [answer.label for answer in self._chosen(by_name["label"])]
+        scores = to_json_values(by_name["score"].reshape(-1))
+        return [
+            ClassPrediction(label, score, score is None or score < self._low)
+            for label, score in zip(labels, scores, strict=True)
+        ]
+
+
+def to_json_values(data: Array) -> list[Any]:
+    """Give an array as lists; NaN and infinity as None.
+
+    A float32 comes out as the shortest decimal that means the same float32 (0.98, not
+    0.9800000190734863): orjson writes it that way.
+    """
+    if data.dtype == object:
+        return data.tolist()
+    if not data.flags.c_contiguous or not data.dtype.isnative:
+        data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
+    values: list[Any] = orjson.loads(
+        orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
+    )
+    return values
+
+
+def _plain(outputs: tuple[Tensor, ...]) -> list[Any]:
+    if len(outputs) == 1:
+        return _column(outputs[0].data)
+    names = [tensor.name for tensor in outputs]
+    columns = [_column(tensor.data) for tensor in outputs]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _column(data: Array) -> list[Any]:
+    """Give one value per row: a number where a row has only one."""
+    if data.ndim == 2 and data.shape[1] == 1:
+        data = data.reshape(-1)
+    return to_json_values(data)
+
+
+def _ranked(scores: list[float], labels: Any, top_k: int) -> list[LabelScore]:
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+    return [LabelScore(labels[index], scores[index]) for index in order[:top_k]]
+
+
+def _unknown(
+    row: list[float | None], labels: Any, top_k: int | None
+) -> ClassPrediction:
+    """Answer a row with non-finite scores: no class is known to be the best."""
+    if top_k is None:
+        return ClassPrediction(None, None, True)
+    known = [index for index, score in enumerate(row) if score is not None]
+    known.sort(key=lambda index: row[index] or 0.0, reverse=True)
+    unknown = [index for index, score in enumerate(row) if score is None]
+    ranked = [LabelScore(labels[index], row[index]) for index in known + unknown]
+    return ClassPrediction(None, None, True, ranked[:top_k])
+
+
+def _has_null(prediction: Any) -> bool:
+    if type(prediction) is ClassPrediction:
+        return prediction.label is None
+    if isinstance(prediction, list):
+        return any(_has_null(item) for item in prediction)
+    if isinstance(prediction, dict):
+        return any(_has_null(item) for item in prediction.values())
+    return prediction is None

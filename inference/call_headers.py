@@ -1,0 +1,148 @@
+"""What the headers of a call mean. Pure.
+
+Rare headers are read into facts once per distinct value; the caches are bounded.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import msgspec
+
+from inference.errors import ApiError, ErrorCode
+
+Headers = Mapping[bytes, bytes]
+
+# All that the plan looks at; a front need not pass on others.
+NAMES = frozenset(
+    {
+        b"accept",
+        b"authorization",
+        b"content-encoding",
+        b"content-type",
+        b"x-api-key",
+        b"x-deadline-ms",
+        b"x-model-version",
+        b"x-request-id",
+        b"x-sticky-key",
+    }
+)
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
+_VENDOR_TYPE = "application/vnd.modelyard.v1+json"
+_PROBLEM_TYPE = "application/problem+json"
+_SVG_TYPES = frozenset({"image/svg+xml", "image/*"})
+_MAX_DEADLINE_MS = 3_600_000
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """What an Accept header allows and asks for."""
+
+    json: bool = True
+    # Errors as RFC 9457.
+    problem_json: bool = False
+    svg: bool = False
+    # The parameter `model-version` of our own media type.
+    version: str | None = None
+
+
+ACCEPT_ANYTHING = Accepted()
+
+
+def select(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Keep the headers that the plan looks at; names are in lower case already."""
+    return {name: value for name, value in headers if name in NAMES}
+
+
+def token(headers: Headers) -> bytes | None:
+    """Find the API key."""
+    authorization = headers.get(b"authorization")
+    if authorization is not None:
+        if authorization[:7] == b"Bearer " or authorization[:7].lower() == b"bearer ":
+            return authorization[7:].strip()
+        return None
+    return headers.get(b"x-api-key")
+
+
+def request_id(headers: Headers) -> str | None:
+    """Give the caller's own request id if it is one; it is for correlation only."""
+    given = headers.get(b"x-request-id")
+    if given is None or _REQUEST_ID.fullmatch(given) is None:
+        return None
+    return given.decode()
+
+
+def deadline_s(headers: Headers) -> float | None:
+    given = headers.get(b"x-deadline-ms")
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > 9 or not 0 < int(given) <= _MAX_DEADLINE_MS:
+        message = f"X-Deadline-Ms must be an integer from 1 to {_MAX_DEADLINE_MS}."
+        raise ApiError(ErrorCode.INVALID_HEADER, message)
+    return int(given) / 1000
+
+
+def text(headers: Headers, name: bytes) -> str | None:
+    """Read a header as text; bytes that are no UTF-8 still tell values apart."""
+    given = headers.get(name)
+    return None if given is None else given.decode(errors="surrogateescape")
+
+
+def accepted(headers: Headers) -> Accepted:
+    given = headers.get(b"accept")
+    if given is None or given == b"*/*" or given == b"application/json":
+        return ACCEPT_ANYTHING
+    return _read_accept(given)
+
+
+def require_json_body(headers: Headers) -> None:
+    """Refuse bodies that say they are not plain JSON; saying nothing is fine."""
+    given = headers.get(b"content-type")
+    if given is not None and given != b"application/json" and not _is_json(given):
+        message = "Send the body as application/json."
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() not in (b"", b"identity"):
+        message = "Send the body without content encoding."
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+
+
+@lru_cache(maxsize=256)
+def _is_json(content_type: bytes) -> bool:
+    kind, _, parameters = content_type.decode("latin-1").lower().partition(";")
+    kind = kind.strip()
+    if kind != "application/json" and not (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
+        return False
+    charset = re.search(r"charset\s*=\s*\"?([^\s\";]*)", parameters)
+    return charset is None or charset[1] in ("utf-8", "utf8", "us-ascii")
+
+
+@lru_cache(maxsize=256)
+def _read_accept(header: bytes) -> Accepted:
+    json = problem_json = svg = False
+    version = None
+    for part in header.decode("latin-1").split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        kind = kind.lower()
+        named = dict(piece.partition("=")[::2] for piece in parameters)
+        if _is_refused(named.get("q", "1")):
+            continue
+        if kind == _VENDOR_TYPE:
+            json = True
+            version = named.get("model-version", "").strip('"') or version
+        elif kind == _PROBLEM_TYPE:
+            json = problem_json = True
+        elif kind in _SVG_TYPES:
+            svg = True
+        elif kind in _JSON_TYPES:
+            json = True
+    return Accepted(json=json, problem_json=problem_json, svg=svg, version=version)
+
+
+def _is_refused(quality: str) -> bool:
+    try:
+        return float(quality) <= 0
+    except ValueError:
+        return False

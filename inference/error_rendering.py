@@ -1,0 +1,68 @@
+"""One rendering of every error: the shape in docs/api, and RFC 9457 on request. Pure.
+
+Used by the gateway and by the exception handler of the Django-served API, so that a
+caller cannot tell which of them answered.
+"""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from inference.errors import ApiError, ErrorCode
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+PROBLEM_JSON = b"application/problem+json"
+
+_TITLES = {code: code.value.replace("_", " ").capitalize() for code in ErrorCode}
+_encoder = msgspec.json.Encoder()
+
+
+def render(
+    error: ApiError, *, request_id: str, now: float, problem_json: bool = False
+) -> tuple[int, Headers, bytes]:
+    """Give status, headers and body of an error; `now` in seconds since the epoch."""
+    status = error.status
+    timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    docs = f"/docs/errors#{error.code.lower()}"
+    facts: dict[str, Any] = {"code": error.code, "message": error.message}
+    if problem_json:
+        facts = {
+            "type": docs,
+            "title": _TITLES[error.code],
+            "status": status,
+            "detail": error.message,
+            "code": error.code,
+        }
+    if error.details:
+        facts["details"] = error.details
+    facts |= error.facts
+    if error.retry_after_s is not None:
+        facts["retry_after_s"] = retry_after(error.retry_after_s)
+    facts |= {"request_id": request_id, "timestamp": timestamp, "docs": docs}
+    body = _encoder.encode(facts if problem_json else {"error": facts})
+    return status, _headers(error, request_id, len(body), problem_json), body
+
+
+def retry_after(seconds: float) -> int:
+    """Round a wait up to the whole seconds that `Retry-After` can say, 1 at least."""
+    return max(1, math.ceil(seconds))
+
+
+def _headers(
+    error: ApiError, request_id: str, length: int, problem_json: bool
+) -> Headers:
+    headers = [
+        (b"content-type", PROBLEM_JSON if problem_json else JSON),
+        (b"content-length", b"%d" % length),
+        (b"x-request-id", request_id.encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", b"%d" % retry_after(error.retry_after_s)))
+    if error.code is ErrorCode.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b'Bearer realm="modelyard"'))
+    return headers

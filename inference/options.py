@@ -1,0 +1,65 @@
+"""What callers may ask for beside the prediction itself. Pure."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from inference.errors import ErrorCode, Problem
+from inference.row_problems import readable_name
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The `options` member of a request; None: not given."""
+
+    top_k: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
+    # Batches only.
+    batch_size: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    return_errors: Literal["fail", "individual"] = "fail"
+    # Explanations only.
+    level: Literal["simple", "full"] | None = None
+    method: Annotated[str, Meta(max_length=40, pattern="^[a-z_]+$")] = "auto"
+    samples: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    target: Annotated[str, Meta(max_length=1000)] | int | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+
+
+NO_OPTIONS = Options()
+
+_ISSUES = {
+    "top_k": "must be an integer from 1 to 1000",
+    "timeout_ms": "must be an integer from 1 to 3600000",
+    "batch_size": "must be an integer from 1 to 100000",
+    "return_errors": 'must be "fail" or "individual"',
+    "level": 'must be "simple" or "full"',
+    "method": "must be the name of an explanation method",
+    "samples": "must be an integer from 1 to 1000000",
+    "target": "must be a label or the index of a class",
+    "seed": "must be an integer from 0 to 4294967295",
+}
+
+
+def read_options(given: Any) -> tuple[Options, list[Problem]]:
+    """Check options that are parsed already, and name what is wrong with them."""
+    if given is None:
+        return NO_OPTIONS, []
+    if not isinstance(given, dict):
+        return NO_OPTIONS, [_problem("options", "must be an object")]
+    problems = []
+    for name, value in given.items():
+        field = f"options.{readable_name(name)}"
+        if name not in _ISSUES:
+            problems.append(_problem(field, "is not an option"))
+            continue
+        try:
+            msgspec.convert({name: value}, Options)
+        except msgspec.ValidationError:
+            problems.append(_problem(field, _ISSUES[name]))
+    if problems:
+        return NO_OPTIONS, problems
+    return msgspec.convert(given, Options), []
+
+
+def _problem(field: str, issue: str) -> Problem:
+    return Problem(issue=issue, field=field, code=ErrorCode.INVALID_INPUT)

@@ -1,0 +1,101 @@
+"""Refusals of the prediction plan, in the words that callers read. Pure."""
+
+from collections.abc import Set as AbstractSet
+
+from accounts.admission import Refusal
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.errors import ApiError, ErrorCode
+
+_LIMIT_CODES = {
+    "rate": ErrorCode.RATE_LIMIT_EXCEEDED,
+    "quota": ErrorCode.QUOTA_EXCEEDED,
+    "concurrency": ErrorCode.CONCURRENCY_EXCEEDED,
+}
+# Seconds after which a retry may succeed when the engine does not say.
+_RETRY_AFTER_S = {
+    EngineErrorCode.LOADING: 5.0,
+    EngineErrorCode.NOT_LOADED: 5.0,
+    EngineErrorCode.LOAD_FAILED: 60.0,
+    EngineErrorCode.CONNECTION_LOST: 2.0,
+    EngineErrorCode.DRAINING: 2.0,
+    EngineErrorCode.OVERLOADED: 1.0,
+}
+_NOT_SERVED_RETRY_S = 5.0
+
+
+def unauthenticated() -> ApiError:
+    """Say the same for a missing, malformed, unknown, expired and revoked key."""
+    return ApiError(
+        ErrorCode.UNAUTHENTICATED,
+        "Send a valid API key as `Authorization: Bearer …` or `X-API-Key`.",
+    )
+
+
+def require_scope(scope: str, scopes: AbstractSet[str]) -> None:
+    if scope not in scopes:
+        message = f"This API key lacks the scope `{scope}`."
+        raise ApiError(ErrorCode.FORBIDDEN, message, facts={"scope": scope})
+
+
+def of_limits(refusal: Refusal) -> ApiError:
+    return ApiError(
+        _LIMIT_CODES[refusal.kind],
+        refusal.message,
+        retry_after_s=refusal.retry_after_s,
+        facts={"limit": refusal.limit_name},
+    )
+
+
+def not_served() -> ApiError:
+    return ApiError(
+        ErrorCode.MODEL_UNAVAILABLE,
+        "The model is not ready to answer yet.",
+        retry_after_s=_NOT_SERVED_RETRY_S,
+    )
+
+
+def too_late() -> ApiError:
+    return ApiError(
+        ErrorCode.INFERENCE_TIMEOUT,
+        "The prediction did not finish before its deadline. Send fewer instances, "
+        "allow more time, or submit a job.",
+    )
+
+
+def not_recorded() -> ApiError:
+    """The usage event could not be written, and what is not metered is not answered."""
+    return ApiError(
+        ErrorCode.OVERLOADED,
+        "The call could not be recorded, so it is not answered. Try again.",
+        retry_after_s=5.0,
+    )
+
+
+def of_engine(error: EngineError) -> ApiError:
+    """Translate; what a model or engine said about itself is not for callers."""
+    code = error.code
+    if code is EngineErrorCode.DEADLINE_EXCEEDED:
+        return too_late()
+    if code is EngineErrorCode.MODEL_ERROR:
+        message = "The model failed on this input. Its owner sees why in the logs."
+        return ApiError(ErrorCode.MODEL_ERROR, message)
+    if code is EngineErrorCode.NOT_EXPLAINABLE:
+        message = "This model version cannot be explained in the way that was asked."
+        return ApiError(ErrorCode.INVALID_INPUT, message)
+    if code is EngineErrorCode.BAD_REQUEST:
+        message = "The model does not take this input or these options."
+        return ApiError(ErrorCode.INVALID_INPUT, message)
+    retry_after_s = _RETRY_AFTER_S.get(code, _NOT_SERVED_RETRY_S)
+    if error.retry_after_ms is not None:
+        retry_after_s = error.retry_after_ms / 1000
+    if code is EngineErrorCode.OVERLOADED:
+        return ApiError(
+            ErrorCode.OVERLOADED,
+            "The model has more to do than it can queue. Try again.",
+            retry_after_s=retry_after_s,
+        )
+    return ApiError(
+        ErrorCode.MODEL_UNAVAILABLE,
+        "The model cannot answer right now: it is loading or restarting.",
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,175 @@
+"""Usage events on disk, before their answers leave. Pure; files are its only effect.
+
+A segment is a file of frames, `<u32 length> <u32 CRC-32> <event in MessagePack>`,
+little-endian. Its writer holds an exclusive lock on it for as long as it appends, so a
+segment without a lock is complete, whatever became of the writer. A frame that a crash
+cut short was never answered for; readers stop before it.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from accounts.usage_event import UsageEvent
+
+SUFFIX = ".spool"
+_FRAME = struct.Struct("<II")
+_MAX_EVENT_BYTES = 1 << 20
+_DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
+_DEFAULT_TOTAL_BYTES = 4 * 1024**3
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(UsageEvent)
+
+
+class SpoolUnavailable(Exception):
+    """Events cannot be recorded, so nothing may be answered for."""
+
+
+class SpoolWriter:
+    """Appends the events of one process to its segments, `<boot id>-<n>.spool`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        boot_id: str,
+        *,
+        max_segment_bytes: int = _DEFAULT_SEGMENT_BYTES,
+        max_total_bytes: int = _DEFAULT_TOTAL_BYTES,
+    ) -> None:
+        self._folder = folder
+        self._boot_id = boot_id
+        self._max_segment_bytes = max_segment_bytes
+        self._max_total_bytes = max_total_bytes
+        self._number = 0
+        self._written = 0
+        # Events since the last `sync`.
+        self.dirty = False
+        # Full segments that are still to be flushed and closed.
+        self._finished: list[int] = []
+        self._file = self._open()
+        self._allowed = 0
+        self.measure()
+
+    def append(self, events: Sequence[UsageEvent]) -> None:
+        """Write all of them or none; raises SpoolUnavailable.
+
+        Written means that a crash of this process loses nothing; only `sync` means
+        that a power failure does not either.
+        """
+        self.append_encoded([encode_event(event) for event in events])
+
+    def append_encoded(self, frames: Sequence[bytes]) -> None:
+        """Write frames made by `encode_event` with one system call."""
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self._written + len(data) > self._max_segment_bytes and self._written:
+            self._rotate()
+        if len(data) > self._allowed:
+            raise SpoolUnavailable("The spool is full.")
+        try:
+            written = os.write(self._file, data)
+        except OSError as error:
+            raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
+        if written < len(data):
+            # The disk is full: what follows a torn frame could never be read.
+            os.ftruncate(self._file, self._written)
+            raise SpoolUnavailable("The disk is full.")
+        self._written += written
+        self._allowed -= written
+        self.dirty = True
+
+    def sync(self) -> None:
+        """Make what is written survive a power failure; may run in another thread."""
+        self.dirty = False
+        os.fsync(self._file)
+        while self._finished:
+            finished = self._finished.pop()
+            os.fsync(finished)
+            os.close(finished)
+
+    def measure(self) -> None:
+        """Learn from the disk how much all processes' segments leave to be written."""
+        used = 0
+        for path in self._folder.glob(f"*{SUFFIX}"):
+            try:
+                used += path.stat().st_size
+            except FileNotFoundError:
+                # Another process removed what is ingested.
+                continue
+        self._allowed = max(0, self._max_total_bytes - used)
+
+    def close(self) -> None:
+        """Flush and let go of the segments: they are complete now."""
+        self.sync()
+        os.close(self._file)
+
+    def _rotate(self) -> None:
+        finished = self._file
+        try:
+            # Opened and locked before the old one is let go of: at every moment a
+            # living writer holds at least one lock.
+            self._file = self._open()
+        except OSError as error:
+            raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
+        # Flushing takes time, and another thread may be flushing it right now.
+        self._finished.append(finished)
+
+    def _open(self) -> int:
+        path = self._folder / f"{self._boot_id}-{self._number + 1}{SUFFIX}"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        file = os.open(path, flags, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._number += 1
+        self._written = 0
+        return file
+
+
+def encode_event(event: UsageEvent) -> bytes:
+    payload = _encoder.encode(event)
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def read_events(path: Path, offset: int = 0) -> Iterator[tuple[UsageEvent, int]]:
+    """Give the events from `offset` on, each with the offset after it.
+
+    Stops at the end, and before a frame that is torn or damaged.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        while True:
+            header = file.read(_FRAME.size)
+            if len(header) < _FRAME.size:
+                return
+            length, checksum = _FRAME.unpack(header)
+            if length > _MAX_EVENT_BYTES:
+                return
+            payload = file.read(length)
+            if len(payload) < length or zlib.crc32(payload) != checksum:
+                return
+            try:
+                event = _decoder.decode(payload)
+            except msgspec.DecodeError:
+                return
+            offset += _FRAME.size + length
+            yield event, offset
+
+
+def boot_id_of(path: Path) -> str:
+    """Name the writer of a segment, which is also the holder of its leases."""
+    return path.name.removesuffix(SUFFIX).rpartition("-")[0]
+
+
+def is_being_written(path: Path) -> bool:
+    """Tell whether a living process appends to this segment."""
+    with path.open("rb") as file:
+        try:
+            # Shared: two readers that ask at once do not take each other for writers.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

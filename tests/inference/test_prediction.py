@@ -1,0 +1,615 @@
+"""The plan, driven by hand: no loop, no sockets."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+from accounts import key_format
+from accounts.limits import LeaseGrant, Limits, Quota, Rate
+from inference.engine.client import Prediction, Tensor
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import Attribution, Explained, Explanation, VersionKey
+from inference.engine.signature import Column, Layout, Signature, Task
+from inference.errors import ApiError, ErrorCode
+from inference.prediction import (
+    Answer,
+    Call,
+    EngineCall,
+    ExplainCall,
+    NeedBody,
+    NeedUnits,
+    PredictionPlan,
+)
+from inference.snapshot import (
+    AccessCustomer,
+    AccessKey,
+    CallableModel,
+    CallableVersion,
+    Snapshot,
+)
+from inference.tables import Tables
+from registry.routing import Variant
+from tests.fakes import ManualClock
+
+KEY = key_format.generate("live")
+SIGNATURE = Signature(
+    layout=Layout.MATRIX,
+    columns=(Column(name="mean radius", minimum=0), Column(name="area")),
+    shape=(2,),
+    task=Task.CLASSIFICATION,
+    labels=("malignant", "benign"),
+)
+GOOD = {"instances": [{"mean radius": 1.5, "area": 2}]}
+EXPLAINED = Explained(
+    id=1,
+    explanations=(
+        Explanation(
+            method="gradient",
+            level="simple",
+            base_value=0.4,
+            target="benign",
+            samples=20,
+            features=(Attribution("area", 2.0, 0.3),),
+            additivity_residual=0.0,
+        ),
+    ),
+    compute_us=70,
+    samples=20,
+    svg="<svg/>",
+)
+
+
+def snapshot(*, limits=None, scopes=("predict", "explain"), models=(), **changes):
+    """A model `cancer`: default 2, canary 3 at 10 %, alias champion; `secret` beside."""
+    version = CallableVersion(version=2, signature=SIGNATURE, aliases=("champion",))
+    fields = {
+        "sequence": 1,
+        "published_at": 0.0,
+        "models": (
+            CallableModel(
+                name="cancer",
+                versions=(
+                    version,
+                    CallableVersion(version=3, signature=SIGNATURE),
+                    CallableVersion(version=1, signature=SIGNATURE),
+                ),
+                variants=(
+                    Variant(version=2, role="default", weight_percent=90),
+                    Variant(version=3, role="canary", weight_percent=10),
+                ),
+                engines=("cpu",),
+            ),
+            CallableModel(name="secret", versions=(version,)),
+        ),
+        "keys": (
+            AccessKey(
+                key_id=KEY.key_id,
+                digest=KEY.digest,
+                customer_id=7,
+                scopes=scopes,
+                models=models,
+            ),
+        ),
+        "customers": (
+            AccessCustomer(
+                customer_id=7,
+                limits=limits
+                or Limits(
+                    plan="p", rates=(Rate("burst", 1000, 1),), max_predict_rows=3
+                ),
+            ),
+        ),
+        "site_default_model": "cancer",
+    }
+    return Snapshot(**(fields | changes))
+
+
+class Driver:
+    """Answers the plan's effects and remembers them."""
+
+    def __init__(self, published=None, *, clock=None):
+        self.clock = clock or ManualClock(1_000_000.0)
+        self.tables = Tables(published or snapshot())
+        self.plan = PredictionPlan(
+            self.tables, boot_id="b", clock=self.clock, timer=self.clock
+        )
+        self.scores = [[0.25, 0.75]]
+        self.failure = None
+        self.grants = []
+        self.effects = []
+
+    def call(self, body=GOOD, *, headers=(), key=KEY.token, **call):
+        sent = {b"authorization": b"Bearer " + key.encode()} if key else {}
+        call = {"operation": "predict", "model": "cancer"} | call
+        steps = self.plan.steps(Call(headers=sent | dict(headers), **call))
+        self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            effect = next(steps)
+            while True:
+                self.effects.append(effect)
+                try:
+                    value = self.perform(effect)
+                except (ApiError, EngineError) as error:
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(value)
+        except StopIteration as stop:
+            assert isinstance(stop.value, Answer)
+            return stop.value
+
+    def perform(self, effect):
+        match effect:
+            case NeedBody():
+                return self.body
+            case NeedUnits():
+                return self.grants.pop(0)
+            case EngineCall():
+                if self.failure:
+                    raise self.failure
+                rows = len(effect.tensors[0].data)
+                scores = np.array((self.scores * rows)[:rows], np.float32)
+                return Prediction((Tensor("output", scores),), 10, 50, rows)
+            case ExplainCall():
+                return EXPLAINED
+        raise AssertionError(effect)
+
+
+def read(answer):
+    return json.loads(answer.body)
+
+
+def code(answer):
+    return answer.status, read(answer)["error"]["code"]
+
+
+def test_prediction_names_model_version_variant_and_request():
+    answer = Driver().call(headers={b"x-request-id": b"mine-1"})
+
+    assert answer.status == 200
+    assert read(answer) == {
+        "predictions": [{"label": "benign", "score": 0.75, "low_confidence": False}],
+        "model": {
+            "name": "cancer",
+            "version": "2",
+            "variant": "default",
+            "alias": "champion",
+        },
+        "request_id": "mine-1",
+    }
+    headers = dict(answer.headers)
+    assert headers[b"x-request-id"] == b"mine-1"
+    assert headers[b"x-model-version"] == b"2"
+    assert headers[b"X-RateLimit-Remaining"] == b"999"
+    assert headers[b"server-timing"].startswith(b"queue;dur=0.01, model;dur=0.05")
+
+
+def test_answer_has_one_event_that_charges_its_rows():
+    answer = Driver().call({"instances": GOOD["instances"] * 3})
+
+    event = answer.event
+    assert (event.customer_id, event.key_id) == (7, KEY.key_id)
+    assert (event.status, event.code, event.rows, event.charged) == (200, "", 3, True)
+    assert (event.model, event.version, event.variant) == ("cancer", "2", "default")
+
+
+def test_event_id_is_never_the_callers_own():
+    answer = Driver().call(headers={b"x-request-id": b"mine"})
+
+    assert answer.event.id == "b-1"
+    assert answer.event.request_id == "mine"
+
+
+@pytest.mark.parametrize("given", [b"", b"a b", b"x" * 129, b"\xff", b'a"'])
+def test_unreadable_request_ids_are_replaced(given):
+    answer = Driver().call(headers={b"x-request-id": given})
+
+    assert read(answer)["request_id"].startswith("req_b")
+
+
+@pytest.mark.parametrize("key", ["", "nonsense", key_format.generate("live").token])
+def test_call_without_a_known_key_is_refused_without_an_event(key):
+    answer = Driver().call(key=key)
+
+    assert code(answer) == (401, "UNAUTHENTICATED")
+    assert dict(answer.headers)[b"www-authenticate"].startswith(b"Bearer")
+    assert answer.event is None
+
+
+def test_key_may_come_as_x_api_key():
+    answer = Driver().call(key="", headers={b"x-api-key": KEY.token.encode()})
+
+    assert answer.status == 200
+
+
+def test_expired_key_is_refused():
+    key = AccessKey(
+        key_id=KEY.key_id,
+        digest=KEY.digest,
+        customer_id=7,
+        scopes=("predict",),
+        expires_at=1_000_000.0,
+    )
+
+    answer = Driver(snapshot(keys=(key,))).call()
+
+    assert code(answer) == (401, "UNAUTHENTICATED")
+
+
+def test_missing_scope_is_forbidden():
+    driver = Driver(snapshot(scopes=("predict",)))
+
+    assert driver.call().status == 200
+    assert code(driver.call(operation="explain")) == (403, "FORBIDDEN")
+    assert code(driver.call(explain=True)) == (403, "FORBIDDEN")
+
+
+def test_hidden_and_unknown_models_look_the_same():
+    driver = Driver(snapshot(models=("cancer",)))
+
+    hidden, unknown = driver.call(model="secret"), driver.call(model="nothing")
+
+    assert code(hidden) == code(unknown) == (404, "NOT_FOUND")
+    assert read(hidden)["error"]["message"] == read(unknown)["error"]["message"]
+    assert hidden.event.status == 404
+    assert not hidden.event.charged
+
+
+def test_canary_answers_exactly_its_share():
+    driver = Driver()
+
+    versions = [dict(driver.call().headers)[b"x-model-version"] for _ in range(100)]
+
+    assert versions.count(b"3") == 10
+
+
+def test_share_stays_exact_over_a_new_snapshot():
+    driver = Driver()
+
+    versions = []
+    for sequence in range(100):
+        driver.tables.replace(msgspec.structs.replace(snapshot(), sequence=sequence))
+        versions.append(dict(driver.call().headers)[b"x-model-version"])
+
+    assert versions.count(b"3") == 10
+
+
+def test_sticky_key_always_gets_the_same_variant():
+    driver = Driver()
+
+    versions = {
+        dict(driver.call(headers={b"x-sticky-key": b"u7"}).headers)[b"x-model-version"]
+        for _ in range(50)
+    }
+
+    assert len(versions) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "version"),
+    [
+        ({"version": "3"}, "3"),
+        ({"version": "champion"}, "2"),
+        ({"headers": {b"x-model-version": b"1"}}, "1"),
+        (
+            {
+                "headers": {
+                    b"accept": b"application/vnd.modelyard.v1+json;model-version=3"
+                }
+            },
+            "3",
+        ),
+        ({"version": "1", "headers": {b"x-model-version": b"3"}}, "1"),
+    ],
+)
+def test_version_can_be_chosen(call, version):
+    answer = Driver().call(**call)
+
+    assert read(answer)["model"]["version"] == version
+
+
+def test_version_outside_the_route_says_so():
+    assert read(Driver().call(version="1"))["model"]["variant"] == "published"
+
+
+def test_unknown_version_is_not_found():
+    assert code(Driver().call(version="9")) == (404, "NOT_FOUND")
+
+
+def test_model_without_a_served_default_is_unavailable():
+    answer = Driver().call(model="secret")
+
+    assert code(answer) == (503, "MODEL_UNAVAILABLE")
+    assert int(dict(answer.headers)[b"retry-after"]) >= 1
+
+
+def test_site_default_model_answers_calls_that_name_none():
+    assert read(Driver().call(model=None))["model"]["name"] == "cancer"
+
+
+def test_body_may_name_the_model():
+    driver = Driver()
+
+    assert read(driver.call(GOOD | {"model": "cancer"}, model=None))["predictions"]
+    assert code(driver.call(GOOD | {"model": "x"}, model=None)) == (404, "NOT_FOUND")
+    assert code(driver.call(GOOD | {"model": 3}, model=None)) == (404, "NOT_FOUND")
+    assert code(driver.call(GOOD | {"model": "x"})) == (400, "INVALID_INPUT")
+
+
+def test_bad_input_names_its_field_and_spends_nothing():
+    limits = Limits(plan="p", rates=(), quotas=(Quota("day", "rows", 5),))
+    driver = Driver(snapshot(limits=limits))
+
+    answer = driver.call({"instances": [{"mean radius": "x", "area": 1}]})
+
+    assert code(answer) == (400, "INVALID_INPUT")
+    assert read(answer)["error"]["details"] == [
+        {
+            "index": 0,
+            "field": "mean radius",
+            "issue": "must be a number",
+            "received": "string",
+        }
+    ]
+    assert not answer.event.charged
+    assert not any(isinstance(effect, NeedUnits) for effect in driver.effects)
+
+
+def test_broken_rule_is_unprocessable():
+    answer = Driver().call({"instances": [{"mean radius": -1, "area": 1}]})
+
+    assert code(answer) == (422, "UNPROCESSABLE")
+
+
+def test_too_many_rows_are_too_large():
+    answer = Driver().call({"instances": GOOD["instances"] * 4})
+
+    assert code(answer) == (413, "TOO_LARGE")
+    assert read(answer)["error"]["maximum"] == 3
+
+
+def test_rate_is_refused_with_its_name_and_a_wait():
+    limits = Limits(plan="p", rates=(Rate("burst", 2, 60),))
+    driver = Driver(snapshot(limits=limits), clock=ManualClock(1_000_000.5))
+
+    answers = [driver.call() for _ in range(3)]
+
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert code(answers[2]) == (429, "RATE_LIMIT_EXCEEDED")
+    assert read(answers[2])["error"]["limit"] == "burst"
+    assert dict(answers[2].headers)[b"retry-after"] == b"20"
+    assert dict(answers[2].headers)[b"X-RateLimit-Remaining"] == b"0"
+    assert answers[2].event.code == "RATE_LIMIT_EXCEEDED"
+
+
+def test_quota_is_leased_in_rows_and_then_refused():
+    limits = Limits(
+        plan="p", rates=(), quotas=(Quota("day", "rows", 4),), max_predict_rows=9
+    )
+    driver = Driver(snapshot(limits=limits))
+    driver.grants = [LeaseGrant(units=3, remaining=1)]
+    three = {"instances": GOOD["instances"] * 3}
+
+    first, second, third = (driver.call(three) for _ in range(3))
+
+    assert first.status == 200
+    assert code(second) == (429, "QUOTA_EXCEEDED")
+    assert code(third) == (429, "QUOTA_EXCEEDED")
+    assert driver.grants == []
+
+
+def test_failure_on_our_side_gives_the_units_back():
+    limits = Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 1),))
+    driver = Driver(snapshot(limits=limits))
+    driver.grants = [LeaseGrant(units=1, remaining=0)]
+    driver.failure = EngineError(EngineErrorCode.CONNECTION_LOST, "socket gone")
+    failed = driver.call()
+    driver.failure = None
+
+    answered, refused = driver.call(), driver.call()
+
+    assert code(failed) == (503, "MODEL_UNAVAILABLE")
+    assert (failed.event.charged, answered.event.charged) == (False, True)
+    assert answered.status == 200
+    assert code(refused) == (429, "QUOTA_EXCEEDED")
+
+
+def test_abandoned_call_gives_back_its_units_and_its_place():
+    limits = Limits(
+        plan="p", rates=(), quotas=(Quota("day", "requests", 1),), max_concurrency=1
+    )
+    driver = Driver(snapshot(limits=limits))
+    headers = {b"authorization": b"Bearer " + KEY.token.encode()}
+    steps = driver.plan.steps(Call("predict", headers, "cancer"))
+    next(steps)
+    steps.send(json.dumps(GOOD).encode())
+    assert isinstance(steps.send(LeaseGrant(units=1, remaining=0)), EngineCall)
+    assert code(driver.call()) == (429, "CONCURRENCY_EXCEEDED")
+
+    steps.close()
+
+    assert driver.call().status == 200
+
+
+@pytest.mark.parametrize(
+    ("engine_code", "expected"),
+    [
+        (EngineErrorCode.LOADING, (503, "MODEL_UNAVAILABLE")),
+        (EngineErrorCode.NOT_LOADED, (503, "MODEL_UNAVAILABLE")),
+        (EngineErrorCode.LOAD_FAILED, (503, "MODEL_UNAVAILABLE")),
+        (EngineErrorCode.CONNECTION_LOST, (503, "MODEL_UNAVAILABLE")),
+        (EngineErrorCode.DRAINING, (503, "MODEL_UNAVAILABLE")),
+        (EngineErrorCode.OVERLOADED, (503, "OVERLOADED")),
+        (EngineErrorCode.DEADLINE_EXCEEDED, (504, "INFERENCE_TIMEOUT")),
+        (EngineErrorCode.MODEL_ERROR, (500, "MODEL_ERROR")),
+        (EngineErrorCode.BAD_REQUEST, (400, "INVALID_INPUT")),
+        (EngineErrorCode.NOT_EXPLAINABLE, (400, "INVALID_INPUT")),
+    ],
+)
+def test_engine_failures_become_api_errors_without_their_text(engine_code, expected):
+    driver = Driver()
+    driver.failure = EngineError(engine_code, "secret/path", retry_after_ms=1500)
+
+    answer = driver.call()
+
+    assert code(answer) == expected
+    assert b"secret" not in answer.body
+    if expected[0] == 503:
+        assert dict(answer.headers)[b"retry-after"] == b"2"
+
+
+def test_shortest_deadline_counts():
+    driver = Driver()
+
+    driver.call(
+        GOOD | {"options": {"timeout_ms": 200}}, headers={b"x-deadline-ms": b"4000"}
+    )
+    driver.call(headers={b"x-deadline-ms": b"4000"})
+    driver.call(headers={b"x-deadline-ms": b"3000000"})
+
+    calls = [effect for effect in driver.effects if isinstance(effect, EngineCall)]
+    assert [call.timeout_s for call in calls] == [0.2, 4.0, 30.0]
+
+
+@pytest.mark.parametrize(
+    "given", [b"0", b"-1", b"soon", b"1.5", b"9" * 30, "²".encode()]
+)
+def test_unreadable_deadline_is_an_invalid_header(given):
+    answer = Driver().call(headers={b"x-deadline-ms": given})
+
+    assert code(answer) == (400, "INVALID_HEADER")
+
+
+def test_batch_answers_good_rows_and_reports_bad_ones():
+    body = {
+        "instances": [GOOD["instances"][0], {"area": 1}, [3, 4]],
+        "options": {"return_errors": "individual", "batch_size": 2},
+    }
+    driver = Driver()
+
+    answer = driver.call(body, operation="batch")
+
+    decoded = read(answer)
+    assert answer.status == 200
+    assert [row is None for row in decoded["predictions"]] == [False, True, False]
+    assert decoded["errors"] == [
+        {
+            "index": 1,
+            "field": "mean radius",
+            "issue": "is required",
+            "code": "INVALID_INPUT",
+        }
+    ]
+    assert answer.event.rows == 2
+    assert driver.effects[-1].max_batch_rows == 2
+
+
+def test_batch_of_bad_rows_only_never_reaches_the_engine():
+    body = {"instances": [{}], "options": {"return_errors": "individual"}}
+    driver = Driver()
+
+    answer = driver.call(body, operation="batch")
+
+    assert answer.status == 200
+    assert read(answer)["predictions"] == [None]
+    assert not any(isinstance(effect, EngineCall) for effect in driver.effects)
+
+
+def test_predict_refuses_a_bad_row_even_if_errors_are_asked_for_one_by_one():
+    body = {"instances": [{}], "options": {"return_errors": "individual"}}
+
+    assert code(Driver().call(body)) == (400, "INVALID_INPUT")
+
+
+def test_one_instance_gets_one_prediction():
+    answer = Driver().call({"inputs": GOOD["instances"][0]})
+
+    assert read(answer)["prediction"]["label"] == "benign"
+    assert "predictions" not in read(answer)
+
+
+def test_non_finite_scores_become_null_with_a_warning():
+    driver = Driver()
+    driver.scores = [[0.1, 0.9], [float("nan"), 0.5]]
+
+    answer = driver.call({"instances": GOOD["instances"] * 2})
+
+    assert read(answer)["predictions"][1]["score"] is None
+    assert read(answer)["warnings"] == [{"index": 1, "code": "NON_FINITE_OUTPUT"}]
+
+
+@pytest.mark.parametrize(
+    ("call", "level"),
+    [({"explain": True}, "simple"), ({"operation": "explain"}, "full")],
+)
+def test_explanation_comes_with_the_prediction(call, level):
+    driver = Driver()
+
+    answer = driver.call(**call)
+
+    assert read(answer)["predictions"]
+    assert read(answer)["explanations"][0]["features"][0]["feature"] == "area"
+    assert driver.effects[-1].options.level == level
+    assert answer.event.shap_samples == 20
+    assert answer.event.compute_us == 120
+
+
+def test_plot_is_given_to_those_who_accept_it():
+    answer = Driver().call(operation="explain", headers={b"accept": b"image/svg+xml"})
+
+    assert dict(answer.headers)[b"content-type"] == b"image/svg+xml"
+    assert answer.body == b"<svg/>"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({b"accept": b"text/html"}, (406, "NOT_ACCEPTABLE")),
+        ({b"accept": b"image/svg+xml"}, (406, "NOT_ACCEPTABLE")),
+        ({b"content-type": b"text/csv"}, (415, "UNSUPPORTED_MEDIA_TYPE")),
+        ({b"content-encoding": b"gzip"}, (415, "UNSUPPORTED_MEDIA_TYPE")),
+    ],
+)
+def test_media_types_are_checked_before_the_body_is_read(headers, expected):
+    driver = Driver()
+
+    answer = driver.call(headers=headers)
+
+    assert code(answer) == expected
+    assert driver.effects == []
+    assert answer.event.status == expected[0]
+
+
+def test_problem_json_is_given_to_those_who_accept_it():
+    answer = Driver().call(
+        model="nothing", headers={b"accept": b"application/problem+json"}
+    )
+
+    assert dict(answer.headers)[b"content-type"] == b"application/problem+json"
+    assert read(answer)["status"] == 404
+    assert read(answer)["code"] == "NOT_FOUND"
+
+
+def test_engine_gets_the_tensors_of_the_version():
+    driver = Driver()
+
+    driver.call(version="3")
+
+    call = driver.effects[-1]
+    assert call.key == VersionKey("cancer", 3)
+    assert call.engines == ("cpu",)
+    np.testing.assert_array_equal(
+        call.tensors[0].data, np.array([[1.5, 2]], np.float32)
+    )
+
+
+def test_error_raised_while_reading_the_body_is_answered():
+    class Interrupted(Driver):
+        def perform(self, effect):
+            raise ApiError(ErrorCode.REQUEST_TIMEOUT, "too slow")
+
+    answer = Interrupted().call()
+
+    assert code(answer) == (408, "REQUEST_TIMEOUT")
+    assert answer.event.status == 408
