@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
+from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.messages import (
     EngineStatus,
     Explained,
@@ -14,29 +12,25 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
+from inference.engine.socket_client import SocketEngineClient
+from inference.engine.tensors import Array, Prediction, Tensor
 
-# dtype `object` holds Python strings only.
-Array = NDArray[np.generic] | NDArray[np.object_]
-
-
-class Tensor(msgspec.Struct, frozen=True, gc=False):
-    """A named array whose first axis is the rows."""
-
-    name: str
-    data: Array
-
-
-class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """Outputs of one request, rows in its order, and where its time went."""
-
-    tensors: tuple[Tensor, ...]
-    queue_us: int
-    compute_us: int
-    batch_rows: int
+__all__ = [
+    "Array",
+    "BlockingEngineClient",
+    "EngineClient",
+    "InProcessEngineClient",
+    "Prediction",
+    "SocketEngineClient",
+    "Tensor",
+]
 
 
 class EngineClient(Protocol):
-    """Every method raises EngineError; `timeout_s` counts from the call."""
+    """Every method raises EngineError; `timeout_s` counts from the call.
+
+    BlockingEngineClient has the same methods, not awaited.
+    """
 
     async def predict(
         self,

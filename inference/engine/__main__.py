@@ -1,0 +1,137 @@
+"""Run one engine: `python -m inference.engine --device cpu`."""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from typing import TextIO
+
+import structlog
+import uvloop
+
+from inference.engine import settings as engine_settings
+from inference.engine.engine import Engine
+from inference.engine.server import EngineServer
+from inference.engine.settings import EngineSettings, InvalidSettings
+from inference.home import Home
+
+logger = structlog.get_logger()
+
+# sysexits.h: a configuration error; a failure of the device, to be restarted.
+_EX_CONFIG = 78
+_EX_SOFTWARE = 70
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m inference.engine", description="Run models on one device."
+    )
+    parser.add_argument("--device", help="torch device, e.g. cpu or cuda:0")
+    arguments = parser.parse_args()
+    environ = dict(os.environ)
+    if arguments.device:
+        environ["MODELYARD_ENGINE_DEVICE"] = arguments.device
+    try:
+        settings = engine_settings.from_environment(environ)
+    except InvalidSettings as error:
+        sys.stderr.write(f"{error}\n")
+        return _EX_CONFIG
+    _configure_logging(settings)
+    _configure_threads(settings)
+    home = Home(settings.root)
+    home.prepare()
+    lock = _lock(home, settings)
+    if lock is None:
+        sys.stderr.write(
+            f"Another engine for device {settings.device} runs in {home.root}.\n"
+        )
+        return _EX_CONFIG
+    with lock:
+        code = uvloop.run(_serve(settings, home))
+    logging.shutdown()
+    sys.stdout.flush()
+    # A model that hangs in a thread must not keep the process from ending.
+    os._exit(code)
+
+
+async def _serve(settings: EngineSettings, home: Home) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    code = 0
+
+    def fail() -> None:
+        nonlocal code
+        code = _EX_SOFTWARE
+        logger.error("device_failed", device=settings.device)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    engine = Engine(settings, on_fatal=fail)
+    path = home.engine_socket(settings.name)
+    server = EngineServer(engine, path, clock=time.monotonic)
+    await server.start()
+    logger.info("listening", socket=str(path), device=settings.device, pid=os.getpid())
+    engine.restore()
+    await stop.wait()
+    logger.info("draining", unanswered=engine.batcher.unanswered)
+    # Nothing that waits for a failed device would ever be answered.
+    finished = await server.stop(settings.drain_s if code == 0 else 0.0)
+    engine.close()
+    logger.info("stopped", finished=finished)
+    return code
+
+
+def _lock(home: Home, settings: EngineSettings) -> TextIO | None:
+    """Hold this device for the life of the process; None if another has it."""
+    file = (home.engine / f"{settings.name}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _configure_threads(settings: EngineSettings) -> None:
+    # Read by torch when it is first imported, which is not yet.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(settings.torch_threads))
+    # Loading and explaining are Python too: let the event loop have the interpreter
+    # after 1 ms of them, not after the usual 5.
+    sys.setswitchinterval(0.001)
+
+
+def _configure_logging(settings: EngineSettings) -> None:
+    level = logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[
+            _name_the_process(settings),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(),
+    )
+
+
+def _name_the_process(settings: EngineSettings) -> structlog.typing.Processor:
+    # Context variables would be missing in callbacks from other threads.
+    def processor(
+        logger: structlog.typing.WrappedLogger,
+        method: str,
+        event: structlog.typing.EventDict,
+    ) -> structlog.typing.EventDict:
+        return {**event, "process": "engine", "device": settings.device}
+
+    return processor
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The synchronous client: plain sockets, one call at a time on each."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from inference.engine import calls, frames
+from inference.engine.frames import Frame, FrameDecoder, MalformedFrame
+from inference.engine.messages import (
+    Accepted,
+    EngineStatus,
+    Explained,
+    ExplainOptions,
+    Failed,
+    GetStatus,
+    Load,
+    Predicted,
+    Reply,
+    Unload,
+    VersionKey,
+    VersionToLoad,
+)
+from inference.engine.tensors import Prediction, Tensor
+
+_CONTROL_TIMEOUT_S = 10.0
+_RECEIVE_BYTES = 256 * 1024
+_MAX_IDLE = 16
+
+R = TypeVar("R", bound=Reply)
+
+
+class BlockingEngineClient:
+    """Safe to share between threads; sockets are kept and never cross a fork."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = str(path)
+        self._lock = threading.Lock()
+        self._idle: list[socket.socket] = []
+        self._pid = os.getpid()
+
+    def predict(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        *,
+        timeout_s: float,
+        max_batch_rows: int = 0,
+    ) -> Prediction:
+        data = calls.predict(
+            0, key, tensors, timeout_s=timeout_s, max_batch_rows=max_batch_rows
+        )
+        reply, body = self._call(data, Predicted, timeout_s)
+        return calls.prediction(reply, body)
+
+    def explain(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        *,
+        options: ExplainOptions,
+        timeout_s: float,
+    ) -> Explained:
+        data = calls.explain(0, key, tensors, options=options, timeout_s=timeout_s)
+        return self._call(data, Explained, timeout_s)[0]
+
+    def load(self, version: VersionToLoad) -> None:
+        self._call(frames.encode(Load(0, version)), Accepted)
+
+    def unload(self, key: VersionKey) -> None:
+        self._call(frames.encode(Unload(0, key)), Accepted)
+
+    def status(self) -> EngineStatus:
+        return self._call(frames.encode(GetStatus(0)), EngineStatus)[0]
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _call(
+        self, data: bytes, expected: type[R], timeout_s: float = _CONTROL_TIMEOUT_S
+    ) -> tuple[R, memoryview]:
+        deadline = time.monotonic() + timeout_s
+        # An idle socket may belong to an engine that is gone; then a new one gets
+        # one try. Repeating is safe: predictions and the rest change nothing twice.
+        frame = None
+        kept = self._take_idle()
+        if kept is not None:
+            frame = self._exchange(kept, data, deadline, or_none=True)
+        if frame is None:
+            frame = self._exchange(self._connect(deadline), data, deadline)
+        assert frame is not None
+        try:
+            reply = frames.decode_reply(frame.header)
+        except MalformedFrame as error:
+            raise calls.connection_lost("the engine answered nonsense") from error
+        if isinstance(reply, Failed):
+            raise calls.error(reply)
+        if not isinstance(reply, expected):
+            raise calls.connection_lost("the engine answered something else")
+        return reply, frame.body
+
+    def _exchange(
+        self,
+        connection: socket.socket,
+        data: bytes,
+        deadline: float,
+        *,
+        or_none: bool = False,
+    ) -> Frame | None:
+        try:
+            frame = _send_and_receive(connection, data, deadline)
+        except TimeoutError:
+            # Closing tells the engine that nobody waits any more.
+            connection.close()
+            raise calls.timed_out() from None
+        except (OSError, MalformedFrame) as error:
+            connection.close()
+            if or_none:
+                return None
+            raise calls.connection_lost("the connection was lost") from error
+        except BaseException:
+            connection.close()
+            raise
+        self._give_back(connection)
+        return frame
+
+    def _connect(self, deadline: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(_left(deadline, time.monotonic))
+            connection.connect(self._path)
+        except TimeoutError:
+            connection.close()
+            raise calls.timed_out() from None
+        except OSError as error:
+            connection.close()
+            raise calls.connection_lost("the engine is not there") from error
+        return connection
+
+    def _take_idle(self) -> socket.socket | None:
+        with self._lock:
+            if self._pid != os.getpid():
+                # The parent goes on using these; only our copies are closed.
+                for connection in self._idle:
+                    connection.close()
+                self._idle.clear()
+                self._pid = os.getpid()
+            return self._idle.pop() if self._idle else None
+
+    def _give_back(self, connection: socket.socket) -> None:
+        with self._lock:
+            if len(self._idle) < _MAX_IDLE and self._pid == os.getpid():
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _send_and_receive(connection: socket.socket, data: bytes, deadline: float) -> Frame:
+    decoder = FrameDecoder()
+    connection.settimeout(_left(deadline, time.monotonic))
+    connection.sendall(data)
+    while True:
+        connection.settimeout(_left(deadline, time.monotonic))
+        received = connection.recv(_RECEIVE_BYTES)
+        if not received:
+            raise ConnectionResetError
+        for frame in decoder.feed(received):
+            return frame
+
+
+def _left(deadline: float, clock: Callable[[], float]) -> float:
+    left = deadline - clock()
+    if left <= 0:
+        raise TimeoutError
+    return left

@@ -1,0 +1,117 @@
+"""Requests as frames and replies as results, shared by the clients over a socket."""
+
+from collections.abc import Sequence
+
+from inference.engine import frames, tensors
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import (
+    Explain,
+    ExplainOptions,
+    Failed,
+    Predict,
+    Predicted,
+    TensorHeader,
+    VersionKey,
+)
+from inference.engine.tensors import InvalidTensor, Prediction, Tensor
+
+
+def _timeout_ms(timeout_s: float) -> int:
+    # 0 would mean none at all.
+    return max(int(timeout_s * 1000), 1)
+
+
+def _encoded(
+    sent: Sequence[Tensor],
+) -> tuple[tuple[TensorHeader, ...], list[bytes]]:
+    if not sent or sent[0].data.ndim == 0 or not len(sent[0].data):
+        raise EngineError(EngineErrorCode.BAD_REQUEST, "a request needs rows")
+    headers, buffers = [], []
+    rows = len(sent[0].data)
+    try:
+        for tensor in sent:
+            if tensor.data.ndim == 0 or len(tensor.data) != rows:
+                raise InvalidTensor("all tensors need the same rows")
+            header, buffer = tensors.encode(tensor)
+            headers.append(header)
+            buffers.append(buffer)
+    except InvalidTensor as error:
+        raise EngineError(EngineErrorCode.BAD_REQUEST, str(error)) from error
+    return tuple(headers), buffers
+
+
+def predict(
+    request_id: int,
+    key: VersionKey,
+    sent: Sequence[Tensor],
+    *,
+    timeout_s: float,
+    max_batch_rows: int,
+) -> bytes:
+    headers, buffers = _encoded(sent)
+    return frames.encode(
+        Predict(
+            request_id,
+            key,
+            headers[0].shape[0],
+            headers,
+            _timeout_ms(timeout_s),
+            max_batch_rows,
+        ),
+        *buffers,
+    )
+
+
+def explain(
+    request_id: int,
+    key: VersionKey,
+    sent: Sequence[Tensor],
+    *,
+    options: ExplainOptions,
+    timeout_s: float,
+) -> bytes:
+    headers, buffers = _encoded(sent)
+    return frames.encode(
+        Explain(
+            request_id,
+            key,
+            headers[0].shape[0],
+            headers,
+            _timeout_ms(timeout_s),
+            options,
+        ),
+        *buffers,
+    )
+
+
+def prediction(reply: Predicted, body: memoryview) -> Prediction:
+    return Prediction(
+        frames.decode_tensors(reply.tensors, body),
+        reply.queue_us,
+        reply.compute_us,
+        reply.batch_rows,
+    )
+
+
+def error(reply: Failed) -> EngineError:
+    try:
+        code = EngineErrorCode(reply.code)
+    except ValueError:  # from a newer engine
+        code = EngineErrorCode.MODEL_ERROR
+    return EngineError(code, reply.message, retry_after_ms=reply.retry_after_ms)
+
+
+def connection_lost(message: str) -> EngineError:
+    return EngineError(
+        EngineErrorCode.CONNECTION_LOST, message, retry_after_ms=_RECONNECT_MS
+    )
+
+
+def timed_out() -> EngineError:
+    return EngineError(
+        EngineErrorCode.DEADLINE_EXCEEDED, "the engine did not answer in time"
+    )
+
+
+# What supervisors need at least to bring an engine back.
+_RECONNECT_MS = 1000

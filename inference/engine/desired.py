@@ -1,0 +1,44 @@
+"""What an engine should have loaded, on its own disk."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from inference.engine.messages import VersionToLoad
+from inference.engine.settings import EngineSettings
+from inference.home import Home
+
+logger = structlog.get_logger()
+
+_decoder = msgspec.json.Decoder(list[VersionToLoad])
+
+
+def path_of(settings: EngineSettings) -> Path:
+    return Home(settings.root).engine / f"{settings.name}.json"
+
+
+def read(settings: EngineSettings) -> list[VersionToLoad]:
+    """Read the list; an unreadable one counts as empty, the controller fills it."""
+    path = path_of(settings)
+    try:
+        return _decoder.decode(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    except (OSError, msgspec.DecodeError) as error:
+        logger.error("desired_state_unreadable", path=str(path), reason=str(error))
+        return []
+
+
+def write(settings: EngineSettings, versions: Sequence[VersionToLoad]) -> None:
+    """Replace the list atomically."""
+    path = path_of(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(msgspec.json.encode(versions))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

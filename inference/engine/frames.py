@@ -1,0 +1,115 @@
+"""Frames out of a stream of bytes and back. No I/O.
+
+A frame is `<u32 length of the rest> <u32 length of the header> <header> <buffers>`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from inference.engine import tensors
+from inference.engine.messages import MAX_FRAME_BYTES, Reply, Request, TensorHeader
+from inference.engine.tensors import Tensor
+
+_PREFIX_BYTES = 8
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+class MalformedFrame(ValueError):
+    """The peer does not speak the protocol; its connection must be closed."""
+
+
+class Frame(NamedTuple):
+    """One whole frame; both views share memory with what was fed."""
+
+    header: memoryview
+    body: memoryview
+
+
+def encode(message: Request | Reply, *buffers: bytes) -> bytes:
+    """Write one message and the buffers its tensor headers announce."""
+    return frame(_encoder.encode(message), *buffers)
+
+
+def frame(header: bytes, *buffers: bytes) -> bytes:
+    size = len(header)
+    total = 4 + size + sum(map(len, buffers))
+    prefix = (total | size << 32).to_bytes(_PREFIX_BYTES, "little")
+    return b"".join((prefix, header, *buffers))
+
+
+def decode_request(header: memoryview) -> Request:
+    try:
+        return _request_decoder.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedFrame("not a request") from error
+
+
+def decode_reply(header: memoryview) -> Reply:
+    try:
+        return _reply_decoder.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedFrame("not a reply") from error
+
+
+def decode_tensors(
+    headers: Sequence[TensorHeader], body: memoryview
+) -> tuple[Tensor, ...]:
+    try:
+        return tensors.decode(headers, body)
+    except tensors.InvalidTensor as error:
+        raise MalformedFrame(str(error)) from error
+
+
+class FrameDecoder:
+    """Cuts a stream into frames, however it is chopped up on its way."""
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._max_frame_bytes = max_frame_bytes
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = _PREFIX_BYTES
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Return the frames that `data` completes; raise MalformedFrame.
+
+        Bytes are joined only once a frame is whole, so that a large frame in many
+        pieces costs one copy.
+        """
+        if self._have:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return []
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._have = 0
+        return self._split(data)
+
+    def _split(self, data: bytes) -> list[Frame]:
+        frames = []
+        view = memoryview(data)
+        start, end = 0, len(data)
+        self._need = _PREFIX_BYTES
+        while end - start >= _PREFIX_BYTES:
+            prefix = int.from_bytes(view[start : start + _PREFIX_BYTES], "little")
+            total, size = prefix & 0xFFFFFFFF, prefix >> 32
+            if total > self._max_frame_bytes or size > total - 4:
+                raise MalformedFrame(f"a frame of {total} bytes, header of {size}")
+            stop = start + 4 + total
+            if stop > end:
+                self._need = 4 + total
+                break
+            header_end = start + _PREFIX_BYTES + size
+            frames.append(
+                Frame(view[start + _PREFIX_BYTES : header_end], view[header_end:stop])
+            )
+            start = stop
+        if start < end:
+            self._parts.append(bytes(view[start:]))
+            self._have = end - start
+        return frames

@@ -1,0 +1,50 @@
+"""The answer of a batch, cut into one frame per request."""
+
+from inference.engine import frames, tensors
+from inference.engine.messages import Predicted, TensorHeader
+from inference.engine.tensors import TEXT, Tensor
+from inference.engine.waiting import Answer, Entry
+
+
+class _Output:
+    """One output tensor of a batch, as bytes that requests take slices of."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self._dtype = tensors.dtype_name(tensor.data)
+        self._row_bytes = tensor.data[:1].nbytes
+        self._blob = b"" if self._dtype == TEXT else tensor.data.tobytes()
+
+    def cut(self, start: int, stop: int) -> tuple[TensorHeader, bytes]:
+        data = self._tensor.data
+        if self._dtype == TEXT:
+            return tensors.encode(Tensor(self._tensor.name, data[start:stop]))
+        size = self._row_bytes
+        buffer = self._blob[start * size : stop * size]
+        shape = (stop - start, *data.shape[1:])
+        return TensorHeader(self._tensor.name, self._dtype, shape, len(buffer)), buffer
+
+
+class ReplyWriter:
+    """Keeps what the requests of one batch have in common."""
+
+    def __init__(self) -> None:
+        self._answer: Answer | None = None
+        self._outputs: list[_Output] = []
+
+    def encode(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> bytes:
+        if answer is not self._answer:
+            self._answer = answer
+            self._outputs = [_Output(tensor) for tensor in answer.tensors]
+        stop = start + entry.rows
+        cuts = [output.cut(start, stop) for output in self._outputs]
+        return frames.encode(
+            Predicted(
+                entry.id,
+                tuple([header for header, _ in cuts]),
+                queue_us,
+                answer.compute_us,
+                answer.rows,
+            ),
+            *[buffer for _, buffer in cuts],
+        )

@@ -1,0 +1,275 @@
+"""The engine's Unix socket: frames in, frames out, one write per turn of the loop."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import cast
+
+import structlog
+
+from inference.engine import frames, replies
+from inference.engine.engine import Engine
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.frames import FrameDecoder, MalformedFrame
+from inference.engine.messages import (
+    Accepted,
+    Cancel,
+    Explain,
+    Explained,
+    Failed,
+    GetStatus,
+    Load,
+    Predict,
+    Reply,
+    Request,
+    Unload,
+)
+from inference.engine.plugins import ExplainResult
+from inference.engine.tensors import Tensor
+from inference.engine.waiting import Answer, Entry
+
+logger = structlog.get_logger()
+
+_MAX_ID = 2**32 - 1
+_FOREVER_S = 86_400.0
+
+
+class Connection(asyncio.Protocol):
+    """One peer. It is the Caller of the entries that came over it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        connections: "set[Connection]",
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._connections = connections
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._decoder = FrameDecoder(engine.settings.max_frame_bytes)
+        self._writer = replies.ReplyWriter()
+        self._transport: asyncio.Transport | None = None
+        self._entries: dict[int, Entry] = {}
+        self._explaining: dict[int, Future[ExplainResult]] = {}
+        self._out: list[bytes] = []
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not checked: uvloop's transports are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        self._connections.add(self)
+        self._engine.counters["connections"] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+        for entry in self._entries.values():
+            self._engine.cancel(entry)
+        self._entries.clear()
+        for future in self._explaining.values():
+            future.cancel()
+        self._explaining.clear()
+
+    def pause_writing(self) -> None:
+        # A peer that does not read its answers may not send more requests.
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._decoder.feed(data):
+                self._handle(frames.decode_request(frame.header), frame.body)
+        except MalformedFrame as error:
+            self._engine.counters["malformed_frames"] += 1
+            logger.warning("malformed_frame", reason=str(error))
+            if self._transport is not None:
+                self._transport.close()
+
+    # Requests
+
+    def _handle(self, request: Request, body: memoryview) -> None:
+        if not 0 <= request.id <= _MAX_ID:
+            raise MalformedFrame("an id is out of range")
+        if isinstance(request, Predict):
+            self._predict(request, body)
+            return
+        if isinstance(request, Explain):
+            self._explain(request, body)
+            return
+        if len(body):
+            raise MalformedFrame("this message has no buffers")
+        if isinstance(request, Cancel):
+            self._cancel(request.id)
+        elif isinstance(request, GetStatus):
+            self._send(self._engine.status(request.id))
+        elif isinstance(request, Load):
+            self._engine.load(request.version)
+            self._send(Accepted(request.id))
+        elif isinstance(request, Unload):
+            self._engine.unload(request.key)
+            self._send(Accepted(request.id))
+
+    def _predict(self, request: Predict, body: memoryview) -> None:
+        tensors = _rows(request, body)
+        if request.id in self._entries:
+            raise MalformedFrame("an id is in use")
+        now = self._clock()
+        timeout_ms = request.timeout_ms
+        entry = Entry(
+            self,
+            request.id,
+            tensors,
+            nbytes=len(body),
+            arrived_at=now,
+            deadline=now + (timeout_ms / 1000 if timeout_ms > 0 else _FOREVER_S),
+            max_batch_rows=request.max_batch_rows,
+        )
+        try:
+            self._engine.submit(request.key, entry)
+        except EngineError as error:
+            self._send_error(request.id, error)
+        else:
+            self._entries[request.id] = entry
+
+    def _explain(self, request: Explain, body: memoryview) -> None:
+        tensors = _rows(request, body)
+        timeout_s = request.timeout_ms / 1000 if request.timeout_ms > 0 else _FOREVER_S
+        started = self._clock()
+        try:
+            task = self._engine.explain(
+                request.key, tensors, request.options, timeout_s=timeout_s
+            )
+        except EngineError as error:
+            self._send_error(request.id, error)
+            return
+        self._explaining[request.id] = task.future
+
+        def done(future: Future[ExplainResult]) -> None:
+            self._loop.call_soon_threadsafe(
+                self._explained, request.id, future, started
+            )
+
+        task.future.add_done_callback(done)
+
+    def _cancel(self, request_id: int) -> None:
+        entry = self._entries.pop(request_id, None)
+        if entry is not None:
+            self._engine.cancel(entry)
+        future = self._explaining.pop(request_id, None)
+        if future is not None:
+            future.cancel()
+
+    # Answers
+
+    def answered(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> None:
+        self._entries.pop(entry.id, None)
+        self._write(self._writer.encode(entry, answer, start, queue_us))
+
+    def failed(self, entry: Entry, error: EngineError) -> None:
+        self._entries.pop(entry.id, None)
+        self._send_error(entry.id, error)
+
+    def _explained(
+        self, request_id: int, future: Future[ExplainResult], started: float
+    ) -> None:
+        if self._explaining.pop(request_id, None) is None or future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            result = future.result()
+            compute_us = int((self._clock() - started) * 1e6)
+            self._send(
+                Explained(
+                    request_id,
+                    result.explanations,
+                    compute_us,
+                    result.samples,
+                    result.svg,
+                )
+            )
+        elif isinstance(error, EngineError):
+            self._send_error(request_id, error)
+        else:
+            self._send_error(
+                request_id,
+                EngineError(EngineErrorCode.MODEL_ERROR, type(error).__name__),
+            )
+
+    def _send_error(self, request_id: int, error: EngineError) -> None:
+        self._send(Failed(request_id, error.code, error.message, error.retry_after_ms))
+
+    def _send(self, reply: Reply) -> None:
+        self._write(frames.encode(reply))
+
+    def _write(self, data: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self.flush)
+        self._out.append(data)
+
+    def flush(self) -> None:
+        """Write all answers of this turn of the loop at once."""
+        if self._out and self._transport is not None:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def close(self) -> None:
+        """Send what is ready and hang up."""
+        self.flush()
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _rows(request: Predict | Explain, body: memoryview) -> tuple[Tensor, ...]:
+    """Decode the tensors; all must have the rows that the request says."""
+    tensors = frames.decode_tensors(request.tensors, body)
+    if not tensors or request.rows < 1:
+        raise MalformedFrame("a request without rows")
+    for tensor in tensors:
+        if tensor.data.ndim == 0 or len(tensor.data) != request.rows:
+            raise MalformedFrame("tensors of different rows")
+    return tensors
+
+
+class EngineServer:
+    """Listens in a folder that only this user may enter."""
+
+    def __init__(
+        self, engine: Engine, path: Path, *, clock: Callable[[], float]
+    ) -> None:
+        self._engine = engine
+        self._path = path
+        self._clock = clock
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Take the socket's path; whoever held it before must be gone by now."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path.parent.chmod(0o700)
+        self._path.unlink(missing_ok=True)
+        self._server = await asyncio.get_running_loop().create_unix_server(
+            lambda: Connection(self._engine, self._connections, clock=self._clock),
+            str(self._path),
+            backlog=512,
+        )
+        self._path.chmod(0o600)
+
+    async def stop(self, drain_s: float) -> bool:
+        """Accept nothing more, finish what was accepted; tell whether all did."""
+        if self._server is not None:
+            self._server.close()
+            self._path.unlink(missing_ok=True)
+        finished = await self._engine.drain(drain_s)
+        for connection in list(self._connections):
+            connection.close()
+        # One turn for the transports to write what they hold.
+        await asyncio.sleep(0.01)
+        return finished
