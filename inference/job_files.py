@@ -1,0 +1,105 @@
+"""The files of jobs: their input, below the jobs folder of this installation."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from django.conf import settings
+
+from inference import job_ids, job_rows
+from inference.engine.signature import Signature
+from inference.job_requests import JobRequest
+from inference.jobs import StoredInput
+from inference.models import PredictionJob
+
+# Files up to this size are counted while the caller waits, larger ones by the worker.
+_COUNT_BYTES = 16 * 1024 * 1024
+# An upload of the greatest size may take that long.
+_ORPHAN_AGE = timedelta(hours=24)
+
+
+def store(
+    job_id: str, asked: JobRequest, *, signature: Signature, max_rows: int
+) -> StoredInput:
+    """Keep a job's input; raise ApiError if its header or number of rows is wrong.
+
+    An upload lies in the jobs folder already: it moves by rename, whatever its size.
+    """
+    path = _new_path(job_id, asked.input_format)
+    try:
+        if asked.upload is not None:
+            asked.upload.flush()
+            Path(asked.upload.temporary_file_path()).replace(path)
+        else:
+            with path.open("xb") as file:
+                file.writelines(asked.lines or ())
+        with path.open("rb") as file:
+            reader = job_rows.open_rows(
+                file, input_format=asked.input_format, signature=signature
+            )
+            rows = job_rows.count_rows(
+                reader, max_rows=max_rows, max_bytes=_COUNT_BYTES
+            )
+        _make_durable(path)
+    except BaseException:
+        remove(job_id)
+        raise
+    return StoredInput(
+        format=asked.input_format,
+        file=f"{job_id}/{path.name}",
+        bytes=path.stat().st_size,
+        rows=rows,
+    )
+
+
+def open_input(job: PredictionJob) -> BinaryIO:
+    """Open a job's input for reading."""
+    return (settings.HOME.jobs / job.input_file).open("rb")
+
+
+def remove(job_id: str) -> None:
+    """Delete a job's files; nothing happens if there are none."""
+    shutil.rmtree(settings.HOME.jobs / job_id, ignore_errors=True)
+
+
+def remove_orphans(*, now: datetime) -> int:
+    """Delete what interrupted uploads, submits and removals left behind."""
+    removed = 0
+    for entry in _old_entries(now):
+        if not job_ids.is_id(entry.name):
+            entry.unlink(missing_ok=True)
+        elif PredictionJob.objects.filter(pk=entry.name, removed_at=None).exists():
+            continue
+        else:
+            remove(entry.name)
+        removed += 1
+    return removed
+
+
+def _old_entries(now: datetime) -> Iterator[Path]:
+    oldest = (now - _ORPHAN_AGE).timestamp()
+    with os.scandir(settings.HOME.jobs) as entries:
+        for entry in entries:
+            is_ours = entry.is_file() or job_ids.is_id(entry.name)
+            if is_ours and entry.stat().st_mtime < oldest:
+                yield Path(entry.path)
+
+
+def _new_path(job_id: str, input_format: str) -> Path:
+    folder: Path = settings.HOME.jobs / job_id
+    folder.mkdir(mode=0o700)
+    return folder / f"input.{input_format}"
+
+
+def _make_durable(path: Path) -> None:
+    """Make the file private, and safe on the disk before anybody is told of it."""
+    path.chmod(0o600)
+    for part in (path, path.parent, path.parent.parent):
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

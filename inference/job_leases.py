@@ -1,0 +1,68 @@
+"""Keeping a job's lease while its worker is busy with a chunk."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import structlog
+from django.db import DatabaseError, connection
+from django.utils import timezone
+
+from inference import jobs
+
+_RENEW_S = jobs.LEASE_S / 3
+# A worker that shows no progress for so long hangs: the lease may go to another.
+_PATIENCE_S = 300.0
+
+logger = structlog.get_logger(__name__)
+
+
+class LeaseKeeper:
+    """Renew a lease from a thread as long as the work makes progress."""
+
+    def __init__(self, lease: jobs.Lease) -> None:
+        self._lease = lease
+        self._done = threading.Event()
+        self._progress_at = time.monotonic()
+        self._thread = threading.Thread(
+            target=self._run, name=f"lease-{lease.job_id}", daemon=True
+        )
+
+    def note(self) -> None:
+        """Tell that the work goes on."""
+        self._progress_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._done.wait(_RENEW_S):
+                if time.monotonic() - self._progress_at > _PATIENCE_S:
+                    logger.error("job_hangs", job=self._lease.job_id)
+                    return
+                if not self._renew():
+                    return
+        finally:
+            # This thread's own: nobody else closes it.
+            connection.close()
+
+    def _renew(self) -> bool:
+        try:
+            return jobs.renew(self._lease, now=timezone.now())
+        except DatabaseError:
+            # The next try may come in time; if not, the fencing token protects.
+            logger.warning("job_lease_not_renewed", job=self._lease.job_id)
+            connection.close()
+            return True

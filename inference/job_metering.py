@@ -1,0 +1,99 @@
+"""What a job costs: quota units and usage, chunk by chunk.
+
+Both belong to the transaction that commits the chunk, so a chunk that is done again
+after a crash is neither charged nor counted twice.
+"""
+
+from datetime import datetime
+
+from accounts import leases, plans, usage
+from accounts.admission import window_of
+from accounts.limits import LeaseRequest, Quota
+from accounts.models import SpoolSegment
+from accounts.usage_event import UsageEvent
+from inference.errors import ApiError, ErrorCode
+from inference.models import PredictionJob
+
+
+def holder(job_id: str) -> str:
+    """Name a job as a holder of leases."""
+    return f"job:{job_id}"
+
+
+def segment(job_id: str) -> str:
+    """Name a job's usage as if it came from a spool file of that holder.
+
+    Whoever settles the leases of holders that are gone finds by this name that a job
+    has spent all it was granted.
+    """
+    return f"{holder(job_id)}-chunks"
+
+
+def charge(
+    job_id: str,
+    *,
+    sequence: int,
+    rows: int,
+    compute_us: int,
+    total_us: int,
+    now: datetime,
+) -> None:
+    """Spend the quota units of one chunk and record its usage; `rows` have an answer.
+
+    A chunk counts as one request, as a batch of its size would. Raises ApiError with
+    QUOTA_EXCEEDED if a quota does not cover all of it; the caller rolls back.
+    """
+    job = PredictionJob.objects.select_related("customer__plan", "api_key").get(
+        pk=job_id
+    )
+    if rows:
+        for quota in plans.limits_of(job.customer).quotas:
+            _spend(job, quota, units=rows if quota.unit == "rows" else 1, now=now)
+    event = UsageEvent(
+        id=f"{job_id}-{sequence}",
+        at=now.timestamp(),
+        customer_id=job.customer_id,
+        key_id=job.api_key.key_id,
+        operation="job",
+        model=job.model,
+        version=str(job.version),
+        variant=job.variant,
+        status=200,
+        code="",
+        rows=rows,
+        charged=rows > 0,
+        compute_us=compute_us,
+        total_us=max(total_us, compute_us),
+        shap_samples=0,
+        request_id=job_id,
+    )
+    # A job has no spool file; its chunks are what is ingested of it.
+    usage.record(segment(job_id), [event], ingested_bytes=sequence + 1)
+
+
+def close(job_id: str, *, now: datetime) -> None:
+    """Let the ledger forget a job that will never run again."""
+    SpoolSegment.objects.filter(name=segment(job_id), completed_at=None).update(
+        completed_at=now
+    )
+
+
+def _spend(job: PredictionJob, quota: Quota, *, units: int, now: datetime) -> None:
+    starts, ends = window_of(quota.name, now.timestamp())
+    request = LeaseRequest(
+        customer_id=job.customer_id,
+        quota=quota.name,
+        unit=quota.unit,
+        window_start=starts,
+        units=units,
+        minimum=units,
+    )
+    grant = leases.grant(holder(job.pk), request)
+    if grant.units < units:
+        raise ApiError(
+            ErrorCode.QUOTA_EXCEEDED,
+            f"The quota of {quota.limit} {quota.unit} per {quota.name} does not cover "
+            f"the next {units}. What is done can be fetched.",
+            retry_after_s=ends - now.timestamp(),
+            facts={"limit": quota.name},
+        )

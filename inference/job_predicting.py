@@ -1,0 +1,193 @@
+"""Predicting the rows of a job: the engine's answers, absences and failures."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from inference.answers import AnswerEncoder
+from inference.decoding import InstanceDecoder
+from inference.engine.client import Prediction, Tensor
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import EngineStatus, VersionKey
+from inference.engine.signature import Signature
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.job_rows import Row
+from inference.options import Options
+
+CALL_TIMEOUT_S = 60.0
+# A model that fails on more rows of a chunk than that fails on the data as such.
+MAX_MODEL_FAILURES = 20
+# Waits for an engine that is away or full, before the job waits for its next turn.
+DELAYS_S = (0.1, 0.2, 0.4, 0.8, 1.6)
+
+_FAILS_ON_ROWS = {
+    EngineErrorCode.MODEL_ERROR: Problem(
+        "the model failed on this row", code=ErrorCode.MODEL_ERROR
+    ),
+    EngineErrorCode.DEADLINE_EXCEEDED: Problem(
+        f"the model took longer than {CALL_TIMEOUT_S:.0f} s on this row",
+        code=ErrorCode.INFERENCE_TIMEOUT,
+    ),
+}
+
+
+class EngineDied(Exception):
+    """The engine was there, got rows of this job, and was gone."""
+
+
+class NoEngine(Exception):
+    """No engine takes rows now; the job waits for its next turn."""
+
+
+class JobEngine(Protocol):
+    """What a job needs of an engine's client; calls block and raise EngineError."""
+
+    def predict(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        *,
+        timeout_s: float,
+        max_batch_rows: int = 0,
+    ) -> Prediction: ...
+
+    def status(self) -> EngineStatus: ...
+
+
+class Engines(Protocol):
+    def find(self, key: VersionKey) -> JobEngine | None:
+        """Return an engine that has the version ready; None if there is none."""
+        ...
+
+
+class RowPredictor:
+    """Turns rows into predictions and problems, one for each.
+
+    `on_wait` is called with the error before each wait for an engine, and may raise.
+    """
+
+    def __init__(
+        self,
+        key: VersionKey,
+        *,
+        signature: Signature,
+        options: Options,
+        engines: Engines,
+        sleep: Callable[[float], None],
+        on_wait: Callable[[EngineError], None],
+    ) -> None:
+        self._key = key
+        self._decoder = InstanceDecoder(signature)
+        self._encoder = AnswerEncoder(signature)
+        self._options = options
+        self._engines = engines
+        self._sleep = sleep
+        self._on_wait = on_wait
+        # Whether the engine is known to be there, so that losing it means something.
+        self._engine_seen = False
+        self._model_failures = 0
+        self.compute_us = 0
+        # Rows that the model did in time, once it was too slow for more.
+        self.max_rows: int | None = None
+
+    def start_chunk(self) -> None:
+        self.compute_us = self._model_failures = 0
+
+    def predict(self, rows: Sequence[Row | Problem]) -> tuple[list[Any], list[Problem]]:
+        """Return a prediction per row, None for bad ones, and what is wrong with those.
+
+        The indexes of the problems are positions in `rows`.
+        """
+        problems = [
+            msgspec.structs.replace(row, index=position)
+            for position, row in enumerate(rows)
+            if isinstance(row, Problem)
+        ]
+        readable = [
+            position
+            for position, row in enumerate(rows)
+            if not isinstance(row, Problem)
+        ]
+        decoded = self._decoder.decode_rows([rows[position] for position in readable])
+        problems += (
+            msgspec.structs.replace(problem, index=readable[problem.index or 0])
+            for problem in decoded.problems
+        )
+        predictions: list[Any] = [None] * len(rows)
+        if decoded.indexes:
+            results = self._predict(decoded.tensors, len(decoded.indexes))
+            for good, result in zip(decoded.indexes, results, strict=True):
+                position = readable[good]
+                if isinstance(result, Problem):
+                    problems.append(msgspec.structs.replace(result, index=position))
+                else:
+                    predictions[position] = result
+        return predictions, problems
+
+    def _predict(self, tensors: tuple[Tensor, ...], rows: int) -> list[Any | Problem]:
+        """Predict; where the model fails, halve until the rows at fault are alone."""
+        try:
+            prediction = self._call(tensors)
+        except EngineError as error:
+            problem = _FAILS_ON_ROWS.get(error.code)
+            if problem is None:
+                raise ApiError(
+                    ErrorCode.MODEL_ERROR, "The model cannot take the rows of this job."
+                ) from error
+            if rows == 1:
+                self._count_model_failure(problem)
+                return [problem]
+            half = rows // 2
+            if error.code is EngineErrorCode.DEADLINE_EXCEEDED:
+                self.max_rows = half
+            first = tuple(Tensor(one.name, one.data[:half]) for one in tensors)
+            second = tuple(Tensor(one.name, one.data[half:]) for one in tensors)
+            return [
+                *self._predict(first, half),
+                *self._predict(second, rows - half),
+            ]
+        self.compute_us += prediction.compute_us
+        return list(self._encoder.predictions(prediction.tensors, self._options))
+
+    def _count_model_failure(self, problem: Problem) -> None:
+        self._model_failures += 1
+        if self._model_failures > MAX_MODEL_FAILURES:
+            raise ApiError(
+                problem.code or ErrorCode.MODEL_ERROR,
+                f"The model failed on more than {MAX_MODEL_FAILURES} rows of one "
+                "chunk: the data does not seem to be meant for it.",
+            )
+
+    def _call(self, tensors: tuple[Tensor, ...]) -> Prediction:
+        """Call an engine, waiting a little for one that is away or full."""
+        delays = iter(DELAYS_S)
+        while True:
+            try:
+                return self._call_once(tensors)
+            except EngineError as error:
+                if error.code is EngineErrorCode.CONNECTION_LOST and self._engine_seen:
+                    raise EngineDied from error
+                # A version that could not be loaded may be loaded again by people.
+                if not error.retryable and error.code != EngineErrorCode.LOAD_FAILED:
+                    raise
+                self._engine_seen = False
+                self._on_wait(error)
+                delay = next(delays, None)
+                if delay is None:
+                    raise NoEngine from error
+            self._sleep(delay)
+
+    def _call_once(self, tensors: tuple[Tensor, ...]) -> Prediction:
+        engine = self._engines.find(self._key)
+        if engine is None:
+            raise EngineError(EngineErrorCode.NOT_LOADED, f"no engine has {self._key}")
+        if not self._engine_seen:
+            engine.status()
+            self._engine_seen = True
+        return engine.predict(
+            self._key,
+            tensors,
+            timeout_s=CALL_TIMEOUT_S,
+            max_batch_rows=self._options.batch_size or 0,
+        )

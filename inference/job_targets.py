@@ -1,0 +1,93 @@
+"""Choosing the version that a job runs on, from what gateways may serve now."""
+
+import functools
+from pathlib import Path
+
+import msgspec
+from django.conf import settings
+
+from inference import snapshot
+from inference.engine.signature import Signature
+from inference.errors import ApiError, ErrorCode
+from inference.jobs import Target
+from inference.snapshot import CallableModel, CallableVersion, Snapshot
+from registry.routing import choose_pinned
+
+
+def choose(
+    name: str,
+    *,
+    version: str | None,
+    sticky_key: str,
+    allowed_models: tuple[str, ...],
+) -> Target:
+    """Return the version asked for, or one that the route's weights choose.
+
+    `version` is a number or an alias. Raises ApiError: NOT_FOUND also for what the key
+    may not see, MODEL_UNAVAILABLE while nothing is served.
+    """
+    model = _find(name, allowed_models=allowed_models)
+    if version is not None:
+        chosen = _named(model, version)
+    elif model.variants:
+        variant = choose_pinned(model.variants, salt=name, sticky_key=sticky_key)
+        chosen = next(one for one in model.versions if one.version == variant.version)
+    else:
+        raise ApiError(
+            ErrorCode.MODEL_UNAVAILABLE,
+            f"Model {name!r} is not ready yet.",
+            retry_after_s=5.0,
+        )
+    return Target(
+        model=name,
+        version=chosen.version,
+        variant=_variant(model, chosen.version),
+        signature=_signature(model, chosen),
+    )
+
+
+def _find(name: str, *, allowed_models: tuple[str, ...]) -> CallableModel:
+    visible = not allowed_models or name in allowed_models
+    for model in _snapshot().models:
+        if model.name == name and visible:
+            return model
+    raise ApiError(ErrorCode.NOT_FOUND, "There is no such model.")
+
+
+def _named(model: CallableModel, version: str) -> CallableVersion:
+    for one in model.versions:
+        if version == str(one.version) or version in one.aliases:
+            return one
+    raise ApiError(ErrorCode.NOT_FOUND, "There is no such version to call.")
+
+
+def _variant(model: CallableModel, version: int) -> str:
+    roles = [one.role for one in model.variants if one.version == version]
+    return roles[0] if roles else ""
+
+
+def _signature(model: CallableModel, version: CallableVersion) -> Signature:
+    if model.low_confidence_below is None:
+        return version.signature
+    return msgspec.structs.replace(
+        version.signature, low_confidence_below=model.low_confidence_below
+    )
+
+
+def _snapshot() -> Snapshot:
+    path: Path = settings.HOME.snapshot
+    try:
+        stat = path.stat()
+        return _read(path, stat.st_mtime_ns, stat.st_ino)
+    except FileNotFoundError:
+        raise ApiError(
+            ErrorCode.MODEL_UNAVAILABLE,
+            "The models are not ready yet.",
+            retry_after_s=5.0,
+        ) from None
+
+
+# The file is replaced as a whole, so its time and inode tell one snapshot from another.
+@functools.lru_cache(maxsize=1)
+def _read(path: Path, _mtime_ns: int, _inode: int) -> Snapshot:
+    return snapshot.read(path)

@@ -1,0 +1,321 @@
+"""The life of a prediction job.
+
+    pending ──claim──► processing ──finish──► completed
+       │  ▲              │  │
+       │  └───retry────┐ │  └─────cancel────► cancelled
+       │               │ fail                     ▲
+       │               failed                     │
+       └──────────────────cancel──────────────────┘
+
+The row in the database is the truth; Celery carries a job's id as a hint. A worker
+holds a lease and writes with its fencing token, so that a worker which was thought
+dead, and is not, changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+from celery import current_app
+from django.db import transaction
+from django.db.models import F, Q, QuerySet, Value
+from django.db.models.functions import Coalesce
+from kombu.exceptions import ChannelError, KombuError
+
+from accounts.models import ApiKey
+from inference import job_metering
+from inference.engine.signature import Signature
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.models import JobChunk, PredictionJob
+
+# With a sweep every 10 s, a dead worker's job starts again within 30 s.
+LEASE_S = 15.0
+# Starts in a row that may die before the job counts as poison.
+MAX_ATTEMPTS = 3
+# A hint that nobody took by then is worthless: the sweep has sent others.
+_HINT_EXPIRES_S = 30
+
+Status = PredictionJob.Status
+UNFINISHED = (Status.PENDING, Status.PROCESSING)
+
+logger = structlog.get_logger(__name__)
+
+
+class LeaseLost(Exception):
+    """The job was cancelled, ended or taken over: whatever this worker did is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write to a job as long as no newer token exists."""
+
+    job_id: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """An input file of a job; `rows` is None while nobody has counted them."""
+
+    format: str
+    # Relative to the jobs folder.
+    file: str
+    bytes: int
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The version that a job runs on, chosen once."""
+
+    model: str
+    version: int
+    variant: str
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkOutput:
+    """What a worker made of one run of consecutive rows.
+
+    `predictions` has one entry per row, None where `errors` has the reason.
+    `input_end` is the byte of the input where the next chunk begins.
+    """
+
+    index: int
+    predictions: Sequence[Any]
+    errors: Sequence[Problem]
+    input_end: int
+    compute_us: int = 0
+    total_us: int = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self.predictions)
+
+    @property
+    def rows_failed(self) -> int:
+        return len({problem.index for problem in self.errors})
+
+
+def submit(
+    job_id: str,
+    *,
+    api_key: ApiKey,
+    target: Target,
+    stored: StoredInput,
+    options: dict[str, Any],
+) -> PredictionJob:
+    """Accept a job whose input is stored, and send a hint once that is committed."""
+    with transaction.atomic():
+        job = PredictionJob.objects.create(
+            id=job_id,
+            customer_id=api_key.customer_id,
+            api_key=api_key,
+            model=target.model,
+            version=target.version,
+            variant=target.variant,
+            signature=msgspec.to_builtins(target.signature),
+            input_format=stored.format,
+            input_file=stored.file,
+            input_bytes=stored.bytes,
+            rows_total=stored.rows,
+            options=options,
+        )
+        transaction.on_commit(lambda: dispatch(job_id))
+    return job
+
+
+def dispatch(job_id: str) -> bool:
+    """Tell the workers that a job waits; False if the broker does not take it.
+
+    Nothing is lost then: the sweep sends it again.
+    """
+    try:
+        current_app.send_task(
+            "inference.tasks.run_job",
+            args=[job_id],
+            expires=_HINT_EXPIRES_S,
+            retry=False,
+            ignore_result=True,
+        )
+    except (KombuError, ChannelError, OSError) as error:
+        logger.warning("job_hint_not_sent", job=job_id, error=type(error).__name__)
+        return False
+    return True
+
+
+def claimable(now: datetime) -> QuerySet[PredictionJob]:
+    """Return the unfinished jobs that nobody holds."""
+    return PredictionJob.objects.filter(
+        Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now),
+        status__in=UNFINISHED,
+    )
+
+
+def claim(job_id: str, *, worker: str, now: datetime) -> Lease | None:
+    """Take the lease of a job; None if it is held, finished or was just quarantined."""
+    with transaction.atomic():
+        waiting = claimable(now).filter(pk=job_id)
+        claimed = waiting.filter(attempts__lt=MAX_ATTEMPTS).update(
+            status=Status.PROCESSING,
+            attempts=F("attempts") + 1,
+            worker=worker,
+            lease_token=F("lease_token") + 1,
+            lease_expires_at=now + timedelta(seconds=LEASE_S),
+            started_at=Coalesce(F("started_at"), Value(now)),
+        )
+        if not claimed:
+            quarantine(waiting, now=now)
+            return None
+        jobs = PredictionJob.objects.values_list("lease_token", flat=True)
+        return Lease(job_id=job_id, token=jobs.get(pk=job_id))
+
+
+def quarantine(jobs: QuerySet[PredictionJob], *, now: datetime) -> int:
+    """Fail those of the jobs whose starts died too often; return how many."""
+    return jobs.filter(attempts__gte=MAX_ATTEMPTS).update(
+        status=Status.FAILED,
+        completed_at=now,
+        lease_expires_at=None,
+        lease_token=F("lease_token") + 1,
+        error_code=ErrorCode.INTERNAL_ERROR,
+        error_message=f"The job was given up: {MAX_ATTEMPTS} starts in a row died at "
+        "the same rows, the first ones without a result. Check these rows.",
+    )
+
+
+def renew(lease: Lease, *, now: datetime) -> bool:
+    """Keep the lease alive; False if it is lost."""
+    expires_at = now + timedelta(seconds=LEASE_S)
+    return bool(_held(lease).update(lease_expires_at=expires_at))
+
+
+def count_rows(lease: Lease, *, rows: int) -> None:
+    """Note how many rows the input has."""
+    _write(lease, rows_total=rows)
+
+
+def note_waiting(lease: Lease, *, now: datetime) -> datetime:
+    """Note that no engine takes the next rows; return since when."""
+    with transaction.atomic():
+        _write(lease, waiting_since=Coalesce(F("waiting_since"), Value(now)))
+        waiting = PredictionJob.objects.values_list("waiting_since", flat=True)
+        since = waiting.get(pk=lease.job_id)
+    assert since is not None
+    return since
+
+
+def commit_chunk(lease: Lease, output: ChunkOutput, *, now: datetime) -> None:
+    """Store a chunk's output, progress, charge and usage: all of it or nothing.
+
+    Raises LeaseLost, or ApiError with QUOTA_EXCEEDED when the customer's quota does
+    not cover the rows. The charge is part of the transaction: a chunk that is done
+    again because its worker died was never charged before.
+    """
+    with transaction.atomic():
+        _write(
+            lease,
+            rows_done=F("rows_done") + output.rows,
+            rows_failed=F("rows_failed") + output.rows_failed,
+            input_offset=output.input_end,
+            # Starts that died earlier did not die of what comes next.
+            attempts=1,
+            waiting_since=None,
+            lease_expires_at=now + timedelta(seconds=LEASE_S),
+        )
+        JobChunk.objects.create(
+            job_id=lease.job_id,
+            index=output.index,
+            rows=output.rows,
+            predictions=list(output.predictions),
+            errors=msgspec.to_builtins(list(output.errors)),
+        )
+        job_metering.charge(
+            lease.job_id,
+            sequence=output.index,
+            rows=output.rows - output.rows_failed,
+            compute_us=output.compute_us,
+            total_us=output.total_us,
+            now=now,
+        )
+
+
+def hand_back(lease: Lease, *, again_at: datetime, blameless: bool = True) -> None:
+    """Give the job back unfinished; nobody takes it before `again_at`.
+
+    A start that was blameless does not count as one that died.
+    """
+    attempts = F("attempts") - 1 if blameless else F("attempts")
+    _write(lease, lease_expires_at=again_at, attempts=attempts)
+
+
+def finish(lease: Lease, *, now: datetime) -> None:
+    """End a job whose rows are all done."""
+    _write(
+        lease,
+        status=Status.COMPLETED,
+        rows_total=F("rows_done"),
+        completed_at=now,
+        lease_expires_at=None,
+        attempts=0,
+    )
+
+
+def fail(lease: Lease, error: ApiError, *, now: datetime) -> None:
+    """End a job early; what is done stays."""
+    _write(
+        lease,
+        status=Status.FAILED,
+        completed_at=now,
+        lease_expires_at=None,
+        waiting_since=None,
+        error_code=error.code,
+        error_message=error.message,
+    )
+
+
+def cancel(job_id: str, *, now: datetime) -> None:
+    """End an unfinished job for good; raise CONFLICT for a finished one."""
+    cancelled = PredictionJob.objects.filter(pk=job_id, status__in=UNFINISHED).update(
+        status=Status.CANCELLED,
+        completed_at=now,
+        lease_expires_at=None,
+        lease_token=F("lease_token") + 1,
+        waiting_since=None,
+    )
+    if not cancelled:
+        raise ApiError(
+            ErrorCode.CONFLICT, "The job is already finished and cannot be cancelled."
+        )
+
+
+def retry(job_id: str) -> bool:
+    """Let a failed job go on from its last chunk; False if it is not failed."""
+    with transaction.atomic():
+        revived = PredictionJob.objects.filter(
+            pk=job_id, status=Status.FAILED, removed_at=None
+        ).update(
+            status=Status.PENDING,
+            attempts=0,
+            completed_at=None,
+            error_code="",
+            error_message="",
+        )
+        if revived:
+            transaction.on_commit(lambda: dispatch(job_id))
+    return bool(revived)
+
+
+def _held(lease: Lease) -> QuerySet[PredictionJob]:
+    return PredictionJob.objects.filter(
+        pk=lease.job_id, status=Status.PROCESSING, lease_token=lease.token
+    )
+
+
+def _write(lease: Lease, **fields: Any) -> None:  # the fields of several types
+    if not _held(lease).update(**fields):
+        raise LeaseLost(lease.job_id)

@@ -1,0 +1,171 @@
+"""Jobs as callers see them, and what they send to start one."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from inference.models import PredictionJob
+
+Status = PredictionJob.Status
+_FINISHED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+class JobModelSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    version = serializers.CharField()
+    variant = serializers.CharField(
+        help_text="Role in the route; empty for a version that was asked for by number."
+    )
+
+
+class JobProgressSerializer(serializers.Serializer[Any]):
+    rows_done = serializers.IntegerField()
+    rows_total = serializers.IntegerField(
+        allow_null=True, help_text="Null while a large file is not counted yet."
+    )
+    rows_failed = serializers.IntegerField(help_text="Rows without a prediction.")
+    percent = serializers.IntegerField()
+
+
+class JobErrorSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class JobSerializer(serializers.Serializer[Any]):
+    """A job, its progress and where its output is."""
+
+    id = serializers.CharField()
+    status = serializers.ChoiceField(choices=Status.values)
+    model = JobModelSerializer()
+    progress = JobProgressSerializer()
+    created_at = serializers.DateTimeField(default_timezone=UTC)
+    started_at = serializers.DateTimeField(allow_null=True, default_timezone=UTC)
+    completed_at = serializers.DateTimeField(allow_null=True, default_timezone=UTC)
+    eta_s = serializers.IntegerField(
+        allow_null=True, help_text="Estimated seconds to the end."
+    )
+    result_url = serializers.CharField(
+        allow_null=True, help_text="Null until the job has ended."
+    )
+    errors_url = serializers.CharField(allow_null=True)
+    error = JobErrorSerializer(allow_null=True)
+
+
+class JobListQuerySerializer(serializers.Serializer[Any]):
+    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+    cursor = serializers.CharField(
+        max_length=30, required=False, help_text="`next_cursor` of the page before."
+    )
+
+
+class JobListSerializer(serializers.Serializer[Any]):
+    # `data` is what the contract calls it; DRF's own attribute keeps its meaning.
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {
+            "data": JobSerializer(many=True),
+            "next_cursor": serializers.CharField(allow_null=True),
+        }
+
+
+class JobJsonSerializer(serializers.Serializer[Any]):
+    """A job whose rows come inside the request."""
+
+    model = serializers.CharField()
+    version = serializers.CharField(
+        required=False, help_text="A number or an alias. Default: the route chooses."
+    )
+    instances = serializers.ListField(
+        child=serializers.JSONField(), min_length=1, help_text="As for predict."
+    )
+    options = serializers.DictField(
+        child=serializers.JSONField(),
+        required=False,
+        help_text="`top_k`, and `batch_size`: rows per forward pass at most.",
+    )
+
+
+class JobFormSerializer(serializers.Serializer[Any]):
+    """A job whose rows come as a file."""
+
+    model = serializers.CharField()
+    version = serializers.CharField(required=False)
+    file = serializers.FileField(
+        help_text="CSV with a header (`.csv`), or JSON Lines (`.jsonl`)."
+    )
+    options = serializers.CharField(required=False, help_text="JSON.")
+
+
+class RowErrorSerializer(serializers.Serializer[Any]):
+    index = serializers.IntegerField(help_text="Position of the row, from 0.")
+    code = serializers.CharField()
+    field = serializers.CharField(required=False)
+    issue = serializers.CharField()
+    received = serializers.CharField(required=False)
+
+
+class JobResultSerializer(serializers.Serializer[Any]):
+    """All predictions, in the order of the rows; null at rows that failed."""
+
+    job_id = serializers.CharField()
+    status = serializers.ChoiceField(choices=_FINISHED)
+    model = JobModelSerializer()
+    predictions = serializers.ListField(child=serializers.JSONField(allow_null=True))
+
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return super().get_fields() | {"errors": RowErrorSerializer(many=True)}
+
+
+class JobErrorsSerializer(serializers.Serializer[Any]):
+    def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
+        return {"data": RowErrorSerializer(many=True)}
+
+
+def present(job: PredictionJob, *, url: str, now: datetime) -> dict[str, Any]:
+    """Describe a job as JobSerializer says; `url` is its own."""
+    offers_output = job.status in _FINISHED and job.removed_at is None
+    facts = {
+        "id": job.pk,
+        "status": job.status,
+        "model": {
+            "name": job.model,
+            "version": str(job.version),
+            "variant": job.variant,
+        },
+        "progress": {
+            "rows_done": job.rows_done,
+            "rows_total": job.rows_total,
+            "rows_failed": job.rows_failed,
+            "percent": _percent(job),
+        },
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "completed_at": job.completed_at,
+        "eta_s": _eta_s(job, now=now),
+        "result_url": f"{url}/result" if offers_output else None,
+        "errors_url": f"{url}/errors" if offers_output else None,
+        "error": {"code": job.error_code, "message": job.error_message}
+        if job.error_code
+        else None,
+    }
+    return dict(JobSerializer(facts).data)
+
+
+def _percent(job: PredictionJob) -> int:
+    """Return what is done: of the rows, or of the bytes until rows are counted."""
+    if job.status == Status.COMPLETED:
+        return 100
+    done, total = job.rows_done, job.rows_total
+    if total is None:
+        done, total = job.input_offset, job.input_bytes
+    return min(100, done * 100 // total) if total else 0
+
+
+def _eta_s(job: PredictionJob, *, now: datetime) -> int | None:
+    if job.status != Status.PROCESSING or job.waiting_since is not None:
+        return None
+    if job.started_at is None or not job.rows_done or job.rows_total is None:
+        return None
+    seconds_per_row = (now - job.started_at).total_seconds() / job.rows_done
+    return max(0, round(seconds_per_row * (job.rows_total - job.rows_done)))

@@ -1,0 +1,304 @@
+"""Jobs over HTTP: submit, list, look, cancel, fetch the output."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+from django.db.models import QuerySet
+from django.http import HttpResponseBase, StreamingHttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from rest_framework.exceptions import NotAcceptable
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.parsers import MultiPartParser
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import plans
+from accounts.authentication import HasScope
+from accounts.models import ApiKey
+from inference import job_files, job_ids, job_requests, job_results, job_targets, jobs
+from inference.errors import ApiError, ErrorCode
+from inference.models import PredictionJob
+from inference.serializers_jobs import (
+    JobErrorsSerializer,
+    JobFormSerializer,
+    JobJsonSerializer,
+    JobListQuerySerializer,
+    JobListSerializer,
+    JobResultSerializer,
+    JobSerializer,
+    present,
+)
+
+_EXAMPLE_ID = "job_01KAHSVX3T7QZ5N1M8RGE4Y2WB"
+_ACCEPTED = {
+    "id": _EXAMPLE_ID,
+    "status": "pending",
+    "model": {"name": "breast-cancer", "version": "2", "variant": "default"},
+    "progress": {"rows_done": 0, "rows_total": 569, "rows_failed": 0, "percent": 0},
+    "created_at": "2026-11-20T10:30:00Z",
+    "started_at": None,
+    "completed_at": None,
+    "eta_s": None,
+    "result_url": None,
+    "errors_url": None,
+    "error": None,
+}
+_COMPLETED = _ACCEPTED | {
+    "status": "completed",
+    "progress": {"rows_done": 569, "rows_total": 569, "rows_failed": 2, "percent": 100},
+    "started_at": "2026-11-20T10:30:01Z",
+    "completed_at": "2026-11-20T10:30:03Z",
+    "result_url": f"/api/v1/jobs/{_EXAMPLE_ID}/result",
+    "errors_url": f"/api/v1/jobs/{_EXAMPLE_ID}/errors",
+}
+_JOB_EXAMPLES = [
+    OpenApiExample("Completed", value=_COMPLETED, response_only=True),
+]
+
+
+class _JobView(APIView):
+    permission_classes = [IsAuthenticated, HasScope]
+    required_scope = "jobs"
+
+    @property
+    def key(self) -> ApiKey:
+        return cast(ApiKey, self.request.auth)
+
+    def own_jobs(self) -> QuerySet[PredictionJob]:
+        """Return the jobs that the caller may know of."""
+        own = PredictionJob.objects.filter(customer_id=self.key.customer_id)
+        if self.key.allowed_models:
+            own = own.filter(model__in=self.key.allowed_models)
+        return own
+
+    def get_job(self, job_id: str) -> PredictionJob:
+        job = self.own_jobs().filter(pk=job_id).first()
+        if job is None:
+            raise ApiError(ErrorCode.NOT_FOUND, "There is no such job.")
+        return job
+
+    def get_output(self, job_id: str) -> PredictionJob:
+        """Return a job whose output can be fetched; raise ApiError saying why not."""
+        job = self.get_job(job_id)
+        if job.status in jobs.UNFINISHED:
+            raise ApiError(
+                ErrorCode.CONFLICT,
+                f"The job is {job.status}. Ask {_url(job)} until its status is "
+                "completed, failed or cancelled.",
+                retry_after_s=2.0,
+            )
+        if job.removed_at is not None:
+            raise ApiError(
+                ErrorCode.GONE, "The output of this job was deleted after its time."
+            )
+        return job
+
+
+class JobsView(_JobView):
+    parser_classes = [job_requests.JsonBodyParser, MultiPartParser]
+
+    @extend_schema(
+        operation_id="submit_job",
+        summary="Start a job",
+        description="Predict many rows in the background. Send them as JSON, or as a "
+        "form with a CSV or JSON Lines file: `curl -F model=breast-cancer "
+        "-F file=@rows.csv …`. Bad rows do not stop a job; they are listed in its "
+        "errors.",
+        request={
+            "application/json": JobJsonSerializer,
+            "multipart/form-data": JobFormSerializer,
+        },
+        responses={202: JobSerializer},
+        examples=[
+            OpenApiExample("Accepted", value=_ACCEPTED, response_only=True),
+            OpenApiExample(
+                "Rows inside the request",
+                value={
+                    "model": "language",
+                    "instances": [{"text": "Bonjour"}, {"text": "Guten Tag"}],
+                    "options": {"top_k": 2},
+                },
+                request_only=True,
+                media_type="application/json",
+            ),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        job_requests.prepare(request)
+        asked = job_requests.read(request)
+        now = timezone.now()
+        job_id = job_ids.new_id(now=now, randomness=os.urandom(job_ids.RANDOM_BYTES))
+        target = job_targets.choose(
+            asked.model,
+            version=asked.version or request.headers.get("X-Model-Version"),
+            # Without a key of the caller's own, the job's id spreads jobs by weight.
+            sticky_key=request.headers.get("X-Sticky-Key") or job_id,
+            allowed_models=tuple(self.key.allowed_models),
+        )
+        stored = job_files.store(
+            job_id,
+            asked,
+            signature=target.signature,
+            max_rows=plans.limits_of(self.key.customer).max_job_rows,
+        )
+        job = jobs.submit(
+            job_id,
+            api_key=self.key,
+            target=target,
+            stored=stored,
+            options=asked.options,
+        )
+        return Response(
+            _present(job),
+            status=202,
+            headers={
+                "Location": _url(job),
+                "Retry-After": "1",
+                "X-Model-Version": str(job.version),
+            },
+        )
+
+    @extend_schema(
+        operation_id="list_jobs",
+        summary="Your jobs, newest first",
+        parameters=[JobListQuerySerializer],
+        responses=JobListSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        query = JobListQuerySerializer(data=request.query_params)
+        query.is_valid(raise_exception=True)
+        limit, cursor = (
+            query.validated_data["limit"],
+            query.validated_data.get("cursor"),
+        )
+        found = self.own_jobs().order_by("-id")
+        if cursor is not None:
+            found = found.filter(id__lt=cursor)
+        page = list(found[: limit + 1])
+        more = len(page) > limit
+        page = page[:limit]
+        return Response(
+            {
+                "data": [_present(job) for job in page],
+                "next_cursor": page[-1].pk if more else None,
+            }
+        )
+
+
+class JobView(_JobView):
+    @extend_schema(
+        operation_id="get_job",
+        summary="A job and its progress",
+        responses=JobSerializer,
+        examples=_JOB_EXAMPLES,
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        return Response(_present(self.get_job(job_id)))
+
+
+class CancelJobView(_JobView):
+    @extend_schema(
+        operation_id="cancel_job",
+        summary="Stop a job",
+        description="What is done can still be fetched. A finished job answers 409.",
+        request=None,
+        responses={200: JobSerializer, 409: OpenApiTypes.OBJECT},
+    )
+    def post(self, request: Request, job_id: str) -> Response:
+        job = self.get_job(job_id)
+        jobs.cancel(job.pk, now=timezone.now())
+        return Response(_present(self.get_job(job_id)))
+
+
+class _CsvRenderer(BaseRenderer):
+    """Stands for CSV in content negotiation; the view streams it itself."""
+
+    media_type = "text/csv"
+    format = "csv"
+
+    def render(
+        self, data: Any, accepted_media_type: Any = None, renderer_context: Any = None
+    ) -> bytes:
+        raise AssertionError("the view streams CSV itself")
+
+
+class _FormatNegotiation(DefaultContentNegotiation):
+    """Answer an unknown `?format=` with 406, where DRF says that nothing is there."""
+
+    def filter_renderers(
+        self,
+        renderers: Any,
+        format: str,  # noqa: A002 - DRF's name
+    ) -> Any:
+        found = [renderer for renderer in renderers if renderer.format == format]
+        if not found:
+            raise NotAcceptable
+        return found
+
+
+class JobResultView(_JobView):
+    renderer_classes = [JSONRenderer, _CsvRenderer]
+    content_negotiation_class = _FormatNegotiation
+
+    @extend_schema(
+        operation_id="get_job_result",
+        summary="The output of a job",
+        description="As JSON, or as CSV with `Accept: text/csv` or `?format=csv`. A "
+        "failed or cancelled job gives what was done before.",
+        responses={
+            (200, "application/json"): JobResultSerializer,
+            (200, "text/csv"): OpenApiTypes.STR,
+            409: OpenApiResponse(OpenApiTypes.OBJECT, "The job is not finished."),
+            410: OpenApiResponse(OpenApiTypes.OBJECT, "The output was deleted."),
+        },
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponseBase:
+        job = self.get_output(job_id)
+        renderer = request.accepted_renderer
+        if renderer is not None and renderer.format == "csv":
+            return _stream(
+                job_results.as_csv(job),
+                kind="text/csv; charset=utf-8",
+                job=job,
+                to="csv",
+            )
+        return _stream(
+            job_results.as_json(job), kind="application/json", job=job, to="json"
+        )
+
+
+class JobErrorsView(_JobView):
+    @extend_schema(
+        operation_id="get_job_errors",
+        summary="The rows that failed",
+        responses={200: JobErrorsSerializer, 409: OpenApiTypes.OBJECT},
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponseBase:
+        job = self.get_output(job_id)
+        stream = job_results.errors_as_json(job)
+        return StreamingHttpResponse(stream, content_type="application/json")
+
+
+def _stream(
+    content: Iterator[bytes], *, kind: str, job: PredictionJob, to: str
+) -> StreamingHttpResponse:
+    return StreamingHttpResponse(
+        content,
+        content_type=kind,
+        headers={"Content-Disposition": f'attachment; filename="{job.pk}.{to}"'},
+    )
+
+
+def _present(job: PredictionJob) -> dict[str, Any]:
+    return present(job, url=_url(job), now=timezone.now())
+
+
+def _url(job: PredictionJob) -> str:
+    return reverse("job", args=[job.pk])

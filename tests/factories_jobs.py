@@ -1,0 +1,65 @@
+"""Prediction jobs for tests, with their input on the disk."""
+
+import itertools
+from datetime import UTC, datetime
+
+import msgspec
+from django.conf import settings
+
+from accounts.models import ApiKey
+from inference import job_ids
+from inference.engine.signature import Column, Layout, Signature, Task
+from inference.models import PredictionJob
+from tests.factories import ApiKeyFactory
+
+# The model adds its two columns up.
+SUM_SIGNATURE = Signature(
+    layout=Layout.MATRIX,
+    columns=(Column(name="a"), Column(name="b", maximum=1000)),
+    dtype="float32",
+    shape=(2,),
+    task=Task.REGRESSION,
+)
+
+_serial = itertools.count()
+
+
+def new_job_id() -> str:
+    return job_ids.new_id(
+        now=datetime.now(UTC), randomness=next(_serial).to_bytes(10, "big")
+    )
+
+
+def make_job(
+    rows: int | str = 3,
+    *,
+    api_key: ApiKey | None = None,
+    signature: Signature = SUM_SIGNATURE,
+    **fields: object,
+) -> PredictionJob:
+    """Make a job whose CSV is given, or has `rows` good rows: (0, 1), (1, 1), …"""
+    job_id = new_job_id()
+    text = rows
+    if isinstance(rows, int):
+        text = "a,b\n" + "".join(f"{number},1\n" for number in range(rows))
+    folder = settings.HOME.jobs / job_id
+    folder.mkdir(parents=True)
+    (folder / "input.csv").write_text(str(text))
+    api_key = api_key or ApiKeyFactory.create()
+    return PredictionJob.objects.create(
+        **{
+            "id": job_id,
+            "customer": api_key.customer,
+            "api_key": api_key,
+            "model": "sum",
+            "version": 3,
+            "variant": "default",
+            "signature": msgspec.to_builtins(signature),
+            "input_format": "csv",
+            "input_file": f"{job_id}/input.csv",
+            "input_bytes": len(str(text)),
+            "chunk_rows": 2,
+            "rows_total": rows if isinstance(rows, int) else None,
+            **fields,
+        }
+    )

@@ -1,0 +1,346 @@
+"""A worker's turn on a job, with an engine that misbehaves."""
+
+from datetime import timedelta
+
+import pytest
+
+from accounts.models import Usage
+from inference import job_results, job_runner, job_sweep, jobs
+from inference.engine.errors import EngineErrorCode
+from inference.engine.signature import Column, Layout, Signature, Task
+from inference.job_predicting import MAX_MODEL_FAILURES
+from inference.models import PredictionJob
+from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
+from tests.factories_jobs import make_job
+from tests.fakes import FakeJobEngine, JobClock, NoLeaseKeeping
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
+
+Status = PredictionJob.Status
+
+
+@pytest.fixture(autouse=True)
+def hints(monkeypatch):
+    """Collect the ids that are sent to the workers."""
+    sent = []
+    monkeypatch.setattr(
+        "inference.jobs.current_app.send_task",
+        lambda name, *, args, **options: sent.extend(args),
+    )
+    return sent
+
+
+@pytest.fixture
+def clock():
+    return JobClock()
+
+
+@pytest.fixture
+def engine():
+    return FakeJobEngine()
+
+
+@pytest.fixture
+def worker(clock, engine):
+    return job_runner.Worker(
+        name="w1", engines=engine, clock=clock, keep=NoLeaseKeeping
+    )
+
+
+def fresh(job):
+    return PredictionJob.objects.get(pk=job.pk)
+
+
+def csv_of(job):
+    return b"".join(job_results.as_csv(fresh(job))).decode().splitlines()
+
+
+def take_turns(job, worker, clock, most=50):
+    """Let the sweep and the worker go on until the job has ended."""
+    for _ in range(most):
+        if fresh(job).status not in jobs.UNFINISHED:
+            return fresh(job)
+        job_runner.take_turn(job.pk, worker)
+        clock.advance(10)
+        job_sweep.sweep(now=clock.now())
+    raise AssertionError(f"still {fresh(job).status}")
+
+
+def test_a_job_predicts_every_row_in_order(worker):
+    job = make_job(5)
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert job.status == Status.COMPLETED
+    assert (job.rows_done, job.rows_total, job.rows_failed) == (5, 5, 0)
+    assert csv_of(job) == [
+        "index,prediction,error",
+        *(f"{row},{row + 1}.0," for row in range(5)),
+    ]
+    assert job.chunks.count() == 3
+
+
+def test_bad_rows_are_reported_one_by_one(worker):
+    job = make_job("a,b\n1,1\nx,1\n1\n1,5000\n2,2\n")
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert (job.status, job.rows_done, job.rows_failed) == (Status.COMPLETED, 5, 3)
+    assert csv_of(job) == [
+        "index,prediction,error",
+        "0,2.0,",
+        "1,,a: must be a number",
+        '2,,"has 1 cells, the header has 2"',
+        "3,,b: must be at most 1000",
+        "4,4.0,",
+    ]
+    errors = [error for chunk in job.chunks.all() for error in chunk.errors]
+    assert [error["index"] for error in errors] == [1, 2, 3]
+    assert errors[2]["code"] == "UNPROCESSABLE"
+
+
+def test_only_answered_rows_are_metered(worker):
+    job = make_job("a,b\n1,1\nx,1\n2,2\n")
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert sum(Usage.objects.values_list("charged_rows", flat=True)) == 2
+
+
+def test_a_file_that_nobody_counted_is_counted_by_the_worker(worker):
+    job = make_job(4, rows_total=None)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert fresh(job).rows_total == 4
+
+
+def test_a_file_with_too_many_rows_fails_before_any_is_predicted(worker, engine):
+    plan = PlanFactory(max_job_rows=3)
+    key = ApiKeyFactory(customer=CustomerFactory(plan=plan))
+    job = make_job(4, rows_total=None, api_key=key)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert (fresh(job).status, fresh(job).error_code) == (Status.FAILED, "TOO_LARGE")
+    assert engine.calls == []
+
+
+def test_an_exhausted_quota_fails_the_job_and_keeps_what_is_done(worker):
+    plan = PlanFactory(quota_unit="rows", daily_quota=5)
+    job = make_job(8, api_key=ApiKeyFactory(customer=CustomerFactory(plan=plan)))
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert (job.status, job.error_code) == (Status.FAILED, "QUOTA_EXCEEDED")
+    assert job.rows_done == 4
+    assert len(csv_of(job)) == 1 + 4
+
+
+def test_a_job_waits_for_an_engine_that_is_full(worker, engine, clock):
+    engine.failures = [EngineErrorCode.OVERLOADED, EngineErrorCode.LOADING]
+    job = make_job(2)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert fresh(job).status == Status.COMPLETED
+    assert clock.slept == [0.1, 0.2]
+
+
+def test_a_job_without_an_engine_leaves_its_worker_to_others(
+    worker, engine, clock, hints
+):
+    engine.up = False
+    job = make_job(2)
+
+    job_runner.take_turn(job.pk, worker)
+
+    waiting = fresh(job)
+    assert waiting.status == Status.PROCESSING
+    assert waiting.waiting_since is not None
+    assert waiting.attempts == 0
+    assert hints == []
+    engine.up = True
+    assert take_turns(job, worker, clock).status == Status.COMPLETED
+
+
+def test_a_job_gives_up_when_no_engine_comes(worker, engine, clock):
+    engine.up = False
+    job = make_job(2)
+
+    job = take_turns(job, worker, clock, most=200)
+
+    assert (job.status, job.error_code) == (Status.FAILED, "MODEL_UNAVAILABLE")
+    waited = job.completed_at - job.started_at
+    assert waited >= timedelta(seconds=job_runner.GIVE_UP_S)
+
+
+def test_an_engine_that_restarts_once_costs_nothing(worker, engine, clock):
+    engine.failures = [None, EngineErrorCode.CONNECTION_LOST]
+    job = make_job(4)
+
+    job = take_turns(job, worker, clock)
+
+    assert job.status == Status.COMPLETED
+    assert engine.calls == [[0.0, 1.0], [2.0, 3.0]]
+
+
+def test_rows_that_kill_the_engine_are_quarantined(worker, engine, clock):
+    engine.failures = [None] + [EngineErrorCode.CONNECTION_LOST] * 10
+    job = make_job(4)
+
+    job = take_turns(job, worker, clock)
+
+    assert (job.status, job.error_code) == (Status.FAILED, "INTERNAL_ERROR")
+    # One of ten was left for each start after the third.
+    assert len(engine.failures) == 7
+    assert job.rows_done == 2
+
+
+def test_a_row_that_the_model_fails_on_spoils_only_itself(worker, engine):
+    engine.poison = {3.0: EngineErrorCode.MODEL_ERROR}
+    job = make_job(8, chunk_rows=8)
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert (job.status, job.rows_failed) == (Status.COMPLETED, 1)
+    assert csv_of(job)[4] == "3,,the model failed on this row"
+    assert csv_of(job)[5] == "4,5.0,"
+
+
+def test_a_model_that_fails_on_everything_fails_the_job(worker, engine):
+    engine.poison = {float(row): EngineErrorCode.MODEL_ERROR for row in range(100)}
+    job = make_job(100, chunk_rows=100)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert (fresh(job).status, fresh(job).error_code) == (Status.FAILED, "MODEL_ERROR")
+    assert len(engine.calls) < 4 * MAX_MODEL_FAILURES
+
+
+def test_a_slow_model_gets_fewer_rows_at_once(worker, engine):
+    engine.failures = [EngineErrorCode.DEADLINE_EXCEEDED]
+    job = make_job(16, chunk_rows=8)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert fresh(job).status == Status.COMPLETED
+    assert [len(call) for call in engine.calls] == [4, 4, 4, 4]
+
+
+def test_a_chunk_that_takes_long_is_committed_with_what_is_done(
+    worker, engine, clock
+):
+    engine.meanwhile = lambda: clock.advance(job_runner.CHUNK_S)
+    job = make_job(250, chunk_rows=500)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert fresh(job).status == Status.COMPLETED
+    assert [chunk.rows for chunk in job.chunks.all()] == [100, 100, 50]
+
+
+def test_a_turn_is_short_and_the_job_sends_itself_on(worker, engine, clock, hints):
+    engine.meanwhile = lambda: clock.advance(job_runner.TURN_S)
+    job = make_job(4)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert fresh(job).rows_done == 2
+    assert hints == [job.pk]
+    # Nothing stands between it and the next worker.
+    job_runner.take_turn(job.pk, worker)
+    assert fresh(job).rows_done == 4
+
+
+def test_many_turns_are_no_failed_starts(worker, engine, clock):
+    engine.meanwhile = lambda: clock.advance(job_runner.TURN_S)
+    job = make_job(20)
+
+    job = take_turns(job, worker, clock)
+
+    assert job.status == Status.COMPLETED
+
+
+def test_a_cancel_between_chunks_is_final(worker, engine, clock):
+    job = make_job(6)
+    calls = iter(range(10))
+
+    def cancel_at_the_second():
+        if next(calls) == 1:
+            jobs.cancel(job.pk, now=clock.now())
+
+    engine.meanwhile = cancel_at_the_second
+
+    job_runner.take_turn(job.pk, worker)
+    clock.advance(60)
+    job_sweep.sweep(now=clock.now())
+    job_runner.take_turn(job.pk, worker)
+
+    assert (fresh(job).status, fresh(job).rows_done) == (Status.CANCELLED, 2)
+    assert job.chunks.count() == 1
+
+
+def test_a_worker_that_was_taken_for_dead_writes_nothing(worker, engine, clock):
+    job = make_job(4)
+    taken = []
+
+    def sleep_through_the_lease():
+        if not taken:
+            taken.append(True)
+            clock.advance(jobs.LEASE_S + 1)
+            job_runner.take_turn(job.pk, worker)
+
+    engine.meanwhile = sleep_through_the_lease
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert (job.status, job.rows_done) == (Status.COMPLETED, 4)
+    assert job.chunks.count() == 2
+    assert sum(Usage.objects.values_list("rows", flat=True)) == 4
+
+
+def test_a_held_job_is_left_alone(worker, engine, clock):
+    job = make_job()
+    jobs.claim(job.pk, worker="w2", now=clock.now())
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert engine.calls == []
+
+
+def test_a_worker_that_stumbles_is_tried_again_and_then_given_up(
+    worker, engine, clock
+):
+    def stumble():
+        raise RuntimeError("a mistake of ours")
+
+    engine.meanwhile = stumble
+    job = make_job(2)
+
+    job = take_turns(job, worker, clock)
+
+    assert (job.status, job.error_code) == (Status.FAILED, "INTERNAL_ERROR")
+    assert "mistake" not in job.error_message
+    assert job.attempts == jobs.MAX_ATTEMPTS
+
+
+def test_options_reach_the_engine_and_the_answers(worker):
+    labelled = Signature(
+        layout=Layout.MATRIX,
+        columns=(Column(name="a"), Column(name="b")),
+        shape=(2,),
+        task=Task.CLASSIFICATION,
+        labels=("no", "yes"),
+    )
+    job = make_job("a,b\n0.25,0.5\n", signature=labelled, options={"top_k": 2})
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert csv_of(job)[0] == "index,label,score,low_confidence,scores,error"
+    assert csv_of(job)[1].startswith("0,yes,0.75,false,")

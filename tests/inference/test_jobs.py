@@ -1,0 +1,354 @@
+"""The life of a job: every transition, and every write that must be refused."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from kombu.exceptions import OperationalError
+
+from accounts.models import QuotaCounter, Usage
+from inference import jobs
+from inference.engine.signature import Signature
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.models import JobChunk, PredictionJob
+from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
+from tests.factories_jobs import SUM_SIGNATURE, make_job, new_job_id
+from tests.fakes import JobClock
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
+
+Status = PredictionJob.Status
+NOW = JobClock().now()
+LATER = NOW + timedelta(seconds=jobs.LEASE_S + 1)
+
+
+def claim(job, now=NOW):
+    return jobs.claim(job.pk, worker="w1", now=now)
+
+
+def output(index=0, rows=2, errors=(), input_end=10):
+    return jobs.ChunkOutput(
+        index=index,
+        predictions=[1.0] * rows,
+        errors=errors,
+        input_end=input_end,
+        compute_us=5,
+        total_us=10,
+    )
+
+
+def fresh(job):
+    return PredictionJob.objects.get(pk=job.pk)
+
+
+def submit():
+    key = ApiKeyFactory.create()
+    target = jobs.Target(
+        model="sum", version=3, variant="canary", signature=SUM_SIGNATURE
+    )
+    stored = jobs.StoredInput(format="csv", file="x/input.csv", bytes=9, rows=1)
+    return jobs.submit(
+        new_job_id(), api_key=key, target=target, stored=stored, options={"top_k": 2}
+    )
+
+
+
+def test_a_submitted_job_waits_and_keeps_what_it_was_asked(
+    django_capture_on_commit_callbacks,
+):
+    with django_capture_on_commit_callbacks() as callbacks:
+        job = fresh(submit())
+
+    assert job.status == Status.PENDING
+    assert (job.version, job.variant, job.rows_total) == (3, "canary", 1)
+    assert job.options == {"top_k": 2}
+    assert job.customer_id == job.api_key.customer_id
+    assert len(callbacks) == 1
+
+
+def test_a_broker_that_is_down_does_not_fail_the_submit(
+    django_capture_on_commit_callbacks, monkeypatch
+):
+    def refuse(*args, **kwargs):
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr("inference.jobs.current_app.send_task", refuse)
+
+    with django_capture_on_commit_callbacks(execute=True):
+        job = submit()
+
+    assert fresh(job).status == Status.PENDING
+    assert not jobs.dispatch(job.pk)
+
+
+def test_a_claim_starts_a_job_once():
+    job = make_job()
+
+    lease = claim(job)
+
+    assert lease is not None
+    assert claim(job) is None
+    job = fresh(job)
+    assert (job.status, job.attempts, job.worker) == (Status.PROCESSING, 1, "w1")
+    assert job.started_at == NOW
+
+
+def test_an_unknown_job_cannot_be_claimed():
+    assert jobs.claim(new_job_id(), worker="w1", now=NOW) is None
+
+
+def test_an_expired_lease_goes_to_another_with_a_higher_token():
+    job = make_job()
+    first = claim(job)
+
+    second = claim(job, now=LATER)
+
+    assert second.token > first.token
+    assert fresh(job).started_at == NOW
+
+
+def test_a_renewed_lease_is_not_for_others():
+    job = make_job()
+    lease = claim(job)
+
+    assert jobs.renew(lease, now=NOW + timedelta(seconds=10))
+
+    assert claim(job, now=LATER) is None
+
+
+def test_a_zombie_changes_nothing():
+    job = make_job()
+    zombie = claim(job)
+    claim(job, now=LATER)
+    before = PredictionJob.objects.filter(pk=job.pk).values().get()
+
+    assert not jobs.renew(zombie, now=LATER)
+    for write in (
+        lambda: jobs.commit_chunk(zombie, output(), now=LATER),
+        lambda: jobs.finish(zombie, now=LATER),
+        lambda: jobs.fail(zombie, ApiError(ErrorCode.MODEL_ERROR, "no"), now=LATER),
+        lambda: jobs.hand_back(zombie, again_at=LATER),
+        lambda: jobs.note_waiting(zombie, now=LATER),
+        lambda: jobs.count_rows(zombie, rows=5),
+    ):
+        with pytest.raises(jobs.LeaseLost):
+            write()
+
+    assert PredictionJob.objects.filter(pk=job.pk).values().get() == before
+    assert not JobChunk.objects.exists()
+    assert not Usage.objects.exists()
+
+
+def test_a_chunk_is_committed_with_its_progress_and_usage():
+    job = make_job()
+    lease = claim(job)
+    bad = Problem("is bad", index=1, code=ErrorCode.INVALID_INPUT)
+
+    jobs.commit_chunk(lease, output(rows=2, errors=[bad], input_end=7), now=NOW)
+
+    job = fresh(job)
+    assert (job.rows_done, job.rows_failed, job.input_offset) == (2, 1, 7)
+    chunk = job.chunks.get()
+    assert chunk.predictions == [1.0, 1.0]
+    assert chunk.errors == [{"issue": "is bad", "index": 1, "code": "INVALID_INPUT"}]
+    usage = Usage.objects.get()
+    assert (usage.requests, usage.rows, usage.charged_rows) == (1, 1, 1)
+    assert (usage.operation, usage.model, usage.version) == ("job", "sum", "3")
+
+
+def test_two_problems_of_a_row_are_one_failed_row():
+    job = make_job()
+    problems = [Problem("x", index=0, field="a"), Problem("x", index=0, field="b")]
+
+    jobs.commit_chunk(claim(job), output(errors=problems), now=NOW)
+
+    assert fresh(job).rows_failed == 1
+
+
+def limited_job(unit, daily=None, monthly=None):
+    plan = PlanFactory(quota_unit=unit, daily_quota=daily, monthly_quota=monthly)
+    key = ApiKeyFactory(customer=CustomerFactory(plan=plan))
+    return make_job(api_key=key)
+
+
+def test_rows_are_charged_to_every_quota():
+    job = limited_job("rows", daily=10, monthly=100)
+
+    jobs.commit_chunk(claim(job), output(rows=4), now=NOW)
+
+    assert set(QuotaCounter.objects.values_list("name", "granted")) == {
+        ("day", 4),
+        ("month", 4),
+    }
+
+
+def test_a_chunk_counts_as_one_request():
+    job = limited_job("requests", daily=10)
+
+    jobs.commit_chunk(claim(job), output(rows=4), now=NOW)
+
+    assert QuotaCounter.objects.get().granted == 1
+
+
+def test_rows_without_an_answer_cost_nothing():
+    job = limited_job("rows", daily=10)
+    problems = [Problem("x", index=0), Problem("x", index=1)]
+
+    jobs.commit_chunk(claim(job), output(rows=2, errors=problems), now=NOW)
+
+    assert not QuotaCounter.objects.exists()
+    assert Usage.objects.get().charged_requests == 0
+
+
+def test_a_chunk_that_a_quota_does_not_cover_leaves_no_trace():
+    job = limited_job("rows", daily=3, monthly=100)
+    lease = claim(job)
+    jobs.commit_chunk(lease, output(rows=2), now=NOW)
+
+    with pytest.raises(ApiError) as caught:
+        jobs.commit_chunk(lease, output(index=1, rows=2), now=NOW)
+
+    assert caught.value.code is ErrorCode.QUOTA_EXCEEDED
+    assert caught.value.facts == {"limit": "day"}
+    assert fresh(job).rows_done == 2
+    assert job.chunks.count() == 1
+    assert set(QuotaCounter.objects.values_list("name", "granted")) == {
+        ("day", 2),
+        ("month", 2),
+    }
+    assert Usage.objects.get().rows == 2
+
+
+def test_a_finished_job_is_complete():
+    job = make_job(rows_total=None)
+    lease = claim(job)
+    jobs.commit_chunk(lease, output(), now=NOW)
+
+    jobs.finish(lease, now=NOW)
+
+    job = fresh(job)
+    assert (job.status, job.completed_at) == (Status.COMPLETED, NOW)
+    assert job.rows_total == job.rows_done == 2
+    assert claim(job, now=LATER) is None
+
+
+def test_a_failed_job_says_why_and_keeps_what_is_done():
+    job = make_job()
+    lease = claim(job)
+    jobs.commit_chunk(lease, output(), now=NOW)
+
+    jobs.fail(lease, ApiError(ErrorCode.QUOTA_EXCEEDED, "Too much."), now=NOW)
+
+    job = fresh(job)
+    assert (job.status, job.rows_done) == (Status.FAILED, 2)
+    assert (job.error_code, job.error_message) == ("QUOTA_EXCEEDED", "Too much.")
+    assert claim(job, now=LATER) is None
+
+
+@pytest.mark.parametrize("claimed", [False, True])
+def test_cancel_is_final(claimed):
+    job = make_job()
+    lease = claim(job) if claimed else None
+
+    jobs.cancel(job.pk, now=NOW)
+
+    assert fresh(job).status == Status.CANCELLED
+    assert claim(job, now=LATER) is None
+    assert not jobs.retry(job.pk)
+    if lease is not None:
+        with pytest.raises(jobs.LeaseLost):
+            jobs.commit_chunk(lease, output(), now=NOW)
+    assert fresh(job).status == Status.CANCELLED
+    assert not JobChunk.objects.exists()
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])
+def test_a_finished_job_cannot_be_cancelled(status):
+    job = make_job(status=status)
+
+    with pytest.raises(ApiError) as caught:
+        jobs.cancel(job.pk, now=NOW)
+
+    assert caught.value.code is ErrorCode.CONFLICT
+    assert fresh(job).status == status
+
+
+def test_poison_is_quarantined_after_three_starts():
+    job = make_job()
+    now = NOW
+    for _ in range(jobs.MAX_ATTEMPTS):
+        assert claim(job, now=now) is not None
+        now += timedelta(seconds=jobs.LEASE_S + 1)
+
+    assert claim(job, now=now) is None
+
+    job = fresh(job)
+    assert job.status == Status.FAILED
+    assert "3 starts" in job.error_message
+
+
+def test_a_live_third_start_is_not_disturbed():
+    job = make_job(attempts=jobs.MAX_ATTEMPTS - 1)
+    lease = claim(job)
+
+    assert claim(job) is None
+
+    assert jobs.renew(lease, now=NOW)
+
+
+def test_a_committed_chunk_forgives_earlier_deaths():
+    job = make_job(attempts=jobs.MAX_ATTEMPTS - 1)
+    lease = claim(job)
+
+    jobs.commit_chunk(lease, output(), now=NOW)
+
+    assert fresh(job).attempts == 1
+
+
+@pytest.mark.parametrize(("blameless", "attempts"), [(True, 0), (False, 1)])
+def test_a_job_handed_back_is_taken_up_when_told(blameless, attempts):
+    job = make_job()
+    lease = claim(job)
+    again_at = NOW + timedelta(seconds=5)
+
+    jobs.hand_back(lease, again_at=again_at, blameless=blameless)
+
+    assert fresh(job).attempts == attempts
+    assert claim(job, now=NOW) is None
+    assert claim(job, now=again_at) is not None
+
+
+def test_waiting_is_remembered_from_its_beginning_until_a_chunk():
+    job = make_job()
+    lease = claim(job)
+
+    assert jobs.note_waiting(lease, now=NOW) == NOW
+    assert jobs.note_waiting(lease, now=NOW + timedelta(seconds=3)) == NOW
+
+    jobs.commit_chunk(lease, output(), now=NOW)
+    assert fresh(job).waiting_since is None
+
+
+def test_a_failed_job_goes_on_from_its_last_chunk_when_retried():
+    job = make_job(attempts=3)
+    PredictionJob.objects.filter(pk=job.pk).update(input_offset=7, rows_done=1)
+    assert claim(job) is None
+
+    assert jobs.retry(job.pk)
+
+    job = fresh(job)
+    assert (job.status, job.attempts, job.error_code) == (Status.PENDING, 0, "")
+    assert (job.input_offset, job.rows_done) == (7, 1)
+    assert claim(job) is not None
+
+
+def test_only_failed_jobs_are_retried():
+    assert not jobs.retry(make_job().pk)
+    assert not jobs.retry(make_job(status=Status.COMPLETED).pk)
+    assert not jobs.retry(make_job(status=Status.FAILED, removed_at=NOW).pk)
+
+
+def test_a_signature_survives_storage():
+    job = fresh(make_job())
+
+    assert msgspec.convert(job.signature, Signature) == SUM_SIGNATURE
