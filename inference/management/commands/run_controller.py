@@ -1,0 +1,19 @@
+"""`manage.py run_controller`: publish snapshots, reconcile engines, ingest usage."""
+
+import signal
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from inference.controller import Controller
+
+
+class Command(BaseCommand):
+    help = "Publish snapshots, keep engines as routes want them, and ingest usage."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        controller = Controller(settings.HOME)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: controller.stop())
+        controller.run()

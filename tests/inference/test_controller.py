@@ -1,0 +1,232 @@
+"""One controller leads, publishes at once, and outlives its database."""
+
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from accounts import api_keys
+from inference import controller, snapshot
+from inference.engine_links import EngineLink
+from inference.models import ControllerLease, Engine, ServingRoute
+from tests.factories import issue_key
+from tests.factories_registry import RouteFactory
+from tests.fakes import FakeControlledEngine, ManualClock
+
+pytestmark = pytest.mark.django_db
+
+
+class Plant:
+    """A controller over one engine; nothing runs but what the test steps."""
+
+    def __init__(self, home):
+        self.home = home
+        self.clock = ManualClock()
+        self.engine = FakeControlledEngine()
+        self.link = None
+        self.controller = controller.Controller(
+            home, clock=self.clock, make_link=self.make_link
+        )
+
+    def make_link(self, name, address):
+        self.link = EngineLink(name=name, address=address, client=self.engine)
+        return self.link
+
+    def run(self, seconds):
+        for _ in range(round(seconds / 0.2)):
+            if self.link is not None:
+                self.link.poll()
+            self.controller.step()
+            self.clock.advance(0.2)
+
+    def published(self):
+        return snapshot.read(self.home.snapshot)
+
+
+@pytest.fixture
+def plant(home):
+    (home.run / "engine-cpu.sock").touch()
+    return Plant(home)
+
+
+def test_only_one_controller_leads():
+    now = timezone.now()
+
+    assert controller.lead("a", now=now)
+    assert not controller.lead("b", now=now + timedelta(seconds=5))
+    assert controller.lead("a", now=now + timedelta(seconds=5))
+
+
+def test_another_controller_takes_over_when_the_leader_falls_silent():
+    now = timezone.now()
+    controller.lead("a", now=now)
+
+    ttl = timedelta(seconds=controller.LEASE_TTL_S)
+
+    assert not controller.lead("b", now=now + ttl)
+    assert controller.lead("b", now=now + ttl + timedelta(seconds=1))
+    assert not controller.lead("a", now=now + ttl + timedelta(seconds=2))
+
+
+def test_a_controller_that_stops_hands_over_at_once():
+    now = timezone.now()
+    controller.lead("a", now=now)
+
+    controller.resign("b", now=now)
+    still_a = not controller.lead("b", now=now)
+    controller.resign("a", now=now)
+
+    assert still_a
+    assert controller.lead("b", now=now)
+
+
+def test_the_first_step_publishes(plant):
+    issue_key()
+
+    plant.controller.step()
+
+    assert len(plant.published().keys) == 1
+
+
+def test_a_standby_does_nothing(plant):
+    controller.lead("another", now=timezone.now())
+
+    plant.run(3)
+
+    assert not plant.home.snapshot.exists()
+    assert not Engine.objects.exists()
+
+
+def test_a_leader_that_lost_its_lease_stops_publishing(plant):
+    plant.run(1)
+    ControllerLease.objects.update(
+        holder="another", expires_at=timezone.now() + timedelta(hours=1)
+    )
+    plant.run(4)
+    before = plant.published().sequence
+
+    issue_key()
+    plant.run(1)
+
+    assert plant.published().sequence == before
+
+
+def test_a_revoked_key_leaves_the_snapshot_with_the_next_step(plant):
+    issued = issue_key()
+    plant.controller.step()
+    assert len(plant.published().keys) == 1
+
+    api_keys.revoke(issued.key)
+    plant.controller.step()
+
+    assert plant.published().keys == ()
+
+
+def test_a_route_is_loaded_served_and_published(plant):
+    route = RouteFactory()
+
+    plant.run(3)
+
+    (model,) = plant.published().models
+    assert [v.version for v in model.variants] == [route.default_version.version]
+    assert model.engines == ("cpu",)
+    assert Engine.objects.get().address == str(plant.home.run / "engine-cpu.sock")
+
+
+def test_a_moved_weight_is_published_with_the_next_step(plant):
+    route = RouteFactory(with_canary=True)
+    plant.run(3)
+
+    route.canary_weight_percent = route.default_weight_percent = 50
+    route.save()
+    controller.publishing.mark_changed()
+    plant.controller.step()
+
+    (model,) = plant.published().models
+    assert [variant.weight_percent for variant in model.variants] == [50, 50]
+
+
+def test_a_new_controller_does_not_say_that_no_engine_runs(plant, home):
+    RouteFactory()
+    plant.run(3)
+    controller.resign(plant.controller.holder, now=timezone.now())
+
+    successor = Plant(home)
+    successor.engine = plant.engine
+    successor.controller.step()
+    at_first = ServingRoute.objects.get().waiting_for
+    successor.run(2)
+
+    assert at_first == ""
+    assert ServingRoute.objects.get().waiting_for == ""
+
+
+def test_a_lost_snapshot_file_is_written_again_by_the_next_leader(plant, home):
+    plant.run(1)
+    home.snapshot.unlink()
+    controller.resign(plant.controller.holder, now=timezone.now())
+
+    Plant(home).controller.step()
+
+    assert home.snapshot.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_database_outage_is_survived(plant):
+    def outage(execute, sql, params, many, context):
+        raise OperationalError("disk I/O error")
+
+    plant.run(1)
+    issued = issue_key()
+    with connection.execute_wrapper(outage):
+        plant.run(2)
+    plant.run(1)
+
+    assert [key.key_id for key in plant.published().keys] == [issued.key.key_id]
+
+
+def test_a_broken_step_does_not_end_the_others(plant, home):
+    home.spool.rmdir()
+    home.spool.touch()
+
+    plant.run(2)
+
+    assert plant.published().sequence > 0
+
+
+def test_an_engine_that_is_gone_for_an_hour_is_forgotten(plant, home):
+    plant.run(1)
+    (home.run / "engine-cpu.sock").unlink()
+    plant.engine.reachable = False
+    plant.run(1)
+    Engine.objects.update(seen_at=timezone.now() - timedelta(hours=2))
+
+    plant.run(601)
+
+    assert not Engine.objects.exists()
+
+
+def test_run_returns_and_hands_over_when_told_to_stop(plant):
+    controller.lead(plant.controller.holder, now=timezone.now())
+
+    plant.controller.stop()
+    plant.controller.run()
+
+    assert ControllerLease.objects.get().holder == ""
+
+
+def test_the_controller_imports_nothing_heavy():
+    code = (
+        "import django, sys; sys.path.append('platform'); django.setup();"
+        "import inference.management.commands.run_controller;"
+        "print({'torch', 'mlflow', 'shap', 'sklearn'} & set(sys.modules))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "set()"
