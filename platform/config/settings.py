@@ -232,7 +232,6 @@ SPECTACULAR_SETTINGS = {
     "one shape; [each code is explained](/docs/errors).",
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
-    "SERVERS": [{"url": "/", "description": "This installation"}],
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
@@ -267,6 +266,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 CSRF_FAILURE_VIEW = "config.error_pages.csrf_failure"
 EMAIL_BACKEND = env(
     "EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend"
