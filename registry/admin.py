@@ -3,9 +3,9 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -13,6 +13,7 @@ from unfold.admin import TabularInline
 from unfold.decorators import action, display
 
 from registry import admin_columns, changes
+from registry.admin_dialogs import answer, dialog
 from registry.admin_history import HistoryAdmin
 from registry.admin_routes import RouteAdmin
 from registry.admin_sync import SyncBannerMixin
@@ -55,21 +56,21 @@ class VersionInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     def link(self, version: ModelVersion) -> SafeString:
         return admin_columns.version_link(version)
 
-    @display(description="role", label=True)
-    def roles(self, version: ModelVersion) -> list[str]:
+    @display(description="role")
+    def roles(self, version: ModelVersion) -> SafeString:
         return admin_columns.roles(version)
 
-    @display(description="aliases", label="info")
-    def aliases(self, version: ModelVersion) -> list[str]:
+    @display(description="aliases")
+    def aliases(self, version: ModelVersion) -> SafeString:
         return admin_columns.aliases(version)
 
     @display(description="metrics")
     def metrics_text(self, version: ModelVersion) -> SafeString:
         return admin_columns.metrics(version)
 
-    @display(description="artifact", label=admin_columns.ARTIFACT_LABELS)
-    def artifact(self, version: ModelVersion) -> str:
-        return version.get_artifact_state_display()
+    @display(description="artifact")
+    def artifact(self, version: ModelVersion) -> SafeString:
+        return admin_columns.artifact(version)
 
     @display(description="problems")
     def problems(self, version: ModelVersion) -> SafeString:
@@ -88,7 +89,7 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     search_fields = ("name", "description")
     inlines = (VersionInline,)
     actions_detail = ("make_site_default",)
-    history_list_display = ("trusted", "public", "site_default", "missing_since")
+    history_list_display = ("trusted", "public")
     fieldsets = (
         (None, {"fields": ("name", "description", "traffic", "state")}),
         ("Access", {"fields": ("public", "site_default", "trusted")}),
@@ -132,40 +133,34 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
         count: int = model.number_of_versions
         return count
 
-    @display(
-        description="state",
-        label={
-            "served": "success",
-            "no route": "warning",
-            "gone from MLflow": "danger",
-        },
-    )
-    def state(self, model: RegisteredModel) -> str:
-        if model.missing_since:
-            return "gone from MLflow"
+    @display(description="state")
+    def state(self, model: RegisteredModel) -> SafeString:
         route = getattr(model, "route", None)
+        if model.missing_since:
+            return admin_columns.label("gone from MLflow", "danger")
         if route is None:
-            return "no route"
-        return "routed" if route.enabled else "route is off"
+            return admin_columns.label("no route", "warning")
+        if not route.enabled:
+            return admin_columns.label("route is off", "warning")
+        return admin_columns.label("routed", "success")
 
     @action(
         description="Make site default",
         icon="home",
         permissions=["registry.change_registeredmodel"],
-        dialog={
-            "title": "Answer requests that name no model?",
-            "description": "POST /api/v1/predict goes to this model from then on.",
-            "form_class": None,
-            "form_submit_text": "Make site default",
-        },
+        dialog=dialog(
+            "Answer requests that name no model?",
+            text="POST /api/v1/predict goes to this model from then on.",
+            submit="Make site default",
+        ),
     )
     def make_site_default(
         self, request: HttpRequest, form: forms.Form, object_id: str
     ) -> HttpResponse:
         model = get_object_or_404(RegisteredModel, pk=object_id)
-        changes.make_site_default(model, by=request.user)
-        messages.success(request, f"{model} answers requests that name no model.")
-        back = reverse("admin:registry_registeredmodel_change", args=[model.pk])
-        if "HX-Request" in request.headers:
-            return HttpResponse(headers={"HX-Redirect": back})
-        return HttpResponseRedirect(back)
+        return answer(
+            request,
+            lambda: changes.make_site_default(model, by=request.user),
+            done=f"{model} answers requests that name no model.",
+            otherwise=reverse("admin:registry_registeredmodel_change", args=[model.pk]),
+        )

@@ -1,5 +1,7 @@
 """How rows of the registry look in lists and forms of the admin."""
 
+from typing import Any
+
 from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -9,16 +11,23 @@ from django.utils.safestring import SafeString
 from registry.models import ModelVersion, Route
 
 _SHOWN_METRICS = 3
-ARTIFACT_LABELS = {
-    "in the local cache": "success",
-    "in MLflow only": "info",
-    "could not be fetched": "danger",
+_NOTHING = SafeString("–")
+_ARTIFACTS = {
+    ModelVersion.ArtifactState.READY: ("cached", "success"),
+    ModelVersion.ArtifactState.REMOTE: ("in MLflow", "info"),
+    ModelVersion.ArtifactState.FAILED: ("not fetched", "danger"),
 }
+
+
+def label(text: str, kind: str = "") -> SafeString:
+    """Draw unfold's label; its own decorator draws them in lists only."""
+    context = {"text": text, "type": kind}
+    return SafeString(render_to_string("unfold/helpers/label.html", context))
 
 
 def version_link(version: ModelVersion | None, *, suffix: str = "") -> SafeString:
     if version is None:
-        return SafeString("–")
+        return _NOTHING
     return format_html(
         '<a class="text-primary-600 dark:text-primary-500 whitespace-nowrap" '
         'href="{}">v{}</a>{}',
@@ -32,14 +41,14 @@ def metrics(version: ModelVersion, *, shown: int = _SHOWN_METRICS) -> SafeString
     """List the first metrics by name, all of them in the title."""
     pairs = [(name, _number(value)) for name, value in sorted(version.metrics.items())]
     if not pairs:
-        return SafeString("–")
+        return _NOTHING
     more = f" +{len(pairs) - shown}" if len(pairs) > shown else ""
     return format_html(
         '<span title="{}">{}{}</span>',
         ", ".join(f"{name} {value}" for name, value in pairs),
         format_html_join(
-            " · ",
-            '<span class="whitespace-nowrap">{} <b>{}</b></span>',
+            " ",
+            '<span class="whitespace-nowrap mr-1">{} <b>{}</b></span>',
             pairs[:shown],
         ),
         more,
@@ -53,36 +62,70 @@ def _number(value: object) -> str:
 def split(route: Route | None) -> SafeString:
     """Draw the desired shares of default and canary as one bar with its text."""
     if route is None:
-        return SafeString("–")
+        return _NOTHING
     return SafeString(render_to_string("registry/split.html", {"route": route}))
 
 
-def aliases(version: ModelVersion) -> list[str]:
-    return [alias.name for alias in version.aliases.all()]
+def split_text(route: Any) -> str:
+    """Say the same in words; also for a record of the route's history."""
+    text = f"v{route.default_version.version} {route.default_weight_percent} %"
+    if route.canary_version:
+        text += f", v{route.canary_version.version} {route.canary_weight_percent} %"
+    return text if route.enabled else f"{text}, off"
 
 
-def roles(version: ModelVersion) -> list[str]:
-    """Name the roles that the desired routes give the version; needs prefetching."""
-    found = ["default" for _ in version.default_in.all()]
+def aliases(version: ModelVersion) -> SafeString:
+    found = [label(alias.name, "info") for alias in version.aliases.all()]
+    return _beside(found)
+
+
+def roles(version: ModelVersion) -> SafeString:
+    """Show what the desired routes make of the version; wants prefetched routes."""
+    found = [label("default", "success") for _ in version.default_in.all()]
     found += [
-        f"canary {route.canary_weight_percent} %" for route in version.canary_in.all()
+        label(f"canary {route.canary_weight_percent} %", "warning")
+        for route in version.canary_in.all()
     ]
-    if not found and version.published:
-        found.append("published")
-    return found
+    if version.published:
+        found.append(label("published", "info"))
+    return _beside(found)
+
+
+def artifact(version: ModelVersion) -> SafeString:
+    return label(*_ARTIFACTS[ModelVersion.ArtifactState(version.artifact_state)])
+
+
+def _beside(labels: list[SafeString]) -> SafeString:
+    return format_html_join(" ", "{}", ((each,) for each in labels)) or _NOTHING
 
 
 def problems(version: ModelVersion) -> SafeString:
     """List everything that keeps the version from being served."""
+    sentences = _problems(version)
+    if not sentences:
+        return _NOTHING
+    return format_html(
+        '<div class="whitespace-normal text-red-700 dark:text-red-400">{}</div>',
+        format_html_join(SafeString("<br>"), "{}", ((each,) for each in sentences)),
+    )
+
+
+def problem_count(version: ModelVersion) -> SafeString:
+    """Count the problems, with their texts in the title: a list has no room."""
+    sentences = _problems(version)
+    if not sentences:
+        return _NOTHING
+    return format_html(
+        '<span title="{}">{}</span>',
+        " ".join(sentences),
+        label(f"{len(sentences)}", "danger"),
+    )
+
+
+def _problems(version: ModelVersion) -> list[str]:
     sentences = list(version.metadata_errors)
     if version.artifact_error:
         sentences.append(version.artifact_error)
     if version.missing_since:
         sentences.append(f"Gone from MLflow {naturaltime(version.missing_since)}.")
-    if not sentences:
-        return SafeString("–")
-    return format_html_join(
-        SafeString("<br>"),
-        '<span class="text-red-700 dark:text-red-400">{}</span>',
-        ((sentence,) for sentence in sentences),
-    )
+    return sentences

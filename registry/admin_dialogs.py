@@ -1,13 +1,17 @@
-"""The small forms behind the actions of a model version."""
+"""The small forms behind the actions that change a route, and their answers."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
-from django.http import HttpRequest
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from registry.models import ModelVersion, Route
+from registry.routes import RouteError
 
 
 class RouteChangeForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untyped
@@ -37,3 +41,34 @@ class StartCanaryForm(RouteChangeForm):
         initial=10,
         widget=UnfoldAdminIntegerFieldWidget,
     )
+
+
+def dialog(
+    title: str, *, submit: str, form: type[forms.Form] | None = None, text: str = ""
+) -> dict[str, Any]:
+    """Describe a dialog to unfold's `@action`; without `form` it asks for a yes."""
+    return {
+        "title": title,
+        "description": text,
+        "form_class": form,
+        "form_submit_text": submit,
+    }
+
+
+def answer(
+    request: HttpRequest, change: Callable[[], object], *, done: str, otherwise: str
+) -> HttpResponse:
+    """Make the change, tell how it went and go back to where it was asked for."""
+    try:
+        change()
+    except RouteError as error:
+        messages.error(request, str(error))
+    else:
+        messages.success(request, done)
+    back = request.headers.get("HX-Current-URL", "")
+    if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
+        back = otherwise
+    if "HX-Request" in request.headers:
+        # htmx would follow a redirect inside the dialog.
+        return HttpResponse(headers={"HX-Redirect": back})
+    return HttpResponseRedirect(back)

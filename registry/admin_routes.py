@@ -1,14 +1,19 @@
 """Routes in the admin: which versions answer, and in which shares."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
 from django.utils.safestring import SafeString
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 
 from registry import admin_columns, routes
+from registry.admin_dialogs import answer, dialog
 from registry.admin_history import HistoryAdmin
 from registry.admin_sync import SyncBannerMixin
 from registry.models import ModelVersion, Route
@@ -66,12 +71,8 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         "updated_by",
     )
     search_fields = ("registered_model__name",)
-    history_list_display = (
-        "default_version",
-        "canary_version",
-        "canary_weight_percent",
-        "enabled",
-    )
+    history_list_display = ("traffic",)
+    actions_detail = ("promote_canary", "stop_canary")
     readonly_fields = (
         "model_name",
         "default_weight_percent",
@@ -104,10 +105,54 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         changed = ", ".join(form.changed_data) or "nothing"
         routes.save(obj, by=request.user, reason=f"changed {changed} in the admin")
 
-    @display(description="model_name", ordering="registered_model__name")
+    @display(description="model", ordering="registered_model__name")
     def model_name(self, route: Route) -> str:
         return route.registered_model.name
 
     @display(description="traffic")
     def split(self, route: Route) -> SafeString:
         return admin_columns.split(route)
+
+    def traffic(self, record: Any) -> str:
+        """Say how a historical record divided the traffic."""
+        return admin_columns.split_text(record)
+
+    @action(
+        description="Promote canary",
+        icon="star",
+        permissions=["registry.change_route"],
+        variant=ActionVariant.PRIMARY,
+        dialog=dialog("Make the canary the default?", submit="Promote canary"),
+    )
+    def promote_canary(
+        self, request: HttpRequest, form: forms.Form, object_id: str
+    ) -> HttpResponse:
+        done = "The canary is the default now."
+        return self._do(request, object_id, routes.promote_canary, done)
+
+    @action(
+        description="Stop canary",
+        icon="stop_circle",
+        permissions=["registry.change_route"],
+        dialog=dialog("Give everything to the default again?", submit="Stop canary"),
+    )
+    def stop_canary(
+        self, request: HttpRequest, form: forms.Form, object_id: str
+    ) -> HttpResponse:
+        done = "The canary was stopped; the default gets everything."
+        return self._do(request, object_id, routes.stop_canary, done)
+
+    def _do(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        change: Callable[..., Route],
+        done: str,
+    ) -> HttpResponse:
+        route = get_object_or_404(Route, pk=object_id)
+        return answer(
+            request,
+            lambda: change(route, by=request.user),
+            done=done,
+            otherwise=reverse("admin:registry_route_change", args=[route.pk]),
+        )

@@ -3,33 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db import models
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from registry import admin_columns, artifacts, routes
-from registry.admin_dialogs import RouteChangeForm, StartCanaryForm
+from registry import admin_columns, admin_dialogs, artifacts, routes
+from registry.admin_dialogs import RouteChangeForm, StartCanaryForm, dialog
 from registry.admin_sync import SyncBannerMixin
 from registry.models import ModelVersion, Route
 
 CHANGE_ROUTE = ["registry.change_route"]
-
-
-def _dialog(title: str, *, submit: str, form: type = RouteChangeForm) -> dict[str, Any]:
-    return {
-        "title": title,
-        "description": "",
-        "form_class": form,
-        "form_submit_text": submit,
-    }
 
 
 @admin.register(ModelVersion)
@@ -40,7 +30,7 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         "aliases",
         "metrics_text",
         "artifact",
-        "problems",
+        "problem_count",
         "registered_at",
     )
     list_display_links = ("title",)
@@ -122,12 +112,12 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
     def title(self, version: ModelVersion) -> str:
         return str(version)
 
-    @display(description="role", label={"default": "success", "published": "info"})
-    def roles(self, version: ModelVersion) -> list[str]:
+    @display(description="role")
+    def roles(self, version: ModelVersion) -> SafeString:
         return admin_columns.roles(version)
 
-    @display(description="aliases", label="info")
-    def aliases(self, version: ModelVersion) -> list[str]:
+    @display(description="aliases")
+    def aliases(self, version: ModelVersion) -> SafeString:
         return admin_columns.aliases(version)
 
     @display(description="metrics")
@@ -138,9 +128,13 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
     def all_metrics(self, version: ModelVersion) -> SafeString:
         return admin_columns.metrics(version, shown=len(version.metrics))
 
-    @display(description="artifact", label=admin_columns.ARTIFACT_LABELS)
-    def artifact(self, version: ModelVersion) -> str:
-        return version.get_artifact_state_display()
+    @display(description="artifact")
+    def artifact(self, version: ModelVersion) -> SafeString:
+        return admin_columns.artifact(version)
+
+    @display(description="problems")
+    def problem_count(self, version: ModelVersion) -> SafeString:
+        return admin_columns.problem_count(version)
 
     @display(description="problems")
     def problems(self, version: ModelVersion) -> SafeString:
@@ -150,7 +144,11 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         description="Make default",
         icon="star",
         permissions=CHANGE_ROUTE,
-        dialog=_dialog("Make this version the default?", submit="Make default"),
+        dialog=dialog(
+            "Make this version the default?",
+            submit="Make default",
+            form=RouteChangeForm,
+        ),
         variant=ActionVariant.PRIMARY,
     )
     def make_default(
@@ -167,7 +165,7 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         description="Start canary",
         icon="science",
         permissions=CHANGE_ROUTE,
-        dialog=_dialog(
+        dialog=dialog(
             "Start a canary with this version",
             submit="Start canary",
             form=StartCanaryForm,
@@ -191,7 +189,11 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         description="Stop canary",
         icon="stop_circle",
         permissions=CHANGE_ROUTE,
-        dialog=_dialog("Give everything to the default again?", submit="Stop canary"),
+        dialog=dialog(
+            "Give everything to the default again?",
+            submit="Stop canary",
+            form=RouteChangeForm,
+        ),
     )
     def stop_canary(
         self, request: HttpRequest, form: RouteChangeForm, object_id: str
@@ -207,7 +209,9 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         description="Publish",
         icon="public",
         permissions=CHANGE_ROUTE,
-        dialog=_dialog("Let callers name this version?", submit="Publish"),
+        dialog=dialog(
+            "Let callers name this version?", submit="Publish", form=RouteChangeForm
+        ),
     )
     def publish(
         self, request: HttpRequest, form: RouteChangeForm, object_id: str
@@ -223,7 +227,11 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         description="Withdraw",
         icon="public_off",
         permissions=CHANGE_ROUTE,
-        dialog=_dialog("Stop callers from naming this version?", submit="Withdraw"),
+        dialog=dialog(
+            "Stop callers from naming this version?",
+            submit="Withdraw",
+            form=RouteChangeForm,
+        ),
     )
     def withdraw(
         self, request: HttpRequest, form: RouteChangeForm, object_id: str
@@ -258,19 +266,12 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
     ) -> HttpResponse:
         """Change the version, tell how it went and go back to where it was asked."""
         version = get_object_or_404(self.get_queryset(request), pk=object_id)
-        try:
-            change(version)
-        except routes.RouteError as error:
-            messages.error(request, str(error))
-        else:
-            messages.success(request, done.format(version))
-        back = request.headers.get("HX-Current-URL", "")
-        if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
-            back = reverse("admin:registry_modelversion_changelist")
-        if "HX-Request" in request.headers:
-            # htmx would follow a redirect inside the dialog.
-            return HttpResponse(headers={"HX-Redirect": back})
-        return HttpResponseRedirect(back)
+        return admin_dialogs.answer(
+            request,
+            lambda: change(version),
+            done=done.format(version),
+            otherwise=reverse("admin:registry_modelversion_changelist"),
+        )
 
 
 def _route_of(version: ModelVersion) -> Route:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
@@ -10,6 +12,13 @@ from inference.engine.messages import (
     VersionKey,
     VersionStatus,
     VersionToLoad,
+)
+from registry.mlflow_types import (
+    ArtifactRefused,
+    ModelFile,
+    RegistryUnreachable,
+    RemoteModel,
+    RemoteVersion,
 )
 
 
@@ -159,3 +168,77 @@ class NoLeaseKeeping:
 
     def __exit__(self, *error: object) -> None:
         pass
+
+
+class FakeMlflow:
+    """A model registry in memory: set what it knows, or make it unreachable."""
+
+    def __init__(self) -> None:
+        self.remote: dict[str, RemoteModel] = {}
+        self.metrics_of: dict[tuple[str, int], dict[str, float | None]] = {}
+        self.files: dict[tuple[str, int], ModelFile] = {}
+        self.artifacts: dict[tuple[str, int], dict[str, bytes]] = {}
+        self.unreachable = ""
+        self.unreadable: dict[tuple[str, int], str] = {}
+        self.downloads: list[tuple[str, int]] = []
+
+    def add(
+        self,
+        name: str,
+        *versions: int,
+        aliases: dict[str, int] | None = None,
+        **fields: Any,
+    ) -> None:
+        """Register `versions` of `name` with a servable description each."""
+        self.remote[name] = RemoteModel(
+            name=name,
+            aliases=aliases or {},
+            versions=tuple(
+                RemoteVersion(
+                    version=number,
+                    source=f"models:/m-{name}-{number}",
+                    run_id=f"run-{number}",
+                    status="READY",
+                    registered_at=datetime(2026, 1, number, tzinfo=UTC),
+                )
+                for number in versions
+            ),
+            **fields,
+        )
+        for number in versions:
+            self.files.setdefault(
+                (name, number),
+                ModelFile(
+                    flavors=("pytorch",),
+                    signature={"inputs": [{"type": "double", "name": "width"}]},
+                    metadata={"task": "regression"},
+                ),
+            )
+            self.artifacts.setdefault(
+                (name, number), {"MLmodel": b"flavors: {}", "data/model.pt2": b"m"}
+            )
+
+    def models(self) -> list[RemoteModel]:
+        self._answer()
+        return list(self.remote.values())
+
+    def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]:
+        self._answer()
+        return self.metrics_of.get((name, version.version), {})
+
+    def model_file(self, name: str, version: int) -> ModelFile:
+        self._answer((name, version))
+        return self.files[name, version]
+
+    def download(self, name: str, version: int, *, into: Path, max_bytes: int) -> None:
+        self._answer((name, version))
+        self.downloads.append((name, version))
+        for path, content in self.artifacts[name, version].items():
+            (into / path).parent.mkdir(parents=True, exist_ok=True)
+            (into / path).write_bytes(content)
+
+    def _answer(self, version: tuple[str, int] = ("", 0)) -> None:
+        if self.unreachable:
+            raise RegistryUnreachable(self.unreachable)
+        if version in self.unreadable:
+            raise ArtifactRefused(self.unreadable[version])
