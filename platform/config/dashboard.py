@@ -85,19 +85,19 @@ def _traffic_cards(
     )
     return [
         Card(
-            title="Requests, last hour",
+            title="Requests",
             value=f"{totals['requests']:,}",
-            note=f"{day['requests']:,} in 24 hours; {totals['rows']:,} rows this hour",
+            note=f"in the last hour; {day['requests']:,} in 24 hours",
             icon="bar_chart",
         ),
         Card(
-            title="Not answered, last hour",
+            title="Errors",
             value="–" if rate is None else f"{rate:.1f} %",
-            note=f"{totals['errors']:,} refused or failed",
+            note=f"{totals['errors']:,} refused or failed in the last hour",
             icon="error",
         ),
         Card(
-            title="Latency, median",
+            title="Median latency",
             value=p50,
             note=f"95 %: {p95}; 99 %: {p99}",
             icon="timer",

@@ -15,6 +15,7 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.vary import vary_on_headers
 from django_ratelimit.decorators import ratelimit
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
+from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import (
     SpectacularAPIView,
     SpectacularRedocView,
@@ -50,6 +51,7 @@ class SchemaView(SpectacularAPIView):  # type: ignore[misc]
     authentication_classes = [ApiKeyAuthentication, SessionAuthentication]
     renderer_classes = [OpenApiJsonRenderer, OpenApiYamlRenderer, JSONRenderer]
 
+    @extend_schema(exclude=True)  # type: ignore[untyped-decorator]
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """Answer from the cache while nothing that the document shows has changed.
 

@@ -1,38 +1,29 @@
 """Every URL the site answers."""
 
-from importlib.util import find_spec
-
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
-urlpatterns: list[URLPattern | URLResolver] = [path("admin/", admin.site.urls)]
-if find_spec("accounts.authentication"):
-    from config import docs
+from config import docs
 
-    urlpatterns += [
-        path("", docs.start, name="start"),
-        path("docs/", docs.SwaggerView.as_view(url_name="schema"), name="docs"),
-        path("docs/redoc/", docs.RedocView.as_view(url_name="schema"), name="redoc"),
-        path("docs/redoc/redoc.js", docs.redoc_bundle, name="redoc-bundle"),
-        path("docs/errors", docs.errors, name="errors"),
-        path("api/schema/", docs.SchemaView.as_view(), name="schema"),
-        path("robots.txt", docs.robots),
-    ]
-for prefix, module in (
-    ("api/v1/", "inference.urls"),
-    ("api/v1/", "inference.urls_jobs"),
-    ("api/v1/", "accounts.urls"),
-    ("internal/", "accounts.urls_internal"),
-):
-    if find_spec(module):
-        urlpatterns.append(path(prefix, include(module)))
-urlpatterns.append(
+urlpatterns = [
+    path("", docs.start, name="start"),
+    path("docs/", docs.SwaggerView.as_view(url_name="schema"), name="docs"),
+    path("docs/redoc/", docs.RedocView.as_view(url_name="schema"), name="redoc"),
+    path("docs/redoc/redoc.js", docs.redoc_bundle, name="redoc-bundle"),
+    path("docs/errors", docs.errors, name="errors"),
+    path("api/schema/", docs.SchemaView.as_view(), name="schema"),
+    path("api/v1/", include("inference.urls")),
+    path("api/v1/", include("inference.urls_jobs")),
+    path("api/v1/", include("accounts.urls")),
+    path("internal/", include("accounts.urls_internal")),
+    path("admin/", admin.site.urls),
     path(
         "favicon.ico",
         RedirectView.as_view(url="/static/modelyard/favicon.svg", permanent=True),
-    )
-)
+    ),
+    path("robots.txt", docs.robots),
+]
 
 handler400 = "config.error_pages.bad_request"
 handler403 = "config.error_pages.forbidden"

@@ -44,7 +44,7 @@ def _event(customer, number, **changes):
     return UsageEvent(**{**facts, **changes})
 
 
-def _spend(customer, *groups):
+def spend(customer, *groups):
     """Record `count` calls with the given facts for each group."""
     events = []
     for count, changes in groups:
@@ -72,7 +72,7 @@ def test_an_empty_installation_shows_first_steps(admin):
 
 
 def test_traffic_replaces_the_first_steps(admin):
-    _spend(CustomerFactory.create(), (4, {}))
+    spend(CustomerFactory.create(), (4, {}))
 
     context = admin.get(reverse("admin:index")).context
 
@@ -81,7 +81,7 @@ def test_traffic_replaces_the_first_steps(admin):
 
 
 def test_the_error_rate_counts_refused_and_failed_calls(admin):
-    _spend(
+    spend(
         CustomerFactory.create(),
         (3, {}),
         (1, {"status": 429, "code": "QUOTA_EXCEEDED", "variant": ""}),
@@ -94,7 +94,7 @@ def test_the_error_rate_counts_refused_and_failed_calls(admin):
 
 
 def test_latency_shows_the_median_and_the_tail(admin):
-    _spend(CustomerFactory.create(), (99, {"total_us": 900}), (2, {"total_us": 90_000}))
+    spend(CustomerFactory.create(), (99, {"total_us": 900}), (2, {"total_us": 90_000}))
 
     card = admin.get(reverse("admin:index")).context["cards"][2]
 
@@ -103,7 +103,7 @@ def test_latency_shows_the_median_and_the_tail(admin):
 
 
 def test_the_chart_holds_sixty_minutes_per_variant(admin):
-    _spend(CustomerFactory.create(), (9, {}), (1, {"variant": "canary"}))
+    spend(CustomerFactory.create(), (9, {}), (1, {"variant": "canary"}))
 
     chart = json.loads(admin.get(reverse("admin:index")).context["chart"])
 
@@ -114,7 +114,7 @@ def test_the_chart_holds_sixty_minutes_per_variant(admin):
 
 def test_a_canary_shows_the_share_that_was_seen(admin):
     _canary_route()
-    _spend(
+    spend(
         CustomerFactory.create(),
         (8, {}),
         (1, {"variant": "canary", "version": "3"}),
@@ -139,7 +139,7 @@ def test_traffic_from_before_the_weights_moved_is_not_counted(admin):
         canary_weight_percent=10,
     )
     ServingRoute.objects.filter(pk=serving.pk).update(moved_at=timezone.now())
-    _spend(CustomerFactory.create(), (5, {}))
+    spend(CustomerFactory.create(), (5, {}))
 
     (row,) = admin.get(reverse("admin:index")).context["canaries"]
 
@@ -180,7 +180,7 @@ def test_names_of_customers_are_only_for_those_who_manage_them(client):
     scientist = UserFactory.create(is_staff=True)
     scientist.groups.add(Group.objects.get(name="data scientists"))
     client.force_login(scientist)
-    _spend(CustomerFactory.create(name="Acme & Sons"), (1, {}))
+    spend(CustomerFactory.create(name="Acme & Sons"), (1, {}))
 
     page = client.get(reverse("admin:index"))
 
@@ -195,7 +195,7 @@ def test_the_dashboard_costs_the_same_however_much_there_is(
     for _ in range(3):
         RouteFactory.create(with_canary=True)
     customer = CustomerFactory.create()
-    _spend(customer, *((1, {"model": f"model-{n}"}) for n in range(20)))
+    spend(customer, *((1, {"model": f"model-{n}"}) for n in range(20)))
     admin.get(reverse("admin:index"))
 
     # Two of them are the session and the person.

@@ -1,0 +1,174 @@
+"""What people see, in a real Chromium: complete, at home on a phone, and self-contained."""
+
+import shutil
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.factories import UserFactory, issue_key
+from tests.factories_registry import ModelVersionFactory, RouteFactory
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
+]
+
+PASSWORD = "correct horse battery staple"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Visit:
+    """One page of a browser, and everything that should not have happened in it."""
+
+    def __init__(self, page, base_url):
+        self.page = page
+        self.base_url = base_url
+        self.complaints = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._on_request)
+
+    def _on_console(self, message):
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def _on_request(self, request):
+        url = urlsplit(request.url)
+        ours = urlsplit(self.base_url)
+        if url.scheme not in ("data", "blob") and url.netloc != ours.netloc:
+            self.complaints.append(f"request to {request.url}")
+
+    def open(self, path):
+        self.page.goto(self.base_url + path)
+        self.page.wait_for_load_state("networkidle")
+
+    def log_in(self, username):
+        self.open("/admin/login/")
+        self.page.fill("#id_username", username)
+        self.page.fill("#id_password", PASSWORD)
+        self.page.click("#login-form button[type=submit]")
+        self.page.wait_for_url(f"{self.base_url}/admin/")
+
+    @property
+    def overflow_px(self):
+        return self.page.evaluate(
+            "document.documentElement.scrollWidth - window.innerWidth"
+        )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright's synchronous face keeps an event loop running in this thread;
+        # Django would refuse every query, though nothing runs beside them.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
+def visit(request, browser, live_server) -> Iterator[Visit]:
+    context = browser.new_context(viewport={"width": request.param, "height": 844})
+    context.set_default_timeout(15_000)
+    yield Visit(context.new_page(), live_server.url)
+    context.close()
+
+
+def _route(**kwargs):
+    version = ModelVersionFactory.create(
+        registered_model__name="breast-cancer",
+        registered_model__public=True,
+        **kwargs,
+    )
+    return RouteFactory.create(default_version=version)
+
+
+@pytest.mark.parametrize("path", ["/", "/docs/errors", "/admin/login/"])
+def test_a_page_fits_and_loads_only_its_own_things(visit, path):
+    _route()
+
+    visit.open(path)
+
+    assert visit.overflow_px <= 0
+    assert visit.complaints == []
+
+
+def test_swagger_ui_shows_the_typed_operation_with_its_example(visit):
+    _route()
+
+    visit.open("/docs/")
+    visit.page.click("#operations-breast-cancer-predictBreastCancer button >> nth=0")
+
+    body = visit.page.input_value(".body-param__text")
+    assert '"width": 1' in body
+    assert visit.overflow_px <= 0
+    assert visit.complaints == []
+
+
+def test_redoc_draws_the_document(visit):
+    _route()
+
+    visit.open("/docs/redoc/")
+    visit.page.wait_for_selector('[id="tag/breast-cancer"]', state="attached")
+
+    assert visit.overflow_px <= 0
+    assert visit.complaints == []
+
+
+def test_a_person_logs_in_and_sees_the_dashboard(visit):
+    boss = UserFactory.create(is_staff=True, is_superuser=True)
+
+    visit.log_in(boss.username)
+    visit.page.wait_for_load_state("networkidle")
+
+    assert visit.page.locator("text=First steps").is_visible()
+    assert visit.overflow_px <= 0
+    assert visit.complaints == []
+
+
+def test_the_dashboard_draws_its_chart(visit):
+    from tests.config.test_dashboard import spend
+
+    boss = UserFactory.create(is_staff=True, is_superuser=True)
+    spend(issue_key().key.customer, (3, {}))
+
+    visit.log_in(boss.username)
+    visit.page.wait_for_load_state("networkidle")
+
+    drawn = visit.page.evaluate(
+        "Chart.getChart(document.querySelector('canvas.chart')).data.datasets.length"
+    )
+    assert drawn == 3
+    assert visit.overflow_px <= 0
+    assert visit.complaints == []
+
+
+@pytest.mark.parametrize(
+    "page", ["registry/modelversion", "auth/user", "auth/user/add"]
+)
+def test_the_admin_stays_within_its_policy(visit, page):
+    _route()
+    boss = UserFactory.create(is_staff=True, is_superuser=True)
+    visit.log_in(boss.username)
+
+    visit.open(f"/admin/{page}/")
+
+    assert visit.page.locator("#content").is_visible()
+    assert visit.complaints == []
