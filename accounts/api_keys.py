@@ -38,13 +38,7 @@ def issue(
     created_by: User | None = None,
 ) -> IssuedKey:
     """Create a key; raise ValidationError for unknown scopes or a past expiry."""
-    unknown = sorted(set(scopes) - set(SCOPES))
-    if unknown:
-        raise ValidationError({"scopes": f"Unknown scopes: {', '.join(unknown)}."})
-    if not scopes:
-        raise ValidationError({"scopes": "A key needs at least one scope."})
-    if expires_at is not None and expires_at <= timezone.now():
-        raise ValidationError({"expires_at": "The expiry must lie in the future."})
+    _check(scopes, expires_at)
     new = key_format.generate(mode)
     key = ApiKey.objects.create(
         customer=customer,
@@ -59,6 +53,32 @@ def issue(
     )
     access_changed.send(sender=ApiKey)
     return IssuedKey(key=key, token=new.token)
+
+
+@transaction.atomic
+def change(
+    key: ApiKey,
+    *,
+    name: str,
+    scopes: Sequence[str],
+    allowed_models: Sequence[str],
+    expires_at: datetime.datetime | None,
+) -> ApiKey:
+    """Change what a key may do and for how long, but not its token.
+
+    Raise ValidationError for what `issue` would refuse, and for a revoked key.
+    """
+    key = ApiKey.objects.select_for_update().get(pk=key.pk)
+    if key.state == ApiKey.State.REVOKED:
+        raise ValidationError("A revoked key cannot be changed.")
+    _check(scopes, expires_at if expires_at != key.expires_at else None)
+    key.name = name
+    key.scopes = [scope for scope in SCOPES if scope in scopes]
+    key.allowed_models = sorted(set(allowed_models))
+    key.expires_at = expires_at
+    key.save(update_fields=["name", "scopes", "allowed_models", "expires_at"])
+    access_changed.send(sender=ApiKey)
+    return key
 
 
 @transaction.atomic
@@ -121,3 +141,13 @@ def recognise(token: str) -> ApiKey | None:
     if key is None or not hmac.compare_digest(bytes.fromhex(key.digest), parsed.digest):
         return None
     return key
+
+
+def _check(scopes: Sequence[str], expires_at: datetime.datetime | None) -> None:
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown:
+        raise ValidationError({"scopes": f"Unknown scopes: {', '.join(unknown)}."})
+    if not scopes:
+        raise ValidationError({"scopes": "A key needs at least one scope."})
+    if expires_at is not None and expires_at <= timezone.now():
+        raise ValidationError({"expires_at": "The expiry must lie in the future."})

@@ -1,0 +1,14 @@
+"""The admin of accounts; each kind of row has a module of its own."""
+
+from accounts.admin_customers import CustomerAdmin
+from accounts.admin_keys import ApiKeyAdmin
+from accounts.admin_plans import PlanAdmin
+from accounts.admin_usage import QuotaCounterAdmin, UsageAdmin
+
+__all__ = [
+    "ApiKeyAdmin",
+    "CustomerAdmin",
+    "PlanAdmin",
+    "QuotaCounterAdmin",
+    "UsageAdmin",
+]

@@ -1,0 +1,273 @@
+"""Customers in the admin: plan, keys, quotas, usage and refusals on one page."""
+
+import datetime
+import json
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Count, Prefetch, Q, QuerySet
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseRedirect,
+    StreamingHttpResponse,
+)
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from unfold.admin import TabularInline
+from unfold.contrib.filters.admin import RelatedDropdownFilter
+from unfold.decorators import action, display
+
+from accounts import admin_columns, changes, plans, usage
+from accounts.admin_history import HistoryAdmin
+from accounts.admin_usage import csv_response
+from accounts.models import ApiKey, Customer, Plan, QuotaCounter
+
+_SHOWN_DAYS = 14
+_CHART_OPTIONS = {
+    "maintainAspectRatio": False,
+    "animation": False,
+    "scales": {
+        "x": {"stacked": True, "grid": {"display": False}},
+        "y": {"stacked": True, "beginAtZero": True, "ticks": {"precision": 0}},
+    },
+    "plugins": {"legend": {"display": True, "position": "bottom"}},
+}
+
+
+class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
+    model = ApiKey
+    fields = readonly_fields = ("link", "state", "scopes", "last_used_at", "expires_at")
+    ordering = ("-created_at",)
+    extra = 0
+    can_delete = False
+    hide_title = True
+    verbose_name_plural = "API keys"
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @display(description="key")
+    def link(self, key: ApiKey) -> SafeString:
+        return admin_columns.key_link(key)
+
+    @display(description="state", label=admin_columns.STATE_LABELS)
+    def state(self, key: ApiKey) -> str:
+        return key.state.value
+
+    @display(description="scopes")
+    def scopes(self, key: ApiKey) -> SafeString:
+        return admin_columns.words(key.scopes, none="none")
+
+
+@admin.register(Customer)
+class CustomerAdmin(HistoryAdmin):
+    list_display = ("name", "plan", "state", "active_keys", "quota", "created_at")
+    list_select_related = ("plan",)
+    list_filter = (("plan", RelatedDropdownFilter), "active")
+    list_filter_submit = True
+    search_fields = ("name", "contact_email", "api_keys__key_id")
+    filter_horizontal = ("members",)
+    history_list_display = ("plan", "active")
+    inlines = (ApiKeyInline,)
+    actions_detail = ("issue_key", "export_usage")
+    change_form_outer_before_template = "accounts/customer_overview.html"
+    fieldsets = (
+        (None, {"fields": ("name", "plan", "active", "contact_email", "notes")}),
+        (
+            "People who may sign in for this customer",
+            {"fields": ("members",), "classes": ("collapse",)},
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Customer]:
+        today = timezone.now().date()
+        now_counting = QuotaCounter.objects.filter(
+            Q(name="day", window_start=today)
+            | Q(name="month", window_start=today.replace(day=1))
+        )
+        customers: QuerySet[Customer] = super().get_queryset(request)
+        return customers.annotate(
+            number_of_keys=Count(
+                "api_keys",
+                filter=Q(api_keys__revoked_at=None)
+                & (
+                    Q(api_keys__expires_at=None)
+                    | Q(api_keys__expires_at__gt=timezone.now())
+                ),
+                distinct=True,
+            )
+        ).prefetch_related(Prefetch("quota_counters", now_counting, to_attr="counters"))
+
+    # Methods, as unfold looks up names of permissions in the database whenever Django
+    # checks itself, and so before the first migration too.
+    def has_issue_key_permission(
+        self, request: HttpRequest, object_id: Any = None
+    ) -> bool:
+        return request.user.has_perm("accounts.add_apikey")
+
+    def has_export_usage_permission(
+        self, request: HttpRequest, object_id: Any = None
+    ) -> bool:
+        return request.user.has_perm("accounts.view_usage")
+
+    def get_inlines(self, request: HttpRequest, obj: Any) -> Any:
+        return self.inlines if obj is not None else ()
+
+    def formfield_for_foreignkey(
+        self, db_field: Any, request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        if db_field.name == "plan":
+            match = request.resolver_match
+            own = match.kwargs.get("object_id") if match else None
+            kwargs["queryset"] = Plan.objects.filter(
+                Q(retired=False) | Q(customers__pk=own)
+            ).distinct()
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def save_model(
+        self, request: HttpRequest, obj: Customer, form: Any, change: bool
+    ) -> None:
+        changes.save(obj)
+
+    def delete_model(self, request: HttpRequest, obj: Customer) -> None:
+        changes.delete(obj)
+
+    def delete_queryset(
+        self, request: HttpRequest, queryset: QuerySet[Customer]
+    ) -> None:
+        for customer in queryset:
+            changes.delete(customer)
+
+    def response_post_save_add(
+        self, request: HttpRequest, obj: Customer
+    ) -> HttpResponse:
+        # What comes next is almost always its first key.
+        return HttpResponseRedirect(
+            reverse("admin:accounts_customer_change", args=(obj.pk,))
+        )
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = dict(extra_context or {})
+        if object_id is not None and request.user.has_perm("accounts.view_usage"):
+            customer = self.get_object(request, object_id)
+            if customer is not None:
+                context["overview"] = overview(customer, now=timezone.now())
+        return super().changeform_view(request, object_id, form_url, context)
+
+    @action(description="Issue key", icon="key", permissions=["issue_key"])
+    def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        customer = get_object_or_404(Customer, pk=object_id)
+        if not customer.active:
+            messages.warning(request, f"{customer} is inactive: its keys are refused.")
+        url = reverse("admin:accounts_apikey_add")
+        number = customer.api_keys.count() + 1
+        return HttpResponseRedirect(f"{url}?customer={customer.pk}&name=key+{number}")
+
+    @action(
+        description="Export usage",
+        icon="download",
+        permissions=["export_usage"],
+    )
+    def export_usage(
+        self, request: HttpRequest, object_id: str
+    ) -> StreamingHttpResponse:
+        """Download this month and the one before, day by day."""
+        customer = get_object_or_404(Customer, pk=object_id)
+        now = timezone.now()
+        this_month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        starts_at = (this_month - datetime.timedelta(days=1)).replace(day=1)
+        own = usage.between(starts_at, now, customer_id=customer.pk)
+        return csv_response(own, name=f"usage-{customer.pk}")
+
+    @display(description="state", label={"active": "success", "inactive": "danger"})
+    def state(self, customer: Customer) -> str:
+        return "active" if customer.active else "inactive"
+
+    @display(description="active keys", ordering="number_of_keys")
+    def active_keys(self, customer: Any) -> int:
+        count: int = customer.number_of_keys
+        return count
+
+    @display(description="quota in use")
+    def quota(self, customer: Any) -> SafeString | str:
+        """Show the fullest quota, from its counter: at most a lease above the usage."""
+        counted = {
+            (counter.name, counter.unit): counter.granted
+            for counter in customer.counters
+        }
+        bars = [
+            admin_columns.quota_bar(
+                title=quota.name,
+                unit=quota.unit,
+                used=counted.get((quota.name, quota.unit), 0),
+                limit=quota.limit,
+            )
+            for quota in plans.limits_of(customer).quotas
+        ]
+        if not bars:
+            return "no quota"
+        return admin_columns.render_quota(max(bars, key=lambda bar: bar["percent"]))
+
+
+def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
+    """Gather quotas, and usage and refusals of the last days, for one page."""
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    starts_at = today - datetime.timedelta(days=_SHOWN_DAYS - 1)
+    recent = usage.between(starts_at, now, customer_id=customer.pk)
+    latencies = usage.latencies(recent)
+    quotas = []
+    for quota in plans.limits_of(customer).quotas:
+        used, resets_at = usage.quota_used(
+            customer.pk, quota=quota.name, unit=quota.unit, now=now
+        )
+        quotas.append(
+            admin_columns.quota_bar(
+                title="Today" if quota.name == "day" else "This month",
+                unit=quota.unit,
+                used=used,
+                limit=quota.limit,
+                resets_at=resets_at,
+            )
+        )
+    return {
+        "days": _SHOWN_DAYS,
+        "quotas": quotas,
+        "totals": usage.totals(recent),
+        "p50_ms": usage.percentile(latencies, 50),
+        "p95_ms": usage.percentile(latencies, 95),
+        "models": usage.grouped(recent, "model")[:5],
+        "refusals": usage.refusals(recent)[:8],
+        "chart": json.dumps(_chart(recent, starts_at=starts_at)),
+        "chart_options": json.dumps(_CHART_OPTIONS),
+    }
+
+
+def _chart(recent: Any, *, starts_at: datetime.datetime) -> dict[str, Any]:
+    rows = {row["start"]: row for row in usage.over_time(recent, "day")}
+    days = [starts_at + datetime.timedelta(days=day) for day in range(_SHOWN_DAYS)]
+    errors = [rows[day]["errors"] if day in rows else 0 for day in days]
+    requests = [rows[day]["requests"] if day in rows else 0 for day in days]
+    good = [total - bad for total, bad in zip(requests, errors, strict=True)]
+    return {
+        "labels": [f"{day:%b} {day.day}" for day in days],
+        "datasets": [
+            {"label": "answered", "data": good, "backgroundColor": "#6366f1"},
+            {
+                "label": "refused or failed",
+                "data": errors,
+                "backgroundColor": "#f97316",
+            },
+        ],
+    }

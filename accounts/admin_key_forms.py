@@ -1,0 +1,70 @@
+"""The forms behind API keys in the admin."""
+
+import re
+from typing import Any
+
+from django import forms
+from django.utils import timezone
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextareaWidget,
+)
+
+from accounts.limits import SCOPES
+from accounts.models import ApiKey
+
+_SCOPE_TEXTS = {
+    "predict": "predict: single and batch predictions",
+    "explain": "explain: SHAP explanations",
+    "jobs": "jobs: submit, watch and cancel jobs",
+    "usage": "usage: read the customer's usage",
+    "models:read": "models:read: list models and their signatures",
+}
+_MAX_OVERLAP_HOURS = 30 * 24
+
+
+class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    """Choose what a key may do, for which models and for how long."""
+
+    scopes = forms.MultipleChoiceField(
+        choices=[(scope, _SCOPE_TEXTS[scope]) for scope in SCOPES],
+        initial=list(SCOPES),
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+    )
+    allowed_models = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        help_text="Names of the models it may call, one a line. Empty: every model.",
+    )
+
+    class Meta:
+        model = ApiKey
+        fields = ("customer", "name", "mode", "scopes", "allowed_models", "expires_at")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial["allowed_models"] = "\n".join(self.instance.allowed_models)
+
+    def clean_allowed_models(self) -> list[str]:
+        text: str = self.cleaned_data["allowed_models"]
+        return [name for name in re.split(r"[\s,]+", text) if name]
+
+    def clean_expires_at(self) -> Any:
+        expires_at = self.cleaned_data["expires_at"]
+        unchanged = expires_at == self.initial.get("expires_at")
+        if expires_at is not None and not unchanged and expires_at <= timezone.now():
+            raise forms.ValidationError("The expiry must lie in the future.")
+        return expires_at
+
+
+class RotateForm(forms.Form):
+    overlap_hours = forms.IntegerField(
+        label="Hours the old key stays valid",
+        help_text="Time for its users to change keys. 0 ends it at once.",
+        min_value=0,
+        max_value=_MAX_OVERLAP_HOURS,
+        initial=24,
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
