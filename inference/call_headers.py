@@ -19,6 +19,7 @@ NAMES = frozenset(
         b"accept",
         b"authorization",
         b"content-encoding",
+        b"content-length",
         b"content-type",
         b"x-api-key",
         b"x-deadline-ms",

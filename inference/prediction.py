@@ -65,7 +65,7 @@ class NeedBody(msgspec.Struct, frozen=True, gc=False):
 
 
 class NeedUnits(msgspec.Struct, frozen=True):
-    """Fetch a lease. Answered by a LeaseGrant, or None if `admission` has it already."""
+    """Fetch a lease. Answered by a LeaseGrant; None: `admission` has it."""
 
     request: LeaseRequest
     admission: Admission
@@ -179,6 +179,22 @@ class PredictionPlan:
             if progress.spent:
                 entry.admission.refund(progress.rows, progress.now)
             entry.admission.leave()
+
+    def unrecorded(self, answer: Answer) -> Answer:
+        """Refuse what was answered, because its event could not be written."""
+        event = answer.event
+        if event is None:
+            return answer
+        if event.charged:
+            self.tables.refund(event.customer_id, rows=event.rows, now=event.at)
+        status, headers, body = render(
+            refusals.not_recorded(), request_id=event.request_id, now=event.at
+        )
+        return Answer(status, headers, body, None)
+
+    def new_request_id(self) -> str:
+        self._sequence += 1
+        return f"req_{self._boot_id}{self._sequence:08x}"
 
     def _predict(self, call: Call, progress: _Progress, entry: KeyEntry) -> Steps:
         headers = call.headers

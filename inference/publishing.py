@@ -138,6 +138,7 @@ def _callable_model(
         name=entry.name,
         versions=tuple(sorted(versions, key=lambda version: -version.version)),
         variants=variants,
+        routed=entry.route is not None,
         # While no engine has them all, one of these may be coming back with them:
         # gateways try, and answer 503 until then.
         engines=tuple(having or [engine.name for engine in engines]),

@@ -36,6 +36,8 @@ class CallableModel(msgspec.Struct, frozen=True):
     versions: tuple[CallableVersion, ...]
     # Empty while no default is served yet: the model is known but unavailable.
     variants: tuple[Variant, ...] = ()
+    # Has it a route, so that not to serve its default is a fault?
+    routed: bool = False
     # Names of the engines (Snapshot.engines) that have its versions.
     engines: tuple[str, ...] = ()
     public: bool = False

@@ -184,6 +184,12 @@ class Tables:
             self._entries[digest] = entry
         return entry
 
+    def refund(self, customer_id: int, *, rows: int, now: float) -> None:
+        """Undo a spend of a customer who may have left since."""
+        admission = self._admissions.get(customer_id)
+        if admission is not None:
+            admission.refund(rows, now)
+
     def held(self) -> list[LeaseReturn]:
         """List all leased and unspent units, to return them on shutdown."""
         return [

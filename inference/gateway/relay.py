@@ -1,0 +1,258 @@
+"""Passing everything else on to the site, streaming both ways."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import structlog
+
+from inference.error_rendering import render
+from inference.errors import ApiError, ErrorCode
+from inference.gateway.clients import (
+    ClientLeft,
+    Message,
+    Receive,
+    SlowBodies,
+    too_large,
+)
+
+logger = structlog.get_logger(__name__)
+
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+# RFC 9110, section 7.6.1, and what names the client, which only we may say.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_OURS = frozenset(
+    {
+        b"expect",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+        b"x-request-id",
+    }
+)
+_CONNECT_TIMEOUT_S = 2.0
+_AWAY_RETRY_S = 5.0
+_AWAY_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta http-equiv="refresh" content="5"><title>Modelyard</title>
+<body style="font-family:system-ui;max-width:36rem;margin:4rem auto;padding:0 1rem">
+<h1>The site is starting or away</h1>
+<p>Predictions go on without it. This page tries again every five seconds.</p>
+"""
+
+
+class Relay:
+    """Forwards requests to the site's socket."""
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        bodies: SlowBodies,
+        *,
+        max_bytes: int,
+        idle_timeout_s: float,
+        site_timeout_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._transport = transport
+        self._bodies = bodies
+        self._max_bytes = max_bytes
+        self._idle_timeout_s = idle_timeout_s
+        self._site_timeout_s = site_timeout_s
+        self._clock = clock
+
+    async def __call__(
+        self, scope: Message, receive: Receive, send: Send, *, request_id: str
+    ) -> None:
+        length = next((v for n, v in scope["headers"] if n == b"content-length"), None)
+        if length is not None and int(length) > self._max_bytes:
+            await self._refuse(scope, send, too_large(self._max_bytes), request_id)
+            return
+        failure: list[ApiError | ClientLeft] = []
+        try:
+            response = await self._forward(scope, receive, request_id, failure)
+        except ClientLeft:
+            return
+        except ApiError as error:
+            await self._refuse(scope, send, error, request_id)
+            return
+        except httpx.HTTPError as error:
+            logger.warning("site_away", reason=type(error).__name__)
+            await self._say_away(scope, send, request_id)
+            return
+        try:
+            await self._answer(response, send, request_id)
+        finally:
+            await response.aclose()
+
+    async def _forward(
+        self,
+        scope: Message,
+        receive: Receive,
+        request_id: str,
+        failure: list[ApiError | ClientLeft],
+    ) -> httpx.Response:
+        names = {name for name, _ in scope["headers"]}
+        has_body = b"content-length" in names or b"transfer-encoding" in names
+        url = httpx.URL(scheme="http", host="site", raw_path=_target(scope))
+        timeouts = {
+            "connect": _CONNECT_TIMEOUT_S,
+            "pool": self._site_timeout_s,
+            "read": self._site_timeout_s,
+            "write": self._site_timeout_s,
+        }
+        # A kept connection may be closed by the site just as we use it.
+        attempts = 1 if has_body else 2
+        for attempt in range(1, attempts + 1):
+            request = httpx.Request(
+                scope["method"],
+                url,
+                headers=_request_headers(scope, request_id),
+                stream=_Upload(self._upload(receive, failure)) if has_body else None,
+                extensions={"timeout": timeouts},
+            )
+            try:
+                return await self._transport.handle_async_request(request)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # The body's own failure looks to the transport like a broken pipe.
+                if failure:
+                    raise failure[0] from None
+                if attempt == attempts:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _upload(
+        self, receive: Receive, failure: list[ApiError | ClientLeft]
+    ) -> AsyncIterator[bytes]:
+        size = 0
+        more = True
+        while more:
+            try:
+                message = await self._bodies.receive(receive, self._idle_timeout_s)
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                size += len(message.get("body", b""))
+                if size > self._max_bytes:
+                    raise too_large(self._max_bytes)
+            except (ApiError, ClientLeft) as error:
+                failure.append(error)
+                raise
+            more = message.get("more_body", False)
+            if message.get("body"):
+                yield message["body"]
+
+    async def _answer(
+        self, response: httpx.Response, send: Send, request_id: str
+    ) -> None:
+        headers = _passed_on(response.headers.raw, _HOP_BY_HOP)
+        if not any(name.lower() == b"x-request-id" for name, _ in headers):
+            headers.append((b"x-request-id", request_id.encode()))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": response.status_code,
+                "headers": headers,
+            }
+        )
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for chunk in response.stream:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _refuse(
+        self, scope: Message, send: Send, error: ApiError, request_id: str
+    ) -> None:
+        status, headers, body = render(error, request_id=request_id, now=self._clock())
+        # The rest of the body is of no interest.
+        headers.append((b"connection", b"close"))
+        await respond(scope, send, status, headers, body)
+
+    async def _say_away(self, scope: Message, send: Send, request_id: str) -> None:
+        error = ApiError(
+            ErrorCode.OVERLOADED,
+            "The site is starting or away. Predictions go on; try this again.",
+            retry_after_s=_AWAY_RETRY_S,
+        )
+        status, headers, body = render(error, request_id=request_id, now=self._clock())
+        accept = next((v for n, v in scope["headers"] if n == b"accept"), b"")
+        if b"text/html" in accept:
+            body = _AWAY_PAGE.encode()
+            replaced = {
+                b"content-type": b"text/html; charset=utf-8",
+                b"content-length": b"%d" % len(body),
+            }
+            headers = [(name, replaced.get(name, value)) for name, value in headers]
+        await respond(scope, send, status, headers, body)
+
+
+class _Upload(httpx.AsyncByteStream):
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            yield chunk
+
+
+async def respond(
+    scope: Message, send: Send, status: int, headers: Headers, body: bytes
+) -> None:
+    """Send one whole answer."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if scope["method"] == "HEAD":
+        body = b""
+    await send({"type": "http.response.body", "body": body})
+
+
+def _target(scope: Message) -> bytes:
+    raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return raw_path + b"?" + query if query else raw_path
+
+
+def _request_headers(scope: Message, request_id: str) -> Headers:
+    headers = _passed_on(scope["headers"], _HOP_BY_HOP | _OURS)
+    if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
+        headers.append((b"transfer-encoding", b"chunked"))
+    host = next((v for n, v in scope["headers"] if n == b"host"), b"")
+    client = scope.get("client")
+    address = client[0] if client else "unknown"
+    return [
+        *headers,
+        (b"x-forwarded-for", str(address).encode()),
+        (b"x-forwarded-host", host),
+        (b"x-forwarded-proto", scope["scheme"].encode()),
+        (b"x-request-id", request_id.encode()),
+    ]
+
+
+def _passed_on(headers: Headers, dropped: frozenset[bytes]) -> Headers:
+    """Drop what concerns one hop only, also what `Connection` names."""
+    named = {
+        token.strip().lower()
+        for name, value in headers
+        if name.lower() == b"connection"
+        for token in value.split(b",")
+    }
+    # These frame the message, whatever a client says about its connection.
+    named -= {b"content-length", b"host", b"authorization", b"cookie"}
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in dropped and name.lower() not in named
+    ]
