@@ -89,6 +89,8 @@ class JobUploadHandler(TemporaryFileUploadHandler):
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
         if start + len(raw_data) > settings.JOB_FILE_MAX_BYTES:
+            # Closing deletes it.
+            self.file.close()
             raise _file_too_large()
         return super().receive_data_chunk(raw_data, start)
 

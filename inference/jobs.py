@@ -188,6 +188,11 @@ def quarantine(jobs: QuerySet[PredictionJob], *, now: datetime) -> int:
     )
 
 
+def is_quarantined(job: PredictionJob) -> bool:
+    """Tell whether a job was given up because its starts died."""
+    return job.status == Status.FAILED and job.attempts >= MAX_ATTEMPTS
+
+
 def renew(lease: Lease, *, now: datetime) -> bool:
     """Keep the lease alive; False if it is lost."""
     expires_at = now + timedelta(seconds=LEASE_S)

@@ -137,7 +137,7 @@ def present(job: PredictionJob, *, url: str, now: datetime) -> dict[str, Any]:
             "rows_done": job.rows_done,
             "rows_total": job.rows_total,
             "rows_failed": job.rows_failed,
-            "percent": _percent(job),
+            "percent": percent_done(job),
         },
         "created_at": job.created_at,
         "started_at": job.started_at,
@@ -152,7 +152,7 @@ def present(job: PredictionJob, *, url: str, now: datetime) -> dict[str, Any]:
     return dict(JobSerializer(facts).data)
 
 
-def _percent(job: PredictionJob) -> int:
+def percent_done(job: PredictionJob) -> int:
     """Return what is done: of the rows, or of the bytes until rows are counted."""
     if job.status == Status.COMPLETED:
         return 100

@@ -7,9 +7,11 @@ import msgspec
 from django.conf import settings
 
 from accounts.models import ApiKey
-from inference import job_ids
+from inference import job_ids, snapshot
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.models import PredictionJob
+from inference.snapshot import CallableModel, CallableVersion, Snapshot
+from registry.routing import Variant
 from tests.factories import ApiKeyFactory
 
 # The model adds its two columns up.
@@ -62,4 +64,28 @@ def make_job(
             "rows_total": rows if isinstance(rows, int) else None,
             **fields,
         }
+    )
+
+
+def write_snapshot(*models: CallableModel) -> None:
+    """Publish models as the controller does; by default `sum`, with a canary."""
+    published = Snapshot(sequence=1, published_at=0.0, models=models or (sum_model(),))
+    snapshot.write(settings.HOME.snapshot, published)
+
+
+def sum_model(name: str = "sum", *, canary_percent: int = 0) -> CallableModel:
+    return CallableModel(
+        name=name,
+        versions=tuple(
+            CallableVersion(
+                version=number,
+                signature=SUM_SIGNATURE,
+                aliases=("champion",) if number == 3 else (),
+            )
+            for number in (4, 3, 2)
+        ),
+        variants=(
+            Variant(version=3, role="default", weight_percent=100 - canary_percent),
+            Variant(version=4, role="canary", weight_percent=canary_percent),
+        ),
     )

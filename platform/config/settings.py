@@ -184,6 +184,9 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
         "control_folder": str(HOME.broker / "control"),
         "store_processed": False,
     }
+else:
+    # Whoever submits a job must not wait for a broker that is down: the sweep will send.
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 0}
 CELERY_BEAT_SCHEDULE_FILENAME = str(HOME.root / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sync-registry": {"task": "registry.tasks.sync_registry", "schedule": 60.0},

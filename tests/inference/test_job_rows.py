@@ -132,9 +132,7 @@ def test_a_tensor_needs_a_cell_per_element():
     error = refusal("0,1,2\n1,2,3\n", GRID)
 
     assert error.code is ErrorCode.INVALID_INPUT
-    assert issues(error) == {
-        ("file", "has 3 cells, the model takes 4 values per row")
-    }
+    assert issues(error) == {("file", "has 3 cells, the model takes 4 values per row")}
 
 
 def test_a_wrong_header_names_every_column_at_fault():

@@ -232,9 +232,7 @@ def test_a_slow_model_gets_fewer_rows_at_once(worker, engine):
     assert [len(call) for call in engine.calls] == [4, 4, 4, 4]
 
 
-def test_a_chunk_that_takes_long_is_committed_with_what_is_done(
-    worker, engine, clock
-):
+def test_a_chunk_that_takes_long_is_committed_with_what_is_done(worker, engine, clock):
     engine.meanwhile = lambda: clock.advance(job_runner.CHUNK_S)
     job = make_job(250, chunk_rows=500)
 
@@ -314,9 +312,7 @@ def test_a_held_job_is_left_alone(worker, engine, clock):
     assert engine.calls == []
 
 
-def test_a_worker_that_stumbles_is_tried_again_and_then_given_up(
-    worker, engine, clock
-):
+def test_a_worker_that_stumbles_is_tried_again_and_then_given_up(worker, engine, clock):
     def stumble():
         raise RuntimeError("a mistake of ours")
 

@@ -52,7 +52,6 @@ def submit():
     )
 
 
-
 def test_a_submitted_job_waits_and_keeps_what_it_was_asked(
     django_capture_on_commit_callbacks,
 ):

@@ -1,0 +1,179 @@
+"""What the sweep starts again, what it gives up, and what it deletes."""
+
+import os
+from datetime import timedelta
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from accounts.models import SpoolSegment
+from inference import job_sweep, jobs
+from inference.models import JobChunk, PredictionJob
+from tests.factories_jobs import make_job, new_job_id
+from tests.fakes import JobClock
+
+pytestmark = pytest.mark.django_db
+
+Status = PredictionJob.Status
+NOW = JobClock().now()
+
+
+@pytest.fixture(autouse=True)
+def files(home):
+    return home.jobs
+
+
+@pytest.fixture
+def hints(monkeypatch):
+    sent = []
+    monkeypatch.setattr(
+        "inference.jobs.current_app.send_task",
+        lambda name, *, args, **options: sent.extend(args),
+    )
+    return sent
+
+
+def test_jobs_that_nobody_holds_are_sent_again(hints):
+    waiting = make_job()
+    dead = make_job(
+        status=Status.PROCESSING, lease_expires_at=NOW - timedelta(seconds=1)
+    )
+    make_job(status=Status.PROCESSING, lease_expires_at=NOW + timedelta(seconds=1))
+    for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
+        make_job(status=status)
+
+    assert job_sweep.sweep(now=NOW) == 2
+
+    assert hints == [waiting.pk, dead.pk]
+
+
+def test_a_dead_workers_job_is_sent_within_thirty_seconds(hints):
+    job = make_job()
+    jobs.claim(job.pk, worker="w1", now=NOW)
+    now = NOW
+    while not hints:
+        # As often as beat sweeps.
+        now += timedelta(seconds=10)
+        job_sweep.sweep(now=now)
+
+    assert now - NOW <= timedelta(seconds=30)
+
+
+def test_those_that_waited_longest_come_first(hints, monkeypatch):
+    monkeypatch.setattr(job_sweep, "_MAX_HINTS", 2)
+    recent = make_job(status=Status.PROCESSING, lease_expires_at=NOW)
+    older = make_job(
+        status=Status.PROCESSING, lease_expires_at=NOW - timedelta(seconds=60)
+    )
+    never = make_job()
+
+    job_sweep.sweep(now=NOW)
+
+    assert hints == [never.pk, older.pk]
+    assert recent.pk not in hints
+
+
+def test_poison_is_given_up_and_not_sent(hints):
+    job = make_job(
+        status=Status.PROCESSING, attempts=jobs.MAX_ATTEMPTS, lease_expires_at=NOW
+    )
+    innocent = make_job()
+
+    job_sweep.sweep(now=NOW)
+
+    job.refresh_from_db()
+    assert job.status == Status.FAILED
+    assert hints == [innocent.pk]
+
+
+def test_a_broker_outage_ends_the_sweep_and_the_next_one_heals(monkeypatch):
+    job = make_job()
+    make_job()
+    tries = []
+
+    def refuse(name, *, args, **options):
+        tries.extend(args)
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr("inference.jobs.current_app.send_task", refuse)
+    assert job_sweep.sweep(now=NOW) == 0
+    assert tries == [job.pk]
+
+    monkeypatch.setattr(
+        "inference.jobs.current_app.send_task", lambda *args, **options: None
+    )
+    assert job_sweep.sweep(now=NOW) == 2
+
+
+def old_job(days, **fields):
+    job = make_job(
+        completed_at=NOW - timedelta(days=days),
+        **{"status": Status.COMPLETED, **fields},
+    )
+    JobChunk.objects.create(job=job, index=0, rows=1, predictions=[1])
+    return job
+
+
+def test_old_output_and_input_are_deleted_and_the_job_stays(files):
+    old, recent = old_job(8), old_job(6)
+    SpoolSegment.objects.create(name=f"job:{old.pk}-chunks", ingested_bytes=1)
+
+    job_sweep.remove_old(now=NOW)
+
+    old.refresh_from_db()
+    recent.refresh_from_db()
+    assert (old.status, old.removed_at) == (Status.COMPLETED, NOW)
+    assert not old.chunks.exists()
+    assert not (files / old.pk).exists()
+    assert recent.removed_at is None
+    assert recent.chunks.exists()
+    assert (files / recent.pk / "input.csv").exists()
+    assert SpoolSegment.objects.get().completed_at == NOW
+
+
+def test_the_age_is_a_setting(settings):
+    settings.JOB_RETENTION_DAYS = 1
+
+    job = old_job(2)
+    job_sweep.remove_old(now=NOW)
+
+    assert not job.chunks.exists()
+
+
+def test_a_removal_that_stopped_half_way_is_completed(files):
+    job = old_job(8, removed_at=NOW)
+
+    job_sweep.remove_old(now=NOW)
+
+    assert not job.chunks.exists()
+    assert not (files / job.pk).exists()
+
+
+def age(path, hours):
+    when = (NOW - timedelta(hours=hours)).timestamp()
+    os.utime(path, (when, when))
+
+
+def test_what_never_became_a_job_is_deleted_after_a_day(files):
+    orphan, upload = files / new_job_id(), files / "tmpabc.upload.csv"
+    young, foreign = files / new_job_id(), files / "something else"
+    for folder in (orphan, young, foreign):
+        folder.mkdir()
+    upload.touch()
+    job = make_job()
+    for path, hours in (
+        (orphan, 25),
+        (upload, 25),
+        (young, 1),
+        (foreign, 25),
+        (files / job.pk, 25),
+    ):
+        age(path, hours)
+
+    job_sweep.remove_old(now=NOW)
+
+    assert not orphan.exists()
+    assert not upload.exists()
+    assert young.exists()
+    assert foreign.exists()
+    assert (files / job.pk).exists()
