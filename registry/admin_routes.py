@@ -11,6 +11,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from registry import admin_columns, routes
 from registry.admin_dialogs import answer, dialog
@@ -21,6 +22,13 @@ from registry.models import ModelVersion, Route
 
 class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     """Edit the canary's weight; the default gets the rest."""
+
+    canary_weight_percent = forms.IntegerField(
+        min_value=0,
+        max_value=100,
+        help_text="The default version gets the rest.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
 
     class Meta:
         model = Route
@@ -49,7 +57,7 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
         weight = data.get("canary_weight_percent")
         if weight is not None:
             # Set here, because the database's own check of the sum runs after this.
-            self.instance.default_weight_percent = 100 - min(weight, 100)
+            self.instance.default_weight_percent = 100 - weight
         for problem in routes.problems_of(
             default=data.get("default_version"),
             canary=data.get("canary_version"),

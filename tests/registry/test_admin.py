@@ -1,0 +1,475 @@
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.urls import reverse
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from registry.models import RegistrySync, Route
+from registry.tasks import fetch_artifact, sync_registry
+from tests.factories_registry import (
+    AliasFactory,
+    ModelVersionFactory,
+    RegisteredModelFactory,
+    RouteFactory,
+)
+
+pytestmark = pytest.mark.django_db
+
+VIEW = ("view_registeredmodel", "view_modelversion", "view_route")
+LISTS = ("registeredmodel", "modelversion", "route")
+
+
+@pytest.fixture(autouse=True)
+def queued(monkeypatch):
+    """Collect what would go to workers."""
+    asked = []
+    for task in (sync_registry, fetch_artifact):
+
+        def ask(args=(), task=task, **_):
+            asked.append((task.name, *args))
+
+        monkeypatch.setattr(task, "apply_async", ask)
+    return asked
+
+
+@pytest.fixture
+def sign_in(client):
+    def sign_in(*permissions):
+        person = User.objects.create_user("grace", is_staff=True)
+        codenames = (*VIEW, *permissions)
+        person.user_permissions.set(
+            Permission.objects.filter(
+                content_type__app_label="registry", codename__in=codenames
+            )
+        )
+        client.force_login(person)
+        return person
+
+    return sign_in
+
+
+def list_url(model):
+    return reverse(f"admin:registry_{model}_changelist")
+
+
+def action_url(version, action):
+    return reverse(f"admin:registry_modelversion_{action}", args=[version.pk])
+
+
+def submit(client, url, **fields):
+    return client.post(url, {"_form_submitted": "on", **fields}, follow=True)
+
+
+@pytest.mark.parametrize("model", LISTS)
+def test_an_empty_list_tells_what_to_do_first(model, client, sign_in):
+    sign_in()
+
+    page = client.get(list_url(model)).content.decode()
+
+    assert "No model yet." in page
+    assert "Not yet synced" in page
+
+
+def test_a_model_without_a_route_tells_how_to_make_one(client, sign_in):
+    sign_in()
+    ModelVersionFactory()
+
+    assert "No route yet." in client.get(list_url("route")).content.decode()
+
+
+@pytest.mark.parametrize("model", LISTS)
+def test_a_failed_sync_stands_above_every_list(model, client, sign_in):
+    sign_in()
+    RegistrySync.objects.create(
+        pk=1,
+        attempted_at=timezone.now(),
+        succeeded_at=timezone.now(),
+        error="MLflow is <away>.",
+    )
+
+    page = client.get(list_url(model)).content.decode()
+
+    assert "The last sync with MLflow failed" in page
+    assert "MLflow is &lt;away&gt;." in page
+
+
+def test_the_banner_hides_the_password_of_mlflow(client, sign_in, settings):
+    settings.MLFLOW_TRACKING_URI = "https://grace:secret@mlflow.example.org"
+    sign_in()
+
+    page = client.get(list_url("registeredmodel")).content.decode()
+
+    assert "mlflow.example.org" in page
+    assert "secret" not in page
+
+
+def test_lists_and_details_show_versions_with_metrics_and_problems(client, sign_in):
+    sign_in("change_route", "change_registeredmodel", "change_registrysync")
+    route = RouteFactory(
+        with_canary=True,
+        canary_version__metrics={"accuracy": 0.91234, "loss": None},
+        canary_version__metadata_errors=["labels: <too> many."],
+    )
+    AliasFactory(version=route.canary_version, name="challenger")
+    pages = {model: client.get(list_url(model)).content.decode() for model in LISTS}
+    change = "admin:registry_{}_change".format
+    model_page = client.get(
+        reverse(change("registeredmodel"), args=[route.registered_model.pk])
+    ).content.decode()
+    version_page = client.get(
+        reverse(change("modelversion"), args=[route.canary_version.pk])
+    ).content.decode()
+    route_page = client.get(reverse(change("route"), args=[route.pk])).content.decode()
+
+    assert "0.9123" in pages["modelversion"]
+    assert "challenger" in pages["modelversion"]
+    assert "canary 10 %" in pages["modelversion"]
+    assert "90 %" in pages["registeredmodel"]
+    assert "90 %" in pages["route"]
+    for page in (model_page, version_page):
+        assert "0.9123" in page
+        assert "labels: &lt;too&gt; many." in page
+    assert "Promote canary" in route_page
+
+
+def test_the_number_of_queries_does_not_grow_with_the_versions(
+    client, sign_in, django_assert_max_num_queries
+):
+    sign_in("change_route")
+    model = RegisteredModelFactory()
+    for _ in range(12):
+        AliasFactory(
+            version=ModelVersionFactory(registered_model=model),
+            name=f"alias-{model.versions.count()}",
+        )
+
+    with django_assert_max_num_queries(20):
+        client.get(list_url("modelversion"))
+
+
+def test_sync_now_asks_a_worker(client, sign_in, queued):
+    sign_in("change_registrysync")
+
+    page = client.get(reverse("admin:registry_route_sync_now"), follow=True)
+
+    assert queued == [("registry.tasks.sync_registry",)]
+    assert page.redirect_chain[-1][0] == list_url("route")
+    assert "A worker was asked" in page.content.decode()
+
+
+def test_sync_now_says_so_when_the_broker_is_away(client, sign_in, monkeypatch):
+    def refuse(**_):
+        raise OperationalError("amqp://user:secret@host refused")
+
+    monkeypatch.setattr(sync_registry, "apply_async", refuse)
+    sign_in("change_registrysync")
+
+    page = client.get(
+        reverse("admin:registry_route_sync_now"), follow=True
+    ).content.decode()
+
+    assert "broker cannot be reached" in page
+    assert "secret" not in page
+
+
+def test_make_default_asks_first_and_then_makes_the_route(client, sign_in, queued):
+    person = sign_in("change_route")
+    version = ModelVersionFactory()
+
+    question = client.get(action_url(version, "make_default"))
+    assert not Route.objects.exists()
+    assert str(version) in question.content.decode()
+
+    page = submit(client, action_url(version, "make_default"))
+
+    route = Route.objects.get()
+    assert (route.default_version, route.updated_by) == (version, person)
+    assert "is the default now" in page.content.decode()
+
+
+def test_start_canary_takes_the_weight_from_the_form(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+    version = ModelVersionFactory(registered_model=route.registered_model)
+
+    question = client.get(action_url(version, "start_canary")).content.decode()
+    submit(client, action_url(version, "start_canary"), weight_percent=30)
+
+    route.refresh_from_db()
+    assert 'value="10"' in question
+    assert (route.canary_version, route.canary_weight_percent) == (version, 30)
+
+
+@pytest.mark.parametrize("weight", ["101", "-1", "", "many"])
+def test_a_wrong_weight_comes_back_with_the_form(weight, client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+    version = ModelVersionFactory(registered_model=route.registered_model)
+
+    submit(client, action_url(version, "start_canary"), weight_percent=weight)
+
+    route.refresh_from_db()
+    assert route.canary_version is None
+
+
+def test_a_refused_change_is_told(client, sign_in):
+    sign_in("change_route")
+    version = ModelVersionFactory(metadata_errors=["labels: too many."])
+
+    page = submit(client, action_url(version, "make_default"))
+
+    assert "labels: too many." in page.content.decode()
+    assert not Route.objects.exists()
+
+
+def test_a_dialog_goes_back_to_the_page_it_was_opened_on_and_nowhere_else(
+    client, sign_in
+):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    url = action_url(route.canary_version, "stop_canary")
+    here = f"http://testserver{list_url('modelversion')}?q=x"
+
+    for current, expected in (
+        (here, here),
+        ("https://evil.example.org/", list_url("modelversion")),
+    ):
+        response = client.post(
+            url,
+            {"_form_submitted": "on"},
+            headers={"HX-Request": "true", "HX-Current-URL": current},
+        )
+        assert response.headers["HX-Redirect"] == expected
+
+
+def test_stop_and_promote_canary_work_from_the_route(client, sign_in):
+    sign_in("change_route")
+    stopped, promoted = RouteFactory(with_canary=True), RouteFactory(with_canary=True)
+    canary = promoted.canary_version
+
+    submit(client, reverse("admin:registry_route_stop_canary", args=[stopped.pk]))
+    submit(client, reverse("admin:registry_route_promote_canary", args=[promoted.pk]))
+
+    for route in (stopped, promoted):
+        route.refresh_from_db()
+        assert route.canary_version is None
+    assert promoted.default_version == canary
+
+
+def test_publish_withdraw_and_fetch_work_from_the_version(client, sign_in, queued):
+    sign_in("change_route", "change_modelversion")
+    version = ModelVersionFactory(artifact_state="remote")
+
+    submit(client, action_url(version, "publish"))
+    version.refresh_from_db()
+    assert version.published
+
+    submit(client, action_url(version, "withdraw"))
+    version.refresh_from_db()
+    assert not version.published
+
+    client.get(action_url(version, "fetch_artifact"))
+
+
+ACTIONS = (
+    "make_default",
+    "start_canary",
+    "stop_canary",
+    "publish",
+    "withdraw",
+    "fetch_artifact",
+)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_who_may_only_look_cannot_act_on_versions(
+    action, method, client, sign_in, queued
+):
+    sign_in()
+    route = RouteFactory(with_canary=True)
+
+    data = {"_form_submitted": "on", "weight_percent": "50"}
+    response = getattr(client, method)(action_url(route.canary_version, action), data)
+
+    route.refresh_from_db()
+    assert response.status_code == 403
+    assert route.canary_weight_percent == 10
+    assert queued == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "registry_route_stop_canary",
+        "registry_route_promote_canary",
+        "registry_registeredmodel_make_site_default",
+    ],
+)
+def test_who_may_only_look_cannot_act_on_routes_and_models(name, client, sign_in):
+    sign_in()
+    route = RouteFactory(with_canary=True)
+    row = route if "_route_" in name else route.registered_model
+
+    response = submit(client, reverse(f"admin:{name}", args=[row.pk]))
+
+    row.refresh_from_db()
+    assert response.status_code == 403
+    assert route.canary_version is not None
+
+
+@pytest.mark.parametrize("model", LISTS)
+def test_who_may_only_look_cannot_sync(model, client, sign_in, queued):
+    sign_in()
+
+    response = client.get(reverse(f"admin:registry_{model}_sync_now"))
+
+    assert response.status_code == 403
+    assert queued == []
+
+
+def test_anonymous_visitors_are_sent_to_the_login(client):
+    response = client.post(action_url(ModelVersionFactory(), "make_default"))
+
+    assert response.status_code == 302
+    assert "login" in response.url
+
+
+def model_form(client, model, **fields):
+    url = reverse("admin:registry_registeredmodel_change", args=[model.pk])
+    data = {
+        "versions-TOTAL_FORMS": 0,
+        "versions-INITIAL_FORMS": 0,
+        **fields,
+    }
+    response = client.post(url, data)
+    assert response.status_code == 302, response.content.decode()[:2000]
+    model.refresh_from_db()
+
+
+def test_trust_needs_its_own_permission(client, sign_in):
+    person = sign_in("change_registeredmodel")
+    model = RegisteredModelFactory()
+
+    model_form(client, model, trusted="on", public="on")
+    assert (model.trusted, model.public) == (False, True)
+
+    person.user_permissions.add(
+        Permission.objects.get(codename="trust_registeredmodel")
+    )
+    model_form(client, model, trusted="on", public="on")
+    assert model.trusted
+    record = model.history.first()
+    assert record.history_user == person
+    assert "trusted" in record.history_change_reason
+
+
+def test_the_history_is_shown_but_cannot_be_posted_back(client, sign_in):
+    sign_in("change_registeredmodel", "view_historicalregisteredmodel")
+    model = RegisteredModelFactory(trusted=True)
+    trusted_then = model.history.get().history_id
+    model.trusted = False
+    model.save()
+    name = "admin:registry_registeredmodel_simple_history"
+    url = reverse(name, args=[model.pk, trusted_then])
+
+    shown = client.get(url)
+    posted = client.post(url, {"public": "on"})
+
+    model.refresh_from_db()
+    assert shown.status_code == 200
+    assert posted.status_code == 403
+    assert not model.trusted
+
+
+def test_only_one_model_is_the_sites_default(client, sign_in):
+    sign_in("change_registeredmodel")
+    before = RegisteredModelFactory(site_default=True)
+    model = RegisteredModelFactory()
+    name = "admin:registry_registeredmodel_make_site_default"
+
+    submit(client, reverse(name, args=[model.pk]))
+
+    for row in (before, model):
+        row.refresh_from_db()
+    assert (before.site_default, model.site_default) == (False, True)
+
+
+def route_form(client, route, **changes):
+    fields = {
+        "enabled": "on",
+        "default_version": route.default_version.pk,
+        "canary_version": route.canary_version.pk if route.canary_version else "",
+        "canary_weight_percent": route.canary_weight_percent,
+        "low_confidence_below": "",
+        "input_rules": "{}",
+        **changes,
+    }
+    url = reverse("admin:registry_route_change", args=[route.pk])
+    response = client.post(url, fields)
+    route.refresh_from_db()
+    return response
+
+
+def test_the_default_gets_what_the_canary_leaves(client, sign_in):
+    person = sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+
+    response = route_form(client, route, canary_weight_percent=50)
+
+    assert response.status_code == 302
+    assert (route.default_weight_percent, route.canary_weight_percent) == (50, 50)
+    assert route.updated_by == person
+    assert route.history.first().canary_weight_percent == 50
+
+
+def test_a_route_without_canary_gives_all_to_the_default(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+
+    route_form(client, route, canary_version="", canary_weight_percent=30)
+
+    assert route.canary_version is None
+    assert route.default_weight_percent == 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"canary_weight_percent": 101}, "less than or equal to 100"),
+        ({"input_rules": '{"depth": {"min": 1}}'}, "no column"),
+        ({"input_rules": '{"width": {"minimum": 1}}'}, "minimum"),
+        ({"input_rules": "[1]"}, "is not of type"),
+    ],
+)
+def test_a_wrong_route_comes_back_with_the_reason(changes, sentence, client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+
+    response = route_form(client, route, **changes)
+
+    assert response.status_code == 200
+    assert sentence in response.content.decode()
+    assert route.canary_weight_percent == 10
+
+
+def test_a_route_takes_no_version_of_another_model_nor_one_twice(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    other = ModelVersionFactory()
+
+    for version in (other, route.default_version):
+        response = route_form(client, route, canary_version=version.pk)
+        assert response.status_code == 200
+        assert route.canary_version not in (other, route.default_version)
+
+
+def test_a_routes_history_says_how_traffic_was_divided(client, sign_in):
+    sign_in("change_route", "view_historicalroute")
+    route = RouteFactory(with_canary=True)
+
+    url = reverse("admin:registry_route_history", args=[route.pk])
+    page = client.get(url).content.decode()
+
+    default, canary = route.default_version.version, route.canary_version.version
+    assert f"v{default} 90 %, v{canary} 10 %" in page

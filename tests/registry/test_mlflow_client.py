@@ -1,0 +1,157 @@
+"""Against a real MLflow store in SQLite; only the model itself is a made-up file."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import yaml
+
+from registry.mlflow_client import MlflowRegistry, shown_uri
+from registry.mlflow_types import ArtifactRefused, RegistryUnreachable
+
+TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]'
+MLMODEL = {
+    "flavors": {"pytorch": {}},
+    "metadata": {"modelyard": {"task": "regression"}},
+    "signature": {"inputs": TENSOR, "outputs": TENSOR, "params": None},
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Register `iris` with two versions; the second has a champion's alias."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    artifact = folder / "artifact"
+    artifact.mkdir()
+    (artifact / "MLmodel").write_text(yaml.safe_dump(MLMODEL))
+    (artifact / "serving_input_example.json").write_text('{"inputs": [[1, 2]]}')
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with warnings.catch_warnings():
+        # What MLflow itself warns of while it makes its tables.
+        warnings.simplefilter("ignore")
+        from mlflow import MlflowClient
+
+        client = MlflowClient(uri, uri)
+        experiment = client.create_experiment("e", folder.as_uri())
+        run = client.create_run(experiment)
+        client.log_metric(run.info.run_id, "accuracy", 0.9)
+        client.log_metric(run.info.run_id, "loss", float("nan"))
+        client.log_metric(run.info.run_id, "system/cpu", 1.0)
+        client.create_registered_model("iris", tags={"team": "botany"})
+        for number in (1, 2):
+            client.create_model_version(
+                "iris",
+                artifact.as_uri(),
+                run.info.run_id,
+                tags={"n": str(number)},
+                description=f"number {number}",
+            )
+        client.set_registered_model_alias("iris", "champion", "2")
+    return uri
+
+
+@pytest.fixture
+def registry(store):
+    return MlflowRegistry(store)
+
+
+def test_models_come_with_versions_aliases_and_tags(registry):
+    (model,) = registry.models()
+
+    assert (model.name, model.tags) == ("iris", {"team": "botany"})
+    assert model.aliases == {"champion": 2}
+    versions = {version.version: version for version in model.versions}
+    assert set(versions) == {1, 2}
+    assert versions[1].description == "number 1"
+    assert versions[1].tags == {"n": "1"}
+    assert versions[1].status == "READY"
+
+
+def test_metrics_are_those_of_the_run_without_the_systems(registry):
+    (model,) = registry.models()
+
+    metrics = registry.metrics("iris", model.versions[0])
+
+    assert metrics == {"accuracy": 0.9, "loss": None}
+
+
+def test_a_description_is_read_without_loading_the_model(registry):
+    read = registry.model_file("iris", 1)
+
+    assert read.flavors == ("pytorch",)
+    assert read.metadata == {"task": "regression"}
+    assert read.input_example == [[1, 2]]
+
+
+def test_an_artifact_is_copied(registry, tmp_path):
+    registry.download("iris", 2, into=tmp_path, max_bytes=10_000)
+
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "MLmodel",
+        "serving_input_example.json",
+    }
+
+
+def test_an_artifact_over_the_limit_is_refused(registry, tmp_path):
+    with pytest.raises(ArtifactRefused, match="larger"):
+        registry.download("iris", 2, into=tmp_path, max_bytes=10)
+
+
+def test_an_unknown_version_is_told(registry):
+    with pytest.raises(RegistryUnreachable, match="RESOURCE_DOES_NOT_EXIST"):
+        registry.model_file("iris", 9)
+
+
+def test_an_absent_store_is_told_and_not_created(tmp_path):
+    database = tmp_path / "mlflow.db"
+
+    with pytest.raises(RegistryUnreachable, match="no MLflow store at"):
+        MlflowRegistry(f"sqlite:///{database}").models()
+
+    assert not database.exists()
+
+
+def test_an_unreachable_server_is_told_without_its_credentials(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    registry = MlflowRegistry("http://grace:secret@127.0.0.1:9/mlflow?token=hidden")
+
+    with pytest.raises(RegistryUnreachable) as caught:
+        registry.models()
+
+    text = str(caught.value)
+    assert "http://127.0.0.1:9/mlflow" in text
+    assert not any(word in text for word in ("grace", "secret", "hidden"))
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://u:p@db:5432/mlflow?sslkey=x", "postgresql://db:5432/mlflow"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("https://mlflow.example.org", "https://mlflow.example.org"),
+        ("./mlruns", "./mlruns"),
+    ],
+)
+def test_a_shown_uri_has_no_secrets(uri, shown):
+    assert shown_uri(uri) == shown
+
+
+def test_web_processes_do_not_import_mlflow():
+    code = (
+        "import django, sys; django.setup();"
+        "import registry.admin, registry.tasks, registry.sync;"
+        "from django.urls import reverse; reverse('admin:index');"
+        "print([name for name in ('mlflow', 'torch') if name in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,318 @@
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from registry import sync
+from registry.mlflow_types import ModelFile, RegistryUnreachable
+from registry.models import Alias, ModelVersion, RegisteredModel, RegistrySync, Route
+from registry.signals import registry_changed
+from tests.factories_registry import (
+    ModelVersionFactory,
+    RegisteredModelFactory,
+    RouteFactory,
+)
+from tests.fakes import FakeMlflow
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def mlflow():
+    return FakeMlflow()
+
+
+@pytest.fixture
+def changes():
+    """Count the announcements to other apps."""
+    received = []
+
+    def receive(**kwargs):
+        received.append(kwargs["sender"])
+
+    registry_changed.connect(receive)
+    yield received
+    registry_changed.disconnect(receive)
+
+
+def version_of(name: str, number: int) -> ModelVersion:
+    return ModelVersion.objects.get(registered_model__name=name, version=number)
+
+
+def test_models_versions_aliases_tags_and_metrics_arrive(mlflow, changes):
+    mlflow.add(
+        "iris",
+        1,
+        2,
+        aliases={"champion": 2, "best": 1},
+        description="Flowers",
+        tags={"team": "botany"},
+    )
+    mlflow.metrics_of["iris", 2] = {"accuracy": 0.9, "loss": None}
+
+    outcome = sync.synchronise(mlflow)
+
+    model = RegisteredModel.objects.get(name="iris")
+    version = version_of("iris", 2)
+    assert outcome.changed == ("iris",)
+    assert (model.description, model.tags) == ("Flowers", {"team": "botany"})
+    assert version.metrics == {"accuracy": 0.9, "loss": None}
+    assert version.signature == {"inputs": [{"type": "double", "name": "width"}]}
+    assert version.metadata == {"task": "regression"}
+    assert version.flavors == ["pytorch"]
+    aliases = model.aliases.values_list("name", "version__version")
+    assert dict(aliases) == {"champion": 2, "best": 1}
+    assert changes
+
+
+def test_an_unchanged_registry_writes_nothing_but_the_state_of_the_sync(
+    mlflow, changes
+):
+    mlflow.add("iris", 1, 2, aliases={"champion": 2})
+    mlflow.metrics_of["iris", 1] = {"accuracy": 0.9}
+    sync.synchronise(mlflow)
+    changes.clear()
+
+    with CaptureQueriesContext(
+        connection,
+    ) as queries:
+        outcome = sync.synchronise(mlflow)
+
+    written = [
+        query["sql"]
+        for query in queries.captured_queries
+        if query["sql"].startswith(("INSERT", "UPDATE", "DELETE"))
+        and "registry_registrysync" not in query["sql"]
+    ]
+    assert written == []
+    assert outcome.changed == ()
+    assert changes == []
+
+
+def test_a_moved_alias_moves(mlflow, changes):
+    mlflow.add("iris", 1, 2, aliases={"champion": 1, "old": 1})
+    sync.synchronise(mlflow)
+    changes.clear()
+
+    mlflow.add("iris", 1, 2, aliases={"champion": 2})
+    sync.synchronise(mlflow)
+
+    aliases = Alias.objects.values_list("name", "version__version")
+    assert dict(aliases) == {"champion": 2}
+    assert changes
+
+
+def test_the_champion_becomes_the_default_of_a_model_without_a_route(mlflow):
+    mlflow.add("iris", 1, 2, aliases={"champion": 1, "challenger": 2})
+
+    sync.synchronise(mlflow)
+
+    route = Route.objects.get()
+    assert route.default_version == version_of("iris", 1)
+    assert route.canary_version is None
+    assert version_of("iris", 1).artifact_state == "ready"
+    assert "champion" in route.history.get().history_change_reason
+
+
+def test_a_model_without_a_champion_gets_no_route(mlflow):
+    mlflow.add("iris", 1, aliases={"challenger": 1})
+
+    sync.synchronise(mlflow)
+
+    assert not Route.objects.exists()
+    assert mlflow.downloads == []
+
+
+def test_a_moved_champion_does_not_move_an_existing_route(mlflow):
+    mlflow.add("iris", 1, 2, aliases={"champion": 1})
+    sync.synchronise(mlflow)
+
+    mlflow.add("iris", 1, 2, aliases={"champion": 2})
+    sync.synchronise(mlflow)
+
+    assert Route.objects.get().default_version.version == 1
+
+
+def test_what_disappears_is_marked_and_kept_for_its_route(mlflow):
+    mlflow.add("iris", 1, 2, aliases={"champion": 1})
+    sync.synchronise(mlflow)
+
+    mlflow.add("iris", 2)
+    sync.synchronise(mlflow)
+
+    assert version_of("iris", 1).missing_since is not None
+    assert version_of("iris", 2).missing_since is None
+    assert Route.objects.get().default_version.version == 1
+
+
+def test_a_model_that_disappears_takes_its_versions_along_and_both_return(
+    mlflow, changes
+):
+    mlflow.add("iris", 1)
+    sync.synchronise(mlflow)
+    kept = mlflow.remote.pop("iris")
+    changes.clear()
+
+    sync.synchronise(mlflow)
+    model = RegisteredModel.objects.get()
+    assert model.missing_since == version_of("iris", 1).missing_since is not None
+    assert changes
+    changes.clear()
+    sync.synchronise(mlflow)
+    assert changes == []
+
+    mlflow.remote["iris"] = kept
+    sync.synchronise(mlflow)
+    assert RegisteredModel.objects.get().missing_since is None
+    assert version_of("iris", 1).missing_since is None
+
+
+def test_a_version_registered_anew_under_its_number_is_read_and_fetched_again(mlflow):
+    mlflow.add("iris", 1, aliases={"champion": 1})
+    sync.synchronise(mlflow)
+    digest = version_of("iris", 1).artifact_digest
+
+    mlflow.add("iris", 1, aliases={"champion": 1})
+    model = mlflow.remote["iris"]
+    other = model.versions[0]
+    mlflow.remote["iris"] = type(model)(
+        name="iris",
+        aliases=model.aliases,
+        versions=(
+            type(other)(
+                version=1,
+                source="models:/m-another",
+                run_id="",
+                status="READY",
+                registered_at=other.registered_at,
+            ),
+        ),
+    )
+    mlflow.files["iris", 1] = ModelFile(
+        flavors=("sklearn",), signature={"inputs": [{"type": "long", "name": "n"}]}
+    )
+    mlflow.artifacts["iris", 1] = {"MLmodel": b"another"}
+    sync.synchronise(mlflow)
+
+    version = version_of("iris", 1)
+    assert version.flavors == ["sklearn"]
+    assert version.artifact_digest not in ("", digest)
+
+
+def test_an_unreachable_mlflow_leaves_the_last_good_state_and_is_told(mlflow, changes):
+    mlflow.add("iris", 1, aliases={"champion": 1})
+    sync.synchronise(mlflow)
+    succeeded_at = RegistrySync.objects.get().succeeded_at
+    changes.clear()
+    mlflow.unreachable = "MLflow is away."
+
+    outcome = sync.synchronise(mlflow)
+
+    state = RegistrySync.objects.get()
+    assert outcome.error == state.error == "MLflow is away."
+    assert state.succeeded_at == succeeded_at
+    assert state.attempted_at > succeeded_at
+    assert RegisteredModel.objects.get().missing_since is None
+    assert changes == []
+
+    mlflow.unreachable = ""
+    sync.synchronise(mlflow)
+    assert RegistrySync.objects.get().error == ""
+
+
+def test_invalid_metadata_is_kept_apart_and_harms_no_other_model(mlflow):
+    mlflow.add("bad", 1)
+    mlflow.files["bad", 1] = ModelFile(
+        flavors=("pytorch",), metadata={"task": "guessing"}, problems=("No inputs.",)
+    )
+    mlflow.add("iris", 1)
+
+    sync.synchronise(mlflow)
+
+    errors = version_of("bad", 1).metadata_errors
+    assert errors[0] == "No inputs."
+    assert "guessing" in errors[1]
+    assert version_of("iris", 1).metadata_errors == []
+
+
+def test_an_unreadable_artifact_is_told_at_its_version_and_read_again_later(mlflow):
+    mlflow.add("iris", 1)
+    mlflow.unreadable["iris", 1] = "The artifact holds a link: x."
+    sync.synchronise(mlflow)
+    assert version_of("iris", 1).metadata_errors == ["The artifact holds a link: x."]
+
+    mlflow.unreadable.clear()
+    sync.synchronise(mlflow)
+
+    assert version_of("iris", 1).metadata_errors == []
+    assert version_of("iris", 1).flavors == ["pytorch"]
+
+
+def test_only_one_sync_runs_at_a_time(mlflow):
+    mlflow.add("iris", 1)
+    RegistrySync.objects.create(pk=1, running_since=timezone.now())
+
+    outcome = sync.synchronise(mlflow)
+
+    assert not outcome.ran
+    assert "running" in outcome.error
+    assert not RegisteredModel.objects.exists()
+
+
+def test_a_killed_sync_blocks_only_for_a_while(mlflow):
+    mlflow.add("iris", 1)
+    killed = timezone.now() - sync.LOCK_EXPIRES_AFTER - timedelta(seconds=1)
+    RegistrySync.objects.create(pk=1, running_since=killed)
+
+    assert sync.synchronise(mlflow).ran
+    assert RegistrySync.objects.get().running_since is None
+
+
+def test_an_unexpected_failure_is_told_and_frees_the_lock(mlflow):
+    mlflow.add("iris", 1)
+    del mlflow.files["iris", 1]
+
+    outcome = sync.synchronise(mlflow)
+
+    state = RegistrySync.objects.get()
+    assert "KeyError" in outcome.error
+    assert state.error == outcome.error
+    assert state.running_since is None
+
+
+def test_what_is_wanted_and_not_cached_is_fetched_even_if_nothing_changed(mlflow):
+    mlflow.add("iris", 1)
+    sync.synchronise(mlflow)
+    model = RegisteredModel.objects.get()
+    RouteFactory(registered_model=model, default_version=version_of("iris", 1))
+
+    sync.synchronise(mlflow)
+
+    assert version_of("iris", 1).artifact_state == "ready"
+
+
+def test_a_store_that_fails_in_the_middle_changes_nothing(mlflow):
+    mlflow.add("iris", 1)
+
+    def fail(name, version):
+        raise RegistryUnreachable("gone")
+
+    mlflow.metrics = fail
+    sync.synchronise(mlflow)
+
+    assert not RegisteredModel.objects.exists()
+
+
+def test_a_change_of_trust_made_here_survives(mlflow):
+    model = RegisteredModelFactory(name="iris", trusted=True, public=True)
+    ModelVersionFactory(registered_model=model, version=1, published=True)
+    mlflow.add("iris", 1)
+
+    sync.synchronise(mlflow)
+
+    model.refresh_from_db()
+    assert model.trusted
+    assert model.public
+    assert version_of("iris", 1).published
