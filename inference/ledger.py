@@ -78,7 +78,7 @@ def _is_finished(path: Path, *, now: datetime) -> bool:
     """
     if now.timestamp() - path.stat().st_mtime < _SETTLING_S:
         return False
-    return not spool.is_written(path)
+    return not spool.is_being_written(path)
 
 
 def _read_batch(path: Path, offset: int) -> tuple[list[UsageEvent], int]:

@@ -285,9 +285,8 @@ def card() -> Card:
 
 def _example(facts: dict[str, Any], model: str, title: str) -> Example:
     """Write the request to a file where it is long; call it and keep the answer."""
-    body = json.dumps(
-        {"instances": facts["models"][model]["instances"][:1]}, ensure_ascii=False
-    )
+    shortest = min(facts["models"][model]["instances"], key=lambda row: len(str(row)))
+    body = json.dumps({"instances": [shortest]}, ensure_ascii=False)
     url = f"{facts['base_url']}/api/v1/models/{model}/predict"
     data = shlex.quote(body)
     if len(body) > _LONGEST_PASTED_BODY:
