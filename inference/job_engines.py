@@ -4,7 +4,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from inference.engine.client import BlockingEngineClient
+from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.messages import VersionKey
 from inference.job_predicting import JobEngine
 from inference.models import Engine, LoadedVersion

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -21,17 +22,36 @@ logger = structlog.get_logger(__name__)
 class LeaseKeeper:
     """Renew a lease from a thread as long as the work makes progress."""
 
-    def __init__(self, lease: jobs.Lease) -> None:
+    def __init__(
+        self,
+        lease: jobs.Lease,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._lease = lease
+        self._monotonic = monotonic
         self._done = threading.Event()
-        self._progress_at = time.monotonic()
+        self._progress_at = monotonic()
         self._thread = threading.Thread(
             target=self._run, name=f"lease-{lease.job_id}", daemon=True
         )
 
     def note(self) -> None:
         """Tell that the work goes on."""
-        self._progress_at = time.monotonic()
+        self._progress_at = self._monotonic()
+
+    def beat(self) -> bool:
+        """Renew the lease once; False if it is lost, or the work does not go on."""
+        if self._monotonic() - self._progress_at > _PATIENCE_S:
+            logger.error("job_hangs", job=self._lease.job_id)
+            return False
+        try:
+            return jobs.renew(self._lease, now=timezone.now())
+        except DatabaseError:
+            # The next try may come in time; if not, the fencing token protects.
+            logger.warning("job_lease_not_renewed", job=self._lease.job_id)
+            connection.close()
+            return True
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -49,20 +69,8 @@ class LeaseKeeper:
     def _run(self) -> None:
         try:
             while not self._done.wait(_RENEW_S):
-                if time.monotonic() - self._progress_at > _PATIENCE_S:
-                    logger.error("job_hangs", job=self._lease.job_id)
-                    return
-                if not self._renew():
+                if not self.beat():
                     return
         finally:
             # This thread's own: nobody else closes it.
             connection.close()
-
-    def _renew(self) -> bool:
-        try:
-            return jobs.renew(self._lease, now=timezone.now())
-        except DatabaseError:
-            # The next try may come in time; if not, the fencing token protects.
-            logger.warning("job_lease_not_renewed", job=self._lease.job_id)
-            connection.close()
-            return True

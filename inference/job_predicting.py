@@ -183,7 +183,7 @@ class RowPredictor:
         if engine is None:
             raise EngineError(EngineErrorCode.NOT_LOADED, f"no engine has {self._key}")
         if not self._engine_seen:
-            engine.status()
+            _greet(engine)
             self._engine_seen = True
         return engine.predict(
             self._key,
@@ -191,3 +191,15 @@ class RowPredictor:
             timeout_s=CALL_TIMEOUT_S,
             max_batch_rows=self._options.batch_size or 0,
         )
+
+
+def _greet(engine: JobEngine) -> None:
+    """See that the engine is there; one that does not answer in time is not."""
+    try:
+        engine.status()
+    except EngineError as error:
+        if error.code is not EngineErrorCode.DEADLINE_EXCEEDED:
+            raise
+        raise EngineError(
+            EngineErrorCode.CONNECTION_LOST, "the engine does not answer"
+        ) from error

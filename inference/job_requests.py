@@ -68,12 +68,12 @@ class JsonBodyParser(BaseParser):
 
     media_type = "application/json"
 
-    def parse(
+    def parse(  # type: ignore[override]  # DRF takes any object as request.data
         self,
         stream: IO[bytes],
         media_type: str | None = None,
         parser_context: Any = None,
-    ) -> JsonBody:  # type: ignore[override]  # not only mappings reach request.data
+    ) -> JsonBody:
         body = stream.read(MAX_JSON_BYTES + 1)
         if len(body) > MAX_JSON_BYTES:
             raise ApiError(

@@ -11,6 +11,7 @@ from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode
 from inference.jobs import Target
 from inference.snapshot import CallableModel, CallableVersion, Snapshot
+from inference.tables import PUBLISHED
 from registry.routing import choose_pinned
 
 
@@ -63,7 +64,7 @@ def _named(model: CallableModel, version: str) -> CallableVersion:
 
 def _variant(model: CallableModel, version: int) -> str:
     roles = [one.role for one in model.variants if one.version == version]
-    return roles[0] if roles else ""
+    return roles[0] if roles else PUBLISHED
 
 
 def _signature(model: CallableModel, version: CallableVersion) -> Signature:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from inference.models import PredictionJob
@@ -15,7 +16,7 @@ class JobModelSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     version = serializers.CharField()
     variant = serializers.CharField(
-        help_text="Role in the route; empty for a version that was asked for by number."
+        help_text="Role in the route, or `published` for a version outside of it."
     )
 
 
@@ -97,6 +98,7 @@ class JobFormSerializer(serializers.Serializer[Any]):
     options = serializers.CharField(required=False, help_text="JSON.")
 
 
+@extend_schema_serializer(component_name="JobRowError")
 class RowErrorSerializer(serializers.Serializer[Any]):
     index = serializers.IntegerField(help_text="Position of the row, from 0.")
     code = serializers.CharField()

@@ -11,7 +11,6 @@ from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.exceptions import NotAcceptable
-from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import MultiPartParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import BaseRenderer, JSONRenderer
@@ -25,6 +24,7 @@ from accounts.models import ApiKey
 from inference import job_files, job_ids, job_requests, job_results, job_targets, jobs
 from inference.errors import ApiError, ErrorCode
 from inference.models import PredictionJob
+from inference.negotiation import JsonNegotiation
 from inference.serializers_jobs import (
     JobErrorsSerializer,
     JobFormSerializer,
@@ -229,7 +229,7 @@ class _CsvRenderer(BaseRenderer):
         raise AssertionError("the view streams CSV itself")
 
 
-class _FormatNegotiation(DefaultContentNegotiation):
+class _FormatNegotiation(JsonNegotiation):
     """Answer an unknown `?format=` with 406, where DRF says that nothing is there."""
 
     def filter_renderers(

@@ -6,7 +6,7 @@ import pytest
 
 from accounts.models import Usage
 from inference import job_results, job_runner, job_sweep, jobs
-from inference.engine.errors import EngineErrorCode
+from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.job_predicting import MAX_MODEL_FAILURES
 from inference.models import PredictionJob
@@ -176,6 +176,21 @@ def test_a_job_gives_up_when_no_engine_comes(worker, engine, clock):
     assert (job.status, job.error_code) == (Status.FAILED, "MODEL_UNAVAILABLE")
     waited = job.completed_at - job.started_at
     assert waited >= timedelta(seconds=job_runner.GIVE_UP_S)
+
+
+def test_an_engine_that_does_not_answer_is_away_and_its_rows_are_not_slow(
+    worker, engine, monkeypatch
+):
+    def hang():
+        raise EngineError(EngineErrorCode.DEADLINE_EXCEEDED, "no answer in 10 s")
+
+    monkeypatch.setattr(engine, "status", hang)
+    job = make_job(2)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert fresh(job).waiting_since is not None
+    assert engine.calls == []
 
 
 def test_an_engine_that_restarts_once_costs_nothing(worker, engine, clock):

@@ -1,0 +1,36 @@
+"""What the workers do. The work itself is in the modules that these call."""
+
+import socket
+from os import getpid
+
+from celery import shared_task
+from django.utils import timezone
+
+from inference import job_runner, job_sweep
+from inference.job_engines import LoadedEngines
+from inference.job_leases import LeaseKeeper
+
+
+@shared_task
+def run_job(job_id: str) -> None:
+    """Work on a job for one turn, if nobody else does."""
+    with LoadedEngines() as engines:
+        worker = job_runner.Worker(
+            name=f"{socket.gethostname()}:{getpid()}",
+            engines=engines,
+            clock=job_runner.SystemClock(),
+            keep=LeaseKeeper,
+        )
+        job_runner.take_turn(job_id, worker)
+
+
+@shared_task
+def sweep_jobs() -> None:
+    """Start again what nobody works on."""
+    job_sweep.sweep(now=timezone.now())
+
+
+@shared_task
+def remove_old_jobs() -> None:
+    """Delete the files and outputs that are past their time."""
+    job_sweep.remove_old(now=timezone.now())
