@@ -33,6 +33,7 @@ logger = structlog.get_logger()
 
 _MAX_ID = 2**32 - 1
 _FOREVER_S = 86_400.0
+_GRACE_S = 0.1
 
 
 class Connection(asyncio.Protocol):
@@ -267,6 +268,8 @@ class EngineServer:
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
+            # What was sent before anybody could know is on its way: accept it too.
+            await asyncio.sleep(min(_GRACE_S, drain_s))
         finished = await self._engine.drain(drain_s)
         for connection in list(self._connections):
             connection.close()

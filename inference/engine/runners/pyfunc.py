@@ -88,15 +88,18 @@ def _array(value: Any) -> Array:
         value = value.detach().cpu().numpy()
     elif hasattr(value, "to_numpy"):  # a Series
         value = value.to_numpy()
-    array = np.asarray(value)
+    array = np.array(value)
     if array.dtype in DTYPES.values():
         return array
     if array.dtype.kind == "U":
         return array.astype(object)
-    if array.dtype == object and all(
-        item is None or isinstance(item, str) for item in array.ravel()
-    ):
-        return array
+    if array.dtype == object:
+        items = array.ravel()
+        for index, item in enumerate(items):
+            if item != item:
+                items[index] = None
+        if all(item is None or isinstance(item, str) for item in items):
+            return items.reshape(array.shape)
     raise ValueError(
         f"The model gave values of type {array.dtype}, which cannot be sent; numbers, "
         f"booleans and text ({TEXT}) can."

@@ -1,0 +1,27 @@
+"""An explainer for tests; its base values are the model's own outputs."""
+
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import Explanation
+from inference.engine.plugins import ExplainResult
+
+
+def explain(model, tensors, options):
+    if options.target == "refuse":
+        raise EngineError(EngineErrorCode.BAD_REQUEST, "no such class")
+    if options.target == "crash":
+        raise ZeroDivisionError
+    model.cache["calls"] = model.cache.get("calls", 0) + 1
+    (output,) = model.predict(tensors)
+    explanations = tuple(
+        Explanation(
+            method="test",
+            level=options.level,
+            base_value=float(row[0]),
+            target=None,
+            samples=options.samples,
+            features=(),
+            additivity_residual=float(model.cache["calls"]),
+        )
+        for row in output.data
+    )
+    return ExplainResult(explanations, options.samples * len(explanations))

@@ -1,0 +1,143 @@
+"""Runners that need no model, and engines made of them."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from inference.engine.engine import Engine
+from inference.engine.messages import VersionKey, VersionToLoad
+from inference.engine.runner import Loaded
+from inference.engine.settings import EngineSettings
+from inference.engine.signature import Column, Layout, Signature
+from inference.engine.tensors import Tensor
+
+KEY = VersionKey("doubler", 1)
+MATRIX = Signature(
+    layout=Layout.MATRIX,
+    columns=(Column("a"), Column("b")),
+    dtype="float32",
+    shape=(2,),
+)
+# A row that holds this makes FakeRunner raise.
+POISON = -666.0
+
+
+class FakeRunner:
+    """Doubles every value; can be held, so that a queue forms behind it."""
+
+    torch_function = None
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.started = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.unloaded = threading.Event()
+        self.error: Exception | None = None
+
+    def hold(self) -> None:
+        self.started.clear()
+        self.go_on.clear()
+
+    def release(self) -> None:
+        self.go_on.set()
+
+    def warm_up(self, tensors: Sequence[Tensor]) -> None:
+        pass
+
+    def run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        self.batches.append(len(tensors[0].data))
+        self.started.set()
+        assert self.go_on.wait(10)
+        if self.error is not None:
+            raise self.error
+        data = tensors[0].data
+        if (data == POISON).any():
+            raise RuntimeError("poison")
+        return (Tensor("output", data * np.float32(2)),)
+
+    def unload(self) -> None:
+        self.unloaded.set()
+
+
+class ManualClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def to_load(
+    key: VersionKey = KEY, path: str = "/nowhere", **fields: Any
+) -> VersionToLoad:
+    values: dict[str, Any] = {
+        "flavors": ("fake",),
+        "signature": msgspec.to_builtins(MATRIX),
+    } | fields
+    return VersionToLoad(key=key, path=path, **values)
+
+
+def settings(home: object, **fields: Any) -> EngineSettings:
+    values: dict[str, Any] = {"plugins": (), "warm_plugins": False} | fields
+    return EngineSettings(home=str(home), **values)
+
+
+def fake_engine(
+    home: object,
+    runner: FakeRunner,
+    *,
+    signature: Signature = MATRIX,
+    clock: Callable[[], float] = time.monotonic,
+    on_fatal: Callable[[], None] = lambda: None,
+    **fields: Any,
+) -> Engine:
+    return Engine(
+        settings(home, **fields),
+        load=lambda version, device: Loaded(runner, signature),
+        clock=clock,
+        on_fatal=on_fatal,
+    )
+
+
+def rows(*values: float) -> tuple[Tensor, ...]:
+    """One row of two equal numbers for each value."""
+    data = np.repeat(np.array(values, dtype=np.float32)[:, None], 2, axis=1)
+    return (Tensor("input", data),)
+
+
+async def until(predicate: Callable[[], bool]) -> None:
+    """Let the loop turn until `predicate` holds; fail after ten seconds."""
+    async with asyncio.timeout(10):
+        while not predicate():
+            await asyncio.sleep(0.001)
+
+
+async def ready(engine: Engine, key: VersionKey = KEY) -> None:
+    await until(
+        lambda: all(
+            version.state != "loading"
+            for version in engine.status().versions
+            if version.key == key
+        )
+    )
+
+
+async def loaded_engine(home: object, runner: FakeRunner, **fields: Any) -> Engine:
+    engine = fake_engine(home, runner, **fields)
+    engine.load(to_load())
+    await ready(engine)
+    return engine
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(30):
+            return await main
+
+    return asyncio.run(bounded())

@@ -1,0 +1,286 @@
+import asyncio
+import threading
+
+import msgspec
+import pytest
+
+from inference.engine import desired
+from inference.engine.client import InProcessEngineClient
+from inference.engine.engine import Engine
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import VersionKey, VersionToLoad
+from inference.engine.runner import Loaded
+from tests.inference.engine.fakes import (
+    KEY,
+    MATRIX,
+    FakeRunner,
+    fake_engine,
+    loaded_engine,
+    ready,
+    rows,
+    run,
+    settings,
+    to_load,
+    until,
+)
+
+
+class Loader:
+    """Makes a runner for each path, and can be held."""
+
+    def __init__(self):
+        self.runners = {}
+        self.paths = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, version, device):
+        assert self.go_on.wait(10)
+        self.paths.append(version.path)
+        if version.path == "/broken":
+            raise EngineError(EngineErrorCode.LOAD_FAILED, "it is broken")
+        runner = self.runners[version.path] = FakeRunner()
+        return Loaded(runner, MATRIX)
+
+
+async def answer(engine, value=1):
+    client = InProcessEngineClient(engine)
+    return (await client.predict(KEY, rows(value), timeout_s=5)).tensors[0].data[0, 0]
+
+
+def test_a_version_that_loads_is_not_ready_yet(tmp_path):
+    async def main():
+        loader = Loader()
+        loader.go_on.clear()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.load(to_load())
+
+        with pytest.raises(EngineError) as caught:
+            await answer(engine)
+        loader.go_on.set()
+        await ready(engine)
+
+        assert caught.value.code is EngineErrorCode.LOADING
+        assert caught.value.retry_after_ms
+        assert await answer(engine) == 2
+        engine.close()
+
+    run(main())
+
+
+def test_loading_the_same_again_changes_nothing(tmp_path):
+    async def main():
+        loader = Loader()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.load(to_load())
+        engine.load(to_load())
+        await ready(engine)
+        engine.load(to_load())
+        await ready(engine)
+
+        assert loader.paths == ["/nowhere"]
+        engine.close()
+
+    run(main())
+
+
+def test_a_reload_answers_all_along_and_frees_the_old(tmp_path):
+    async def main():
+        loader = Loader()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.load(to_load(path="/old"))
+        await ready(engine)
+        loader.go_on.clear()
+        engine.load(to_load(path="/new"))
+
+        during = await answer(engine)
+        loader.go_on.set()
+        await until(lambda: loader.paths == ["/old", "/new"])
+        await until(loader.runners["/old"].unloaded.is_set)
+        after = await answer(engine)
+
+        assert (during, after) == (2, 2)
+        assert loader.runners["/new"].batches == [1]
+        engine.close()
+
+    run(main())
+
+
+def test_requests_that_wait_while_a_version_reloads_are_answered(tmp_path):
+    async def main():
+        loader = Loader()
+        engine = Engine(settings(tmp_path, inline_ms=0), load=loader)
+        engine.load(to_load(path="/old"))
+        await ready(engine)
+        old = loader.runners["/old"]
+        old.hold()
+        first = asyncio.create_task(answer(engine, 1))
+        await until(old.started.is_set)
+        second = asyncio.create_task(answer(engine, 2))
+        await until(lambda: engine.status().versions[0].queued_rows == 1)
+
+        engine.load(to_load(path="/new"))
+        await until(lambda: "/new" in loader.runners)
+        old.release()
+
+        assert await asyncio.gather(first, second) == [2, 4]
+        assert not engine.status().counters["unanswered"]
+        engine.close()
+
+    run(main())
+
+
+def test_a_failed_reload_leaves_the_old_answering_and_says_so(tmp_path):
+    async def main():
+        engine = Engine(settings(tmp_path), load=Loader())
+        engine.load(to_load(path="/old"))
+        await ready(engine)
+        engine.load(to_load(path="/broken"))
+        await until(lambda: bool(engine.status().versions[0].error))
+
+        (version,) = engine.status().versions
+        assert (version.state, version.error) == ("ready", "it is broken")
+        assert await answer(engine) == 2
+        engine.close()
+
+    run(main())
+
+
+def test_a_failed_version_is_tried_again_when_asked(tmp_path):
+    async def main():
+        loader = Loader()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.load(to_load(path="/broken"))
+        await ready(engine)
+        engine.load(to_load(path="/broken"))
+        await ready(engine)
+
+        assert loader.paths == ["/broken", "/broken"]
+        engine.close()
+
+    run(main())
+
+
+def test_an_unload_while_loading_frees_what_was_loaded(tmp_path):
+    async def main():
+        loader = Loader()
+        loader.go_on.clear()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.load(to_load())
+        engine.unload(KEY)
+        loader.go_on.set()
+        await until(lambda: "/nowhere" in loader.runners)
+        await until(loader.runners["/nowhere"].unloaded.is_set)
+
+        assert engine.status().versions == ()
+        engine.close()
+
+    run(main())
+
+
+def test_requests_that_wait_for_an_unloaded_version_are_told(tmp_path):
+    async def main():
+        runner = FakeRunner()
+        engine = await loaded_engine(tmp_path, runner, inline_ms=0)
+        runner.hold()
+        first = asyncio.create_task(answer(engine, 1))
+        await until(runner.started.is_set)
+        second = asyncio.create_task(answer(engine, 2))
+        await until(lambda: engine.status().versions[0].queued_rows == 1)
+
+        engine.unload(KEY)
+        with pytest.raises(EngineError) as caught:
+            await second
+        assert not runner.unloaded.is_set()
+        runner.release()
+
+        assert caught.value.code is EngineErrorCode.NOT_LOADED
+        assert await first == 2
+        await until(runner.unloaded.is_set)
+        engine.close()
+
+    run(main())
+
+
+def test_an_engine_comes_back_with_what_it_had(tmp_path):
+    async def main():
+        other = VersionKey("other", 7)
+        engine = Engine(settings(tmp_path), load=Loader())
+        for wanted in (to_load(other), to_load(), to_load(VersionKey("gone", 1))):
+            engine.load(wanted)
+        engine.unload(VersionKey("gone", 1))
+        engine.close()
+
+        engine = Engine(settings(tmp_path), load=Loader())
+        engine.restore()
+        await ready(engine)
+
+        assert [v.key for v in engine.status().versions] == [other, KEY]
+        assert await answer(engine) == 2
+        engine.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'[{"key": 1}]'])
+def test_an_unreadable_desired_state_counts_as_empty(tmp_path, content):
+    path = desired.path_of(settings(tmp_path))
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+    assert desired.read(settings(tmp_path)) == []
+
+
+def test_lanes_take_turns(tmp_path):
+    """One version's flood does not keep another's single request waiting."""
+
+    async def main():
+        runner = FakeRunner()
+        engine = fake_engine(tmp_path, runner, inline_ms=0, max_batch_rows=2)
+        quiet = VersionKey("quiet", 1)
+        engine.load(to_load())
+        engine.load(to_load(quiet))
+        await ready(engine)
+        await ready(engine, quiet)
+        client = InProcessEngineClient(engine)
+        runner.hold()
+        order = []
+
+        async def call(key, count):
+            await client.predict(key, rows(*range(count)), timeout_s=5)
+            order.append(key.model)
+
+        tasks = [asyncio.create_task(call(KEY, 2)) for _ in range(5)]
+        await until(runner.started.is_set)
+        tasks.append(asyncio.create_task(call(quiet, 1)))
+        await until(lambda: engine.status().counters["unanswered"] == 6)
+        runner.release()
+        await asyncio.gather(*tasks)
+
+        assert order.index("quiet") <= 2
+        engine.close()
+
+    run(main())
+
+
+def test_asking_again_after_a_restart_loads_nothing_twice(tmp_path):
+    async def main():
+        wanted = msgspec.msgpack.decode(
+            msgspec.msgpack.encode(to_load()), type=VersionToLoad
+        )
+        engine = Engine(settings(tmp_path), load=Loader())
+        engine.load(wanted)
+        engine.close()
+
+        loader = Loader()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.restore()
+        engine.load(wanted)
+        await ready(engine)
+        engine.load(wanted)
+        await ready(engine)
+
+        assert loader.paths == ["/nowhere"]
+        engine.close()
+
+    run(main())
