@@ -21,6 +21,7 @@ from inference.callable_versions import (
 from inference.openapi_models import (
     PublishedModel,
     component_prefixes,
+    example_instances,
     tag,
     typed_parts,
 )
@@ -43,7 +44,7 @@ _TAGS = {
 _OTHER_TAG = "Other"
 
 
-class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[misc]
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """Tell drf-spectacular how our API keys are sent."""
 
     target_class = "accounts.authentication.ApiKeyAuthentication"
@@ -168,7 +169,12 @@ def complete(document: dict[str, Any], models: list[PublishedModel]) -> dict[str
             tags[name] = tags.get(name) or description
             for method in _METHODS:
                 if method in operations:
-                    _complete_operation(operations[method], tag_name=name)
+                    _complete_operation(
+                        operations[method],
+                        tag_name=name,
+                        predicts=method == "post" and name == _TAGS["predict"][0],
+                    )
+    _add_generic_examples(document, models)
     prefixes = component_prefixes([model.name for model in models])
     for model in models:
         paths, schemas = typed_parts(model, prefix=prefixes[model.name])
@@ -196,16 +202,54 @@ def _tag_of(path: str) -> tuple[str, str]:
     return _TAGS.get(segment, (_OTHER_TAG, ""))
 
 
-def _complete_operation(operation: dict[str, Any], *, tag_name: str) -> None:
+def _complete_operation(
+    operation: dict[str, Any], *, tag_name: str, predicts: bool
+) -> None:
     """Give a generic operation the answers and headers that all share."""
     operation["tags"] = [tag_name]
     operation["security"] = common.SECURITY
     statuses = common.COMMON_STATUSES
-    if "requestBody" in operation:
-        statuses += common.BODY_STATUSES
+    if predicts:
+        statuses = common.PREDICTION_STATUSES
+    elif "requestBody" in operation:
+        statuses = (*common.COMMON_STATUSES, *common.BODY_STATUSES)
     responses = operation.setdefault("responses", {})
     own = tuple(int(status) for status in responses if status[0] in "45")
     for status, response in responses.items():
         if status[0] == "2" and "$ref" not in response:
-            response.setdefault("headers", {}).update(common.answer_headers())
+            headers = common.answer_headers(prediction=predicts)
+            response.setdefault("headers", {}).update(headers)
     responses.update(common.error_responses((*statuses, *own)))
+
+
+def _add_generic_examples(
+    document: dict[str, Any], models: list[PublishedModel]
+) -> None:
+    """Show rows of the first model that has some wherever any model may be called."""
+    found = next(
+        (
+            (model, instances)
+            for model in models
+            if not model.pinned and (instances := example_instances(model))
+        ),
+        None,
+    )
+    if found is None:
+        return
+    model, instances = found
+    for path, operations in document["paths"].items():
+        content = _json_request(operations.get("post", {}))
+        if content is None or _tag_of(path)[0] != _TAGS["predict"][0]:
+            continue
+        body: dict[str, Any] = {"instances": instances}
+        if "{model}" not in path:
+            body = {"model": model.name, **body}
+        content["examples"] = {
+            "logged": {"summary": f"Rows logged with {model.name}", "value": body}
+        }
+
+
+def _json_request(operation: dict[str, Any]) -> dict[str, Any] | None:
+    content = operation.get("requestBody", {}).get("content", {})
+    request: dict[str, Any] | None = content.get("application/json")
+    return request

@@ -6,8 +6,9 @@ from inference.error_advice import ADVICE, codes_of
 from inference.errors import STATUS, ErrorCode
 
 # Statuses that any keyed operation can answer, and those of calls with a body.
-COMMON_STATUSES = (401, 403, 404, 406, 429, 500, 503)
-BODY_STATUSES = (400, 408, 413, 415, 422)
+COMMON_STATUSES: tuple[int, ...] = (401, 403, 404, 406, 429, 500, 503)
+BODY_STATUSES: tuple[int, ...] = (400, 408, 413, 415, 422)
+PREDICTION_STATUSES: tuple[int, ...] = (*COMMON_STATUSES, *BODY_STATUSES, 504)
 
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 
@@ -125,6 +126,20 @@ PROBLEM_SCHEMA: dict[str, Any] = {
     },
 }
 
+PROBLEM_DETAILS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457: the same facts, asked for by Accept.",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        **ERROR_SCHEMA["properties"]["error"]["properties"],
+    },
+}
+del PROBLEM_DETAILS_SCHEMA["properties"]["message"]
+
 _EXAMPLE_ERROR_FACTS = {
     "request_id": "req_01JZ8Q6K3V9T4X2N7B5M0C1D2E",
     "timestamp": "2026-11-20T10:30:00Z",
@@ -133,7 +148,7 @@ _EXAMPLE_ERROR_FACTS = {
 
 def answer_headers(*, prediction: bool = False) -> dict[str, Any]:
     """Name the headers of a keyed answer."""
-    names = _ON_EVERY_ANSWER + _ON_KEYED_ANSWERS
+    names = [*_ON_EVERY_ANSWER, *_ON_KEYED_ANSWERS]
     if prediction:
         names += _ON_PREDICTIONS
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
@@ -154,7 +169,11 @@ def error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
 def components() -> dict[str, Any]:
     """Return the components that `error_responses` and `answer_headers` refer to."""
     return {
-        "schemas": {"Error": ERROR_SCHEMA, "Problem": PROBLEM_SCHEMA},
+        "schemas": {
+            "Error": ERROR_SCHEMA,
+            "Problem": PROBLEM_SCHEMA,
+            "ProblemDetails": PROBLEM_DETAILS_SCHEMA,
+        },
         "headers": HEADERS,
         "parameters": PARAMETERS,
         "responses": {
@@ -181,7 +200,10 @@ def _error_response(status: int) -> dict[str, Any]:
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/Error"},
                 "examples": {code.value: _example(code) for code in codes},
-            }
+            },
+            "application/problem+json": {
+                "schema": {"$ref": "#/components/schemas/ProblemDetails"}
+            },
         },
     }
 

@@ -122,12 +122,13 @@ def _operation(
                 "value": _example_answer(model, rows=len(instances), kind=kind),
             }
         }
-    parameters = [_reference(name, "parameters") for name in _REQUEST_PARAMETERS]
+    parameters: list[dict[str, Any]] = [
+        _reference(name, "parameters") for name in _REQUEST_PARAMETERS
+    ]
     if not model.pinned:
         parameters.append(_reference("ModelVersion", "parameters"))
     if kind == "Predict" and model.explainable:
         parameters.append(_EXPLAIN_PARAMETER)
-    statuses = common.COMMON_STATUSES + common.BODY_STATUSES + (504,)
     return {
         "operationId": f"{kind.lower()}{prefix}",
         "tags": [model.name],
@@ -142,14 +143,14 @@ def _operation(
                 "headers": common.answer_headers(prediction=True),
                 "content": {"application/json": answer},
             },
-            **common.error_responses(statuses),
+            **common.error_responses(common.PREDICTION_STATUSES),
         },
     }
 
 
 _DESCRIPTIONS = {
-    "Predict": "Answers every instance, in order. One bad instance refuses them all. An "
-    "instance may also be an array of its values in the order of the columns.",
+    "Predict": "Answers every instance, in order. One bad instance refuses them all. "
+    "An instance may also be an array of its values, in the order of the columns.",
     "Batch": "As predict, for more rows. With `return_errors: individual` the good "
     "rows are answered, `predictions` is `null` at the bad ones and `errors` says why.",
     "Explain": "Answers every instance with its SHAP values: what each feature added "
@@ -168,7 +169,7 @@ def _reference(name: str, kind: str = "schemas") -> dict[str, str]:
 
 
 def _options(kind: str, signature: Signature) -> dict[str, Any]:
-    """Describe the options that mean something here, as `inference.options` reads them."""
+    """Describe the options that mean something here."""
     names = ["timeout_ms"]
     if signature.labels:
         names.append("top_k")
@@ -182,6 +183,7 @@ def _options(kind: str, signature: Signature) -> dict[str, Any]:
     }
 
 
+# As `inference.options` reads them.
 _OPTIONS: dict[str, Any] = {
     "timeout_ms": {
         "type": "integer",
@@ -226,7 +228,7 @@ _OPTIONS: dict[str, Any] = {
     },
     "target": {
         "type": ["string", "integer"],
-        "description": "Label or index of the class to explain; else the predicted one.",
+        "description": "Label or index of the class; else the predicted one.",
     },
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
 }

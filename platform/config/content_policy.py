@@ -29,7 +29,7 @@ CONTENT_SECURITY_POLICY = {
 _ADMIN_ADDITIONS = {"script-src": [UNSAFE_EVAL], "style-src": [UNSAFE_INLINE]}
 
 
-class ContentPolicyMiddleware(CSPMiddleware):  # type: ignore[misc]
+class ContentPolicyMiddleware(CSPMiddleware):
     """Send the strict policy, and what unfold needs in addition below /admin/ only."""
 
     def get_policy_parts(

@@ -47,7 +47,7 @@ class CanaryRow(TypedDict):
 def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Give unfold's index page what it shows; parts only to those who may see them."""
     now = timezone.now()
-    may = request.user.has_perm  # type: ignore[union-attr]
+    may = request.user.has_perm
     hour = usage.between(now - _HOUR, now)
     day = usage.totals(usage.between(now - _DAY, now))
     latencies = usage.latencies(hour)

@@ -1,7 +1,8 @@
 """The pages for people who call the API: start page, typed docs, error codes."""
 
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
@@ -36,7 +37,14 @@ from inference.openapi_models import PublishedModel, example_instances
 # Far more than a person needs, far less than a machine could ask for.
 PAGES_PER_MINUTE = "240/m"
 
-throttled = ratelimit(group="docs", key=client_address, rate=PAGES_PER_MINUTE)
+_View = TypeVar("_View", bound=Callable[..., Any])
+
+
+def throttled(view: _View) -> _View:
+    """Refuse an address that asks for too many pages."""
+    limit = ratelimit(group="docs", key=client_address, rate=PAGES_PER_MINUTE)
+    return cast(_View, limit(view))
+
 
 _TITLE = "Modelyard API"
 
@@ -45,14 +53,14 @@ _TITLE = "Modelyard API"
 @method_decorator(
     vary_on_headers("Authorization", "X-API-Key", "Cookie"), name="dispatch"
 )
-class SchemaView(SpectacularAPIView):  # type: ignore[misc]
+class SchemaView(SpectacularAPIView):
     """Serve the OpenAPI document with what the caller may call."""
 
     authentication_classes = [ApiKeyAuthentication, SessionAuthentication]
     renderer_classes = [OpenApiJsonRenderer, OpenApiYamlRenderer, JSONRenderer]
 
-    @extend_schema(exclude=True)  # type: ignore[untyped-decorator]
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> Response:
         """Answer from the cache while nothing that the document shows has changed.
 
         The key is made of the models themselves, so that it can never be stale.
@@ -62,13 +70,14 @@ class SchemaView(SpectacularAPIView):  # type: ignore[misc]
         documents = caches["documents"]
         document = documents.get(digest)
         if document is None:
-            document = super().get(request, *args, **kwargs).data
+            answer: Response = super().get(request)  # type: ignore[no-untyped-call]
+            document = answer.data
             documents.set(digest, document)
         return Response(document, headers={"Cache-Control": "private, no-cache"})
 
 
 @method_decorator(throttled, name="dispatch")
-class SwaggerView(SpectacularSwaggerSplitView):  # type: ignore[misc]
+class SwaggerView(SpectacularSwaggerSplitView):
     """Swagger UI; its script has a URL of its own, so that no inline one is needed."""
 
     authentication_classes = [SessionAuthentication]
@@ -82,7 +91,7 @@ _REDOC_POLICY = {"style-src": "'unsafe-inline'", "worker-src": "blob:"}
 
 @method_decorator(throttled, name="dispatch")
 @method_decorator(csp_update(_REDOC_POLICY), name="dispatch")
-class RedocView(SpectacularRedocView):  # type: ignore[misc]
+class RedocView(SpectacularRedocView):
     authentication_classes = [SessionAuthentication]
     template_name = "config/redoc.html"
     title = _TITLE

@@ -1,4 +1,4 @@
-"""What people see, in a real Chromium: complete, at home on a phone, and self-contained."""
+"""What people see, in a real Chromium: complete, fit for a phone, self-contained."""
 
 import shutil
 from collections.abc import Iterator
