@@ -147,7 +147,7 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     @action(
         description="Make site default",
         icon="home",
-        permissions=["registry.change_registeredmodel"],
+        permissions=["make_site_default"],
         dialog=dialog(
             "Answer requests that name no model?",
             text="POST /api/v1/predict goes to this model from then on.",

@@ -128,7 +128,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     @action(
         description="Promote canary",
         icon="star",
-        permissions=["registry.change_route"],
+        permissions=["move_route"],
         variant=ActionVariant.PRIMARY,
         dialog=dialog("Make the canary the default?", submit="Promote canary"),
     )
@@ -141,7 +141,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     @action(
         description="Stop canary",
         icon="stop_circle",
-        permissions=["registry.change_route"],
+        permissions=["move_route"],
         dialog=dialog("Give everything to the default again?", submit="Stop canary"),
     )
     def stop_canary(

@@ -17,7 +17,31 @@ from registry.tasks import sync_registry
 log = structlog.get_logger(__name__)
 
 
-class SyncBannerMixin:
+class RegistryPermissionsMixin:
+    """What the registry's actions ask, by name.
+
+    unfold looks dotted permission names up in the database while Django checks itself,
+    which an installation without its tables could not survive.
+    """
+
+    def has_synchronise_permission(self, request: HttpRequest, *_: Any) -> bool:
+        return _may(request, "registry.change_registrysync")
+
+    def has_move_route_permission(self, request: HttpRequest, *_: Any) -> bool:
+        return _may(request, "registry.change_route")
+
+    def has_fetch_permission(self, request: HttpRequest, *_: Any) -> bool:
+        return _may(request, "registry.change_modelversion")
+
+    def has_make_site_default_permission(self, request: HttpRequest, *_: Any) -> bool:
+        return _may(request, "registry.change_registeredmodel")
+
+
+def _may(request: HttpRequest, permission: str) -> bool:
+    return request.user.has_perm(permission)
+
+
+class SyncBannerMixin(RegistryPermissionsMixin):
     """Put the banner above a list, and "Sync now" beside its title."""
 
     list_before_template = "registry/sync_banner.html"
@@ -39,7 +63,7 @@ class SyncBannerMixin:
     @action(
         description="Sync now",
         icon="sync",
-        permissions=["registry.change_registrysync"],
+        permissions=["synchronise"],
     )
     def sync_now(self, request: HttpRequest) -> HttpResponse:
         try:

@@ -19,7 +19,7 @@ from registry.admin_dialogs import RouteChangeForm, StartCanaryForm, dialog
 from registry.admin_sync import SyncBannerMixin
 from registry.models import ModelVersion, Route
 
-CHANGE_ROUTE = ["registry.change_route"]
+CHANGE_ROUTE = ["move_route"]
 
 
 @admin.register(ModelVersion)
@@ -247,7 +247,7 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
     @action(
         description="Fetch artifact",
         icon="download",
-        permissions=["registry.change_modelversion"],
+        permissions=["fetch"],
     )
     def fetch_artifact(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return self._do(

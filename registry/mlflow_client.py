@@ -151,9 +151,13 @@ class MlflowRegistry:
             # A boundary: MLflow lets the errors of SQLAlchemy, requests, botocore and
             # others through, and their texts may quote URIs with passwords.
             reason = getattr(error, "error_code", None) or type(error).__name__
+            hint = (
+                "It knows no such thing any more."
+                if reason == "RESOURCE_DOES_NOT_EXIST"
+                else "Check that it runs and that MLFLOW_TRACKING_URI is right."
+            )
             raise RegistryUnreachable(
-                f"MLflow at {shown_uri(self._uri)} did not {what} ({reason}). "
-                "Check that it runs and that MLFLOW_TRACKING_URI is right."
+                f"MLflow at {shown_uri(self._uri)} did not {what} ({reason}). {hint}"
             ) from error
 
 
