@@ -65,6 +65,23 @@ def code(text: Any) -> SafeString:
     return format_html('<code class="text-xs whitespace-nowrap">{}</code>', text)
 
 
+def two_lines(first: str, second: str) -> SafeString:
+    return format_html(
+        '<div class="whitespace-nowrap">{}<div class="text-xs text-font-subtle-light'
+        ' dark:text-font-subtle-dark">{}</div></div>',
+        first,
+        second,
+    )
+
+
+def key_state(key: ApiKey) -> SafeString:
+    """Show the state as a badge where unfold shows plain values, as in forms."""
+    state = key.state.value
+    return render_to_string(
+        "unfold/helpers/label.html", {"text": state, "type": STATE_LABELS[state]}
+    )
+
+
 def words(values: list[str], *, none: str) -> SafeString:
     """List a few words in one line; say what an empty list means."""
     if not values:

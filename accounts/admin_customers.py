@@ -39,7 +39,13 @@ _CHART_OPTIONS = {
 
 class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     model = ApiKey
-    fields = readonly_fields = ("link", "state", "scopes", "last_used_at", "expires_at")
+    fields = readonly_fields = (
+        "link",
+        "badge",
+        "scope_list",
+        "last_used_at",
+        "expires_at",
+    )
     ordering = ("-created_at",)
     extra = 0
     can_delete = False
@@ -56,12 +62,12 @@ class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     def link(self, key: ApiKey) -> SafeString:
         return admin_columns.key_link(key)
 
-    @display(description="state", label=admin_columns.STATE_LABELS)
-    def state(self, key: ApiKey) -> str:
-        return key.state.value
+    @display(description="state")
+    def badge(self, key: ApiKey) -> SafeString:
+        return admin_columns.key_state(key)
 
     @display(description="scopes")
-    def scopes(self, key: ApiKey) -> SafeString:
+    def scope_list(self, key: ApiKey) -> SafeString:
         return admin_columns.words(key.scopes, none="none")
 
 
@@ -129,6 +135,12 @@ class CustomerAdmin(HistoryAdmin):
                 Q(retired=False) | Q(customers__pk=own)
             ).distinct()
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # Keys and usage stay, so a customer that has any is made inactive instead.
+        if isinstance(obj, Customer) and (obj.api_keys.exists() or obj.usage.exists()):
+            return False
+        return bool(super().has_delete_permission(request, obj))
 
     def save_model(
         self, request: HttpRequest, obj: Customer, form: Any, change: bool

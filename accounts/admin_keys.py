@@ -64,7 +64,7 @@ class ApiKeyAdmin(HistoryAdmin):
     actions_detail = ("rotate", "revoke")
     readonly_fields = (
         "public_id",
-        "key_state",
+        "badge",
         "last_used_at",
         "created_at",
         "created_by",
@@ -80,7 +80,7 @@ class ApiKeyAdmin(HistoryAdmin):
             )
         life = ("created_at", "created_by", "last_used_at", "revoked_at")
         return (
-            (None, {"fields": ("public_id", "key_state", "customer", "name", "mode")}),
+            (None, {"fields": ("public_id", "badge", "customer", "name", "mode")}),
             ("What it may do", {"fields": may}),
             ("Its life", {"fields": life}),
         )
@@ -138,6 +138,19 @@ class ApiKeyAdmin(HistoryAdmin):
         # Lives as long as this request; `response_add` shows it.
         request.issued_key = issued  # type: ignore[attr-defined]
 
+    def add_view(
+        self,
+        request: HttpRequest,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        # Both other buttons would lead past the page that shows the token.
+        plain = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        response: HttpResponse = super().add_view(
+            request, form_url, {**(extra_context or {}), **plain}
+        )
+        return response
+
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
@@ -150,8 +163,11 @@ class ApiKeyAdmin(HistoryAdmin):
         *,
         replaced: ApiKey | None = None,
     ) -> HttpResponse:
-        """Answer with the token itself: a redirect would have to keep it somewhere."""
-        response = render(
+        """Answer with the token itself: a redirect would have to keep it somewhere.
+
+        No cache keeps it either: the admin sends `no-store` with every page.
+        """
+        return render(
             request,
             "accounts/key_issued.html",
             {
@@ -164,8 +180,6 @@ class ApiKeyAdmin(HistoryAdmin):
                 "public_url": settings.MODELYARD_PUBLIC_URL,
             },
         )
-        response["Cache-Control"] = "no-store"
-        return response
 
     @action(description="Rotate", icon="autorenew", permissions=["rotate"])
     def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -241,6 +255,10 @@ class ApiKeyAdmin(HistoryAdmin):
     @display(description="state", label=admin_columns.STATE_LABELS)
     def key_state(self, key: ApiKey) -> str:
         return key.state.value
+
+    @display(description="state")
+    def badge(self, key: ApiKey) -> SafeString:
+        return admin_columns.key_state(key)
 
     @display(description="scopes")
     def scope_list(self, key: ApiKey) -> SafeString:

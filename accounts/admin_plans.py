@@ -31,7 +31,7 @@ class PlanAdmin(HistoryAdmin):
         ("Quotas", {"fields": ("quota_unit", ("daily_quota", "monthly_quota"))}),
         (
             "Sizes",
-            {"fields": (("max_predict_rows", "max_batch_rows", "max_job_rows"),)},
+            {"fields": (("max_predict_rows", "max_batch_rows"), "max_job_rows")},
         ),
     )
 

@@ -38,13 +38,10 @@ class UsageAdmin(ReadOnlyAdmin):
         "minute",
         "customer_name",
         "public_id",
-        "operation",
-        "served_by",
+        "call",
         "result",
         "requests",
-        "rows",
-        "charged_rows",
-        "compute_ms",
+        "row_count",
     )
     list_display_links = ("minute",)
     list_select_related = ("customer",)
@@ -77,12 +74,12 @@ class UsageAdmin(ReadOnlyAdmin):
     def public_id(self, row: Usage) -> SafeString:
         return admin_columns.code(row.key_id)
 
-    @display(description="model", ordering="model")
-    def served_by(self, row: Usage) -> str:
-        if not row.model:
-            return "–"
-        version = f" v{row.version}" if row.version else ""
-        return f"{row.model}{version} {row.variant}".strip()
+    @display(description="call", ordering="model")
+    def call(self, row: Usage) -> SafeString:
+        version = f"v{row.version}" if row.version else ""
+        return admin_columns.two_lines(
+            row.model or "–", f"{row.operation} {version} {row.variant}"
+        )
 
     @display(
         description="result",
@@ -95,9 +92,9 @@ class UsageAdmin(ReadOnlyAdmin):
         kind = "refused" if row.status < 500 else "failed"
         return kind, f"{row.status} {row.code}".strip()
 
-    @display(description="compute ms", ordering="compute_us")
-    def compute_ms(self, row: Usage) -> str:
-        return f"{row.compute_us / 1000:,.1f}"
+    @display(description="rows", ordering="rows")
+    def row_count(self, row: Usage) -> SafeString:
+        return admin_columns.two_lines(f"{row.rows:,}", f"{row.charged_rows:,} charged")
 
 
 @admin.register(QuotaCounter)

@@ -8,7 +8,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -17,232 +16,630 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='SpoolSegment',
+            name="SpoolSegment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200, unique=True)),
-                ('ingested_bytes', models.PositiveBigIntegerField(default=0)),
-                ('completed_at', models.DateTimeField(blank=True, null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("name", models.CharField(max_length=200, unique=True)),
+                ("ingested_bytes", models.PositiveBigIntegerField(default=0)),
+                ("completed_at", models.DateTimeField(blank=True, null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Customer',
+            name="Customer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200, unique=True)),
-                ('active', models.BooleanField(default=True, help_text="An inactive customer's keys are refused.")),
-                ('contact_email', models.EmailField(blank=True, max_length=254)),
-                ('notes', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('members', models.ManyToManyField(blank=True, related_name='customers', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("name", models.CharField(max_length=200, unique=True)),
+                (
+                    "active",
+                    models.BooleanField(
+                        default=True,
+                        help_text="An inactive customer's keys are refused.",
+                    ),
+                ),
+                ("contact_email", models.EmailField(blank=True, max_length=254)),
+                ("notes", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "members",
+                    models.ManyToManyField(
+                        blank=True,
+                        related_name="customers",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='ApiKey',
+            name="ApiKey",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100)),
-                ('mode', models.CharField(choices=[('live', 'live'), ('test', 'test')], default='live', max_length=8)),
-                ('key_id', models.CharField(help_text='Public part of the key.', max_length=32, unique=True)),
-                ('digest', models.CharField(help_text='SHA-256, hex.', max_length=64, unique=True)),
-                ('scopes', models.JSONField(default=list)),
-                ('allowed_models', models.JSONField(blank=True, default=list, help_text='Names of the models it may call. Empty: every model.')),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('last_used_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('customer', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='api_keys', to='accounts.customer')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("name", models.CharField(max_length=100)),
+                (
+                    "mode",
+                    models.CharField(
+                        choices=[("live", "live"), ("test", "test")],
+                        default="live",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "key_id",
+                    models.CharField(
+                        help_text="Public part of the key.", max_length=32, unique=True
+                    ),
+                ),
+                (
+                    "digest",
+                    models.CharField(
+                        help_text="SHA-256, hex.", max_length=64, unique=True
+                    ),
+                ),
+                ("scopes", models.JSONField(default=list)),
+                (
+                    "allowed_models",
+                    models.JSONField(
+                        blank=True,
+                        default=list,
+                        help_text="Names of the models it may call. Empty: every model.",
+                    ),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("last_used_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="api_keys",
+                        to="accounts.customer",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'API key',
-                'verbose_name_plural': 'API keys',
-                'ordering': ['-created_at'],
+                "verbose_name": "API key",
+                "verbose_name_plural": "API keys",
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='HistoricalApiKey',
+            name="HistoricalApiKey",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('name', models.CharField(max_length=100)),
-                ('mode', models.CharField(choices=[('live', 'live'), ('test', 'test')], default='live', max_length=8)),
-                ('key_id', models.CharField(db_index=True, help_text='Public part of the key.', max_length=32)),
-                ('scopes', models.JSONField(default=list)),
-                ('allowed_models', models.JSONField(blank=True, default=list, help_text='Names of the models it may call. Empty: every model.')),
-                ('expires_at', models.DateTimeField(blank=True, null=True)),
-                ('revoked_at', models.DateTimeField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(blank=True, editable=False)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('created_by', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('customer', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='accounts.customer')),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigIntegerField(
+                        auto_created=True, blank=True, db_index=True, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=100)),
+                (
+                    "mode",
+                    models.CharField(
+                        choices=[("live", "live"), ("test", "test")],
+                        default="live",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "key_id",
+                    models.CharField(
+                        db_index=True,
+                        help_text="Public part of the key.",
+                        max_length=32,
+                    ),
+                ),
+                ("scopes", models.JSONField(default=list)),
+                (
+                    "allowed_models",
+                    models.JSONField(
+                        blank=True,
+                        default=list,
+                        help_text="Names of the models it may call. Empty: every model.",
+                    ),
+                ),
+                ("expires_at", models.DateTimeField(blank=True, null=True)),
+                ("revoked_at", models.DateTimeField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(blank=True, editable=False)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(
+                        choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")],
+                        max_length=1,
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="accounts.customer",
+                    ),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical API key',
-                'verbose_name_plural': 'historical API keys',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical API key",
+                "verbose_name_plural": "historical API keys",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.CreateModel(
-            name='HistoricalPlan',
+            name="HistoricalPlan",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('name', models.CharField(db_index=True, max_length=100)),
-                ('description', models.TextField(blank=True)),
-                ('burst_requests', models.PositiveIntegerField(default=20, help_text='Requests per second.', validators=[django.core.validators.MinValueValidator(1)])),
-                ('sustained_requests', models.PositiveIntegerField(default=300, help_text='Requests per minute.', validators=[django.core.validators.MinValueValidator(1)])),
-                ('quota_unit', models.CharField(choices=[('requests', 'requests'), ('rows', 'rows')], default='rows', max_length=16)),
-                ('daily_quota', models.PositiveBigIntegerField(blank=True, help_text='Units per UTC day. Empty: no daily quota.', null=True)),
-                ('monthly_quota', models.PositiveBigIntegerField(blank=True, help_text='Units per UTC month. Empty: no monthly quota.', null=True)),
-                ('max_concurrency', models.PositiveIntegerField(blank=True, help_text='Requests in flight at once. Empty: no limit.', null=True)),
-                ('max_predict_rows', models.PositiveIntegerField(default=100)),
-                ('max_batch_rows', models.PositiveIntegerField(default=1000)),
-                ('max_job_rows', models.PositiveIntegerField(default=1000000)),
-                ('retired', models.BooleanField(default=False, help_text='No longer offered; customers on it keep it.')),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
+                (
+                    "id",
+                    models.BigIntegerField(
+                        auto_created=True, blank=True, db_index=True, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(db_index=True, max_length=100)),
+                ("description", models.TextField(blank=True)),
+                (
+                    "burst_requests",
+                    models.PositiveIntegerField(
+                        default=20,
+                        help_text="Requests per second.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                    ),
+                ),
+                (
+                    "sustained_requests",
+                    models.PositiveIntegerField(
+                        default=300,
+                        help_text="Requests per minute.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                    ),
+                ),
+                (
+                    "quota_unit",
+                    models.CharField(
+                        choices=[("requests", "requests"), ("rows", "rows")],
+                        default="rows",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "daily_quota",
+                    models.PositiveBigIntegerField(
+                        blank=True,
+                        help_text="Units per UTC day. Empty: no daily quota.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "monthly_quota",
+                    models.PositiveBigIntegerField(
+                        blank=True,
+                        help_text="Units per UTC month. Empty: no monthly quota.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "max_concurrency",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Requests in flight at once. Empty: no limit.",
+                        null=True,
+                    ),
+                ),
+                ("max_predict_rows", models.PositiveIntegerField(default=100)),
+                ("max_batch_rows", models.PositiveIntegerField(default=1000)),
+                ("max_job_rows", models.PositiveIntegerField(default=1000000)),
+                (
+                    "retired",
+                    models.BooleanField(
+                        default=False,
+                        help_text="No longer offered; customers on it keep it.",
+                    ),
+                ),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(
+                        choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")],
+                        max_length=1,
+                    ),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical plan',
-                'verbose_name_plural': 'historical plans',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical plan",
+                "verbose_name_plural": "historical plans",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.CreateModel(
-            name='Plan',
+            name="Plan",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('description', models.TextField(blank=True)),
-                ('burst_requests', models.PositiveIntegerField(default=20, help_text='Requests per second.', validators=[django.core.validators.MinValueValidator(1)])),
-                ('sustained_requests', models.PositiveIntegerField(default=300, help_text='Requests per minute.', validators=[django.core.validators.MinValueValidator(1)])),
-                ('quota_unit', models.CharField(choices=[('requests', 'requests'), ('rows', 'rows')], default='rows', max_length=16)),
-                ('daily_quota', models.PositiveBigIntegerField(blank=True, help_text='Units per UTC day. Empty: no daily quota.', null=True)),
-                ('monthly_quota', models.PositiveBigIntegerField(blank=True, help_text='Units per UTC month. Empty: no monthly quota.', null=True)),
-                ('max_concurrency', models.PositiveIntegerField(blank=True, help_text='Requests in flight at once. Empty: no limit.', null=True)),
-                ('max_predict_rows', models.PositiveIntegerField(default=100)),
-                ('max_batch_rows', models.PositiveIntegerField(default=1000)),
-                ('max_job_rows', models.PositiveIntegerField(default=1000000)),
-                ('retired', models.BooleanField(default=False, help_text='No longer offered; customers on it keep it.')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("name", models.CharField(max_length=100, unique=True)),
+                ("description", models.TextField(blank=True)),
+                (
+                    "burst_requests",
+                    models.PositiveIntegerField(
+                        default=20,
+                        help_text="Requests per second.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                    ),
+                ),
+                (
+                    "sustained_requests",
+                    models.PositiveIntegerField(
+                        default=300,
+                        help_text="Requests per minute.",
+                        validators=[django.core.validators.MinValueValidator(1)],
+                    ),
+                ),
+                (
+                    "quota_unit",
+                    models.CharField(
+                        choices=[("requests", "requests"), ("rows", "rows")],
+                        default="rows",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "daily_quota",
+                    models.PositiveBigIntegerField(
+                        blank=True,
+                        help_text="Units per UTC day. Empty: no daily quota.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "monthly_quota",
+                    models.PositiveBigIntegerField(
+                        blank=True,
+                        help_text="Units per UTC month. Empty: no monthly quota.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "max_concurrency",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Requests in flight at once. Empty: no limit.",
+                        null=True,
+                    ),
+                ),
+                ("max_predict_rows", models.PositiveIntegerField(default=100)),
+                ("max_batch_rows", models.PositiveIntegerField(default=1000)),
+                ("max_job_rows", models.PositiveIntegerField(default=1000000)),
+                (
+                    "retired",
+                    models.BooleanField(
+                        default=False,
+                        help_text="No longer offered; customers on it keep it.",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['name'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('burst_requests__gte', 1), ('sustained_requests__gte', 1)), name='accounts_plan_rates_at_least_1')],
+                "ordering": ["name"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("burst_requests__gte", 1), ("sustained_requests__gte", 1)
+                        ),
+                        name="accounts_plan_rates_at_least_1",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='HistoricalCustomer',
+            name="HistoricalCustomer",
             fields=[
-                ('id', models.BigIntegerField(auto_created=True, blank=True, db_index=True, verbose_name='ID')),
-                ('name', models.CharField(db_index=True, max_length=200)),
-                ('active', models.BooleanField(default=True, help_text="An inactive customer's keys are refused.")),
-                ('contact_email', models.EmailField(blank=True, max_length=254)),
-                ('notes', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(blank=True, editable=False)),
-                ('history_id', models.AutoField(primary_key=True, serialize=False)),
-                ('history_date', models.DateTimeField(db_index=True)),
-                ('history_change_reason', models.CharField(max_length=100, null=True)),
-                ('history_type', models.CharField(choices=[('+', 'Created'), ('~', 'Changed'), ('-', 'Deleted')], max_length=1)),
-                ('history_user', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('plan', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='accounts.plan')),
+                (
+                    "id",
+                    models.BigIntegerField(
+                        auto_created=True, blank=True, db_index=True, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(db_index=True, max_length=200)),
+                (
+                    "active",
+                    models.BooleanField(
+                        default=True,
+                        help_text="An inactive customer's keys are refused.",
+                    ),
+                ),
+                ("contact_email", models.EmailField(blank=True, max_length=254)),
+                ("notes", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(blank=True, editable=False)),
+                ("history_id", models.AutoField(primary_key=True, serialize=False)),
+                ("history_date", models.DateTimeField(db_index=True)),
+                ("history_change_reason", models.CharField(max_length=100, null=True)),
+                (
+                    "history_type",
+                    models.CharField(
+                        choices=[("+", "Created"), ("~", "Changed"), ("-", "Deleted")],
+                        max_length=1,
+                    ),
+                ),
+                (
+                    "history_user",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "plan",
+                    models.ForeignKey(
+                        blank=True,
+                        db_constraint=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="accounts.plan",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'historical customer',
-                'verbose_name_plural': 'historical customers',
-                'ordering': ('-history_date', '-history_id'),
-                'get_latest_by': ('history_date', 'history_id'),
+                "verbose_name": "historical customer",
+                "verbose_name_plural": "historical customers",
+                "ordering": ("-history_date", "-history_id"),
+                "get_latest_by": ("history_date", "history_id"),
             },
             bases=(simple_history.models.HistoricalChanges, models.Model),
         ),
         migrations.AddField(
-            model_name='customer',
-            name='plan',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='customers', to='accounts.plan'),
+            model_name="customer",
+            name="plan",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="customers",
+                to="accounts.plan",
+            ),
         ),
         migrations.CreateModel(
-            name='QuotaCounter',
+            name="QuotaCounter",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='`day` or `month`.', max_length=16)),
-                ('unit', models.CharField(choices=[('requests', 'requests'), ('rows', 'rows')], max_length=16)),
-                ('window_start', models.DateField()),
-                ('granted', models.PositiveBigIntegerField(default=0)),
-                ('customer', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='quota_counters', to='accounts.customer')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(help_text="`day` or `month`.", max_length=16),
+                ),
+                (
+                    "unit",
+                    models.CharField(
+                        choices=[("requests", "requests"), ("rows", "rows")],
+                        max_length=16,
+                    ),
+                ),
+                ("window_start", models.DateField()),
+                ("granted", models.PositiveBigIntegerField(default=0)),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="quota_counters",
+                        to="accounts.customer",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Lease',
+            name="Lease",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('holder', models.CharField(help_text='Boot id of the process.', max_length=64)),
-                ('granted', models.PositiveBigIntegerField(default=0)),
-                ('settled_at', models.DateTimeField(blank=True, null=True)),
-                ('renewed_at', models.DateTimeField(auto_now=True)),
-                ('counter', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='leases', to='accounts.quotacounter')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                (
+                    "holder",
+                    models.CharField(
+                        help_text="Boot id of the process.", max_length=64
+                    ),
+                ),
+                ("granted", models.PositiveBigIntegerField(default=0)),
+                ("settled_at", models.DateTimeField(blank=True, null=True)),
+                ("renewed_at", models.DateTimeField(auto_now=True)),
+                (
+                    "counter",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="leases",
+                        to="accounts.quotacounter",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Usage',
+            name="Usage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('segment', models.CharField(max_length=200)),
-                ('key_id', models.CharField(max_length=32)),
-                ('operation', models.CharField(help_text='predict, batch, explain…', max_length=16)),
-                ('model', models.CharField(blank=True, max_length=255)),
-                ('version', models.CharField(blank=True, max_length=32)),
-                ('variant', models.CharField(blank=True, max_length=16)),
-                ('minute', models.DateTimeField()),
-                ('status', models.PositiveSmallIntegerField()),
-                ('code', models.CharField(blank=True, help_text='Error code, if any.', max_length=40)),
-                ('requests', models.PositiveBigIntegerField(default=0)),
-                ('rows', models.PositiveBigIntegerField(default=0)),
-                ('charged_requests', models.PositiveBigIntegerField(default=0)),
-                ('charged_rows', models.PositiveBigIntegerField(default=0)),
-                ('compute_us', models.PositiveBigIntegerField(default=0)),
-                ('total_us', models.PositiveBigIntegerField(default=0)),
-                ('shap_samples', models.PositiveBigIntegerField(default=0)),
-                ('latency_buckets', models.JSONField(default=dict)),
-                ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='usage', to='accounts.customer')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("segment", models.CharField(max_length=200)),
+                ("key_id", models.CharField(max_length=32)),
+                (
+                    "operation",
+                    models.CharField(
+                        help_text="predict, batch, explain…", max_length=16
+                    ),
+                ),
+                ("model", models.CharField(blank=True, max_length=255)),
+                ("version", models.CharField(blank=True, max_length=32)),
+                ("variant", models.CharField(blank=True, max_length=16)),
+                ("minute", models.DateTimeField()),
+                ("status", models.PositiveSmallIntegerField()),
+                (
+                    "code",
+                    models.CharField(
+                        blank=True, help_text="Error code, if any.", max_length=40
+                    ),
+                ),
+                ("requests", models.PositiveBigIntegerField(default=0)),
+                ("rows", models.PositiveBigIntegerField(default=0)),
+                ("charged_requests", models.PositiveBigIntegerField(default=0)),
+                ("charged_rows", models.PositiveBigIntegerField(default=0)),
+                ("compute_us", models.PositiveBigIntegerField(default=0)),
+                ("total_us", models.PositiveBigIntegerField(default=0)),
+                ("shap_samples", models.PositiveBigIntegerField(default=0)),
+                ("latency_buckets", models.JSONField(default=dict)),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="usage",
+                        to="accounts.customer",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'usage',
+                "verbose_name_plural": "usage",
             },
         ),
         migrations.AddConstraint(
-            model_name='quotacounter',
-            constraint=models.UniqueConstraint(fields=('customer', 'name', 'unit', 'window_start'), name='accounts_quota_counter_unique'),
+            model_name="quotacounter",
+            constraint=models.UniqueConstraint(
+                fields=("customer", "name", "unit", "window_start"),
+                name="accounts_quota_counter_unique",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lease',
-            constraint=models.UniqueConstraint(fields=('counter', 'holder'), name='accounts_lease_unique_per_holder'),
+            model_name="lease",
+            constraint=models.UniqueConstraint(
+                fields=("counter", "holder"), name="accounts_lease_unique_per_holder"
+            ),
         ),
         migrations.AddIndex(
-            model_name='usage',
-            index=models.Index(fields=['customer', 'minute'], name='accounts_usage_customer'),
+            model_name="usage",
+            index=models.Index(
+                fields=["customer", "minute"], name="accounts_usage_customer"
+            ),
         ),
         migrations.AddIndex(
-            model_name='usage',
-            index=models.Index(fields=['minute'], name='accounts_usage_minute'),
+            model_name="usage",
+            index=models.Index(fields=["minute"], name="accounts_usage_minute"),
         ),
         migrations.AddConstraint(
-            model_name='usage',
-            constraint=models.UniqueConstraint(fields=('segment', 'key_id', 'operation', 'model', 'version', 'variant', 'minute', 'status', 'code'), name='accounts_usage_unique'),
+            model_name="usage",
+            constraint=models.UniqueConstraint(
+                fields=(
+                    "segment",
+                    "key_id",
+                    "operation",
+                    "model",
+                    "version",
+                    "variant",
+                    "minute",
+                    "status",
+                    "code",
+                ),
+                name="accounts_usage_unique",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='usage',
-            constraint=models.CheckConstraint(condition=models.Q(('total_us__gte', models.F('compute_us'))), name='accounts_usage_total_covers_compute'),
+            model_name="usage",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("total_us__gte", models.F("compute_us"))),
+                name="accounts_usage_total_covers_compute",
+            ),
         ),
     ]

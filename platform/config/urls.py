@@ -5,6 +5,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from config import docs
+from config.login import login
 
 urlpatterns = [
     path("", docs.start, name="start"),
@@ -17,6 +18,8 @@ urlpatterns = [
     path("api/v1/", include("inference.urls_jobs")),
     path("api/v1/", include("accounts.urls")),
     path("internal/", include("accounts.urls_internal")),
+    # Before the admin's own, which it replaces under the same name.
+    path("admin/login/", login),
     path("admin/", admin.site.urls),
     path(
         "favicon.ico",

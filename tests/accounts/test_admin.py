@@ -1,0 +1,484 @@
+import csv
+import datetime
+import io
+import re
+
+import msgspec
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, Permission
+from django.contrib.sessions.models import Session
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts import api_keys, usage
+from accounts.models import ApiKey, Customer, Plan
+from accounts.signals import access_changed
+from tests.accounts.test_leases import event
+from tests.factories import (
+    ApiKeyFactory,
+    CustomerFactory,
+    PlanFactory,
+    UserFactory,
+    issue_key,
+)
+
+pytestmark = pytest.mark.django_db
+TOKEN = re.compile(r"my_(?:live|test)_\w{12}_\w{49}")
+
+
+@pytest.fixture
+def manager(client):
+    """Sign an account manager in."""
+    user = UserFactory(is_staff=True)
+    user.groups.add(Group.objects.get(name="account managers"))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def onlooker(client):
+    """Sign somebody in who may see all of accounts and change nothing."""
+    user = UserFactory(is_staff=True)
+    user.user_permissions.set(
+        Permission.objects.filter(
+            content_type__app_label="accounts", codename__startswith="view_"
+        )
+    )
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def changes():
+    """Count what gateways are told."""
+    heard = []
+
+    def listen(**kwargs):
+        heard.append(kwargs["sender"])
+
+    access_changed.connect(listen)
+    yield heard
+    access_changed.disconnect(listen)
+
+
+def url(name, *args):
+    return reverse(f"admin:accounts_{name}", args=args)
+
+
+def key_form(customer, **changes):
+    return {
+        "customer": customer.pk,
+        "name": "laptop",
+        "mode": "live",
+        "scopes": ["predict", "usage"],
+        "allowed_models": "digits\nbreast-cancer",
+        "expires_at_0": "",
+        "expires_at_1": "",
+    } | changes
+
+
+def plan_form(**changes):
+    return {
+        "name": "Small",
+        "description": "",
+        "burst_requests": 5,
+        "sustained_requests": 50,
+        "max_concurrency": "",
+        "quota_unit": "rows",
+        "daily_quota": 100,
+        "monthly_quota": "",
+        "max_predict_rows": 10,
+        "max_batch_rows": 100,
+        "max_job_rows": 1000,
+    } | changes
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    "model", ["plan", "customer", "apikey", "usage", "quotacounter"]
+)
+def test_every_list_opens_empty_and_full(manager, model):
+    assert manager.get(url(f"{model}_changelist")).status_code == 200
+    customer = CustomerFactory(plan__daily_quota=10)
+    issue_key(customer)
+    usage.record("b-1.spool", [event(customer, 3)], 1)
+
+    assert manager.get(url(f"{model}_changelist")).status_code == 200
+
+
+def test_the_list_of_customers_costs_the_same_for_one_and_for_many(
+    manager, django_assert_max_num_queries
+):
+    for _ in range(12):
+        issue_key(CustomerFactory(plan__daily_quota=10))
+
+    with django_assert_max_num_queries(15):
+        manager.get(url("customer_changelist"))
+
+
+def test_a_customer_s_page_shows_quota_usage_and_refusals(manager):
+    customer = CustomerFactory(plan__daily_quota=10)
+    now = timezone.now()
+    refused = msgspec.structs.replace(
+        event(customer, 0, at=now, charged=False), status=429, code="QUOTA_EXCEEDED"
+    )
+    usage.record("b-1.spool", [event(customer, 9, at=now), refused], 1)
+
+    page = manager.get(url("customer_change", customer.pk)).content.decode()
+
+    assert "9 of 10 rows" in page
+    assert "90 % used" in page
+    assert "QUOTA_EXCEEDED" in page
+
+
+def test_a_customer_without_usage_gets_a_hint_instead_of_a_chart(manager):
+    page = manager.get(url("customer_change", CustomerFactory().pk)).content.decode()
+
+    assert "No calls yet" in page
+
+
+# Plans
+
+
+def test_a_plan_is_added_and_announced(manager, changes):
+    response = manager.post(url("plan_add"), plan_form())
+
+    assert response.status_code == 302
+    assert Plan.objects.get().daily_quota == 100
+    assert changes == [Plan]
+
+
+def test_a_plan_with_a_rate_of_zero_is_refused(manager):
+    response = manager.post(url("plan_add"), plan_form(burst_requests=0))
+
+    assert response.status_code == 200
+    assert not Plan.objects.exists()
+
+
+def test_changing_a_plan_is_announced_and_in_its_history(manager, changes):
+    plan = PlanFactory(name="Small")
+
+    manager.post(url("plan_change", plan.pk), plan_form(burst_requests=7))
+
+    plan.refresh_from_db()
+    assert plan.burst_requests == 7
+    assert plan.history.first().history_user is not None
+    assert changes == [Plan]
+    assert manager.get(url("plan_history", plan.pk)).status_code == 200
+
+
+def test_a_plan_in_use_cannot_be_deleted(manager):
+    plan = CustomerFactory().plan
+
+    response = manager.post(url("plan_delete", plan.pk), {"post": "yes"})
+
+    assert response.status_code == 403
+    assert Plan.objects.filter(pk=plan.pk).exists()
+
+
+def test_an_unused_plan_can_be_deleted(manager, changes):
+    plan = PlanFactory()
+
+    manager.post(url("plan_delete", plan.pk), {"post": "yes"})
+
+    assert not Plan.objects.exists()
+    assert changes == [Plan]
+
+
+def test_a_retired_plan_is_offered_to_nobody_new(manager):
+    plan = CustomerFactory(plan__name="Old plan").plan
+
+    manager.post(url("plan_retire", plan.pk), {"_form_submitted": "True"})
+
+    plan.refresh_from_db()
+    assert plan.retired
+    new = manager.get(url("customer_add"))
+    own = manager.get(url("customer_change", plan.customers.get().pk))
+    assert plan not in new.context["adminform"].form.fields["plan"].queryset
+    assert plan in own.context["adminform"].form.fields["plan"].queryset
+
+
+# Customers
+
+
+def test_a_new_customer_leads_to_the_page_where_its_key_is_issued(manager, changes):
+    plan = PlanFactory()
+
+    response = manager.post(
+        url("customer_add"),
+        {"name": "Acme", "plan": plan.pk, "active": "on", "notes": "", "members": []},
+    )
+
+    customer = Customer.objects.get()
+    assert response["Location"] == url("customer_change", customer.pk)
+    assert changes == [Customer]
+
+
+def test_the_issue_key_button_fills_in_the_form(manager):
+    customer = CustomerFactory()
+
+    response = manager.get(url("customer_issue_key", customer.pk), follow=True)
+
+    form = response.context["adminform"].form
+    assert str(form["customer"].value()) == str(customer.pk)
+    assert form["name"].value() == "key 1"
+    assert set(form["scopes"].value()) >= {"predict", "usage"}
+
+
+def test_a_customer_with_keys_is_not_deleted(manager):
+    customer = ApiKeyFactory().customer
+
+    response = manager.post(url("customer_delete", customer.pk), {"post": "yes"})
+
+    assert response.status_code == 403
+
+
+def test_a_customer_s_usage_is_exported(manager):
+    customer = CustomerFactory(name="Acme")
+    now = timezone.now()
+    usage.record("b-1.spool", [event(customer, 3, at=now)], 1)
+    usage.record("b-1.spool", [event(CustomerFactory(), 3, at=now)], 2)
+
+    response = manager.get(url("customer_export_usage", customer.pk))
+
+    assert "attachment" in response["Content-Disposition"]
+    rows = list(csv.DictReader(io.StringIO(response.getvalue().decode())))
+    assert [(row["customer"], row["charged_rows"]) for row in rows] == [("Acme", "3")]
+
+
+# Keys
+
+
+def test_an_issued_key_s_token_is_shown_and_works(manager, changes):
+    customer = CustomerFactory()
+
+    response = manager.post(url("apikey_add"), key_form(customer))
+
+    tokens = set(TOKEN.findall(response.content.decode()))
+    assert len(tokens) == 1
+    key = api_keys.recognise(tokens.pop())
+    assert key is not None
+    assert key.customer == customer
+    assert key.scopes == ["predict", "usage"]
+    assert key.allowed_models == ["breast-cancer", "digits"]
+    assert key.created_by is not None
+    assert "no-store" in response["Cache-Control"]
+    assert changes == [ApiKey]
+
+
+def test_a_token_is_kept_nowhere(manager):
+    response = manager.post(url("apikey_add"), key_form(CustomerFactory()))
+    secret = TOKEN.search(response.content.decode())[0].split("_")[3]
+
+    key = ApiKey.objects.get()
+    pages = [
+        manager.get(url("apikey_change", key.pk)),
+        manager.get(url("apikey_changelist")),
+        manager.get(url("apikey_history", key.pk)),
+        manager.get(url("customer_change", key.customer_id)),
+    ]
+    kept = [
+        *(page.content.decode() for page in pages),
+        *(str(session.get_decoded()) for session in Session.objects.all()),
+        *(f"{entry} {entry.change_message}" for entry in LogEntry.objects.all()),
+        str(list(ApiKey.objects.values())),
+        str(list(ApiKey.history.values())),
+    ]
+
+    assert len(kept) >= 7
+    assert not [text for text in kept if secret in text]
+    assert not [page for page in pages if key.digest in page.content.decode()]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scopes": []},
+        {"scopes": ["everything"]},
+        {"name": ""},
+        {"expires_at_0": "2020-01-01", "expires_at_1": "00:00:00"},
+    ],
+)
+def test_a_senseless_key_is_refused(manager, change):
+    response = manager.post(url("apikey_add"), key_form(CustomerFactory(), **change))
+
+    assert response.status_code == 200
+    assert not TOKEN.search(response.content.decode())
+    assert not ApiKey.objects.exists()
+
+
+def test_scopes_and_models_of_a_key_can_be_changed(manager, changes):
+    key = ApiKeyFactory()
+    other = CustomerFactory()
+
+    manager.post(
+        url("apikey_change", key.pk),
+        key_form(other, scopes=["explain"], allowed_models=""),
+    )
+
+    changed = ApiKey.objects.get()
+    assert changed.scopes == ["explain"]
+    assert changed.allowed_models == []
+    assert changed.customer == key.customer
+    assert changed.digest == key.digest
+    assert changes == [ApiKey]
+
+
+def test_revoking_asks_first_and_then_ends_the_key(manager, changes):
+    issued = issue_key()
+    changes.clear()
+    path = url("apikey_revoke", issued.key.pk)
+
+    asked = manager.get(path)
+    assert "Revoke this key?" in asked.content.decode()
+    assert api_keys.recognise(issued.token) is not None
+    manager.post(path, {"_form_submitted": "True"})
+
+    assert api_keys.recognise(issued.token) is None
+    assert changes == [ApiKey]
+
+
+def test_a_revoked_key_offers_nothing_more(manager):
+    issued = issue_key()
+    api_keys.revoke(issued.key)
+
+    page = manager.get(url("apikey_change", issued.key.pk)).content.decode()
+
+    assert url("apikey_rotate", issued.key.pk) not in page
+    assert url("apikey_revoke", issued.key.pk) not in page
+
+
+def test_rotating_asks_first_and_then_shows_the_new_token(manager):
+    issued = issue_key()
+    path = url("apikey_rotate", issued.key.pk)
+
+    asked = manager.get(path)
+    assert ApiKey.objects.count() == 1
+    assert not TOKEN.search(asked.content.decode())
+    response = manager.post(path, {"overlap_hours": 0})
+
+    new = api_keys.recognise(TOKEN.search(response.content.decode())[0])
+    assert new is not None
+    assert new.pk != issued.key.pk
+    assert api_keys.recognise(issued.token) is None
+    assert "no-store" in response["Cache-Control"]
+
+
+def test_keys_are_not_deleted(manager):
+    key = ApiKeyFactory()
+
+    response = manager.post(url("apikey_delete", key.pk), {"post": "yes"})
+
+    assert response.status_code == 403
+
+
+@pytest.mark.parametrize("state", ["active", "expired", "revoked"])
+def test_keys_are_found_by_state(manager, state):
+    now = timezone.now()
+    ApiKeyFactory(name="the active one")
+    ApiKeyFactory(name="the expired one", expires_at=now - datetime.timedelta(1))
+    ApiKeyFactory(name="the revoked one", revoked_at=now)
+
+    page = manager.get(url("apikey_changelist"), {"state": state}).content.decode()
+
+    assert re.findall(r"the (\w+) one", page) == [state]
+
+
+# Usage
+
+
+def test_selected_usage_is_exported(manager):
+    customer = CustomerFactory()
+    usage.record("b-1.spool", [event(customer, 3)], 1)
+
+    response = manager.post(
+        url("usage_changelist"),
+        {
+            "action": "export_csv",
+            "_selected_action": [str(customer.usage.get().pk)],
+        },
+    )
+
+    assert response["Content-Type"].startswith("text/csv")
+    assert customer.name in response.getvalue().decode()
+
+
+def test_usage_cannot_be_changed(manager):
+    customer = CustomerFactory()
+    usage.record("b-1.spool", [event(customer, 3)], 1)
+    row = customer.usage.get()
+
+    assert manager.get(url("usage_add")).status_code == 403
+    assert manager.post(url("usage_change", row.pk), {"rows": 0}).status_code == 403
+    assert manager.post(url("usage_delete", row.pk), {"post": "yes"}).status_code == 403
+
+
+# Permissions
+
+
+def test_who_may_only_look_can_change_nothing(onlooker):
+    issued = issue_key()
+    pk = issued.key.pk
+    before = list(ApiKey.objects.values())
+    answers = [
+        onlooker.post(url("apikey_add"), key_form(issued.key.customer)),
+        onlooker.post(url("apikey_change", pk), key_form(issued.key.customer)),
+        onlooker.post(url("apikey_revoke", pk), {"_form_submitted": "True"}),
+        onlooker.post(url("apikey_rotate", pk), {"overlap_hours": 0}),
+        onlooker.get(url("apikey_rotate", pk)),
+        onlooker.get(url("customer_issue_key", issued.key.customer_id)),
+        onlooker.post(
+            url("plan_retire", issued.key.customer.plan_id),
+            {"_form_submitted": "True"},
+        ),
+        onlooker.post(url("plan_add"), plan_form()),
+    ]
+
+    assert [answer.status_code for answer in answers] == [403] * len(answers)
+    assert list(ApiKey.objects.values()) == before
+    assert not Plan.objects.filter(retired=True).exists()
+
+
+def test_who_may_change_keys_but_not_add_them_cannot_rotate(client):
+    issued = issue_key()
+    user = UserFactory(is_staff=True)
+    user.user_permissions.set(
+        Permission.objects.filter(codename__in=["view_apikey", "change_apikey"])
+    )
+    client.force_login(user)
+
+    response = client.post(url("apikey_rotate", issued.key.pk), {"overlap_hours": 1})
+
+    assert response.status_code == 403
+    assert ApiKey.objects.count() == 1
+
+
+def test_who_may_not_see_usage_sees_none_on_the_customer_s_page(client):
+    customer = CustomerFactory(plan__daily_quota=10)
+    user = UserFactory(is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename="view_customer"))
+    client.force_login(user)
+
+    page = client.get(url("customer_change", customer.pk))
+    export = client.get(url("customer_export_usage", customer.pk))
+
+    assert page.status_code == 200
+    assert "overview" not in page.context
+    assert export.status_code == 403
+
+
+def test_an_old_state_cannot_be_posted_back(manager):
+    issued = issue_key()
+    api_keys.revoke(issued.key)
+    born = issued.key.history.last()
+
+    path = reverse(
+        "admin:accounts_apikey_simple_history", args=(issued.key.pk, born.pk)
+    )
+    response = manager.post(path, key_form(issued.key.customer))
+
+    assert response.status_code == 403
+    assert ApiKey.objects.get().state == ApiKey.State.REVOKED

@@ -1,0 +1,76 @@
+import time
+
+import pytest
+from django.core.cache import cache
+from django.urls import reverse
+
+from tests.factories import UserFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _fresh_minute(monkeypatch, settings):
+    """Begin each test with no attempts counted, and stay within one minute."""
+    cache.clear()
+    monkeypatch.setattr(time, "time", lambda: 1_795_262_400.5)
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+def attempt(client, password, **extra):
+    return client.post(
+        reverse("admin:login"), {"username": "ann", "password": password}, **extra
+    )
+
+
+def test_the_right_password_signs_in(client):
+    UserFactory(username="ann", is_staff=True)
+
+    response = attempt(client, "correct horse battery staple")
+
+    assert response.status_code == 302
+
+
+def test_guessing_is_stopped_with_a_page_that_says_so(client):
+    UserFactory(username="ann", is_staff=True)
+    for _ in range(10):
+        assert attempt(client, "guess").status_code == 200
+
+    # Even the right one: an attacker must not learn that it was right.
+    response = attempt(client, "correct horse battery staple")
+
+    assert response.status_code == 429
+    assert int(response["Retry-After"]) > 0
+    assert "Too many requests" in response.content.decode()
+
+
+def test_others_can_still_sign_in(client):
+    UserFactory(username="ann", is_staff=True)
+    for _ in range(12):
+        attempt(client, "guess", REMOTE_ADDR="203.0.113.7")
+
+    response = attempt(
+        client, "correct horse battery staple", REMOTE_ADDR="203.0.113.8"
+    )
+
+    assert response.status_code == 302
+
+
+def test_addresses_behind_the_gateway_are_told_apart(client):
+    behind = {"REMOTE_ADDR": ""}
+    for _ in range(12):
+        attempt(client, "guess", HTTP_X_FORWARDED_FOR="203.0.113.7", **behind)
+
+    # The gateway appends; what a client wrote before it does not count.
+    blocked = attempt(
+        client, "guess", HTTP_X_FORWARDED_FOR="1.1.1.1, 203.0.113.7", **behind
+    )
+    other = attempt(client, "guess", HTTP_X_FORWARDED_FOR="203.0.113.8", **behind)
+
+    assert blocked.status_code == 429
+    assert other.status_code == 200
+
+
+def test_looking_at_the_login_page_is_not_counted(client):
+    for _ in range(30):
+        assert client.get(reverse("admin:login")).status_code == 200
