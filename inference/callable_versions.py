@@ -109,7 +109,9 @@ def version_to_load(
 ) -> VersionToLoad:
     """Describe a version to an engine; raise NotCallable with the reason."""
     if version.artifact_state == ModelVersion.ArtifactState.FAILED:
-        raise NotCallable(f"its artifact could not be fetched: {version.artifact_error}")
+        raise NotCallable(
+            f"its artifact could not be fetched: {version.artifact_error}"
+        )
     if version.artifact_state != ModelVersion.ArtifactState.READY:
         raise NotCallable("its artifact is not in the local cache yet")
     return VersionToLoad(
@@ -157,3 +159,15 @@ def _signature(
         raise NotCallable(str(error)) from error
     except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise NotCallable("its signature or its rules cannot be read") from error
+
+
+def reasons(*, artifacts: Path) -> list[tuple[str, str]]:
+    """Name each version that is meant to be callable and is not, with the reason."""
+    left_out = []
+    for entry in read_catalog():
+        for version in entry.versions.values():
+            try:
+                callable_version(entry, version, artifacts=artifacts)
+            except NotCallable as reason:
+                left_out.append((f"{entry.name} v{version.version}", str(reason)))
+    return left_out

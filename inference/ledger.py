@@ -123,9 +123,7 @@ def _is_dead(holder: str, folder: Path, *, now: datetime) -> bool:
         if spool.boot_id_of(path) == holder
     }
     segments = SpoolSegment.objects.filter(name__startswith=f"{holder}-")
-    complete = set(
-        segments.exclude(completed_at=None).values_list("name", flat=True)
-    )
+    complete = set(segments.exclude(completed_at=None).values_list("name", flat=True))
     if names or complete:
         return names <= complete
     return not Lease.objects.filter(
@@ -141,7 +139,9 @@ def delete_old_segments(folder: Path, *, now: datetime) -> int:
     """
     old = SpoolSegment.objects.filter(completed_at__lt=now - KEEP_SEGMENTS)
     # Rows of holders with unsettled leases still tell that they are dead.
-    holders = set(Lease.objects.filter(settled_at=None).values_list("holder", flat=True))
+    holders = set(
+        Lease.objects.filter(settled_at=None).values_list("holder", flat=True)
+    )
     deleted = 0
     for segment in old:
         if spool.boot_id_of(folder / segment.name) in holders:

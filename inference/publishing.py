@@ -16,7 +16,7 @@ from inference.callable_versions import (
     read_catalog,
 )
 from inference.engine.messages import VersionKey
-from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
+from inference.models import Engine, LoadedVersion, SnapshotState
 from inference.snapshot import (
     AccessCustomer,
     AccessKey,
@@ -133,7 +133,9 @@ def _callable_model(
     numbers = {version.version for version in versions}
     variants = _variants(entry, callable_numbers=numbers)
     needed = {VersionKey(entry.name, variant.version) for variant in variants}
-    having = [engine.name for engine in engines if needed <= ready.get(engine.name, set())]
+    having = [
+        engine.name for engine in engines if needed <= ready.get(engine.name, set())
+    ]
     return CallableModel(
         name=entry.name,
         versions=tuple(sorted(versions, key=lambda version: -version.version)),
@@ -180,7 +182,14 @@ def _access_keys(customers: set[int], *, now: datetime) -> tuple[AccessKey, ...]
     valid = ApiKey.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None
     ).order_by("pk")
-    fields = ("key_id", "digest", "customer_id", "scopes", "allowed_models", "expires_at")
+    fields = (
+        "key_id",
+        "digest",
+        "customer_id",
+        "scopes",
+        "allowed_models",
+        "expires_at",
+    )
     return tuple(
         AccessKey(
             key_id=key_id,
@@ -195,5 +204,3 @@ def _access_keys(customers: set[int], *, now: datetime) -> tuple[AccessKey, ...]
         ).iterator(chunk_size=5000)
         if customer_id in customers
     )
-
-

@@ -144,7 +144,12 @@ class Reconciler:
         )
 
     def _is_due(
-        self, engine: str, key: VersionKey, version: VersionToLoad | None, *, now_s: float
+        self,
+        engine: str,
+        key: VersionKey,
+        version: VersionToLoad | None,
+        *,
+        now_s: float,
     ) -> bool:
         if (engine, key) not in self._attempts:
             return True
@@ -239,4 +244,3 @@ def _remove(models: Iterable[str]) -> None:
             ServingRoute.objects.filter(model=model).delete()
             publishing.mark_changed()
         logger.info("serving_route_removed", model=model)
-

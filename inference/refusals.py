@@ -62,6 +62,15 @@ def too_late() -> ApiError:
     )
 
 
+def not_leased() -> ApiError:
+    """Units of the quota could not be asked for: the site or its database is away."""
+    return ApiError(
+        ErrorCode.OVERLOADED,
+        "Your quota cannot be checked right now. Try again.",
+        retry_after_s=2.0,
+    )
+
+
 def not_recorded() -> ApiError:
     """The usage event could not be written, and what is not metered is not answered."""
     return ApiError(

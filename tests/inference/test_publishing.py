@@ -143,7 +143,12 @@ def test_a_route_that_is_switched_off_serves_nothing():
         {"signature": {"inputs": [{"type": "binary", "name": "a"}]}},
         {"signature": {"inputs": "nonsense"}},
         {"metadata": {"task": "juggling"}},
-        {"metadata": {"columns": ["width", "height"], "rules": {"width": {"min": "a"}}}},
+        {
+            "metadata": {
+                "columns": ["width", "height"],
+                "rules": {"width": {"min": "a"}},
+            }
+        },
         {"metadata": {"columns": ["width", "height"], "rules": {"width": 3}}},
         {"metadata_errors": ["'task' is not one of …"]},
     ],

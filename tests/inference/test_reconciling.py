@@ -116,7 +116,11 @@ def test_the_new_default_is_loaded_before_the_old_one_is_unloaded(plant):
 
     assert set(kept) == {old, key_of(new)}
     assert set(plant.engine.loaded) == {key_of(new)}
-    assert plant.engine.commands == [("load", old), ("load", key_of(new)), ("unload", old)]
+    assert plant.engine.commands == [
+        ("load", old),
+        ("load", key_of(new)),
+        ("unload", old),
+    ]
 
 
 def test_the_old_version_stays_while_no_new_snapshot_is_published(plant):

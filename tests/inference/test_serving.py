@@ -191,9 +191,11 @@ def test_without_a_route_nothing_is_served_and_everything_is_unloaded(state):
 
 def variants():
     return st.builds(
-        lambda default, other, weight: Variants(default)
-        if other == default
-        else Variants(default, canary=other, canary_weight_percent=weight),
+        lambda default, other, weight: (
+            Variants(default)
+            if other == default
+            else Variants(default, canary=other, canary_weight_percent=weight)
+        ),
         st.integers(1, 3),
         st.integers(1, 3),
         st.integers(0, 100),
@@ -269,9 +271,7 @@ def test_a_decision_carried_out_leads_to_what_people_want(situation):
     }
 
     decision = decide(
-        Situation(
-            desired=situation.desired, serving=situation.serving, reports=ready
-        )
+        Situation(desired=situation.desired, serving=situation.serving, reports=ready)
     )
 
     assert decision.serving == {
