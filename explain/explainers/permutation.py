@@ -1,0 +1,66 @@
+"""SHAP values of any model, from random orders of its features.
+
+Strumbelj & Kononenko (2014); shap walks each order forwards and backwards, so that the
+values add up exactly however few orders there are.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from explain.explainers import row_by_row
+from explain.explainers.question import (
+    Attributions,
+    CannotExplain,
+    Question,
+    choose_background,
+)
+
+_DEFAULT_SAMPLES = 20_000
+_ENOUGH_BACKGROUND = 50
+
+
+def why_not(question: Question) -> str | None:
+    return None
+
+
+def attribute(question: Question) -> Attributions:
+    """Spend the budget on background rows first, then on more orders."""
+    features = question.rows.shape[1]
+    # Coalitions of one order, both ways.
+    coalitions = 2 * features + 1
+    budget = question.samples or max(_DEFAULT_SAMPLES, 10 * coalitions)
+    if budget < coalitions:
+        raise CannotExplain(
+            f"{features} features need at least {coalitions} samples by permutation."
+        )
+    background = choose_background(
+        question.background,
+        at_most=min(_ENOUGH_BACKGROUND, budget // coalitions),
+        seed=question.seed,
+    )
+    orders = budget // (coalitions * len(background))
+
+    def new_explainer(output: Any, masker: Any) -> Any:
+        import shap
+
+        return shap.PermutationExplainer(output, masker, seed=question.seed)
+
+    return row_by_row.attribute(
+        question,
+        background,
+        new_explainer=new_explainer,
+        max_evals=orders * coalitions,
+    )
+
+
+def warm_up() -> None:
+    """Import shap and compile what it compiles, which takes seconds."""
+    attribute(
+        Question(
+            rows=np.eye(2),
+            background=np.zeros((2, 2)),
+            targets=np.zeros(2, dtype=np.intp),
+            predict=lambda rows: rows.sum(axis=1, keepdims=True),
+        )
+    )

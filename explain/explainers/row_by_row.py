@@ -1,0 +1,56 @@
+"""Running one of shap's own explainers over a model, one row at a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from explain.explainers.question import Attributions, Floats, Question, Rows
+
+_Output = Callable[[Rows], Floats]
+
+
+def attribute(
+    question: Question,
+    background: Rows,
+    *,
+    # (model output, masker) → a shap explainer; shap has no types.
+    new_explainer: Callable[[_Output, Any], Any],
+    max_evals: int,
+) -> Attributions:
+    """Explain each row by itself: its values do not depend on those it came with."""
+    # Deferred: shap takes seconds to import, and gradients do without it.
+    import shap
+
+    masker = shap.maskers.Independent(background, max_samples=len(background))
+    count = len(question.rows)
+    values = np.zeros(question.rows.shape)
+    base_values, outputs = np.zeros(count), np.zeros(count)
+    samples = np.zeros(count, dtype=np.intp)
+    for index, target in enumerate(question.targets):
+        row = question.rows[index : index + 1]
+        output = _CountedOutput(question, int(target))
+        outputs[index] = output(row)[0]
+        explanation = new_explainer(output, masker)(
+            row, max_evals=max_evals, silent=True
+        )
+        values[index] = explanation.values[0]
+        base_values[index] = np.ravel(explanation.base_values)[0]
+        samples[index] = output.rows
+    return Attributions(values, base_values, outputs, samples)
+
+
+class _CountedOutput:
+    """One output of the model as shap wants it, counting the rows."""
+
+    def __init__(self, question: Question, target: int) -> None:
+        self._predict = question.predict
+        self._dtype = question.rows.dtype
+        self._target = target
+        self.rows = 0
+
+    def __call__(self, rows: Rows) -> Floats:
+        self.rows += len(rows)
+        batch = np.ascontiguousarray(rows, dtype=self._dtype)
+        chosen: Floats = self._predict(batch)[:, self._target]
+        return chosen

@@ -1,0 +1,113 @@
+"""Between the tensors of a signature and one numeric matrix `[rows, features]`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from explain.explainers.question import Rows
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.signature import Layout, Signature, Task
+from inference.engine.tensors import Tensor
+
+_MAX_BACKGROUND_ROWS = 1000
+_PICTURES_AND_TEXTS = {Task.IMAGE, Task.TEXT, Task.EMBEDDING}
+
+
+def check_explainable(signature: Signature) -> None:
+    """Raise EngineError NOT_EXPLAINABLE unless all inputs are named numbers."""
+    if signature.layout is Layout.TENSOR or signature.task in _PICTURES_AND_TEXTS:
+        raise not_explainable(
+            "Only models with named columns can be explained so far, not images, "
+            "texts or unnamed tensors."
+        )
+    if any(column.dtype == "str" for column in signature.columns):
+        raise not_explainable("Models with text columns cannot be explained so far.")
+
+
+def to_matrix(signature: Signature, tensors: tuple[Tensor, ...]) -> Rows:
+    """Put the columns side by side; an optional column that is missing is NaN."""
+    if signature.layout is Layout.MATRIX:
+        matrix: Rows = tensors[0].data
+        return matrix
+    by_name = {tensor.name: tensor.data for tensor in tensors}
+    rows = len(tensors[0].data)
+    columns = [
+        np.asarray(by_name[column.name], dtype=np.float64)
+        if column.name in by_name
+        else np.full(rows, np.nan)
+        for column in signature.columns
+    ]
+    return np.stack(columns, axis=1)
+
+
+def to_tensors(
+    signature: Signature, matrix: Rows, *, like: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Undo `to_matrix`; columns that the request left out stay out."""
+    if signature.layout is Layout.MATRIX:
+        return (Tensor(like[0].name, matrix),)
+    sent = {tensor.name for tensor in like}
+    return tuple(
+        Tensor(column.name, np.ascontiguousarray(values, dtype=column.dtype))
+        for column, values in zip(signature.columns, matrix.T, strict=True)
+        if column.name in sent
+    )
+
+
+def read_background(signature: Signature, folder: Path) -> Rows:
+    """Read the sample that the version was logged with: `.npy`, or `.json` rows.
+
+    Raises EngineError NOT_EXPLAINABLE with what the data scientist can do.
+    """
+    if signature.background is None:
+        raise not_explainable(
+            "The version has no background sample; log one with the model and name "
+            "it in its metadata as `background`."
+        )
+    path = (folder / signature.background).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise not_explainable("The version's background sample is missing.")
+    try:
+        values = _read(path, signature)
+    except (ValueError, KeyError, TypeError) as error:
+        raise not_explainable(
+            f"The version's background sample cannot be read: {error}"
+        ) from error
+    if values.ndim != 2 or values.shape[1] != len(signature.columns):
+        raise not_explainable(
+            f"The version's background sample has shape {list(values.shape)}, not "
+            f"rows of {len(signature.columns)} columns."
+        )
+    if not len(values) or not np.isfinite(values).all():
+        raise not_explainable(
+            "The version's background sample is empty or has missing numbers."
+        )
+    dtype = signature.dtype if signature.layout is Layout.MATRIX else "float64"
+    background: Rows = values[:_MAX_BACKGROUND_ROWS].astype(dtype)
+    return background
+
+
+def _read(path: Path, signature: Signature) -> Rows:
+    if path.suffix == ".npy":
+        # allow_pickle stays off: the file comes with the artifact.
+        loaded: Rows = np.load(path, allow_pickle=False)
+        return loaded
+    names = [column.name for column in signature.columns]
+    rows: list[Any] = json.loads(path.read_bytes())
+    return np.array(
+        [
+            [row[name] for name in names] if isinstance(row, dict) else row
+            for row in rows
+        ],
+        dtype=np.float64,
+    )
+
+
+def not_explainable(message: str) -> EngineError:
+    return EngineError(EngineErrorCode.NOT_EXPLAINABLE, message)
+
+
+def bad_request(message: str) -> EngineError:
+    return EngineError(EngineErrorCode.BAD_REQUEST, message)

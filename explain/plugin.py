@@ -1,0 +1,132 @@
+"""The engine's explainer: from a request's tensors to explanations.
+
+The engine loads it by its dotted path, so gradients and predictions run where the model
+is. It must not import Django.
+"""
+
+import numpy as np
+
+from explain import features, targets
+from explain.explainers import gradient, table
+from explain.explainers.question import (
+    Attributions,
+    CannotExplain,
+    Floats,
+    Question,
+    Rows,
+)
+from inference.engine.messages import Attribution, ExplainOptions, Explanation
+from inference.engine.plugins import ExplainableModel, ExplainResult
+from inference.engine.signature import Signature
+from inference.engine.tensors import Tensor
+
+_MOST_SAMPLES = 100_000
+# numpy takes no greater one.
+_GREATEST_SEED = 2**32 - 1
+_SIMPLE_FEATURES = 5
+_BACKGROUND = "background"
+
+
+def explain(
+    model: ExplainableModel, tensors: tuple[Tensor, ...], options: ExplainOptions
+) -> ExplainResult:
+    """Explain every row; with `options.plot` also draw the first.
+
+    Raises EngineError NOT_EXPLAINABLE for the model, BAD_REQUEST for the options.
+    """
+    signature = model.signature
+    features.check_explainable(signature)
+    _check(options)
+    if _BACKGROUND not in model.cache:
+        model.cache[_BACKGROUND] = features.read_background(signature, model.path)
+    rows = features.to_matrix(signature, tensors)
+
+    def predict(matrix: Rows) -> Floats:
+        outputs = model.predict(features.to_tensors(signature, matrix, like=tensors))
+        return targets.as_columns(outputs[0].data, signature)
+
+    chosen = targets.choose(predict(rows), signature, options.target)
+    question = Question(
+        rows=rows,
+        background=model.cache[_BACKGROUND],
+        targets=chosen,
+        predict=predict,
+        function=targets.differentiable(model.torch_function, signature),
+        samples=options.samples,
+        seed=options.seed,
+    )
+    try:
+        method, attributions = table.answer(question, method=options.method)
+    except CannotExplain as error:
+        raise features.bad_request(str(error)) from error
+    if not np.isfinite(attributions.values).all():
+        raise features.not_explainable(
+            "The model gives values that are not finite near this instance."
+        )
+    explanations = tuple(
+        _explanation(index, method, question, attributions, signature, options)
+        for index in range(len(rows))
+    )
+    svg = None
+    if options.plot:
+        from explain import plots
+
+        svg = plots.draw_waterfall(
+            names=[column.name for column in signature.columns],
+            row=[_plain(value) for value in rows[0]],
+            values=attributions.values[0].tolist(),
+            base_value=float(attributions.base_values[0]),
+            title=targets.title(signature, int(chosen[0])),
+        )
+    return ExplainResult(explanations, int(attributions.samples.sum()), svg)
+
+
+def warm_up() -> None:
+    """Do what the first explanation by gradients would wait for."""
+    gradient.warm_up()
+
+
+def _check(options: ExplainOptions) -> None:
+    if not 0 <= options.samples <= _MOST_SAMPLES:
+        raise features.bad_request(f"`samples` must be from 0 to {_MOST_SAMPLES}.")
+    if not 0 <= options.seed <= _GREATEST_SEED:
+        raise features.bad_request(f"`seed` must be from 0 to {_GREATEST_SEED}.")
+
+
+def _explanation(
+    index: int,
+    method: str,
+    question: Question,
+    attributions: Attributions,
+    signature: Signature,
+    options: ExplainOptions,
+) -> Explanation:
+    """Describe one row, its largest attributions first."""
+    values = attributions.values[index]
+    order = np.argsort(-abs(values), kind="stable")
+    if options.level == "simple":
+        order = order[:_SIMPLE_FEATURES]
+    return Explanation(
+        method=method,
+        level=options.level,
+        base_value=float(attributions.base_values[index]),
+        target=targets.label(signature, int(question.targets[index])),
+        samples=int(attributions.samples[index]),
+        features=tuple(
+            Attribution(
+                feature=signature.columns[column].name,
+                value=_plain(question.rows[index, column]),
+                attribution=float(values[column]),
+            )
+            for column in order
+        ),
+        additivity_residual=float(attributions.residuals[index]),
+    )
+
+
+def _plain(value: np.generic) -> float | bool | None:
+    """Give the shortest number that is the same float32, and None for NaN."""
+    if isinstance(value, np.bool_):
+        return bool(value)
+    number = float(str(value))
+    return None if np.isnan(number) else number

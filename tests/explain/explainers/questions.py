@@ -1,0 +1,31 @@
+"""Questions about torch functions, as the tests of all explainers ask them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from explain.explainers.question import Question
+
+
+def question(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    rows: np.ndarray,
+    background: np.ndarray,
+    *,
+    target: int = 0,
+    **options: Any,
+) -> Question:
+    def predict(batch: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return function(torch.from_numpy(batch)).double().numpy()
+
+    return Question(
+        rows=rows,
+        background=background,
+        targets=np.full(len(rows), target),
+        predict=predict,
+        function=function,
+        **options,
+    )

@@ -1,0 +1,52 @@
+from xml.etree import ElementTree
+
+import pytest
+
+from explain import plots
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _end_drawing():
+    yield
+    plots.close()
+
+
+@pytest.fixture(scope="module")
+def svg():
+    return plots.draw_waterfall(
+        names=["worst_area", "<b>price</b> in $", "a" * 200, "missing"],
+        row=[2019.0, 1.5, 0.25, None],
+        values=[0.4, -0.2, 0.1, 0.01],
+        base_value=0.3,
+        title="Score of malignant",
+    )
+
+
+def test_waterfall_is_well_formed_and_escapes_names(svg):
+    ElementTree.fromstring(svg)
+
+    assert "<b>" not in svg
+    assert "price" in svg
+
+
+def test_waterfall_shows_names_values_and_title_as_text(svg):
+    assert "worst area" in svg
+    assert "2019" in svg
+    assert "Score of malignant" in svg
+
+
+def test_long_name_is_shortened(svg):
+    assert "a" * 33 not in svg
+    assert "…" in svg
+
+
+def test_same_explanation_is_drawn_the_same(svg):
+    arguments = {
+        "names": ["x"],
+        "row": [1.0],
+        "values": [0.5],
+        "base_value": 0.1,
+        "title": "Output",
+    }
+
+    assert plots.draw_waterfall(**arguments) == plots.draw_waterfall(**arguments)
