@@ -129,7 +129,7 @@ class AnswerEncoder:
 
     def _binary(self, data: Array, options: Options) -> list[Any]:
         """Read one probability per row: that of the second label."""
-        rows = [
+        rows: list[list[float | None]] = [
             [None, None]
             if positive is None
             else [round(1.0 - positive, _PROBABILITY_DIGITS), positive]
@@ -188,7 +188,8 @@ def to_json_values(data: Array) -> list[Any]:
     0.9800000190734863): orjson writes it that way.
     """
     if data.dtype == object:
-        return data.tolist()
+        texts: list[Any] = data.tolist()
+        return texts
     if not data.flags.c_contiguous or not data.dtype.isnative:
         data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
     values: list[Any] = orjson.loads(

@@ -86,7 +86,7 @@ class InstanceDecoder:
             self._row_type = tensor_row(signature)
             arrays = _form(self._row_type, self._stack_values)
             self._forms: tuple[_Form, ...] = (arrays,)
-            self._array_forms = self._forms
+            self._array_forms: tuple[_Form, ...] = (arrays,)
             return
         stack = stack_structs(signature)
         self._row_type = named_row(signature.columns)

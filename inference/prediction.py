@@ -11,6 +11,7 @@ Every call with a valid key ends in exactly one UsageEvent, refusals included. T
 driver records it before the answer leaves.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Generator
 from typing import Any, Literal
@@ -155,11 +156,11 @@ class PredictionPlan:
         self._timer = timer
         self._max_body_bytes = max_body_bytes
         self._max_timeout_s = max_timeout_s
-        self._sequence = 0
+        self._sequence = itertools.count(1)
 
     def steps(self, call: Call) -> Steps:
         """Carry one call out."""
-        self._sequence = sequence = self._sequence + 1
+        sequence = next(self._sequence)
         request_id = call_headers.request_id(call.headers)
         if request_id is None:
             request_id = f"req_{self._boot_id}{sequence:08x}"
@@ -193,8 +194,7 @@ class PredictionPlan:
         return Answer(status, headers, body, None)
 
     def new_request_id(self) -> str:
-        self._sequence += 1
-        return f"req_{self._boot_id}{self._sequence:08x}"
+        return f"req_{self._boot_id}{next(self._sequence):08x}"
 
     def _predict(self, call: Call, progress: _Progress, entry: KeyEntry) -> Steps:
         headers = call.headers
@@ -221,7 +221,7 @@ class PredictionPlan:
             if needed is None:
                 progress.spent = True
                 break
-            if type(needed) is not LeaseRequest:
+            if not isinstance(needed, LeaseRequest):
                 raise refusals.of_limits(needed)
             grant = yield NeedUnits(needed, admission)
             if grant is not None:

@@ -100,10 +100,9 @@ def column_type(column: Column) -> Any:
     elif kind.python is float:
         # Without a rule no check: packing refuses what float32 cannot hold, and the
         # parser what float64 cannot.
-        rules = {"ge": column.minimum, "le": column.maximum}
-        given = {name: value for name, value in rules.items() if value is not None}
-        if given:
-            annotated = Annotated[float, msgspec.Meta(**given)]
+        low, high = column.minimum, column.maximum
+        if low is not None or high is not None:
+            annotated = Annotated[float, msgspec.Meta(ge=low, le=high)]
     return annotated if column.required else annotated | None
 
 

@@ -45,7 +45,7 @@ class CallableModel(msgspec.Struct, frozen=True):
     description: str = ""
 
 
-class AccessKey(msgspec.Struct, frozen=True):
+class AccessKey(msgspec.Struct, frozen=True, gc=False):
     """An API key that is valid but for its expiry."""
 
     key_id: str
@@ -59,7 +59,7 @@ class AccessKey(msgspec.Struct, frozen=True):
     expires_at: float | None = None
 
 
-class AccessCustomer(msgspec.Struct, frozen=True):
+class AccessCustomer(msgspec.Struct, frozen=True, gc=False):
     customer_id: int
     limits: Limits
 

@@ -89,7 +89,7 @@ class ModelEntry:
         self.model = model
         roles = {variant.version: variant.role for variant in model.variants}
         previous = before._by_number if before is not None else {}
-        self._by_number = {
+        self._by_number: dict[int, Target] = {
             version.version: Target(
                 model,
                 version,
@@ -105,7 +105,7 @@ class ModelEntry:
         }
         if before is not None and before.model.variants == model.variants:
             # The wheel turns on where it was: shares stay exact.
-            self._wheel = before._wheel
+            self._wheel: Wheel | None = before._wheel
         else:
             self._wheel = Wheel(model.variants) if model.variants else None
 

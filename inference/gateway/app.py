@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -81,11 +82,15 @@ class GatewayApp:
                 await self._refuse(scope, send, error, (b"allow", b"POST"))
             else:
                 answer = await self._predict(found, scope, receive)
+                headers = answer.headers
+                if answer.status == HTTPStatus.REQUEST_TIMEOUT:
+                    # The rest of the body is not waited for.
+                    headers.append((b"connection", b"close"))
                 await send(
                     {
                         "type": "http.response.start",
                         "status": answer.status,
-                        "headers": answer.headers,
+                        "headers": headers,
                     }
                 )
                 await send({"type": "http.response.body", "body": answer.body})
@@ -126,9 +131,8 @@ class GatewayApp:
                                 content_length=headers.get(b"content-length"),
                             )
                         case NeedUnits():
-                            value = await self._leases.fetch(
-                                effect.request, effect.admission
-                            )
+                            await self._leases.fetch(effect.request, effect.admission)
+                            value = None
                         case ExplainCall():
                             value = await self._engines.explain(effect)
                 except (ApiError, EngineError) as error:

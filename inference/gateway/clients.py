@@ -79,16 +79,16 @@ async def read_body(
     return b"".join(chunks)
 
 
-class ClientLeft(Exception):
-    """The connection closed before the request was complete."""
-
-
 def too_large(max_bytes: int) -> ApiError:
     return ApiError(
         ErrorCode.TOO_LARGE,
-        f"The body is larger than the {max_bytes} bytes that this path takes.",
+        f"The body may have at most {max_bytes} bytes.",
         facts={"limit": "max_body_bytes", "maximum": max_bytes},
     )
+
+
+class ClientLeft(Exception):
+    """The connection closed before the request was complete."""
 
 
 class SlowHeaders:

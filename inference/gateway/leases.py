@@ -10,12 +10,11 @@ import structlog
 
 from accounts.admission import Admission
 from accounts.limits import LeaseGrant, LeaseRequest, LeaseReturn
-from inference.errors import ApiError, ErrorCode
+from inference import refusals
 
 logger = structlog.get_logger(__name__)
 
 _TIMEOUT_S = 5.0
-_RETRY_AFTER_S = 2.0
 _GRANT_URL = "http://site/internal/leases"
 _RELEASE_URL = "http://site/internal/leases/release"
 
@@ -82,11 +81,7 @@ class LeaseClient:
             grant = _grant_decoder.decode(response.content)
         except (httpx.HTTPError, msgspec.DecodeError) as error:
             logger.warning("lease_refused", reason=type(error).__name__)
-            raise ApiError(
-                ErrorCode.OVERLOADED,
-                "Your quota cannot be checked right now. Try again.",
-                retry_after_s=_RETRY_AFTER_S,
-            ) from error
+            raise refusals.not_leased() from error
         admission.accept(request, grant, self._clock())
 
     async def _post(self, url: str, body: LeaseRequest | LeaseReturn) -> httpx.Response:

@@ -44,7 +44,10 @@ class OperatorApp:
                 "ready": not waiting,
                 "waiting_for": waiting,
                 "snapshot_sequence": self._plan.tables.snapshot.sequence,
-                "engines": self._engines.reports,
+                "engines": {
+                    name: msgspec.structs.asdict(report)
+                    for name, report in self._engines.reports.items()
+                },
             }
             status = 503 if waiting else 200
             body = msgspec.json.encode(detail)

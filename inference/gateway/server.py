@@ -17,6 +17,7 @@ from inference.engine.client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.clients import SlowBodies, SlowHeaders
 from inference.gateway.engines import Engines
+from inference.gateway.http import GatewayProtocol
 from inference.gateway.leases import LeaseClient
 from inference.gateway.operator_app import OperatorApp
 from inference.gateway.recorder import Recorder
@@ -152,7 +153,7 @@ def _server(app: GatewayApp | OperatorApp, settings: GatewaySettings) -> _Server
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=GatewayProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -1,0 +1,104 @@
+"""HTTP on the public port: uvicorn's protocol, with one write per answer."""
+
+import asyncio
+import secrets
+import time
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from inference.error_rendering import render
+from inference.errors import ApiError, ErrorCode
+
+_MAX_HEADER_BYTES = 64 * 1024
+
+
+class OneWriteTransport:
+    """Joins what is written twice in one turn of the loop: an answer's head and body.
+
+    uvicorn writes them one after the other and uvloop sends each at once. One system
+    call less, and one packet less for the client to wake up for, is a sixth of what a
+    small prediction costs here.
+    """
+
+    __slots__ = ("_call_soon", "_flushing", "_held", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, call_soon: Any) -> None:
+        self._transport = transport
+        self._call_soon = call_soon
+        self._held = b""
+        self._flushing = False
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data = self._held + data
+            self._held = b""
+            self._transport.write(data)
+            return
+        self._held = data
+        if not self._flushing:
+            # For heads whose bodies come later, if at all.
+            self._flushing = True
+            self._call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held)
+
+    def close(self) -> None:
+        held, self._held = self._held, b""
+        if held:
+            self._transport.write(held)
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """Bounds headers, which httptools does not, and renders its own refusals alike."""
+
+    # Of the request whose headers are being read.
+    _header_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(OneWriteTransport(transport, self.loop.call_soon))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.parser is None or not self._reads_headers():
+            self._header_bytes = 0
+            return
+        self._header_bytes += len(data)
+        if self._header_bytes > _MAX_HEADER_BYTES:
+            self.send_400_response("The request's headers are too large.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, which the application never sees, in our shape."""
+        if self.transport.is_closing():
+            return
+        error = ApiError(ErrorCode.INVALID_HEADER, msg)
+        request_id = f"req_{secrets.token_hex(12)}"
+        _, headers, body = render(error, request_id=request_id, now=time.time())
+        head = [b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"]
+        head += [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(b"".join(head) + b"\r\n" + body)
+        self.transport.close()
+
+    def _reads_headers(self) -> bool:
+        cycle = self.cycle
+        return cycle is None or cycle.scope["headers"] is not self.headers
