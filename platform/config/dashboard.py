@@ -52,7 +52,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     day = usage.totals(usage.between(now - _DAY, now))
     latencies = usage.latencies(hour)
     minutes = _by_minute(hour)
-    canaries = _canaries(now)
+    canaries = _canaries(request, now)
     context.update(
         cards=[*_traffic_cards(hour, day, latencies), _canary_card(canaries)],
         has_traffic=day["requests"] > 0,
@@ -61,14 +61,14 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         errors=usage.refusals(hour)[:8],
         errors_url=reverse("errors"),
         canaries=canaries,
-        steps=_first_steps(has_traffic=day["requests"] > 0),
+        steps=_first_steps(request) if not day["requests"] else [],
     )
     if may("accounts.view_usage"):
         context["top_customers"] = usage.top_customers(now - _DAY, now)
     if may("inference.view_engine"):
         context["engines"] = _engines(now)
     if may("registry.view_registrysync"):
-        context["sync"] = _sync_state(now)
+        context["sync"] = _sync_state(request, now)
     return context
 
 
@@ -108,7 +108,9 @@ def _traffic_cards(
 def _milliseconds(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
+    number = f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+    # The space does not break, so that number and unit stay together.
+    return f"{number}\N{NO-BREAK SPACE}ms"
 
 
 def _by_minute(hour: Any) -> dict[tuple[datetime.datetime, str], int]:
@@ -183,7 +185,7 @@ def _canary_card(canaries: list[CanaryRow]) -> Card:
     )
 
 
-def _canaries(now: datetime.datetime) -> list[CanaryRow]:
+def _canaries(request: HttpRequest, now: datetime.datetime) -> list[CanaryRow]:
     """Compare, per route with a canary, the share that was set and the share seen."""
     routes = Route.objects.filter(
         enabled=True, canary_version__isnull=False
@@ -213,7 +215,12 @@ def _canaries(now: datetime.datetime) -> list[CanaryRow]:
         if row["variant"] == "canary" and row["status"] >= 400:
             seen[row["model"]]["errors"] += row["count"]
     return [
-        _canary_row(route, serving.get(name), seen[name])
+        _canary_row(
+            route,
+            serving.get(name),
+            seen[name],
+            url=_route_url(request, route),
+        )
         for name, route in sorted(by_model.items())
     ]
 
@@ -224,7 +231,7 @@ def _is_of(route: Route, variant: str, version: str) -> bool:
 
 
 def _canary_row(
-    route: Route, serving: ServingRoute | None, seen: Counter[str]
+    route: Route, serving: ServingRoute | None, seen: Counter[str], *, url: str
 ) -> CanaryRow:
     assert route.canary_version is not None
     answered = seen["default"] + seen["canary"]
@@ -237,7 +244,7 @@ def _canary_row(
         requests=answered,
         errors=seen["errors"],
         waiting_for=serving.waiting_for if serving else "not served yet",
-        url=_admin_url("registry", "route", route.pk),
+        url=url,
     )
 
 
@@ -270,7 +277,7 @@ def _engines(now: datetime.datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _sync_state(now: datetime.datetime) -> dict[str, Any] | None:
+def _sync_state(request: HttpRequest, now: datetime.datetime) -> dict[str, Any] | None:
     sync = RegistrySync.objects.first()
     if sync is None:
         return None
@@ -279,35 +286,33 @@ def _sync_state(now: datetime.datetime) -> dict[str, Any] | None:
         "succeeded_at": sync.succeeded_at,
         "error": sync.error,
         "stale": sync.succeeded_at is None or now - sync.succeeded_at > _STALE_AFTER,
-        "url": _admin_url("registry", "registrysync"),
+        "url": _list_url(request, "registry", "registrysync"),
     }
 
 
 # Day one
 
 
-def _first_steps(*, has_traffic: bool) -> list[dict[str, Any]]:
-    """List what is to do before the first answer; empty once all is done."""
-    if has_traffic:
-        return []
+def _first_steps(request: HttpRequest) -> list[dict[str, Any]]:
+    """List what is to do before the first answer, with links for those who may."""
     steps = [
         (
             "Register a model in MLflow",
             "It appears here within a minute, or press the sync button.",
             RegisteredModel.objects.exists(),
-            _admin_url("registry", "registeredmodel"),
+            _list_url(request, "registry", "registeredmodel"),
         ),
         (
             "Choose the version that answers",
             "Open its version and press “make default”.",
             Route.objects.exists(),
-            _admin_url("registry", "modelversion"),
+            _list_url(request, "registry", "modelversion"),
         ),
         (
             "Create a customer and issue a key",
             "The key is shown once.",
             ApiKey.objects.exists(),
-            _admin_url("accounts", "apikey"),
+            _list_url(request, "accounts", "apikey"),
         ),
         (
             "Send the first request",
@@ -322,11 +327,17 @@ def _first_steps(*, has_traffic: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _admin_url(app: str, model: str, pk: int | None = None) -> str:
-    """Link to a model's list, or one object; empty if it has no admin page."""
+def _list_url(request: HttpRequest, app: str, model: str) -> str:
+    """Link to a model's list; empty if it has none or the person may not see it."""
+    if not request.user.has_perm(f"{app}.view_{model}"):
+        return ""
     try:
-        if pk is None:
-            return reverse(f"admin:{app}_{model}_changelist")
-        return reverse(f"admin:{app}_{model}_change", args=[pk])
+        return reverse(f"admin:{app}_{model}_changelist")
     except NoReverseMatch:
         return ""
+
+
+def _route_url(request: HttpRequest, route: Route) -> str:
+    if not request.user.has_perm("registry.view_route"):
+        return ""
+    return reverse("admin:registry_route_change", args=[route.pk])

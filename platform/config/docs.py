@@ -32,6 +32,7 @@ from config.client_address import client_address
 from inference.error_advice import ADVICE
 from inference.errors import STATUS
 from inference.openapi import visible_models
+from inference.openapi_common import SECURITY_SCHEMES
 from inference.openapi_models import PublishedModel, example_instances
 
 # Far more than a person needs, far less than a machine could ask for.
@@ -83,6 +84,10 @@ class SwaggerView(SpectacularSwaggerSplitView):
     authentication_classes = [SessionAuthentication]
     template_name = "config/swagger.html"
     title = _TITLE
+
+    def _get_schema_auth_names(self) -> list[str]:
+        """Let its script fetch the document again with a key that was typed in."""
+        return list(SECURITY_SCHEMES)
 
 
 # ReDoc writes its styles into the page as it draws.

@@ -122,6 +122,22 @@ def test_swagger_ui_shows_the_typed_operation_with_its_example(visit):
     assert visit.complaints == []
 
 
+def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit):
+    route = _route()
+    route.registered_model.public = False
+    route.registered_model.save()
+    operation = "#operations-breast-cancer-predictBreastCancer"
+    visit.open("/docs/")
+    assert not visit.page.locator(operation).is_visible()
+
+    visit.page.click(".auth-wrapper .authorize")
+    visit.page.fill("#api_key_value", issue_key().token)
+    visit.page.click(".modal-ux button[type=submit] >> nth=0")
+    visit.page.wait_for_selector(operation)
+
+    assert visit.complaints == []
+
+
 def test_redoc_draws_the_document(visit):
     _route()
 
