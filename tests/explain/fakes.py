@@ -32,7 +32,7 @@ class FakeModel:
 
     def predict(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         if self.signature.layout is Layout.MATRIX:
-            rows = torch.from_numpy(np.ascontiguousarray(tensors[0].data))
+            rows = torch.from_numpy(np.array(tensors[0].data))
         else:
             columns = [tensor.data.astype("float32") for tensor in tensors]
             rows = torch.from_numpy(np.stack(columns, axis=1))

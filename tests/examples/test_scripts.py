@@ -1,0 +1,156 @@
+"""The demo scripts, run as a data scientist runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from inference.engine import example
+from inference.engine.signature import Layout, Signature, Task, from_mlflow
+from registry import metadata as registry_metadata
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments, home):
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        "MODELYARD_ARTIFACT_ROOT": str(home / "artifacts"),
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.fixture(scope="module")
+def output(home):
+    return run("examples", "--if-missing", home=home).stdout
+
+
+@pytest.fixture(scope="module")
+def versions(home, output):
+    """Read name → artifact folders, newest last, from what was registered."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(
+        home.glob("artifacts/*/models/*/artifacts/MLmodel"),
+        key=lambda path: path.stat().st_mtime,
+    ):
+        found.setdefault(path.parts[-5], []).append(path.parent)
+    return found
+
+
+def read(folder: Path) -> tuple[Signature, list[str]]:
+    description = yaml.safe_load((folder / "MLmodel").read_text())
+    metadata = description["metadata"]["modelyard"]
+    signature = {
+        side: json.loads(description["signature"][side])
+        for side in ("inputs", "outputs")
+    }
+    problems = registry_metadata.check(metadata, signature)
+    return from_mlflow(signature, metadata), problems
+
+
+def test_every_model_is_registered_with_its_versions(versions):
+    assert {name: len(folders) for name, folders in versions.items()} == {
+        "breast-cancer": 3,
+        "diabetes": 1,
+        "digits": 1,
+        "language": 1,
+    }
+
+
+def test_models_are_better_than_guessing_on_unseen_data(output):
+    accuracies = {
+        line.split(":")[0]: float(
+            line.split("test accuracy ")[1].split()[0].rstrip(",")
+        )
+        for line in output.splitlines()
+        if "test accuracy" in line
+    }
+
+    assert accuracies["breast-cancer"] > 0.93
+    assert accuracies["digits"] > 0.95
+    assert accuracies["language"] > 0.93
+    assert float(output.split("R² ")[1].split(",")[0]) > 0.25
+
+
+def test_metadata_of_every_version_is_valid(versions):
+    for folders in versions.values():
+        for folder in folders:
+            _, problems = read(folder)
+
+            assert problems == []
+
+
+def test_layouts_and_tasks_are_those_of_the_demo(versions):
+    facts = {name: read(folders[-1])[0] for name, folders in versions.items()}
+
+    assert facts["breast-cancer"].layout is Layout.MATRIX
+    assert len(facts["breast-cancer"].columns) == 30
+    assert facts["breast-cancer"].labels == ("malignant", "benign")
+    assert facts["diabetes"].task is Task.REGRESSION
+    assert facts["digits"].layout is Layout.TENSOR
+    assert facts["digits"].shape == (8, 8)
+    assert facts["language"].columns[0].max_length == 10_000
+    assert "fi" in facts["language"].labels
+
+
+def test_every_version_has_an_example_of_two_rows_with_outputs(versions):
+    for folders in versions.values():
+        for folder in folders:
+            signature, _ = read(folder)
+
+            inputs, outputs = (
+                example.read(folder, signature),
+                example.read_outputs(folder),
+            )
+
+            assert [len(tensor.data) for tensor in inputs] == [2]
+            assert len(outputs[""]) == 2
+
+
+def test_tabular_versions_carry_a_background_of_real_rows(versions):
+    for folder in versions["breast-cancer"] + versions["diabetes"]:
+        signature, _ = read(folder)
+
+        background = np.load(folder / signature.background)
+
+        assert background.shape == (100, len(signature.columns))
+        for column, values in zip(signature.columns, background.T, strict=True):
+            assert column.minimum is None or values.min() >= column.minimum
+            assert column.maximum is None or values.max() <= column.maximum
+
+
+def test_second_run_leaves_everything_as_it_is(home, output):
+    again = run("examples", "--if-missing", home=home).stdout
+
+    assert again.count("already registered") == 4
+
+
+def test_interrupted_registration_is_completed(home, output):
+    drop_last_version = (
+        "import mlflow; client = mlflow.MlflowClient(); "
+        "client.delete_registered_model_alias('breast-cancer', 'challenger'); "
+        "client.delete_model_version('breast-cancer', '3')"
+    )
+    run("-c", drop_last_version, home=home)
+
+    again = run("examples/breast_cancer.py", "--if-missing", home=home).stdout
+
+    assert again.count("version ") == 1
+    assert "MLP 64-64, dropout" in again
