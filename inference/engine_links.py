@@ -48,7 +48,7 @@ class EngineView(msgspec.Struct, frozen=True):
 
     @property
     def facts(self) -> tuple[object, ...]:
-        """What is worth storing at once; the rest, like memory, changes all the time."""
+        """What is worth storing at once; the rest, like memory, always changes."""
         versions = {
             key: (version.state, version.error, version.load_ms)
             for key, version in self.versions.items()

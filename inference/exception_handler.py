@@ -98,7 +98,7 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
             return ApiError(
                 ErrorCode.RATE_LIMIT_EXCEEDED,
                 "Too many requests to this part of the API.",
-                retry_after_s=exception.wait,
+                retry_after_s=getattr(exception, "wait", None),
             )
     for kind in _MESSAGES:
         if isinstance(exception, kind):

@@ -179,9 +179,6 @@ def _variants(
 
 
 def _access_keys(customers: set[int], *, now: datetime) -> tuple[AccessKey, ...]:
-    valid = ApiKey.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None
-    ).order_by("pk")
     fields = (
         "key_id",
         "digest",
@@ -190,6 +187,10 @@ def _access_keys(customers: set[int], *, now: datetime) -> tuple[AccessKey, ...]
         "allowed_models",
         "expires_at",
     )
+    valid = ApiKey.objects.filter(
+        Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None
+    ).order_by("pk")
+    rows = valid.values_list(*fields).iterator(chunk_size=5000)
     return tuple(
         AccessKey(
             key_id=key_id,
@@ -199,8 +200,6 @@ def _access_keys(customers: set[int], *, now: datetime) -> tuple[AccessKey, ...]
             models=tuple(models),
             expires_at=None if expires_at is None else expires_at.timestamp(),
         )
-        for key_id, digest, customer_id, scopes, models, expires_at in valid.values_list(
-            *fields
-        ).iterator(chunk_size=5000)
+        for key_id, digest, customer_id, scopes, models, expires_at in rows
         if customer_id in customers
     )

@@ -1,4 +1,4 @@
-"""Making engines and serving routes follow what people set. Effects around `serving`."""
+"""Making engines and serving routes follow what people set: effects of `serving`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -134,7 +134,7 @@ class Reconciler:
         *,
         now_s: float,
     ) -> frozenset[Placement]:
-        """Try a failed version again when it changed (say, is trusted now) or in time."""
+        """Try a failed version again when it changed (is trusted now) or in time."""
         return frozenset(
             (engine, key)
             for engine, versions in reports.items()

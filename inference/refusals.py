@@ -71,6 +71,14 @@ def not_leased() -> ApiError:
     )
 
 
+def body_too_large(max_bytes: int) -> ApiError:
+    return ApiError(
+        ErrorCode.TOO_LARGE,
+        f"The body is larger than the {max_bytes} bytes that this path takes.",
+        facts={"limit": "max_body_bytes", "maximum": max_bytes},
+    )
+
+
 def not_recorded() -> ApiError:
     """The usage event could not be written, and what is not metered is not answered."""
     return ApiError(

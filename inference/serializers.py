@@ -61,7 +61,7 @@ class SitePredictRequestSerializer(PredictRequestSerializer):
 
 
 class BatchRequestSerializer(PredictRequestSerializer):
-    options = BatchOptionsSerializer(required=False)  # type: ignore[assignment]
+    options = BatchOptionsSerializer(required=False)
 
 
 class SiteBatchRequestSerializer(BatchRequestSerializer):
@@ -71,7 +71,7 @@ class SiteBatchRequestSerializer(BatchRequestSerializer):
 
 
 class ExplainRequestSerializer(PredictRequestSerializer):
-    options = ExplainOptionsSerializer(required=False)  # type: ignore[assignment]
+    options = ExplainOptionsSerializer(required=False)
 
 
 class AnsweringModelSerializer(serializers.Serializer[Any]):

@@ -18,9 +18,8 @@ from accounts import plans
 from accounts.authentication import HasScope
 from accounts.models import ApiKey
 from accounts.throttling import KeyThrottle
-from inference import call_headers, front, model_cards
+from inference import call_headers, front, model_cards, refusals
 from inference.errors import ApiError, ErrorCode
-from inference.gateway.clients import too_large
 from inference.prediction import Answer, Call, Operation
 from inference.serializers import (
     BatchAnswerSerializer,
@@ -63,7 +62,7 @@ class _PlanView(APIView):
         return {}
 
     def http_method_not_allowed(
-        self, request: Request, *args: Any, **kwargs: Any
+        self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> NoReturn:
         self.headers["Allow"] = "POST"
         raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, "Send predictions by POST.")
@@ -256,10 +255,10 @@ def _asks_to_explain(request: HttpRequest) -> bool:
 def _read_body(request: HttpRequest, limit: int) -> bytes:
     length = request.META.get("CONTENT_LENGTH") or "0"
     if length.isdigit() and int(length) > limit:
-        raise too_large(limit)
+        raise refusals.body_too_large(limit)
     body = request.read(limit + 1)
     if len(body) > limit:
-        raise too_large(limit)
+        raise refusals.body_too_large(limit)
     return body
 
 

@@ -18,6 +18,7 @@ urlpatterns = [
     path("api/v1/", include("inference.urls_jobs")),
     path("api/v1/", include("accounts.urls")),
     path("internal/", include("accounts.urls_internal")),
+    path("", include("inference.urls_health")),
     # Before the admin's own, which it replaces under the same name.
     path("admin/login/", login),
     path("admin/", admin.site.urls),

@@ -161,11 +161,11 @@ def test_an_engine_that_restarted_empty_gets_its_versions_again():
 
 
 def test_an_old_version_stays_until_no_snapshot_names_it():
-    situation = dict(
-        desired={"m": Variants(2)},
-        serving={"m": Served(Variants(2))},
-        reports=reports(cpu={V1: "ready", V2: "ready"}),
-    )
+    situation = {
+        "desired": {"m": Variants(2)},
+        "serving": {"m": Served(Variants(2))},
+        "reports": reports(cpu={V1: "ready", V2: "ready"}),
+    }
 
     named = decide(Situation(**situation, recently_named={V1}))
     forgotten = decide(Situation(**situation))

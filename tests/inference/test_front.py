@@ -1,0 +1,207 @@
+"""The synchronous driver: records before it answers, and gives back what it holds."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import django.db
+import numpy as np
+import pytest
+from django.utils import timezone
+
+from inference import publishing, spool
+from inference.engine.client import Prediction, Tensor
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.front import Front
+from inference.models import Engine, ServingRoute
+from inference.prediction import Call
+from tests.factories import CustomerFactory, PlanFactory, issue_key
+from tests.factories_registry import RouteFactory
+
+pytestmark = pytest.mark.django_db
+
+BODY = json.dumps({"instances": [[1.0, 2.0]]}).encode()
+
+
+class FakePredictingEngine:
+    """Answers each row with the same scores, or fails as told."""
+
+    def __init__(self, failure=None):
+        self.failure = failure
+        self.calls = 0
+
+    def predict(self, key, tensors, *, timeout_s, max_batch_rows=0):
+        self.calls += 1
+        if self.failure is not None:
+            raise self.failure
+        scores = np.full((len(tensors[0].data), 2), 0.5, dtype="float32")
+        return Prediction((Tensor("output", scores),), 1, 1, 1)
+
+    def close(self):
+        pass
+
+
+class Plant:
+    def __init__(self, home, engines):
+        self.home = home
+        self.front = Front(home, make_client=lambda path: engines[path.name])
+
+    def publish(self, **plan):
+        route = RouteFactory()
+        self.model = route.registered_model.name
+        ServingRoute.objects.create(
+            model=self.model, default_version=route.default_version.version
+        )
+        Engine.objects.create(name="a", address="/a")
+        Engine.objects.create(name="b", address="/b")
+        self.token = issue_key(
+            CustomerFactory(
+                plan=PlanFactory(
+                    burst_requests=100_000, sustained_requests=100_000, **plan
+                )
+            )
+        ).token
+        publishing.mark_changed()
+        publishing.publish(now=timezone.now())
+
+    def call(self, body=BODY):
+        call = Call(
+            operation="predict",
+            headers={b"authorization": f"Bearer {self.token}".encode()},
+            model=self.model,
+        )
+        return self.front.answer(call, lambda limit: body)
+
+    def events(self):
+        return [
+            event
+            for path in self.home.spool.glob("*.spool")
+            for event, _ in spool.read_events(path)
+        ]
+
+
+@pytest.fixture
+def engines():
+    return {"a": FakePredictingEngine(), "b": FakePredictingEngine()}
+
+
+@pytest.fixture
+def plant(home, engines):
+    plant = Plant(home, engines)
+    yield plant
+    plant.front.close()
+
+
+def code_of(answer):
+    return json.loads(answer.body)["error"]["code"]
+
+
+def test_every_answer_has_its_event_when_it_leaves(plant):
+    plant.publish()
+
+    answer = plant.call()
+
+    assert answer.status == 200
+    (event,) = plant.events()
+    assert event.request_id == json.loads(answer.body)["request_id"]
+    assert event.charged
+
+
+def test_a_refusal_has_its_event_too_and_is_not_charged(plant):
+    plant.publish()
+
+    answer = plant.call(b"{")
+
+    (event,) = plant.events()
+    assert (answer.status, event.status, event.charged) == (400, 400, False)
+
+
+def test_what_cannot_be_recorded_is_not_answered(plant):
+    plant.publish()
+    plant.home.spool.rmdir()
+
+    answer = plant.call()
+
+    assert (answer.status, code_of(answer)) == (503, "OVERLOADED")
+
+
+def test_without_the_database_the_quota_cannot_be_checked(plant, monkeypatch):
+    plant.publish(daily_quota=10)
+
+    def outage(holder, request):
+        raise django.db.OperationalError("gone")
+
+    monkeypatch.setattr("inference.front.leases", SimpleNamespace(grant=outage))
+    answer = plant.call()
+
+    assert (answer.status, code_of(answer)) == (503, "OVERLOADED")
+    assert int(dict(answer.headers)[b"retry-after"]) > 0
+
+
+def test_another_engine_answers_what_the_first_cannot(plant, engines):
+    plant.publish()
+    engines["a"].failure = EngineError(EngineErrorCode.CONNECTION_LOST, "gone")
+
+    assert plant.call().status == 200
+    assert engines["b"].calls == 1
+
+
+def test_an_input_that_breaks_the_model_is_not_tried_elsewhere(plant, engines):
+    plant.publish()
+    engines["a"].failure = EngineError(EngineErrorCode.MODEL_ERROR, "secret path")
+
+    answer = plant.call()
+
+    assert code_of(answer) == "MODEL_ERROR"
+    assert b"secret" not in answer.body
+    assert engines["b"].calls == 0
+
+
+def test_an_unforeseen_failure_gives_back_what_the_call_held(plant, engines):
+    plant.publish(max_concurrency=1)
+    engines["a"].failure = RuntimeError("a bug")
+
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            plant.call()
+    engines["a"].failure = None
+
+    assert plant.call().status == 200
+
+
+def test_a_new_snapshot_is_taken_up_by_the_next_call(plant):
+    plant.publish()
+    assert plant.call().status == 200
+
+    ServingRoute.objects.all().delete()
+    publishing.mark_changed()
+    publishing.publish(now=timezone.now())
+
+    assert code_of(plant.call()) == "MODEL_UNAVAILABLE"
+
+
+def test_a_corrupt_snapshot_leaves_the_last_good_one_in_use(plant, home):
+    plant.publish()
+    assert plant.call().status == 200
+
+    home.snapshot.write_bytes(b"MYSNAP01 nonsense")
+
+    assert plant.call().status == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_threads_spend_a_quota_exactly(plant):
+    plant.publish(daily_quota=20, quota_unit="requests")
+
+    def call(_):
+        try:
+            return plant.call().status
+        finally:
+            django.db.connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        statuses = list(threads.map(call, range(40)))
+
+    assert statuses.count(200) == 20
+    assert statuses.count(429) == 20
+    assert sum(event.charged for event in plant.events()) == 20
