@@ -41,7 +41,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return _EX_CONFIG
     _configure_logging(settings)
-    _configure_threads(settings)
+    _configure_libraries(settings)
     home = Home(settings.root)
     home.prepare()
     lock = _lock(home, settings)
@@ -76,6 +76,7 @@ async def _serve(settings: EngineSettings, home: Home) -> int:
     server = EngineServer(engine, path, clock=time.monotonic)
     await server.start()
     logger.info("listening", socket=str(path), device=settings.device, pid=os.getpid())
+    engine.prepare()
     engine.restore()
     await stop.wait()
     logger.info("draining", unanswered=engine.batcher.unanswered)
@@ -97,10 +98,13 @@ def _lock(home: Home, settings: EngineSettings) -> TextIO | None:
     return file
 
 
-def _configure_threads(settings: EngineSettings) -> None:
+def _configure_libraries(settings: EngineSettings) -> None:
     # Read by torch when it is first imported, which is not yet.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(settings.torch_threads))
+    # Engines have no credentials and read local folders only; without this MLflow
+    # would look for its tracking store, or make one here.
+    os.environ["MLFLOW_TRACKING_URI"] = "file:///nonexistent"
     # Loading and explaining are Python too: let the event loop have the interpreter
     # after 1 ms of them, not after the usual 5.
     sys.setswitchinterval(0.001)

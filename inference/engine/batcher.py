@@ -12,7 +12,7 @@ from inference.engine.cost import CostModel
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.execution import Outcome
 from inference.engine.runner import Runner
-from inference.engine.waiting import Entry, QueueLimits, VersionQueue
+from inference.engine.waiting import Caller, Entry, QueueLimits, VersionQueue
 
 logger = structlog.get_logger()
 
@@ -190,6 +190,7 @@ class Batcher:
         self._schedule()
 
     def _finish(self, lane: Lane, outcomes: Sequence[Outcome], taken_at: float) -> None:
+        callers: dict[Caller, None] = {}
         for outcome in outcomes:
             if outcome.answer is None:
                 self._finish_failed(outcome)
@@ -205,7 +206,10 @@ class Batcher:
                     self.unanswered -= 1
                     queue_us = int((taken_at - entry.arrived_at) * 1e6)
                     entry.caller.answered(entry, answer, start, queue_us)
+                    callers[entry.caller] = None
                 start += entry.rows
+        for caller in callers:
+            caller.delivered()
 
     def _finish_failed(self, outcome: Outcome) -> None:
         assert outcome.error is not None

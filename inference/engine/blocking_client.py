@@ -54,7 +54,10 @@ class BlockingEngineClient:
             0, key, tensors, timeout_s=timeout_s, max_batch_rows=max_batch_rows
         )
         reply, body = self._call(data, Predicted, timeout_s)
-        return calls.prediction(reply, body)
+        try:
+            return calls.prediction(reply, body)
+        except MalformedFrame as error:
+            raise calls.connection_lost("the engine answered nonsense") from error
 
     def explain(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from inference.engine import frames, tensors
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
+    MAX_FRAME_BYTES,
     Explain,
     ExplainOptions,
     Failed,
@@ -49,7 +50,7 @@ def predict(
     max_batch_rows: int,
 ) -> bytes:
     headers, buffers = _encoded(sent)
-    return frames.encode(
+    return _bounded(
         Predict(
             request_id,
             key,
@@ -71,7 +72,7 @@ def explain(
     timeout_s: float,
 ) -> bytes:
     headers, buffers = _encoded(sent)
-    return frames.encode(
+    return _bounded(
         Explain(
             request_id,
             key,
@@ -82,6 +83,16 @@ def explain(
         ),
         *buffers,
     )
+
+
+def _bounded(message: Predict | Explain, *buffers: bytes) -> bytes:
+    data = frames.encode(message, *buffers)
+    if len(data) - 4 > MAX_FRAME_BYTES:
+        # The engine would hang up, on all other calls too.
+        raise EngineError(
+            EngineErrorCode.BAD_REQUEST, f"a request of {len(data)} bytes is too large"
+        )
+    return data
 
 
 def prediction(reply: Predicted, body: memoryview) -> Prediction:

@@ -1,6 +1,7 @@
 """What a batch of so many rows is likely to take, learnt from those before it."""
 
 _KEEP = 0.8
+_OUTLIER = 3.0
 
 
 class CostModel:
@@ -12,9 +13,12 @@ class CostModel:
     def observe(self, rows: int, seconds: float) -> None:
         bucket = rows.bit_length()
         before = self._seconds.get(bucket)
-        self._seconds[bucket] = (
-            seconds if before is None else _KEEP * before + (1 - _KEEP) * seconds
-        )
+        if before is None:
+            self._seconds[bucket] = seconds
+            return
+        # One batch that was preempted says little; several slow ones do count.
+        seconds = min(seconds, _OUTLIER * before)
+        self._seconds[bucket] = _KEEP * before + (1 - _KEEP) * seconds
 
     def estimate(self, rows: int) -> float | None:
         """Seconds for one batch; None while nothing is known.

@@ -30,6 +30,7 @@ from inference.engine.messages import (
 )
 from inference.engine.plugins import ExplainTask, ExplainThread
 from inference.engine.runner import Loaded
+from inference.engine.runners import torch_export
 from inference.engine.settings import EngineSettings
 from inference.engine.signature import Signature
 from inference.engine.tensors import Tensor
@@ -97,6 +98,10 @@ class Engine:
         self.counters = {"malformed_frames": 0, "connections": 0, "explanations": 0}
 
     # Versions
+
+    def prepare(self) -> None:
+        """Import the libraries in the background, before anything is asked for."""
+        self._loading_thread.submit(torch_export.prepare)
 
     def restore(self) -> None:
         """Load what an earlier process was asked for, in that order."""

@@ -71,7 +71,7 @@ def _forward(
     rows = len(tensors[0].data)
     if rows <= max_batch_rows:
         outputs = runner.run(tensors)
-        runners.check_rows(outputs, rows)
+        runners.check_outputs(outputs, rows)
         return outputs
     pieces = []
     for start in range(0, rows, max_batch_rows):
@@ -82,7 +82,7 @@ def _forward(
             for tensor in tensors
         )
         outputs = runner.run(piece)
-        runners.check_rows(outputs, len(piece[0].data))
+        runners.check_outputs(outputs, len(piece[0].data))
         pieces.append(outputs)
     return runners.concatenate(pieces)
 

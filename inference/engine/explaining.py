@@ -156,5 +156,8 @@ class _Waiter:
             )
         )
 
+    def delivered(self) -> None:
+        pass
+
     def failed(self, entry: Entry, error: EngineError) -> None:
         self.future.set_exception(error)

@@ -13,7 +13,7 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.tensors import InvalidTensor, Prediction, Tensor, dtype_name
+from inference.engine.tensors import InvalidTensor, Prediction, Tensor, encode
 from inference.engine.waiting import Answer, Entry
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class _FutureCaller:
         self._future.set_result(
             Prediction(tensors, queue_us, answer.compute_us, answer.rows)
         )
+
+    def delivered(self) -> None:
+        pass
 
     def failed(self, entry: Entry, error: EngineError) -> None:
         if not self._future.done():
@@ -109,7 +112,7 @@ def _check(tensors: Sequence[Tensor]) -> None:
     rows = len(tensors[0].data)
     try:
         for tensor in tensors:
-            dtype_name(tensor.data)
+            encode(tensor)
             if tensor.data.ndim == 0 or len(tensor.data) != rows:
                 raise InvalidTensor("all tensors need the same rows")
     except InvalidTensor as error:

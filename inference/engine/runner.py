@@ -12,7 +12,7 @@ from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import VersionToLoad
 from inference.engine.runners import pyfunc, torch_export
 from inference.engine.signature import Layout, Signature
-from inference.engine.tensors import Tensor
+from inference.engine.tensors import Tensor, dtype_name
 
 if TYPE_CHECKING:
     import torch
@@ -107,24 +107,25 @@ def _prove(runner: Runner, signature: Signature, path: Path) -> None:
     runner.warm_up(tensors)
     rows = len(tensors[0].data)
     outputs = runner.run(tensors)
-    check_rows(outputs, rows)
+    check_outputs(outputs, rows)
     expected = example.read_outputs(path)
     if expected is not None:
         example.compare(outputs, expected, tolerance=signature.example_tolerance)
     if signature.layout is not Layout.TABLE:
         # One row and two must work too, whatever the example's length was.
         for count in (1, 2):
-            check_rows(runner.run(example.tile(tensors, count)), count)
+            check_outputs(runner.run(example.tile(tensors, count)), count)
 
 
-def check_rows(outputs: Sequence[Tensor], rows: int) -> None:
-    """Raise ValueError unless every output has exactly one entry per row."""
+def check_outputs(outputs: Sequence[Tensor], rows: int) -> None:
+    """Raise ValueError unless outputs can be sent and have one entry per row."""
     if not outputs:
         raise ValueError("The model gave no output.")
     for tensor in outputs:
         if tensor.data.ndim == 0 or len(tensor.data) != rows:
             got = "a scalar" if tensor.data.ndim == 0 else f"{len(tensor.data)} rows"
             raise ValueError(f"The model gave {got} for {rows} rows.")
+        dtype_name(tensor.data)
 
 
 def concatenate(batches: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:

@@ -172,7 +172,10 @@ class Connection(asyncio.Protocol):
 
     def answered(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> None:
         self._entries.pop(entry.id, None)
-        self._write(self._writer.encode(entry, answer, start, queue_us))
+        self._out.append(self._writer.encode(entry, answer, start, queue_us))
+
+    def delivered(self) -> None:
+        self.flush()
 
     def failed(self, entry: Entry, error: EngineError) -> None:
         self._entries.pop(entry.id, None)

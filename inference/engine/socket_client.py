@@ -226,14 +226,20 @@ class SocketEngineClient:
 
     def received(self, header: memoryview, body: memoryview) -> None:
         reply = frames.decode_reply(header)
-        pending = self._pending.pop(reply.id, None)
+        pending = self._pending.get(reply.id)
         if pending is None:
             return
+        # Still pending while it is decoded: if that fails, so does the connection,
+        # and this call with it.
+        result = (
+            calls.prediction(reply, body) if isinstance(reply, Predicted) else reply
+        )
+        del self._pending[reply.id]
         future = pending[0]
         if future.done():
             return
-        if isinstance(reply, Predicted):
-            future.set_result(calls.prediction(reply, body))
+        if isinstance(result, Prediction):
+            future.set_result(result)
         elif isinstance(reply, Failed):
             future.set_exception(calls.error(reply))
         else:

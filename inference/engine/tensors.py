@@ -70,10 +70,19 @@ def encode(tensor: Tensor) -> tuple[TensorHeader, bytes]:
     """Give the header and buffer of a tensor; a buffer of text is MessagePack."""
     data = tensor.data
     name = dtype_name(data)
-    buffer = (
-        _text_encoder.encode(data.ravel().tolist()) if name == TEXT else data.tobytes()
-    )
+    buffer = _encode_text(data) if name == TEXT else data.tobytes()
     return TensorHeader(tensor.name, name, data.shape, len(buffer)), buffer
+
+
+def _encode_text(data: Array) -> bytes:
+    items = data.ravel().tolist()
+    # The other side hangs up on anything else, and on all that share the socket.
+    if not all(item is None or type(item) is str for item in items):
+        raise InvalidTensor("an array of objects holds more than text")
+    try:
+        return _text_encoder.encode(items)
+    except UnicodeEncodeError as error:
+        raise InvalidTensor("a text holds half a surrogate pair") from error
 
 
 def decode(headers: Sequence[TensorHeader], body: memoryview) -> tuple[Tensor, ...]:

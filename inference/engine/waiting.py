@@ -29,6 +29,9 @@ class Caller(Protocol):
     ) -> None:
         """Take rows `start` to `start + entry.rows` of the answer."""
 
+    def delivered(self) -> None:
+        """All answers of one batch are there: a good moment to send them."""
+
     def failed(self, entry: "Entry", error: EngineError) -> None: ...
 
 

@@ -1,6 +1,5 @@
 """Any MLflow flavor, through `mlflow.pyfunc`. Loading runs the artifact's code."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,6 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
     # Deferred: mlflow takes over a second, and only such versions need it.
     import mlflow.pyfunc
 
-    # MLflow would otherwise ask its tracking server about the model; engines have
-    # no credentials and read local folders only.
-    os.environ.setdefault("MLFLOW_TRACKING_URI", "file:///nonexistent")
     config = {"device": device} if "pytorch" in version.flavors else None
     model = mlflow.pyfunc.load_model(version.path, model_config=config)
     return PyfuncRunner(model, signature)

@@ -21,6 +21,15 @@ def accepts(version: VersionToLoad) -> bool:
     return "pytorch" in version.flavors and (Path(version.path) / _PROGRAM).is_file()
 
 
+def prepare() -> None:
+    """Import what loading needs, which takes longer than loading."""
+    from torch._export.serde import serialize
+    from torch.export.pt2_archive import _package
+
+    assert serialize
+    assert _package
+
+
 def load(
     version: VersionToLoad, signature: Signature, device: str
 ) -> "TorchExportRunner":
@@ -43,9 +52,9 @@ def load(
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    return TorchExportRunner(
-        program.module(check_guards=False), torch.device(device), signature
-    )
+    module = program.module(check_guards=False)
+    _pass_arguments_plainly(program, module)
+    return TorchExportRunner(module, torch.device(device), signature)
 
 
 def _takes_any_number_of_rows(program: "torch.export.ExportedProgram") -> bool:
@@ -59,6 +68,28 @@ def _takes_any_number_of_rows(program: "torch.export.ExportedProgram") -> bool:
                 value.shape[0] if value.ndim else None, torch.SymInt
             )
     return False
+
+
+def _pass_arguments_plainly(
+    program: "torch.export.ExportedProgram", module: "torch.fx.GraphModule"
+) -> None:
+    """Call a graph of one tensor in and plain tensors out without packing arguments.
+
+    Packing takes as long as a small model itself.
+    """
+    import torch
+
+    arguments, results = program.call_spec
+    if arguments is None or results is None or arguments.num_leaves != 1:
+        return
+    if not all(child.is_leaf() for child in arguments.child(0).children()):
+        return
+    if results.is_leaf() or (
+        results.type in (tuple, list)
+        and all(child.is_leaf() for child in results.children())
+    ):
+        module.graph.set_codegen(torch.fx.graph.CodeGen())
+        module.recompile()
 
 
 class TorchExportRunner:

@@ -148,6 +148,23 @@ def test_outputs_of_other_rows_than_inputs_are_a_model_error(tmp_path):
     run(main())
 
 
+def test_outputs_that_cannot_be_sent_are_a_model_error(tmp_path):
+    class Complex(FakeRunner):
+        def run(self, tensors):
+            (output,) = super().run(tensors)
+            return (type(output)("output", output.data.astype(np.complex64)),)
+
+    async def main():
+        engine = await loaded_engine(tmp_path, Complex())
+
+        with pytest.raises(EngineError) as caught:
+            await InProcessEngineClient(engine).predict(KEY, rows(1, 2), timeout_s=5)
+
+        assert caught.value.code is EngineErrorCode.MODEL_ERROR
+
+    run(main())
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path):
     async def main():
         runner = FakeRunner()

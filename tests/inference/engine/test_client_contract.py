@@ -162,6 +162,8 @@ def test_tables_with_text_cross_both_ways(served):
         (Tensor("input", np.zeros((1, 2), np.float64)),),
         (Tensor("input", np.zeros((0, 2), np.float32)),),
         (Tensor("input", np.zeros((1, 2), np.complex64)),),
+        (Tensor("input", np.array([["a", 1]], dtype=object)),),
+        (Tensor("input", np.array([["a", "\ud800"]], dtype=object)),),
         (*rows(1), *rows(1, 2)),
         (),
     ],
@@ -174,6 +176,7 @@ def test_tensors_that_do_not_fit_are_a_bad_request(served, tensors):
             code = await code_of(client.predict(KEY, tensors, timeout_s=5))
 
             assert code is EngineErrorCode.BAD_REQUEST
+            assert (await client.status()).counters["malformed_frames"] == 0
 
     run(main())
 

@@ -71,7 +71,8 @@ def test_outputs_that_cannot_cross_are_refused():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_trusted_scikit_learn_model_answers(tmp_path):
+def test_a_trusted_scikit_learn_model_answers(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nonexistent")
     import mlflow
     from mlflow.models import infer_signature
     from sklearn.linear_model import LinearRegression
