@@ -5,7 +5,7 @@ of a revoked key nor the other engines.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -78,18 +78,17 @@ class EngineLink:
         return self._view
 
     def load(self, version: VersionToLoad) -> None:
+        """Load soon; from now on the view says that it is loading."""
         with self._lock:
-            if version in self._commands:
-                return
             self._commands.append(version)
+            self._view = _expecting(self._view, [version])
         self._wake.set()
 
     def unload(self, key: VersionKey) -> None:
         """Unload soon; from now on the view no longer counts on the version."""
         with self._lock:
-            if key not in self._commands:
-                self._commands.append(key)
-            self._view = _without(self._view, {key})
+            self._commands.append(key)
+            self._view = _expecting(self._view, [key])
         self._wake.set()
 
     def poll(self) -> None:
@@ -111,8 +110,8 @@ class EngineLink:
                 view, status=status, versions=versions, error="", asked=True
             )
         with self._lock:
-            leaving = {c for c in self._commands if isinstance(c, VersionKey)}
-            self._view = _without(seen, leaving)
+            # What was asked for meanwhile is not in this report yet.
+            self._view = _expecting(seen, self._commands)
 
     def _send(self, command: VersionToLoad | VersionKey) -> None:
         try:
@@ -138,6 +137,9 @@ class EngineLink:
         self._stop.set()
         self._wake.set()
 
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
@@ -149,8 +151,16 @@ class EngineLink:
             self._wake.clear()
 
 
-def _without(view: EngineView, keys: set[VersionKey]) -> EngineView:
-    if not keys:
+def _expecting(
+    view: EngineView, commands: Sequence[VersionToLoad | VersionKey]
+) -> EngineView:
+    """Show the engine as it will be once it has heard the commands."""
+    if not commands or view.status is None:
         return view
-    versions = {key: value for key, value in view.versions.items() if key not in keys}
+    versions = dict(view.versions)
+    for command in commands:
+        if isinstance(command, VersionKey):
+            versions.pop(command, None)
+        else:
+            versions[command.key] = VersionStatus(key=command.key, state="loading")
     return msgspec.structs.replace(view, versions=versions)

@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from inference import logs
 from inference.controller import Controller
 
 
@@ -13,6 +14,9 @@ class Command(BaseCommand):
     help = "Publish snapshots, keep engines as routes want them, and ingest usage."
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.MODELYARD_PROCESS:
+            # Started alone, it is a service all the same.
+            logs.configure("controller")
         controller = Controller(settings.HOME)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: controller.stop())
