@@ -35,8 +35,8 @@ from inference.row_types import (
 MAX_PROBLEMS = 100
 MAX_SLOW_PASS_S = 0.005
 _MAX_PROBLEMS_PER_ROW = 10
-# What decoders and packing raise; AttributeError: no instances were given.
-_REFUSED = (ValueError, OverflowError, RecursionError, AttributeError, struct.error)
+# What decoders and packing raise.
+_REFUSED = (ValueError, OverflowError, RecursionError, struct.error)
 _MEMBERS = frozenset({"instances", "inputs", "parameters", "options", "model"})
 
 
@@ -122,6 +122,8 @@ class InstanceDecoder:
                 single = False
                 if rows is UNSET:
                     rows = request.inputs
+                    if rows is UNSET:
+                        break
                     if type(rows) is not list:
                         rows = [rows]
                         single = True

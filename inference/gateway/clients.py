@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from inference import refusals
 from inference.errors import ApiError, ErrorCode
 
 Message = dict[str, Any]
@@ -60,11 +61,13 @@ async def read_body(
 ) -> bytes:
     """Read a whole body, and stop as soon as it is too large."""
     if content_length is not None and int(content_length) > max_bytes:
-        raise too_large(max_bytes)
+        raise refusals.body_too_large(max_bytes)
     message = await bodies.receive(receive, timeout_s)
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
     body: bytes = message.get("body", b"")
     if len(body) > max_bytes:
-        raise too_large(max_bytes)
+        raise refusals.body_too_large(max_bytes)
     if not message.get("more_body"):
         return body
     chunks, size = [body], len(body)
@@ -75,16 +78,8 @@ async def read_body(
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > max_bytes:
-            raise too_large(max_bytes)
+            raise refusals.body_too_large(max_bytes)
     return b"".join(chunks)
-
-
-def too_large(max_bytes: int) -> ApiError:
-    return ApiError(
-        ErrorCode.TOO_LARGE,
-        f"The body may have at most {max_bytes} bytes.",
-        facts={"limit": "max_body_bytes", "maximum": max_bytes},
-    )
 
 
 class ClientLeft(Exception):

@@ -21,6 +21,10 @@ _RELEASE_URL = "http://site/internal/leases/release"
 _grant_decoder = msgspec.json.Decoder(LeaseGrant)
 
 
+# Customer, quota, unit and start of the window.
+_Key = tuple[int, str, str, int]
+
+
 class LeaseClient:
     """Asks for leases as `holder`, which is this process's boot id."""
 
@@ -39,7 +43,9 @@ class LeaseClient:
             timeout=_TIMEOUT_S,
             trust_env=False,
         )
-        self._under_way: dict[tuple[int, str, str, int], asyncio.Task[None]] = {}
+        # What is asked for in this turn of the loop, and what is on its way.
+        self._gathering: dict[_Key, list[LeaseRequest]] = {}
+        self._under_way: dict[_Key, asyncio.Task[None]] = {}
 
     async def fetch(self, request: LeaseRequest, admission: Admission) -> None:
         """Have a lease granted to `admission`; raises ApiError if the site is away.
@@ -53,13 +59,16 @@ class LeaseClient:
             request.unit,
             request.window_start,
         )
-        task = self._under_way.get(key)
-        if task is None:
-            task = asyncio.create_task(self._ask(request, admission))
+        gathering = self._gathering.get(key)
+        if gathering is not None:
+            gathering.append(request)
+        elif key not in self._under_way:
+            self._gathering[key] = [request]
+            task = asyncio.create_task(self._ask(key, admission))
             self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(lambda _: self._under_way.pop(key))
         # A caller that leaves must not take the units from the others.
-        await asyncio.shield(task)
+        await asyncio.shield(self._under_way[key])
 
     async def release(self, held: Iterable[LeaseReturn]) -> None:
         """Give unspent units back; what fails is settled from the spool later."""
@@ -74,7 +83,9 @@ class LeaseClient:
     async def close(self) -> None:
         await self._client.aclose()
 
-    async def _ask(self, request: LeaseRequest, admission: Admission) -> None:
+    async def _ask(self, key: _Key, admission: Admission) -> None:
+        # The task starts in the next turn: all that ask in this one are here.
+        request = _merged(self._gathering.pop(key))
         try:
             response = await self._post(_GRANT_URL, request)
             response.raise_for_status()
@@ -90,3 +101,19 @@ class LeaseClient:
         )
         headers = {"content-type": "application/json", "host": "localhost"}
         return await self._client.post(url, content=content, headers=headers)
+
+
+def _merged(requests: list[LeaseRequest]) -> LeaseRequest:
+    """Ask for enough for all, and take what helps the most modest one.
+
+    Near the end of a quota blocks are small, and one request after another would let
+    callers wait for as many round trips as there are callers.
+    """
+    if len(requests) == 1:
+        return requests[0]
+    needed = sum(request.minimum for request in requests)
+    return msgspec.structs.replace(
+        requests[0],
+        units=max(needed, *(request.units for request in requests)),
+        minimum=min(request.minimum for request in requests),
+    )

@@ -12,7 +12,6 @@ from inference.gateway.clients import (
     Message,
     Receive,
     SlowBodies,
-    too_large,
 )
 
 logger = structlog.get_logger(__name__)
@@ -81,7 +80,7 @@ class Relay:
     ) -> None:
         length = next((v for n, v in scope["headers"] if n == b"content-length"), None)
         if length is not None and int(length) > self._max_bytes:
-            await self._refuse(scope, send, too_large(self._max_bytes), request_id)
+            await self._refuse(scope, send, _too_large(self._max_bytes), request_id)
             return
         failure: list[ApiError | ClientLeft] = []
         try:
@@ -148,7 +147,7 @@ class Relay:
                     raise ClientLeft
                 size += len(message.get("body", b""))
                 if size > self._max_bytes:
-                    raise too_large(self._max_bytes)
+                    raise _too_large(self._max_bytes)
             except (ApiError, ClientLeft) as error:
                 failure.append(error)
                 raise
@@ -198,6 +197,14 @@ class Relay:
             }
             headers = [(name, replaced.get(name, value)) for name, value in headers]
         await respond(scope, send, status, headers, body)
+
+
+def _too_large(max_bytes: int) -> ApiError:
+    return ApiError(
+        ErrorCode.TOO_LARGE,
+        f"The body may have at most {max_bytes} bytes.",
+        facts={"limit": "upload_bytes", "maximum": max_bytes},
+    )
 
 
 class _Upload(httpx.AsyncByteStream):

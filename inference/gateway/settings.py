@@ -69,6 +69,8 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
         max_body_bytes=number("MODELYARD_MAX_BODY_BYTES", int, MAX_BODY_BYTES),
         max_upload_bytes=number("MODELYARD_MAX_UPLOAD_BYTES", int, 1024**3),
         max_timeout_s=number("MODELYARD_MAX_TIMEOUT_S", float, DEFAULT_TIMEOUT_S),
+        header_timeout_s=number("MODELYARD_HEADER_TIMEOUT_S", float, 10.0),
+        body_timeout_s=number("MODELYARD_BODY_TIMEOUT_S", float, 20.0),
         spool_max_bytes=number("MODELYARD_SPOOL_MAX_BYTES", int, 4 * 1024**3),
         log_level=environment.get("LOG_LEVEL") or "INFO",
     )

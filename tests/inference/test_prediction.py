@@ -62,7 +62,7 @@ EXPLAINED = Explained(
 
 
 def snapshot(*, limits=None, scopes=("predict", "explain"), models=(), **changes):
-    """A model `cancer`: default 2, canary 3 at 10 %, alias champion; `secret` beside."""
+    """Publish `cancer` (default 2, canary 3 at 10 %) and `secret`, without a default."""
     version = CallableVersion(version=2, signature=SIGNATURE, aliases=("champion",))
     fields = {
         "sequence": 1,
@@ -136,8 +136,8 @@ class Driver:
                 else:
                     effect = steps.send(value)
         except StopIteration as stop:
-            assert isinstance(stop.value, Answer)
-            return stop.value
+            answer: Answer = stop.value
+            return answer
 
     def perform(self, effect):
         match effect:
@@ -208,7 +208,11 @@ def test_unreadable_request_ids_are_replaced(given):
     assert read(answer)["request_id"].startswith("req_b")
 
 
-@pytest.mark.parametrize("key", ["", "nonsense", key_format.generate("live").token])
+@pytest.mark.parametrize(
+    "key",
+    ["", "nonsense", key_format.generate("live").token],
+    ids=["no key", "nonsense", "well-formed"],
+)
 def test_call_without_a_known_key_is_refused_without_an_event(key):
     answer = Driver().call(key=key)
 

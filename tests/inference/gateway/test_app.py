@@ -1,0 +1,309 @@
+"""The public application, asked over ASGI."""
+
+import asyncio
+import functools
+import json
+
+import pytest
+
+from inference.engine.errors import EngineError, EngineErrorCode
+from tests.inference.gateway.plant import (
+    DAY_OF_ONE,
+    GOOD,
+    Plant,
+    one_at_a_time,
+)
+
+
+def on_loop(test):
+    """Run a coroutine function as a test."""
+
+    @functools.wraps(test)
+    def run(*arguments, **named):
+        asyncio.run(test(*arguments, **named))
+
+    return run
+
+
+async def turns(count=20):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def body(message=b"", *, more=False):
+    return {"type": "http.request", "body": message, "more_body": more}
+
+
+@on_loop
+async def test_prediction_is_answered_and_metered(tmp_path):
+    plant = Plant(tmp_path)
+
+    answer = await plant.ask()
+
+    assert answer.json()["predictions"] == [3.0]
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+    [event] = plant.events()
+    assert (event.status, event.rows, event.charged) == (200, 1, True)
+
+
+@on_loop
+async def test_event_is_on_disk_before_the_answer_leaves(tmp_path):
+    plant = Plant(tmp_path)
+    recorded = []
+
+    task, sent, _ = plant.start(
+        [body(json.dumps(GOOD).encode())],
+        on_send=lambda: recorded.append(len(plant.events())),
+    )
+    await task
+
+    assert sent[0]["status"] == 200
+    assert recorded == [1, 1]
+
+
+@on_loop
+async def test_refusals_are_metered_too(tmp_path):
+    plant = Plant(tmp_path)
+
+    answers = [
+        await plant.ask(content=b"{"),
+        await plant.ask("/api/v1/models/other/predict"),
+        await plant.ask(headers={"authorization": "Bearer nonsense"}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [400, 404, 401]
+    assert [(event.status, event.charged) for event in plant.events()] == [
+        (400, False),
+        (404, False),
+    ]
+
+
+@on_loop
+async def test_full_spool_stops_predictions_and_gives_units_back(tmp_path):
+    plant = Plant(tmp_path, limits=one_at_a_time(DAY_OF_ONE), max_total_bytes=0)
+
+    first, second = await plant.ask(), await plant.ask()
+
+    assert [first.status_code, second.status_code] == [503, 503]
+    assert first.json()["error"]["code"] == "OVERLOADED"
+    assert int(first.headers["retry-after"]) >= 1
+    # The only unit of the day came back: the second was not refused by its quota.
+    assert plant.engine.calls == 2
+    assert plant.metrics.unrecorded == 2
+
+
+@on_loop
+async def test_events_of_one_turn_are_written_at_once(tmp_path, monkeypatch):
+    plant = Plant(tmp_path)
+    plant.engine.hold = asyncio.Event()
+    writes = []
+    append = plant.writer.append_encoded
+    monkeypatch.setattr(
+        plant.writer,
+        "append_encoded",
+        lambda frames: (writes.append(len(frames)), append(frames)),
+    )
+    asked = [asyncio.create_task(plant.ask()) for _ in range(8)]
+    await turns(200)
+
+    plant.engine.hold.set()
+    answers = await asyncio.gather(*asked)
+
+    assert [answer.status_code for answer in answers] == [200] * 8
+    assert writes == [8]
+
+
+@on_loop
+async def test_wrong_method_is_told_the_right_one(tmp_path):
+    answer = await Plant(tmp_path).ask(method="GET")
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
+    assert answer.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/internal/leases",
+        "//internal/leases",
+        "/internal",
+        "/%69nternal/leases",
+        "/INTERNAL/x",
+        "/metrics",
+        "/metrics/",
+    ],
+)
+@on_loop
+async def test_private_paths_do_not_exist_outside(tmp_path, path):
+    plant = Plant(tmp_path)
+
+    answer = await plant.ask(path)
+
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "NOT_FOUND"
+    assert plant.site.requests == []
+
+
+@on_loop
+async def test_health_is_a_word(tmp_path):
+    plant = Plant(tmp_path)
+
+    for path in ("/healthz", "/health"):
+        answer = await plant.ask(path, method="GET", headers={"authorization": ""})
+        assert (answer.status_code, answer.text) == (200, "ok")
+
+
+@on_loop
+async def test_ready_only_while_an_engine_has_the_default(tmp_path):
+    plant = Plant(tmp_path)
+    words = {}
+
+    for state in ("unasked", "loading", "ready", "gone"):
+        if state != "unasked":
+            plant.engine.state = state
+            await plant.engines.ask()
+        answer = await plant.ask("/readyz", method="GET")
+        words[state] = (answer.status_code, answer.text)
+
+    assert words == {
+        "unasked": (503, "not ready"),
+        "loading": (503, "not ready"),
+        "ready": (200, "ready"),
+        "gone": (503, "not ready"),
+    }
+
+
+@on_loop
+async def test_body_that_is_too_large_by_its_header_is_not_read(tmp_path):
+    plant = Plant(tmp_path)
+
+    task, sent, waiting = plant.start(
+        [body(b"x")], headers=[(b"content-length", b"999999999")]
+    )
+    await task
+
+    assert sent[0]["status"] == 413
+    assert len(waiting) == 1
+
+
+@on_loop
+async def test_body_that_grows_too_large_is_not_read_to_its_end(tmp_path):
+    plant = Plant(tmp_path)
+    chunk = body(b" " * 1024 * 1024, more=True)
+
+    task, sent, waiting = plant.start([chunk] * 10)
+    await task
+
+    assert sent[0]["status"] == 413
+    assert len(waiting) == 7
+    assert plant.events()[0].code == "TOO_LARGE"
+
+
+@on_loop
+async def test_body_that_never_ends_times_out(tmp_path):
+    plant = Plant(tmp_path)
+    task, sent, _ = plant.start([body(b"{", more=True)])
+    await turns()
+
+    plant.clock.advance(4.9)
+    plant.bodies.sweep()
+    await turns()
+    assert not task.done()
+    plant.clock.advance(0.2)
+    plant.bodies.sweep()
+    await task
+
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
+    assert plant.events()[0].code == "REQUEST_TIMEOUT"
+
+
+@on_loop
+async def test_client_that_leaves_in_its_body_frees_its_place(tmp_path):
+    plant = Plant(tmp_path, limits=one_at_a_time())
+
+    task, sent, _ = plant.start([body(b"{", more=True), {"type": "http.disconnect"}])
+    await task
+
+    assert sent == []
+    assert (await plant.ask()).status_code == 200
+
+
+@on_loop
+async def test_client_that_leaves_before_its_body_is_not_answered(tmp_path):
+    plant = Plant(tmp_path, limits=one_at_a_time())
+
+    task, sent, _ = plant.start([{"type": "http.disconnect"}])
+    await task
+
+    assert sent == []
+    assert (await plant.ask()).status_code == 200
+
+
+@on_loop
+async def test_cancelled_call_frees_its_place(tmp_path):
+    plant = Plant(tmp_path, limits=one_at_a_time(DAY_OF_ONE))
+    plant.engine.hold = asyncio.Event()
+    task, _, _ = plant.start([body(json.dumps(GOOD).encode())])
+    while not plant.engine.calls:
+        await asyncio.sleep(0)
+
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    plant.engine.hold.set()
+
+    assert (await plant.ask()).status_code == 200
+
+
+@on_loop
+async def test_unforeseen_failure_keeps_its_text_to_itself(tmp_path):
+    plant = Plant(tmp_path, limits=one_at_a_time())
+    plant.engine.failure = RuntimeError("secret/path")
+
+    answer = await plant.ask()
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "INTERNAL_ERROR"
+    assert "secret" not in answer.text
+    plant.engine.failure = None
+    assert (await plant.ask()).status_code == 200
+
+
+@on_loop
+async def test_another_engine_answers_for_one_that_is_away(tmp_path):
+    plant = Plant(tmp_path, engines=("a", "b"))
+    plant.made["a"].failure = EngineError(EngineErrorCode.CONNECTION_LOST, "gone")
+
+    answers = [await plant.ask() for _ in range(4)]
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert plant.made["b"].calls == 4
+
+
+@on_loop
+async def test_model_that_fails_is_not_tried_elsewhere(tmp_path):
+    plant = Plant(tmp_path, engines=("a", "b"))
+    for engine in plant.made.values():
+        engine.failure = EngineError(EngineErrorCode.MODEL_ERROR, "boom")
+
+    answer = await plant.ask()
+
+    assert answer.status_code == 500
+    assert sum(engine.calls for engine in plant.made.values()) == 1
+
+
+@on_loop
+async def test_operators_see_metrics_and_what_readiness_waits_for(tmp_path):
+    plant = Plant(tmp_path)
+    await plant.ask()
+
+    metrics = await plant.ask("/metrics", method="GET", app=plant.operator_app)
+    waiting = await plant.ask("/readyz", method="GET", app=plant.operator_app)
+    await plant.engines.ask()
+    ready = await plant.ask("/readyz", method="GET", app=plant.operator_app)
+
+    assert 'modelyard_requests_total{model="m",version="1"' in metrics.text
+    assert waiting.json()["waiting_for"] == ["m v1 is ready on no engine"]
+    assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    assert ready.json()["engines"]["cpu"]["versions"][0]["state"] == "ready"

@@ -1,0 +1,188 @@
+"""The real process: its start, size, imports, headers and end."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+
+from inference import snapshot
+from inference.home import Home
+from tests.inference.gateway.plant import GOOD, KEY, PREDICT, published
+
+pytestmark = pytest.mark.processes
+
+FORBIDDEN = ("django", "torch", "mlflow", "shap", "pandas", "scipy", "sklearn")
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextlib.contextmanager
+def gateway(home, **environment):
+    """Run a gateway; gives its process and base URL once it answers."""
+    port, operator_port = free_port(), free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inference.gateway"],
+        env=os.environ
+        | {
+            "MODELYARD_HOME": str(home.root),
+            "MODELYARD_PORT": str(port),
+            "MODELYARD_OPERATOR_PORT": str(operator_port),
+            "LOG_LEVEL": "WARNING",
+        }
+        | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until_answering(process, url)
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def until_answering(process, url):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{url}/healthz")
+            return
+        time.sleep(0.01)
+    raise AssertionError("the gateway did not answer")
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home(tmp_path)
+    home.prepare()
+    snapshot.write(home.snapshot, published())
+    return home
+
+
+def ask(url, **headers):
+    return httpx.post(
+        f"{url}{PREDICT}",
+        json=GOOD,
+        headers={"authorization": f"Bearer {KEY.token}"} | headers,
+    )
+
+
+def test_gateway_imports_nothing_heavy():
+    listing = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, json, inference.gateway.__main__; "
+            "print(json.dumps(sorted({n.partition('.')[0] for n in sys.modules})))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert not set(json.loads(listing.stdout)) & set(FORBIDDEN)
+
+
+def test_gateway_is_small_and_starts_fast(home):
+    started = time.monotonic()
+
+    with gateway(home) as (process, url):
+        took_s = time.monotonic() - started
+        for _ in range(20):
+            assert ask(url).status_code == 503
+        rss = psutil.Process(process.pid).memory_info().rss
+
+    assert rss < 100 * 1024 * 1024
+    # One second on an idle machine; tests share theirs.
+    assert took_s < 5
+
+
+def test_every_answer_has_its_event_and_sigterm_ends_the_process(home):
+    with gateway(home) as (process, url):
+        ids = [ask(url).headers["x-request-id"] for _ in range(5)]
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout=20)
+
+    from inference.spool import is_being_written, read_events
+
+    [path] = home.spool.iterdir()
+    assert [event.request_id for event, _ in read_events(path)] == ids
+    assert not is_being_written(path)
+    assert code == 0
+
+
+def test_port_in_use_is_said_in_a_sentence(home):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = subprocess.run(
+            [sys.executable, "-m", "inference.gateway"],
+            env=os.environ
+            | {"MODELYARD_HOME": str(home.root), "MODELYARD_PORT": str(port)},
+            capture_output=True,
+            text=True,
+        )
+
+    assert process.returncode == 1
+    assert process.stderr.startswith(f"The gateway cannot listen on 127.0.0.1:{port}")
+
+
+def raw(url, *chunks):
+    """Send bytes and read until the server closes the connection."""
+    port = int(url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        received = b""
+        try:
+            for chunk in chunks:
+                connection.sendall(chunk)
+            while data := connection.recv(65536):
+                received += data
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return received
+
+
+def test_what_is_no_http_is_refused_in_the_contracts_shape(home):
+    with gateway(home) as (_, url):
+        answer = raw(url, b"nonsense\r\n\r\n")
+        still_there = httpx.get(f"{url}/healthz").status_code
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["code"] == "INVALID_HEADER"
+    assert still_there == 200
+
+
+def test_endless_headers_are_cut_off(home):
+    with gateway(home) as (process, url):
+        chunks = [b"GET / HTTP/1.1\r\n"]
+        chunks += [b"x-%d: %b\r\n" % (n, b"y" * 4000) for n in range(2000)]
+        raw(url, *chunks)
+        rss = psutil.Process(process.pid).memory_info().rss
+
+    assert rss < 100 * 1024 * 1024
+
+
+def test_headers_that_trickle_in_are_cut_off(home):
+    with gateway(home, MODELYARD_HEADER_TIMEOUT_S="1") as (_, url):
+        began = time.monotonic()
+        raw(url, b"GET / HTTP/1.1\r\nhost: x\r\n")
+        took_s = time.monotonic() - began
+
+    assert took_s < 8

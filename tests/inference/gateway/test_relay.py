@@ -1,0 +1,145 @@
+import httpx
+import pytest
+
+from tests.inference.gateway.plant import Plant
+from tests.inference.gateway.test_app import body, on_loop, turns
+
+
+@on_loop
+async def test_other_paths_come_from_the_site(tmp_path):
+    plant = Plant(tmp_path)
+    plant.site.answer = httpx.Response(
+        201, headers=[("set-cookie", "a=1"), ("set-cookie", "b=2")], content=b"hello"
+    )
+
+    answer = await plant.ask("/admin/x%2Fy/?q=1&q=2", b"sent", method="PUT")
+
+    assert (answer.status_code, answer.content) == (201, b"hello")
+    assert answer.headers.get_list("set-cookie") == ["a=1", "b=2"]
+    [request] = plant.site.requests
+    assert request.method == "PUT"
+    assert request.url.raw_path == b"/admin/x%2Fy/?q=1&q=2"
+    assert plant.site.bodies == [b"sent"]
+
+
+@on_loop
+async def test_who_the_client_is_is_said_by_the_gateway_alone(tmp_path):
+    plant = Plant(tmp_path)
+    lies = {
+        "x-forwarded-for": "1.2.3.4",
+        "x-forwarded-host": "evil",
+        "x-forwarded-proto": "https",
+        "forwarded": "for=1.2.3.4",
+        "x-real-ip": "1.2.3.4",
+        "x-request-id": "bad id",
+    }
+
+    await plant.ask("/docs/", method="GET", headers=lies)
+
+    [request] = plant.site.requests
+    assert request.headers["x-forwarded-for"] == "127.0.0.1"
+    assert request.headers["x-forwarded-host"] == "public"
+    assert request.headers["x-forwarded-proto"] == "http"
+    assert request.headers["x-request-id"].startswith("req_")
+    assert not {"forwarded", "x-real-ip"} & set(request.headers)
+
+
+@on_loop
+async def test_headers_of_one_hop_are_not_passed_on(tmp_path):
+    plant = Plant(tmp_path)
+    plant.site.answer = httpx.Response(
+        200, headers={"connection": "x-private", "x-private": "1", "x-public": "2"}
+    )
+
+    answer = await plant.ask(
+        "/x",
+        method="GET",
+        headers={"connection": "x-secret, authorization", "x-secret": "1", "te": "x"},
+    )
+
+    [request] = plant.site.requests
+    assert not {"connection", "x-secret", "te"} & set(request.headers)
+    # To name these would cut them off on their way to the site.
+    assert "authorization" in request.headers
+    assert "x-private" not in answer.headers
+    assert answer.headers["x-public"] == "2"
+
+
+@on_loop
+async def test_request_id_of_the_caller_is_passed_on_and_returned(tmp_path):
+    plant = Plant(tmp_path)
+
+    answer = await plant.ask("/x", method="GET", headers={"x-request-id": "mine"})
+
+    assert plant.site.requests[0].headers["x-request-id"] == "mine"
+    assert answer.headers["x-request-id"] == "mine"
+
+
+@on_loop
+async def test_site_that_is_away_is_said_in_the_contracts_shape(tmp_path):
+    plant = Plant(tmp_path)
+    plant.site.failure = httpx.ConnectError("no such socket")
+
+    answer = await plant.ask("/api/v1/me", method="GET")
+
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "OVERLOADED"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+@on_loop
+async def test_people_get_a_page_when_the_site_is_away(tmp_path):
+    plant = Plant(tmp_path)
+    plant.site.failure = httpx.ConnectError("no such socket")
+
+    answer = await plant.ask(
+        "/admin/", method="GET", headers={"accept": "text/html,*/*"}
+    )
+
+    assert answer.status_code == 503
+    assert answer.headers["content-type"].startswith("text/html")
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+@on_loop
+async def test_broken_connection_is_tried_again_if_nothing_was_sent(tmp_path):
+    plant = Plant(tmp_path)
+    plant.site.failure = httpx.RemoteProtocolError("closed")
+
+    await plant.ask("/x", method="GET")
+    await plant.ask("/y", b"sent")
+
+    assert plant.site.paths() == {"/x": 2, "/y": 1}
+
+
+@pytest.mark.parametrize("said", [True, False])
+@on_loop
+async def test_upload_over_the_bound_is_refused(tmp_path, said):
+    plant = Plant(tmp_path)
+    headers = (
+        [(b"content-length", b"1200")] if said else [(b"transfer-encoding", b"chunked")]
+    )
+
+    task, sent, _ = plant.start(
+        [body(b"x" * 600, more=True), body(b"x" * 600)], path="/up", headers=headers
+    )
+    await task
+
+    assert sent[0]["status"] == 413
+
+
+@on_loop
+async def test_upload_that_stops_times_out(tmp_path):
+    plant = Plant(tmp_path)
+    task, sent, _ = plant.start(
+        [body(b"x", more=True)],
+        path="/up",
+        headers=[(b"transfer-encoding", b"chunked")],
+    )
+    await turns()
+
+    plant.clock.advance(6)
+    plant.bodies.sweep()
+    await task
+
+    assert sent[0]["status"] == 408

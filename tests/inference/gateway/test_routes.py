@@ -1,0 +1,44 @@
+import pytest
+
+from inference.gateway import routes
+from inference.gateway.routes import PredictionPath
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/api/v1/models/m/predict", PredictionPath("predict", "m")),
+        ("/api/v1/models/m/predict/batch", PredictionPath("batch", "m")),
+        ("/api/v1/models/m/explain", PredictionPath("explain", "m")),
+        ("/api/v1/models/m/versions/3/predict", PredictionPath("predict", "m", "3")),
+        ("/api/v1/models/m/versions/a/explain", PredictionPath("explain", "m", "a")),
+        (
+            "/api/v1/models/m/versions/3/predict/batch",
+            PredictionPath("batch", "m", "3"),
+        ),
+        ("/api/v1/predict", PredictionPath("predict")),
+        ("/api/v1/predict/batch", PredictionPath("batch")),
+    ],
+)
+def test_predictions_are_found(path, expected):
+    assert routes.find_prediction(path) == expected
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/api/v1/models",
+        "/api/v1/models/",
+        "/api/v1/models/m",
+        "/api/v1/models//predict",
+        "/api/v1/models/m/predict/",
+        "/api/v1/models/m/versions//predict",
+        "/api/v1/models/m/versions/3",
+        "/api/v1/models/m/versions/3/other",
+        "/api/v1/jobs",
+        "/v2/models/m/infer",
+    ],
+)
+def test_other_paths_are_left_to_the_site(path):
+    assert routes.find_prediction(path) is None

@@ -1,0 +1,439 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.decoding import InstanceDecoder
+from inference.engine.signature import (
+    Column,
+    Layout,
+    Signature,
+    UnsupportedSignature,
+)
+from inference.errors import ApiError, ErrorCode
+
+MATRIX = Signature(
+    layout=Layout.MATRIX,
+    columns=(
+        Column(name="mean radius", minimum=0, maximum=100),
+        Column(name="worst area"),
+    ),
+    shape=(2,),
+)
+TABLE = Signature(
+    layout=Layout.TABLE,
+    columns=(
+        Column(name="age", dtype="int64", minimum=0),
+        Column(name="city", dtype="str", max_length=5),
+        Column(name="plan", dtype="str", enum=("free", "paid")),
+        Column(name="member", dtype="bool", required=False),
+        Column(name="income", dtype="float64", required=False),
+    ),
+)
+IMAGE = Signature(layout=Layout.TENSOR, dtype="float32", shape=(2, 3))
+TEXT = Signature(
+    layout=Layout.TABLE, columns=(Column(name="text", dtype="str", max_length=9),)
+)
+GOOD = {"mean radius": 1.5, "worst area": 2}
+GOOD_TABLE = {"age": 30, "city": "Oslo", "plan": "paid", "member": True, "income": 1.5}
+
+matrix = InstanceDecoder(MATRIX)
+table = InstanceDecoder(TABLE)
+image = InstanceDecoder(IMAGE)
+text = InstanceDecoder(TEXT)
+
+
+def body(*rows, name="instances", **members):
+    return json.dumps({name: list(rows)} | members).encode()
+
+
+def refusal(decoder, content, **options):
+    with pytest.raises(ApiError) as caught:
+        decoder.decode_request(content, **options)
+    return caught.value
+
+
+def problem(decoder, content):
+    """The only problem, as (code, index, field, issue)."""
+    error = refusal(decoder, content)
+    [detail] = error.details
+    return error.code, detail.index, detail.field, detail.issue
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [GOOD, {"worst area": 4, "mean radius": 3}],
+        [[1.5, 2], [3, 4]],
+        [GOOD, [3, 4]],
+    ],
+)
+def test_columns_come_by_name_or_by_position(rows):
+    decoded = matrix.decode_request(body(*rows))
+
+    [tensor] = decoded.tensors
+    assert tensor.data.dtype == np.float32
+    np.testing.assert_array_equal(tensor.data, [[1.5, 2], [3, 4]])
+    assert decoded.rows == 2
+
+
+def test_inputs_is_another_name_of_instances():
+    assert matrix.decode_request(body(GOOD, name="inputs")).rows == 1
+
+
+def test_inputs_may_be_one_instance():
+    decoded = matrix.decode_request(json.dumps({"inputs": GOOD}).encode())
+
+    assert decoded.single
+    assert decoded.rows == 1
+
+
+def test_table_gives_a_tensor_per_column_of_its_own_type():
+    decoded = table.decode_request(
+        body(GOOD_TABLE, {"age": 1, "city": "Rome", "plan": "free", "income": None})
+    )
+
+    by_name = {tensor.name: tensor.data for tensor in decoded.tensors}
+    assert by_name["age"].dtype == np.int64
+    assert by_name["age"].tolist() == [30, 1]
+    assert by_name["city"].tolist() == ["Oslo", "Rome"]
+    assert by_name["member"].tolist() == [True, False]
+    assert by_name["income"][0] == 1.5
+    assert math.isnan(by_name["income"][1])
+
+
+def test_tensor_rows_are_nested_lists():
+    decoded = image.decode_request(body([[1, 2, 3], [4, 5, 6]]))
+
+    assert decoded.tensors[0].data.shape == (1, 2, 3)
+    assert decoded.tensors[0].data.dtype == np.float32
+
+
+def test_single_column_takes_bare_values():
+    assert text.decode_request(body("a", "b")).tensors[0].data.tolist() == ["a", "b"]
+
+
+def test_last_of_a_doubled_member_counts():
+    content = b'{"instances": [{"mean radius": 1, "worst area": 2, "mean radius": 3}]}'
+
+    assert matrix.decode_request(content).tensors[0].data[0, 0] == 3
+
+
+def test_whole_number_may_be_written_with_a_point():
+    decoded = table.decode_request(body(GOOD_TABLE | {"age": 30.0}))
+
+    assert decoded.tensors[0].data.tolist() == [30]
+
+
+def test_options_are_read():
+    decoded = matrix.decode_request(body(GOOD, options={"top_k": 2, "timeout_ms": 9}))
+
+    assert (decoded.options.top_k, decoded.options.timeout_ms) == (2, 9)
+
+
+INVALID, RULE = ErrorCode.INVALID_INPUT, ErrorCode.UNPROCESSABLE
+
+
+@pytest.mark.parametrize(
+    ("decoder", "row", "expected"),
+    [
+        (matrix, {"mean radius": 1}, (INVALID, "worst area", "is required")),
+        (
+            matrix,
+            GOOD | {"extra": 1},
+            (INVALID, "extra", "is not a column of this model"),
+        ),
+        (
+            matrix,
+            GOOD | {"worst area": "2"},
+            (INVALID, "worst area", "must be a number"),
+        ),
+        (
+            matrix,
+            GOOD | {"worst area": True},
+            (INVALID, "worst area", "must be a number"),
+        ),
+        (
+            matrix,
+            GOOD | {"worst area": None},
+            (INVALID, "worst area", "must be a number"),
+        ),
+        (
+            matrix,
+            GOOD | {"worst area": [1]},
+            (INVALID, "worst area", "must be a number"),
+        ),
+        (matrix, [1], (INVALID, None, "must have 2 values")),
+        (matrix, [1, 2, 3], (INVALID, None, "must have 2 values")),
+        (matrix, 5, (INVALID, None, "must be an object, or an array of 2 values")),
+        (
+            matrix,
+            GOOD | {"mean radius": -1},
+            (RULE, "mean radius", "must be at least 0"),
+        ),
+        (
+            matrix,
+            GOOD | {"mean radius": 101},
+            (RULE, "mean radius", "must be at most 100"),
+        ),
+        (matrix, [101, 1], (RULE, "mean radius", "must be at most 100")),
+        (matrix, GOOD | {"worst area": 1e39}, (RULE, "worst area", None)),
+        (table, GOOD_TABLE | {"city": "Reykjavik"}, (RULE, "city", None)),
+        (
+            table,
+            GOOD_TABLE | {"plan": "gold"},
+            (RULE, "plan", "must be one of free, paid"),
+        ),
+        (table, GOOD_TABLE | {"plan": 5}, (INVALID, "plan", "must be a string")),
+        (table, GOOD_TABLE | {"age": 1.5}, (INVALID, "age", "must be an integer")),
+        (table, GOOD_TABLE | {"age": 2**70}, (RULE, "age", None)),
+        (
+            table,
+            GOOD_TABLE | {"member": 1},
+            (INVALID, "member", "must be true or false"),
+        ),
+        (
+            image,
+            [[1, 2, 3], [4, 5]],
+            (INVALID, "[1]", "must be an array of shape [3]"),
+        ),
+        (image, [[1, 2, 3]], (INVALID, None, "must be an array of shape [2, 3]")),
+        (image, [[1, 2, 3], [4, 5, "x"]], (INVALID, "[1][2]", "must be a number")),
+        (text, "0123456789", (RULE, "text", "must have at most 9 characters")),
+        (text, 5, (INVALID, "text", "must be a string")),
+    ],
+)
+def test_bad_field_is_named_with_its_kind_of_problem(decoder, row, expected):
+    code, index, field, issue = problem(decoder, body(row))
+
+    assert (code, index, field) == (expected[0], 0, expected[1])
+    if expected[2] is not None:
+        assert issue == expected[2]
+
+
+def test_every_bad_row_is_named():
+    error = refusal(matrix, body({}, GOOD, [1], {"worst area": 1, "mean radius": "x"}))
+
+    assert [detail.index for detail in error.details] == [0, 0, 2, 3]
+    assert error.message == "4 fields are invalid."
+
+
+def test_broken_rules_beside_a_wrong_type_make_it_a_400():
+    rows = [GOOD | {"mean radius": -1}, GOOD | {"worst area": "x"}]
+
+    assert refusal(matrix, body(*rows)).status == 400
+    assert refusal(matrix, body(rows[0])).status == 422
+
+
+def test_at_most_a_hundred_problems_are_named():
+    error = refusal(matrix, body(*[{}] * 1000))
+
+    assert len(error.details) == 100
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "field"),
+    [
+        (b"", ErrorCode.INVALID_JSON, None),
+        (b"{", ErrorCode.INVALID_JSON, None),
+        (b'{"instances": [[NaN, 1]]}', ErrorCode.INVALID_JSON, None),
+        (b'{"instances": [[1, -Infinity]]}', ErrorCode.INVALID_JSON, None),
+        (b'{"instances": [{"mean radius": "\xff"}]}', ErrorCode.INVALID_JSON, None),
+        (b'{"instances": [{"\\ud800": 1}]}', ErrorCode.INVALID_JSON, None),
+        (b"\xef\xbb\xbf{}", ErrorCode.INVALID_JSON, None),
+        (b"[" * 100_000, ErrorCode.INVALID_JSON, None),
+        (
+            b'{"instances":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
+            ErrorCode.INVALID_JSON,
+            None,
+        ),
+        (b"[]", INVALID, None),
+        (b"null", INVALID, None),
+        (b"{}", INVALID, "instances"),
+        (b'{"instances": []}', INVALID, "instances"),
+        (b'{"instances": null}', INVALID, "instances"),
+        (b'{"instances": {"mean radius": 1, "worst area": 2}}', INVALID, "instances"),
+        (b'{"inputs": []}', INVALID, "inputs"),
+        (b'{"instances": [[1, 2]], "inputs": [[1, 2]]}', INVALID, "inputs"),
+        (b'{"instances": [[1, 2]], "extra": 1}', INVALID, "extra"),
+        (b'{"instances": [[1, 2]], "options": []}', INVALID, "options"),
+        (b'{"instances": [[1, 2]], "options": {"x": 1}}', INVALID, "options.x"),
+        (b'{"instances": [[1, 2]], "options": {"top_k": 0}}', INVALID, "options.top_k"),
+        (b'{"instances": [[1, 2]], "parameters": {"t": 1}}', INVALID, "parameters.t"),
+        (b'{"instances": [[1, 2]], "model": 1}', INVALID, "model"),
+        (b'{"instances": [[1e999, 2]]}', RULE, "mean radius"),
+        (b'{"instances": [[1' + b"0" * 5000 + b", 2]]}", RULE, "mean radius"),
+        (b'{"instances": [[-1' + b"0" * 400 + b", 2]]}", RULE, "mean radius"),
+    ],
+)
+def test_bad_bodies_are_refused_cleanly(content, code, field):
+    error = refusal(matrix, content)
+
+    assert error.code is code
+    assert [detail.field for detail in error.details] == ([field] if field else [])
+
+
+def test_too_many_rows_name_the_limit():
+    error = refusal(matrix, body(*[GOOD] * 3), max_rows=2, limit_name="max_batch_rows")
+
+    assert error.status == 413
+    assert error.facts == {"limit": "max_batch_rows", "maximum": 2}
+
+
+def test_too_many_bad_rows_are_too_many_rows():
+    assert refusal(matrix, body(*[{}] * 3), max_rows=2).status == 413
+
+
+def test_refusals_never_hold_the_callers_values():
+    secret = "hunter2"
+
+    errors = [
+        refusal(matrix, body(GOOD | {"worst area": secret})),
+        refusal(table, body(GOOD_TABLE | {"city": secret})),
+        refusal(table, body(GOOD_TABLE | {"plan": secret})),
+        refusal(matrix, f'{{"instances": {secret}'.encode()),
+        refusal(matrix, body(GOOD, options={"return_errors": secret})),
+        refusal(matrix, body(secret)),
+    ]
+
+    for error in errors:
+        assert secret not in repr((error.message, error.details, error.facts))
+
+
+def test_unknown_names_are_cut_and_cleaned():
+    error = refusal(matrix, body(GOOD | {"x" * 5000: 1}))
+
+    assert error.details[0].field == "x" * 100
+
+
+def test_individual_errors_leave_the_good_rows():
+    decoded = matrix.decode_request(
+        body(GOOD, {}, [3, 4], options={"return_errors": "individual"}),
+        individual=True,
+    )
+
+    assert decoded.indexes == (0, 2)
+    assert decoded.total == 3
+    assert {found.index for found in decoded.problems} == {1}
+    np.testing.assert_array_equal(decoded.tensors[0].data, [[1.5, 2], [3, 4]])
+
+
+def test_parsed_rows_are_checked_one_by_one():
+    decoded = matrix.decode_rows(
+        [GOOD, {"mean radius": math.nan, "worst area": 1}, GOOD | {"mean radius": -1}]
+    )
+
+    assert decoded.indexes == [0]
+    assert [found.issue for found in decoded.problems] == [
+        "must be finite",
+        "must be at least 0",
+    ]
+    assert decoded.tensors[0].data.shape == (1, 2)
+
+
+def test_rows_of_text_are_read_as_their_columns_types():
+    decoded = table.decode_rows(
+        [
+            {"age": "30", "city": "Oslo", "plan": "paid", "member": "", "income": ""},
+            {"age": "old", "city": "Oslo", "plan": "paid", "member": "true"},
+            {"age": "3.0", "city": "7", "plan": "free", "member": "false"},
+        ],
+        from_text=True,
+    )
+
+    assert decoded.indexes == [0, 2]
+    assert [found.field for found in decoded.problems] == ["age"]
+    assert decoded.tensors[0].data.tolist() == [30, 3]
+    assert decoded.tensors[1].data.tolist() == ["Oslo", "7"]
+
+
+def test_text_that_spells_infinity_is_no_number_for_a_model():
+    decoded = matrix.decode_rows(
+        [["inf", "1"], ["nan", "1"], ["1e400", "1"]], from_text=True
+    )
+
+    assert decoded.indexes == []
+    assert {found.issue for found in decoded.problems} == {"must be finite"}
+
+
+def test_choices_among_numbers_are_kept():
+    decoder = InstanceDecoder(
+        Signature(
+            layout=Layout.MATRIX,
+            columns=(Column(name="size", enum=(1, 2.5)),),
+            shape=(1,),
+        )
+    )
+
+    assert decoder.decode_request(b'{"instances": [[1], [2.5]]}').rows == 2
+    assert refusal(decoder, b'{"instances": [[2]]}').status == 422
+
+
+def test_dtypes_that_json_cannot_carry_are_unsupported():
+    with pytest.raises(UnsupportedSignature):
+        InstanceDecoder(Signature(layout=Layout.TENSOR, dtype="complex64", shape=(2,)))
+
+
+numbers = st.floats(0, 100, width=32)
+
+
+@given(
+    st.lists(st.tuples(numbers, st.floats(-(2.0**90), 2.0**90, width=32)), min_size=1)
+)
+def test_numbers_arrive_as_they_were_sent(rows):
+    named = [dict(zip(GOOD, row, strict=True)) for row in rows]
+
+    expected = np.array(rows, np.float32)
+    for sent in (named, [list(row) for row in rows]):
+        decoded = matrix.decode_request(body(*sent))
+        np.testing.assert_array_equal(decoded.tensors[0].data, expected)
+    np.testing.assert_array_equal(matrix.decode_rows(named).tensors[0].data, expected)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*GOOD, *GOOD_TABLE, "x"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+members = st.dictionaries(
+    st.sampled_from(["instances", "inputs", "options", "parameters", "model", "x"]),
+    json_values | st.lists(json_values, max_size=3),
+    max_size=3,
+)
+
+
+@given(members | json_values, st.sampled_from([matrix, table, image, text]))
+def test_no_json_raises_anything_but_a_refusal(value, decoder):
+    try:
+        decoded = decoder.decode_request(json.dumps(value).encode(), individual=True)
+    except ApiError as error:
+        assert 400 <= error.status < 500
+    else:
+        assert decoded.rows or decoded.indexes == ()
+
+
+@given(st.binary(max_size=60), st.sampled_from([matrix, table, image, text]))
+def test_no_bytes_raise_anything_but_a_refusal(content, decoder):
+    assert 400 <= refusal(decoder, content).status < 500
+
+
+@given(st.lists(json_values, max_size=4), st.sampled_from([matrix, table, image, text]))
+def test_both_passes_agree_on_what_is_good(rows, decoder):
+    """The slow pass must not let through what the fast one refuses, nor the reverse."""
+    one_by_one = decoder.decode_rows(json.loads(json.dumps(rows)))
+
+    try:
+        decoder.decode_request(body(*rows))
+        accepted = True
+    except ApiError as error:
+        accepted = False
+        if error.code is ErrorCode.INVALID_JSON:
+            return
+
+    assert accepted == (bool(rows) and not one_by_one.problems)

@@ -1,0 +1,139 @@
+import msgspec
+
+from accounts import key_format
+from accounts.limits import Limits, Rate
+from inference.engine.signature import Column, Layout, Signature
+from inference.snapshot import (
+    AccessCustomer,
+    AccessKey,
+    CallableModel,
+    CallableVersion,
+    Snapshot,
+)
+from inference.tables import Tables
+from registry.routing import Variant
+
+KEY = key_format.generate("live")
+SIGNATURE = Signature(layout=Layout.TABLE, columns=(Column(name="x"),))
+
+
+def published(**changes):
+    fields = {
+        "sequence": 1,
+        "published_at": 0.0,
+        "models": (
+            CallableModel(
+                name="m",
+                versions=(CallableVersion(version=1, signature=SIGNATURE),),
+                variants=(Variant(version=1, role="default", weight_percent=100),),
+            ),
+        ),
+        "keys": (
+            AccessKey(
+                key_id=KEY.key_id,
+                digest=KEY.digest,
+                customer_id=7,
+                scopes=("predict",),
+            ),
+        ),
+        "customers": (customer(5),),
+    }
+    return Snapshot(**(fields | changes))
+
+
+def customer(rate):
+    return AccessCustomer(
+        customer_id=7, limits=Limits(plan="p", rates=(Rate("burst", rate, 3600),))
+    )
+
+
+def test_key_is_found_by_its_digest():
+    tables = Tables(published())
+
+    assert tables.find_key(KEY.digest).key.customer_id == 7
+    assert tables.find_key(b"other") is None
+
+
+def test_revoked_key_is_gone_with_the_next_snapshot():
+    tables = Tables(published())
+    assert tables.find_key(KEY.digest)
+
+    tables.replace(published(keys=()))
+
+    assert tables.find_key(KEY.digest) is None
+
+
+def test_changed_key_has_its_new_scopes():
+    tables = Tables(published())
+    tables.find_key(KEY.digest)
+    [key] = published().keys
+
+    tables.replace(published(keys=(msgspec.structs.replace(key, scopes=("jobs",)),)))
+
+    assert tables.find_key(KEY.digest).scopes == {"jobs"}
+
+
+def test_key_of_a_customer_who_is_gone_is_unknown():
+    tables = Tables(published())
+    tables.find_key(KEY.digest)
+
+    tables.replace(published(customers=()))
+
+    assert tables.find_key(KEY.digest) is None
+
+
+def test_counts_are_kept_over_snapshots_and_new_limits():
+    tables = Tables(published())
+    for _ in range(4):
+        assert tables.find_key(KEY.digest).admission.enter(10.0) is None
+
+    tables.replace(published(sequence=2, customers=(customer(6),)))
+
+    admission = tables.find_key(KEY.digest).admission
+    assert [admission.enter(10.0) is None for _ in range(3)] == [True, True, False]
+
+
+def test_two_keys_of_a_customer_share_its_counts():
+    other = key_format.generate("live")
+    [key] = published().keys
+    second = msgspec.structs.replace(key, key_id=other.key_id, digest=other.digest)
+    tables = Tables(published(keys=(key, second)))
+
+    assert (
+        tables.find_key(KEY.digest).admission is tables.find_key(other.digest).admission
+    )
+
+
+def test_unchanged_version_keeps_its_decoder():
+    tables = Tables(published())
+    before = tables.models["m"].named("1").tools()
+    [model] = published().models
+
+    changed = msgspec.structs.replace(model, description="new")
+    tables.replace(published(models=(changed,)))
+
+    after = tables.models["m"].named("1").tools()
+    assert (before[0] is after[0], before[1] is after[1]) == (True, True)
+
+
+def test_changed_signature_or_threshold_is_compiled_anew():
+    tables = Tables(published())
+    before = tables.models["m"].named("1").tools()
+    [model] = published().models
+
+    changed = msgspec.structs.replace(model, low_confidence_below=0.5)
+    tables.replace(published(models=(changed,)))
+
+    assert tables.models["m"].named("1").tools() is not before
+
+
+def test_model_that_is_gone_is_not_found():
+    tables = Tables(published())
+
+    tables.replace(published(models=()))
+
+    assert tables.models == {}
+
+
+def test_engines_are_known_by_name():
+    assert Tables(published()).engines == {}
