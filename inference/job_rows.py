@@ -5,25 +5,20 @@ a row ends depends on the file alone, so a job that resumes at an offset sees th
 rows as one that never stopped.
 """
 
-import csv
 import json
-import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn, Protocol
 
 import msgspec
 
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
+from inference.job_csv import CsvRows
+from inference.job_lines import Lines, Unreadable, invalid_input
 
-MAX_LINE_BYTES = 2 * 1024 * 1024
 # A chunk of rows stays in memory as text, as values and as tensors.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
-_BOM = b"\xef\xbb\xbf"
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 
 # The instance, as `instances` of a request would hold it, or why there is none.
 Row = Any
@@ -34,6 +29,10 @@ class RowReader(Protocol):
 
     def rows(self, offset: int) -> Iterator[tuple[Row | Problem, int]]:
         """Yield each row from byte `offset` on (0: the first) and where it ends."""
+        ...
+
+    def ends(self) -> Iterator[int]:
+        """Yield where each row ends; much cheaper than reading the rows."""
         ...
 
 
@@ -71,7 +70,7 @@ def count_rows(
     Raises ApiError: TOO_LARGE beyond `max_rows`, INVALID_INPUT without any row.
     """
     count = 0
-    for _, end in reader.rows(0):
+    for end in reader.ends():
         count += 1
         if count > max_rows:
             raise ApiError(
@@ -80,49 +79,10 @@ def count_rows(
         if max_bytes is not None and end > max_bytes:
             return None
     if not count:
-        raise _invalid("The input has no rows.", Problem("has no rows", field="file"))
+        raise invalid_input(
+            "The input has no rows.", Problem("has no rows", field="file")
+        )
     return count
-
-
-class _Lines:
-    """Lines of a file as text, and how far they have been read.
-
-    An iterator of its own, not a generator: it goes on after a line it cannot read.
-    """
-
-    def __init__(self, file: BinaryIO, offset: int) -> None:
-        self._file = file
-        self.offset = offset
-        file.seek(offset)
-        if offset == 0 and file.read(len(_BOM)) == _BOM:
-            self.offset = len(_BOM)
-        file.seek(self.offset)
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline(MAX_LINE_BYTES)
-        if not line:
-            raise StopIteration
-        self.offset += len(line)
-        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
-            self._skip_line()
-            raise _Unreadable(f"is longer than {MAX_LINE_BYTES} bytes")
-        try:
-            return line.decode()
-        except UnicodeDecodeError:
-            raise _Unreadable("is not UTF-8 text") from None
-
-    def _skip_line(self) -> None:
-        while rest := self._file.readline(MAX_LINE_BYTES):
-            self.offset += len(rest)
-            if rest.endswith(b"\n"):
-                return
-
-
-class _Unreadable(Exception):
-    """A line or a record that is not a row; the text says why."""
 
 
 class JsonRows:
@@ -132,18 +92,24 @@ class JsonRows:
         self._file = file
 
     def rows(self, offset: int) -> Iterator[tuple[Row | Problem, int]]:
-        lines = _Lines(self._file, offset)
+        for line, end in self._lines(offset):
+            yield line if isinstance(line, Problem) else _instance(line), end
+
+    def ends(self) -> Iterator[int]:
+        return (end for _, end in self._lines(0))
+
+    def _lines(self, offset: int) -> Iterator[tuple[str | Problem, int]]:
+        lines = Lines(self._file, offset)
         while True:
             try:
                 line = next(lines)
             except StopIteration:
                 return
-            except _Unreadable as error:
+            except Unreadable as error:
                 yield Problem(str(error), code=ErrorCode.INVALID_INPUT), lines.offset
                 continue
-            if line.isspace():
-                continue
-            yield _instance(line), lines.offset
+            if not line.isspace():
+                yield line, lines.offset
 
 
 def _instance(line: str) -> Row | Problem:
@@ -161,132 +127,3 @@ def _instance(line: str) -> Row | Problem:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
-
-
-class CsvRows:
-    """CSV with a header, UTF-8 with or without BOM; empty lines do not count.
-
-    Named columns may come in any order. For a tensor without names the header has one
-    cell per element, in C order.
-    """
-
-    def __init__(self, file: BinaryIO, signature: Signature) -> None:
-        self._file = file
-        self._signature = signature
-        lines = _Lines(file, 0)
-        self._names = _read_header(lines)
-        self._first_row = lines.offset
-        self._columns = _match_columns(self._names, signature)
-
-    def rows(self, offset: int) -> Iterator[tuple[Row | Problem, int]]:
-        lines = _Lines(self._file, max(offset, self._first_row))
-        records = csv.reader(lines)
-        while True:
-            try:
-                cells = next(records)
-            except StopIteration:
-                return
-            except (_Unreadable, csv.Error) as error:
-                issue = str(error) if isinstance(error, _Unreadable) else "is not CSV"
-                yield Problem(issue, code=ErrorCode.INVALID_INPUT), lines.offset
-                continue
-            if cells:
-                yield self._row(cells), lines.offset
-
-    def _row(self, cells: list[str]) -> Row | Problem:
-        if len(cells) != len(self._names):
-            return Problem(
-                f"has {len(cells)} cells, the header has {len(self._names)}",
-                code=ErrorCode.INVALID_INPUT,
-            )
-        if self._signature.layout is Layout.TENSOR:
-            values = [_value(cell, self._signature.dtype) for cell in cells]
-            return _nest(values, self._signature.shape)
-        return {
-            column.name: _value(cell, column.dtype)
-            for column, cell in zip(self._columns, cells, strict=True)
-            # An empty cell is a missing value; only text can be empty.
-            if cell or (column.dtype == "str" and column.required)
-        }
-
-
-def _read_header(lines: _Lines) -> list[str]:
-    try:
-        for cells in csv.reader(lines):
-            if cells:
-                return [cell.strip() for cell in cells]
-    except (_Unreadable, csv.Error) as error:
-        issue = str(error) if isinstance(error, _Unreadable) else "is not CSV"
-        raise _invalid(
-            "The header of the file cannot be read. Save it as UTF-8 text with commas.",
-            Problem(issue, field="file"),
-        ) from error
-    raise _invalid("The file is empty.", Problem("is empty", field="file"))
-
-
-def _match_columns(names: list[str], signature: Signature) -> Sequence[Column]:
-    """Return the column of each header cell; raise ApiError naming every misfit."""
-    if signature.layout is Layout.TENSOR:
-        size = math.prod(signature.shape)
-        if len(names) != size:
-            issue = f"has {len(names)} cells, the model takes {size} values per row"
-            raise _invalid("The header is wrong.", Problem(issue, field="file"))
-        return ()
-    known = {column.name: column for column in signature.columns}
-    problems = [
-        Problem("is not a column of the model", field=name)
-        for name in dict.fromkeys(names)
-        if name not in known
-    ]
-    problems += [
-        Problem("appears more than once", field=name)
-        for name in known
-        if names.count(name) > 1
-    ]
-    problems += [
-        Problem("is missing", field=name)
-        for name, column in known.items()
-        if column.required and name not in names
-    ]
-    if problems:
-        advice = (
-            " Separate columns with commas."
-            if len(names) == 1 and re.search("[;\t|]", names[0])
-            else ""
-        )
-        raise _invalid(f"The header does not fit the model.{advice}", *problems[:100])
-    return [known[name] for name in names]
-
-
-def _value(cell: str, dtype: str) -> str | int | float | bool:
-    """Read a cell as its column's type; as text if it is not, for the decoder to say.
-
-    Python's own float() would also take `nan`, `infinity` and `1_000`.
-    """
-    if dtype == "str":
-        return cell
-    text = cell.strip()
-    if dtype == "bool":
-        return {"true": True, "1": True, "false": False, "0": False}.get(
-            text.lower(), cell
-        )
-    if dtype.startswith(("int", "uint")) and _INTEGER.fullmatch(text):
-        return int(text)
-    return float(text) if _NUMBER.fullmatch(text) else cell
-
-
-def _nest(values: list[Any], shape: tuple[int, ...]) -> Any:
-    """Give a flat list a shape; `()` is the single value itself."""
-    if not shape:
-        return values[0]
-    if len(shape) == 1:
-        return values
-    step = len(values) // shape[0]
-    return [
-        _nest(values[start : start + step], shape[1:])
-        for start in range(0, len(values), step)
-    ]
-
-
-def _invalid(message: str, *problems: Problem) -> ApiError:
-    return ApiError(ErrorCode.INVALID_INPUT, message, details=problems)

@@ -200,8 +200,8 @@ def renew(lease: Lease, *, now: datetime) -> bool:
 
 
 def count_rows(lease: Lease, *, rows: int) -> None:
-    """Note how many rows the input has."""
-    _write(lease, rows_total=rows)
+    """Note how many rows the input has; that is progress, as a chunk is."""
+    _write(lease, rows_total=rows, attempts=1)
 
 
 def note_waiting(lease: Lease, *, now: datetime) -> datetime:

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from inference import job_rows
+from inference import job_lines, job_rows
 from inference.engine.signature import Column, Layout, Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from tests.factories_jobs import SUM_SIGNATURE
@@ -97,7 +97,7 @@ def test_a_quote_that_never_ends_is_a_problem_and_not_endless():
 
 
 def test_an_overlong_line_spoils_only_its_row():
-    long = "x" * (job_rows.MAX_LINE_BYTES * 2)
+    long = "x" * (job_lines.MAX_LINE_BYTES * 2)
 
     found = rows(f"text,count\n{long},1\nok,2\n", TABLE)
 
