@@ -1,10 +1,13 @@
 """Lines of a job's input file, and where each of them ends. Pure."""
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from inference.errors import ApiError, ErrorCode, Problem
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
+# The instance, as `instances` of a request would hold it.
+Row = Any
+
 _BOM = b"\xef\xbb\xbf"
 
 

@@ -8,20 +8,17 @@ rows as one that never stopped.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import BinaryIO, NoReturn, Protocol
 
 import msgspec
 
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.job_csv import CsvRows
-from inference.job_lines import Lines, Unreadable, invalid_input
+from inference.job_lines import Lines, Row, Unreadable, invalid_input
 
 # A chunk of rows stays in memory as text, as values and as tensors.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
-
-# The instance, as `instances` of a request would hold it, or why there is none.
-Row = Any
 
 
 class RowReader(Protocol):
