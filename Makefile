@@ -12,7 +12,7 @@ setup: ## Make the virtual environment with the tools for development
 	@deploy/setup.sh dev
 
 test: setup ## Run every test
-	@$(python) -m pytest
+	@$(python) -m pytest -n auto --dist loadgroup
 
 lint: setup ## Check style and the direction of imports
 	@.venv/bin/ruff check .

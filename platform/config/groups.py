@@ -16,11 +16,14 @@ def _of(*app_labels: str) -> Q:
 
 
 GROUPS: dict[str, Q] = {
-    "data scientists": _of("registry") | (_of("inference") & _VIEW),
+    # To vouch for a model's code is an administrator's to give.
+    "data scientists": (_of("registry") & ~Q(codename="trust_registeredmodel"))
+    | (_of("inference") & _VIEW),
     "account managers": _of("accounts"),
     "operators": (
         _of("inference")
         | (_of("registry", "accounts", "auth", "axes") & _VIEW)
+        | Q(codename="change_registrysync")
         # Groups stay as they are: changing one would be a way to any permission.
         | Q(content_type__app_label="auth", content_type__model="user")
     ),

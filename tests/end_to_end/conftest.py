@@ -92,6 +92,7 @@ def read_card(process: subprocess.Popen[str]) -> list[str]:
 def stop(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Send SIGTERM and return the descendants that were alive before it."""
     if process.poll() is not None:
+        process.communicate()
         return []
     members = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)

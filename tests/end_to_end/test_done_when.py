@@ -13,7 +13,11 @@ import pytest
 
 from tests.end_to_end.conftest import ROOT, wait_for
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(400),
+    pytest.mark.xdist_group("modelyard"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,11 @@ import pytest
 
 from tests.end_to_end.conftest import Installation, free_ports
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(400),
+    pytest.mark.xdist_group("modelyard"),
+]
 
 
 def test_home_in_use_is_refused_with_a_clear_sentence(modelyard):

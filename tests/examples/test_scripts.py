@@ -15,6 +15,8 @@ from inference.engine.signature import Layout, Signature, Task, from_mlflow
 from registry import metadata as registry_metadata
 
 ROOT = Path(__file__).parents[2]
+# Trained once, by whichever process gets the group.
+pytestmark = pytest.mark.xdist_group("examples")
 
 
 def run(*arguments, home):
