@@ -8,7 +8,9 @@ from factory.django import DjangoModelFactory
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 
 TENSOR_SIGNATURE = {
-    "inputs": [{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}],
+    "inputs": [
+        {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}
+    ],
     "outputs": [
         {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}
     ],

@@ -22,9 +22,7 @@ class RequestLogMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.perf_counter()
         given = request.headers.get("X-Request-Id", "")
-        request_id = (
-            given if _VALID_ID.match(given) else f"req_{secrets.token_hex(12)}"
-        )
+        request_id = given if _VALID_ID.match(given) else f"req_{secrets.token_hex(12)}"
         request.request_id = request_id  # type: ignore[attr-defined]
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = self._get_response(request)
