@@ -2,25 +2,24 @@
 
 shap takes seconds to import and matplotlib a few tenths of a second to draw, both while
 holding the interpreter's lock; in the engine's process predictions would wait for that.
+The process starts with the first plot and ends when the engine does, as its standard
+input ends then.
 """
 
-import io
-import multiprocessing
+import json
 import os
-import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 from inference.engine.errors import EngineError, EngineErrorCode
 
-_TIMEOUT_S = 25
-_MOST_BARS = 12
-_LONGEST_NAME = 32
+_TIMEOUT_S = 25.0
 
 _lock = threading.Lock()
-_pool: ProcessPoolExecutor | None = None
+_process: "subprocess.Popen[bytes] | None" = None
 
 
 def draw_waterfall(
@@ -32,87 +31,70 @@ def draw_waterfall(
     title: str,
 ) -> str:
     """Return the plot of one explanation; raise EngineError if it cannot be drawn."""
-    arguments = (list(names), list(row), list(values), base_value, title)
-    try:
-        return _get_pool().submit(_draw, *arguments).result(_TIMEOUT_S)
-    except (BrokenProcessPool, TimeoutError) as error:
-        close()
-        raise EngineError(
-            EngineErrorCode.OVERLOADED, "the plot was not drawn", retry_after_ms=1000
-        ) from error
+    plot = {
+        "names": list(names),
+        "row": list(row),
+        "values": list(values),
+        "base_value": base_value,
+        "title": title,
+    }
+    with _lock:
+        answer = _ask(_running(), json.dumps(plot).encode() + b"\n")
+        if not answer:
+            _end()
+            raise EngineError(
+                EngineErrorCode.OVERLOADED,
+                "the plot was not drawn in time",
+                retry_after_ms=1000,
+            )
+    reply = json.loads(answer)
+    if "error" in reply:
+        raise EngineError(EngineErrorCode.MODEL_ERROR, reply["error"])
+    svg: str = reply["svg"]
+    return svg
 
 
 def close() -> None:
-    """Let the drawing process go; the next plot starts another."""
-    global _pool
+    """End the drawing process; the next plot starts another."""
     with _lock:
-        if _pool is not None:
-            _pool.shutdown(wait=False, cancel_futures=True)
-        _pool = None
+        _end()
 
 
-def _get_pool() -> ProcessPoolExecutor:
-    global _pool
-    with _lock:
-        if _pool is None:
-            # Not forked: a fork would copy the engine's threads' locks.
-            _pool = ProcessPoolExecutor(
-                max_workers=1,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_live_as_long_as_parent,
-            )
-        return _pool
+def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
+    """Return one line of answer, empty if the process ended or was too slow."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    timer = threading.Timer(_TIMEOUT_S, process.kill)
+    timer.start()
+    try:
+        process.stdin.write(line)
+        process.stdin.flush()
+        answer: bytes = process.stdout.readline()
+        return answer
+    except OSError:
+        return b""
+    finally:
+        timer.cancel()
 
 
-def _live_as_long_as_parent() -> None:
-    """End with the engine, however it ends, and leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def follow() -> None:
-        parent.join()
-        os._exit(0)
-
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def _draw(
-    names: list[str],
-    row: list[float | bool | None],
-    values: list[float],
-    base_value: float,
-    title: str,
-) -> str:
-    """Draw in the other process, where pyplot's global state has one user."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-    import numpy as np
-    import shap
-
-    # Text stays text, to be searched, read aloud and drawn in the reader's fonts.
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "modelyard"})
-    shap.plots.waterfall(
-        shap.Explanation(
-            values=np.array(values),
-            base_values=base_value,
-            data=np.array(row, dtype=object),
-            feature_names=[_shorten(name) for name in names],
-        ),
-        max_display=_MOST_BARS,
-        show=False,
-    )
-    figure = plt.gcf()
-    figure.axes[0].set_title(_shorten(title), fontsize=13, pad=28)
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
-    return buffer.getvalue()
+def _running() -> "subprocess.Popen[bytes]":
+    global _process
+    if _process is None or _process.poll() is not None:
+        _end()
+        _process = subprocess.Popen(
+            [sys.executable, "-m", "explain.drawing"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Found also where the package is not installed but run from its folder.
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )
+    return _process
 
 
-def _shorten(name: str) -> str:
-    name = name.replace("_", " ").replace("$", r"\$")
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def _end() -> None:
+    global _process
+    if _process is not None:
+        _process.kill()
+        # Waits, and closes both pipes.
+        _process.communicate()
+    _process = None

@@ -6,7 +6,7 @@ is. It must not import Django.
 
 import numpy as np
 
-from explain import features, targets
+from explain import features, plots, targets
 from explain.explainers import gradient, table
 from explain.explainers.question import (
     Attributions,
@@ -69,8 +69,6 @@ def explain(
     )
     svg = None
     if options.plot:
-        from explain import plots
-
         svg = plots.draw_waterfall(
             names=[column.name for column in signature.columns],
             row=[_plain(value) for value in rows[0]],

@@ -16,7 +16,7 @@ from explain.explainers.question import (
     choose_background,
 )
 
-_DEFAULT_SAMPLES = 20_000
+_DEFAULT_SAMPLES = 10_000
 _ENOUGH_BACKGROUND = 50
 
 

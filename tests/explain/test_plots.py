@@ -3,6 +3,7 @@ from xml.etree import ElementTree
 import pytest
 
 from explain import plots
+from inference.engine.errors import EngineError, EngineErrorCode
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -50,3 +51,22 @@ def test_same_explanation_is_drawn_the_same(svg):
     }
 
     assert plots.draw_waterfall(**arguments) == plots.draw_waterfall(**arguments)
+
+
+def test_plot_that_cannot_be_drawn_is_an_error_of_the_model(svg):
+    with pytest.raises(EngineError) as caught:
+        plots.draw_waterfall(
+            names=["x"], row=[1.0], values=[0.5, 0.5], base_value=0.1, title="Output"
+        )
+
+    assert caught.value.code is EngineErrorCode.MODEL_ERROR
+
+
+def test_next_plot_is_drawn_after_the_process_has_ended(svg):
+    plots.close()
+
+    again = plots.draw_waterfall(
+        names=["x"], row=[1.0], values=[0.5], base_value=0.1, title="Output"
+    )
+
+    assert again.endswith("</svg>\n")
