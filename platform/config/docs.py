@@ -31,9 +31,9 @@ from accounts.authentication import ApiKeyAuthentication
 from config.client_address import client_address
 from inference.error_advice import ADVICE
 from inference.errors import STATUS
-from inference.openapi import visible_models
-from inference.openapi_common import SECURITY_SCHEMES
-from inference.openapi_models import PublishedModel, example_instances
+from inference.openapi.common_parts import SECURITY_SCHEMES
+from inference.openapi.document import visible_models
+from inference.openapi.typed_operations import PublishedModel, example_instances
 
 # Far more than a person needs, far less than a machine could ask for.
 PAGES_PER_MINUTE = "240/m"

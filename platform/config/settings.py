@@ -223,7 +223,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "inference.negotiation.JsonNegotiation",
-    "DEFAULT_SCHEMA_CLASS": "inference.openapi_inspector.ApiSchema",
+    "DEFAULT_SCHEMA_CLASS": "inference.openapi.inspector.ApiSchema",
     "EXCEPTION_HANDLER": "inference.exception_handler.render_exception",
     "UNAUTHENTICATED_USER": None,
 }
@@ -253,7 +253,7 @@ SPECTACULAR_SETTINGS = {
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "inference.openapi.add_typed_operations",
+        "inference.openapi.document.add_typed_operations",
     ],
 }
 

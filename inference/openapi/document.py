@@ -11,21 +11,21 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.request import Request
 
 from accounts.models import ApiKey
-from inference import openapi_common as common
 from inference.callable_versions import (
     CatalogModel,
     NotCallable,
     callable_version,
     read_catalog,
 )
-from inference.openapi_models import (
+from inference.openapi import common_parts as common
+from inference.openapi.schemas import is_tabular
+from inference.openapi.typed_operations import (
     PublishedModel,
     component_prefixes,
     example_instances,
     tag,
     typed_parts,
 )
-from inference.openapi_schemas import is_tabular
 from inference.snapshot import CallableVersion
 
 _Test = Callable[[CatalogModel], bool]

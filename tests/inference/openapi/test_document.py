@@ -9,8 +9,8 @@ from inference.decoding import InstanceDecoder
 from inference.engine.signature import from_mlflow
 from inference.error_advice import ADVICE
 from inference.errors import ErrorCode
-from inference.openapi import visible_models
-from inference.openapi_models import component_prefixes
+from inference.openapi.document import visible_models
+from inference.openapi.typed_operations import component_prefixes
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import (
     ModelVersionFactory,

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from inference import openapi_common as common
-from inference import openapi_schemas as schemas
 from inference.decoding import InstanceDecoder
 from inference.engine.signature import Signature
 from inference.errors import ApiError
+from inference.openapi import common_parts as common
+from inference.openapi import schemas
 from inference.snapshot import CallableVersion
 
 # Instances of the logged example that the docs show: enough to see that a list goes in.

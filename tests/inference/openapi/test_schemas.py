@@ -6,7 +6,7 @@ import pytest
 from inference.decoding import InstanceDecoder
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.errors import ApiError
-from inference.openapi_schemas import instance_schema, prediction_schema
+from inference.openapi.schemas import instance_schema, prediction_schema
 
 TABLE = Signature(
     layout=Layout.TABLE,
