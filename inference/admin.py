@@ -16,7 +16,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
 from inference import callable_versions
-from inference.admin_jobs import PredictionJobAdmin
+from inference.jobs.admin import PredictionJobAdmin
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 
 __all__ = ["PredictionJobAdmin"]

@@ -6,9 +6,10 @@ from os import getpid
 from celery import shared_task
 from django.utils import timezone
 
-from inference import job_runner, job_sweep
-from inference.job_engines import LoadedEngines
-from inference.job_leases import LeaseKeeper
+from inference.jobs import runner as job_runner
+from inference.jobs import sweep as job_sweep
+from inference.jobs.engines import LoadedEngines
+from inference.jobs.leases import LeaseKeeper
 
 
 @shared_task

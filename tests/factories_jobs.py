@@ -7,8 +7,9 @@ import msgspec
 from django.conf import settings
 
 from accounts.models import ApiKey
-from inference import job_ids, snapshot
+from inference import snapshot
 from inference.engine.signature import Column, Layout, Signature, Task
+from inference.jobs import ids as job_ids
 from inference.models import PredictionJob
 from inference.snapshot import CallableModel, CallableVersion, Snapshot
 from registry.routing import Variant

@@ -15,7 +15,7 @@ urlpatterns = [
     path("docs/errors", docs.errors, name="errors"),
     path("api/schema/", docs.SchemaView.as_view(), name="schema"),
     path("api/v1/", include("inference.urls")),
-    path("api/v1/", include("inference.urls_jobs")),
+    path("api/v1/", include("inference.jobs.urls")),
     path("api/v1/", include("accounts.urls")),
     path("internal/", include("accounts.urls_internal")),
     path("", include("inference.urls_health")),

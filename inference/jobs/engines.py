@@ -6,7 +6,7 @@ from typing import Self
 
 from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.messages import VersionKey
-from inference.job_predicting import JobEngine
+from inference.jobs.predicting import JobEngine
 from inference.models import Engine, LoadedVersion
 
 

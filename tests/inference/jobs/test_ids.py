@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from inference import job_ids
+from inference.jobs import ids as job_ids
 
 NOW = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
 

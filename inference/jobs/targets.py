@@ -9,7 +9,7 @@ from django.conf import settings
 from inference import snapshot
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode
-from inference.jobs import Target
+from inference.jobs.life_cycle import Target
 from inference.snapshot import CallableModel, CallableVersion, Snapshot
 from inference.tables import PUBLISHED
 from registry.routing import choose_pinned

@@ -10,12 +10,15 @@ import pytest
 from django.db import connection
 
 from accounts.models import QuotaCounter, Usage
-from inference import job_results, job_runner, job_sweep, jobs
+from inference.jobs import life_cycle as jobs
+from inference.jobs import results as job_results
+from inference.jobs import runner as job_runner
+from inference.jobs import sweep as job_sweep
 from inference.models import JobChunk, PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
 from tests.factories_jobs import make_job
 from tests.fakes import FakeJobEngine, JobClock, NoLeaseKeeping
-from tests.inference.test_jobs import submit
+from tests.inference.jobs.test_life_cycle import submit
 
 pytestmark = [
     # Real commits: a kill must lose what was not committed, and only that.
@@ -67,7 +70,7 @@ class CountedEngine(FakeJobEngine):
 @pytest.fixture(autouse=True)
 def no_broker(monkeypatch):
     monkeypatch.setattr(
-        "inference.jobs.current_app.send_task", lambda *args, **options: None
+        "inference.jobs.life_cycle.current_app.send_task", lambda *args, **options: None
     )
 
 

@@ -9,10 +9,11 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from inference import job_ids, job_rows
 from inference.engine.signature import Signature
-from inference.job_requests import JobRequest
-from inference.jobs import StoredInput
+from inference.jobs import ids as job_ids
+from inference.jobs import rows as job_rows
+from inference.jobs.life_cycle import StoredInput
+from inference.jobs.requests import JobRequest
 from inference.models import PredictionJob
 
 # Files up to this size are counted while the caller waits, larger ones by the worker.

@@ -9,7 +9,8 @@ import pytest
 from celery import Celery
 from django.conf import settings
 
-from inference import job_files, job_requests
+from inference.jobs import files as job_files
+from inference.jobs import requests as job_requests
 from inference.models import PredictionJob
 from tests.factories import CustomerFactory, PlanFactory, issue_key
 from tests.factories_jobs import sum_model, write_snapshot
@@ -187,7 +188,7 @@ def test_the_job_is_dispatched_after_the_commit(
 ):
     sent = []
     monkeypatch.setattr(
-        "inference.jobs.current_app.send_task",
+        "inference.jobs.life_cycle.current_app.send_task",
         lambda name, *, args, **options: sent.append((name, args)),
     )
 
@@ -209,7 +210,7 @@ def test_a_broker_folder_that_is_gone_does_not_fail_the_request(
         "data_folder_out": missing,
         "control_folder": str(tmp_path / "control"),
     }
-    monkeypatch.setattr("inference.jobs.current_app", app)
+    monkeypatch.setattr("inference.jobs.life_cycle.current_app", app)
 
     with django_capture_on_commit_callbacks(execute=True):
         response = post(client, key, {"model": "sum", "instances": INSTANCES})
@@ -223,7 +224,7 @@ def test_a_broker_that_refuses_connections_does_not_fail_the_request(
 
     app = Celery("down", broker="redis://127.0.0.1:1/0", set_as_current=False)
     app.conf.broker_transport_options = {"max_retries": 0}
-    monkeypatch.setattr("inference.jobs.current_app", app)
+    monkeypatch.setattr("inference.jobs.life_cycle.current_app", app)
 
     with django_capture_on_commit_callbacks(execute=True):
         response = post(client, key, {"model": "sum", "instances": INSTANCES})

@@ -7,7 +7,8 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from accounts.models import SpoolSegment
-from inference import job_sweep, jobs
+from inference.jobs import life_cycle as jobs
+from inference.jobs import sweep as job_sweep
 from inference.models import JobChunk, PredictionJob
 from tests.factories_jobs import make_job, new_job_id
 from tests.fakes import JobClock
@@ -27,7 +28,7 @@ def files(home):
 def hints(monkeypatch):
     sent = []
     monkeypatch.setattr(
-        "inference.jobs.current_app.send_task",
+        "inference.jobs.life_cycle.current_app.send_task",
         lambda name, *, args, **options: sent.extend(args),
     )
     return sent
@@ -95,12 +96,12 @@ def test_a_broker_outage_ends_the_sweep_and_the_next_one_heals(monkeypatch):
         tries.extend(args)
         raise OperationalError("no broker")
 
-    monkeypatch.setattr("inference.jobs.current_app.send_task", refuse)
+    monkeypatch.setattr("inference.jobs.life_cycle.current_app.send_task", refuse)
     assert job_sweep.sweep(now=NOW) == 0
     assert tries == [job.pk]
 
     monkeypatch.setattr(
-        "inference.jobs.current_app.send_task", lambda *args, **options: None
+        "inference.jobs.life_cycle.current_app.send_task", lambda *args, **options: None
     )
     assert job_sweep.sweep(now=NOW) == 2
 

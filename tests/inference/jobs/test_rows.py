@@ -4,9 +4,10 @@ import io
 
 import pytest
 
-from inference import job_lines, job_rows
 from inference.engine.signature import Column, Layout, Signature
 from inference.errors import ApiError, ErrorCode, Problem
+from inference.jobs import lines as job_lines
+from inference.jobs import rows as job_rows
 from tests.factories_jobs import SUM_SIGNATURE
 
 TABLE = Signature(

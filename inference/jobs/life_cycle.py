@@ -26,9 +26,9 @@ from django.db.models.functions import Coalesce
 from kombu.exceptions import ChannelError, KombuError
 
 from accounts.models import ApiKey
-from inference import job_metering
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
+from inference.jobs import metering as job_metering
 from inference.models import JobChunk, PredictionJob
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.

@@ -5,10 +5,13 @@ from datetime import timedelta
 import pytest
 
 from accounts.models import Usage
-from inference import job_results, job_runner, job_sweep, jobs
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.job_predicting import MAX_MODEL_FAILURES
+from inference.jobs import life_cycle as jobs
+from inference.jobs import results as job_results
+from inference.jobs import runner as job_runner
+from inference.jobs import sweep as job_sweep
+from inference.jobs.predicting import MAX_MODEL_FAILURES
 from inference.models import PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
 from tests.factories_jobs import make_job
@@ -24,7 +27,7 @@ def hints(monkeypatch):
     """Collect the ids that are sent to the workers."""
     sent = []
     monkeypatch.setattr(
-        "inference.jobs.current_app.send_task",
+        "inference.jobs.life_cycle.current_app.send_task",
         lambda name, *, args, **options: sent.extend(args),
     )
     return sent

@@ -11,10 +11,10 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
-from inference import jobs
 from inference.errors import ApiError
+from inference.jobs import life_cycle as jobs
+from inference.jobs.serializers import percent_done
 from inference.models import PredictionJob
-from inference.serializers_jobs import percent_done
 
 Status = PredictionJob.Status
 _STATUS_COLORS = {

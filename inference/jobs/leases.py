@@ -10,7 +10,7 @@ import structlog
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from inference import jobs
+from inference.jobs import life_cycle as jobs
 
 _RENEW_S = jobs.LEASE_S / 3
 # A worker that shows no progress for so long hangs: the lease may go to another.

@@ -2,24 +2,24 @@
 
 from django.urls import path
 
-from inference import views_jobs
+from inference.jobs import views
 
 urlpatterns = [
-    path("jobs", views_jobs.JobsView.as_view(), name="jobs"),
-    path("jobs/<str:job_id>", views_jobs.JobView.as_view(), name="job"),
+    path("jobs", views.JobsView.as_view(), name="jobs"),
+    path("jobs/<str:job_id>", views.JobView.as_view(), name="job"),
     path(
         "jobs/<str:job_id>/result",
-        views_jobs.JobResultView.as_view(),
+        views.JobResultView.as_view(),
         name="job-result",
     ),
     path(
         "jobs/<str:job_id>/errors",
-        views_jobs.JobErrorsView.as_view(),
+        views.JobErrorsView.as_view(),
         name="job-errors",
     ),
     path(
         "jobs/<str:job_id>/cancel",
-        views_jobs.CancelJobView.as_view(),
+        views.CancelJobView.as_view(),
         name="job-cancel",
     ),
 ]

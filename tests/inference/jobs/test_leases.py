@@ -7,8 +7,8 @@ import pytest
 from django.db import DatabaseError
 from django.utils import timezone
 
-from inference import jobs
-from inference.job_leases import LeaseKeeper
+from inference.jobs import life_cycle as jobs
+from inference.jobs.leases import LeaseKeeper
 from inference.models import PredictionJob
 from tests.factories_jobs import make_job
 from tests.fakes import ManualClock
@@ -69,7 +69,7 @@ def test_a_database_that_is_away_for_a_moment_is_tried_again(monkeypatch):
         raise DatabaseError("away")
 
     monkeypatch.setattr(jobs, "renew", fail)
-    monkeypatch.setattr("inference.job_leases.connection.close", lambda: None)
+    monkeypatch.setattr("inference.jobs.leases.connection.close", lambda: None)
 
     assert LeaseKeeper(lease).beat()
 

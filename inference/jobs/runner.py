@@ -14,12 +14,14 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from inference import job_files, job_rows, jobs
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import VersionKey
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
-from inference.job_predicting import EngineDied, Engines, NoEngine, RowPredictor
+from inference.jobs import files as job_files
+from inference.jobs import life_cycle as jobs
+from inference.jobs import rows as job_rows
+from inference.jobs.predicting import EngineDied, Engines, NoEngine, RowPredictor
 from inference.models import PredictionJob
 from inference.options import Options
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from inference.engine.signature import Column, Layout, Signature
 from inference.errors import ErrorCode, Problem
-from inference.job_lines import Lines, Row, Unreadable, invalid_input
+from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)

@@ -7,9 +7,9 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from accounts.models import QuotaCounter, Usage
-from inference import jobs
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
+from inference.jobs import life_cycle as jobs
 from inference.models import JobChunk, PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
 from tests.factories_jobs import SUM_SIGNATURE, make_job, new_job_id
@@ -71,7 +71,7 @@ def test_a_broker_that_is_down_does_not_fail_the_submit(
     def refuse(*args, **kwargs):
         raise OperationalError("no broker")
 
-    monkeypatch.setattr("inference.jobs.current_app.send_task", refuse)
+    monkeypatch.setattr("inference.jobs.life_cycle.current_app.send_task", refuse)
 
     with django_capture_on_commit_callbacks(execute=True):
         job = submit()

@@ -12,7 +12,7 @@ from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import EngineStatus, VersionKey
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
-from inference.job_lines import Row
+from inference.jobs.lines import Row
 from inference.options import Options
 
 CALL_TIMEOUT_S = 60.0

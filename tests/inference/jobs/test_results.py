@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from inference import job_results
+from inference.jobs import results as job_results
 from inference.models import JobChunk
 from tests.factories_jobs import make_job
 

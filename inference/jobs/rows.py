@@ -14,8 +14,8 @@ import msgspec
 
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
-from inference.job_csv import CsvRows
-from inference.job_lines import Lines, Row, Unreadable, invalid_input
+from inference.jobs.csv_files import CsvRows
+from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 
 # A chunk of rows stays in memory as text, as values and as tensors.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024

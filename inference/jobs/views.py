@@ -21,11 +21,14 @@ from rest_framework.views import APIView
 from accounts import plans
 from accounts.authentication import HasScope
 from accounts.models import ApiKey
-from inference import job_files, job_ids, job_requests, job_results, job_targets, jobs
 from inference.errors import ApiError, ErrorCode
-from inference.models import PredictionJob
-from inference.negotiation import JsonNegotiation
-from inference.serializers_jobs import (
+from inference.jobs import files as job_files
+from inference.jobs import ids as job_ids
+from inference.jobs import life_cycle as jobs
+from inference.jobs import requests as job_requests
+from inference.jobs import results as job_results
+from inference.jobs import targets as job_targets
+from inference.jobs.serializers import (
     JobErrorsSerializer,
     JobFormSerializer,
     JobJsonSerializer,
@@ -35,6 +38,8 @@ from inference.serializers_jobs import (
     JobSerializer,
     present,
 )
+from inference.models import PredictionJob
+from inference.negotiation import JsonNegotiation
 
 _EXAMPLE_ID = "job_01KAHSVX3T7QZ5N1M8RGE4Y2WB"
 _ACCEPTED = {
