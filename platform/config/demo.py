@@ -6,6 +6,7 @@ import secrets
 import shlex
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from accounts.models import Customer, Plan
 from registry import artifacts, changes, routes
 from registry import sync as registry_sync
 from registry.models import ModelVersion, RegisteredModel, Route
+
+Say = Callable[[str], None]
 
 # The examples that train them are examples/<name with underscores>.py.
 MODELS = ("breast-cancer", "diabetes", "digits", "language")
@@ -100,7 +103,7 @@ def needs_sync() -> bool:
     return not all(is_registered(name) for name in MODELS)
 
 
-def sync() -> str:
+def sync(_say: Say) -> str:
     _synchronise()
     return (
         f"{ModelVersion.objects.count()} versions of "
@@ -116,7 +119,7 @@ def needs_routes() -> bool:
     )
 
 
-def set_routes() -> str:
+def set_routes(_say: Say) -> str:
     """Give every model a default, and breast-cancer a canary and a version to compare.
 
     Only what the demo's own examples registered is vouched for.
@@ -166,7 +169,7 @@ def needs_people() -> bool:
     )
 
 
-def create_people() -> str:
+def create_people(_say: Say) -> str:
     """Create the demo's users, plans, customer and keys; write demo.json.
 
     Passwords and tokens are stored as digests only, so what demo.json lost is made

@@ -7,6 +7,7 @@ interrupted is finished by the next one.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,32 +17,29 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from config import demo
+from config.demo import Say
 
-# Seconds that one demo model may take to train and register.
-_TRAINING_TIMEOUT_S = 600
+# Seconds that all demo models together may take to train and register.
+_TRAINING_TIMEOUT_S = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`needed` is quick and has no effect; `act` returns a word on what it did."""
+    """`needed` is quick and has no effect; `act` returns a word on what it did.
+
+    While it acts it may say how far it is.
+    """
 
     title: str
     needed: Callable[[], bool]
-    act: Callable[[], str]
+    act: Callable[[Say], str]
 
 
 def steps() -> tuple[Step, ...]:
     """Everything between an empty folder and a demo that can be served, in order."""
     return (
         Step("Prepare the database", _has_unapplied_migrations, _migrate),
-        *(
-            Step(
-                f"Train and register {name}",
-                lambda name=name: not demo.is_registered(name),  # type: ignore[misc]
-                lambda name=name: _train(name),  # type: ignore[misc]
-            )
-            for name in demo.MODELS
-        ),
+        Step("Train and register the demo's models", demo.needs_sync, _train),
         Step("Bring the models over from MLflow", demo.needs_sync, demo.sync),
         Step("Create people, plans and keys", demo.needs_people, demo.create_people),
         Step("Set the demo's routes", demo.needs_routes, demo.set_routes),
@@ -53,34 +51,47 @@ def _has_unapplied_migrations() -> bool:
     return bool(executor.migration_plan(executor.loader.graph.leaf_nodes()))
 
 
-def _migrate() -> str:
+def _migrate(_say: Say) -> str:
     call_command("migrate", interactive=False, verbosity=0)
     return connection.vendor
 
 
-def _train(name: str) -> str:
-    """Run one example in a process of its own, as a data scientist would."""
-    script = settings.BASE_DIR / "examples" / f"{name.replace('-', '_')}.py"
-    result = subprocess.run(
-        [sys.executable, str(script), "--if-missing"],
-        env={
-            **os.environ,
-            "MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI,
-            "MODELYARD_ARTIFACT_ROOT": str(settings.HOME.mlflow / "artifacts"),
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_TRAINING_TIMEOUT_S,
-        check=False,
-    )
-    log = settings.HOME.logs / f"train-{name}.log"
-    log.write_text(result.stdout + result.stderr)
-    if result.returncode != 0:
-        last = (result.stderr or result.stdout).strip().splitlines()[-1:]
+def _train(say: Say) -> str:
+    """Run the examples in a process of their own, as a data scientist would."""
+    log = settings.HOME.logs / "train.log"
+    deadline = time.monotonic() + _TRAINING_TIMEOUT_S
+    with (
+        log.open("w") as problems,
+        subprocess.Popen(
+            [sys.executable, str(settings.BASE_DIR / "examples"), "--if-missing"],
+            env={
+                **os.environ,
+                "MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI,
+                "MODELYARD_ARTIFACT_ROOT": str(settings.HOME.mlflow / "artifacts"),
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "PYTHONUNBUFFERED": "1",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=problems,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                say(line.rstrip())
+                if time.monotonic() > deadline:
+                    raise demo.SetUpFailed(
+                        f"Training took longer than {_TRAINING_TIMEOUT_S} s."
+                    )
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        last = log.read_text().strip().splitlines()[-1:]
         raise demo.SetUpFailed(
-            f"Training {name} failed: {''.join(last) or result.returncode}. The whole "
+            f"Training failed: {''.join(last) or process.returncode}. The whole "
             f"output is in {log}; run `make run` again to go on from here."
         )
-    return result.stdout.strip().splitlines()[-1] if result.stdout.strip() else "done"
+    return ""

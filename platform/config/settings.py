@@ -185,7 +185,7 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
         "store_processed": False,
     }
 else:
-    # Whoever submits a job must not wait for a broker that is down: the sweep will send.
+    # Whoever submits a job must not wait for a broker that is down: the sweep sends.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 0}
 CELERY_BEAT_SCHEDULE_FILENAME = str(HOME.root / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
@@ -218,7 +218,7 @@ MODELYARD_ARTIFACT_MAX_BYTES = env.int(
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    # Views over the prediction plan, which admits by itself, set `throttle_classes` to [].
+    # Views over the prediction plan, which admits by itself, name no throttle.
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.KeyThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],

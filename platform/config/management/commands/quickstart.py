@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.conf import settings
@@ -28,7 +28,7 @@ class Command(BaseCommand):
     help = "Set up the demo where it is missing, serve it, and print how to call it."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        console = Console(highlight=False)
+        console = Console(highlight=False, soft_wrap=True)
         try:
             hold_home(settings.HOME)
             check_ports(
@@ -63,9 +63,9 @@ class Command(BaseCommand):
         for step in first_run.steps():
             if not step.needed():
                 continue
-            with _progress(console, step.title):
-                started = time.monotonic()
-                result = step.act()
+            started = time.monotonic()
+            with _progress(console, step.title) as say:
+                result = step.act(say)
             seconds = time.monotonic() - started
             console.print(f"✓ {step.title} [dim]({seconds:.1f} s)[/dim] {result}")
 
@@ -120,14 +120,19 @@ class Command(BaseCommand):
 
 
 @contextlib.contextmanager
-def _progress(console: Console, title: str) -> Iterator[None]:
-    """A spinner with the seconds on a terminal, one plain line elsewhere."""
+def _progress(console: Console, title: str) -> Iterator[Callable[[str], None]]:
+    """Show that a step goes on: a spinner on a terminal, plain lines elsewhere."""
     if not console.is_terminal:
         console.print(f"… {title}")
-        yield
+        yield lambda line: console.print(f"  {line}", markup=False)
         return
-    with console.status(f"{title} …"):
-        yield
+    with console.status(f"{title} …") as status:
+
+        def say(line: str) -> None:
+            console.print(f"  {line}", style="dim", markup=False)
+            status.update(f"{title} …")
+
+        yield say
 
 
 def _answers(url: str) -> bool:
