@@ -73,20 +73,18 @@ def request_id(headers: Headers) -> str | None:
     return given.decode()
 
 
-def deadline_s(headers: Headers) -> float | None:
-    given = headers.get(b"x-deadline-ms")
-    if given is None:
-        return None
+def deadline_s(headers: Headers) -> float:
+    """Read X-Deadline-Ms, which is there; raises ApiError INVALID_HEADER."""
+    given = headers[b"x-deadline-ms"]
     if not given.isdigit() or len(given) > 9 or not 0 < int(given) <= _MAX_DEADLINE_MS:
         message = f"X-Deadline-Ms must be an integer from 1 to {_MAX_DEADLINE_MS}."
         raise ApiError(ErrorCode.INVALID_HEADER, message)
     return int(given) / 1000
 
 
-def text(headers: Headers, name: bytes) -> str | None:
+def text(value: bytes) -> str:
     """Read a header as text; bytes that are no UTF-8 still tell values apart."""
-    given = headers.get(name)
-    return None if given is None else given.decode(errors="surrogateescape")
+    return value.decode(errors="surrogateescape")
 
 
 def accepted(headers: Headers) -> Accepted:

@@ -198,7 +198,9 @@ class PredictionPlan:
 
     def _predict(self, call: Call, progress: _Progress, entry: KeyEntry) -> Steps:
         headers = call.headers
-        timeout_s = call_headers.deadline_s(headers) or self._max_timeout_s
+        timeout_s = self._max_timeout_s
+        if b"x-deadline-ms" in headers:
+            timeout_s = min(timeout_s, call_headers.deadline_s(headers))
         target = None
         if progress.model is not None:
             target = self._route(call, progress, progress.model)
@@ -235,7 +237,6 @@ class PredictionPlan:
 
         if options.timeout_ms is not None:
             timeout_s = min(timeout_s, options.timeout_ms / 1000)
-        timeout_s = min(timeout_s, self._max_timeout_s)
         elapsed = self._timer() - progress.started
         if elapsed >= timeout_s:
             raise refusals.too_late()
@@ -282,10 +283,11 @@ class PredictionPlan:
         scopes = entry.scopes
         if call.operation == "explain":
             refusals.require_scope("explain", scopes)
-        else:
+        elif call.explain:
             refusals.require_scope("predict", scopes)
-            if call.explain:
-                refusals.require_scope("explain", scopes)
+            refusals.require_scope("explain", scopes)
+        elif "predict" not in scopes:
+            raise refusals.lacks_scope("predict")
         if call.model is not None:
             progress.model = self._find_model(call.model, entry)
         refusal = entry.admission.enter(progress.now)
@@ -314,18 +316,21 @@ class PredictionPlan:
     def _route(self, call: Call, progress: _Progress, model: ModelEntry) -> Target:
         progress.model = model
         headers = call.headers
-        version = call.version or call_headers.text(headers, b"x-model-version")
+        version = call.version
+        if version is None and b"x-model-version" in headers:
+            version = call_headers.text(headers[b"x-model-version"])
         if version is None and b"accept" in headers:
             version = call_headers.accepted(headers).version
         if version is not None:
             target = model.named(version)
             if target is None:
                 raise ApiError(ErrorCode.NOT_FOUND, _NO_MODEL)
+        elif b"x-sticky-key" in headers:
+            target = model.pinned(call_headers.text(headers[b"x-sticky-key"]))
         else:
-            sticky_key = call_headers.text(headers, b"x-sticky-key")
-            target = model.next() if sticky_key is None else model.pinned(sticky_key)
-            if target is None:
-                raise refusals.not_served()
+            target = model.next()
+        if target is None:
+            raise refusals.not_served()
         progress.target = target
         return target
 

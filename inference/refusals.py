@@ -33,8 +33,12 @@ def unauthenticated() -> ApiError:
 
 def require_scope(scope: str, scopes: AbstractSet[str]) -> None:
     if scope not in scopes:
-        message = f"This API key lacks the scope `{scope}`."
-        raise ApiError(ErrorCode.FORBIDDEN, message, facts={"scope": scope})
+        raise lacks_scope(scope)
+
+
+def lacks_scope(scope: str) -> ApiError:
+    message = f"This API key lacks the scope `{scope}`."
+    return ApiError(ErrorCode.FORBIDDEN, message, facts={"scope": scope})
 
 
 def of_limits(refusal: Refusal) -> ApiError:

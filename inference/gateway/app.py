@@ -82,18 +82,7 @@ class GatewayApp:
                 await self._refuse(scope, send, error, (b"allow", b"POST"))
             else:
                 answer = await self._predict(found, scope, receive)
-                headers = answer.headers
-                if answer.status == HTTPStatus.REQUEST_TIMEOUT:
-                    # The rest of the body is not waited for.
-                    headers.append((b"connection", b"close"))
-                await send(
-                    {
-                        "type": "http.response.start",
-                        "status": answer.status,
-                        "headers": headers,
-                    }
-                )
-                await send({"type": "http.response.body", "body": answer.body})
+                await _send(scope, send, answer)
         except ClientLeft:
             return
         except Exception:
@@ -120,8 +109,6 @@ class GatewayApp:
             while True:
                 try:
                     match effect:
-                        case EngineCall():
-                            value = await self._engines.predict(effect)
                         case NeedBody():
                             value = await read_body(
                                 receive,
@@ -130,6 +117,8 @@ class GatewayApp:
                                 timeout_s=self._body_timeout_s,
                                 content_length=headers.get(b"content-length"),
                             )
+                        case EngineCall():
+                            value = await self._engines.predict(effect)
                         case NeedUnits():
                             await self._leases.fetch(effect.request, effect.admission)
                             value = None
@@ -184,6 +173,22 @@ class GatewayApp:
     def _request_id(self, scope: Message) -> str:
         given = call_headers.request_id(call_headers.select(scope["headers"]))
         return given or self._plan.new_request_id()
+
+
+async def _send(scope: Message, send: Send, answer: Answer) -> None:
+    if answer.status == HTTPStatus.REQUEST_TIMEOUT:
+        # The rest of the body is not waited for.
+        headers = [*answer.headers, (b"connection", b"close")]
+        await respond(scope, send, answer.status, headers, answer.body)
+        return
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": answer.headers,
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 async def _say(scope: Message, send: Send, status: int, word: bytes) -> None:

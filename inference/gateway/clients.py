@@ -21,11 +21,14 @@ class SlowBodies:
         self._deadlines: dict[asyncio.Task[Any], float] = {}
         self._late: set[asyncio.Task[Any]] = set()
 
-    async def receive(self, receive: Receive, timeout_s: float) -> Message:
+    def deadline(self, timeout_s: float) -> float:
+        return self._clock() + timeout_s
+
+    async def receive(self, receive: Receive, deadline: float) -> Message:
         """Receive one message in time; raises ApiError REQUEST_TIMEOUT."""
         task = asyncio.current_task()
         assert task is not None
-        self._deadlines[task] = self._clock() + timeout_s
+        self._deadlines[task] = deadline
         try:
             return await receive()
         except asyncio.CancelledError:
@@ -62,7 +65,9 @@ async def read_body(
     """Read a whole body, and stop as soon as it is too large."""
     if content_length is not None and int(content_length) > max_bytes:
         raise refusals.body_too_large(max_bytes)
-    message = await bodies.receive(receive, timeout_s)
+    # For all of it: a byte now and then is no progress.
+    deadline = bodies.deadline(timeout_s)
+    message = await bodies.receive(receive, deadline)
     if message["type"] == "http.disconnect":
         raise ClientLeft
     body: bytes = message.get("body", b"")
@@ -72,7 +77,7 @@ async def read_body(
         return body
     chunks, size = [body], len(body)
     while message.get("more_body"):
-        message = await bodies.receive(receive, timeout_s)
+        message = await bodies.receive(receive, deadline)
         if message["type"] == "http.disconnect":
             raise ClientLeft
         chunks.append(message.get("body", b""))

@@ -1,7 +1,7 @@
 """The engines that this gateway talks to."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -54,17 +54,21 @@ class Engines:
             if self._clients.get(name) is not client
         ]
 
-    async def predict(self, call: EngineCall) -> Prediction:
+    def predict(self, call: EngineCall) -> Awaitable[Prediction]:
         names = call.engines
         if len(names) == 1 and (client := self._clients.get(names[0])) is not None:
-            return await client.predict(
+            # The only engine is asked without a coroutine in between.
+            return client.predict(
                 call.key,
                 call.tensors,
                 timeout_s=call.timeout_s,
                 max_batch_rows=call.max_batch_rows,
             )
+        return self._predict_on_any(call)
+
+    async def _predict_on_any(self, call: EngineCall) -> Prediction:
         failure = _no_engine()
-        for client in self._in_turn(names):
+        for client in self._in_turn(call.engines):
             try:
                 return await client.predict(
                     call.key,

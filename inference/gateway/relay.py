@@ -142,7 +142,9 @@ class Relay:
         more = True
         while more:
             try:
-                message = await self._bodies.receive(receive, self._idle_timeout_s)
+                message = await self._bodies.receive(
+                    receive, self._bodies.deadline(self._idle_timeout_s)
+                )
                 if message["type"] == "http.disconnect":
                     raise ClientLeft
                 size += len(message.get("body", b""))
@@ -168,6 +170,8 @@ class Relay:
                 "headers": headers,
             }
         )
+        # Lets the head go before the first of the body is there.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
         assert isinstance(response.stream, httpx.AsyncByteStream)
         async for chunk in response.stream:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})

@@ -213,12 +213,14 @@ class Plant:
     def start(self, messages, *, path=PREDICT, headers=(), on_send=None):
         """Run the application on scripted messages; gives the task and what it sends.
 
-        After the last message the client stays silent.
+        After the last message the client stays silent. A queue is read as it fills.
         """
-        waiting = list(messages)
+        waiting = messages if isinstance(messages, asyncio.Queue) else list(messages)
         sent = []
 
         async def receive():
+            if isinstance(waiting, asyncio.Queue):
+                return await waiting.get()
             if not waiting:
                 await asyncio.Event().wait()
             return waiting.pop(0)

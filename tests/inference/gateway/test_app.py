@@ -220,6 +220,22 @@ async def test_body_that_never_ends_times_out(tmp_path):
 
 
 @on_loop
+async def test_body_that_trickles_in_has_no_more_time(tmp_path):
+    plant = Plant(tmp_path)
+    arriving = asyncio.Queue()
+    task, sent, _ = plant.start(arriving)
+
+    for _ in range(6):
+        arriving.put_nowait(body(b" ", more=True))
+        await turns()
+        plant.clock.advance(1)
+        plant.bodies.sweep()
+    await task
+
+    assert sent[0]["status"] == 408
+
+
+@on_loop
 async def test_client_that_leaves_in_its_body_frees_its_place(tmp_path):
     plant = Plant(tmp_path, limits=one_at_a_time())
 

@@ -169,6 +169,25 @@ def test_what_is_no_http_is_refused_in_the_contracts_shape(home):
     assert still_there == 200
 
 
+def test_answers_without_a_body_arrive(home):
+    with gateway(home) as (_, url):
+        answer = httpx.head(f"{url}/healthz")
+
+    assert (answer.status_code, answer.headers["content-length"]) == (200, "2")
+
+
+def test_client_that_asks_before_it_sends_is_told_to_go_on(home):
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+    head += f"authorization: Bearer {KEY.token}\r\ncontent-type: application/json\r\n"
+    content = json.dumps(GOOD).encode()
+    head += f"content-length: {len(content)}\r\nexpect: 100-continue\r\n\r\n"
+
+    with gateway(home) as (_, url):
+        answer = raw(url, head.encode(), content)
+
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 ")
+
+
 def test_endless_headers_are_cut_off(home):
     with gateway(home) as (process, url):
         chunks = [b"GET / HTTP/1.1\r\n"]
