@@ -1,18 +1,13 @@
 """What people see, in a real Chromium: complete, fit for a phone, self-contained."""
 
-import shutil
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 import pytest
 
+from tests.browsing import ARGUMENTS, CHROMIUM, Visit
 from tests.factories import UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    None,
-)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
@@ -20,54 +15,6 @@ pytestmark = [
 ]
 
 PASSWORD = "correct horse battery staple"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-class Visit:
-    """One page of a browser, and everything that should not have happened in it."""
-
-    def __init__(self, page, base_url):
-        self.page = page
-        self.base_url = base_url
-        self.complaints = []
-        page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", self._on_request)
-
-    def _on_console(self, message):
-        if message.type == "error":
-            self.complaints.append(message.text)
-
-    def _on_request(self, request):
-        url = urlsplit(request.url)
-        ours = urlsplit(self.base_url)
-        if url.scheme not in ("data", "blob") and url.netloc != ours.netloc:
-            self.complaints.append(f"request to {request.url}")
-
-    def open(self, path):
-        self.page.goto(self.base_url + path)
-        self.page.wait_for_load_state("networkidle")
-
-    def log_in(self, username):
-        self.open("/admin/login/")
-        self.page.fill("#id_username", username)
-        self.page.fill("#id_password", PASSWORD)
-        self.page.click("#login-form button[type=submit]")
-        self.page.wait_for_url(f"{self.base_url}/admin/")
-
-    @property
-    def overflow_px(self):
-        return self.page.evaluate(
-            "document.documentElement.scrollWidth - window.innerWidth"
-        )
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +98,7 @@ def test_redoc_draws_the_document(visit):
 def test_a_person_logs_in_and_sees_the_dashboard(visit):
     boss = UserFactory.create(is_staff=True, is_superuser=True)
 
-    visit.log_in(boss.username)
+    visit.log_in(boss.username, PASSWORD)
     visit.page.wait_for_load_state("networkidle")
 
     assert visit.page.locator("text=First steps").is_visible()
@@ -165,7 +112,7 @@ def test_the_dashboard_draws_its_chart(visit):
     boss = UserFactory.create(is_staff=True, is_superuser=True)
     spend(issue_key().key.customer, (3, {}))
 
-    visit.log_in(boss.username)
+    visit.log_in(boss.username, PASSWORD)
     visit.page.wait_for_load_state("networkidle")
 
     drawn = visit.page.evaluate(
@@ -182,7 +129,7 @@ def test_the_dashboard_draws_its_chart(visit):
 def test_the_admin_stays_within_its_policy(visit, page):
     _route()
     boss = UserFactory.create(is_staff=True, is_superuser=True)
-    visit.log_in(boss.username)
+    visit.log_in(boss.username, PASSWORD)
 
     visit.open(f"/admin/{page}/")
 

@@ -1,0 +1,58 @@
+"""A real Chromium, and everything that should not have happened in it."""
+
+import shutil
+from urllib.parse import urlsplit
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+class Visit:
+    """One page of a browser, and its errors, blocked parts and foreign requests."""
+
+    def __init__(self, page, base_url):
+        self.page = page
+        self.base_url = base_url
+        self.complaints = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", self._on_request)
+
+    def _on_console(self, message):
+        if message.type == "error":
+            self.complaints.append(f"{message.text} {message.location.get('url', '')}")
+
+    def _on_request(self, request):
+        url = urlsplit(request.url)
+        ours = urlsplit(self.base_url)
+        if url.scheme not in ("data", "blob") and url.netloc != ours.netloc:
+            self.complaints.append(f"request to {request.url}")
+
+    def open(self, path):
+        response = self.page.goto(self.base_url + path)
+        self.page.wait_for_load_state("networkidle")
+        return response
+
+    def log_in(self, username, password):
+        self.open("/admin/login/")
+        self.page.fill("#id_username", username)
+        self.page.fill("#id_password", password)
+        self.page.click("#login-form button[type=submit]")
+        self.page.wait_for_url(f"{self.base_url}/admin/")
+
+    @property
+    def overflow_px(self):
+        return self.page.evaluate(
+            "document.documentElement.scrollWidth - window.innerWidth"
+        )
