@@ -38,6 +38,8 @@ class CanaryRow(TypedDict):
     weight_percent: int
     # None while nothing was answered since the variants were moved.
     observed_percent: float | None
+    # The start of the first minute that will count, while none has.
+    counted_from: datetime.datetime | None
     requests: int
     errors: int
     waiting_for: str
@@ -99,7 +101,8 @@ def _traffic_cards(
         Card(
             title="Median latency",
             value=p50,
-            note=f"95 %: {p95}; 99 %: {p99}",
+            note=f"95\N{NO-BREAK SPACE}%:\N{NO-BREAK SPACE}{p95}, "
+            f"99\N{NO-BREAK SPACE}%:\N{NO-BREAK SPACE}{p99}",
             icon="timer",
         ),
     ]
@@ -235,12 +238,16 @@ def _canary_row(
 ) -> CanaryRow:
     assert route.canary_version is not None
     answered = seen["default"] + seen["canary"]
+    counted_from = None
+    if not answered and serving is not None:
+        counted_from = serving.moved_at.replace(second=0, microsecond=0) + _MINUTE
     return CanaryRow(
         model=route.registered_model.name,
         default=route.default_version.version,
         canary=route.canary_version.version,
         weight_percent=route.canary_weight_percent,
         observed_percent=100 * seen["canary"] / answered if answered else None,
+        counted_from=counted_from,
         requests=answered,
         errors=seen["errors"],
         waiting_for=serving.waiting_for if serving else "not served yet",

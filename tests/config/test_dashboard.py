@@ -99,7 +99,7 @@ def test_latency_shows_the_median_and_the_tail(admin):
     card = admin.get(reverse("admin:index")).context["cards"][2]
 
     assert card["value"] == "1.6\N{NO-BREAK SPACE}ms"
-    assert "99 %: 102\N{NO-BREAK SPACE}ms" in card["note"]
+    assert "102\N{NO-BREAK SPACE}ms" in card["note"]
 
 
 def test_the_chart_holds_sixty_minutes_per_variant(admin):
@@ -144,6 +144,7 @@ def test_traffic_from_before_the_weights_moved_is_not_counted(admin):
     (row,) = admin.get(reverse("admin:index")).context["canaries"]
 
     assert row["observed_percent"] is None
+    assert row["counted_from"] > timezone.now() - timedelta(minutes=1)
     assert row["requests"] == 0
 
 
