@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -35,11 +36,8 @@ class PredictionJobAdmin(ModelAdmin):  # type: ignore[misc]
         "customer",
         "model_version",
         "status_label",
-        "progress",
-        "rows_failed",
-        "error",
+        "course",
         "created_at",
-        "completed_at",
     )
     list_select_related = ("customer",)
     list_filter = ("status", "model")
@@ -107,12 +105,20 @@ class PredictionJobAdmin(ModelAdmin):  # type: ignore[misc]
     @display(description="Progress")
     def progress(self, job: PredictionJob) -> SafeString:
         total = "?" if job.rows_total is None else f"{job.rows_total:,}"
+        failed = f", {job.rows_failed:,} failed" if job.rows_failed else ""
+        return render_to_string(
+            "inference/job_progress.html",
+            {
+                "percent": percent_done(job),
+                "text": f"{job.rows_done:,} of {total}{failed}",
+            },
+        )
+
+    @display(description="Progress")
+    def course(self, job: PredictionJob) -> SafeString:
+        """Show in one column of the list how far a job came, and what stops it."""
         return format_html(
-            '<progress class="w-24" max="100" value="{percent}">{percent} %</progress> '
-            '<span class="whitespace-nowrap">{done} of {total}</span>',
-            percent=percent_done(job),
-            done=f"{job.rows_done:,}",
-            total=total,
+            '{}<div class="text-xs">{}</div>', self.progress(job), self.error(job) or ""
         )
 
     @display(description="Error", empty_value="")

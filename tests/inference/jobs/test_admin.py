@@ -39,7 +39,7 @@ def test_jobs_are_listed_with_progress_and_status(admin):
 
     page = admin.get(reverse(LIST)).content.decode()
 
-    assert 'value="45"' in page
+    assert 'aria-valuenow="45"' in page
     assert "450 of 1,000" in page
     assert "quarantined" in page
     assert "Waits for an engine" in page
