@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from inference import call_headers
+from inference import call_headers, refusals
 from inference.engine.errors import EngineError
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
@@ -20,6 +20,7 @@ from inference.gateway.clients import (
     read_body,
 )
 from inference.gateway.engines import Engines
+from inference.gateway.http import WHOLE_MESSAGES, GatewayProtocol
 from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay, Send, respond
@@ -110,13 +111,15 @@ class GatewayApp:
                 try:
                     match effect:
                         case NeedBody():
-                            value = await read_body(
-                                receive,
-                                self._bodies,
-                                max_bytes=effect.max_bytes,
-                                timeout_s=self._body_timeout_s,
-                                content_length=headers.get(b"content-length"),
-                            )
+                            value = _whole_body(scope, effect.max_bytes)
+                            if value is None:
+                                value = await read_body(
+                                    receive,
+                                    self._bodies,
+                                    max_bytes=effect.max_bytes,
+                                    timeout_s=self._body_timeout_s,
+                                    content_length=headers.get(b"content-length"),
+                                )
                         case EngineCall():
                             value = await self._engines.predict(effect)
                         case NeedUnits():
@@ -175,20 +178,29 @@ class GatewayApp:
         return given or self._plan.new_request_id()
 
 
+def _whole_body(scope: Message, max_bytes: int) -> bytes | None:
+    extensions = scope.get("extensions")
+    if extensions is None or WHOLE_MESSAGES not in extensions:
+        return None
+    whole: GatewayProtocol = extensions[WHOLE_MESSAGES]
+    body = whole.take_body(scope)
+    if body is not None and len(body) > max_bytes:
+        raise refusals.body_too_large(max_bytes)
+    return body
+
+
 async def _send(scope: Message, send: Send, answer: Answer) -> None:
     if answer.status == HTTPStatus.REQUEST_TIMEOUT:
         # The rest of the body is not waited for.
         headers = [*answer.headers, (b"connection", b"close")]
         await respond(scope, send, answer.status, headers, answer.body)
         return
-    await send(
-        {
-            "type": "http.response.start",
-            "status": answer.status,
-            "headers": answer.headers,
-        }
-    )
-    await send({"type": "http.response.body", "body": answer.body})
+    extensions = scope.get("extensions")
+    if extensions is not None and WHOLE_MESSAGES in extensions:
+        whole: GatewayProtocol = extensions[WHOLE_MESSAGES]
+        if whole.send_answer(scope, answer.status, answer.headers, answer.body):
+            return
+    await respond(scope, send, answer.status, answer.headers, answer.body)
 
 
 async def _say(scope: Message, send: Send, status: int, word: bytes) -> None:

@@ -5,11 +5,13 @@ import secrets
 import time
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 
+# Name of the ASGI extension that gives and takes whole messages: a GatewayProtocol.
+WHOLE_MESSAGES = "modelyard.whole_messages"
 _MAX_HEADER_BYTES = 64 * 1024
 
 
@@ -36,6 +38,9 @@ class OneWriteTransport:
             self._held = data
         else:
             self._transport.write(data)
+
+    def write_through(self, data: bytes) -> None:
+        self._transport.write(data)
 
     def flush(self) -> None:
         held = self._held
@@ -71,8 +76,70 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         self._one_write = OneWriteTransport(transport)
+        self._extensions = {WHOLE_MESSAGES: self}
         # It has all of a transport that uvicorn uses.
         super().connection_made(self._one_write)  # type: ignore[arg-type]
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # The connection, not the request: what can be reached from its own scope is
+        # garbage that only the collector can find.
+        scope: Any = self.scope
+        scope["extensions"] = self._extensions
+
+    def take_body(self, scope: Any) -> bytes | None:
+        """Give the request's body if all of it is here, which spares a wait."""
+        cycle = self.cycle
+        if cycle.scope is not scope or cycle.more_body:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
+
+    def send_answer(
+        self,
+        scope: Any,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> bool:
+        """Send what the two messages of ASGI would; False: send those.
+
+        uvicorn checks each header by two regular expressions, which takes as long as
+        decoding a row. These are our own; they have a content-length and no
+        `connection`.
+        """
+        cycle = self.cycle
+        if (
+            # Another request is pipelined behind this one.
+            cycle.scope is not scope
+            or cycle.response_started
+            or cycle.disconnected
+            or cycle.flow.write_paused
+        ):
+            return False
+        lines = [STATUS_LINE[status]]
+        for name, value in cycle.default_headers:
+            lines += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            lines += (name, b": ", value, b"\r\n")
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        # Each line adds four parts but for the first, the last and `connection`.
+        if head.count(b"\n") != (len(lines) - 2) // 4 + 2 + (not cycle.keep_alive):
+            # A line break in a name from the database: uvicorn refuses it.
+            return False
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        self._one_write.flush()
+        self._one_write.write_through(head + body)
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def on_response_complete(self) -> None:
         # Answers without a body: to HEAD, and 204.

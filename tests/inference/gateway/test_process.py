@@ -183,9 +183,34 @@ def test_client_that_asks_before_it_sends_is_told_to_go_on(home):
     head += f"content-length: {len(content)}\r\nexpect: 100-continue\r\n\r\n"
 
     with gateway(home) as (_, url):
-        answer = raw(url, head.encode(), content)
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(head.encode())
+            invited = connection.recv(1000)
+            connection.sendall(content)
+            answer = connection.recv(1000)
 
-    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 ")
+    assert invited == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"connection: close" in answer
+
+
+def test_pipelined_requests_are_answered_in_order(home):
+    def request(request_id, extra=""):
+        content = json.dumps(GOOD)
+        return (
+            f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\nx-request-id: {request_id}\r\n"
+            f"authorization: Bearer {KEY.token}\r\n{extra}"
+            f"content-length: {len(content)}\r\n\r\n{content}"
+        )
+
+    with gateway(home) as (_, url):
+        sent = request("a") + request("b") + request("c", "connection: close\r\n")
+        answer = raw(url, sent.encode())
+
+    places = [answer.index(b"x-request-id: %b" % name) for name in (b"a", b"b", b"c")]
+    assert answer.count(b"HTTP/1.1 503 ") == 3
+    assert places == sorted(places)
 
 
 def test_endless_headers_are_cut_off(home):
