@@ -62,7 +62,7 @@ EXPLAINED = Explained(
 
 
 def snapshot(*, limits=None, scopes=("predict", "explain"), models=(), **changes):
-    """Publish `cancer` (default 2, canary 3 at 10 %) and `secret`, without a default."""
+    """Publish `cancer` (default 2, canary 3 at 10 %) and `secret`, not served."""
     version = CallableVersion(version=2, signature=SIGNATURE, aliases=("champion",))
     fields = {
         "sequence": 1,

@@ -110,7 +110,7 @@ def test_segments_are_rotated_by_size(tmp_path):
 
 
 def test_full_spool_refuses_and_keeps_what_it_has(tmp_path):
-    writer = SpoolWriter(tmp_path, "boot", max_total_bytes=300)
+    writer = SpoolWriter(tmp_path, "boot", max_total_bytes=250)
     writer.append([event(1)])
     writer.append([event(2)])
 
