@@ -12,6 +12,7 @@ from inference.engine.signature import Signature
 from inference.errors import ApiError
 from inference.openapi import common_parts as common
 from inference.openapi import schemas
+from inference.openapi.short_numbers import shortened
 from inference.snapshot import CallableVersion
 
 # Instances of the logged example that the docs show: enough to see that a list goes in.
@@ -38,7 +39,7 @@ def example_instances(model: PublishedModel) -> list[Any] | None:
     """Return the first instances of the logged example, if they work when sent."""
     example = model.described.example
     rows = example if isinstance(example, list) else [example]
-    instances = rows[:_EXAMPLE_ROWS]
+    instances: list[Any] = shortened(rows[:_EXAMPLE_ROWS])
     try:
         InstanceDecoder(model.described.signature).decode_request(
             msgspec.json.encode({"instances": instances})
