@@ -205,7 +205,9 @@ class RemoteSource:
 
 
 def shown_uri(uri: str) -> str:
-    """Leave out what may be secret: user, password and query."""
+    """Leave out what may be secret, and where on this machine a file lies."""
+    if (path := _sqlite_path(uri)) is not None:
+        return f"the local file {path.name}"
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" if parts.scheme else parts.path

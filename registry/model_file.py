@@ -6,6 +6,7 @@ aliases expand to are bounded, and only plain data leaves this module.
 
 import json
 import math
+import struct
 from typing import Any
 
 import yaml
@@ -111,6 +112,8 @@ def _instances(
     if not rows:
         return None
     rows = rows[:MAX_EXAMPLE_ROWS]
+    if _takes_float32(signature):
+        rows = [_shorten(row) for row in rows]
     names = _names(signature, metadata)
     if names and all(isinstance(row, list) and len(row) == len(names) for row in rows):
         return [dict(zip(names, row, strict=True)) for row in rows]
@@ -143,6 +146,35 @@ def _rows(document: Json) -> list[Json]:
                 for values in zip(*rows.values(), strict=False)
             ]
     return []
+
+
+def _takes_float32(signature: dict[str, Json]) -> bool:
+    inputs = signature.get("inputs") or []
+    spec = inputs[0].get("tensor-spec") if inputs else None
+    return isinstance(spec, dict) and spec.get("dtype") == "float32"
+
+
+def _shorten(value: Json) -> Json:
+    """Write float32 values as people do: MLflow writes 13.68 as 13.680000305175781."""
+    if isinstance(value, list):
+        return [_shorten(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _shorten(item) for key, item in value.items()}
+    if not isinstance(value, float):
+        return value
+    for digits in range(6, 10):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("<d", value) == struct.pack("<d", _as_float32(short)):
+            return short
+    return value
+
+
+def _as_float32(value: float) -> float:
+    try:
+        narrow: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    except OverflowError:
+        return value
+    return narrow
 
 
 def _names(signature: dict[str, Json], metadata: Json) -> list[str]:

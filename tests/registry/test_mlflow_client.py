@@ -129,12 +129,12 @@ def test_an_unreachable_server_is_told_without_its_credentials(monkeypatch):
     ("uri", "shown"),
     [
         ("postgresql://u:p@db:5432/mlflow?sslkey=x", "postgresql://db:5432/mlflow"),
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("sqlite:////srv/mlflow.db", "the local file mlflow.db"),
         ("https://mlflow.example.org", "https://mlflow.example.org"),
         ("./mlruns", "./mlruns"),
     ],
 )
-def test_a_shown_uri_has_no_secrets(uri, shown):
+def test_a_shown_uri_has_no_secrets_and_no_folders(uri, shown):
     assert shown_uri(uri) == shown
 
 

@@ -111,3 +111,14 @@ def test_an_unreadable_signature_is_told_and_the_rest_is_kept():
 
     assert read.problems == ("The signature's inputs are not readable JSON.",)
     assert "outputs" in read.signature
+
+
+def test_float32_values_of_an_example_are_written_as_people_do():
+    example = b'{"inputs": [[13.680000305175781, 0.09277000278234482], [7, 1e300]]}'
+
+    read = model_file.parse(MLMODEL, example=example)
+
+    assert read.input_example == [
+        {"width": 13.68, "height": 0.09277},
+        {"width": 7, "height": 1e300},
+    ]
