@@ -15,6 +15,8 @@ from benchmarks.load import Target
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "breast-cancer"
+# The demo's default.
+VERSION = 2
 PORT = 8420
 
 
@@ -62,14 +64,9 @@ def running(home: Path, log: Path) -> Iterator[Running]:
 
 def exported_model(home: Path) -> tuple[Path, Path]:
     """The default version's artifact folder, and the .pt2 file in it."""
-    for description in sorted((home / "artifacts").glob("*/MLmodel")):
-        exported = description.parent / "data" / "model.pt2"
-        name = description.parent / "registered_model_meta"
-        if exported.exists() and name.exists() and _is_default(name):
-            return description.parent, exported
-    raise FileNotFoundError(f"no exported {MODEL} below {home}")
-
-
-def _is_default(meta: Path) -> bool:
-    text = meta.read_text()
-    return f"model_name: {MODEL}" in text and "model_version: '2'" in text
+    for desired in (home / "engine").glob("*.json"):
+        for version in json.loads(desired.read_text()):
+            if version["key"] == [MODEL, VERSION]:
+                artifact = Path(version["path"])
+                return artifact, artifact / "data" / "model.pt2"
+    raise FileNotFoundError(f"no engine below {home} has {MODEL} {VERSION}")
