@@ -1,18 +1,15 @@
 """Passing everything else on to the site, streaming both ways."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 
 import httpx
 import structlog
 
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
-from inference.gateway.clients import (
-    ClientLeft,
-    Message,
-    Receive,
-    SlowBodies,
-)
+from inference.gateway.clients import ClientLeft, Message, Receive, SlowBodies
+from inference.gateway.uploads import Turns, Upload, too_large
 
 logger = structlog.get_logger(__name__)
 
@@ -45,6 +42,8 @@ _OURS = frozenset(
         b"x-request-id",
     }
 )
+# Who answers is this gateway, which says the date itself.
+_OUR_SERVERS = frozenset({b"date", b"server"})
 _CONNECT_TIMEOUT_S = 2.0
 _AWAY_RETRY_S = 5.0
 _AWAY_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
@@ -74,21 +73,26 @@ class Relay:
         self._idle_timeout_s = idle_timeout_s
         self._site_timeout_s = site_timeout_s
         self._clock = clock
+        self._turns = Turns()
 
     async def __call__(
         self, scope: Message, receive: Receive, send: Send, *, request_id: str
     ) -> None:
         length = next((v for n, v in scope["headers"] if n == b"content-length"), None)
         if length is not None and int(length) > self._max_bytes:
-            await self._refuse(scope, send, _too_large(self._max_bytes), request_id)
+            await self._refuse(scope, send, too_large(self._max_bytes), request_id)
             return
-        failure: list[ApiError | ClientLeft] = []
         try:
-            response = await self._forward(scope, receive, request_id, failure)
+            response = await self._ask(scope, receive, request_id)
         except ClientLeft:
             return
         except ApiError as error:
             await self._refuse(scope, send, error, request_id)
+            return
+        except (httpx.InvalidURL, httpx.LocalProtocolError):
+            message = "The request's target or its headers cannot be passed on."
+            refusal = ApiError(ErrorCode.INVALID_HEADER, message)
+            await self._refuse(scope, send, refusal, request_id)
             return
         except httpx.HTTPError as error:
             logger.warning("site_away", reason=type(error).__name__)
@@ -99,16 +103,31 @@ class Relay:
         finally:
             await response.aclose()
 
-    async def _forward(
-        self,
-        scope: Message,
-        receive: Receive,
-        request_id: str,
-        failure: list[ApiError | ClientLeft],
+    async def _ask(
+        self, scope: Message, receive: Receive, request_id: str
     ) -> httpx.Response:
         names = {name for name, _ in scope["headers"]}
-        has_body = b"content-length" in names or b"transfer-encoding" in names
+        if b"content-length" not in names and b"transfer-encoding" not in names:
+            return await self._forward(scope, request_id, None)
+        upload = Upload(
+            receive,
+            self._bodies,
+            max_bytes=self._max_bytes,
+            idle_timeout_s=self._idle_timeout_s,
+        )
+        await upload.hold()
+        with self._turns if upload.more else contextlib.nullcontext():
+            return await self._forward(scope, request_id, upload)
+
+    async def _forward(
+        self, scope: Message, request_id: str, upload: Upload | None
+    ) -> httpx.Response:
         url = httpx.URL(scheme="http", host="site", raw_path=_target(scope))
+        headers = _request_headers(scope, request_id)
+        if upload is not None:
+            # The site's server may answer before it has read a body, and then loses
+            # what comes next on the connection while it reads the rest.
+            headers.append((b"connection", b"close"))
         timeouts = {
             "connect": _CONNECT_TIMEOUT_S,
             "pool": self._site_timeout_s,
@@ -116,51 +135,29 @@ class Relay:
             "write": self._site_timeout_s,
         }
         # A kept connection may be closed by the site just as we use it.
-        attempts = 1 if has_body else 2
+        attempts = 2 if upload is None else 1
         for attempt in range(1, attempts + 1):
             request = httpx.Request(
                 scope["method"],
                 url,
-                headers=_request_headers(scope, request_id),
-                stream=_Upload(self._upload(receive, failure)) if has_body else None,
+                headers=headers,
+                stream=upload,
                 extensions={"timeout": timeouts},
             )
             try:
                 return await self._transport.handle_async_request(request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 # The body's own failure looks to the transport like a broken pipe.
-                if failure:
-                    raise failure[0] from None
+                if upload is not None and upload.failure is not None:
+                    raise upload.failure from None
                 if attempt == attempts:
                     raise
         raise AssertionError("unreachable")
 
-    async def _upload(
-        self, receive: Receive, failure: list[ApiError | ClientLeft]
-    ) -> AsyncIterator[bytes]:
-        size = 0
-        more = True
-        while more:
-            try:
-                message = await self._bodies.receive(
-                    receive, self._bodies.deadline(self._idle_timeout_s)
-                )
-                if message["type"] == "http.disconnect":
-                    raise ClientLeft
-                size += len(message.get("body", b""))
-                if size > self._max_bytes:
-                    raise _too_large(self._max_bytes)
-            except (ApiError, ClientLeft) as error:
-                failure.append(error)
-                raise
-            more = message.get("more_body", False)
-            if message.get("body"):
-                yield message["body"]
-
     async def _answer(
         self, response: httpx.Response, send: Send, request_id: str
     ) -> None:
-        headers = _passed_on(response.headers.raw, _HOP_BY_HOP)
+        headers = _passed_on(response.headers.raw, _HOP_BY_HOP | _OUR_SERVERS)
         if not any(name.lower() == b"x-request-id" for name, _ in headers):
             headers.append((b"x-request-id", request_id.encode()))
         await send(
@@ -201,23 +198,6 @@ class Relay:
             }
             headers = [(name, replaced.get(name, value)) for name, value in headers]
         await respond(scope, send, status, headers, body)
-
-
-def _too_large(max_bytes: int) -> ApiError:
-    return ApiError(
-        ErrorCode.TOO_LARGE,
-        f"The body may have at most {max_bytes} bytes.",
-        facts={"limit": "upload_bytes", "maximum": max_bytes},
-    )
-
-
-class _Upload(httpx.AsyncByteStream):
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
-        self._chunks = chunks
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._chunks:
-            yield chunk
 
 
 async def respond(

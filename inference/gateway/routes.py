@@ -1,5 +1,6 @@
 """Which paths the gateway answers itself. Pure."""
 
+from posixpath import normpath
 from typing import NamedTuple
 
 from inference.prediction import Operation
@@ -53,6 +54,9 @@ def asks_ready(path: str) -> bool:
 
 
 def is_private(path: str) -> bool:
-    """Tell whether a path is for this installation's own processes and operators."""
-    first = path.strip("/").partition("/")[0].lower()
+    """Tell whether a path is for this installation's own processes and operators.
+
+    Dots are followed first, as they are on the way to the site.
+    """
+    first = normpath(path).strip("/").partition("/")[0].lower()
     return first in ("internal", "metrics")

@@ -128,8 +128,8 @@ class FakeSite(httpx.AsyncBaseTransport):
         self.answer = httpx.Response(200, json={"site": True})
 
     async def handle_async_request(self, request):
-        body = await request.aread()
         self.requests.append(request)
+        body = await request.aread()
         self.bodies.append(body)
         if self.failure is not None:
             raise self.failure
@@ -148,7 +148,15 @@ class FakeSite(httpx.AsyncBaseTransport):
 class Plant:
     """Must be made inside a running loop."""
 
-    def __init__(self, folder, *, limits=None, engines=("cpu",), **spool):
+    def __init__(
+        self,
+        folder,
+        *,
+        limits=None,
+        engines=("cpu",),
+        max_upload_bytes=1000,
+        **spool,
+    ):
         self.clock = ManualClock(1_000_000.0)
         self.site = FakeSite()
         self.tables = Tables(published(limits=limits, engines=engines))
@@ -172,7 +180,7 @@ class Plant:
             relay=Relay(
                 self.site,
                 self.bodies,
-                max_bytes=1000,
+                max_bytes=max_upload_bytes,
                 idle_timeout_s=5,
                 site_timeout_s=5,
                 clock=self.clock,

@@ -42,3 +42,23 @@ def test_predictions_are_found(path, expected):
 )
 def test_other_paths_are_left_to_the_site(path):
     assert routes.find_prediction(path) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/internal/leases",
+        "//internal/leases",
+        "/x/../internal/leases",
+        "/./internal",
+        "/api/v1/models/x/../../../../../internal/leases",
+        "/x/../Metrics",
+    ],
+)
+def test_private_paths_are_known_by_where_they_lead(path):
+    assert routes.is_private(path)
+
+
+@pytest.mark.parametrize("path", ["/", "/internals", "/docs/internal", "/internal/.."])
+def test_public_paths_are_not_private(path):
+    assert not routes.is_private(path)
