@@ -6,156 +6,379 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('accounts', '0001_initial'),
+        ("accounts", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Engine',
+            name="Engine",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='Device, e.g. cpu.', max_length=64, unique=True)),
-                ('address', models.CharField(max_length=255)),
-                ('state', models.CharField(choices=[('unreachable', 'unreachable'), ('running', 'running')], default='unreachable', max_length=16)),
-                ('device', models.CharField(blank=True, max_length=100)),
-                ('pid', models.PositiveIntegerField(blank=True, null=True)),
-                ('memory_bytes', models.PositiveBigIntegerField(default=0)),
-                ('error', models.TextField(blank=True)),
-                ('seen_at', models.DateTimeField(blank=True, null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="Device, e.g. cpu.", max_length=64, unique=True
+                    ),
+                ),
+                ("address", models.CharField(max_length=255)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("unreachable", "unreachable"),
+                            ("running", "running"),
+                        ],
+                        default="unreachable",
+                        max_length=16,
+                    ),
+                ),
+                ("device", models.CharField(blank=True, max_length=100)),
+                ("pid", models.PositiveIntegerField(blank=True, null=True)),
+                ("memory_bytes", models.PositiveBigIntegerField(default=0)),
+                ("error", models.TextField(blank=True)),
+                ("seen_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'ordering': ['name'],
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='ControllerLease',
+            name="ControllerLease",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('holder', models.CharField(blank=True, max_length=64)),
-                ('expires_at', models.DateTimeField()),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("holder", models.CharField(blank=True, max_length=64)),
+                ("expires_at", models.DateTimeField()),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('pk', 1)), name='inference_controller_lease_one_row')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("pk", 1)),
+                        name="inference_controller_lease_one_row",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='PredictionJob',
+            name="PredictionJob",
             fields=[
-                ('id', models.CharField(max_length=32, primary_key=True, serialize=False)),
-                ('model', models.CharField(max_length=255)),
-                ('version', models.PositiveIntegerField()),
-                ('variant', models.CharField(max_length=16)),
-                ('status', models.CharField(choices=[('pending', 'pending'), ('processing', 'processing'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled')], default='pending', max_length=16)),
-                ('input_format', models.CharField(help_text='json or csv.', max_length=8)),
-                ('input_file', models.CharField(help_text='Relative to the jobs folder.', max_length=255)),
-                ('input_bytes', models.PositiveBigIntegerField(default=0)),
-                ('input_offset', models.PositiveBigIntegerField(default=0, help_text='Where the next chunk begins in the input, in bytes.')),
-                ('signature', models.JSONField(default=dict)),
-                ('options', models.JSONField(blank=True, default=dict)),
-                ('chunk_rows', models.PositiveIntegerField(default=500)),
-                ('rows_total', models.PositiveIntegerField(blank=True, null=True)),
-                ('rows_done', models.PositiveIntegerField(default=0)),
-                ('rows_failed', models.PositiveIntegerField(default=0)),
-                ('attempts', models.PositiveSmallIntegerField(default=0, help_text='Starts since the last committed chunk that ended badly.')),
-                ('worker', models.CharField(blank=True, help_text='Who last held the lease.', max_length=100)),
-                ('lease_token', models.PositiveIntegerField(default=0, help_text='Fencing token: writes with an older one are refused.')),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('waiting_since', models.DateTimeField(blank=True, help_text='Since when no engine takes its next rows.', null=True)),
-                ('error_code', models.CharField(blank=True, max_length=40)),
-                ('error_message', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('completed_at', models.DateTimeField(blank=True, null=True)),
-                ('removed_at', models.DateTimeField(blank=True, help_text='When its input and output were deleted.', null=True)),
-                ('api_key', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='accounts.apikey')),
-                ('customer', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='jobs', to='accounts.customer')),
+                (
+                    "id",
+                    models.CharField(max_length=32, primary_key=True, serialize=False),
+                ),
+                ("model", models.CharField(max_length=255)),
+                ("version", models.PositiveIntegerField()),
+                ("variant", models.CharField(max_length=16)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("pending", "pending"),
+                            ("processing", "processing"),
+                            ("completed", "completed"),
+                            ("failed", "failed"),
+                            ("cancelled", "cancelled"),
+                        ],
+                        default="pending",
+                        max_length=16,
+                    ),
+                ),
+                (
+                    "input_format",
+                    models.CharField(help_text="json or csv.", max_length=8),
+                ),
+                (
+                    "input_file",
+                    models.CharField(
+                        help_text="Relative to the jobs folder.", max_length=255
+                    ),
+                ),
+                ("input_bytes", models.PositiveBigIntegerField(default=0)),
+                (
+                    "input_offset",
+                    models.PositiveBigIntegerField(
+                        default=0,
+                        help_text="Where the next chunk begins in the input, in bytes.",
+                    ),
+                ),
+                ("signature", models.JSONField(default=dict)),
+                ("options", models.JSONField(blank=True, default=dict)),
+                ("chunk_rows", models.PositiveIntegerField(default=500)),
+                ("rows_total", models.PositiveIntegerField(blank=True, null=True)),
+                ("rows_done", models.PositiveIntegerField(default=0)),
+                ("rows_failed", models.PositiveIntegerField(default=0)),
+                (
+                    "attempts",
+                    models.PositiveSmallIntegerField(
+                        default=0,
+                        help_text="Starts since the last committed chunk that ended badly.",
+                    ),
+                ),
+                (
+                    "worker",
+                    models.CharField(
+                        blank=True, help_text="Who last held the lease.", max_length=100
+                    ),
+                ),
+                (
+                    "lease_token",
+                    models.PositiveIntegerField(
+                        default=0,
+                        help_text="Fencing token: writes with an older one are refused.",
+                    ),
+                ),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "waiting_since",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="Since when no engine takes its next rows.",
+                        null=True,
+                    ),
+                ),
+                ("error_code", models.CharField(blank=True, max_length=40)),
+                ("error_message", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("completed_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "removed_at",
+                    models.DateTimeField(
+                        blank=True,
+                        help_text="When its input and output were deleted.",
+                        null=True,
+                    ),
+                ),
+                (
+                    "api_key",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs",
+                        to="accounts.apikey",
+                    ),
+                ),
+                (
+                    "customer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="jobs",
+                        to="accounts.customer",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-id'],
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='JobChunk',
+            name="JobChunk",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('index', models.PositiveIntegerField()),
-                ('rows', models.PositiveIntegerField()),
-                ('predictions', models.JSONField()),
-                ('errors', models.JSONField(default=list)),
-                ('job', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='inference.predictionjob')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("index", models.PositiveIntegerField()),
+                ("rows", models.PositiveIntegerField()),
+                ("predictions", models.JSONField()),
+                ("errors", models.JSONField(default=list)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="chunks",
+                        to="inference.predictionjob",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['job', 'index'],
+                "ordering": ["job", "index"],
             },
         ),
         migrations.CreateModel(
-            name='ServingRoute',
+            name="ServingRoute",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('model', models.CharField(max_length=255, unique=True)),
-                ('default_version', models.PositiveIntegerField(blank=True, help_text='Empty: nothing is served yet.', null=True)),
-                ('default_weight_percent', models.PositiveSmallIntegerField(default=100)),
-                ('canary_version', models.PositiveIntegerField(blank=True, null=True)),
-                ('canary_weight_percent', models.PositiveSmallIntegerField(default=0)),
-                ('waiting_for', models.TextField(blank=True, help_text='Why the desired route is not served yet.')),
-                ('moved_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("model", models.CharField(max_length=255, unique=True)),
+                (
+                    "default_version",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Empty: nothing is served yet.", null=True
+                    ),
+                ),
+                (
+                    "default_weight_percent",
+                    models.PositiveSmallIntegerField(default=100),
+                ),
+                ("canary_version", models.PositiveIntegerField(blank=True, null=True)),
+                ("canary_weight_percent", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "waiting_for",
+                    models.TextField(
+                        blank=True, help_text="Why the desired route is not served yet."
+                    ),
+                ),
+                ("moved_at", models.DateTimeField(auto_now_add=True)),
             ],
             options={
-                'ordering': ['model'],
-                'constraints': [models.CheckConstraint(condition=models.Q(('default_weight_percent', django.db.models.expressions.CombinedExpression(models.Value(100), '-', models.F('canary_weight_percent')))), name='inference_serving_weights_sum_to_100'), models.CheckConstraint(condition=models.Q(('canary_version__isnull', True), ('default_version__isnull', False), _connector='OR'), name='inference_serving_no_canary_without_default')],
+                "ordering": ["model"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            (
+                                "default_weight_percent",
+                                django.db.models.expressions.CombinedExpression(
+                                    models.Value(100),
+                                    "-",
+                                    models.F("canary_weight_percent"),
+                                ),
+                            )
+                        ),
+                        name="inference_serving_weights_sum_to_100",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            ("canary_version__isnull", True),
+                            ("default_version__isnull", False),
+                            _connector="OR",
+                        ),
+                        name="inference_serving_no_canary_without_default",
+                    ),
+                ],
             },
         ),
         migrations.CreateModel(
-            name='SnapshotState',
+            name="SnapshotState",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('changed', models.PositiveBigIntegerField(default=1)),
-                ('published', models.PositiveBigIntegerField(default=0)),
-                ('published_at', models.DateTimeField(blank=True, null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("changed", models.PositiveBigIntegerField(default=1)),
+                ("published", models.PositiveBigIntegerField(default=0)),
+                ("published_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'constraints': [models.CheckConstraint(condition=models.Q(('pk', 1)), name='inference_snapshot_one_row')],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("pk", 1)), name="inference_snapshot_one_row"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='LoadedVersion',
+            name="LoadedVersion",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('model', models.CharField(max_length=255)),
-                ('version', models.PositiveIntegerField()),
-                ('state', models.CharField(choices=[('loading', 'loading'), ('ready', 'ready'), ('failed', 'failed')], max_length=16)),
-                ('error', models.TextField(blank=True)),
-                ('load_ms', models.PositiveIntegerField(blank=True, null=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('engine', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='loaded_versions', to='inference.engine')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("model", models.CharField(max_length=255)),
+                ("version", models.PositiveIntegerField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("loading", "loading"),
+                            ("ready", "ready"),
+                            ("failed", "failed"),
+                        ],
+                        max_length=16,
+                    ),
+                ),
+                ("error", models.TextField(blank=True)),
+                ("load_ms", models.PositiveIntegerField(blank=True, null=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "engine",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="loaded_versions",
+                        to="inference.engine",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['model', '-version'],
-                'constraints': [models.UniqueConstraint(fields=('engine', 'model', 'version'), name='inference_loaded_version_unique')],
+                "ordering": ["model", "-version"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("engine", "model", "version"),
+                        name="inference_loaded_version_unique",
+                    )
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='predictionjob',
-            index=models.Index(condition=models.Q(('status__in', ['pending', 'processing'])), fields=['lease_expires_at'], name='inference_job_unfinished'),
+            model_name="predictionjob",
+            index=models.Index(
+                condition=models.Q(("status__in", ["pending", "processing"])),
+                fields=["lease_expires_at"],
+                name="inference_job_unfinished",
+            ),
         ),
         migrations.AddIndex(
-            model_name='predictionjob',
-            index=models.Index(fields=['customer', '-id'], name='inference_job_list'),
+            model_name="predictionjob",
+            index=models.Index(fields=["customer", "-id"], name="inference_job_list"),
         ),
         migrations.AddIndex(
-            model_name='predictionjob',
-            index=models.Index(condition=models.Q(('removed_at__isnull', True)), fields=['completed_at'], name='inference_job_retention'),
+            model_name="predictionjob",
+            index=models.Index(
+                condition=models.Q(("removed_at__isnull", True)),
+                fields=["completed_at"],
+                name="inference_job_retention",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='predictionjob',
-            constraint=models.CheckConstraint(condition=models.Q(('rows_failed__lte', models.F('rows_done'))), name='inference_job_failed_rows_are_done'),
+            model_name="predictionjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("rows_failed__lte", models.F("rows_done"))),
+                name="inference_job_failed_rows_are_done",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='jobchunk',
-            constraint=models.UniqueConstraint(fields=('job', 'index'), name='inference_job_chunk_unique'),
+            model_name="jobchunk",
+            constraint=models.UniqueConstraint(
+                fields=("job", "index"), name="inference_job_chunk_unique"
+            ),
         ),
     ]

@@ -12,7 +12,6 @@ from inference.engine.signature import Signature
 from inference.errors import ApiError
 from inference.openapi import common_parts as common
 from inference.openapi import schemas
-from inference.openapi.short_numbers import shortened
 from inference.snapshot import CallableVersion
 
 # Instances of the logged example that the docs show: enough to see that a list goes in.
@@ -39,7 +38,7 @@ def example_instances(model: PublishedModel) -> list[Any] | None:
     """Return the first instances of the logged example, if they work when sent."""
     example = model.described.example
     rows = example if isinstance(example, list) else [example]
-    instances: list[Any] = shortened(rows[:_EXAMPLE_ROWS])
+    instances: list[Any] = rows[:_EXAMPLE_ROWS]
     try:
         InstanceDecoder(model.described.signature).decode_request(
             msgspec.json.encode({"instances": instances})
@@ -123,6 +122,14 @@ def _operation(
                 "value": _example_answer(model, rows=len(instances), kind=kind),
             }
         }
+    content: dict[str, Any] = {"application/json": answer}
+    if kind == "Explain":
+        content["image/svg+xml"] = {
+            "schema": {
+                "type": "string",
+                "description": "The first instance's explanation as a waterfall.",
+            }
+        }
     parameters: list[dict[str, Any]] = [
         _reference(name, "parameters") for name in _REQUEST_PARAMETERS
     ]
@@ -142,7 +149,7 @@ def _operation(
             "200": {
                 "description": "The answer.",
                 "headers": common.answer_headers(prediction=True),
-                "content": {"application/json": answer},
+                "content": content,
             },
             **common.error_responses(common.PREDICTION_STATUSES),
         },

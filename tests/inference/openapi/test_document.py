@@ -87,6 +87,17 @@ def test_a_published_model_has_typed_columns():
     }
 
 
+def test_an_explanation_may_be_asked_for_as_a_drawing():
+    _route()
+
+    operation = _document()["paths"]["/api/v1/models/breast-cancer/explain"]["post"]
+
+    assert set(operation["responses"]["200"]["content"]) == {
+        "application/json",
+        "image/svg+xml",
+    }
+
+
 def test_every_example_decodes_and_fits_its_own_schema():
     _route()
     _route("plain", version={"metadata": {}, "input_example": [[1.0, 2.0], [3.0, 4.0]]})
