@@ -10,6 +10,7 @@ import math
 import struct
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NoReturn
 
 import msgspec
@@ -206,10 +207,10 @@ class InstanceDecoder:
         self, body: bytes, *, max_rows: int | None, limit_name: str, individual: bool
     ) -> DecodedRequest:
         request = parse_object(body)
+        unknown = (name for name in request if name not in _MEMBERS)
         problems = [
             _problem(readable_name(name), "is not a member of a request")
-            for name in request
-            if name not in _MEMBERS
+            for name in islice(unknown, MAX_PROBLEMS)
         ]
         options, bad_options = read_options(request.get("options"))
         problems += bad_options + _check_parameters(request.get("parameters"))
@@ -362,7 +363,7 @@ def _check_parameters(given: Any) -> list[Problem]:
         return [_problem("parameters", "must be an object")]
     return [
         _problem(f"parameters.{readable_name(name)}", "is no parameter of this model")
-        for name in given
+        for name in islice(given, MAX_PROBLEMS)
     ]
 
 

@@ -21,11 +21,17 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: Literal["simple", "full"] | None = None
     method: Annotated[str, Meta(max_length=40, pattern="^[a-z_]+$")] = "auto"
     samples: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    target: Annotated[str, Meta(max_length=1000)] | int | None = None
+    target: (
+        Annotated[str, Meta(max_length=1000)]
+        | Annotated[int, Meta(ge=0, le=2**31 - 1)]
+        | None
+    ) = None
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
 
 
 NO_OPTIONS = Options()
+
+_MAX_PROBLEMS = 100
 
 _ISSUES = {
     "top_k": "must be an integer from 1 to 1000",
@@ -46,8 +52,10 @@ def read_options(given: Any) -> tuple[Options, list[Problem]]:
         return NO_OPTIONS, []
     if not isinstance(given, dict):
         return NO_OPTIONS, [_problem("options", "must be an object")]
-    problems = []
+    problems: list[Problem] = []
     for name, value in given.items():
+        if len(problems) >= _MAX_PROBLEMS:
+            break
         field = f"options.{readable_name(name)}"
         if name not in _ISSUES:
             problems.append(_problem(field, "is not an option"))

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.core.files.uploadedfile import TemporaryUploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
-from django.http import UnreadablePostError
+from django.http import QueryDict, UnreadablePostError
 from msgspec import UNSET, Raw, UnsetType
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
@@ -117,6 +117,8 @@ def read(request: Request) -> JobRequest:
         ) from None
     if isinstance(data, JsonBody):
         return _read_json(data)
+    if not isinstance(data, QueryDict):
+        raise ApiError(ErrorCode.INVALID_JSON, "The body is empty.")
     return _read_form(data, request.FILES)
 
 

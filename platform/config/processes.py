@@ -100,7 +100,14 @@ def _site_command(python: str) -> tuple[str, ...]:
         "10",
         "--keep-alive",
         "30",
-        # The gateway in front is the only client and sets these itself.
+        # The gateway in front bounds headers; what is too long here is told in HTML.
+        "--limit-request-line",
+        "0",
+        "--limit-request-field_size",
+        "0",
+        "--limit-request-fields",
+        "32768",
+        # The gateway is the only client and sets these itself.
         "--forwarded-allow-ips",
         "*",
         "--worker-tmp-dir",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.decoding import InstanceDecoder
+from inference.decoding import MAX_PROBLEMS, InstanceDecoder
 from inference.engine.signature import (
     Column,
     Layout,
@@ -262,6 +262,11 @@ def test_at_most_a_hundred_problems_are_named():
         (b'{"instances": [[1, 2]], "options": []}', INVALID, "options"),
         (b'{"instances": [[1, 2]], "options": {"x": 1}}', INVALID, "options.x"),
         (b'{"instances": [[1, 2]], "options": {"top_k": 0}}', INVALID, "options.top_k"),
+        (
+            b'{"instances": [[1, 2]], "options": {"target": 1' + b"0" * 20 + b"}}",
+            INVALID,
+            "options.target",
+        ),
         (b'{"instances": [[1, 2]], "parameters": {"t": 1}}', INVALID, "parameters.t"),
         (b'{"instances": [[1, 2]], "model": 1}', INVALID, "model"),
         (b'{"instances": [[1e999, 2]]}', RULE, "mean radius"),
@@ -274,6 +279,31 @@ def test_bad_bodies_are_refused_cleanly(content, code, field):
 
     assert error.code is code
     assert [detail.field for detail in error.details] == ([field] if field else [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{%s}",
+        '{"instances": [[1, 2]], "options": {%s}}',
+        '{"instances": [[1, 2]], "parameters": {%s}}',
+    ],
+)
+def test_only_so_many_unknown_members_are_looked_at(content, monkeypatch):
+    looked_at = []
+
+    def note(name):
+        looked_at.append(name)
+        return str(name)
+
+    for module in ("decoding", "options"):
+        monkeypatch.setattr(f"inference.{module}.readable_name", note)
+    members = ", ".join(f'"{number}": 1' for number in range(5000))
+
+    error = refusal(matrix, (content % members).encode())
+
+    assert len(error.details) == MAX_PROBLEMS
+    assert len(looked_at) <= MAX_PROBLEMS + 1
 
 
 def test_too_many_rows_name_the_limit():

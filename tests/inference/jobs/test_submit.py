@@ -235,6 +235,7 @@ def test_a_broker_that_refuses_connections_does_not_fail_the_request(
 @pytest.mark.parametrize(
     ("body", "status", "code", "problem"),
     [
+        ("", 400, "INVALID_JSON", None),
         ("{", 400, "INVALID_JSON", None),
         ('{"model": "sum", "instances": [NaN]}', 400, "INVALID_JSON", None),
         ("[]", 400, "INVALID_INPUT", None),
