@@ -104,7 +104,8 @@ def _site_command(python: str) -> tuple[str, ...]:
         "--limit-request-line",
         "0",
         "--limit-request-field_size",
-        "0",
+        # Here 0 means 8190.
+        "65536",
         "--limit-request-fields",
         "32768",
         # The gateway is the only client and sets these itself.

@@ -1,5 +1,3 @@
-import shlex
-
 from gunicorn.app.wsgiapp import WSGIApplication
 
 from config.processes import process_specs
@@ -15,7 +13,6 @@ def test_headers_that_the_gateway_lets_through_reach_django():
     application.load_default_config()
     parsed = application.cfg.parser().parse_args(arguments)
 
-    assert (parsed.limit_request_line, parsed.limit_request_field_size) == (0, 0), (
-        shlex.join(arguments)
-    )
+    assert parsed.limit_request_line == 0
+    assert parsed.limit_request_field_size >= 64 * 1024
     assert parsed.limit_request_fields >= 10_000
