@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from django.conf import settings
@@ -38,8 +39,6 @@ class Command(BaseCommand):
                     settings.MODELYARD_OPERATOR_PORT: "MODELYARD_OPERATOR_PORT",
                 },
             )
-            # SIGTERM during the set-up ends it like Ctrl-C.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             self._set_up(console)
         except (CannotStart, demo.SetUpFailed) as error:
             raise CommandError(str(error)) from error
@@ -60,6 +59,10 @@ class Command(BaseCommand):
         console.print("Stopped.")
 
     def _set_up(self, console: Console) -> None:
+        stop = _StopAsked()
+        # SIGTERM during the set-up ends it like Ctrl-C.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
         for step in first_run.steps():
             if not step.needed():
                 continue
@@ -67,6 +70,7 @@ class Command(BaseCommand):
             with _progress(console, step.title) as say:
                 result = step.act(say)
             seconds = time.monotonic() - started
+            stop.raise_if_asked()
             console.print(f"✓ {step.title} [dim]({seconds:.1f} s)[/dim] {result}")
 
     def _announce(self, console: Console, supervisor: Supervisor) -> None:
@@ -117,6 +121,25 @@ class Command(BaseCommand):
                 f"{settings.HOME.logs}."
             )
         supervisor.request_stop()
+
+
+class _StopAsked:
+    """A signal handler that raises KeyboardInterrupt, and remembers that it did.
+
+    Python drops exceptions that hit a finalizer or a callback of C code; a stop that
+    falls there must not be lost.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def raise_if_asked(self) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
