@@ -16,7 +16,7 @@ from inference.engine.signature import Signature, Task
 from inference.options import NO_OPTIONS, Options
 
 # Scores beyond this many are ranked by numpy.
-_MANY_SCORES = 2000
+_MANY_SCORES = 64
 _PROBABILITY_DIGITS = 9
 _DEFAULT_THRESHOLD = 0.5
 
@@ -110,6 +110,8 @@ class AnswerEncoder:
         return answers
 
     def _best_of_many(self, data: Array) -> list[Any]:
+        if self._threshold is not None and data.shape[1] == 2:
+            return self._best(to_json_values(data), None)
         # A NaN counts as the greatest, so it is found here too; then nothing is known.
         numbers: Any = data
         best = numbers.argmax(axis=1)
@@ -118,8 +120,6 @@ class AnswerEncoder:
         labels: Any = self._labels
         if not labels or len(labels) != numbers.shape[1]:
             labels = range(numbers.shape[1])
-        if self._threshold is not None and len(labels) == 2:
-            return self._best(to_json_values(data), None)
         return [
             ClassPrediction(labels[index], score, score < self._low)
             if known

@@ -184,7 +184,9 @@ def _whole_body(scope: Message, max_bytes: int) -> bytes | None:
         return None
     whole: GatewayProtocol = extensions[WHOLE_MESSAGES]
     body = whole.take_body(scope)
-    if body is not None and len(body) > max_bytes:
+    if body is None:
+        whole.collect_body(scope, max_bytes)
+    elif len(body) > max_bytes:
         raise refusals.body_too_large(max_bytes)
     return body
 

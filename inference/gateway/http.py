@@ -73,6 +73,9 @@ class GatewayProtocol(HttpToolsProtocol):
 
     # Of the request whose headers are being read.
     _header_bytes = 0
+    # The request whose body is read whole, and up to which size.
+    _collected: Any = None
+    _collected_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         self._one_write = OneWriteTransport(transport)
@@ -94,6 +97,31 @@ class GatewayProtocol(HttpToolsProtocol):
             return None
         body, cycle.body = bytes(cycle.body), bytearray()
         return body
+
+    def collect_body(self, scope: Any, max_bytes: int) -> None:
+        """Wake the reader up at the end of its body, not at every piece of it.
+
+        Nor is reading paused, which is right for what is relayed piece by piece. A body
+        that grows beyond `max_bytes` is given away as it comes.
+        """
+        cycle = self.cycle
+        if cycle.scope is not scope or not cycle.more_body or cycle.disconnected:
+            return
+        self._collected, self._collected_bytes = scope, max_bytes
+        if len(cycle.body) <= max_bytes:
+            cycle.message_event.clear()
+            self.flow.resume_reading()
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if (
+            cycle.scope is self._collected
+            and len(cycle.body) + len(body) <= self._collected_bytes
+            and not cycle.response_complete
+        ):
+            cycle.body += body
+        else:
+            super().on_body(body)
 
     def send_answer(
         self,
