@@ -45,6 +45,7 @@ CASES = (("1 row × 1", 1, 1), ("1 row × 64", 1, 64), ("100 rows × 16", 100, 1
 WORK = Path(__file__).parent / ".work"
 RESULTS = Path(__file__).parent / "results"
 _PORT = 8440
+_SETTLE_S = 10
 
 
 def main() -> None:
@@ -59,6 +60,10 @@ def main() -> None:
         with modelyard.running(WORK / "home", WORK / "modelyard.log") as ours:
             targets = [ours.target(rows) for _, rows, _ in CASES]
             results[OURS] = _measure(targets, ours.process, arguments.seconds)
+            with modelyard.clicking_through_the_admin(ours) as pages:
+                clicked = load.run(
+                    targets[1], connections=64, seconds=arguments.seconds
+                )
             rows = [list(row.values()) for row in ours.rows]
         artifact, exported = modelyard.exported_model(WORK / "home")
         for peer in PEERS:
@@ -72,6 +77,11 @@ def main() -> None:
             except (environments.InstallFailed, servers.NotReady) as error:
                 console.print(f"[red]{peer.name} did not run:[/red]\n{error}")
     _report(console, results)
+    console.print(
+        f"While someone clicks through the admin ({len(pages)} pages, the slowest "
+        f"{max(pages, default=0):.1f} s), 1 row × 64: {_cell(clicked)}, p99 is "
+        f"{clicked.p99_ms / clicked.p50_ms:.1f} × p50."
+    )
     _save(results, arguments.seconds)
 
 
@@ -118,6 +128,8 @@ def _target(launch: Launch, rows: Rows, count: int) -> Target:
 
 
 def _measure(targets: list[Target], process: Any, seconds: int) -> dict[str, Any]:
+    # What a server still does after it says that it is ready is not measured.
+    time.sleep(_SETTLE_S)
     cases = {
         title: load.run(target, connections=connections, seconds=seconds)
         for target, (title, _, connections) in zip(targets, CASES, strict=True)

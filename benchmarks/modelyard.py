@@ -2,12 +2,15 @@
 
 import contextlib
 import json
+import re
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from benchmarks import servers
@@ -17,6 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "breast-cancer"
 # The demo's default.
 VERSION = 2
+# What a person looks at while predictions go on, a page each half second.
+_PAGES = (
+    "/admin/",
+    "/admin/registry/modelversion/",
+    "/admin/registry/route/",
+    "/admin/accounts/customer/",
+    "/admin/accounts/usage/",
+    "/admin/inference/engine/",
+)
+_PAGE_EVERY_S = 0.5
 PORT = 8420
 
 
@@ -70,3 +83,45 @@ def exported_model(home: Path) -> tuple[Path, Path]:
                 artifact = Path(version["path"])
                 return artifact, artifact / "data" / "model.pt2"
     raise FileNotFoundError(f"no engine below {home} has {MODEL} {VERSION}")
+
+
+@contextlib.contextmanager
+def clicking_through_the_admin(running: Running) -> Iterator[list[float]]:
+    """Open page after page while the block runs; gives the seconds each took."""
+    stop = threading.Event()
+    took: list[float] = []
+    with httpx.Client(base_url=running.demo["base_url"], timeout=30) as client:
+        _log_in(client, running.demo)
+
+        def click() -> None:
+            while not stop.is_set():
+                for page in _PAGES:
+                    response = client.get(page).raise_for_status()
+                    took.append(response.elapsed.total_seconds())
+                    if stop.wait(_PAGE_EVERY_S):
+                        return
+
+        person = threading.Thread(target=click)
+        person.start()
+        try:
+            yield took
+        finally:
+            stop.set()
+            person.join()
+
+
+def _log_in(client: httpx.Client, demo: dict[str, Any]) -> None:
+    form = client.get("/admin/login/").text
+    found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
+    assert found is not None, "the login page has no form"
+    response = client.post(
+        "/admin/login/",
+        data={
+            "username": demo["admin_user"],
+            "password": demo["admin_password"],
+            "csrfmiddlewaretoken": found[1],
+            "next": "/admin/",
+        },
+        headers={"Referer": f"{demo['base_url']}/admin/login/"},
+    )
+    assert response.status_code == 302, "the demo's administrator cannot sign in"
