@@ -12,7 +12,6 @@ from django.http import (
     HttpResponseRedirect,
     StreamingHttpResponse,
 )
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -22,6 +21,7 @@ from unfold.decorators import action, display
 
 from accounts import admin_columns, changes, plans, usage
 from accounts.admin_history import HistoryAdmin
+from accounts.admin_lookup import get_or_404
 from accounts.admin_usage import csv_response
 from accounts.models import ApiKey, Customer, Plan, QuotaCounter
 
@@ -180,7 +180,7 @@ class CustomerAdmin(HistoryAdmin):
 
     @action(description="Issue key", icon="key", permissions=["issue_key"])
     def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        customer = get_object_or_404(Customer, pk=object_id)
+        customer = get_or_404(self, request, object_id)
         if not customer.active:
             messages.warning(request, f"{customer} is inactive: its keys are refused.")
         url = reverse("admin:accounts_apikey_add")
@@ -196,7 +196,7 @@ class CustomerAdmin(HistoryAdmin):
         self, request: HttpRequest, object_id: str
     ) -> StreamingHttpResponse:
         """Download this month and the one before, day by day."""
-        customer = get_object_or_404(Customer, pk=object_id)
+        customer = get_or_404(self, request, object_id)
         now = timezone.now()
         this_month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         starts_at = (this_month - datetime.timedelta(days=1)).replace(day=1)

@@ -7,12 +7,25 @@ from django.http import HttpRequest, HttpResponse
 from simple_history.admin import SimpleHistoryAdmin
 from unfold.admin import ModelAdmin
 
+from accounts.admin_lookup import require_key
+
 
 class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # both untyped
     """Show who changed what, and let nobody post an old state back.
 
     Going back by that form would skip our checks and bring a revoked key to life.
     """
+
+    def history_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        # What was deleted has a history too, so no object is looked for.
+        require_key(self.model, object_id)
+        response: HttpResponse = super().history_view(request, object_id, extra_context)
+        return response
 
     def history_form_view(
         self,

@@ -8,7 +8,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -18,6 +18,7 @@ from unfold.decorators import action, display
 from accounts import admin_columns, api_keys
 from accounts.admin_history import HistoryAdmin
 from accounts.admin_key_forms import KeyForm, RotateForm
+from accounts.admin_lookup import get_or_404
 from accounts.admin_plans import leave_dialog
 from accounts.models import ApiKey
 
@@ -184,7 +185,7 @@ class ApiKeyAdmin(HistoryAdmin):
     @action(description="Rotate", icon="autorenew", permissions=["rotate"])
     def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask how long the old key stays valid, then show the new one's token."""
-        key = get_object_or_404(self.get_queryset(request), pk=object_id)
+        key = get_or_404(self, request, object_id)
         form = RotateForm(request.POST or None)
         if request.method == "POST" and form.is_valid():
             overlap = datetime.timedelta(hours=form.cleaned_data["overlap_hours"])
@@ -222,7 +223,7 @@ class ApiKeyAdmin(HistoryAdmin):
         },
     )
     def revoke(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
-        key = get_object_or_404(self.get_queryset(request), pk=object_id)
+        key = get_or_404(self, request, object_id)
         if api_keys.revoke(key):
             self.log_change(request, key, "Revoked.")
             messages.success(request, f"{key} is revoked.")
@@ -232,7 +233,7 @@ class ApiKeyAdmin(HistoryAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """Offer nothing for a revoked key, and no rotation of an expired one."""
-        key = ApiKey.objects.filter(pk=object_id).first()
+        key = self.get_object(request, object_id)
         actions: list[Any] = super().get_actions_detail(request, object_id)
         if key is None or key.state == ApiKey.State.REVOKED:
             return []

@@ -5,12 +5,12 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from unfold.decorators import action, display
 
 from accounts import changes
 from accounts.admin_history import HistoryAdmin
+from accounts.admin_lookup import get_or_404
 from accounts.models import Plan
 
 
@@ -126,7 +126,7 @@ class PlanAdmin(HistoryAdmin):
     def _set_retired(
         self, request: HttpRequest, object_id: str, *, retired: bool
     ) -> HttpResponse:
-        plan = get_object_or_404(Plan, pk=object_id)
+        plan = get_or_404(self, request, object_id)
         changes.set_retired(plan, retired=retired)
         messages.success(
             request, f"{plan} is {'retired' if retired else 'offered again'}."
@@ -137,8 +137,8 @@ class PlanAdmin(HistoryAdmin):
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
         """Offer the one of the two actions that would change something."""
-        retired = Plan.objects.filter(pk=object_id, retired=True).exists()
-        hidden = "_retire" if retired else "_offer_again"
+        plan = self.get_object(request, object_id)
+        hidden = "_retire" if plan is not None and plan.retired else "_offer_again"
         return [
             action
             for action in super().get_actions_detail(request, object_id)

@@ -6,7 +6,6 @@ from django import forms
 from django.contrib import admin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
@@ -15,6 +14,7 @@ from unfold.decorators import action, display
 from registry import admin_columns, changes
 from registry.admin_dialogs import answer, dialog
 from registry.admin_history import HistoryAdmin
+from registry.admin_lookup import get_or_404
 from registry.admin_routes import RouteAdmin
 from registry.admin_sync import SyncBannerMixin
 from registry.admin_versions import ModelVersionAdmin
@@ -157,7 +157,7 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     def make_site_default(
         self, request: HttpRequest, form: forms.Form, object_id: str
     ) -> HttpResponse:
-        model = get_object_or_404(RegisteredModel, pk=object_id)
+        model = get_or_404(self, request, object_id)
         return answer(
             request,
             lambda: changes.make_site_default(model, by=request.user),

@@ -6,10 +6,12 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
 from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
+from registry.admin_lookup import require_key
 from registry.models import ModelVersion, Route
 from registry.routes import RouteError
 
@@ -22,9 +24,9 @@ class RouteChangeForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untype
     def get_before_template_context(
         self, request: HttpRequest, object_id: int | str | None = None
     ) -> dict[str, Any]:
-        version = ModelVersion.objects.select_related("registered_model").get(
-            pk=str(object_id)
-        )
+        require_key(ModelVersion, str(object_id))
+        versions = ModelVersion.objects.select_related("registered_model")
+        version = get_object_or_404(versions, pk=str(object_id))
         route = Route.objects.select_related("default_version", "canary_version")
         return {
             "version": version,

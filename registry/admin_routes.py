@@ -6,7 +6,6 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.decorators import action, display
@@ -16,6 +15,7 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget
 from registry import admin_columns, routes
 from registry.admin_dialogs import answer, dialog
 from registry.admin_history import HistoryAdmin
+from registry.admin_lookup import get_or_404
 from registry.admin_sync import SyncBannerMixin
 from registry.models import ModelVersion, Route
 
@@ -157,7 +157,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         change: Callable[..., Route],
         done: str,
     ) -> HttpResponse:
-        route = get_object_or_404(Route, pk=object_id)
+        route = get_or_404(self, request, object_id)
         return answer(
             request,
             lambda: change(route, by=request.user),

@@ -6,7 +6,6 @@ from typing import Any
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
@@ -16,6 +15,7 @@ from unfold.enums import ActionVariant
 
 from registry import admin_columns, admin_dialogs, artifacts, routes
 from registry.admin_dialogs import RouteChangeForm, StartCanaryForm, dialog
+from registry.admin_lookup import get_or_404
 from registry.admin_sync import SyncBannerMixin
 from registry.models import ModelVersion, Route
 
@@ -265,7 +265,7 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         done: str,
     ) -> HttpResponse:
         """Change the version, tell how it went and go back to where it was asked."""
-        version = get_object_or_404(self.get_queryset(request), pk=object_id)
+        version = get_or_404(self, request, object_id)
         return admin_dialogs.answer(
             request,
             lambda: change(version),

@@ -2,6 +2,7 @@ import csv
 import datetime
 import io
 import re
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -107,6 +108,34 @@ def test_every_list_opens_empty_and_full(manager, model):
     usage.record("b-1.spool", [event(customer, 3)], 1)
 
     assert manager.get(url(f"{model}_changelist")).status_code == 200
+
+
+@pytest.mark.parametrize("object_id", ["abc", "\0", "9" * 30, "_3A"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "apikey/{}/change/",
+        "apikey/{}/history/",
+        "apikey/{}/rotate/",
+        "plan/{}/change/",
+        "plan/{}/history/",
+        "customer/{}/change/",
+        "customer/{}/issue_key/",
+        "customer/{}/export_usage/",
+    ],
+)
+def test_addresses_that_name_nothing_are_not_failures(manager, page, object_id):
+    path = "/admin/accounts/" + page.format(quote(object_id))
+
+    # Django's own pages go back to the start of the admin instead.
+    assert manager.get(path).status_code in (302, 404)
+
+
+@pytest.mark.parametrize(
+    "page", ["apikey/abc/revoke/", "plan/abc/retire/", "plan/abc/offer_again/"]
+)
+def test_dialogs_about_nothing_change_nothing(manager, page):
+    assert manager.post(f"/admin/accounts/{page}").status_code in (200, 404)
 
 
 def test_the_list_of_customers_costs_the_same_for_one_and_for_many(

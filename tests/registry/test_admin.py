@@ -473,3 +473,30 @@ def test_a_routes_history_says_how_traffic_was_divided(client, sign_in):
 
     default, canary = route.default_version.version, route.canary_version.version
     assert f"v{default} 90 %, v{canary} 10 %" in page
+
+
+@pytest.mark.parametrize("object_id", ["abc", "9" * 30])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "modelversion/{}/change/",
+        "modelversion/{}/make_default/",
+        "modelversion/{}/fetch_artifact/",
+        "modelversion/{}/publish/",
+        "modelversion/{}/start_canary/",
+        "modelversion/{}/stop_canary/",
+        "registeredmodel/{}/change/",
+        "registeredmodel/{}/history/",
+        "registeredmodel/{}/make_site_default/",
+        "route/{}/change/",
+        "route/{}/stop_canary/",
+        "route/{}/promote_canary/",
+    ],
+)
+def test_addresses_that_name_nothing_are_not_failures(client, sign_in, page, object_id):
+    sign_in("change_route", "change_modelversion", "change_registeredmodel")
+
+    path = "/admin/registry/" + page.format(object_id)
+
+    assert client.get(path).status_code in (200, 302, 404)
+    assert client.post(path, {"_form_submitted": "on"}).status_code < 500
