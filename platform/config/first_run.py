@@ -18,6 +18,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from config import demo
 from config.demo import Say
+from config.supervisor import prepare_child
 
 # Seconds that all demo models together may take to train and register.
 _TRAINING_TIMEOUT_S = 900
@@ -59,6 +60,7 @@ def _migrate(_say: Say) -> str:
 def _train(say: Say) -> str:
     """Run the examples in a process of their own, as a data scientist would."""
     log = settings.HOME.logs / "train.log"
+    parent = os.getpid()
     deadline = time.monotonic() + _TRAINING_TIMEOUT_S
     with (
         log.open("w") as problems,
@@ -75,6 +77,7 @@ def _train(say: Say) -> str:
             stdout=subprocess.PIPE,
             stderr=problems,
             text=True,
+            preexec_fn=lambda: prepare_child(parent),
         ) as process,
     ):
         assert process.stdout is not None

@@ -224,14 +224,14 @@ class Supervisor:
                 # A session of its own: Ctrl-C reaches the supervisor alone, which
                 # stops the processes in order.
                 start_new_session=True,
-                preexec_fn=lambda: _prepare_child(parent, child.spec.nice),
+                preexec_fn=lambda: prepare_child(parent, child.spec.nice),
             )
         child.started_at = self._clock()
         log.info("process_started", process=child.spec.name, pid=child.process.pid)
 
 
-def _prepare_child(parent: int, nice: int) -> None:
-    """Run in the child before exec."""
+def prepare_child(parent: int, nice: int = 0) -> None:
+    """Run in the child before exec, so that it ends with its parent."""
     if nice:
         os.nice(nice)
     if sys.platform == "linux":
