@@ -1,4 +1,4 @@
-"""One rendering of every error: the shape in docs/api, and RFC 9457 on request. Pure.
+"""One rendering of every error: the one error shape, and RFC 9457 on request. Pure.
 
 Used by the gateway and by the exception handler of the Django-served API, so that a
 caller cannot tell which of them answered.

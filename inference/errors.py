@@ -1,7 +1,8 @@
 """What can go wrong with a call: codes, facts and retry advice, without HTTP headers.
 
-The codes are a closed vocabulary (docs/errors.md). `render` in
-`inference/error_rendering.py` turns one of these into the body that callers see.
+The codes are a closed vocabulary (`inference/error_advice.py` explains
+each). `render` in `inference/error_rendering.py` turns one of these into the body
+that callers see.
 """
 
 import enum

@@ -94,7 +94,7 @@ class Attribution(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The SHAP values of one instance; the public shape of docs/api."""
+    """The SHAP values of one instance; in its public shape."""
 
     method: str
     level: str
