@@ -14,6 +14,23 @@ setup: ## Make the virtual environment with the tools for development
 test: setup ## Run every test
 	@$(python) -m pytest -n auto --dist loadgroup
 
+test-services: setup ## Run the tests that keep data on PostgreSQL, Redis, RabbitMQ
+	@$(python) tests/services.py $(python) -m pytest -n auto --dist loadgroup \
+		-m "not processes and not browser" \
+		--ignore=tests/inference/engine --ignore=tests/inference/gateway \
+		tests/accounts tests/config tests/inference tests/registry
+	@$(python) tests/services.py $(python) -m pytest tests/end_to_end/test_kills.py \
+		tests/end_to_end/test_database_outages.py \
+		tests/end_to_end/test_changes_reach_every_gateway.py
+
+torture: setup ## Run the long tiers of simulations and property tests (long)
+	@MODELYARD_SIMULATIONS=10000 $(python) -m pytest -o timeout=3600 tests/accounts/test_lease_simulation.py
+	@MODELYARD_USAGE_SIMULATIONS=300 $(python) -m pytest -o timeout=3600 tests/accounts/test_usage_simulation.py
+	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -m hypothesis --hypothesis-show-statistics
+	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -s tests/end_to_end/test_kills.py \
+		tests/end_to_end/test_database_outages.py \
+		tests/end_to_end/test_changes_reach_every_gateway.py
+
 lint: setup ## Check style and the direction of imports
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -39,8 +56,12 @@ engine: ## Run one engine alone
 worker: ## Run the Celery worker alone
 	@$(python) -m celery -A config worker --pool threads --concurrency 2
 
+grpc-code: setup ## Generate the gRPC messages from their .proto
+	@$(python) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+		inference/grpc_gateway/open_inference.proto
+
 constraints: setup ## Pin what is installed now
 	@(head -2 constraints.txt; .venv/bin/pip freeze --exclude-editable | sed 's/+cpu$$//') >constraints.new
 	@mv constraints.new constraints.txt
 
-.PHONY: help run setup test lint types check bench format engine worker constraints
+.PHONY: help run setup test test-services torture lint types check bench format engine worker grpc-code constraints

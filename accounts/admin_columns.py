@@ -23,6 +23,8 @@ class QuotaBar(TypedDict):
     percent: int
     level: str
     resets_at: datetime.datetime | None
+    # When that is, in plain words.
+    resets: str
 
 
 def quota_bar(
@@ -44,6 +46,7 @@ def quota_bar(
         percent=percent,
         level=level,
         resets_at=resets_at,
+        resets="",
     )
 
 

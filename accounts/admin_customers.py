@@ -5,8 +5,10 @@ import json
 from typing import Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import (
+    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseRedirect,
@@ -19,9 +21,23 @@ from unfold.admin import TabularInline
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 from unfold.decorators import action, display
 
-from accounts import admin_columns, changes, plans, usage
+from accounts import (
+    admin_columns,
+    billing,
+    changes,
+    plans,
+    quota_state,
+    reasons,
+    refusals,
+    usage,
+)
+from accounts.admin_billing import invoice_response, months, this_month
+from accounts.admin_bulk import BulkActions
 from accounts.admin_history import HistoryAdmin
+from accounts.admin_limit_forms import CustomerForm
 from accounts.admin_lookup import get_or_404
+from accounts.admin_members import MemberActions, MemberInline
+from accounts.admin_plans import leave_dialog
 from accounts.admin_usage import csv_response
 from accounts.models import ApiKey, Customer, Plan, QuotaCounter
 
@@ -41,13 +57,16 @@ class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     model = ApiKey
     fields = readonly_fields = (
         "link",
+        "mode",
         "badge",
         "scope_list",
         "last_used_at",
         "expires_at",
     )
-    ordering = ("-created_at",)
+    ordering = ("-created_at", "-pk")
     extra = 0
+    # Some have thousands.
+    per_page = 20
     can_delete = False
     hide_title = True
     verbose_name_plural = "API keys"
@@ -72,22 +91,34 @@ class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
 
 
 @admin.register(Customer)
-class CustomerAdmin(HistoryAdmin):
+class CustomerAdmin(BulkActions, MemberActions, HistoryAdmin):
+    form = CustomerForm
     list_display = ("name", "plan", "state", "active_keys", "quota", "created_at")
     list_select_related = ("plan",)
     list_filter = (("plan", RelatedDropdownFilter), "active")
     list_filter_submit = True
     search_fields = ("name", "contact_email", "api_keys__key_id")
-    filter_horizontal = ("members",)
     history_list_display = ("plan", "active")
-    inlines = (ApiKeyInline,)
-    actions_detail = ("issue_key", "export_usage")
+    inlines = (ApiKeyInline, MemberInline)
+    actions_list = ("import_customers",)
+    actions_detail = (
+        "issue_key",
+        "issue_many",
+        "invite",
+        {
+            "title": "Export",
+            "icon": "download",
+            "items": ["export_usage", "export_invoice"],
+        },
+        "archive",
+    )
+    readonly_fields = ("archived_at",)
     change_form_outer_before_template = "accounts/customer_overview.html"
     fieldsets = (
         (None, {"fields": ("name", "plan", "active", "contact_email", "notes")}),
         (
-            "People who may sign in for this customer",
-            {"fields": ("members",), "classes": ("collapse",)},
+            "What differs from its plan",
+            {"fields": ("limit_overrides", "archived_at"), "classes": ("collapse",)},
         ),
     )
 
@@ -138,7 +169,9 @@ class CustomerAdmin(HistoryAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         # Keys and usage stay, so a customer that has any is made inactive instead.
-        if isinstance(obj, Customer) and (obj.api_keys.exists() or obj.usage.exists()):
+        if isinstance(obj, Customer) and (
+            obj.api_keys.exists() or obj.usage.exists() or obj.usagehour_set.exists()
+        ):
             return False
         return bool(super().has_delete_permission(request, obj))
 
@@ -203,8 +236,65 @@ class CustomerAdmin(HistoryAdmin):
         own = usage.between(starts_at, now, customer_id=customer.pk)
         return csv_response(own, name=f"usage-{customer.pk}")
 
-    @display(description="state", label={"active": "success", "inactive": "danger"})
+    @action(
+        description="Invoice lines",
+        icon="receipt_long",
+        permissions=["export_usage"],
+    )
+    def export_invoice(
+        self, request: HttpRequest, object_id: str
+    ) -> HttpResponse | StreamingHttpResponse:
+        """Ask for a month, and download what it costs: `?month=2026-11`."""
+        customer = get_or_404(self, request, object_id)
+        asked = request.GET.get("month")
+        if asked:
+            try:
+                month = datetime.date.fromisoformat(f"{asked}-01")
+            except ValueError as error:
+                raise Http404 from error
+            if month.year not in billing.YEARS:
+                raise Http404
+            return invoice_response(customer, month=month)
+        context = {
+            "title": f"Invoice lines of {customer}",
+            "customer": customer,
+            "months": months(customer, now=timezone.now()),
+            "back_url": reverse("admin:accounts_customer_change", args=(customer.pk,)),
+        }
+        return self._page(request, "accounts/invoice.html", **context)
+
+    @action(
+        description="Archive",
+        icon="inventory_2",
+        permissions=["change"],
+        dialog={
+            "title": "Archive this customer?",
+            "description": "Its keys are revoked for good. Its usage stays.",
+            "form_submit_text": "Archive",
+        },
+    )
+    def archive(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        customer = get_or_404(self, request, object_id)
+        try:
+            revoked = changes.archive(customer)
+        except ValidationError as error:
+            messages.info(request, " ".join(error.messages))
+        else:
+            self.log_change(request, customer, "Archived.")
+            messages.success(
+                request, f"{customer} is archived; {revoked} keys were revoked."
+            )
+        return leave_dialog(
+            request, reverse("admin:accounts_customer_change", args=(customer.pk,))
+        )
+
+    @display(
+        description="state",
+        label={"active": "success", "inactive": "danger", "archived": "warning"},
+    )
     def state(self, customer: Customer) -> str:
+        if customer.archived_at is not None:
+            return "archived"
         return "active" if customer.active else "inactive"
 
     @display(description="active keys", ordering="number_of_keys")
@@ -239,27 +329,26 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
     starts_at = today - datetime.timedelta(days=_SHOWN_DAYS - 1)
     recent = usage.between(starts_at, now, customer_id=customer.pk)
     latencies = usage.latencies(recent)
-    quotas = []
-    for quota in plans.limits_of(customer).quotas:
-        used, resets_at = usage.quota_used(
-            customer.pk, quota=quota.name, unit=quota.unit, now=now
-        )
-        quotas.append(
-            admin_columns.quota_bar(
-                title="Today" if quota.name == "day" else "This month",
-                unit=quota.unit,
-                used=used,
-                limit=quota.limit,
-                resets_at=resets_at,
-            )
-        )
+    names = dict(customer.api_keys.values_list("key_id", "name"))
+    keys = usage.grouped(recent, "key_id")[:8]
+    for row in keys:
+        row["name"] = names.get(row["key_id"], row["key_id"])
     return {
         "days": _SHOWN_DAYS,
-        "quotas": quotas,
+        "banners": quota_state.banners(customer, now=now),
+        "quotas": quota_state.bars(customer, now=now),
         "totals": usage.totals(recent),
         "p50_ms": usage.percentile(latencies, 50),
         "p95_ms": usage.percentile(latencies, 95),
-        "models": usage.grouped(recent, "model")[:5],
+        "parts": [
+            ("By model", _shares(usage.grouped(recent, "model")[:8], "model")),
+            ("By key", _shares(keys, "name")),
+        ],
+        "costs": this_month(customer, now=now),
+        "newest_refusals": [
+            (refusal, reasons.sentences(refusal.limit, now=now))
+            for refusal in refusals.of_customer(customer.pk)[:8]
+        ],
         "refusals": usage.refusals(recent)[:8],
         "chart": json.dumps(_chart(recent, starts_at=starts_at)),
         "chart_options": json.dumps(_CHART_OPTIONS),
@@ -283,3 +372,19 @@ def _chart(recent: Any, *, starts_at: datetime.datetime) -> dict[str, Any]:
             },
         ],
     }
+
+
+def _shares(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Describe bars as wide as each row's part of the largest."""
+    largest = max((row["requests"] for row in rows), default=0)
+    return [
+        {
+            "name": row[name] or "none",
+            "requests": row["requests"],
+            "rows": row["rows"],
+            "errors": row["errors"],
+            "percent": 100 * row["requests"] // largest,
+            "level": "good",
+        }
+        for row in rows
+    ]

@@ -11,8 +11,10 @@ from unfold.widgets import (
     UnfoldAdminTextareaWidget,
 )
 
+from accounts.api_keys import LIMIT_FIELDS, read_models
 from accounts.limits import SCOPES
 from accounts.models import ApiKey
+from accounts.networks import normalised
 
 _SCOPE_TEXTS = {
     "predict": "predict: single and batch predictions",
@@ -37,19 +39,44 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run 
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
         help_text="Names of the models it may call, one a line. Empty: every model.",
     )
+    allowed_networks = forms.CharField(
+        required=False,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+        help_text="IPv4 and IPv6 networks, one a line, e.g. 203.0.113.0/24."
+        " Empty: anywhere.",
+    )
 
     class Meta:
         model = ApiKey
-        fields = ("customer", "name", "mode", "scopes", "allowed_models", "expires_at")
+        fields = (
+            "customer",
+            "name",
+            "mode",
+            "scopes",
+            "allowed_models",
+            "allowed_networks",
+            "expires_at",
+            *LIMIT_FIELDS,
+        )
+        help_texts = {
+            "mode": "Test: the same answers and rates, and nothing is charged.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.pk:
-            self.initial["allowed_models"] = "\n".join(self.instance.allowed_models)
+            for name in ("allowed_models", "allowed_networks"):
+                self.initial[name] = "\n".join(getattr(self.instance, name))
 
     def clean_allowed_models(self) -> list[str]:
-        text: str = self.cleaned_data["allowed_models"]
-        return [name for name in re.split(r"[\s,]+", text) if name]
+        return read_models(self.cleaned_data["allowed_models"])
+
+    def clean_allowed_networks(self) -> list[str]:
+        text: str = self.cleaned_data["allowed_networks"]
+        try:
+            return [normalised(name) for name in re.split(r"[\s,]+", text) if name]
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from error
 
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]

@@ -12,7 +12,11 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
-from unfold.contrib.filters.admin import DropdownFilter, RelatedDropdownFilter
+from unfold.contrib.filters.admin import (
+    ChoicesDropdownFilter,
+    DropdownFilter,
+    RelatedDropdownFilter,
+)
 from unfold.decorators import action, display
 
 from accounts import admin_columns, api_keys
@@ -51,13 +55,18 @@ class ApiKeyAdmin(HistoryAdmin):
         "name",
         "public_id",
         "customer_name",
+        "mode",
         "key_state",
         "scope_list",
         "last_used_at",
         "expires_at",
     )
     list_select_related = ("customer",)
-    list_filter = (StateFilter, ("customer", RelatedDropdownFilter))
+    list_filter = (
+        StateFilter,
+        ("mode", ChoicesDropdownFilter),
+        ("customer", RelatedDropdownFilter),
+    )
     list_filter_submit = True
     search_fields = ("name", "key_id", "customer__name")
     ordering = ("-created_at",)
@@ -70,19 +79,27 @@ class ApiKeyAdmin(HistoryAdmin):
         "created_at",
         "created_by",
         "revoked_at",
+        "replaced_by",
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        may = ("scopes", "allowed_models", "expires_at")
+        may = ("scopes", "allowed_models", "allowed_networks", "expires_at")
+        own = (
+            ("burst_requests", "sustained_requests", "max_concurrency"),
+            ("daily_quota", "monthly_quota"),
+        )
+        limits = ("Its own limits", {"fields": own, "classes": ("collapse",)})
         if obj is None:
             return (
                 (None, {"fields": ("customer", "name", "mode")}),
                 ("What it may do", {"fields": may}),
+                limits,
             )
-        life = ("created_at", "created_by", "last_used_at", "revoked_at")
+        life = ("created_at", "created_by", "last_used_at", "revoked_at", "replaced_by")
         return (
             (None, {"fields": ("public_id", "badge", "customer", "name", "mode")}),
             ("What it may do", {"fields": may}),
+            limits,
             ("Its life", {"fields": life}),
         )
 
@@ -123,6 +140,8 @@ class ApiKeyAdmin(HistoryAdmin):
                 scopes=obj.scopes,
                 allowed_models=obj.allowed_models,
                 expires_at=obj.expires_at,
+                allowed_networks=obj.allowed_networks,
+                limits=api_keys.OwnLimits.of(obj),
             )
             return
         issued = api_keys.issue(
@@ -131,6 +150,8 @@ class ApiKeyAdmin(HistoryAdmin):
             scopes=obj.scopes,
             allowed_models=obj.allowed_models,
             expires_at=obj.expires_at,
+            allowed_networks=obj.allowed_networks,
+            limits=api_keys.OwnLimits.of(obj),
             mode="test" if obj.mode == ApiKey.Mode.TEST else "live",
             created_by=request.user,  # type: ignore[arg-type]
         )

@@ -28,11 +28,27 @@ class PlanAdmin(HistoryAdmin):
             "Rates",
             {"fields": (("burst_requests", "sustained_requests"), "max_concurrency")},
         ),
-        ("Quotas", {"fields": ("quota_unit", ("daily_quota", "monthly_quota"))}),
+        (
+            "Quotas",
+            {
+                "fields": (
+                    "quota_unit",
+                    ("daily_quota", "monthly_quota"),
+                    "further_quotas",
+                )
+            },
+        ),
         (
             "Sizes",
-            {"fields": (("max_predict_rows", "max_batch_rows"), "max_job_rows")},
+            {
+                "fields": (
+                    ("max_predict_rows", "max_batch_rows"),
+                    "max_job_rows",
+                    ("max_body_bytes", "max_jobs_in_flight"),
+                )
+            },
         ),
+        ("Portal", {"fields": ("max_keys",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Plan]:

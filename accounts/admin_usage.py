@@ -64,7 +64,7 @@ class UsageAdmin(ReadOnlyAdmin):
     def export_csv(
         self, request: HttpRequest, queryset: QuerySet[Usage]
     ) -> StreamingHttpResponse:
-        return csv_response(queryset, name="usage")
+        return csv_response(usage.of_minutes(queryset), name="usage")
 
     @display(description="customer", ordering="customer__name")
     def customer_name(self, row: Usage) -> SafeString:
@@ -116,17 +116,17 @@ class _Echo:
         return line
 
 
-def csv_response(selected: QuerySet[Usage], *, name: str) -> StreamingHttpResponse:
+def csv_response(selected: usage.Span, *, name: str) -> StreamingHttpResponse:
     """Stream the selected usage as a CSV file, however large."""
     today = timezone.now().date().isoformat()
     return StreamingHttpResponse(
-        _lines(usage.csv_rows(selected)),
+        write_lines(usage.csv_rows(selected)),
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}-{today}.csv"'},
     )
 
 
-def _lines(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+def write_lines(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
     writer = csv.writer(_Echo())
     for row in rows:
         line: str = writer.writerow(row)

@@ -8,233 +8,111 @@ back by more than a window starts over there, without what was already used up b
 given again: so a wrong clock never admits more, and never locks anyone out for long.
 """
 
-import datetime
-from typing import Literal
+from collections.abc import Callable, Sequence
 
-import msgspec
-
+from accounts import reached
 from accounts.limits import (
     LeaseGrant,
     LeaseRequest,
-    LeaseReturn,
     Limits,
-    Quota,
-    Rate,
+    Recall,
+    Recalled,
+    Source,
 )
+from accounts.reached import Refusal as Refusal
+from accounts.reached import later
+from accounts.shared_counts import SharedCounts, key_of
+from accounts.windows import QuotaWindow, RateWindow
+from accounts.windows import window_of as window_of
 
-# What the first lease of a window asks for; grows while leases are spent fast.
-_FIRST_BLOCK = 64
-# A holder has at most 1/64 of a quota and 1/16 of what is left of it in hand.
-_SHARE_OF_LIMIT = 64
-_SHARE_OF_REMAINING = 16
-# Leases spent within this time make the next ones larger, …
-_FAST_S = 1.0
-# … but once per this time only, however many calls ask in the same moment.
-_GROW_EVERY_S = 0.02
-_SLOW_S = 30.0
-# Units come back to a spent quota only when another holder dies or gives up some, so
-# a site that said "none left" is believed this long before it is asked again.
-_ASK_AGAIN_S = 10.0
-_CLOCK_TOLERANCE_S = 3600
-_CONCURRENCY_RETRY_S = 1.0
-_UNKNOWN = 1 << 62
+POLICY_HEADER = b"RateLimit-Policy"
+_UNLIMITED = 1 << 62
+# Of a quota's limit, what may be spent beyond leases while the site is away.
+OVERDRAFT_SHARE = 0.05
 
-Kind = Literal["rate", "quota", "concurrency"]
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a call is refused; waiting `retry_after_s` gets past this limit."""
-
-    kind: Kind
-    limit_name: str
-    retry_after_s: float
-    message: str
-
-
-class _Window:
-    """What rates and quotas share: a span of time, a limit, and its header texts."""
-
-    __slots__ = ("ends", "limit", "limit_text", "name", "reset_text", "share", "starts")
-
-    def __init__(self, name: str, limit: int) -> None:
-        self.name = name
-        self.starts = 0
-        # 0: no window has begun.
-        self.ends = 0
-        self.set_limit(limit)
-        self.reset_text = b"0"
-
-    def set_limit(self, limit: int) -> None:
-        self.limit = limit
-        self.limit_text = b"%d" % limit
-        self.share = 1.0 / limit if limit else 0.0
-
-    def begin(self, starts: int, ends: int) -> None:
-        self.starts = starts
-        self.ends = ends
-        self.reset_text = b"%d" % ends
-
-
-class _RateWindow(_Window):
-    __slots__ = ("earliest", "left", "window_s")
-
-    def __init__(self, rate: Rate) -> None:
-        super().__init__(rate.name, rate.quota)
-        self.window_s = rate.window_s
-        self.left = rate.quota
-        # The clock may step back to here without leaving the window.
-        self.earliest = 0
-
-    def roll(self, now: float) -> None:
-        stepped_back = now < self.earliest
-        starts = int(now // self.window_s) * self.window_s
-        self.begin(starts, starts + self.window_s)
-        self.earliest = starts - self.window_s
-        if not stepped_back:
-            self.left = self.limit
-
-    def replace(self, rate: Rate) -> None:
-        used = self.limit - self.left
-        self.set_limit(rate.quota)
-        self.left = rate.quota - used
-        if rate.window_s == self.window_s:
-            return
-        self.window_s = rate.window_s
-        starts = self.starts // rate.window_s * rate.window_s
-        self.begin(starts, starts + rate.window_s)
-        self.earliest = starts - rate.window_s
-
-    def policy(self) -> bytes:
-        return b'"%s";q=%d;w=%d' % (self.name.encode(), self.limit, self.window_s)
-
-
-class _QuotaWindow(_Window):
-    __slots__ = (
-        "asked_at",
-        "available",
-        "believe_until",
-        "block",
-        "by_rows",
-        "earliest",
-        "granted",
-        "grew_at",
-        "left",
-        "quota",
-        "spent",
-        "withheld",
-    )
-
-    def __init__(self, quota: Quota) -> None:
-        super().__init__(quota.name, quota.limit)
-        self.quota = quota
-        self.by_rows = quota.unit == "rows"
-        self.block = _FIRST_BLOCK
-        self.asked_at = self.grew_at = 0.0
-        self.earliest = 0
-        self._empty()
-
-    def _empty(self) -> None:
-        self.available = 0
-        # Leased, but over a limit that was lowered since.
-        self.withheld = 0
-        self.spent = 0
-        # What the site has granted to all holders, as far as this one knows.
-        self.granted = 0
-        self.left = self.limit
-        self.believe_until = 0.0
-
-    def roll(self, now: float) -> None:
-        starts, ends = window_of(self.quota.name, now)
-        self.begin(starts, ends)
-        self.earliest = starts - _CLOCK_TOLERANCE_S
-        self._empty()
-
-    def replace(self, quota: Quota) -> None:
-        self.quota = quota
-        self.set_limit(quota.limit)
-        self.believe_until = 0.0
-        self.weigh()
-
-    def weigh(self) -> None:
-        """Withhold leased units that the limit, as it is now, does not cover."""
-        held = self.available + self.withheld
-        self.withheld = min(held, max(0, self.granted - self.limit))
-        self.available = held - self.withheld
-        self.left = max(0, self.limit - self.granted) + self.available
-
-    def ask(self, customer_id: int, need: int, now: float) -> LeaseRequest:
-        idle = now - self.asked_at
-        if idle > _SLOW_S:
-            self.block = max(_FIRST_BLOCK, self.block // 4)
-        elif idle < _FAST_S and now - self.grew_at > _GROW_EVERY_S:
-            self.block *= 4
-            self.grew_at = now
-        self.block = min(self.block, max(_FIRST_BLOCK, self.limit // _SHARE_OF_LIMIT))
-        self.asked_at = now
-        ahead = min(
-            self.block,
-            self.limit // _SHARE_OF_LIMIT,
-            (self.limit - self.granted) // _SHARE_OF_REMAINING,
-        )
-        return LeaseRequest(
-            customer_id=customer_id,
-            quota=self.quota.name,
-            unit=self.quota.unit,
-            window_start=self.starts,
-            units=max(need, ahead),
-            minimum=need,
-        )
-
-    def accept(self, grant: LeaseGrant, now: float) -> None:
-        self.available += grant.units
-        self.granted = self.limit - grant.remaining
-        self.believe_until = now + _ASK_AGAIN_S
-        self.weigh()
-
-    def policy(self) -> bytes:
-        return b'"%s";q=%d;w=%d;qu="%s"' % (
-            self.name.encode(),
-            self.limit,
-            self.ends - self.starts,
-            self.quota.unit.encode(),
-        )
+# Of post-paid quotas: what a call has reserved until its cost is known.
+Reserved = Sequence[tuple[QuotaWindow, int]]
 
 
 class Admission:
-    """One customer's counts in this process."""
+    """One customer's counts, or those of one of its keys, in this process.
+
+    `shared` are the counts of the machine's other gateways, where there are any.
+    """
 
     __slots__ = (
         "_customer_id",
+        "_flights",
+        "_flights_key",
         "_in_flight",
+        "_key_id",
         "_max_concurrency",
+        "_numbered",
+        "_overdraft",
+        "_overdraft_share",
         "_policy",
         "_policy_until",
+        "_post_paid",
         "_quotas",
         "_rates",
         "_retired",
+        "_shared",
         "_windows",
         "limits",
+        "owed",
+        "prefetch",
+        "reserved",
     )
 
-    def __init__(self, customer_id: int, limits: Limits) -> None:
+    def __init__(
+        self,
+        customer_id: int,
+        limits: Limits,
+        *,
+        key_id: str = "",
+        shared: SharedCounts | None = None,
+        overdraft: SharedCounts | None = None,
+        overdraft_share: float = OVERDRAFT_SHARE,
+        prefetch: "Callable[[Admission, LeaseRequest], None] | None" = None,
+        numbered: bool = True,
+    ) -> None:
+        """`overdraft` keeps what was overdrawn beyond the end of this process.
+
+        Numbered requests for one window must be made one after the other; unnumbered
+        ones may be made at once, where no answer can get lost.
+        """
+        self._numbered = numbered
         self._customer_id = customer_id
+        self._key_id = key_id
+        self._shared = shared
+        self._overdraft = overdraft or shared
+        self._overdraft_share = overdraft_share
+        # Asks for units before they are needed.
+        self.prefetch = prefetch
         self._in_flight = 0
-        self._rates: list[_RateWindow] = []
-        self._quotas: list[_QuotaWindow] = []
+        self._flights_key = key_of(customer_id, key_id, "in flight")
+        self._flights = shared.hints() if shared is not None else []
+        self._rates: list[RateWindow] = []
+        self._quotas: list[QuotaWindow] = []
         # Quotas that a plan change removed while units of them were in hand.
-        self._retired: list[_QuotaWindow] = []
+        self._retired: list[QuotaWindow] = []
+        # What the call that spent last has reserved of post-paid quotas.
+        self.reserved: Reserved
+        # What windows that are over have overdrawn, to be reported.
+        self.owed: list[LeaseRequest] = []
         self.replace_limits(limits)
 
     def replace_limits(self, limits: Limits) -> None:
         """Change the limits and keep what was counted under the same names."""
         self.limits = limits
-        self._max_concurrency = limits.max_concurrency or _UNKNOWN
+        self._max_concurrency = limits.max_concurrency or _UNLIMITED
         rates = {rate.name: rate for rate in self._rates}
         self._rates = []
         for new_rate in limits.rates:
             rate = rates.get(new_rate.name)
             if rate is None:
-                rate = _RateWindow(new_rate)
+                key = key_of(self._customer_id, self._key_id, new_rate.name)
+                rate = RateWindow(new_rate, key)
             else:
                 rate.replace(new_rate)
             self._rates.append(rate)
@@ -246,25 +124,31 @@ class Admission:
         for new_quota in limits.quotas:
             quota = quotas.pop((new_quota.name, new_quota.unit), None)
             if quota is None:
-                quota = _QuotaWindow(new_quota)
+                quota = QuotaWindow(new_quota, numbered=self._numbered)
             else:
                 quota.replace(new_quota)
             self._quotas.append(quota)
+        self._post_paid = any(quota.post_paid for quota in self._quotas)
+        self.reserved = ()
         self._retired = [
             quota for quota in quotas.values() if quota.available + quota.withheld
         ]
-        self._windows: tuple[_RateWindow | _QuotaWindow, ...] = (
+        self._windows: tuple[RateWindow | QuotaWindow, ...] = (
             *self._rates,
             *self._quotas,
         )
-        self._policy = (b"RateLimit-Policy", b"")
+        self._policy = (POLICY_HEADER, b"")
         self._policy_until = 0
+
+    # Rates and concurrency
 
     def enter(self, now: float) -> Refusal | None:
         """Count one call; call `leave` once when it is over unless it was refused.
 
         Nothing is counted unless every rate has room.
         """
+        if self._shared is not None:
+            return self._enter_with_others(now, self._shared)
         if self._in_flight >= self._max_concurrency:
             return self._too_many_at_once()
         for rate in self._rates:
@@ -279,67 +163,262 @@ class Admission:
 
     def leave(self) -> None:
         self._in_flight -= 1
+        if self._shared is not None and self._max_concurrency != _UNLIMITED:
+            self._shared.add_in_flight(self._flights_key, self._flights, -1)
 
-    def spend(self, rows: int, now: float) -> Refusal | LeaseRequest | None:
+    def withdraw(self, now: float) -> None:
+        """Undo an `enter` of the same `now`, as if the call had never come."""
+        self.leave()
+        for rate in self._rates:
+            if rate.starts <= now < rate.ends:
+                rate.left += 1
+        shared = self._shared
+        if shared is None:
+            return
+        shared.lock()
+        try:
+            for rate in self._rates:
+                at = shared.find(rate.key, rate.starts, rate.ends, rate.cell)
+                shared.cells[at] = max(0, shared.cells[at] - 1)
+        finally:
+            shared.unlock()
+
+    def _enter_with_others(self, now: float, shared: SharedCounts) -> Refusal | None:
+        cells = shared.cells
+        shared.lock()
+        try:
+            if self._max_concurrency != _UNLIMITED:
+                flights = shared.in_flight(self._flights_key, self._flights)
+                if flights >= self._max_concurrency:
+                    return self._too_many_at_once()
+            for rate in self._rates:
+                if now >= rate.ends or now < rate.earliest:
+                    rate.roll(now)
+            if not self._read(shared):
+                return self._too_fast(now)
+            for rate in self._rates:
+                cells[rate.cell] += 1
+                rate.left -= 1
+            if self._max_concurrency != _UNLIMITED:
+                shared.add_in_flight(self._flights_key, self._flights, 1)
+        finally:
+            shared.unlock()
+        self._in_flight += 1
+        return None
+
+    def _read(self, shared: SharedCounts) -> bool:
+        """Learn what all gateways have left of the rates; needs the lock."""
+        cells = shared.cells
+        room = True
+        for rate in self._rates:
+            at = rate.cell
+            # Where it was found last, unless its slot went to another window.
+            if cells[at - 3] != rate.key or cells[at - 2] != rate.starts:
+                at = rate.cell = shared.find(rate.key, rate.starts, rate.ends, at)
+            rate.left = rate.limit - cells[at]
+            if rate.left <= 0:
+                room = False
+        return room
+
+    # Quotas
+
+    def spend(
+        self, rows: int, now: float, *, explains: bool = False
+    ) -> Refusal | LeaseRequest | None:
         """Spend one request of `rows` rows from every quota, or from none.
 
         A LeaseRequest asks the caller to fetch it, `accept` the grant, and spend again.
+        Of post-paid quotas an estimate is spent; `reserved` then says how much, for
+        `settle` or `refund`.
         """
         for quota in self._quotas:
             if now >= quota.ends or now < quota.earliest:
-                quota.roll(now)
-            need = (rows if quota.by_rows else 1) - quota.available
-            if need > 0:
-                if now < quota.believe_until and need > quota.limit - quota.granted:
-                    return self._spent(quota, rows, now)
-                return quota.ask(self._customer_id, need, now)
+                self._roll(quota, now)
+            units = rows if quota.by_rows else quota.price(rows, explains)
+            need = units - quota.available
+            if need > 0 and units > 0:
+                if quota.refuses(need, now):
+                    return later(
+                        self._spent(quota, rows, explains, now),
+                        self.lacks(rows, now, explains=explains),
+                    )
+                return quota.ask(self._customer_id, self._key_id, need, now)
+        if self._post_paid:
+            self.reserved = [
+                (quota, quota.price(rows, explains))
+                for quota in self._quotas
+                if quota.post_paid
+            ]
         for quota in self._quotas:
-            units = rows if quota.by_rows else 1
+            units = rows if quota.by_rows else quota.price(rows, explains)
             quota.available -= units
             quota.left -= units
             quota.spent += units
+            if quota.available < quota.low:
+                self._ask_ahead(quota, now)
         return None
 
-    def refund(self, rows: int, now: float) -> None:
+    def refund(self, rows: int, now: float, reserved: Reserved = ()) -> None:
         """Undo a spend; `now` is the time that spend was given.
 
         A window that has ended since keeps nothing to give back to the next one.
         """
         for quota in self._quotas:
+            if quota.post_paid:
+                continue
             units = rows if quota.by_rows else 1
             if quota.starts <= now < quota.ends and units <= quota.spent:
-                quota.available += units
-                quota.left += units
-                quota.spent -= units
+                quota.pay(-units)
+        for quota, units in reserved:
+            if quota.starts <= now < quota.ends and units <= quota.spent:
+                quota.pay(-units)
+
+    def settle(
+        self,
+        reserved: Reserved,
+        *,
+        rows: int,
+        compute_us: int,
+        samples: int,
+        now: float,
+    ) -> None:
+        """Replace what a call reserved by what it cost; `now` as given to `spend`.
+
+        A call that cost more than its estimate is not refused for it: the quota goes
+        below zero by that much, and later calls wait for their window.
+        """
+        for quota, units in reserved:
+            if not units or not quota.starts <= now < quota.ends:
+                continue
+            cost = quota.cost(compute_us, samples)
+            quota.pay(cost - units)
+            of_device = quota.quota.unit == "compute_ms"
+            quota.learn(compute_us / 1000 if of_device else samples, max(1, rows))
 
     def accept(self, request: LeaseRequest, grant: LeaseGrant, now: float) -> None:
         """Take what the site granted, unless its window is over."""
-        for quota in self._quotas:
-            if (
-                quota.quota.name == request.quota
-                and quota.quota.unit == request.unit
-                and quota.starts == request.window_start
-            ):
-                quota.accept(grant, now)
+        quota = self._find(request)
+        if quota is not None:
+            quota.accept(request, grant, now)
 
-    def held(self) -> list[LeaseReturn]:
-        """List what is leased and unspent, for the caller to return on shutdown."""
-        return [
-            LeaseReturn(
-                customer_id=self._customer_id,
-                quota=quota.quota.name,
-                unit=quota.quota.unit,
-                window_start=quota.starts,
-                units=quota.available + quota.withheld,
+    def give_up_on(self, request: LeaseRequest) -> None:
+        """Take no answer to this request any more: it may have been lost."""
+        quota = self._find(request)
+        if quota is not None:
+            quota.give_up_on(request)
+
+    def overdraw(self, request: LeaseRequest, now: float) -> bool:
+        """Take what a request needs without a lease, because nobody can lend it.
+
+        True: spend again. That is refused if there was nothing left when the site was
+        last heard of. False: the share that may be overdrawn is used up.
+        """
+        quota = self._find(request)
+        if quota is None:
+            # A window that is over: the call spends from the next one.
+            return True
+        quota.give_up_on(request)
+        need = request.minimum
+        if need > quota.limit - quota.granted:
+            quota.believe(now)
+            return True
+        allowed = int(quota.limit * self._overdraft_share)
+        counts = self._overdraft
+        if counts is None:
+            if quota.overdrawn + need > allowed:
+                return False
+            quota.overdraw(need)
+            return True
+        parts = (self._customer_id, self._key_id, quota.quota.name, quota.quota.unit)
+        counts.lock()
+        try:
+            at = counts.find(key_of(*parts, "overdrawn"), quota.starts, quota.ends)
+            if counts.cells[at] + need > allowed:
+                return False
+            counts.cells[at] += need
+        finally:
+            counts.unlock()
+        quota.overdraw(need)
+        return True
+
+    def overdrawn(self) -> int:
+        """Count the units taken without a lease in the present windows."""
+        return sum(quota.overdrawn for quota in self.quotas())
+
+    def recall(self, recall: Recall) -> Recalled:
+        """Give up what is leased and not spent, because another holder needs it."""
+        quota = self._find(recall)
+        if quota is None:
+            # Of a window that is over, which nobody can spend from.
+            return Recalled(units=0, number=0)
+        return quota.give_back()
+
+    def release(self) -> list[LeaseRequest]:
+        """Give up all that is unspent; the requests tell the site, on shutdown."""
+        requests = list(self.owed)
+        self.owed.clear()
+        for quota in (*self._quotas, *self._retired):
+            if quota.give_back().units or quota.overdrawn > quota.reported:
+                requests.append(
+                    quota.request(self._customer_id, self._key_id, units=0, minimum=0)
+                )
+        return requests
+
+    def quotas(self) -> list[QuotaWindow]:
+        """List the quotas, also those of a former plan that hold units yet."""
+        return [*self._quotas, *self._retired]
+
+    def held(self) -> int:
+        """Count the units in hand."""
+        return sum(quota.available + quota.withheld for quota in self.quotas())
+
+    def _roll(self, quota: QuotaWindow, now: float) -> None:
+        if quota.overdrawn > quota.reported:
+            quota.give_back()
+            self.owed.append(
+                quota.request(self._customer_id, self._key_id, units=0, minimum=0)
             )
-            for quota in (*self._quotas, *self._retired)
-            if quota.available + quota.withheld
-        ]
+        quota.roll(now)
+
+    def _begin(self, window: RateWindow | QuotaWindow, now: float) -> None:
+        if isinstance(window, QuotaWindow):
+            self._roll(window, now)
+        else:
+            window.roll(now)
+
+    def _ask_ahead(self, quota: QuotaWindow, now: float) -> None:
+        quota.stop_asking_ahead()
+        if self.prefetch is None:
+            return
+        request = quota.ask(self._customer_id, self._key_id, 0, now)
+        if request.units > 0:
+            self.prefetch(self, request)
+
+    def _find(self, named: LeaseRequest | Recall) -> QuotaWindow | None:
+        for quota in (*self._quotas, *self._retired):
+            if (
+                quota.quota.name == named.quota
+                and quota.quota.unit == named.unit
+                and quota.starts == named.window_start
+            ):
+                return quota
+        return None
+
+    # What callers are told
+
+    def nearness(self, now: float) -> float:
+        """Tell which share of the limit nearest to exhaustion is left."""
+        for window in self._windows:
+            if now >= window.ends or now < window.earliest:
+                self._begin(window, now)
+        return min((window.left * window.share for window in self._windows), default=2)
 
     def headers(self, now: float) -> list[tuple[bytes, bytes]]:
         """Describe the limit nearest to exhaustion, and the policy of all.
 
-        Names follow draft-ietf-httpapi-ratelimit-headers and its common forerunners.
+        Of two that are exhausted, the one that opens later: whoever waits for it finds
+        the other open too. Names follow draft-ietf-httpapi-ratelimit-headers and its
+        common forerunners.
         """
         windows = self._windows
         if not windows:
@@ -348,19 +427,18 @@ class Admission:
         least = 2.0
         for window in windows:
             if now >= window.ends or now < window.earliest:
-                window.roll(now)
-            share = window.left * window.share
-            if share < least:
+                self._begin(window, now)
+            left = window.left
+            share = left * window.share if left > 0 else 0.0
+            if share < least or (share == 0 and window.ends > nearest.ends):
                 least = share
                 nearest = window
         if now >= self._policy_until:
-            self._describe(now)
+            self._describe()
         left = nearest.left
         if left < 0:
             left = 0
         left_text = b"%d" % left
-        # Rounded up; math.ceil would cost a call.
-        wait = int(nearest.ends - now + 0.999)
         return [
             (b"X-RateLimit-Limit", nearest.limit_text),
             (b"X-RateLimit-Remaining", left_text),
@@ -368,82 +446,83 @@ class Admission:
             self._policy,
             (
                 b"RateLimit",
-                b'"%b";r=%b;t=%d' % (nearest.name.encode(), left_text, wait),
+                # A window ends with a whole second, so this is rounded up.
+                b'"%b";r=%b;t=%d'
+                % (nearest.name.encode(), left_text, nearest.ends - int(now)),
             ),
         ]
 
-    def _describe(self, now: float) -> None:
+    def policy(self, now: float) -> bytes:
+        """List all limits, as `RateLimit-Policy` does."""
+        if now >= self._policy_until:
+            self._describe()
+        return self._policy[1]
+
+    def _describe(self) -> None:
         """Write the policy header, which a month's length alone changes."""
-        self._policy = (
-            b"RateLimit-Policy",
-            b", ".join(window.policy() for window in self._windows),
-        )
+        policies = [window.policy() for window in self._windows]
+        if self._max_concurrency != _UNLIMITED:
+            name = reached.concurrency_name("key" if self._key_id else "plan")
+            policies.append(
+                b'"%s";q=%d;qu="concurrent-requests"'
+                % (name.encode(), self._max_concurrency)
+            )
+        self._policy = (POLICY_HEADER, b", ".join(policies))
         self._policy_until = min(
-            (quota.ends for quota in self._quotas), default=_UNKNOWN
+            (quota.ends for quota in self._quotas), default=_UNLIMITED
         )
 
-    def _too_many_at_once(self) -> Refusal:
-        return Refusal(
-            kind="concurrency",
-            limit_name="concurrency",
-            retry_after_s=_CONCURRENCY_RETRY_S,
-            message=(
-                f"{self._max_concurrency} requests are in flight, as many as your plan"
-                " allows at once. Wait for one to finish."
-            ),
-        )
-
-    def _too_fast(self, now: float) -> Refusal:
-        """Name the spent rate that is the last to open again."""
+    def closed(self, now: float) -> Refusal | None:
+        """Tell what would refuse a call now, for a caller who has to wait anyway."""
         for rate in self._rates:
             if now >= rate.ends or now < rate.earliest:
                 rate.roll(now)
+        if self._shared is not None:
+            self._shared.lock()
+            try:
+                self._read(self._shared)
+            finally:
+                self._shared.unlock()
+        if any(window.left <= 0 for window in self._windows):
+            return self._too_fast(now)
+        return None
+
+    def lacks(self, rows: int, now: float, *, explains: bool) -> Refusal | None:
+        """Name, of the quotas that lack what a call needs, the last to open again."""
+        last = None
+        for quota in self._quotas:
+            if now >= quota.ends or now < quota.earliest:
+                self._roll(quota, now)
+            if quota.price(rows, explains) > quota.left and (
+                last is None or quota.ends > last.ends
+            ):
+                last = quota
+        return None if last is None else self._spent(last, rows, explains, now)
+
+    def _too_many_at_once(self) -> Refusal:
+        source = self._source(reached.concurrency_name("plan"))
+        return reached.too_many_at_once(self._max_concurrency, source)
+
+    def _too_fast(self, now: float) -> Refusal:
+        """Name the spent limit that is the last to open again, be it a quota."""
+        for window in self._windows:
+            if now >= window.ends or now < window.earliest:
+                self._begin(window, now)
+        spent = [quota for quota in self._quotas if quota.left <= 0]
+        if spent:
+            last = max(spent, key=lambda quota: quota.ends)
+            return reached.spent(last, 1, self._source(last.name), now)
         rate = max(
             (rate for rate in self._rates if rate.left <= 0),
             key=lambda rate: rate.ends,
         )
-        return Refusal(
-            kind="rate",
-            limit_name=rate.name,
-            retry_after_s=rate.ends - now,
-            message=(
-                f"The {rate.name} limit of {rate.limit} requests per {rate.window_s} s"
-                " is used up. Slow down, or ask for a larger plan."
-            ),
-        )
+        return reached.too_fast(rate, self._source(rate.name), now)
 
-    def _spent(self, quota: _QuotaWindow, rows: int, now: float) -> Refusal:
-        unit = quota.quota.unit
-        period = "daily" if quota.name == "day" else "monthly"
-        if quota.by_rows and rows > quota.limit:
-            message = (
-                f"{rows} rows are more than the whole {period} quota of {quota.limit}."
-                " Send fewer rows at once."
-            )
-        elif quota.left > 0:
-            message = (
-                f"{quota.left} of {quota.limit} {unit} are left of the {period} quota;"
-                f" this request needs {rows}. Send fewer rows, or wait for its reset."
-            )
-        else:
-            message = (
-                f"The {period} quota of {quota.limit} {unit} is used up."
-                " Wait for its reset, or ask for a larger plan."
-            )
-        return Refusal(
-            kind="quota",
-            limit_name=quota.name,
-            retry_after_s=quota.ends - now,
-            message=message,
-        )
+    def _spent(
+        self, quota: QuotaWindow, rows: int, explains: bool, now: float
+    ) -> Refusal:
+        units = quota.price(rows, explains)
+        return reached.spent(quota, units, self._source(quota.name), now)
 
-
-def window_of(name: Literal["day", "month"], now: float) -> tuple[int, int]:
-    """Return start and end of the UTC day or month around `now`, in epoch seconds."""
-    if name == "day":
-        starts = int(now // 86400) * 86400
-        return starts, starts + 86400
-    at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    first = datetime.datetime(at.year, at.month, 1, tzinfo=datetime.UTC)
-    following = (first + datetime.timedelta(days=32)).replace(day=1)
-    return int(first.timestamp()), int(following.timestamp())
+    def _source(self, name: str) -> Source:
+        return "key" if self._key_id else self.limits.source_of(name)

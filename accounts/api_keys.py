@@ -1,7 +1,9 @@
 """The life of an API key: issue, rotate, revoke, and recognise it again."""
 
+import dataclasses
 import datetime
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,12 +12,14 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import key_format
+from accounts import key_format, networks
 from accounts.limits import SCOPES
 from accounts.models import ApiKey, Customer
+from accounts.overrides import MAX_QUOTA, MAX_RATE
 from accounts.signals import access_changed
 
 DEFAULT_OVERLAP = datetime.timedelta(hours=24)
+MAX_OVERLAP = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,41 @@ class IssuedKey:
     token: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnLimits:
+    """What a key may use of its customer's limits; None: as much as there is."""
+
+    burst_requests: int | None = None
+    sustained_requests: int | None = None
+    daily_quota: int | None = None
+    monthly_quota: int | None = None
+    max_concurrency: int | None = None
+
+    @classmethod
+    def of(cls, key: ApiKey) -> "OwnLimits":
+        return cls(**{name: getattr(key, name) for name in LIMIT_FIELDS})
+
+
+MOST_MODELS = 200
+_LONGEST_MODEL_NAME = 255
+LIMIT_FIELDS = tuple(own.name for own in dataclasses.fields(OwnLimits))
+
+
+def read_models(text: str) -> list[str]:
+    """Read names of models, by spaces, lines or commas.
+
+    Raise ValidationError for too many, or one longer than any model's: every gateway
+    holds them, and the registry need not have them yet.
+    """
+    names = sorted({name for name in re.split(r"[\s,]+", text) if name})
+    if len(names) > MOST_MODELS:
+        raise ValidationError(f"A key can name at most {MOST_MODELS} models.")
+    for name in names:
+        if len(name) > _LONGEST_MODEL_NAME:
+            raise ValidationError(f"“{name[:20]}…” is too long for a model's name.")
+    return names
+
+
 @transaction.atomic
 def issue(
     customer: Customer,
@@ -33,12 +72,17 @@ def issue(
     name: str,
     scopes: Sequence[str],
     allowed_models: Sequence[str] = (),
+    allowed_networks: Sequence[str] = (),
+    limits: OwnLimits = OwnLimits(),  # It is frozen.
     expires_at: datetime.datetime | None = None,
     mode: key_format.Mode = "live",
     created_by: User | None = None,
 ) -> IssuedKey:
-    """Create a key; raise ValidationError for unknown scopes or a past expiry."""
+    """Create a key; raise ValidationError for unknown scopes, a past expiry, what is no
+    network, or limits that are none.
+    """
     _check(scopes, expires_at)
+    _check_limits(limits)
     new = key_format.generate(mode)
     key = ApiKey.objects.create(
         customer=customer,
@@ -48,8 +92,10 @@ def issue(
         digest=new.digest.hex(),
         scopes=[scope for scope in SCOPES if scope in scopes],
         allowed_models=sorted(set(allowed_models)),
+        allowed_networks=_networks(allowed_networks),
         expires_at=expires_at,
         created_by=created_by,
+        **dataclasses.asdict(limits),
     )
     access_changed.send(sender=ApiKey)
     return IssuedKey(key=key, token=new.token)
@@ -63,10 +109,13 @@ def change(
     scopes: Sequence[str],
     allowed_models: Sequence[str],
     expires_at: datetime.datetime | None,
+    allowed_networks: Sequence[str] | None = None,
+    limits: OwnLimits | None = None,
 ) -> ApiKey:
     """Change what a key may do and for how long, but not its token.
 
-    Raise ValidationError for what `issue` would refuse, and for a revoked key.
+    Networks and limits that are None stay as they are. Raise
+    ValidationError for what `issue` would refuse, and for a revoked key.
     """
     key = ApiKey.objects.select_for_update().get(pk=key.pk)
     if key.state == ApiKey.State.REVOKED:
@@ -76,7 +125,16 @@ def change(
     key.scopes = [scope for scope in SCOPES if scope in scopes]
     key.allowed_models = sorted(set(allowed_models))
     key.expires_at = expires_at
-    key.save(update_fields=["name", "scopes", "allowed_models", "expires_at"])
+    changed = ["name", "scopes", "allowed_models", "expires_at"]
+    if allowed_networks is not None:
+        key.allowed_networks = _networks(allowed_networks)
+        changed.append("allowed_networks")
+    if limits is not None:
+        _check_limits(limits)
+        for field_name, limit in dataclasses.asdict(limits).items():
+            setattr(key, field_name, limit)
+        changed += LIMIT_FIELDS
+    key.save(update_fields=changed)
     access_changed.send(sender=ApiKey)
     return key
 
@@ -89,11 +147,20 @@ def rotate(
     created_by: User | None = None,
 ) -> IssuedKey:
     """Replace a key by one that may do the same and lives as long; the old one stays
-    valid for `overlap`. Raise ValidationError if it is no longer active.
+    valid for `overlap`. Raise ValidationError if it is no longer active, was rotated
+    before, or if no time lies in `overlap`.
     """
+    if not datetime.timedelta() <= overlap <= MAX_OVERLAP:
+        raise ValidationError(
+            f"A rotated key stays valid for 0 to {MAX_OVERLAP.days} days."
+        )
     key = ApiKey.objects.select_for_update().get(pk=key.pk)
     if key.state != ApiKey.State.ACTIVE:
         raise ValidationError(f"An {key.state} key cannot be rotated: issue a new one.")
+    if key.replaced_by is not None and key.replaced_by.state == ApiKey.State.ACTIVE:
+        raise ValidationError(
+            f"This key was rotated already: {key.replaced_by.key_id} replaces it."
+        )
     now = timezone.now()
     lifetime = key.expires_at - key.created_at if key.expires_at else None
     issued = issue(
@@ -101,12 +168,15 @@ def rotate(
         name=key.name,
         scopes=key.scopes,
         allowed_models=key.allowed_models,
+        allowed_networks=key.allowed_networks,
+        limits=OwnLimits.of(key),
         expires_at=now + lifetime if lifetime else None,
         mode="test" if key.mode == ApiKey.Mode.TEST else "live",
         created_by=created_by,
     )
     key.expires_at = min(key.expires_at or now + overlap, now + overlap)
-    key.save(update_fields=["expires_at"])
+    key.replaced_by = issued.key
+    key.save(update_fields=["expires_at", "replaced_by"])
     return issued
 
 
@@ -151,3 +221,21 @@ def _check(scopes: Sequence[str], expires_at: datetime.datetime | None) -> None:
         raise ValidationError({"scopes": "A key needs at least one scope."})
     if expires_at is not None and expires_at <= timezone.now():
         raise ValidationError({"expires_at": "The expiry must lie in the future."})
+
+
+def _check_limits(limits: OwnLimits) -> None:
+    for name in LIMIT_FIELDS:
+        limit = getattr(limits, name)
+        if limit is None:
+            continue
+        of_units = name.endswith("quota")
+        least, most = (0, MAX_QUOTA) if of_units else (1, MAX_RATE)
+        if not least <= limit <= most:
+            raise ValidationError({name: f"It must be from {least} to {most}."})
+
+
+def _networks(given: Sequence[str]) -> list[str]:
+    try:
+        return sorted({networks.normalised(text) for text in given})
+    except ValueError as error:
+        raise ValidationError({"allowed_networks": str(error)}) from error

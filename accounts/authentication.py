@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from accounts import api_keys
+from accounts import api_keys, key_format
 from accounts.limits import Scope
 from accounts.models import ApiKey
+from accounts.networks import Networks
 
 if TYPE_CHECKING:
     # Settings name these classes, so DRF's views import this module first.
@@ -44,27 +46,77 @@ class ApiKeyAuthentication(BaseAuthentication):
     """
 
     def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
+        if key_format.holds_key(request.META.get("QUERY_STRING", "").encode()):
+            raise KeyInQuery
         token = _token(request)
         if token is None:
             return None
         key = api_keys.recognise(token)
         if key is None:
             raise AuthenticationFailed(_FAILED)
+        if key.allowed_networks:
+            _require_network(key, client_address(request))
         return ApiCaller(key), key
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="modelyard"'
 
 
+class OutsideNetworks(PermissionDenied):
+    """The key is valid, but not from where the caller is."""
+
+    default_detail = "This API key may not be used from your address."
+
+    def __init__(self, address: str, key: ApiKey) -> None:
+        super().__init__()
+        self.address = address
+        self.key = key
+
+
+class LacksScope(PermissionDenied):
+    """The key is valid, but not for this."""
+
+    default_detail = "This API key does not have the scope that is needed here."
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self.scope = scope
+
+
+class KeyInQuery(AuthenticationFailed):
+    """A key came in the URL, where logs and histories keep it."""
+
+
 class HasScope(BasePermission):
     """Let keys pass that have the scope named by the view's `required_scope`."""
-
-    message = "This API key does not have the scope that is needed here."
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         # A view without the attribute is a mistake of ours and fails loudly.
         scope: Scope = view.required_scope  # type: ignore[attr-defined]
-        return isinstance(request.auth, ApiKey) and scope in request.auth.scopes
+        if not isinstance(request.auth, ApiKey):
+            return False
+        if scope not in request.auth.scopes:
+            raise LacksScope(scope)
+        return True
+
+
+def client_address(request: HttpRequest) -> str:
+    """Give the caller's address.
+
+    What comes over the site's own socket has none: the gateway, which alone can reach
+    that socket, says there whom it heard.
+    """
+    address: str = request.META.get("REMOTE_ADDR", "")
+    if address:
+        return address
+    forwarded: str = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    return forwarded.rpartition(",")[2].strip()
+
+
+def _require_network(key: ApiKey, address: str) -> None:
+    if Networks(key.allowed_networks).contain(address):
+        return
+    raise OutsideNetworks(address, key)
 
 
 def _token(request: Request) -> str | None:

@@ -1,16 +1,27 @@
-"""Saving customers and plans so that gateways learn of it."""
+"""What happens to customers and plans, so that gateways learn of it."""
 
+from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils import timezone
 
-from accounts.models import Customer, Plan
+from accounts.models import ApiKey, Customer, Plan
 from accounts.signals import access_changed
 
 
-@transaction.atomic
 def save(changed: Customer | Plan) -> None:
-    """Save a customer or plan and announce it in the same transaction."""
+    """Save a customer or plan; raise ValidationError for limits nobody could keep."""
     changed.save()
-    access_changed.send(sender=type(changed))
+
+
+@transaction.atomic
+def note(customer: Customer, reason: str) -> None:
+    """Put into a customer's history what none of its fields tells.
+
+    Its fields are read again: what others changed since stays as it is.
+    """
+    customer = Customer.objects.select_for_update().get(pk=customer.pk)
+    customer._change_reason = reason[:100]  # type: ignore[attr-defined]  # read by simple_history
+    customer.save(update_fields=["name"])
 
 
 @transaction.atomic
@@ -20,8 +31,26 @@ def delete(deleted: Customer | Plan) -> None:
     access_changed.send(sender=type(deleted))
 
 
-@transaction.atomic
 def set_retired(plan: Plan, *, retired: bool) -> None:
     """Stop offering a plan, or offer it again; customers on it keep it either way."""
     plan.retired = retired
     plan.save(update_fields=["retired"])
+
+
+@transaction.atomic
+def archive(customer: Customer) -> int:
+    """End a customer for good and keep its usage; return how many keys were revoked."""
+    customer = Customer.objects.select_for_update().get(pk=customer.pk)
+    if customer.archived_at is not None:
+        raise ValidationError(f"{customer} is archived already.")
+    now = timezone.now()
+    revoked = 0
+    for key in customer.api_keys.filter(revoked_at=None):
+        key.revoked_at = now
+        key.save(update_fields=["revoked_at"])
+        revoked += 1
+    customer.active = False
+    customer.archived_at = now
+    customer.save(update_fields=["active", "archived_at"])
+    access_changed.send(sender=ApiKey)
+    return revoked

@@ -1,24 +1,15 @@
 """Leases for the processes of this installation. Not part of the public API."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import msgspec
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from accounts import leases
-from accounts.limits import LeaseRequest, LeaseReturn
-
-Body = TypeVar("Body", bound=msgspec.Struct)
+from accounts import holders, leases
+from accounts.limits import LeaseRequest
 
 
 class _GrantBody(LeaseRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    holder: str
-
-
-class _ReleaseBody(LeaseReturn, frozen=True, kw_only=True, forbid_unknown_fields=True):
     holder: str
 
 
@@ -26,34 +17,17 @@ class _ReleaseBody(LeaseReturn, frozen=True, kw_only=True, forbid_unknown_fields
 @require_POST
 def grant_lease(request: HttpRequest) -> HttpResponse:
     """Lend units of a quota: `accounts.leases.grant` over HTTP."""
-    return _answer(request, _GrantBody, lambda body: leases.grant(body.holder, body))
-
-
-@csrf_exempt
-@require_POST
-def release_lease(request: HttpRequest) -> HttpResponse:
-    """Take units back: `accounts.leases.release` over HTTP."""
-    return _answer(
-        request,
-        _ReleaseBody,
-        lambda body: {"released": leases.release(body.holder, body)},
-    )
-
-
-def _answer(
-    request: HttpRequest, kind: type[Body], function: Callable[[Body], object]
-) -> HttpResponse:
-    if not _is_from_this_installation(request):
+    if not is_from_this_installation(request):
         raise Http404
     try:
-        body = msgspec.json.decode(request.body, type=kind)
-        answer = function(body)
+        body = msgspec.json.decode(request.body, type=_GrantBody)
+        answer = leases.grant(body.holder, body, ask_holder=holders.ask)
     except (msgspec.DecodeError, leases.InvalidWindow) as error:
         return HttpResponse(str(error), status=400, content_type="text/plain")
     return HttpResponse(msgspec.json.encode(answer), content_type="application/json")
 
 
-def _is_from_this_installation(request: HttpRequest) -> bool:
+def is_from_this_installation(request: HttpRequest) -> bool:
     """Tell calls on the site's own socket from anything that was relayed to it.
 
     A Unix socket has no peer address. Its folder is private to the user that runs

@@ -25,6 +25,9 @@ _SHAPE = re.compile(
     rb"my_(?:live|test)_([0-9A-Za-z]{%d})_[0-9A-Za-z]{%d}"
     % (_ID_LENGTH, _SECRET_LENGTH + _CHECKSUM_LENGTH)
 )
+_IN_QUERY = re.compile(rb"(?:^|&)(?:x-)?api[-_]?key=|my_(?:live|test)_", re.IGNORECASE)
+# What scanners for leaked secrets look for; it is published in docs/keys.md.
+SCANNED_FOR = r"\bmy_(?:live|test)_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\b"
 # All pairs of digits, so that a checksum takes three look-ups.
 _PAIRS = tuple(bytes((high, low)) for high in _ALPHABET for low in _ALPHABET)
 
@@ -66,6 +69,11 @@ def parse(token: bytes) -> ParsedKey | None:
     if match is None or token[-6:] != _checksum(token[:-6]):
         return None
     return ParsedKey(match[1].decode(), hashlib.sha256(token).digest())
+
+
+def holds_key(query: bytes) -> bool:
+    """Tell whether a URL's query names an API key, or holds what looks like one."""
+    return _IN_QUERY.search(query) is not None
 
 
 def _checksum(body: bytes) -> bytes:

@@ -1,67 +1,102 @@
 """Quota units lent to the processes that answer calls, counted exactly.
 
-`QuotaCounter.granted` holds all units of one window that were lent or spent. It grows
-by one conditional UPDATE that the limit guards, so that no two processes can be lent
-the same unit. A process returns what it did not spend; for one that died, `settle`
-returns it, once its usage has been read to the end.
+How the protocol works
+----------------------
+A quota is a counter in the database per customer, unit and UTC day or month. Whoever
+answers calls (a gateway, the site, a job) is a *holder*. It borrows blocks of units
+that the counter has counted already and spends them from memory.
+
+Lending ahead. While much is left a holder borrows far more than it needs, more the
+faster it spends, and asks for the next block before the last is used up, so that no
+call waits. A block is at most the holder's share of 1/16 of what is left: near the
+limit it shrinks to what is needed at once.
+
+Recall. Before a call is refused, every other holder of the window is asked to give up
+what it has not spent; then the request is looked at again. So a limit of N admits
+exactly N calls however unevenly they come in.
+
+Lost messages. Requests are numbered and say what their holder has. The next request
+puts right whatever a lost answer, a time-out or a killed site left undone. The rules
+are in accounts/lending.py, which knows no database; its simulation loses, delays and
+reorders every message.
+
+Death. A holder whose usage file nobody writes any more is dead. Once that file has been
+read to its end, `settle` frees what it had not spent.
+
+Refusals. A holder remembers that nothing was left, for two seconds at first and up to
+a minute, because a call that fails on our side gives units back. A change of the plan
+or customer clears it.
+
+Overdraft. While the site is away, holders spend what they have, and then up to 5 % of
+the limit more (MODELYARD_OVERDRAFT_PERCENT, for all gateways of a machine together and
+across their restarts); after that they answer 503. The next request that is answered
+reports it: it is part of the lease from then on, and `Lease.overdrawn` says how much.
+If the holder dies first, settling finds it in the usage.
+
+Cost known afterwards. Time on the device and SHAP samples are reserved by an estimate,
+what rows cost lately, and corrected when the call ends.
 """
 
 import datetime
+import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import QuerySet
 from django.utils import timezone
 
-from accounts import plans, usage
+from accounts import lending, plans, roll_ups, usage
 from accounts.admission import window_of
-from accounts.limits import LeaseGrant, LeaseRequest, LeaseReturn, Quota
+from accounts.lending import Account, Loan
+from accounts.limits import LeaseGrant, LeaseRequest, Recall, Recalled
 from accounts.models import Customer, Lease, QuotaCounter
 
 # Stands for the limit of a quota that the plan has no more: the asker has not heard
 # of that yet, and is not to be refused for it.
 _NO_LIMIT = 1 << 62
 
+Decision = TypeVar("Decision")
+
+# Asks a holder to give up its units; None: it cannot be asked, or did not answer.
+AskHolder = Callable[[str, Recall], Recalled | None]
+
 
 class InvalidWindow(ValueError):
     """The window asked for is no UTC day or month."""
 
 
-@transaction.atomic
-def grant(holder: str, request: LeaseRequest) -> LeaseGrant:
+class _Overtaken(Exception):
+    """Another transaction changed the counter; this one is tried again."""
+
+
+def grant(
+    holder: str, request: LeaseRequest, *, ask_holder: AskHolder | None = None
+) -> LeaseGrant:
     """Lend `request.units`, or what is left if that is `request.minimum` at least.
 
-    The limit is that of the plan as it is now. Raise InvalidWindow for a start at
-    which no window begins.
+    The limit is that of the plan as it is now. Before less than the minimum is left,
+    other holders are asked for theirs. Raise InvalidWindow for a start at which no
+    window begins.
     """
-    limit = _limit(request)
-    if limit is None:
-        return LeaseGrant(units=0, remaining=0)
-    counter = _counter(request)
-    units, granted = _count(counter, request, limit)
-    if units:
-        _add_to_lease(counter, holder, units)
-    return LeaseGrant(units=units, remaining=limit - granted)
-
-
-@transaction.atomic
-def release(holder: str, returned: LeaseReturn) -> bool:
-    """Take unspent units back; False if the holder has not got as many."""
-    lease = Lease.objects.filter(
-        holder=holder,
-        settled_at=None,
-        counter__customer_id=returned.customer_id,
-        counter__name=returned.quota,
-        counter__unit=returned.unit,
-        counter__window_start=_date(returned.window_start),
-    ).first()
-    if lease is None:
-        return False
-    taken = Lease.objects.filter(
-        pk=lease.pk, settled_at=None, granted__gte=returned.units
-    ).update(granted=F("granted") - returned.units)
-    if taken:
-        _give_back(lease.counter_id, returned.units)
-    return bool(taken)
+    steps = lending.answer(request)
+    value: LeaseGrant | list[str] | Recalled | int | None = None
+    try:
+        while True:
+            step = steps.send(value)
+            match step:
+                case lending.Lend():
+                    value = _lend(holder, request, again=step.again)
+                case lending.ListOthers():
+                    value = [] if ask_holder is None else _others(holder, request)
+                case lending.AskHolder():
+                    assert ask_holder is not None, "nobody else was listed"
+                    value = ask_holder(step.holder, _recall(request))
+                case lending.TakeBack():
+                    value = _take_back(step.holder, request, step.recalled)
+    except StopIteration as stop:
+        granted: LeaseGrant = stop.value
+        return granted
 
 
 def settle(holder: str) -> int:
@@ -76,15 +111,63 @@ def settle(holder: str) -> int:
     )
 
 
-@transaction.atomic
-def _settle(lease_id: int) -> int:
-    lease = (
-        Lease.objects.select_for_update(of=("self",))
-        .select_related("counter")
-        .get(pk=lease_id)
+def _lend(holder: str, request: LeaseRequest, *, again: bool) -> LeaseGrant:
+    lend = lending.lend_again if again else lending.lend
+    while True:
+        try:
+            with transaction.atomic():
+                limit = _limit(request)
+                if limit is None:
+                    return LeaseGrant(units=0, remaining=0, unknown=True)
+                counter = _counter(request)
+                lease = _lease(counter, holder)
+                holders = (
+                    counter.leases.filter(settled_at=None, granted__gt=0)
+                    .exclude(holder__startswith="job:")
+                    .exclude(pk=lease.pk)
+                    .count()
+                    + 1
+                )
+                return _decide(
+                    counter,
+                    lease,
+                    holders,
+                    functools.partial(lend, request=request, limit=limit),
+                )
+        except _Overtaken:
+            continue
+
+
+def _others(holder: str, request: LeaseRequest) -> list[str]:
+    """List who else was lent units of the window, but for jobs: those spent theirs."""
+    return list(
+        _leases(request)
+        .filter(granted__gt=0)
+        .exclude(holder=holder)
+        .exclude(holder__startswith="job:")
+        .values_list("holder", flat=True)
     )
-    if lease.settled_at is not None:
+
+
+def _take_back(holder: str, request: LeaseRequest, recalled: Recalled) -> int:
+    lease = _leases(request).filter(holder=holder).first()
+    if lease is None:
         return 0
+    return _change(lease.pk, lambda account: lending.take_back(account, recalled))
+
+
+def _recall(request: LeaseRequest) -> Recall:
+    return Recall(
+        customer_id=request.customer_id,
+        key_id=request.key_id,
+        quota=request.quota,
+        unit=request.unit,
+        window_start=request.window_start,
+    )
+
+
+def _settle(lease_id: int) -> int:
+    lease = Lease.objects.select_related("counter").get(pk=lease_id)
     counter = lease.counter
     starts, ends = _window(counter.name, counter.window_start)
     spent = usage.charged_units(
@@ -94,14 +177,69 @@ def _settle(lease_id: int) -> int:
         ends_at=ends,
         # A holder's spool files are named after it.
         segment_prefix=f"{lease.holder}-",
+        key_id=counter.key_id,
     )
-    unspent = max(0, lease.granted - spent)
-    lease.granted -= unspent
-    lease.settled_at = timezone.now()
-    lease.save(update_fields=["granted", "settled_at"])
-    if unspent:
-        _give_back(counter.pk, unspent)
-    return unspent
+    if starts < roll_ups.kept_from():
+        # Whose calls those were is kept no more, and the window is over: nothing of it
+        # can be lent again.
+        spent = max(spent, lease.granted)
+    return _change(lease_id, lambda account: lending.settle(account, spent=spent))
+
+
+def _change(lease_id: int, decide: Callable[[Account], int]) -> int:
+    while True:
+        try:
+            with transaction.atomic():
+                lease = (
+                    Lease.objects.select_for_update(of=("self",))
+                    .select_related("counter")
+                    .get(pk=lease_id)
+                )
+                return _decide(lease.counter, lease, 1, decide)
+        except _Overtaken:
+            continue
+
+
+def _decide(
+    counter: QuotaCounter,
+    lease: Lease,
+    holders: int,
+    decide: Callable[[Account], Decision],
+) -> Decision:
+    """Decide on plain data and write what changed, if nobody was faster.
+
+    The lease's row is locked, the counter's is not: several holders of a counter meet
+    only in the guarded update.
+    """
+    loan = Loan(
+        units=lease.granted,
+        number=lease.request_number,
+        overdrawn=lease.overdrawn,
+        settled=lease.settled_at is not None,
+    )
+    account = Account(counted=counter.granted, loan=loan, holders=holders)
+    decision = decide(account)
+    if account.counted != counter.granted and not QuotaCounter.objects.filter(
+        pk=counter.pk, granted=counter.granted
+    ).update(granted=max(0, account.counted)):
+        raise _Overtaken
+    lease.granted = loan.units
+    lease.request_number = loan.number
+    lease.overdrawn = loan.overdrawn
+    if not loan.settled:
+        lease.settled_at = None
+    elif lease.settled_at is None:
+        lease.settled_at = timezone.now()
+    lease.save(
+        update_fields=[
+            "granted",
+            "request_number",
+            "overdrawn",
+            "settled_at",
+            "renewed_at",
+        ]
+    )
+    return decision
 
 
 def _limit(request: LeaseRequest) -> int | None:
@@ -113,7 +251,12 @@ def _limit(request: LeaseRequest) -> int | None:
     )
     if customer is None:
         return None
-    quotas: tuple[Quota, ...] = plans.limits_of(customer).quotas
+    limits = plans.limits_of(customer)
+    quotas = limits.quotas
+    if request.key_id:
+        key = customer.api_keys.filter(key_id=request.key_id).first()
+        own = None if key is None else plans.key_limits_of(key, limits)
+        quotas = () if own is None else own.quotas
     for quota in quotas:
         if (quota.name, quota.unit) == (request.quota, request.unit):
             return quota.limit
@@ -128,61 +271,46 @@ def _counter(request: LeaseRequest) -> QuotaCounter:
     window_start = _date(request.window_start)
     if window_of(request.quota, request.window_start)[0] != request.window_start:
         raise InvalidWindow(request.window_start)
-    counter = QuotaCounter.objects.filter(
-        customer_id=request.customer_id,
-        name=request.quota,
-        unit=request.unit,
-        window_start=window_start,
-    ).first()
+    identity = {
+        "customer_id": request.customer_id,
+        "key_id": request.key_id,
+        "name": request.quota,
+        "unit": request.unit,
+        "window_start": window_start,
+    }
+    counter = QuotaCounter.objects.filter(**identity).first()
     if counter is not None:
         return counter
     starts, ends = _window(request.quota, window_start)
-    counter, _ = QuotaCounter.objects.get_or_create(
-        customer_id=request.customer_id,
-        name=request.quota,
+    spent = usage.charged_units(
+        request.customer_id,
         unit=request.unit,
-        window_start=window_start,
-        defaults={
-            "granted": usage.charged_units(
-                request.customer_id, unit=request.unit, starts_at=starts, ends_at=ends
-            )
-        },
+        starts_at=starts,
+        ends_at=ends,
+        key_id=request.key_id,
+    )
+    counter, _ = QuotaCounter.objects.get_or_create(
+        **identity, defaults={"granted": spent}
     )
     return counter
 
 
-def _count(counter: QuotaCounter, request: LeaseRequest, limit: int) -> tuple[int, int]:
-    """Count as many units as fit; return them and the sum granted to all."""
-    granted = counter.granted
-    while True:
-        units = min(request.units, limit - granted)
-        if units < request.minimum or units <= 0:
-            return 0, granted
-        counted = QuotaCounter.objects.filter(
-            pk=counter.pk, granted=granted, granted__lte=limit - units
-        ).update(granted=F("granted") + units)
-        if counted:
-            return units, granted + units
-        # Someone else was faster: look again. Cannot happen on SQLite, where this
-        # transaction is the only one that writes.
-        granted = QuotaCounter.objects.values_list("granted", flat=True).get(
-            pk=counter.pk
-        )
-
-
-def _add_to_lease(counter: QuotaCounter, holder: str, units: int) -> None:
-    lease, created = Lease.objects.get_or_create(
-        counter=counter, holder=holder, defaults={"granted": units}
+def _lease(counter: QuotaCounter, holder: str) -> Lease:
+    lease, _ = Lease.objects.select_for_update().get_or_create(
+        counter=counter, holder=holder
     )
-    if not created:
-        # A holder that was settled and asks again was not dead after all.
-        Lease.objects.filter(pk=lease.pk).update(
-            granted=F("granted") + units, settled_at=None, renewed_at=timezone.now()
-        )
+    return lease
 
 
-def _give_back(counter_id: int, units: int) -> None:
-    QuotaCounter.objects.filter(pk=counter_id).update(granted=F("granted") - units)
+def _leases(request: LeaseRequest) -> QuerySet[Lease]:
+    return Lease.objects.filter(
+        settled_at=None,
+        counter__customer_id=request.customer_id,
+        counter__key_id=request.key_id,
+        counter__name=request.quota,
+        counter__unit=request.unit,
+        counter__window_start=_date(request.window_start),
+    ).order_by("pk")
 
 
 def _date(seconds: int) -> datetime.date:

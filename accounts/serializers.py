@@ -6,8 +6,19 @@ from typing import Any
 from django.utils import timezone
 from rest_framework import serializers
 
-_LONGEST = {"hour": datetime.timedelta(days=31), "day": datetime.timedelta(days=366)}
-_DEFAULT = {"hour": datetime.timedelta(days=1), "day": datetime.timedelta(days=30)}
+from accounts import billing
+from accounts.overrides import UNITS
+
+_LONGEST = {
+    "minute": datetime.timedelta(days=1),
+    "hour": datetime.timedelta(days=31),
+    "day": datetime.timedelta(days=366),
+}
+_DEFAULT = {
+    "minute": datetime.timedelta(hours=1),
+    "hour": datetime.timedelta(days=1),
+    "day": datetime.timedelta(days=30),
+}
 
 
 class _DateOrTime(serializers.DateTimeField):
@@ -24,15 +35,24 @@ class _DateOrTime(serializers.DateTimeField):
 class UsageQuerySerializer(serializers.Serializer[Any]):
     """The query of /usage; `from` is included, `to` is not."""
 
-    bucket = serializers.ChoiceField(choices=["hour", "day"], default="day")
-    group_by = serializers.ChoiceField(choices=["model", "key"], required=False)
+    bucket = serializers.ChoiceField(
+        choices=["minute", "hour", "day"],
+        default="day",
+        help_text="Minutes are kept for a while only; hours and days stay.",
+    )
+    group_by = serializers.ChoiceField(
+        choices=["model", "version", "key"],
+        required=False,
+        help_text="`version`: by model and version.",
+    )
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         # `from` cannot be the name of an attribute.
         return {
             "from": _DateOrTime(
                 required=False,
-                help_text="Default: 30 days before `to`; by hour, one day.",
+                help_text="Default: 30 days before `to`; by hour one day, by minute"
+                " one hour.",
             ),
             "to": _DateOrTime(required=False, help_text="Default: now."),
         } | super().get_fields()
@@ -44,29 +64,37 @@ class UsageQuerySerializer(serializers.Serializer[Any]):
                 dict.fromkeys(unknown, "There is no such parameter.")
             )
         bucket = attrs["bucket"]
-        try:
-            attrs.setdefault("to", timezone.now())
-            attrs.setdefault("from", attrs["to"] - _DEFAULT[bucket])
-            length = attrs["to"] - attrs["from"]
-        except OverflowError:
-            raise serializers.ValidationError({"to": "This is too long ago."}) from None
+        if attrs.setdefault("to", timezone.now()).year not in billing.YEARS:
+            first, last = billing.YEARS[0], billing.YEARS[-1]
+            raise serializers.ValidationError(
+                {"to": f"It must be of a year from {first} to {last}."}
+            )
+        attrs.setdefault("from", attrs["to"] - _DEFAULT[bucket])
+        length = attrs["to"] - attrs["from"]
         if length <= datetime.timedelta():
             raise serializers.ValidationError({"from": "It must be before `to`."})
         if length > _LONGEST[bucket]:
+            days = _LONGEST[bucket].days
+            most = f"{days} days" if days > 1 else "one day"
             raise serializers.ValidationError(
-                {
-                    "from": f"At most {_LONGEST[bucket].days} days can be asked for by"
-                    f" {bucket}."
-                }
+                {"from": f"At most {most} can be asked for by {bucket}."}
             )
         return attrs
 
 
+class _Amount(serializers.CharField):
+    """A decimal number as a string, so that no reader makes it inexact."""
+
+    def to_representation(self, value: Any) -> str:
+        return billing.plain(value)
+
+
 class UsageBucketSerializer(serializers.Serializer[Any]):
-    """Calls of one hour or day, of one model or key if grouped so."""
+    """Calls of one minute, hour or day, of one model, version or key if grouped so."""
 
     start = serializers.DateTimeField(default_timezone=datetime.UTC)
     model = serializers.CharField(required=False)
+    version = serializers.CharField(required=False)
     key = serializers.CharField(source="key_id", required=False)
     requests = serializers.IntegerField()
     rows = serializers.IntegerField()
@@ -75,6 +103,10 @@ class UsageBucketSerializer(serializers.Serializer[Any]):
     compute_ms = serializers.FloatField()
     shap_samples = serializers.IntegerField()
     errors = serializers.IntegerField()  # type: ignore[assignment]
+    cost = _Amount(help_text="Exact, in the currency of your invoices.")
+    cost_per_request = _Amount(
+        allow_null=True, help_text="Of requests that are charged, to nine decimals."
+    )
 
 
 class UsageAnswerSerializer(serializers.Serializer[Any]):
@@ -95,6 +127,10 @@ class LimitsSerializer(serializers.Serializer[Any]):
     max_predict_rows = serializers.IntegerField()
     max_batch_rows = serializers.IntegerField()
     max_job_rows = serializers.IntegerField()
+    max_body_bytes = serializers.IntegerField(
+        allow_null=True, help_text="Of one prediction's body. Null: the site's limit."
+    )
+    max_jobs_in_flight = serializers.IntegerField(allow_null=True)
 
 
 class KeySerializer(serializers.Serializer[Any]):
@@ -114,7 +150,7 @@ class KeySerializer(serializers.Serializer[Any]):
 
 class QuotaSerializer(serializers.Serializer[Any]):
     name = serializers.ChoiceField(choices=["day", "month"])
-    unit = serializers.ChoiceField(choices=["requests", "rows"])
+    unit = serializers.ChoiceField(choices=UNITS)
     limit = serializers.IntegerField()
     used = serializers.IntegerField(help_text="About a second behind.")
     resets_at = serializers.DateTimeField(default_timezone=datetime.UTC)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django_ratelimit.core import get_usage
+from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from accounts import plans
-from accounts.limits import Rate
+from accounts.limits import Limits, Rate, ReachedLimit
 from accounts.models import ApiKey
+from accounts.reached import SPANS, Refusal
 
 if TYPE_CHECKING:
     # Settings name these classes, so DRF's views import this module first.
@@ -35,6 +37,14 @@ class _Count:
         return max(0, self.rate.quota - self.used)
 
 
+class RateReached(Throttled):
+    """A key called faster than it may; says which rate it was."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(wait=refusal.retry_after_s)
+        self.refusal = refusal
+
+
 class KeyThrottle(BaseThrottle):
     """Refuse a key that calls faster than its plan allows, and tell it where it is."""
 
@@ -43,28 +53,59 @@ class KeyThrottle(BaseThrottle):
         if not isinstance(key, ApiKey):
             # Permissions deal with callers who have no key.
             return True
+        limits = plans.limits_of(key.customer)
         counts: list[_Count] = []
-        for rate in plans.limits_of(key.customer).rates:
+        for rate in limits.rates:
             # Burst first: what it refuses is not counted against the minute.
-            counts.append(_count(request, key, rate))
+            counts.append(_count(request, key, rate, increment=True))
             if counts[-1].refused:
                 break
         # APIView puts these on whatever it answers, errors too.
         view.headers.update(_headers(counts))
-        self._wait_s = counts[-1].wait_s
-        return not counts[-1].refused
-
-    def wait(self) -> float | None:
-        return float(self._wait_s)
+        if counts[-1].refused:
+            raise RateReached(_refusal(counts[-1], limits))
+        return True
 
 
-def _count(request: Request, key: ApiKey, rate: Rate) -> _Count:
+def describe_uncounted(request: Request, view: "APIView", key: ApiKey) -> None:
+    """Let an answer have its rate headers that was refused before it was counted."""
+    counts_here = any(isinstance(each, KeyThrottle) for each in view.get_throttles())
+    if not counts_here or "RateLimit" in view.headers:
+        return
+    rates = plans.limits_of(key.customer).rates
+    counts = [_count(request, key, rate, increment=False) for rate in rates]
+    view.headers.update(_headers(counts))
+
+
+def _refusal(count: _Count, limits: Limits) -> Refusal:
+    rate, source = count.rate, limits.source_of(count.rate.name)
+    return Refusal(
+        kind="rate",
+        retry_after_s=float(count.wait_s),
+        message=(
+            f"This API key has sent {rate.quota} requests per {SPANS[rate.window_s]} to"
+            f" this part of the API, its {rate.name} limit. Slow down."
+        ),
+        limit=ReachedLimit(
+            name=rate.name,
+            scope="key",
+            source=source,
+            unit="requests",
+            maximum=rate.quota,
+            used=min(count.used, rate.quota),
+            window_s=rate.window_s,
+            resets_at=int(time.time()) + count.wait_s,
+        ),
+    )
+
+
+def _count(request: Request, key: ApiKey, rate: Rate, *, increment: bool) -> _Count:
     usage = get_usage(
         request._request,
         group=f"api-{rate.name}",
         key=lambda group, _: key.key_id,
         rate=(rate.quota, rate.window_s),
-        increment=True,
+        increment=increment,
     )
     if usage is None:
         # RATELIMIT_ENABLE is off.

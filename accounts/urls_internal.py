@@ -6,5 +6,4 @@ from accounts import internal_views
 
 urlpatterns = [
     path("leases", internal_views.grant_lease, name="grant-lease"),
-    path("leases/release", internal_views.release_lease, name="release-lease"),
 ]

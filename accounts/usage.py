@@ -1,29 +1,35 @@
 """What was used: taking it in exactly once, and reading it back."""
 
 import datetime
-from collections import Counter
+import functools
+import operator
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet, Sum
-from django.db.models.functions import TruncDay, TruncHour
+from django.db.models.functions import Trunc
+from django.utils import timezone
 
+from accounts import grains, key_networks, roll_ups
+from accounts import refusals as refused_calls
 from accounts.admission import window_of
-from accounts.models import ApiKey, Customer, SpoolSegment, Usage
+from accounts.grains import Grain
+from accounts.models import ApiKey, Customer, SpoolSegment, Usage, UsageDay, UsageHour
 from accounts.usage_event import UsageEvent
 
 # `last_used_at` is a help for people: to the minute is enough, and saves writes.
 _LAST_USED_STEP = datetime.timedelta(minutes=1)
-_SUMS = (
-    "requests",
-    "rows",
-    "charged_requests",
-    "charged_rows",
-    "compute_us",
-    "total_us",
-    "shap_samples",
-)
+_GRAINS: tuple[Grain, ...] = ("minute", "hour", "day")
+# What each unit of a quota adds up.
+_UNIT_FIELDS = {
+    "requests": "charged_requests",
+    "rows": "charged_rows",
+    "compute_ms": "charged_compute_us",
+    "shap_samples": "charged_shap_samples",
+}
 _IDENTITY = (
     "segment",
     "key_id",
@@ -72,15 +78,41 @@ def _add(segment: str, events: list[UsageEvent]) -> None:
     events = [event for event in events if event.customer_id in known]
     if not events:
         return
+    oldest = min(event.at for event in events)
+    kept_from = roll_ups.lock_if_old(_time(oldest), now=timezone.now()).timestamp()
+    late = [event for event in events if event.at < kept_from]
+    roll_ups.add_late(_minutes(segment, late, {}).values())
+    _add_minutes(segment, [event for event in events if event.at >= kept_from])
+    refused_calls.keep(events)
+    key_networks.keep(events)
+    _note_last_use(events)
+
+
+def _add_minutes(segment: str, events: list[UsageEvent]) -> None:
+    if not events:
+        return
+    hours = {(event.customer_id, event.at // 3600 * 3600) for event in events}
+    roll_ups.mark((customer_id, _time(start)) for customer_id, start in hours)
     # Nobody else writes this segment's rows: its SpoolSegment is locked. So reading
     # sums, adding to them and writing them back loses nothing.
     minutes = {_minute(event.at) for event in events}
-    sums: dict[Identity, Usage] = {
-        _identity(row): row
-        for row in Usage.objects.filter(
-            segment=segment, minute__gte=min(minutes), minute__lte=max(minutes)
-        )
-    }
+    known = Usage.objects.filter(
+        segment=segment, minute__gte=min(minutes), minute__lte=max(minutes)
+    )
+    touched = _minutes(segment, events, {_identity(row): row for row in known})
+    Usage.objects.bulk_create(
+        touched.values(),
+        batch_size=500,
+        update_conflicts=True,
+        unique_fields=list(_IDENTITY),
+        update_fields=[*Usage.SUMS, "latency_buckets"],
+    )
+
+
+def _minutes(
+    segment: str, events: Iterable[UsageEvent], known: dict[Identity, Usage]
+) -> dict[Identity, Usage]:
+    """Add events to the rows of their minutes, and return those rows."""
     touched: dict[Identity, Usage] = {}
     for event in events:
         identity: Identity = (
@@ -94,22 +126,15 @@ def _add(segment: str, events: list[UsageEvent]) -> None:
             event.status,
             event.code,
         )
-        row = sums.get(identity)
+        row = touched.get(identity) or known.get(identity)
         if row is None:
-            row = sums[identity] = Usage(
+            row = Usage(
                 customer_id=event.customer_id,
                 **dict(zip(_IDENTITY, identity, strict=True)),
             )
         touched[identity] = row
         _add_event(row, event)
-    Usage.objects.bulk_create(
-        touched.values(),
-        batch_size=500,
-        update_conflicts=True,
-        unique_fields=list(_IDENTITY),
-        update_fields=[*_SUMS, "latency_buckets"],
-    )
-    _note_last_use(events)
+    return touched
 
 
 def _add_event(row: Usage, event: UsageEvent) -> None:
@@ -118,6 +143,8 @@ def _add_event(row: Usage, event: UsageEvent) -> None:
     if event.charged:
         row.charged_requests += 1
         row.charged_rows += event.rows
+        row.charged_compute_us += event.compute_us
+        row.charged_shap_samples += event.shap_samples
     row.compute_us += event.compute_us
     # Two clocks may disagree by a little; the whole is never less than its part.
     row.total_us += max(event.total_us, event.compute_us)
@@ -131,7 +158,7 @@ def _note_last_use(events: list[UsageEvent]) -> None:
     for event in events:
         last[event.key_id] = max(event.at, last.get(event.key_id, 0.0))
     for key_id, seconds in last.items():
-        at = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        at = _time(seconds)
         ApiKey.objects.filter(
             Q(last_used_at=None) | Q(last_used_at__lt=at - _LAST_USED_STEP),
             key_id=key_id,
@@ -139,7 +166,17 @@ def _note_last_use(events: list[UsageEvent]) -> None:
 
 
 def _minute(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds // 60 * 60, datetime.UTC)
+    return _start_of_minute(seconds // 60)
+
+
+@functools.lru_cache(maxsize=4096)
+def _start_of_minute(number: float) -> datetime.datetime:
+    """Give the same object for the same minute: one that was hashed is so quickly."""
+    return _time(number * 60)
+
+
+def _time(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
 def _identity(row: Usage) -> Identity:
@@ -183,12 +220,92 @@ def percentile(buckets: dict[str, int], percent: float) -> float | None:
     return float(0.1 * 2**last)
 
 
-def latencies(usage: QuerySet[Usage]) -> dict[str, int]:
+def latencies(span: "Span") -> dict[str, int]:
     """Add up the latency buckets of the selected usage."""
     sums: Counter[str] = Counter()
-    for buckets in usage.values_list("latency_buckets", flat=True).iterator():
-        sums.update(buckets)
+    for part in span.parts:
+        for buckets in part.values_list("latency_buckets", flat=True).iterator():
+            sums.update(buckets)
     return dict(sums)
+
+
+# Selecting
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Usage of a span of time: rows of days, hours and minutes that do not overlap.
+
+    `at` of a row is when its day, hour or minute starts; none is longer than `grain`.
+    """
+
+    parts: tuple[QuerySet[Any], ...]
+    grain: Grain = "day"
+
+    def filter(self, **conditions: Any) -> "Span":
+        """Keep calls of a kind, named by fields that all rows have."""
+        parts = tuple(part.filter(**conditions) for part in self.parts)
+        return Span(parts, self.grain)
+
+
+def between(
+    starts_at: datetime.datetime,
+    ends_at: datetime.datetime,
+    *,
+    customer_id: int | None = None,
+    grain: Grain = "day",
+) -> Span:
+    """Select usage from `starts_at` on and before `ends_at`, in the fewest rows.
+
+    Where minutes are kept no more, an hour belongs to the span if its start does.
+    """
+    unrolled = (
+        roll_ups.unrolled(starts_at, ends_at, customer_id=customer_id)
+        if grain != "minute"
+        else ()
+    )
+    ranges = grains.split(
+        starts_at,
+        ends_at,
+        grain=grain,
+        unrolled=unrolled,
+        kept_from=roll_ups.kept_from(),
+    )
+    found: list[tuple[type[UsageDay | UsageHour | Usage], str, list[grains.Range]]] = [
+        (UsageDay, "start", ranges.days),
+        (UsageHour, "start", ranges.hours),
+        (Usage, "minute", ranges.minutes),
+    ]
+    own = Q() if customer_id is None else Q(customer_id=customer_id)
+    return Span(
+        tuple(
+            model._default_manager.filter(own, _within(field, cut)).annotate(
+                at=F(field)
+            )
+            for model, field, cut in found
+            if cut
+        ),
+        grain,
+    )
+
+
+def _within(field: str, ranges: Iterable[grains.Range]) -> Q:
+    return functools.reduce(
+        operator.or_,
+        (Q(**{f"{field}__gte": start, f"{field}__lt": end}) for start, end in ranges),
+    )
+
+
+def minutes(
+    starts_at: datetime.datetime, ends_at: datetime.datetime
+) -> QuerySet[Usage]:
+    """Select usage minute by minute, of the time for which minutes are kept."""
+    return Usage.objects.filter(minute__gte=starts_at, minute__lt=ends_at)
+
+
+def of_minutes(rows: QuerySet[Usage]) -> Span:
+    """Read some rows of minutes as a span."""
+    return Span((rows.annotate(at=F("minute")),), "minute")
 
 
 # Reading
@@ -202,49 +319,79 @@ class Totals(TypedDict):
     charged_requests: int
     charged_rows: int
     shap_samples: int
+    # What is billed, exactly.
+    charged_compute_us: int
+    charged_shap_samples: int
 
 
-def between(
-    starts_at: datetime.datetime,
-    ends_at: datetime.datetime,
-    *,
-    customer_id: int | None = None,
-) -> QuerySet[Usage]:
-    """Select usage from `starts_at` on and before `ends_at`."""
-    usage = Usage.objects.filter(minute__gte=starts_at, minute__lt=ends_at)
-    return usage if customer_id is None else usage.filter(customer_id=customer_id)
-
-
-def totals(usage: QuerySet[Usage]) -> Totals:
+def totals(span: Span) -> Totals:
     """Add up the selected usage."""
-    return _totals(usage.aggregate(**_sums()))
+    return _totals(_summed(span).get((), Counter()))
 
 
-def grouped(usage: QuerySet[Usage], *fields: str) -> list[dict[str, Any]]:
+def grouped(span: Span, *fields: str) -> list[dict[str, Any]]:
     """Add up the selected usage per value of `fields`, most requests first."""
-    rows = usage.order_by().values(*fields).annotate(**_sums())
+    rows = [
+        dict(zip(fields, group, strict=True)) | _totals(sums)
+        for group, sums in sorted(_summed(span, *fields).items())
+    ]
+    return sorted(rows, key=operator.itemgetter("requests"), reverse=True)
+
+
+def over_time(span: Span, bucket: Grain, *fields: str) -> list[dict[str, Any]]:
+    """Add up the selected usage per UTC minute, hour or day, and value of `fields`."""
+    assert _GRAINS.index(span.grain) <= _GRAINS.index(bucket), "rows are too long"
     return [
-        {field: row[field] for field in fields} | _totals(row)
-        for row in rows.order_by("-sum_requests", *fields)
+        dict(zip(("start", *fields), group, strict=True)) | _totals(sums)
+        for group, sums in sorted(_summed(span, *fields, bucket=bucket).items())
     ]
 
 
-def over_time(
-    usage: QuerySet[Usage], bucket: Literal["hour", "day"], *fields: str
-) -> list[dict[str, Any]]:
-    """Add up the selected usage per UTC hour or day, and per value of `fields`."""
-    truncate = TruncHour if bucket == "hour" else TruncDay
-    rows = (
-        usage.order_by()
-        .annotate(start=truncate("minute", tzinfo=datetime.UTC))
-        .values("start", *fields)
-        .annotate(**_sums())
-        .order_by("start", *fields)
+def _summed(
+    span: Span, *fields: str, bucket: Grain | None = None
+) -> dict[tuple[Any, ...], Counter[str]]:
+    """Add up every part in the database, and the few sums of the parts here."""
+    found: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    for part in span.parts:
+        rows = part.order_by()
+        groups = fields
+        if bucket is not None:
+            groups = ("bucket", *fields)
+            # Cutting a time short is slow on SQLite; most are that short already.
+            short = _GRAIN_OF[part.model] == bucket
+            start = F("at") if short else Trunc("at", bucket, tzinfo=datetime.UTC)
+            rows = rows.annotate(bucket=start)
+        for row in (
+            rows.values(*groups).annotate(**_sums())
+            if groups
+            else (rows.aggregate(**_sums()),)
+        ):
+            group = tuple(row[name] for name in groups)
+            found[group].update({name: int(row[f"sum_{name}"] or 0) for name in _SUMS})
+    return found
+
+
+_SUMS = (*Usage.SUMS, "errors")
+_GRAIN_OF: dict[Any, Grain] = {UsageDay: "day", UsageHour: "hour", Usage: "minute"}
+
+
+def _sums() -> dict[str, Sum]:
+    sums = {f"sum_{field}": Sum(F(field)) for field in Usage.SUMS}
+    return sums | {"sum_errors": Sum("requests", filter=Q(status__gte=400))}
+
+
+def _totals(sums: Counter[str]) -> Totals:
+    return Totals(
+        requests=sums["requests"],
+        rows=sums["rows"],
+        compute_ms=round(sums["compute_us"] / 1000, 3),
+        errors=sums["errors"],
+        charged_requests=sums["charged_requests"],
+        charged_rows=sums["charged_rows"],
+        shap_samples=sums["shap_samples"],
+        charged_compute_us=sums["charged_compute_us"],
+        charged_shap_samples=sums["charged_shap_samples"],
     )
-    return [
-        {"start": row["start"]} | {field: row[field] for field in fields} | _totals(row)
-        for row in rows
-    ]
 
 
 class Refusals(TypedDict):
@@ -253,25 +400,17 @@ class Refusals(TypedDict):
     count: int
 
 
-def refusals(usage: QuerySet[Usage]) -> list[Refusals]:
+def refusals(span: Span) -> list[Refusals]:
     """Count the calls that were refused or failed, per status and code."""
-    rows = (
-        usage.filter(status__gte=400)
-        .order_by()
-        .values_list("status", "code")
-        .annotate(count=Sum("requests"))
-        .order_by("-count", "status", "code")
-    )
     return [
-        Refusals(status=status, code=code, count=count) for status, code, count in rows
+        Refusals(status=row["status"], code=row["code"], count=row["requests"])
+        for row in grouped(span.filter(status__gte=400), "status", "code")
     ]
 
 
-def top_customers(
-    starts_at: datetime.datetime, ends_at: datetime.datetime, *, limit: int = 5
-) -> list[dict[str, Any]]:
+def top_customers(span: Span, *, limit: int = 5) -> list[dict[str, Any]]:
     """Name the customers with the most requests."""
-    return grouped(between(starts_at, ends_at), "customer_id", "customer__name")[:limit]
+    return grouped(span, "customer_id", "customer__name")[:limit]
 
 
 def charged_units(
@@ -281,13 +420,21 @@ def charged_units(
     starts_at: datetime.datetime,
     ends_at: datetime.datetime,
     segment_prefix: str = "",
+    key_id: str = "",
 ) -> int:
     """Add up the quota units spent, if asked for in the spool files of one process."""
-    usage = between(starts_at, ends_at, customer_id=customer_id)
     if segment_prefix:
-        usage = usage.filter(segment__startswith=segment_prefix)
-    field = "charged_rows" if unit == "rows" else "charged_requests"
-    return usage.aggregate(units=Sum(field))["units"] or 0
+        # Hours and days do not tell which process a call came from.
+        rows = minutes(starts_at, ends_at).filter(
+            customer_id=customer_id, segment__startswith=segment_prefix
+        )
+        span = of_minutes(rows)
+    else:
+        span = between(starts_at, ends_at, customer_id=customer_id)
+    if key_id:
+        span = span.filter(key_id=key_id)
+    units = _summed(span).get((), Counter[str]())[_UNIT_FIELDS[unit]]
+    return units // 1000 if unit == "compute_ms" else units
 
 
 def quota_used(
@@ -298,10 +445,7 @@ def quota_used(
     now: datetime.datetime,
 ) -> tuple[int, datetime.datetime]:
     """Return the units spent in the current window, and when it ends."""
-    starts, ends = (
-        datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-        for seconds in window_of(quota, now.timestamp())
-    )
+    starts, ends = (_time(seconds) for seconds in window_of(quota, now.timestamp()))
     units = charged_units(customer_id, unit=unit, starts_at=starts, ends_at=ends)
     return units, ends
 
@@ -316,48 +460,24 @@ CSV_COLUMNS = (
     "variant",
     "status",
     "code",
-    *_SUMS,
+    *Usage.SUMS,
 )
 
 
-def csv_rows(usage: QuerySet[Usage]) -> Iterator[tuple[Any, ...]]:
+def csv_rows(span: Span) -> Iterator[tuple[Any, ...]]:
     """Yield CSV_COLUMNS, then one row per day and kind of call."""
     yield CSV_COLUMNS
-    groups = ("day", "customer__name", *CSV_COLUMNS[2:9])
-    rows = (
-        usage.order_by()
-        .annotate(day=TruncDay("minute", tzinfo=datetime.UTC))
-        .values(*groups)
-        .annotate(**{f"sum_{field}": Sum(field) for field in _SUMS})
-        .order_by(*groups)
-    )
-    for row in rows.iterator():
+    summed = _summed(span, "customer__name", *CSV_COLUMNS[2:9], bucket="day")
+    for (day, *kind), sums in sorted(summed.items()):
         yield (
-            row["day"].date().isoformat(),
-            *(_plain_text(row[group]) for group in groups[1:]),
-            *(row[f"sum_{field}"] for field in _SUMS),
+            day.date().isoformat(),
+            *(plain_text(value) for value in kind),
+            *(sums[field] for field in Usage.SUMS),
         )
 
 
-def _plain_text(value: Any) -> Any:
+def plain_text(value: Any) -> Any:
     """Keep spreadsheets from reading a name as a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return value
-
-
-def _sums() -> dict[str, Sum]:
-    sums = {f"sum_{field}": Sum(F(field)) for field in _SUMS}
-    return sums | {"sum_errors": Sum("requests", filter=Q(status__gte=400))}
-
-
-def _totals(row: dict[str, Any]) -> Totals:
-    return Totals(
-        requests=row["sum_requests"] or 0,
-        rows=row["sum_rows"] or 0,
-        compute_ms=round((row["sum_compute_us"] or 0) / 1000, 3),
-        errors=row["sum_errors"] or 0,
-        charged_requests=row["sum_charged_requests"] or 0,
-        charged_rows=row["sum_charged_rows"] or 0,
-        shap_samples=row["sum_shap_samples"] or 0,
-    )

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from accounts.limits import ReachedLimit
+
 
 class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`id` is the process's boot id and a sequence number, never the caller's own."""
@@ -26,3 +28,13 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     total_us: int
     shap_samples: int
     request_id: str
+    # Given from the cache of predictions.
+    cached: bool = False
+    # What stood in for the version in charge: version, fixed, or nothing.
+    fallback: str = ""
+    # Of a key in test mode: checked like any other, and charged nothing.
+    test: bool = False
+    # Of a refusal, the limit that it was for.
+    limit: ReachedLimit | None = None
+    # Where the key was used from, coarsely; only where that is new for the day.
+    network: str = ""

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import plans, usage
+from accounts import billing, plans, usage
 from accounts.authentication import HasScope
 from accounts.models import ApiKey
 from accounts.serializers import (
@@ -18,7 +18,7 @@ from accounts.serializers import (
     UsageQuerySerializer,
 )
 
-_GROUPS = {"model": "model", "key": "key_id"}
+_GROUPS = {"model": ["model"], "version": ["model", "version"], "key": ["key_id"]}
 
 
 class MeView(APIView):
@@ -65,7 +65,7 @@ class UsageView(APIView):
 
     @extend_schema(
         operation_id="get_usage",
-        summary="Your usage per hour or day",
+        summary="Your usage per minute, hour or day, and what it costs",
         tags=["account"],
         parameters=[UsageQuerySerializer],
         responses=UsageAnswerSerializer,
@@ -74,11 +74,11 @@ class UsageView(APIView):
         query = UsageQuerySerializer(data=request.query_params)
         query.is_valid(raise_exception=True)
         asked = query.validated_data
-        own = usage.between(
+        data = billing.over_time(
+            cast(ApiKey, request.auth).customer,
             asked["from"],
             asked["to"],
-            customer_id=cast(ApiKey, request.auth).customer_id,
+            asked["bucket"],
+            *_GROUPS.get(asked.get("group_by", ""), ()),
         )
-        groups = [_GROUPS[asked["group_by"]]] if "group_by" in asked else []
-        data = usage.over_time(own, asked["bucket"], *groups)
         return Response(UsageAnswerSerializer({"data": data}).data)

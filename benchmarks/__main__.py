@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from benchmarks import environments, load, modelyard, servers
 from benchmarks.load import Measured, Target
 from benchmarks.peers import (
     Launch,
+    NamedRows,
     Peer,
-    Rows,
     Setup,
     bentoml,
     litserve,
@@ -40,8 +40,26 @@ PEERS = (
     *triton.PEERS,
 )
 OURS, TRITON = "Modelyard", "Triton"
-# (title, rows, connections)
-CASES = (("1 row × 1", 1, 1), ("1 row × 64", 1, 64), ("100 rows × 16", 100, 16))
+SEVERAL = "Modelyard, 2 gateways"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Requests of `rows` over `connections`; peers that know no names get positions."""
+
+    title: str
+    rows: int
+    connections: int
+    named: bool = False
+
+
+# Modelyard gets names in all of them but one.
+CASES = (
+    Case("1 row × 1", 1, 1),
+    Case("1 row × 64", 1, 64),
+    Case("100 rows × 16", 100, 16),
+    Case("100 named rows × 16", 100, 16, named=True),
+)
 WORK = Path(__file__).parent / ".work"
 RESULTS = Path(__file__).parent / "results"
 _PORT = 8440
@@ -58,13 +76,19 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = {}
     with console.status("Modelyard") as status:
         with modelyard.running(WORK / "home", WORK / "modelyard.log") as ours:
-            targets = [ours.target(rows) for _, rows, _ in CASES]
+            targets = [_own_target(ours, case) for case in CASES]
             results[OURS] = _measure(targets, ours.process, arguments.seconds)
             with modelyard.clicking_through_the_admin(ours) as pages:
                 clicked = load.run(
                     targets[1], connections=64, seconds=arguments.seconds
                 )
-            rows = [list(row.values()) for row in ours.rows]
+            rows = ours.rows
+        status.update(SEVERAL)
+        with modelyard.running(
+            WORK / "home", WORK / "modelyard-2.log", gateways=2
+        ) as ours:
+            targets = [_own_target(ours, case) for case in CASES]
+            results[SEVERAL] = _measure(targets, ours.process, arguments.seconds)
         artifact, exported = modelyard.exported_model(WORK / "home")
         for peer in PEERS:
             if arguments.only and peer.family not in arguments.only:
@@ -98,7 +122,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure_peer(
-    peer: Peer, artifact: Path, exported: Path, rows: Rows, seconds: int
+    peer: Peer, artifact: Path, exported: Path, rows: NamedRows, seconds: int
 ) -> dict[str, Any]:
     folder = WORK / peer.name.lower().replace(" ", "-").replace(",", "")
     folder.mkdir(exist_ok=True)
@@ -108,6 +132,7 @@ def _measure_peer(
         artifact=artifact,
         exported=exported,
         port=_PORT,
+        columns=tuple(rows[0]),
     )
     launch = peer.prepare(setup)
     with servers.running(
@@ -117,13 +142,21 @@ def _measure_peer(
         log=folder / "server.log",
         environment=launch.environment,
     ) as process:
-        targets = [_target(launch, rows, count) for _, count, _ in CASES]
+        targets = [_target(launch, rows, case) for case in CASES]
         return _measure(targets, process, seconds)
 
 
-def _target(launch: Launch, rows: Rows, count: int) -> Target:
+def _own_target(ours: modelyard.Running, case: Case) -> Target:
+    # One row is asked by name; positions are for the comparison of many alone.
+    return ours.target(case.rows, named=case.named or case.rows == 1)
+
+
+def _target(launch: Launch, rows: NamedRows, case: Case) -> Target:
+    asked = [rows[i % len(rows)] for i in range(case.rows)]
+    if case.named and launch.named_body is not None:
+        return Target(launch.named_url or launch.predict_url, launch.named_body(asked))
     return Target(
-        launch.predict_url, launch.body([rows[i % len(rows)] for i in range(count)])
+        launch.predict_url, launch.body([list(row.values()) for row in asked])
     )
 
 
@@ -131,8 +164,8 @@ def _measure(targets: list[Target], process: Any, seconds: int) -> dict[str, Any
     # What a server still does after it says that it is ready is not measured.
     time.sleep(_SETTLE_S)
     cases = {
-        title: load.run(target, connections=connections, seconds=seconds)
-        for target, (title, _, connections) in zip(targets, CASES, strict=True)
+        case.title: load.run(target, connections=case.connections, seconds=seconds)
+        for target, case in zip(targets, CASES, strict=True)
     }
     return {"cases": cases, "memory_mb": servers.memory_mb(process)}
 
@@ -140,8 +173,8 @@ def _measure(targets: list[Target], process: Any, seconds: int) -> dict[str, Any
 def _report(console: Console, results: dict[str, dict[str, Any]]) -> None:
     table = Table(title="Requests per second (p50 / p99 in ms)")
     table.add_column("server")
-    for title, _, _ in CASES:
-        table.add_column(title, justify="right")
+    for case in CASES:
+        table.add_column(case.title, justify="right")
     table.add_column("memory", justify="right")
     for name, result in results.items():
         table.add_row(
@@ -150,25 +183,29 @@ def _report(console: Console, results: dict[str, dict[str, Any]]) -> None:
             f"{result['memory_mb']:.0f} MB",
         )
     console.print(table)
-    ratios = Table(title="Modelyard against")
-    ratios.add_column("server")
-    for title, _, _ in CASES:
-        ratios.add_column(title, justify="right")
-    for name, others in _opponents(results).items():
-        ratios.add_row(name, *(_ratio(results, others, title) for title, _, _ in CASES))
-    console.print(ratios)
+    for ours in (OURS, SEVERAL):
+        ratios = Table(title=f"{ours} against")
+        ratios.add_column("server")
+        for case in CASES:
+            ratios.add_column(case.title, justify="right")
+        for name, others in _opponents(results).items():
+            cells = (_ratio(results, ours, others, case.title) for case in CASES)
+            ratios.add_row(name, *cells)
+        console.print(ratios)
 
 
 def _opponents(results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
-    python = [name for name in results if name not in (OURS, TRITON)]
+    python = [name for name in results if name not in (OURS, SEVERAL, TRITON)]
     groups = {"the best Python peer": python, **{name: [name] for name in python}}
     if TRITON in results:
         groups[TRITON] = [TRITON]
     return {name: others for name, others in groups.items() if others}
 
 
-def _ratio(results: dict[str, Any], others: list[str], title: str) -> str:
-    ours = results[OURS]["cases"][title]
+def _ratio(
+    results: dict[str, Any], measured: str, others: list[str], title: str
+) -> str:
+    ours = results[measured]["cases"][title]
     rate = max(results[name]["cases"][title].requests_per_s for name in others)
     p50 = min(results[name]["cases"][title].p50_ms for name in others)
     if not rate:

@@ -20,7 +20,8 @@ class Target:
     """One request that is sent again and again."""
 
     url: str
-    body: dict[str, Any]
+    # An object is sent as JSON.
+    body: dict[str, Any] | bytes
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -39,7 +40,12 @@ def run(target: Target, *, connections: int, seconds: int) -> Measured:
     """Keep `connections` requests in flight for `seconds`, after a short warm-up."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "request.lua"
-        script.write_text(_lua(target))
+        body = Path(folder) / "body"
+        given = target.body
+        body.write_bytes(
+            given if isinstance(given, bytes) else json.dumps(given).encode()
+        )
+        script.write_text(_lua(target, body))
         _wrk(script, target.url, connections, seconds=2)
         return parse(_wrk(script, target.url, connections, seconds), seconds)
 
@@ -58,11 +64,13 @@ def _wrk(script: Path, url: str, connections: int, seconds: int) -> str:
         raise WrkFailed("wrk is not installed; on Debian: apt install wrk") from error
 
 
-def _lua(target: Target) -> str:
+def _lua(target: Target, body: Path) -> str:
     headers = {"Content-Type": "application/json", **target.headers}
     lines = [
         'wrk.method = "POST"',
-        f"wrk.body = [==[{json.dumps(target.body)}]==]",
+        f'local file = io.open("{body}", "rb")',
+        'wrk.body = file:read("*a")',
+        "file:close()",
         *(
             f"wrk.headers[{json.dumps(k)}] = {json.dumps(v)}"
             for k, v in headers.items()

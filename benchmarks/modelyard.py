@@ -47,9 +47,9 @@ class Running:
         instances: list[dict[str, float]] = self.demo["models"][MODEL]["instances"]
         return instances
 
-    def target(self, count: int) -> Target:
-        """A predict call with `count` named-column rows, by the benchmark's key."""
-        rows = self.rows
+    def target(self, count: int, *, named: bool = True) -> Target:
+        """A predict call with `count` rows, by the benchmark's key."""
+        rows = self.rows if named else [list(row.values()) for row in self.rows]
         return Target(
             url=f"{self.demo['base_url']}/api/v1/models/{MODEL}/predict",
             body={"instances": [rows[i % len(rows)] for i in range(count)]},
@@ -58,7 +58,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(home: Path, log: Path) -> Iterator[Running]:
+def running(home: Path, log: Path, *, gateways: int = 1) -> Iterator[Running]:
     home.mkdir(parents=True, exist_ok=True)
     with servers.running(
         (sys.executable, str(ROOT / "manage.py"), "quickstart"),
@@ -69,6 +69,7 @@ def running(home: Path, log: Path) -> Iterator[Running]:
             "MODELYARD_HOME": str(home),
             "MODELYARD_PORT": str(PORT),
             "MODELYARD_OPERATOR_PORT": str(PORT + 1),
+            "MODELYARD_GATEWAYS": str(gateways),
         },
         timeout_s=600,
     ) as process:

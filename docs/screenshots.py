@@ -51,7 +51,10 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        take_pictures(browser, base_url, facts, svg)
+        if options.portal:
+            take_pictures_of_portal(browser, base_url, facts)
+        else:
+            take_pictures(browser, base_url, facts, svg)
         browser.close()
 
 
@@ -59,6 +62,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--demo", type=Path, default=Path("var/demo.json"))
     parser.add_argument("--base-url", help="where it serves, if not as demo.json says")
+    parser.add_argument(
+        "--portal", action="store_true", help="take those of the portal only"
+    )
     parser.add_argument(
         "--minutes",
         type=int,
@@ -93,6 +99,7 @@ def _calls(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "/api/v1/models/breast-cancer/predict", {"instances": [incomplete]}
     yield "/api/v1/models/breast-cancer/predict", {"instances": []}
     yield "/api/v1/models/no-such-model/predict", {"instances": [row]}
+    yield "/api/v1/models/breast-cancer/predict", {"instances": [row] * 101}
 
 
 def submit_job(client: httpx.Client, rows: list[dict[str, Any]]) -> None:
@@ -156,6 +163,50 @@ def take_pictures(
     with new_page(browser, base_url, PHONE) as page:
         sign_in(page, facts)
         take(page, "dashboard-phone")
+    take_pictures_of_portal(browser, base_url, facts)
+
+
+def take_pictures_of_portal(
+    browser: Browser, base_url: str, facts: dict[str, Any]
+) -> None:
+    with new_page(browser, base_url, DESKTOP) as page:
+        sign_in_to_portal(page, facts)
+        page.click("text=7 days")
+        take(page, "portal")
+        page.click("nav.tabs >> text=API keys")
+        take(page, "portal-keys")
+        page.click("nav.tabs >> text=Refusals")
+        take(page, "portal-refusals")
+        page.click("nav.tabs >> text=Try it")
+        page.click("text=Use a test key")
+        page.wait_for_selector("#try-code:has-text('instances')")
+        page.click("#try >> text=Send")
+        page.wait_for_selector("#try-status:has-text('200 answered')")
+        # Pictures are public; the key works for whoever reads it.
+        hide_key(page)
+        page.evaluate("scrollTo(0, 0)")
+        take(page, "portal-try", full_page=True)
+    with new_page(browser, base_url, PHONE) as page:
+        sign_in_to_portal(page, facts)
+        take(page, "portal-phone")
+
+
+def hide_key(page: Page) -> None:
+    page.evaluate(
+        """() => {
+          const code = document.getElementById("try-code");
+          const { value } = document.getElementById("try-key");
+          code.textContent = code.textContent.replace(value, "my_test_…");
+        }"""
+    )
+
+
+def sign_in_to_portal(page: Page, facts: dict[str, Any]) -> None:
+    page.goto("/portal/sign-in/")
+    page.fill("#id_username", facts["customer_user"])
+    page.fill("#id_password", facts["customer_password"])
+    page.click("main button")
+    page.wait_for_url("**/portal/*/")
 
 
 @contextmanager
@@ -179,10 +230,10 @@ def sign_in(page: Page, facts: dict[str, Any]) -> None:
     page.wait_for_url("**/admin/")
 
 
-def take(page: Page, name: str) -> None:
+def take(page: Page, name: str, *, full_page: bool = False) -> None:
     page.wait_for_load_state("networkidle")
     page.mouse.move(0, 0)
-    page.screenshot(path=IMAGES / f"{name}.png")
+    page.screenshot(path=IMAGES / f"{name}.png", full_page=full_page)
 
 
 if __name__ == "__main__":

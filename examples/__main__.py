@@ -8,8 +8,10 @@ import breast_cancer
 import diabetes
 import digits
 import language
+import sentences
+import writer
 
-for script in (breast_cancer, diabetes, digits, language):
+for script in (breast_cancer, diabetes, digits, language, sentences, writer):
     try:
         script.main()
     except SystemExit as end:

@@ -77,14 +77,14 @@ def save_background(rows: NDArray[np.float32]) -> str:
     return str(path)
 
 
-def save_outputs(outputs: NDArray[np.float32]) -> str:
+def save_outputs(outputs: NDArray[np.float32] | list[str]) -> str:
     """Write what the model gives for its input example.
 
     An engine compares it with its own outputs before it serves the version, and so
     finds a difference between training and serving.
     """
     path = new_folder() / "output_example.json"
-    path.write_text(json.dumps(outputs.tolist()))
+    path.write_text(json.dumps(np.asarray(outputs).tolist()))
     return str(path)
 
 

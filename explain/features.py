@@ -8,8 +8,14 @@ import numpy as np
 
 from explain.explainers.question import Rows
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.signature import Layout, Signature, Task
-from inference.engine.tensors import Tensor
+from inference.engine.signature import (
+    DATETIME,
+    OBJECT_DTYPES,
+    Layout,
+    Signature,
+    Task,
+)
+from inference.engine.tensors import Array, Tensor, object_array
 
 _MAX_BACKGROUND_ROWS = 1000
 _PICTURES_AND_TEXTS = {Task.IMAGE, Task.TEXT, Task.EMBEDDING}
@@ -17,13 +23,19 @@ _PICTURES_AND_TEXTS = {Task.IMAGE, Task.TEXT, Task.EMBEDDING}
 
 def check_explainable(signature: Signature) -> None:
     """Raise EngineError NOT_EXPLAINABLE unless all inputs are named numbers."""
-    if signature.layout is Layout.TENSOR or signature.task in _PICTURES_AND_TEXTS:
+    if not signature.columns or signature.task in _PICTURES_AND_TEXTS:
         raise not_explainable(
             "Only models with named columns can be explained so far, not images, "
             "texts or unnamed tensors."
         )
-    if any(column.dtype == "str" for column in signature.columns):
-        raise not_explainable("Models with text columns cannot be explained so far.")
+    if any(
+        column.dtype in OBJECT_DTYPES or column.dtype == DATETIME
+        for column in signature.columns
+    ):
+        raise not_explainable(
+            "Models with columns of text, bytes, moments or nested values cannot be "
+            "explained so far."
+        )
 
 
 def to_matrix(signature: Signature, tensors: tuple[Tensor, ...]) -> Rows:
@@ -50,9 +62,24 @@ def to_tensors(
         return (Tensor(like[0].name, matrix),)
     sent = {tensor.name for tensor in like}
     return tuple(
-        Tensor(column.name, np.ascontiguousarray(values, dtype=column.dtype))
+        Tensor(column.name, _column(values, column.dtype))
         for column, values in zip(signature.columns, matrix.T, strict=True)
         if column.name in sent
+    )
+
+
+def _column(values: Rows, dtype: str) -> Array:
+    """Give a column its dtype, or the one that it has where values are missing."""
+    missing = np.isnan(values)
+    if dtype.startswith("float") or not missing.any():
+        return np.ascontiguousarray(values, dtype=dtype)
+    if dtype != "bool":
+        return np.ascontiguousarray(values, dtype=np.float64)
+    return object_array(
+        [
+            None if absent else bool(value)
+            for value, absent in zip(values, missing, strict=True)
+        ]
     )
 
 

@@ -6,6 +6,7 @@ The process starts with the first plot and ends when the engine does, as its sta
 input ends then.
 """
 
+import atexit
 import json
 import os
 import subprocess
@@ -81,6 +82,8 @@ def _running() -> "subprocess.Popen[bytes]":
     global _process
     if _process is None or _process.poll() is not None:
         _end()
+        atexit.unregister(close)
+        atexit.register(close)
         _process = subprocess.Popen(
             [sys.executable, "-m", "explain.drawing"],
             stdin=subprocess.PIPE,

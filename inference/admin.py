@@ -18,8 +18,9 @@ from unfold.decorators import display
 from inference import callable_versions
 from inference.jobs.admin import PredictionJobAdmin
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
+from inference.uploads.admin import UploadAdmin
 
-__all__ = ["PredictionJobAdmin"]
+__all__ = ["PredictionJobAdmin", "UploadAdmin"]
 
 _STATE_COLORS = {
     Engine.State.RUNNING.value: "success",
@@ -27,6 +28,7 @@ _STATE_COLORS = {
     LoadedVersion.State.READY.value: "success",
     LoadedVersion.State.LOADING.value: "info",
     LoadedVersion.State.FAILED.value: "danger",
+    LoadedVersion.State.EVICTED.value: "warning",
 }
 
 
@@ -45,10 +47,34 @@ class ReadOnly:
 
 class LoadedVersionInline(ReadOnly, TabularInline):  # type: ignore[misc]
     model = LoadedVersion
-    fields = ("model", "version", "state", "error", "load_ms", "updated_at")
+    fields = (
+        "model",
+        "version",
+        "state_label",
+        "memory",
+        "loaded_in",
+        "notes",
+        "error",
+        "updated_at",
+    )
     readonly_fields = fields
     extra = 0
+    hide_title = True
     verbose_name_plural = "Versions on this engine"
+
+    @display(description="State", label=_STATE_COLORS)
+    def state_label(self, version: LoadedVersion) -> str:
+        return version.state
+
+    @display(description="Loaded in", empty_value="–")
+    def loaded_in(self, version: LoadedVersion) -> str | None:
+        if version.load_ms is None:
+            return None
+        return f"{version.load_ms / 1000:.1f} s"
+
+    @display(description="Memory")
+    def memory(self, version: LoadedVersion) -> str:
+        return str(filesizeformat(version.memory_bytes))
 
 
 @admin.register(Engine)
@@ -58,12 +84,24 @@ class EngineAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         "state_label",
         "device",
         "memory",
+        "device_memory",
         "ready_versions",
         "failed_versions",
         "error",
         "seen_at",
     )
-    fields = ("name", "state", "device", "address", "pid", "memory", "error", "seen_at")
+    fields = (
+        "name",
+        "state_label",
+        "device",
+        "device_title",
+        "device_memory",
+        "address",
+        "pid",
+        "memory",
+        "error",
+        "seen_at",
+    )
     readonly_fields = fields
     search_fields = ("name", "device")
     list_filter = ("state",)
@@ -90,6 +128,13 @@ class EngineAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     def memory(self, engine: Engine) -> str:
         return str(filesizeformat(engine.memory_bytes))
 
+    @display(description="Device memory", ordering="device_used_bytes")
+    def device_memory(self, engine: Engine) -> str:
+        if not engine.device_total_bytes:
+            return "not open yet"
+        used = filesizeformat(engine.device_used_bytes)
+        return f"{used} of {filesizeformat(engine.device_total_bytes)} in use"
+
     @display(description="Ready", ordering="ready_count")
     def ready_versions(self, engine: Any) -> int:
         return int(engine.ready_count)
@@ -106,6 +151,7 @@ class LoadedVersionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         "version",
         "engine",
         "state_label",
+        "memory",
         "error",
         "load_ms",
         "updated_at",
@@ -113,13 +159,27 @@ class LoadedVersionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_select_related = ("engine",)
     list_filter = ("state", "engine")
     search_fields = ("model",)
-    fields = ("engine", "model", "version", "state", "error", "load_ms", "updated_at")
+    fields = (
+        "engine",
+        "model",
+        "version",
+        "state",
+        "memory",
+        "notes",
+        "error",
+        "load_ms",
+        "updated_at",
+    )
     readonly_fields = fields
     list_before_template = "inference/loaded_versions_note.html"
 
     @display(description="State", ordering="state", label=_STATE_COLORS)
     def state_label(self, version: LoadedVersion) -> str:
         return version.state
+
+    @display(description="Memory", ordering="memory_bytes")
+    def memory(self, version: LoadedVersion) -> str:
+        return str(filesizeformat(version.memory_bytes))
 
 
 @admin.register(ServingRoute)

@@ -4,6 +4,7 @@ Compiled once per version. A few rows are handled as Python lists, which for the
 faster than numpy.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -79,8 +80,24 @@ class AnswerEncoder:
             return self._best_of_many(data)
         return self._best(to_json_values(data), options.top_k)
 
-    def warnings(self, predictions: list[Any]) -> tuple[Warned, ...]:
-        """Point out the predictions that hold a null for a number."""
+    def warnings(
+        self, predictions: list[Any], outputs: tuple[Tensor, ...] = ()
+    ) -> tuple[Warned, ...]:
+        """Point out the predictions that hold a null for a number.
+
+        `outputs` are what they were made of: where these are objects, a null may be
+        the model's own.
+        """
+        own_nulls = {
+            tensor.name for tensor in outputs if tensor.data.dtype.kind in "OM"
+        }
+        if own_nulls:
+            single = len(outputs) == 1
+            return tuple(
+                Warned(index)
+                for index, prediction in enumerate(predictions)
+                if _lost_number(prediction, own_nulls, single=single)
+            )
         return tuple(
             Warned(index)
             for index, prediction in enumerate(predictions)
@@ -188,14 +205,24 @@ def to_json_values(data: Array) -> list[Any]:
     0.9800000190734863): orjson writes it that way.
     """
     if data.dtype == object:
-        texts: list[Any] = data.tolist()
-        return texts
+        objects: list[Any] = data.tolist()
+        return objects
+    if data.dtype.kind == "M":
+        return _times(data)
     if not data.flags.c_contiguous or not data.dtype.isnative:
         data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
     values: list[Any] = orjson.loads(
         orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
     )
     return values
+
+
+def _times(data: Array) -> list[Any]:
+    """Write times by ISO 8601; one that is missing is None."""
+    texts: Any = np.datetime_as_string(data.astype("datetime64[us]")).astype(object)
+    texts[np.isnat(data)] = None
+    times: list[Any] = texts.tolist()
+    return times
 
 
 def _plain(outputs: tuple[Tensor, ...]) -> list[Any]:
@@ -229,6 +256,29 @@ def _unknown(
     unknown = [index for index, score in enumerate(row) if score is None]
     ranked = [LabelScore(labels[index], row[index]) for index in known + unknown]
     return ClassPrediction(None, None, True, ranked[:top_k])
+
+
+def _lost_number(prediction: Any, own_nulls: set[str], *, single: bool) -> bool:
+    if type(prediction) is ClassPrediction:
+        # The label is an object; a score beside it is a number.
+        return not single and prediction.score is None
+    if single or not isinstance(prediction, dict):
+        return _is_not_finite(prediction)
+    return any(
+        _is_not_finite(value) if name in own_nulls else _has_null(value)
+        for name, value in prediction.items()
+    )
+
+
+def _is_not_finite(value: Any) -> bool:
+    """Look for what is written as null because JSON has no word for it."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, list):
+        return any(map(_is_not_finite, value))
+    if isinstance(value, dict):
+        return any(map(_is_not_finite, value.values()))
+    return False
 
 
 def _has_null(prediction: Any) -> bool:

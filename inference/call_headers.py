@@ -18,11 +18,14 @@ NAMES = frozenset(
     {
         b"accept",
         b"authorization",
+        b"cache-control",
         b"content-encoding",
         b"content-length",
         b"content-type",
+        b"inference-header-content-length",
         b"x-api-key",
         b"x-deadline-ms",
+        b"x-forwarded-for",
         b"x-model-version",
         b"x-request-id",
         b"x-sticky-key",
@@ -33,7 +36,10 @@ _JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
 _VENDOR_TYPE = "application/vnd.modelyard.v1+json"
 _PROBLEM_TYPE = "application/problem+json"
 _SVG_TYPES = frozenset({"image/svg+xml", "image/*"})
-_MAX_DEADLINE_MS = 3_600_000
+MAX_DEADLINE_MS = 3_600_000
+# Browsers send some 150 bytes. Of a longer one the rest is not read: it is read before
+# the key, and what it means is kept.
+_MAX_ACCEPT_BYTES = 2048
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -76,8 +82,8 @@ def request_id(headers: Headers) -> str | None:
 def deadline_s(headers: Headers) -> float:
     """Read X-Deadline-Ms, which is there; raises ApiError INVALID_HEADER."""
     given = headers[b"x-deadline-ms"]
-    if not given.isdigit() or len(given) > 9 or not 0 < int(given) <= _MAX_DEADLINE_MS:
-        message = f"X-Deadline-Ms must be an integer from 1 to {_MAX_DEADLINE_MS}."
+    if not given.isdigit() or len(given) > 9 or not 0 < int(given) <= MAX_DEADLINE_MS:
+        message = f"X-Deadline-Ms must be an integer from 1 to {MAX_DEADLINE_MS}."
         raise ApiError(ErrorCode.INVALID_HEADER, message)
     return int(given) / 1000
 
@@ -87,11 +93,25 @@ def text(value: bytes) -> str:
     return value.decode(errors="surrogateescape")
 
 
+def cache_use(headers: Headers) -> tuple[bool, bool]:
+    """Tell whether the answer may be from a cache and whether one may keep it.
+
+    RFC 9111, section 5.2.1: `no-cache` asks for a fresh one, `no-store` for none.
+    """
+    given = headers.get(b"cache-control")
+    if given is None:
+        return True, True
+    given = given.lower()
+    if b"no-store" in given:
+        return False, False
+    return b"no-cache" not in given and b"max-age=0" not in given, True
+
+
 def accepted(headers: Headers) -> Accepted:
     given = headers.get(b"accept")
     if given is None or given == b"*/*" or given == b"application/json":
         return ACCEPT_ANYTHING
-    return _read_accept(given)
+    return _read_accept(given[:_MAX_ACCEPT_BYTES])
 
 
 def require_json_body(headers: Headers) -> None:
@@ -100,6 +120,26 @@ def require_json_body(headers: Headers) -> None:
     if given is not None and given != b"application/json" and not _is_json(given):
         message = "Send the body as application/json."
         raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+    if b"content-encoding" in headers:
+        require_plain_body(headers)
+
+
+def other_content_type(headers: Headers) -> bytes | None:
+    """Give the Content-Type of a body that is not JSON; None: it is JSON."""
+    given = headers.get(b"content-type")
+    if given is None or given == b"application/json" or _is_json(given):
+        return None
+    return given
+
+
+@lru_cache(maxsize=256)
+def media_type(content_type: bytes) -> str:
+    """Give the type without its parameters, in lower case."""
+    return content_type.decode("latin-1").partition(";")[0].strip().lower()
+
+
+def require_plain_body(headers: Headers) -> None:
+    """Refuse compressed bodies: a small one may be large once it is read."""
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.lower() not in (b"", b"identity"):
         message = "Send the body without content encoding."

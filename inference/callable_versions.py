@@ -13,13 +13,9 @@ from typing import Any
 import msgspec
 from django.db.models import Exists, OuterRef, Q
 
-from inference.engine.messages import VersionKey, VersionToLoad
-from inference.engine.signature import (
-    Signature,
-    UnsupportedSignature,
-    from_mlflow,
-    with_rules,
-)
+from inference.engine.messages import Batching, VersionKey, VersionToLoad
+from inference.engine.mlflow_signature import from_mlflow
+from inference.engine.signature import Signature, UnsupportedSignature, with_rules
 from inference.models import PredictionJob, ServingRoute
 from inference.snapshot import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
@@ -45,6 +41,23 @@ class CatalogModel:
     def name(self) -> str:
         return self.model.name
 
+    def is_routed(self, number: int) -> bool:
+        """Tell whether a route names the version or gateways serve it still."""
+        named: list[int | None] = []
+        if self.route is not None:
+            named = [
+                version.version
+                for version in (
+                    self.route.default_version,
+                    self.route.canary_version,
+                    self.route.fallback_version,
+                )
+                if version is not None
+            ]
+        if self.serving is not None:
+            named += [self.serving.default_version, self.serving.canary_version]
+        return number in named
+
 
 def read_catalog(*, with_jobs: bool = False) -> list[CatalogModel]:
     """Read every model with its route and its named versions, in five queries.
@@ -54,7 +67,9 @@ def read_catalog(*, with_jobs: bool = False) -> list[CatalogModel]:
     serving = {route.model: route for route in ServingRoute.objects.all()}
     routes = {
         route.registered_model_id: route
-        for route in Route.objects.select_related("default_version", "canary_version")
+        for route in Route.objects.select_related(
+            "default_version", "canary_version", "fallback_version"
+        )
     }
     versions: dict[int, dict[int, ModelVersion]] = defaultdict(dict)
     for version in _named_versions(with_jobs=with_jobs):
@@ -89,6 +104,7 @@ def _named_versions(*, with_jobs: bool) -> Iterable[ModelVersion]:
         Q(published=True)
         | Q(pk__in=routes.values("default_version"))
         | Q(pk__in=routes.exclude(canary_version=None).values("canary_version"))
+        | Q(pk__in=routes.exclude(fallback_version=None).values("fallback_version"))
         | Q(Exists(served))
     )
     if with_jobs:
@@ -120,7 +136,21 @@ def version_to_load(
         flavors=tuple(str(flavor) for flavor in version.flavors),
         signature=msgspec.to_builtins(_signature(version)),
         trusted=entry.model.trusted,
+        batching=_batching(entry, version),
+        pinned=entry.is_routed(version.version) or not version.published,
     )
+
+
+def _batching(entry: CatalogModel, version: ModelVersion) -> Batching:
+    """Take what the version says of itself, and the route's word over it."""
+    own = version.metadata.get("batching", {})
+    over = {}
+    if entry.route is not None and entry.is_routed(version.version):
+        over = entry.route.batching
+    try:
+        return msgspec.convert({**own, **over}, Batching)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise NotCallable("its batching cannot be read") from error
 
 
 def callable_version(
@@ -134,6 +164,8 @@ def callable_version(
         signature=_signature(version, rules=rules),
         aliases=tuple(entry.aliases.get(version.version, ())),
         example=version.input_example,
+        artifact=version.artifact_digest,
+        deterministic=version.metadata.get("deterministic", True),
     )
     # One version that cannot be written must not keep the others from being published.
     try:

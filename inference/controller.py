@@ -1,9 +1,12 @@
 """The controller: the one process that publishes, reconciles and keeps the ledger.
 
 Several may run; the one that holds the database lease leads. Each step is repeated on
-its own interval; a step that fails is logged and tried again, whatever the reason.
+its own interval; a step that fails is logged and tried again, whatever the reason. The
+ledger has a thread of its own: a revoked key never waits for usage to be read.
 """
 
+import fcntl
+import os
 import threading
 import time
 import uuid
@@ -13,11 +16,13 @@ from pathlib import Path
 
 import django.db
 import structlog
+from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 from django.utils import timezone
 
-from inference import engine_records, ledger, publishing, snapshot
+from accounts import roll_ups
+from inference import engine_records, ledger, ledger_report, publishing, snapshot
 from inference.engine.client import BlockingEngineClient
 from inference.engine_links import EngineLink
 from inference.home import Home
@@ -30,6 +35,9 @@ _PUBLISH_S = 0.2
 _RECONCILE_S = 0.5
 _INGEST_S = 1.0
 _CLEAN_UP_S = 600.0
+# A lease that ends later was given by a clock that has been put back since.
+_LONGEST_LEASE_S = 60.0
+_CLOCK_TOLERANCE_S = 2.0
 # Rows follow a report at once when something changed, else this often.
 _RECORD_S = 10.0
 
@@ -39,7 +47,10 @@ logger = structlog.get_logger(__name__)
 def lead(holder: str, *, now: datetime) -> bool:
     """Take or renew the lease; true if `holder` leads until LEASE_TTL_S from now."""
     expires_at = now + timedelta(seconds=LEASE_TTL_S)
-    mine_or_free = Q(holder=holder) | Q(expires_at__lt=now)
+    implausible = now + timedelta(seconds=_LONGEST_LEASE_S)
+    mine_or_free = (
+        Q(holder=holder) | Q(expires_at__lt=now) | Q(expires_at__gt=implausible)
+    )
     if ControllerLease.objects.filter(mine_or_free, pk=1).update(
         holder=holder, expires_at=expires_at
     ):
@@ -58,6 +69,36 @@ def resign(holder: str, *, now: datetime) -> None:
     )
 
 
+class Predecessor:
+    """The last controller of this machine, which may have died as the leader.
+
+    A file says who it was, under a lock that ends with the process. Whoever gets the
+    lock knows that it is dead, and need not wait for the end of its lease.
+    """
+
+    def __init__(self, path: Path, *, successor: str) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._successor = successor
+        self._dismissed = False
+
+    def dismiss(self, *, now: datetime) -> None:
+        """Free its lease if it is dead, and take its place in the file."""
+        if self._dismissed:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        former = os.pread(self._file, 64, 0).decode(errors="replace")
+        resign(former, now=now)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, self._successor.encode(), 0)
+        self._dismissed = True
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
 class Controller:
     """One controller process; `run` returns when `stop` was called."""
 
@@ -66,11 +107,16 @@ class Controller:
         home: Home,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         make_link: Callable[[str, str], EngineLink] | None = None,
     ) -> None:
         self.holder = uuid.uuid4().hex
+        self._predecessor = Predecessor(home.controller, successor=self.holder)
         self._home = home
         self._clock = clock
+        self._wall_clock = wall_clock
+        # How far the two are apart; moves when the wall clock is set.
+        self._apart_s = wall_clock() - clock()
         self._make_link = make_link or _start_link
         self._stop = threading.Event()
         self._links: dict[str, EngineLink] = {}
@@ -86,22 +132,37 @@ class Controller:
     def run(self) -> None:
         """Step until told to stop; then resign."""
         logger.info("controller_started", holder=self.holder)
+        ledger_thread = threading.Thread(target=self._keep_ledger, name="ledger")
+        ledger_thread.start()
         while not self._stop.wait(_PUBLISH_S):
             self.step()
+        ledger_thread.join()
         for link in self._links.values():
             link.stop()
         self._guard("resign", lambda: resign(self.holder, now=timezone.now()))
+        self._predecessor.close()
         logger.info("controller_stopped", holder=self.holder)
 
     def step(self) -> None:
-        """Do everything that is due."""
+        """Do everything that is due but for the ledger."""
         self._every("lead", _RENEW_S, self._lead)
-        if self._clock() >= self._leads_until:
+        if not self._leads():
             return
+        self._guard("clock", self._mind_the_clock)
         self._guard("publish", self._publish_if_changed)
         self._every("reconcile", _RECONCILE_S, self._reconcile)
-        self._every("ingest", _INGEST_S, self._ingest)
+        self._every("report_ledger", _RECORD_S, self._report_ledger)
         self._every("clean_up", _CLEAN_UP_S, self._clean_up)
+
+    def _keep_ledger(self) -> None:
+        """Ingest usage until told to stop; the thread's own database connection."""
+        while not self._stop.wait(_INGEST_S):
+            if self._leads():
+                self._guard("ingest", self._ingest)
+        connection.close()
+
+    def _leads(self) -> bool:
+        return self._clock() < self._leads_until
 
     def _every(self, name: str, interval_s: float, action: Callable[[], None]) -> None:
         now_s = self._clock()
@@ -125,7 +186,8 @@ class Controller:
 
     def _lead(self) -> None:
         asked_s = self._clock()
-        led = asked_s < self._leads_until
+        led = self._leads()
+        self._predecessor.dismiss(now=timezone.now())
         if not lead(self.holder, now=timezone.now()):
             self._leads_until = 0.0
             # A standby looks more often than the leader renews.
@@ -146,6 +208,15 @@ class Controller:
         except (OSError, snapshot.SnapshotCorrupt):
             logger.info("snapshot_missing_or_corrupt")
         publishing.mark_changed()
+
+    def _mind_the_clock(self) -> None:
+        """Publish anew when the clock was set: keys may have expired, or not yet."""
+        moved_s = self._wall_clock() - self._clock() - self._apart_s
+        if abs(moved_s) < _CLOCK_TOLERANCE_S:
+            return
+        logger.warning("clock_was_set", seconds=round(moved_s, 1))
+        publishing.mark_changed()
+        self._apart_s += moved_s
 
     def _publish_if_changed(self) -> None:
         if publishing.pending_sequence() is None:
@@ -198,9 +269,18 @@ class Controller:
             logger.warning("spool_ingestion_is_behind", events=done.events)
         ledger.settle_dead_holders(self._home.spool, now=now)
 
+    def _report_ledger(self) -> None:
+        now = timezone.now()
+        report = ledger_report.LedgerReport(
+            at=now.timestamp(), roll_up_lag_s=roll_ups.lag(now=now).total_seconds()
+        )
+        ledger_report.write(self._home.ledger_report, report)
+
     def _clean_up(self) -> None:
         now = timezone.now()
-        ledger.delete_old_segments(self._home.spool, now=now)
+        ledger.delete_old_segments(
+            self._home.spool, now=now, max_bytes=settings.MODELYARD_SPOOL_MAX_BYTES
+        )
         for name in engine_records.forget_gone(set(self._sockets()), now=now):
             if link := self._links.pop(name, None):
                 link.stop()

@@ -5,40 +5,36 @@ rules as types. Whatever it refuses goes through the slow path, which parses the
 again and names every bad field. A member that occurs twice counts as its last one.
 """
 
-import json
-import math
 import struct
-import time
 from collections.abc import Sequence
-from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
 
+from inference import call_headers, other_bodies
 from inference.engine.client import Tensor
 from inference.engine.signature import Layout, Signature, UnsupportedSignature
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors import Problem
+from inference.images import EncodedImages, encoded, refuse_images
+from inference.json_bodies import parse_object as parse_object
 from inference.options import NO_OPTIONS, Options, read_options
-from inference.row_problems import RowInspector, readable_name
-from inference.row_types import (
-    KINDS,
-    Stack,
-    column_type,
-    late_checks,
-    named_row,
-    stack_structs,
-    stack_values,
-    tensor_row,
+from inference.parameters import ParameterReader
+from inference.request_members import (
+    MAX_PROBLEMS,
+    check_model,
+    find_instances,
+    refuse,
+    refuse_size,
+    unknown_members,
 )
+from inference.row_by_row import DecodedRows, RowReader
+from inference.row_types import KINDS, column_type, named_row, tensor_row, tensors_row
+from inference.stacking import Stack, stack_structs, stack_values
 
-MAX_PROBLEMS = 100
 MAX_SLOW_PASS_S = 0.005
-_MAX_PROBLEMS_PER_ROW = 10
 # What decoders and packing raise.
 _REFUSED = (ValueError, OverflowError, RecursionError, struct.error)
-_MEMBERS = frozenset({"instances", "inputs", "parameters", "options", "model"})
 
 
 class DecodedRequest(msgspec.Struct, frozen=True, gc=False):
@@ -56,14 +52,10 @@ class DecodedRequest(msgspec.Struct, frozen=True, gc=False):
     total: int = 0
     indexes: tuple[int, ...] | None = None
     problems: tuple[Problem, ...] = ()
-
-
-class DecodedRows(msgspec.Struct, frozen=True):
-    """Tensors of the good rows, their positions, and what is wrong with the others."""
-
-    tensors: tuple[Tensor, ...]
-    indexes: list[int]
-    problems: list[Problem]
+    # What the caller set of the signature's params.
+    params: dict[str, Any] | None = None
+    # Pictures that somebody with time has to decode; see `with_images`.
+    images: EncodedImages | None = None
 
 
 class _Form(msgspec.Struct, frozen=True):
@@ -81,17 +73,21 @@ class InstanceDecoder:
         _require_known_dtypes(signature)
         self._signature = signature
         self._stack_values = stack_values(signature)
-        self._has_late_rules = bool(late_checks(signature.columns))
-        self._all_required = all(column.required for column in signature.columns)
+        self._parameters = ParameterReader(signature.params)
+        self._row_reader: RowReader | None = None
         if signature.layout is Layout.TENSOR:
-            self._row_type = tensor_row(signature)
-            arrays = _form(self._row_type, self._stack_values)
+            arrays = _form(tensor_row(signature), self._stack_values)
             self._forms: tuple[_Form, ...] = (arrays,)
             self._array_forms: tuple[_Form, ...] = (arrays,)
             return
         stack = stack_structs(signature)
-        self._row_type = named_row(signature.columns)
-        objects = _form(self._row_type, stack, single=True)
+        if signature.layout is Layout.TENSORS:
+            objects = _form(
+                tensors_row(signature.inputs, signature.padding), stack, single=True
+            )
+            self._forms = self._array_forms = (objects,)
+            return
+        objects = _form(named_row(signature.columns), stack, single=True)
         arrays = _form(named_row(signature.columns, array_like=True), stack)
         self._forms = (objects, arrays)
         self._array_forms = (arrays, objects)
@@ -107,6 +103,7 @@ class InstanceDecoder:
         self,
         body: bytes | bytearray,
         *,
+        content_type: bytes | None = None,
         max_rows: int | None = None,
         limit_name: str = "max_predict_rows",
         individual: bool = False,
@@ -114,8 +111,13 @@ class InstanceDecoder:
         """Read a request body.
 
         With `individual`, the option `return_errors` is obeyed: bad rows come back as
-        problems instead of refusing the request. Raises ApiError.
+        problems instead of refusing the request. `content_type` is given where the
+        body is not JSON. Raises ApiError.
         """
+        if content_type is not None:
+            return self._decode_other(
+                bytes(body), content_type, max_rows, limit_name, individual
+            )
         for form in self._array_forms if _holds_arrays(body) else self._forms:
             try:
                 request = form.decoder.decode(body)
@@ -130,10 +132,17 @@ class InstanceDecoder:
                         single = True
                 elif request.inputs is not UNSET:
                     break
-                if not rows or request.parameters:
+                if not rows:
                     break
+                params = None
+                if request.parameters:
+                    if not self._signature.params:
+                        break
+                    params, bad = self._parameters.read(request.parameters)
+                    if bad:
+                        break
                 if max_rows is not None and len(rows) > max_rows:
-                    _refuse_size(len(rows), max_rows, limit_name)
+                    refuse_size(len(rows), max_rows, limit_name)
                 options = request.options
                 return DecodedRequest(
                     form.stack(rows),
@@ -141,6 +150,7 @@ class InstanceDecoder:
                     NO_OPTIONS if options is None else options,
                     single,
                     request.model,
+                    params=params,
                 )
             except _REFUSED:
                 continue
@@ -155,76 +165,43 @@ class InstanceDecoder:
 
         With `from_text` strings are read as what their column holds (CSV).
         """
-        if not self._has_late_rules:
-            quick = self._decode_quickly(rows, from_text=from_text)
-            if quick is not None:
-                return quick
-        inspector = RowInspector(self._signature, max_problems=_MAX_PROBLEMS_PER_ROW)
-        good, indexes, problems = [], [], []
-        for index, row in enumerate(rows):
-            values, found = inspector.inspect(row, index, from_text=from_text)
-            if found:
-                problems += found
-            else:
-                good.append(values)
-                indexes.append(index)
-        tensors = self._stack_values(good) if good else ()
-        return DecodedRows(tensors, indexes, problems)
+        return self._rows().read(rows, from_text=from_text)
 
-    def _decode_quickly(
-        self, rows: Sequence[Any], *, from_text: bool
-    ) -> DecodedRows | None:
-        """Read rows of the first form, and inspect only those that are not.
-
-        None if a value is not finite, or does not fit its dtype, which shows late.
-        """
-        inspector = RowInspector(self._signature, max_problems=_MAX_PROBLEMS_PER_ROW)
-        as_tuple, row_type = msgspec.structs.astuple, self._row_type
-        nested = self._signature.layout is Layout.TENSOR
-        good, indexes, problems = [], [], []
-        for index, row in enumerate(rows):
-            try:
-                read = msgspec.convert(row, row_type, strict=not from_text)
-                values = read if nested else as_tuple(read)
-            except (msgspec.ValidationError, RecursionError):
-                values, found = inspector.inspect(row, index, from_text=from_text)
-                if found:
-                    problems += found
-                    continue
-            good.append(values)
-            indexes.append(index)
-        try:
-            tensors = self._stack_values(good) if good else ()
-        except (OverflowError, struct.error):
-            return None
-        if self._all_required and not all_finite(tensors):
-            return None
-        if not self._all_required and not _rows_finite(good):
-            return None
-        return DecodedRows(tensors, indexes, problems)
+    def _rows(self) -> RowReader:
+        if self._row_reader is None:
+            self._row_reader = RowReader(self._signature)
+        return self._row_reader
 
     def _decode_slowly(
         self, body: bytes, *, max_rows: int | None, limit_name: str, individual: bool
     ) -> DecodedRequest:
         request = parse_object(body)
-        unknown = (name for name in request if name not in _MEMBERS)
-        problems = [
-            _problem(readable_name(name), "is not a member of a request")
-            for name in islice(unknown, MAX_PROBLEMS)
-        ]
+        problems = unknown_members(request)
         options, bad_options = read_options(request.get("options"))
-        problems += bad_options + _check_parameters(request.get("parameters"))
-        model = request.get("model")
-        if model is not None and not isinstance(model, str):
-            problems.append(_problem("model", "must be a string"))
-        rows, single, bad_rows = _instances(request)
+        params, bad_parameters = self._parameters.read(request.get("parameters"))
+        problems += bad_options + bad_parameters
+        problems += check_model(request.get("model"))
+        rows, single, bad_rows = find_instances(request)
         problems += bad_rows
         if max_rows is not None and len(rows) > max_rows:
-            _refuse_size(len(rows), max_rows, limit_name)
+            refuse_size(len(rows), max_rows, limit_name)
         if problems:
-            _refuse(problems[:MAX_PROBLEMS])
+            refuse(problems[:MAX_PROBLEMS])
+        model = request.get("model")
+        if self._signature.image is not None:
+            files = other_bodies.image_rows(rows)
+            if files is not None:
+                return self._with_files(
+                    files,
+                    [None] * len(files),
+                    options,
+                    params,
+                    single,
+                    model,
+                    individual,
+                )
         if individual and options.return_errors == "individual":
-            decoded = self.decode_rows(rows)
+            decoded = self._rows().read(rows, max_told=MAX_PROBLEMS)
             return DecodedRequest(
                 decoded.tensors,
                 len(decoded.indexes),
@@ -234,86 +211,88 @@ class InstanceDecoder:
                 len(rows),
                 tuple(decoded.indexes),
                 tuple(decoded.problems),
+                params=params or None,
             )
-        values = self._inspect(rows)
-        tensors = self._stack_values(values)
-        return DecodedRequest(tensors, len(values), options, single, model)
+        decoded = self._rows().read(
+            rows, max_told=MAX_PROBLEMS, max_seconds=MAX_SLOW_PASS_S
+        )
+        if decoded.problems:
+            refuse(decoded.problems[:MAX_PROBLEMS])
+        return DecodedRequest(
+            decoded.tensors, len(rows), options, single, model, params=params or None
+        )
 
-    def _inspect(self, rows: list[Any]) -> list[Any]:
-        inspector = RowInspector(self._signature, max_problems=MAX_PROBLEMS)
-        deadline = time.perf_counter() + MAX_SLOW_PASS_S
-        values, problems = [], list[Problem]()
-        for index, row in enumerate(rows):
-            checked, found = inspector.inspect(row, index)
-            values.append(checked)
-            problems += found
-            if problems and (
-                len(problems) >= MAX_PROBLEMS or time.perf_counter() > deadline
-            ):
-                break
+    def _decode_other(
+        self,
+        body: bytes,
+        content_type: bytes,
+        max_rows: int | None,
+        limit_name: str,
+        individual: bool,
+    ) -> DecodedRequest:
+        signature = self._signature
+        kind = call_headers.media_type(content_type)
+        if kind == other_bodies.TEXT_TYPE:
+            text = other_bodies.read_text_body(body, signature)
+            read = self._rows().read([text])
+            if read.problems:
+                refuse(read.problems)
+            return DecodedRequest(read.tensors, 1, NO_OPTIONS)
+        if kind in other_bodies.IMAGE_TYPES:
+            images = other_bodies.read_image_body(body, signature)
+            return DecodedRequest((), 1, NO_OPTIONS, images=images)
+        files, fields, members = other_bodies.read_form(body, content_type, signature)
+        if max_rows is not None and len(files) > max_rows:
+            refuse_size(len(files), max_rows, limit_name)
+        options, problems = read_options(members.get("options"))
+        params, bad_parameters = self._parameters.read(members.get("parameters"))
+        problems += bad_parameters
         if problems:
-            _refuse(problems[:MAX_PROBLEMS])
-        return values
+            refuse(problems[:MAX_PROBLEMS])
+        return self._with_files(files, fields, options, params, False, None, individual)
+
+    def _with_files(
+        self,
+        files: list[bytes | str],
+        fields: list[str | None],
+        options: Options,
+        params: dict[str, Any],
+        single: bool,
+        model: str | None,
+        individual: bool,
+    ) -> DecodedRequest:
+        apart = individual and options.return_errors == "individual"
+        images = encoded(self._signature, files, fields, individual=apart)
+        return DecodedRequest(
+            (), len(files), options, single, model, params=params or None, images=images
+        )
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object strictly; raises ApiError INVALID_JSON or INVALID_INPUT.
-
-    Numbers beyond the range of a double become infinite, for the rules to refuse.
-    """
-    try:
-        text = body.decode()
-        value = json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int)
-        if "\\u" in text:
-            # Half a surrogate pair parses, but is no text that can be passed on.
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        # From error.msg alone: the exception's own text may hold the payload.
-        place = f"line {error.lineno}, column {error.colno}"
-        raise _not_json(f"The body is not JSON: {error.msg} ({place}).") from None
-    except UnicodeError:
-        raise _not_json("The body is not JSON: it is not valid Unicode.") from None
-    except RecursionError:
-        raise _not_json("The body is nested too deeply.") from None
-    if not isinstance(value, dict):
-        raise ApiError(ErrorCode.INVALID_INPUT, "The body must be a JSON object.")
-    return value
-
-
-def with_facts(problems: Sequence[Problem]) -> ApiError:
-    """Make the error of a request with these problems: 422 only if all are rules."""
-    rules_only = all(problem.code is ErrorCode.UNPROCESSABLE for problem in problems)
-    code = ErrorCode.UNPROCESSABLE if rules_only else ErrorCode.INVALID_INPUT
-    count = len(problems)
-    message = "1 field is invalid." if count == 1 else f"{count} fields are invalid."
-    details = tuple(msgspec.structs.replace(p, code=None) for p in problems)
-    return ApiError(code, message, details=details)
-
-
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Tell whether tensors that came as raw bytes hold no NaN and no infinity."""
-    return all(
-        bool(np.isfinite(tensor.data).all())
-        for tensor in tensors
-        if tensor.data.dtype.kind == "f"
+def with_images(decoded: DecodedRequest, read: DecodedRows) -> DecodedRequest:
+    """Put decoded pictures into their request; raises ApiError for bad ones."""
+    assert decoded.images is not None, "the plan asked for pictures that are there"
+    if not read.problems:
+        return msgspec.structs.replace(decoded, tensors=read.tensors, images=None)
+    if not decoded.images.individual:
+        raise refuse_images(read.problems[:MAX_PROBLEMS])
+    return msgspec.structs.replace(
+        decoded,
+        tensors=read.tensors,
+        rows=len(read.indexes),
+        total=decoded.rows,
+        indexes=tuple(read.indexes),
+        problems=tuple(read.problems),
+        images=None,
     )
 
 
 def _require_known_dtypes(signature: Signature) -> None:
     dtypes = {column.dtype for column in signature.columns}
-    if signature.layout is not Layout.TABLE:
+    dtypes |= {given.dtype for given in signature.inputs}
+    if signature.layout in (Layout.MATRIX, Layout.TENSOR):
         dtypes.add(signature.dtype)
     if unknown := dtypes - KINDS.keys():
         raise UnsupportedSignature(f"Inputs of type {', '.join(unknown)} are unknown.")
-
-
-def _rows_finite(rows: Sequence[Any]) -> bool:
-    return all(
-        math.isfinite(value)
-        for row in rows
-        for value in row
-        if isinstance(value, float)
-    )
 
 
 def _form(row: Any, stack: Stack, *, single: bool = False) -> _Form:
@@ -337,61 +316,3 @@ def _holds_arrays(body: bytes | bytearray) -> bool:
     """Guess from the first brackets whether instances are arrays; only for speed."""
     start = body.find(b"[") + 1
     return start > 0 and body[start : start + 40].lstrip()[:1] == b"["
-
-
-def _instances(request: dict[str, Any]) -> tuple[list[Any], bool, list[Problem]]:
-    if "instances" in request and "inputs" in request:
-        issue = "is another name of instances; send one of them"
-        return [], False, [_problem("inputs", issue)]
-    name = "inputs" if "inputs" in request else "instances"
-    if name not in request:
-        return [], False, [_problem("instances", "is required")]
-    rows = request[name]
-    if name == "inputs" and isinstance(rows, dict):
-        return [rows], True, []
-    if not isinstance(rows, list):
-        return [], False, [_problem(name, "must be a list of instances")]
-    if not rows:
-        return [], False, [_problem(name, "must hold at least one instance")]
-    return rows, False, []
-
-
-def _check_parameters(given: Any) -> list[Problem]:
-    if given is None:
-        return []
-    if not isinstance(given, dict):
-        return [_problem("parameters", "must be an object")]
-    return [
-        _problem(f"parameters.{readable_name(name)}", "is no parameter of this model")
-        for name in islice(given, MAX_PROBLEMS)
-    ]
-
-
-def _problem(field: str, issue: str) -> Problem:
-    return Problem(issue=issue, field=field, code=ErrorCode.INVALID_INPUT)
-
-
-def _refuse(problems: list[Problem]) -> NoReturn:
-    raise with_facts(problems)
-
-
-def _refuse_size(rows: int, max_rows: int, limit_name: str) -> NoReturn:
-    raise ApiError(
-        ErrorCode.TOO_LARGE,
-        f"{rows} instances are more than the {max_rows} that one request may hold. "
-        "Split them up, or send a batch or a job.",
-        facts={"limit": limit_name, "maximum": max_rows},
-    )
-
-
-def _not_json(message: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_JSON, message)
-
-
-def _refuse_constant(_name: str) -> NoReturn:
-    raise _not_json("The body is not JSON: NaN and Infinity are not JSON numbers.")
-
-
-def _parse_int(digits: str) -> float:
-    # Python refuses to read very long integers; as doubles they are infinite.
-    return int(digits) if len(digits) <= 310 else float(digits)

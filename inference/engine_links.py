@@ -50,7 +50,12 @@ class EngineView(msgspec.Struct, frozen=True):
     def facts(self) -> tuple[object, ...]:
         """What is worth storing at once; the rest, like memory, always changes."""
         versions = {
-            key: (version.state, version.error, version.load_ms)
+            key: (
+                version.state,
+                version.error,
+                version.load_ms,
+                version.memory_bytes,
+            )
             for key, version in self.versions.items()
         }
         running = self.status is not None
@@ -151,6 +156,15 @@ class EngineLink:
             self._wake.clear()
 
 
+def _expected(before: VersionStatus | None, wanted: VersionToLoad) -> VersionStatus:
+    """Show a version as it will be: one that answers goes on answering."""
+    if before is None or before.state != "ready":
+        before = VersionStatus(key=wanted.key, state="loading")
+    return msgspec.structs.replace(
+        before, batching=wanted.batching, pinned=wanted.pinned
+    )
+
+
 def _expecting(
     view: EngineView, commands: Sequence[VersionToLoad | VersionKey]
 ) -> EngineView:
@@ -162,5 +176,5 @@ def _expecting(
         if isinstance(command, VersionKey):
             versions.pop(command, None)
         else:
-            versions[command.key] = VersionStatus(key=command.key, state="loading")
+            versions[command.key] = _expected(versions.get(command.key), command)
     return msgspec.structs.replace(view, versions=versions)

@@ -30,6 +30,11 @@ def record(view: EngineView, *, now: datetime) -> None:
             engine.device = view.status.device
             engine.pid = view.status.pid
             engine.memory_bytes = view.status.memory_bytes
+            if view.status.device_status is not None:
+                device = view.status.device_status
+                engine.device_title = device.title[:100]
+                engine.device_total_bytes = device.total_bytes
+                engine.device_used_bytes = device.used_bytes
             engine.error = ""
             engine.seen_at = now
             changed |= _record_versions(engine, view.versions)
@@ -59,14 +64,18 @@ def _record_versions(
         row = rows.pop(key, None)
         if row is None:
             row = LoadedVersion(engine=engine, model=key.model, version=key.version)
-        elif (row.state, row.error, row.load_ms) == (
+        elif (row.state, row.error, row.load_ms, row.memory_bytes, row.notes) == (
             status.state,
             status.error,
             status.load_ms,
+            status.memory_bytes,
+            "\n".join(status.notes),
         ):
             continue
         changed |= LoadedVersion.State.READY in (row.state, status.state)
         row.state, row.error, row.load_ms = status.state, status.error, status.load_ms
+        row.memory_bytes = status.memory_bytes
+        row.notes = "\n".join(status.notes)
         row.save()
     for row in rows.values():
         changed |= row.state == LoadedVersion.State.READY

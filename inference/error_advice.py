@@ -38,8 +38,10 @@ ADVICE: dict[ErrorCode, Advice] = {
         "you the key whether it is still valid.",
     ),
     ErrorCode.FORBIDDEN: Advice(
-        "The key is valid, but it lacks the scope that this call needs.",
-        "GET /api/v1/me shows the scopes of the key; ask for another one.",
+        "The key is valid, but it lacks the scope that this call needs, or it may not "
+        "be used from this address (`ip`).",
+        "GET /api/v1/me shows the scopes of the key; ask for another one, or for a "
+        "key that your network may use.",
     ),
     ErrorCode.NOT_FOUND: Advice(
         "There is no such path, model, version or object, or this key may not see it.",
@@ -89,12 +91,14 @@ ADVICE: dict[ErrorCode, Advice] = {
         "Use a new key for a new request.",
     ),
     ErrorCode.RATE_LIMIT_EXCEEDED: Advice(
-        "You sent more requests per second or minute than your plan allows.",
+        "You sent more requests per second or minute than `limit` allows. `backoff`: "
+        "this key kept calling while it was refused, and is closed for a while.",
         "Wait as long as Retry-After says; spread requests, or put rows together in "
         "predict/batch.",
     ),
     ErrorCode.QUOTA_EXCEEDED: Advice(
-        "Your plan's allowance for the day or month is spent.",
+        "Your allowance for the day or month is spent; `limit`, `source` and `unit` "
+        "say which.",
         "Wait until it resets (Retry-After, and `quotas` in GET /api/v1/me), or ask "
         "for a larger plan.",
     ),

@@ -40,6 +40,8 @@ def render(
     if error.details:
         facts["details"] = error.details
     facts |= error.facts
+    if error.limit is not None:
+        facts |= error.limit.facts()
     if error.retry_after_s is not None:
         facts["retry_after_s"] = retry_after(error.retry_after_s)
     facts |= {"request_id": request_id, "timestamp": timestamp, "docs": docs}

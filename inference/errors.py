@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from accounts.limits import ReachedLimit
+
 
 class ErrorCode(enum.StrEnum):
     INVALID_JSON = "INVALID_JSON"
@@ -87,14 +89,17 @@ class ApiError(Exception):
         details: tuple[Problem, ...] = (),
         retry_after_s: float | None = None,
         facts: dict[str, Any] | None = None,
+        limit: ReachedLimit | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.details = details
         self.retry_after_s = retry_after_s
-        # Extra members of the error object, e.g. {"limit": "month"}.
+        # Extra members of the error object, e.g. {"scope": "jobs"}.
         self.facts = facts or {}
+        # Of a refusal, the limit that it is for; its facts are members, too.
+        self.limit = limit
 
     @property
     def status(self) -> int:

@@ -12,7 +12,10 @@ from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.views import set_rollback
 
-from inference import error_rendering
+from accounts.authentication import KeyInQuery, LacksScope, OutsideNetworks
+from accounts.models import ApiKey
+from accounts.throttling import RateReached, describe_uncounted
+from inference import error_rendering, outages, refusals
 from inference.errors import ApiError, ErrorCode, Problem
 
 # One minute: the longest window of the rates that guard what Django serves.
@@ -51,10 +54,14 @@ def render_exception(exception: Exception, context: Mapping[str, Any]) -> HttpRe
     set_rollback()
     request: Request = context["request"]
     error = as_api_error(exception, method=request.method or "")
-    if error.code is ErrorCode.INTERNAL_ERROR:
+    if error.code is ErrorCode.INTERNAL_ERROR or outages.is_outage(exception):
         structlog.get_logger(__name__).error(
             "request_failed", path=request.path, exc_info=exception
         )
+    else:
+        key = _key_of(request, exception)
+        if key is not None:
+            describe_uncounted(request, context["view"], key)
     status, headers, body = error_rendering.render(
         error,
         request_id=getattr(request, "request_id", ""),
@@ -68,11 +75,30 @@ def render_exception(exception: Exception, context: Mapping[str, Any]) -> HttpRe
     )
 
 
+def _key_of(request: Request, exception: Exception) -> ApiKey | None:
+    if isinstance(exception, OutsideNetworks):
+        return exception.key
+    try:
+        # Some errors come before anybody has asked who is calling.
+        key = request.auth
+    except exceptions.APIException:
+        return None
+    return key if isinstance(key, ApiKey) else None
+
+
 def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
     """Translate what views raise into a code and facts that callers may see."""
     match exception:
         case ApiError():
             return exception
+        case KeyInQuery():
+            return refusals.key_in_query()
+        case OutsideNetworks():
+            return refusals.outside_networks(exception.address)
+        case LacksScope():
+            return refusals.lacks_scope(exception.scope)
+        case RateReached():
+            return refusals.of_limits(exception.refusal)
         case Http404():
             return _plain(exceptions.NotFound)
         case Ratelimited():
@@ -103,6 +129,8 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
     for kind in _MESSAGES:
         if isinstance(exception, kind):
             return _plain(kind)
+    if outages.is_outage(exception):
+        return outages.away()
     return ApiError(ErrorCode.INTERNAL_ERROR, "Something failed on our side.")
 
 

@@ -8,49 +8,58 @@ import atexit
 import functools
 import os
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import django.db
+import msgspec
 import structlog
 from django.conf import settings
 
-from accounts import leases
+from accounts import holders, leases
+from accounts.admission import Admission
 from accounts.limits import LeaseGrant, LeaseRequest
 from accounts.usage_event import UsageEvent
 from inference import refusals, spool
-from inference.engine.client import BlockingEngineClient, Prediction, Tensor
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Explained, ExplainOptions, VersionKey
-from inference.errors import ApiError
-from inference.gateway.snapshots import SnapshotWatcher
-from inference.home import Home
-from inference.prediction import (
+from inference.callers import rate_headers
+from inference.dialects.event_stream import error_event
+from inference.effects import (
     Answer,
     Call,
     Effect,
     EngineCall,
     ExplainCall,
+    Headers,
     NeedBody,
     NeedUnits,
-    PredictionPlan,
+    ReadImages,
+    ReadUpload,
+    UploadedFile,
+)
+from inference.engine.client import BlockingEngineClient, Prediction, Tensor
+from inference.engine.errors import ELSEWHERE, EngineError, EngineErrorCode
+from inference.engine.messages import Explained, ExplainOptions, Params, VersionKey
+from inference.errors import ApiError
+from inference.gateway.snapshots import SnapshotWatcher
+from inference.home import Home
+from inference.images import read_images
+from inference.prediction import PredictionPlan, Steps
+from inference.stream_effects import (
+    NextChunk,
+    OpenStream,
+    SendHead,
+    SendPiece,
+    Sign,
+    StreamAbandoned,
 )
 from inference.tables import Tables
+from inference.uploads import files as uploaded_files
 
 # How long written events may wait until they survive a power failure.
 _SYNC_S = 0.1
-# Another engine may answer what this one cannot; nothing was computed yet.
-_ELSEWHERE = frozenset(
-    {
-        EngineErrorCode.NOT_LOADED,
-        EngineErrorCode.LOADING,
-        EngineErrorCode.CONNECTION_LOST,
-        EngineErrorCode.DRAINING,
-        EngineErrorCode.OVERLOADED,
-    }
-)
 
 logger = structlog.get_logger(__name__)
 
@@ -68,6 +77,7 @@ class PredictingClient(Protocol):
         *,
         timeout_s: float,
         max_batch_rows: int = 0,
+        params: Params | None = None,
     ) -> Prediction: ...
 
     def explain(
@@ -79,7 +89,26 @@ class PredictingClient(Protocol):
         timeout_s: float,
     ) -> Explained: ...
 
+    def stream(
+        self,
+        key: VersionKey,
+        tensors: tuple[Tensor, ...],
+        *,
+        timeout_s: float,
+        params: Params | None = None,
+    ) -> Generator[Any, None, None]: ...
+
     def close(self) -> None: ...
+
+
+class Streamed(NamedTuple):
+    """An answer of status 200 whose body comes in pieces."""
+
+    headers: Headers
+    pieces: Iterator[bytes]
+
+
+Carried = Generator[SendHead | SendPiece, None, Answer]
 
 
 class Front:
@@ -92,7 +121,10 @@ class Front:
         make_client: Callable[[Path], PredictingClient] = BlockingEngineClient,
     ) -> None:
         self.boot_id = f"site-{uuid.uuid4().hex}"
-        self.tables = Tables()
+        # Threads ask at once, in transactions of their own.
+        self.tables = Tables(
+            make_admission=functools.partial(Admission, numbered=False)
+        )
         self._home = home
         self._make_client = make_client
         self._plan = PredictionPlan(self.tables, boot_id=self.boot_id)
@@ -106,7 +138,42 @@ class Front:
         """Carry one call out and record it; never raises for what callers may cause."""
         with self._lock:
             self._watcher.look()
-        answer = self._drive(call, read_body)
+        carried = self._carry_out(call, read_body)
+        try:
+            next(carried)
+        except StopIteration as stop:
+            return self._recorded(call, stop.value)
+        raise AssertionError("only streams send pieces")
+
+    def stream(self, call: Call, read_body: ReadBody) -> "Answer | Streamed":
+        """Carry out a call whose answer comes in pieces, if it is not refused before.
+
+        The thread is kept until the last of them, and a silent model sends no signs of
+        life: the gateway does this better.
+        """
+        with self._lock:
+            self._watcher.look()
+        carried = self._carry_out(call, read_body)
+        try:
+            head = next(carried)
+        except StopIteration as stop:
+            return self._recorded(call, stop.value)
+        assert isinstance(head, SendHead), "an answer begins with its head"
+        return Streamed(head.headers, self._pieces(call, carried))
+
+    def _pieces(self, call: Call, carried: "Carried") -> Iterator[bytes]:
+        try:
+            while True:
+                piece = next(carried)
+                assert isinstance(piece, SendPiece), "there is one head"
+                yield piece.data
+        except StopIteration as stop:
+            answer = self._recorded(call, stop.value)
+            yield answer.body if answer.status == 200 else error_event(answer.body)
+        finally:
+            carried.close()
+
+    def _recorded(self, call: Call, answer: Answer) -> Answer:
         if answer.event is None:
             return answer
         try:
@@ -115,8 +182,14 @@ class Front:
         except spool.SpoolUnavailable as error:
             logger.error("spool_unavailable", error=str(error))
             with self._lock:
-                return self._plan.unrecorded(answer)
+                return self._plan.unrecorded(call, answer)
         return answer
+
+    def rate_headers(self, headers: dict[bytes, bytes]) -> Headers:
+        """Give the rate headers of whoever sent these; none without a valid key."""
+        tables = self.refresh()
+        with self._lock:
+            return rate_headers(tables, headers, time.time())
 
     def refresh(self) -> Tables:
         """Take over a newer snapshot if there is one."""
@@ -136,11 +209,12 @@ class Front:
         for client in clients.values():
             client.close()
 
-    def _drive(self, call: Call, read_body: ReadBody) -> Answer:
+    def _carry_out(self, call: Call, read_body: ReadBody) -> "Carried":
+        """Carry effects out, give away what is to be sent, and return the answer."""
         steps = self._plan.steps(call)
         try:
             value: Any = None
-            failure: ApiError | EngineError | None = None
+            failure: Exception | None = None
             while True:
                 with self._lock:
                     effect = (
@@ -148,9 +222,15 @@ class Front:
                     )
                 value = failure = None
                 try:
-                    value = self._perform(effect, read_body)
+                    if isinstance(effect, SendHead | SendPiece):
+                        yield effect
+                    else:
+                        value = self._perform(effect, read_body)
                 except (ApiError, EngineError) as error:
                     failure = error
+        except GeneratorExit:
+            self._abandon(call, steps)
+            raise
         except StopIteration as stop:
             answer: Answer = stop.value
             return answer
@@ -160,10 +240,24 @@ class Front:
             with self._lock:
                 steps.close()
 
+    def _abandon(self, call: Call, steps: Steps) -> None:
+        """Record a stream whose client left."""
+        try:
+            with self._lock:
+                steps.throw(StreamAbandoned())
+        except StopIteration as stop:
+            self._recorded(call, stop.value)
+
     def _perform(self, effect: Effect, read_body: ReadBody) -> Any:
         match effect:
             case NeedBody():
                 return read_body(effect.max_bytes)
+            case ReadImages():
+                return read_images(
+                    effect.images,
+                    max_pixels=settings.MODELYARD_MAX_IMAGE_PIXELS,
+                    deadline=time.monotonic() + effect.timeout_s,
+                )
             case NeedUnits():
                 return self._lease(effect.request)
             case EngineCall():
@@ -174,8 +268,19 @@ class Front:
                         effect.tensors,
                         timeout_s=effect.timeout_s,
                         max_batch_rows=effect.max_batch_rows,
+                        params=effect.params,
                     ),
                 )
+            case ReadUpload():
+                upload = uploaded_files.find(
+                    effect.upload_id, customer_id=effect.customer_id
+                )
+                content = uploaded_files.read(upload, max_bytes=effect.max_bytes)
+                return UploadedFile(content, upload.content_type)
+            case OpenStream():
+                return self._chunks(effect)
+            case NextChunk():
+                return next(cast(Iterator[Any], effect.stream), Sign.ENDED)
             case ExplainCall():
                 return self._on_engine(
                     effect.engines,
@@ -189,7 +294,9 @@ class Front:
 
     def _lease(self, request: LeaseRequest) -> LeaseGrant:
         try:
-            return leases.grant(self.boot_id, request)
+            # The database is near: nothing is borrowed ahead that others might miss.
+            needed = msgspec.structs.replace(request, units=request.minimum)
+            return leases.grant(self.boot_id, needed, ask_holder=holders.ask)
         except django.db.Error as error:
             logger.warning("lease_unavailable", error=type(error).__name__)
             raise refusals.not_leased() from error
@@ -206,9 +313,36 @@ class Front:
             try:
                 return call(self._client(address))
             except EngineError as error:
-                if error.code not in _ELSEWHERE:
+                if error.code not in ELSEWHERE:
                     raise
                 failure = error
+        raise failure
+
+    def _chunks(self, opening: OpenStream) -> Generator[Any, None, None]:
+        """Give the chunks of the first engine that begins."""
+        failure = EngineError(EngineErrorCode.CONNECTION_LOST, "no engine is known")
+        for name in opening.engines:
+            address = self.tables.engines.get(name)
+            if address is None:
+                continue
+            begun = False
+            chunks = self._client(address).stream(
+                opening.key,
+                opening.tensors,
+                timeout_s=opening.timeout_s,
+                params=opening.params,
+            )
+            try:
+                for chunk in chunks:
+                    begun = True
+                    yield chunk
+                return
+            except EngineError as error:
+                if begun or error.code not in ELSEWHERE:
+                    raise
+                failure = error
+            finally:
+                chunks.close()
         raise failure
 
     def _client(self, address: str) -> PredictingClient:

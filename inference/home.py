@@ -60,6 +60,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "jobs"
 
     @property
+    def uploads(self) -> Path:
+        """Files that customers sent first, by the id of their upload."""
+        return self.root / "uploads"
+
+    @property
     def demo(self) -> Path:
         return self.root / "demo.json"
 
@@ -80,6 +85,25 @@ class Home(msgspec.Struct, frozen=True):
     def site_socket(self) -> Path:
         return self.run / "site.sock"
 
+    @property
+    def shared_counts(self) -> Path:
+        """What the gateways of this machine count together."""
+        return self.run / "counts"
+
+    @property
+    def controller(self) -> Path:
+        """Who the last controller of this machine was; locked while it lives."""
+        return self.run / "controller"
+
+    @property
+    def ledger_report(self) -> Path:
+        """How far this machine's controller found the ledger."""
+        return self.run / "ledger.json"
+
+    def gateway_socket(self, name: str, boot_id: str) -> Path:
+        """Control socket of one gateway; `name` is its process, e.g. `gateway-2`."""
+        return self.run / f"{name}.{boot_id}.sock"
+
     def engine_socket(self, name: str) -> Path:
         """Socket of one engine; `name` is its device, e.g. `cpu` or `cuda-0`."""
         return self.run / f"engine-{name}.sock"
@@ -99,5 +123,6 @@ class Home(msgspec.Struct, frozen=True):
             self.cache,
             self.logs,
             self.jobs,
+            self.uploads,
         ):
             path.mkdir(parents=True, exist_ok=True)

@@ -131,12 +131,17 @@ def _is_dead(holder: str, folder: Path, *, now: datetime) -> bool:
     ).exists()
 
 
-def delete_old_segments(folder: Path, *, now: datetime) -> int:
+def delete_old_segments(
+    folder: Path, *, now: datetime, max_bytes: int = spool.DEFAULT_TOTAL_BYTES
+) -> int:
     """Delete raw segments a week after they were read; usage stays.
 
+    Of what is read, the oldest goes earlier where all together has more than half of
+    `max_bytes`: at that size predictions stop, though nothing waits to be read.
     The file goes before its row: a row without a file does nothing, but a file without
     a row would be counted again.
     """
+    _make_room(folder, max_bytes // 2)
     old = SpoolSegment.objects.filter(completed_at__lt=now - KEEP_SEGMENTS)
     # Rows of holders with unsettled leases still tell that they are dead.
     holders = set(
@@ -144,9 +149,24 @@ def delete_old_segments(folder: Path, *, now: datetime) -> int:
     )
     deleted = 0
     for segment in old:
+        (folder / segment.name).unlink(missing_ok=True)
         if spool.boot_id_of(folder / segment.name) in holders:
             continue
-        (folder / segment.name).unlink(missing_ok=True)
         segment.delete()
         deleted += 1
     return deleted
+
+
+def _make_room(folder: Path, max_bytes: int) -> None:
+    """Delete what was read, oldest first, until no more than `max_bytes` are left."""
+    sizes = {path.name: path.stat().st_size for path in folder.glob(f"*{spool.SUFFIX}")}
+    excess = sum(sizes.values()) - max_bytes
+    if excess <= 0:
+        return
+    read = SpoolSegment.objects.filter(name__in=sizes).exclude(completed_at=None)
+    for name in read.order_by("completed_at", "pk").values_list("name", flat=True):
+        (folder / name).unlink(missing_ok=True)
+        logger.info("spool_segment_deleted_early", segment=name)
+        excess -= sizes[name]
+        if excess <= 0:
+            return

@@ -51,3 +51,5 @@ def configure(process: str, *, level: str = "INFO") -> None:
     # One line per outgoing request says nothing that our own lines do not.
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Nor does a second line for each refused one that the site answers.
+    logging.getLogger("django.request").setLevel(logging.ERROR)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from accounts.limits import Limits
-from inference.engine.signature import Column, Signature
+from inference.engine.signature import Column, Layout, Signature
 from inference.snapshot import CallableModel, CallableVersion
 
 
@@ -67,8 +67,25 @@ def _signature(signature: Signature) -> dict[str, Any]:
             {"name": column.name, "type": column.dtype, "required": column.required}
             for column in signature.columns
         ]
+    elif signature.layout is Layout.TENSORS:
+        facts["inputs"] = [
+            {"name": given.name, "type": given.dtype, "shape": given.shape}
+            for given in signature.inputs
+        ]
     else:
         facts |= {"type": signature.dtype, "shape": signature.shape}
+    if signature.params:
+        facts["params"] = [
+            {
+                "name": param.name,
+                "type": param.dtype,
+                "default": param.default,
+                "is_list": param.shape is not None,
+            }
+            for param in signature.params
+        ]
+    if signature.image is not None:
+        facts["image"] = msgspec.to_builtins(signature.image)
     return facts
 
 

@@ -58,6 +58,11 @@ class Engine(models.Model):
     device = models.CharField(max_length=100, blank=True)
     pid = models.PositiveIntegerField(null=True, blank=True)
     memory_bytes = models.PositiveBigIntegerField(default=0)
+    device_title = models.CharField(max_length=100, blank=True)
+    device_total_bytes = models.PositiveBigIntegerField(default=0)
+    device_used_bytes = models.PositiveBigIntegerField(
+        default=0, help_text="By anybody, not only by this engine."
+    )
     error = models.TextField(blank=True)
     seen_at = models.DateTimeField(null=True, blank=True)
 
@@ -75,6 +80,7 @@ class LoadedVersion(models.Model):
         LOADING = "loading", "loading"
         READY = "ready", "ready"
         FAILED = "failed", "failed"
+        EVICTED = "evicted", "loads when called"
 
     engine = models.ForeignKey(
         Engine, on_delete=models.CASCADE, related_name="loaded_versions"
@@ -84,6 +90,12 @@ class LoadedVersion(models.Model):
     state = models.CharField(max_length=16, choices=State.choices)
     error = models.TextField(blank=True)
     load_ms = models.PositiveIntegerField(null=True, blank=True)
+    memory_bytes = models.PositiveBigIntegerField(
+        default=0, help_text="Measured when it was loaded."
+    )
+    notes = models.TextField(
+        blank=True, help_text="How it runs: its precision, and why no graphs are used."
+    )
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -241,3 +253,28 @@ class JobChunk(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job_id}[{self.index}]"
+
+
+class Upload(models.Model):
+    """A file that a customer sends first and names as `input_uri` later.
+
+    The row is there before the file is; `stored_at` says that all of it has come.
+    """
+
+    id = models.CharField(primary_key=True, max_length=40)
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+")
+    content_type = models.CharField(max_length=100)
+    max_bytes = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(db_index=True)
+    stored_at = models.DateTimeField(null=True, blank=True)
+    # Name in the storage; empty once the file is deleted.
+    file = models.CharField(max_length=200, blank=True)
+    bytes = models.PositiveBigIntegerField(default=0)
+    sha256 = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.id

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from inference.errors import ErrorCode, Problem
-from inference.row_problems import readable_name
+from inference.value_checks import readable_name
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +27,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         | None
     ) = None
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
+    # Embeddings only; base64 is of float32 in little endian.
+    normalize: bool = False
+    encoding_format: Literal["float", "base64"] = "float"
 
 
 NO_OPTIONS = Options()
@@ -43,6 +46,8 @@ _ISSUES = {
     "samples": "must be an integer from 1 to 1000000",
     "target": "must be a label or the index of a class",
     "seed": "must be an integer from 0 to 4294967295",
+    "normalize": "must be true or false",
+    "encoding_format": 'must be "float" or "base64"',
 }
 
 

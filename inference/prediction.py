@@ -5,7 +5,7 @@ carries the effects out: asynchronously in the gateway, synchronously in Django.
 effect that fails is thrown into the generator, as ApiError or EngineError.
 
     key → scope and model → concurrency and rate → route → body → decode → units →
-    engine → answer and event
+    cache → engine (or its fallback) → answer and event
 
 Every call with a valid key ends in exactly one UsageEvent, refusals included. The
 driver records it before the answer leaves.
@@ -16,125 +16,52 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Literal
 
-import msgspec
-from msgspec import UNSET, Raw, UnsetType
-
-from accounts import key_format
-from accounts.admission import Admission
 from accounts.limits import LeaseRequest
-from accounts.usage_event import UsageEvent
-from inference import call_headers, refusals
-from inference.answers import Warned
-from inference.call_headers import ACCEPT_ANYTHING, Accepted
-from inference.decoding import DecodedRequest, parse_object
-from inference.engine.client import Prediction, Tensor
+from accounts.networks import Networks
+from inference import (
+    addressing,
+    cache,
+    call_headers,
+    callers,
+    fallbacks,
+    refusals,
+    row_sources,
+)
+from inference.cache import PredictionCache
+from inference.decoding import DecodedRequest
+from inference.dialects.dialect import AnswersFixed, Finished, ReadsFiles
+from inference.effects import (
+    Answer,
+    Call,
+    Effect,
+    EngineCall,
+    ExplainCall,
+    Headers,
+    NeedBody,
+    NeedUnits,
+)
+from inference.engine.client import Prediction
 from inference.engine.errors import EngineError
-from inference.engine.messages import Explained, ExplainOptions, VersionKey
+from inference.engine.messages import Explained, ExplainOptions
 from inference.engine.signature import UnsupportedSignature
-from inference.error_rendering import render
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors import ApiError, ErrorCode
 from inference.options import Options
-from inference.tables import KeyEntry, ModelEntry, Tables, Target
-
-Operation = Literal["predict", "batch", "explain"]
-Headers = list[tuple[bytes, bytes]]
+from inference.progress import Progress, usage_event
+from inference.streamed_prediction import StreamedPrediction
+from inference.streaming import StreamLimits
+from inference.tables import (
+    KeyEntry,
+    Tables,
+    Target,
+    fallback_json,
+)
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_BODY_BYTES = 2 * 1024 * 1024
 # A lease may be spent by others before its asker spends it.
 _MAX_LEASES_PER_CALL = 64
-_SVG = b"image/svg+xml"
 
-
-class Call(msgspec.Struct, gc=False):
-    """What a front knows before the body."""
-
-    operation: Operation
-    # Of call_headers.NAMES, in lower case.
-    headers: dict[bytes, bytes]
-    # None: the site's default model, or the one that the body names.
-    model: str | None = None
-    version: str | None = None
-    # ?explain=true
-    explain: bool = False
-
-
-class NeedBody(msgspec.Struct, frozen=True, gc=False):
-    """Read the whole body; throw TOO_LARGE or REQUEST_TIMEOUT. Answered by bytes."""
-
-    max_bytes: int
-
-
-class NeedUnits(msgspec.Struct, frozen=True):
-    """Fetch a lease. Answered by a LeaseGrant; None: `admission` has it."""
-
-    request: LeaseRequest
-    admission: Admission
-
-
-class EngineCall(msgspec.Struct, frozen=True, gc=False):
-    """Run the version on one of the engines. Answered by a Prediction."""
-
-    engines: tuple[str, ...]
-    key: VersionKey
-    tensors: tuple[Tensor, ...]
-    timeout_s: float
-    max_batch_rows: int = 0
-
-
-class ExplainCall(msgspec.Struct, frozen=True):
-    """Explain on one of the engines. Answered by Explained."""
-
-    engines: tuple[str, ...]
-    key: VersionKey
-    tensors: tuple[Tensor, ...]
-    timeout_s: float
-    options: ExplainOptions
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What goes to the caller, once the event is recorded; None: nobody to charge."""
-
-    status: int
-    headers: Headers
-    body: bytes
-    event: UsageEvent | None
-
-
-Effect = NeedBody | NeedUnits | EngineCall | ExplainCall
 Steps = Generator[Effect, Any, Answer]
-
-
-class _Body(msgspec.Struct, gc=False, omit_defaults=True):
-    predictions: list[Any] | UnsetType
-    prediction: Any
-    model: Raw
-    request_id: str
-    warnings: tuple[Warned, ...] = ()
-    errors: tuple[Problem, ...] = ()
-    explanations: Any = UNSET
-
-
-class _Progress(msgspec.Struct, gc=False):
-    """What is known about a call so far; the event is made from it."""
-
-    now: float
-    started: float
-    sequence: int
-    request_id: str
-    accepted: Accepted = ACCEPT_ANYTHING
-    entry: KeyEntry | None = None
-    model: ModelEntry | None = None
-    target: Target | None = None
-    rows: int = 0
-    spent: bool = False
-    compute_us: int = 0
-    queue_us: int = 0
-    samples: int = 0
-
-
-_encoder = msgspec.json.Encoder()
-_NO_MODEL = "There is no such model or version, or this API key may not call it."
 
 
 class PredictionPlan:
@@ -149,8 +76,18 @@ class PredictionPlan:
         timer: Callable[[], float] = time.perf_counter,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_timeout_s: float = DEFAULT_TIMEOUT_S,
+        predictions: PredictionCache | None = None,
+        streams: StreamLimits | None = None,
+        trusted_proxies: Networks = Networks(()),  # noqa: B008  # It never changes.
     ) -> None:
         self.tables = tables
+        self.trusted_proxies = trusted_proxies
+        self.cache = predictions or PredictionCache()
+        self.streams = streams or StreamLimits()
+        self._fallback_log = fallbacks.FallbackLog(timer)
+        self._streamed = StreamedPrediction(
+            self.streams, boot_id=boot_id, timer=timer, fallback_log=self._fallback_log
+        )
         self._boot_id = boot_id
         self._clock = clock
         self._timer = timer
@@ -164,7 +101,7 @@ class PredictionPlan:
         request_id = call_headers.request_id(call.headers)
         if request_id is None:
             request_id = f"req_{self._boot_id}{sequence:08x}"
-        progress = _Progress(self._clock(), self._timer(), sequence, request_id)
+        progress = Progress(self._clock(), self._timer(), sequence, request_id)
         try:
             entry = self._admit(call, progress)
         except ApiError as error:
@@ -177,53 +114,91 @@ class PredictionPlan:
             return self._refuse(call, progress, refusals.of_engine(error))
         finally:
             # Also when the driver gives the call up.
+            admission = entry.admission
             if progress.spent:
-                entry.admission.refund(progress.rows, progress.now)
-            entry.admission.leave()
+                admission.refund(progress.rows, progress.now, progress.reserved)
+            elif progress.reserved:
+                admission.settle(
+                    progress.reserved,
+                    rows=progress.rows,
+                    compute_us=progress.compute_us,
+                    samples=progress.samples,
+                    now=progress.now,
+                )
+            admission.leave()
 
-    def unrecorded(self, answer: Answer) -> Answer:
+    def unrecorded(self, call: Call, answer: Answer) -> Answer:
         """Refuse what was answered, because its event could not be written."""
         event = answer.event
         if event is None:
             return answer
         if event.charged:
-            self.tables.refund(event.customer_id, rows=event.rows, now=event.at)
-        status, headers, body = render(
-            refusals.not_recorded(), request_id=event.request_id, now=event.at
+            self.tables.admissions.refund(
+                customer_id=event.customer_id,
+                key_id=event.key_id,
+                rows=event.rows,
+                now=event.at,
+            )
+        status, headers, body = call.dialect.render(
+            call,
+            refusals.not_recorded(),
+            request_id=event.request_id,
+            now=event.at,
         )
         return Answer(status, headers, body, None)
 
     def new_request_id(self) -> str:
         return f"req_{self._boot_id}{next(self._sequence):08x}"
 
-    def _predict(self, call: Call, progress: _Progress, entry: KeyEntry) -> Steps:
+    def _predict(self, call: Call, progress: Progress, entry: KeyEntry) -> Steps:
         headers = call.headers
-        timeout_s = self._max_timeout_s
+        streams = call.operation == "stream"
+        timeout_s = self.streams.max_stream_s if streams else self._max_timeout_s
         if b"x-deadline-ms" in headers:
             timeout_s = min(timeout_s, call_headers.deadline_s(headers))
         target = None
         if progress.model is not None:
-            target = self._route(call, progress, progress.model)
-        accepted = progress.accepted = call_headers.accepted(headers)
-        explaining = call.explain or call.operation == "explain"
-        if not (accepted.json or (accepted.svg and explaining)):
-            raise ApiError(ErrorCode.NOT_ACCEPTABLE, "Answers are application/json.")
-        call_headers.require_json_body(headers)
-        body: bytes = yield NeedBody(self._max_body_bytes)
+            target = addressing.choose_target(call, progress.model)
+            progress.target = target
+        dialect = call.dialect
+        max_bytes = dialect.prepare(call) or self._max_body_bytes
+        own_bytes = entry.admission.limits.max_body_bytes
+        if own_bytes is not None and own_bytes < max_bytes:
+            max_bytes = own_bytes
+        body: bytes = yield NeedBody(max_bytes)
 
         if target is None:
-            model = self._model_of_body(body, entry)
-            target = self._route(call, progress, model)
-        decoded, encode = self._decode(call, target, body, entry)
+            model = addressing.model_of_body(self.tables, call, body, entry)
+            progress.model = model
+            target = progress.target = addressing.choose_target(call, model)
+        admission = entry.admission
+        try:
+            decoded = dialect.decode(call, target, body, admission.limits)
+        except UnsupportedSignature as error:
+            raise refusals.not_served() from error
+        except ApiError:
+            # What names a file holds no instances, so nobody else pays for the look.
+            asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None
+            if asked is None:
+                raise
+            decoded = yield from row_sources.read_file(call, progress, target, asked)
+        if decoded.images is not None:
+            remaining_s = timeout_s - (self._timer() - progress.started)
+            decoded = yield from row_sources.read_images(decoded, remaining_s)
         options = decoded.options
         rows = progress.rows = decoded.rows
-        admission = entry.admission
+        explains = call.explain or call.operation == "explain"
         for _ in range(_MAX_LEASES_PER_CALL):
-            needed = admission.spend(rows, progress.now)
+            # A call belongs to the day in which it is admitted, also in the ledger.
+            progress.now = self._clock()
+            needed = admission.spend(rows, progress.now, explains=explains)
             if needed is None:
                 progress.spent = True
+                progress.reserved = admission.reserved
                 break
             if not isinstance(needed, LeaseRequest):
+                if entry.back_off is not None:
+                    entry.back_off.note(needed, progress.now)
                 raise refusals.of_limits(needed)
             grant = yield NeedUnits(needed, admission)
             if grant is not None:
@@ -240,21 +215,46 @@ class PredictionPlan:
         elapsed = self._timer() - progress.started
         if elapsed >= timeout_s:
             raise refusals.too_late()
-        engines = progress.model.model.engines  # type: ignore[union-attr]
-        predictions: list[Any] = []
-        if rows:
-            result: Prediction = yield EngineCall(
-                engines,
-                target.key,
-                decoded.tensors,
-                timeout_s - elapsed,
-                options.batch_size or 0,
+        if streams:
+            return (
+                yield from self._streamed.steps(
+                    call, progress, target, body, decoded, timeout_s
+                )
             )
+        engines = progress.model.model.engines  # type: ignore[union-attr]
+        result: Prediction | None = None
+        cache_key = None
+        if target.cache is not None and rows and not explains:
+            cache_key, result = self._look_up(call, progress, target, decoded)
+        if rows and result is None:
+            try:
+                result = yield EngineCall(
+                    engines,
+                    target.key,
+                    decoded.tensors,
+                    timeout_s - elapsed,
+                    options.batch_size or 0,
+                    decoded.params,
+                )
+            except EngineError as error:
+                if explains:
+                    raise
+                return (
+                    yield from self._fall_back(
+                        call,
+                        progress,
+                        body,
+                        decoded,
+                        refusals.of_engine(error),
+                        timeout_s,
+                    )
+                )
             progress.compute_us = result.compute_us
             progress.queue_us = result.queue_us
-            predictions = encode(result.tensors, options)
+            if cache_key is not None:
+                self.cache.put(cache_key, result, now_s=self._timer())
         explained = None
-        if explaining and rows:
+        if rows and explains:
             elapsed = self._timer() - progress.started
             if elapsed >= timeout_s:
                 raise refusals.too_late()
@@ -263,23 +263,104 @@ class PredictionPlan:
                 target.key,
                 decoded.tensors,
                 timeout_s - elapsed,
-                _explain_options(call, options, plot=accepted.svg),
+                _explain_options(call, options),
             )
             progress.compute_us += explained.compute_us
             progress.samples = explained.samples
-        return self._answer(call, progress, target, decoded, predictions, explained)
+        return self._answer(call, progress, target, decoded, result, explained)
 
-    def _admit(self, call: Call, progress: _Progress) -> KeyEntry:
+    def _look_up(
+        self, call: Call, progress: Progress, target: Target, decoded: DecodedRequest
+    ) -> tuple[cache.Key | None, Prediction | None]:
+        """Give the key to store the prediction under, and the one that is there."""
+        policy = target.cache
+        assert policy is not None
+        progress.cached = b"miss"
+        fetches, stores = call_headers.cache_use(call.headers)
+        digest = cache.digest(decoded.tensors, decoded.params) if stores else None
+        if digest is None:
+            return None, None
+        scope = 0
+        if policy.scope == "customer":
+            scope = progress.entry.key.customer_id  # type: ignore[union-attr]
+        key = (target.cache_key, scope, digest)
+        if not fetches:
+            return key, None
+        found = self.cache.get(key, now_s=progress.started, ttl_s=policy.ttl_s)
+        if found is not None:
+            progress.cached = b"hit"
+        return key, found
+
+    def _fall_back(
+        self,
+        call: Call,
+        progress: Progress,
+        body: bytes,
+        decoded: DecodedRequest,
+        error: ApiError,
+        timeout_s: float,
+    ) -> Steps:
+        """Answer by what stands in for the version; raise `error` if nothing can."""
+        fallback, target = fallbacks.of_route(call, progress, error)
+        model = progress.model.model  # type: ignore[union-attr]
+        remaining_s = timeout_s - (self._timer() - progress.started)
+        if target is not None and remaining_s > 0:
+            try:
+                decoded = yield from row_sources.decode_for(
+                    target, call, progress, body, decoded, remaining_s
+                )
+                result: Prediction = yield EngineCall(
+                    model.engines,
+                    target.key,
+                    decoded.tensors,
+                    remaining_s,
+                    decoded.options.batch_size or 0,
+                    decoded.params,
+                )
+            except (ApiError, EngineError, UnsupportedSignature):
+                # What the version in charge said is the better reason.
+                pass
+            else:
+                progress.target, progress.fallback = target, "version"
+                progress.compute_us = result.compute_us
+                progress.queue_us = result.queue_us
+                self._fallback_log.note(progress, error)
+                return self._answer(call, progress, target, decoded, result, None)
+        encoded = None
+        if fallback.answer is not None and isinstance(call.dialect, AnswersFixed):
+            encoded = call.dialect.encode_fixed(
+                progress.request_id,
+                fallback_json(model.name, None, reason=error.code),
+                decoded,
+                fallback.answer.prediction,
+            )
+        if encoded is None:
+            raise error
+        progress.target, progress.fallback = None, "fixed"
+        self._fallback_log.note(progress, error)
+        return self._wrap_up(call, progress, *encoded)
+
+    def _admit(self, call: Call, progress: Progress) -> KeyEntry:
         """Check key, scope, model, concurrency and rate; the caller must leave."""
-        token = call_headers.token(call.headers)
-        parsed = None if token is None else key_format.parse(token)
-        entry = None if parsed is None else self.tables.find_key(parsed.digest)
-        if entry is None:
-            raise refusals.unauthenticated()
-        expires_at = entry.key.expires_at
-        if expires_at is not None and expires_at <= progress.now:
-            raise refusals.unauthenticated()
+        try:
+            entry = callers.find_caller(self.tables, call.headers, progress.now)
+        except ApiError:
+            if call.key_in_query:
+                raise refusals.key_in_query() from None
+            raise
         progress.entry = entry
+        progress.network = entry.seen_networks.note(
+            call.peer,
+            call.headers.get(b"x-forwarded-for"),
+            self.trusted_proxies,
+            progress.now,
+        )
+        if call.key_in_query:
+            raise refusals.key_in_query()
+        if entry.networks is not None:
+            callers.require_network(
+                entry, call.peer, call.headers, self.trusted_proxies
+            )
         scopes = entry.scopes
         if call.operation == "explain":
             refusals.require_scope("explain", scopes)
@@ -289,96 +370,62 @@ class PredictionPlan:
         elif "predict" not in scopes:
             raise refusals.lacks_scope("predict")
         if call.model is not None:
-            progress.model = self._find_model(call.model, entry)
-        refusal = entry.admission.enter(progress.now)
+            progress.model = addressing.find_model(self.tables, call.model, entry)
+        refusal = entry.enter(progress.now)
         if refusal is not None:
             raise refusals.of_limits(refusal)
         return entry
 
-    def _find_model(self, name: str, entry: KeyEntry) -> ModelEntry:
-        model = self.tables.models.get(name)
-        if model is None or (entry.models is not None and name not in entry.models):
-            raise ApiError(ErrorCode.NOT_FOUND, _NO_MODEL)
-        return model
-
-    def _model_of_body(self, body: bytes, entry: KeyEntry) -> ModelEntry:
-        """Find the model that the body names, or the site's default."""
-        try:
-            name = _named_model.decode(body).model
-        except (ValueError, RecursionError):
-            name = parse_object(body).get("model")
-        name = name or self.tables.snapshot.site_default_model
-        if not isinstance(name, str):
-            message = "This site has no default model. Name one as `model`."
-            raise ApiError(ErrorCode.NOT_FOUND, message)
-        return self._find_model(name, entry)
-
-    def _route(self, call: Call, progress: _Progress, model: ModelEntry) -> Target:
-        progress.model = model
-        headers = call.headers
-        version = call.version
-        if version is None and b"x-model-version" in headers:
-            version = call_headers.text(headers[b"x-model-version"])
-        if version is None and b"accept" in headers:
-            version = call_headers.accepted(headers).version
-        if version is not None:
-            target = model.named(version)
-            if target is None:
-                raise ApiError(ErrorCode.NOT_FOUND, _NO_MODEL)
-        elif b"x-sticky-key" in headers:
-            target = model.pinned(call_headers.text(headers[b"x-sticky-key"]))
-        else:
-            target = model.next()
-        if target is None:
-            raise refusals.not_served()
-        progress.target = target
-        return target
-
-    def _decode(
-        self, call: Call, target: Target, body: bytes, entry: KeyEntry
-    ) -> tuple[DecodedRequest, Callable[..., list[Any]]]:
-        try:
-            decoder, encoder = target.tools()
-        except UnsupportedSignature as error:
-            raise refusals.not_served() from error
-        limits = entry.admission.limits
-        if call.operation == "batch":
-            decoded = decoder.decode_request(
-                body,
-                max_rows=limits.max_batch_rows,
-                limit_name="max_batch_rows",
-                individual=True,
-            )
-        else:
-            decoded = decoder.decode_request(body, max_rows=limits.max_predict_rows)
-        if decoded.model is not None and decoded.model != target.key.model:
-            message = "`model` in the body is not the model of the path."
-            raise ApiError(ErrorCode.INVALID_INPUT, message)
-        return decoded, encoder.predictions
-
     def _answer(
         self,
         call: Call,
-        progress: _Progress,
+        progress: Progress,
         target: Target,
         decoded: DecodedRequest,
-        predictions: list[Any],
+        prediction: Prediction | None,
         explained: Explained | None,
     ) -> Answer:
-        content_type = b"application/json"
-        if explained is not None and progress.accepted.svg and explained.svg:
-            content_type, body = _SVG, explained.svg.encode()
-        else:
-            body = _encode_body(progress, target, decoded, predictions, explained)
+        return self._wrap_up(
+            call,
+            progress,
+            *call.dialect.encode(
+                Finished(
+                    call, progress.request_id, target, decoded, prediction, explained
+                )
+            ),
+        )
+
+    def _wrap_up(
+        self,
+        call: Call,
+        progress: Progress,
+        content_type: bytes,
+        body: bytes,
+        extra: Headers,
+    ) -> Answer:
         total_us = int((self._timer() - progress.started) * 1e6)
-        # Charged: nothing to give back.
+        # What is charged leaves nothing to give back.
+        charged = progress.is_charged()
+        if progress.spent and not charged:
+            progress.entry.admission.refund(  # type: ignore[union-attr]
+                progress.rows, progress.now, progress.reserved
+            )
+            progress.reserved = ()
         progress.spent = False
-        event = self._event(call, progress, 200, "", True, total_us)
+        event = usage_event(
+            call,
+            progress,
+            boot_id=self._boot_id,
+            status=200,
+            code="",
+            charged=charged,
+            total_us=total_us,
+        )
+        target = progress.target
         headers = [
             (b"content-type", content_type),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", progress.request_id.encode()),
-            (b"x-model-version", target.version.encode()),
             (
                 b"server-timing",
                 b"queue;dur=%.2f, model;dur=%.2f, total;dur=%.2f"
@@ -386,104 +433,48 @@ class PredictionPlan:
             ),
         ]
         headers += progress.entry.admission.headers(progress.now)  # type: ignore[union-attr]
+        if target is not None:
+            headers.append(target.version_header)
+        if extra:
+            headers += extra
+        if progress.cached:
+            headers.append((b"x-cache", progress.cached))
+        if progress.fallback:
+            headers.append((b"x-fallback", progress.fallback.encode()))
         return Answer(200, headers, body, event)
 
-    def _refuse(self, call: Call, progress: _Progress, error: ApiError) -> Answer:
-        status, headers, body = render(
-            error,
-            request_id=progress.request_id,
-            now=progress.now,
-            problem_json=call_headers.accepted(call.headers).problem_json,
-        )
+    def _refuse(self, call: Call, progress: Progress, error: ApiError) -> Answer:
         entry = progress.entry
+        if entry is not None:
+            if error.limit is None:
+                error.limit = refusals.size_limit(error, entry.admission.limits)
+            progress.limit = error.limit
+        status, headers, body = call.dialect.render(
+            call, error, request_id=progress.request_id, now=progress.now
+        )
         if entry is None:
             return Answer(status, headers, body, None)
         if progress.spent:
-            entry.admission.refund(progress.rows, progress.now)
+            entry.admission.refund(progress.rows, progress.now, progress.reserved)
             progress.spent = False
+            progress.reserved = ()
         if progress.target is not None:
-            headers.append((b"x-model-version", progress.target.version.encode()))
-        headers += entry.admission.headers(progress.now)
+            headers.append(progress.target.version_header)
+        headers += refusals.rate_headers(entry.admission, progress.limit, progress.now)
         total_us = int((self._timer() - progress.started) * 1e6)
-        event = self._event(call, progress, status, error.code, False, total_us)
+        event = usage_event(
+            call,
+            progress,
+            boot_id=self._boot_id,
+            status=status,
+            code=error.code,
+            charged=False,
+            total_us=total_us,
+        )
         return Answer(status, headers, body, event)
 
-    def _event(
-        self,
-        call: Call,
-        progress: _Progress,
-        status: int,
-        code: str,
-        charged: bool,
-        total_us: int,
-    ) -> UsageEvent:
-        key = progress.entry.key  # type: ignore[union-attr]
-        model, target = progress.model, progress.target
-        return UsageEvent(
-            f"{self._boot_id}-{progress.sequence}",
-            progress.now,
-            key.customer_id,
-            key.key_id,
-            call.operation,
-            "" if model is None else model.model.name,
-            "" if target is None else target.version,
-            "" if target is None else target.variant,
-            status,
-            str(code),
-            progress.rows,
-            charged,
-            progress.compute_us,
-            total_us,
-            progress.samples,
-            progress.request_id,
-        )
 
-
-class _NamedModel(msgspec.Struct):
-    model: str | None = None
-
-
-_named_model = msgspec.json.Decoder(_NamedModel)
-
-
-def _encode_body(
-    progress: _Progress,
-    target: Target,
-    decoded: DecodedRequest,
-    predictions: list[Any],
-    explained: Explained | None,
-) -> bytes:
-    if decoded.indexes is not None:
-        placed: list[Any] = [None] * decoded.total
-        for index, prediction in zip(decoded.indexes, predictions, strict=True):
-            placed[index] = prediction
-    else:
-        placed = predictions
-    single = decoded.single
-    answer = _Body(
-        UNSET if single else placed,
-        placed[0] if single else UNSET,
-        target.model_json,
-        progress.request_id,
-        errors=decoded.problems,
-    )
-    if explained is not None:
-        answer.explanations = explained.explanations
-    body = _encoder.encode(answer)
-    # NaN and infinity are null by now; to search bytes is cheaper than to check rows.
-    if b"null" in body:
-        warnings = target.tools()[1].warnings(predictions)
-        if warnings and decoded.indexes is not None:
-            warnings = tuple(
-                Warned(decoded.indexes[warned.index]) for warned in warnings
-            )
-        if warnings:
-            answer.warnings = warnings
-            body = _encoder.encode(answer)
-    return body
-
-
-def _explain_options(call: Call, options: Options, *, plot: bool) -> ExplainOptions:
+def _explain_options(call: Call, options: Options) -> ExplainOptions:
     default: Literal["simple", "full"] = (
         "full" if call.operation == "explain" else "simple"
     )
@@ -493,5 +484,5 @@ def _explain_options(call: Call, options: Options, *, plot: bool) -> ExplainOpti
         samples=options.samples or 0,
         target=options.target,
         seed=options.seed,
-        plot=plot,
+        plot=call_headers.accepted(call.headers).svg,
     )

@@ -1,12 +1,15 @@
 """Publishing the snapshot: what the database says, as the file gateways live from."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db.models import F, Q
 
-from accounts import plans
+from accounts import api_keys, plans
+from accounts.limits import Limits
 from accounts.models import ApiKey, Customer
 from inference import snapshot
 from inference.callable_versions import (
@@ -20,11 +23,26 @@ from inference.models import Engine, LoadedVersion, SnapshotState
 from inference.snapshot import (
     AccessCustomer,
     AccessKey,
+    CachePolicy,
     CallableModel,
     EngineAddress,
+    Fallback,
+    FixedAnswer,
     Snapshot,
 )
 from registry.routing import Variant
+
+_KEY_FIELDS = (
+    "key_id",
+    "digest",
+    "customer_id",
+    "scopes",
+    "allowed_models",
+    "allowed_networks",
+    "expires_at",
+    "mode",
+    *api_keys.LIMIT_FIELDS,
+)
 
 
 def mark_changed() -> None:
@@ -90,7 +108,9 @@ def assemble(*, sequence: int, now: datetime) -> Snapshot:
         sequence=sequence,
         published_at=now.timestamp(),
         models=tuple(model for model in models if model is not None),
-        keys=_access_keys({customer.customer_id for customer in customers}, now=now),
+        keys=_access_keys(
+            {customer.customer_id: customer.limits for customer in customers}, now=now
+        ),
         customers=tuple(customers),
         engines=tuple(
             EngineAddress(name=engine.name, address=engine.address)
@@ -147,7 +167,36 @@ def _callable_model(
         public=entry.model.public,
         low_confidence_below=entry.route.low_confidence_below if entry.route else None,
         description=entry.model.description,
+        cache=_cache(entry),
+        fallback=_fallback(entry, callable_numbers=numbers),
     )
+
+
+def _cache(entry: CatalogModel) -> CachePolicy | None:
+    route = entry.route
+    if route is None or not route.cache_ttl_s:
+        return None
+    everyone = route.cache_scope == route.CacheScope.EVERYONE
+    return CachePolicy(
+        ttl_s=route.cache_ttl_s, scope="everyone" if everyone else "customer"
+    )
+
+
+def _fallback(entry: CatalogModel, *, callable_numbers: set[int]) -> Fallback | None:
+    """Describe what stands in; a version that cannot be called does not."""
+    route = entry.route
+    if route is None:
+        return None
+    version = None if route.fallback_version is None else route.fallback_version.version
+    answer = None
+    if route.fallback_answer is not None:
+        answer = FixedAnswer(route.fallback_answer)
+    if version not in callable_numbers:
+        version = None
+    if version is None and answer is None:
+        return None
+    codes = tuple(str(code) for code in route.fallback_on)
+    return Fallback(on=codes, version=version, answer=answer)
 
 
 def _variants(
@@ -178,28 +227,30 @@ def _variants(
     )
 
 
-def _access_keys(customers: set[int], *, now: datetime) -> tuple[AccessKey, ...]:
-    fields = (
-        "key_id",
-        "digest",
-        "customer_id",
-        "scopes",
-        "allowed_models",
-        "expires_at",
-    )
+def _access_keys(
+    customers: Mapping[int, Limits], *, now: datetime
+) -> tuple[AccessKey, ...]:
     valid = ApiKey.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None
     ).order_by("pk")
-    rows = valid.values_list(*fields).iterator(chunk_size=5000)
+    # Rows, not models: there may be 100,000 of them within the second that is promised.
+    rows = valid.values_list(*_KEY_FIELDS, named=True).iterator(chunk_size=5000)
     return tuple(
-        AccessKey(
-            key_id=key_id,
-            digest=bytes.fromhex(digest),
-            customer_id=customer_id,
-            scopes=tuple(scopes),
-            models=tuple(models),
-            expires_at=None if expires_at is None else expires_at.timestamp(),
-        )
-        for key_id, digest, customer_id, scopes, models, expires_at in rows
-        if customer_id in customers
+        _access_key(row, customers[row.customer_id])
+        for row in rows
+        if row.customer_id in customers
+    )
+
+
+def _access_key(key: Any, limits: Limits) -> AccessKey:
+    return AccessKey(
+        key_id=key.key_id,
+        digest=bytes.fromhex(key.digest),
+        customer_id=key.customer_id,
+        scopes=tuple(key.scopes),
+        models=tuple(key.allowed_models),
+        expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
+        limits=plans.key_limits_of(key, limits),
+        networks=tuple(key.allowed_networks),
+        test=key.mode == ApiKey.Mode.TEST,
     )

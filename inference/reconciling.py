@@ -79,6 +79,7 @@ class Reconciler:
                 wanted=frozenset(wish.to_load),
                 obstacles=wish.obstacles,
                 recently_named=self._recently_named(reports, now_s=now_s),
+                changed=_changed(reports, wish.to_load),
                 retry=self._due_retries(reports, wish.to_load, now_s=now_s),
             )
         )
@@ -155,6 +156,20 @@ class Reconciler:
             return True
         at, tried = self._attempts[engine, key]
         return version != tried or now_s - at >= RETRY_FAILED_S
+
+
+def _changed(
+    reports: serving.Reports, to_load: Mapping[VersionKey, VersionToLoad]
+) -> frozenset[Placement]:
+    """Find what engines can take over without loading an artifact again."""
+    return frozenset(
+        (engine, key)
+        for engine, versions in reports.items()
+        for key, status in versions.items()
+        if status.state != "failed"
+        and (wanted := to_load.get(key)) is not None
+        and (status.batching, status.pinned) != (wanted.batching, wanted.pinned)
+    )
 
 
 def _read_wish(artifacts: Path) -> _Wish:

@@ -2,7 +2,10 @@
 
 from collections.abc import Set as AbstractSet
 
-from accounts.admission import Refusal
+from accounts.admission import POLICY_HEADER, Admission
+from accounts.key_admission import KeyAdmission
+from accounts.limits import Limits, ReachedLimit
+from accounts.reached import Refusal, limit_headers
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.errors import ApiError, ErrorCode
 
@@ -22,12 +25,30 @@ _RETRY_AFTER_S = {
 }
 _NOT_SERVED_RETRY_S = 5.0
 
+NO_MODEL = "There is no such model or version, or this API key may not call it."
+
 
 def unauthenticated() -> ApiError:
     """Say the same for a missing, malformed, unknown, expired and revoked key."""
     return ApiError(
         ErrorCode.UNAUTHENTICATED,
         "Send a valid API key as `Authorization: Bearer …` or `X-API-Key`.",
+    )
+
+
+def key_in_query() -> ApiError:
+    return ApiError(
+        ErrorCode.UNAUTHENTICATED,
+        "API keys do not belong into URLs, where logs and histories keep them. Send"
+        " `Authorization: Bearer …` or `X-API-Key`, and rotate this key.",
+    )
+
+
+def outside_networks(address: str) -> ApiError:
+    return ApiError(
+        ErrorCode.FORBIDDEN,
+        "This API key may not be used from your address.",
+        facts={"ip": address},
     )
 
 
@@ -46,7 +67,34 @@ def of_limits(refusal: Refusal) -> ApiError:
         _LIMIT_CODES[refusal.kind],
         refusal.message,
         retry_after_s=refusal.retry_after_s,
-        facts={"limit": refusal.limit_name},
+        limit=refusal.limit,
+    )
+
+
+def rate_headers(
+    admission: Admission | KeyAdmission, limit: ReachedLimit | None, now: float
+) -> list[tuple[bytes, bytes]]:
+    """Describe the limit that refused a call, where it opens again at a time."""
+    headers = admission.headers(now)
+    if limit is None or not limit.resets_at:
+        return headers
+    policies = [header for header in headers if header[0] == POLICY_HEADER]
+    return limit_headers(limit, now) + policies
+
+
+def size_limit(error: ApiError, limits: Limits) -> ReachedLimit | None:
+    """Say whose limit on sizes an error is for, which only named it; None: no limit."""
+    name, maximum = error.facts.get("limit"), error.facts.get("maximum")
+    if name is None or maximum is None:
+        return None
+    of_plan = getattr(limits, name, None) == maximum
+    return ReachedLimit(
+        name=name,
+        scope="customer",
+        source=limits.source_of(name) if of_plan else "site",
+        unit="bytes" if name.endswith("_bytes") else "rows",
+        maximum=maximum,
+        needed=error.facts.get("needed", 0),
     )
 
 

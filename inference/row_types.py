@@ -1,25 +1,31 @@
 """What one instance looks like on the wire, compiled from a signature. Pure.
 
-Types are msgspec's, so that parsing and validating are one pass in C. Stacking turns
-the decoded rows into tensors; numbers are packed straight into the tensor's memory,
-which for 100 rows of 30 columns takes less than half the time of `np.array`.
+Types are msgspec's, so that parsing and validating are one pass in C.
 """
 
 import math
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 
-from inference.engine.client import Tensor
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.padding import Padding
+from inference.engine.signature import (
+    BYTES,
+    DATETIME,
+    JSON,
+    TEXT,
+    Column,
+    Signature,
+    TensorInput,
+)
+from inference.json_values import broken_schema
+from inference.times import is_in_range
 
 MAX_TEXT_LENGTH = 100_000
 _INT64_MAX = 2**63 - 1
-
-Stack = Callable[[Sequence[Any]], tuple[Tensor, ...]]
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -28,7 +34,7 @@ class Kind(msgspec.Struct, frozen=True):
     python: type
     minimum: float | int | None = None
     maximum: float | int | None = None
-    # Code of the `struct` module; None: strings.
+    # Code of the `struct` module; None: no numbers.
     code: str | None = None
 
 
@@ -57,16 +63,18 @@ KINDS = {
     "uint16": _integers(16, "h", signed=False),
     "uint8": _integers(8, "b", signed=False),
     "bool": Kind(bool, code="?"),
-    "str": Kind(str),
+    TEXT: Kind(str),
+    # As base64.
+    BYTES: Kind(bytes),
+    # ISO 8601.
+    DATETIME: Kind(datetime),
+    JSON: Kind(object),
 }
+# Dtypes whose values may be limited to a list of choices.
+_CHOOSABLE = (int, str, float, bool)
 
-# What an optional column without a value holds.
-ABSENT: dict[type, float | int | bool | str | None] = {
-    float: math.nan,
-    int: 0,
-    bool: False,
-    str: None,
-}
+# Tells whether a value keeps a rule.
+Allows = Callable[[Any], bool]
 
 
 def bounds(column: Column) -> tuple[float | int | None, float | int | None]:
@@ -86,14 +94,23 @@ def text_limit(column: Column) -> int:
     return MAX_TEXT_LENGTH if column.max_length is None else column.max_length
 
 
+def choices(column: Column) -> tuple[str | int | float, ...]:
+    """Give the values that are allowed; empty: all."""
+    return (column.enum or ()) if KINDS[column.dtype].python in _CHOOSABLE else ()
+
+
 def column_type(column: Column) -> Any:
     """Give the type of one value, with its rules."""
     kind = KINDS[column.dtype]
     annotated: Any = kind.python
-    if column.enum and kind.python in (int, str):
-        annotated = Literal[tuple(column.enum)]
+    if choices(column) and kind.python in (int, str):
+        annotated = Literal[choices(column)]
     elif kind.python is str:
         annotated = Annotated[str, msgspec.Meta(max_length=text_limit(column))]
+    elif kind.python is bytes and column.max_length is not None:
+        annotated = Annotated[bytes, msgspec.Meta(max_length=column.max_length)]
+    elif kind.python is object:
+        return Any
     elif kind.python is int:
         low, high = bounds(column)
         annotated = Annotated[int, msgspec.Meta(ge=low, le=high)]
@@ -128,123 +145,60 @@ def named_row(columns: tuple[Column, ...], *, array_like: bool = False) -> Any:
     )
 
 
+def tensors_row(inputs: tuple[TensorInput, ...], padding: Padding | None) -> Any:
+    """Make the Struct of one instance with several named tensors."""
+    return msgspec.defstruct(
+        "Row",
+        [
+            (f"f{index}", nested_type(given.dtype, given.shape, padding))
+            for index, given in enumerate(inputs)
+        ],
+        rename={f"f{index}": given.name for index, given in enumerate(inputs)},
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
 def tensor_row(signature: Signature) -> Any:
-    """Make the type of one instance given as nested lists of a fixed shape."""
-    kind = KINDS[signature.dtype]
+    """Make the type of one instance of a single unnamed tensor."""
+    return nested_type(signature.dtype, signature.shape, signature.padding)
+
+
+def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> Any:
+    """Make the type of nested lists; a size of -1 is any from 1 to the longest."""
+    kind = KINDS[dtype]
     row: Any = kind.python
     if kind.minimum is not None:
         row = Annotated[row, msgspec.Meta(ge=kind.minimum, le=kind.maximum)]
     elif kind.python is str:
         row = Annotated[row, msgspec.Meta(max_length=MAX_TEXT_LENGTH)]
-    for size in reversed(signature.shape):
-        row = Annotated[list[row], msgspec.Meta(min_length=size, max_length=size)]
+    for size in reversed(shape):
+        length = (
+            msgspec.Meta(min_length=1, max_length=padding.longest if padding else None)
+            if size < 0
+            else msgspec.Meta(min_length=size, max_length=size)
+        )
+        row = Annotated[list[row], length]
     return row
 
 
-def stack_values(signature: Signature) -> Stack:
-    """Give the function that turns rows, each a sequence of values, into tensors."""
-    if signature.layout is Layout.TENSOR:
-        return _stack_nested(signature.dtype)
-    fill = _filler(signature.columns)
-    stack = (
-        _stack_matrix(signature)
-        if signature.layout is Layout.MATRIX
-        else _stack_table(signature.columns)
-    )
-    if fill is None:
-        return stack
-    return lambda rows: stack([fill(row) for row in rows])
+def late_checks(columns: tuple[Column, ...]) -> list[tuple[int, Allows]]:
+    """List the rules that msgspec's types cannot say, by the column's position."""
+    checks = ((index, _late_check(column)) for index, column in enumerate(columns))
+    return [(index, allows) for index, allows in checks if allows is not None]
 
 
-def stack_structs(signature: Signature) -> Stack:
-    """Give the function that turns decoded Structs into tensors."""
-    stack, as_tuple = stack_values(signature), msgspec.structs.astuple
-    checks = late_checks(signature.columns)
-
-    def stack_checked(rows: Sequence[Any]) -> tuple[Tensor, ...]:
-        tuples = [as_tuple(row) for row in rows]
-        for index, allowed in checks:
-            if any(row[index] not in allowed for row in tuples):
-                raise ValueError("not among the allowed values")
-        return stack(tuples)
-
-    if checks or _filler(signature.columns) or signature.layout is not Layout.MATRIX:
-        return stack_checked
-    packed = _packer(signature)
-    if packed is None:
-        return stack_checked
-    pack, width, dtype = packed
-
-    def stack_packed(rows: Sequence[Any]) -> tuple[Tensor, ...]:
-        memory = bytearray().join([pack(*as_tuple(row)) for row in rows])
-        return (Tensor("input", np.frombuffer(memory, dtype).reshape(-1, width)),)
-
-    return stack_packed
-
-
-def _packer(
-    signature: Signature,
-) -> tuple[Callable[..., bytes], int, np.dtype[Any]] | None:
-    """Give what writes one row into memory; it raises OverflowError or struct.error."""
-    code, width = KINDS[signature.dtype].code, len(signature.columns)
-    if code is None:
-        return None
-    return struct.Struct(f"={width}{code}").pack, width, np.dtype(signature.dtype)
-
-
-def _stack_matrix(signature: Signature) -> Stack:
-    packed = _packer(signature)
-    if packed is None:
-        width = len(signature.columns)
-        return lambda rows: (
-            Tensor("input", np.array(rows, object).reshape(-1, width)),
+def _late_check(column: Column) -> Allows | None:
+    kind = KINDS[column.dtype].python
+    optional = not column.required
+    if kind is object:
+        schema = column.json_schema or {}
+        return lambda value: (
+            optional if value is None else not broken_schema(value, schema)
         )
-    pack, width, dtype = packed
-
-    def stack(rows: Sequence[Any]) -> tuple[Tensor, ...]:
-        memory = bytearray().join([pack(*row) for row in rows])
-        return (Tensor("input", np.frombuffer(memory, dtype).reshape(-1, width)),)
-
-    return stack
-
-
-def _stack_table(columns: tuple[Column, ...]) -> Stack:
-    dtypes = [
-        (column.name, column.dtype if column.dtype != "str" else object)
-        for column in columns
-    ]
-
-    def stack(rows: Sequence[Any]) -> tuple[Tensor, ...]:
-        by_column = zip(*rows, strict=True)
-        return tuple(
-            Tensor(name, np.array(values, dtype))
-            for (name, dtype), values in zip(dtypes, by_column, strict=True)
-        )
-
-    return stack
-
-
-def _stack_nested(dtype: str) -> Stack:
-    numpy_dtype: Any = dtype if dtype != "str" else object
-    return lambda rows: (Tensor("input", np.array(rows, numpy_dtype)),)
-
-
-def _filler(
-    columns: tuple[Column, ...],
-) -> Callable[[Sequence[Any]], tuple[Any, ...]] | None:
-    if all(column.required for column in columns):
-        return None
-    absent = [ABSENT[KINDS[column.dtype].python] for column in columns]
-    return lambda row: tuple(
-        other if value is None else value
-        for value, other in zip(row, absent, strict=True)
-    )
-
-
-def late_checks(columns: tuple[Column, ...]) -> list[tuple[int, frozenset[Any]]]:
-    """List the rules that msgspec's types cannot say: choices among floats."""
-    return [
-        (index, frozenset(column.enum) | ({None} if not column.required else set()))
-        for index, column in enumerate(columns)
-        if column.enum and KINDS[column.dtype].python in (float, bool)
-    ]
+    if kind is datetime:
+        return lambda value: value is None or is_in_range(value)
+    if choices(column) and kind in (float, bool):
+        allowed: frozenset[Any] = frozenset(choices(column))
+        return lambda value: value in allowed or (optional and value is None)
+    return None

@@ -74,6 +74,45 @@ class ExplainRequestSerializer(PredictRequestSerializer):
     options = ExplainOptionsSerializer(required=False)
 
 
+class EmbedOptionsSerializer(serializers.Serializer[Any]):
+    normalize = serializers.BooleanField(
+        required=False, default=False, help_text="Scale each vector to length 1."
+    )
+    encoding_format = serializers.ChoiceField(
+        choices=["float", "base64"],
+        required=False,
+        default="float",
+        help_text="`base64`: float32 numbers in little endian.",
+    )
+    timeout_ms = serializers.IntegerField(
+        required=False, min_value=1, help_text="Shortens the deadline."
+    )
+
+
+class EmbedRequestSerializer(PredictRequestSerializer):
+    options = EmbedOptionsSerializer(required=False)  # type: ignore[assignment]
+
+
+class InvocationsRequestSerializer(serializers.Serializer[Any]):
+    """Exactly one of the four formats."""
+
+    dataframe_split = serializers.DictField(
+        required=False, help_text="`columns`, `data` and, if you like, `index`."
+    )
+    dataframe_records = serializers.ListField(
+        child=serializers.DictField(), required=False
+    )
+    instances = serializers.JSONField(required=False)
+    inputs = serializers.JSONField(required=False)
+    params = serializers.DictField(
+        required=False, help_text="Parameters of the signature; others are ignored."
+    )
+
+
+class InvocationsAnswerSerializer(serializers.Serializer[Any]):
+    predictions = serializers.JSONField()
+
+
 class AnsweringModelSerializer(serializers.Serializer[Any]):
     name = serializers.CharField()
     version = serializers.CharField()
@@ -106,6 +145,17 @@ class PredictAnswerSerializer(serializers.Serializer[Any]):
     predictions = serializers.ListField(child=serializers.JSONField())
     model = AnsweringModelSerializer()
     explanations = ExplanationSerializer(many=True, required=False)
+    warnings = WarningSerializer(many=True, required=False)
+    request_id = serializers.CharField()
+
+
+class EmbedAnswerSerializer(serializers.Serializer[Any]):
+    embeddings = serializers.ListField(
+        child=serializers.JSONField(),
+        help_text="A list of numbers per instance, or a text in base64.",
+    )
+    dimension = serializers.IntegerField()
+    model = AnsweringModelSerializer()
     warnings = WarningSerializer(many=True, required=False)
     request_id = serializers.CharField()
 

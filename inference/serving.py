@@ -58,6 +58,8 @@ class Situation:
     obstacles: Mapping[VersionKey, str] = field(default_factory=dict)
     # Versions that a snapshot named a moment ago: a gateway may still call them.
     recently_named: AbstractSet[VersionKey] = frozenset()
+    # Versions whose batching or place in a route changed since an engine was told.
+    changed: AbstractSet[Placement] = frozenset()
     # Failed versions whose time to be tried again has come.
     retry: AbstractSet[Placement] = frozenset()
 
@@ -89,8 +91,10 @@ def decide(situation: Situation) -> Decision:
             if key in situation.obstacles:
                 continue
             status = versions.get(key)
-            if status is None or (
-                status.state == "failed" and (engine, key) in situation.retry
+            if (
+                status is None
+                or (status.state == "failed" and (engine, key) in situation.retry)
+                or (engine, key) in situation.changed
             ):
                 loads.append((engine, key))
         unloads += [
@@ -135,7 +139,8 @@ def _why_not_ready(situation: Situation, key: VersionKey) -> str:
         return "waits for an engine: none is running"
     for engine, versions in situation.reports.items():
         status = versions.get(key)
-        if status is None or status.state == "loading":
+        # An evicted one loads as soon as the engine hears that a route names it.
+        if status is None or status.state in ("loading", "evicted"):
             return f"is loading on engine {engine}"
         if status.state == "failed":
             return f"failed on engine {engine}: {status.error}"

@@ -8,11 +8,11 @@ atomically by rename.
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from accounts.limits import Limits
+from accounts.limits import KeyLimits, Limits
 from inference.engine.signature import Signature
 from registry.routing import Variant
 
@@ -27,6 +27,32 @@ class CallableVersion(msgspec.Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     # Instances as `instances` of a request holds them; shown in docs.
     example: Any = None
+    # Digest of the artifact: a number that is given again is another version.
+    artifact: str = ""
+    # Does the same input always get the same answer?
+    deterministic: bool = True
+
+
+class CachePolicy(msgspec.Struct, frozen=True, gc=False):
+    """How long predictions are kept, and for whom."""
+
+    ttl_s: int
+    scope: Literal["customer", "everyone"] = "customer"
+
+
+class FixedAnswer(msgspec.Struct, frozen=True):
+    """The prediction that every instance gets when nothing can answer."""
+
+    prediction: Any
+
+
+class Fallback(msgspec.Struct, frozen=True):
+    """What stands in for a version that cannot answer; the version goes first."""
+
+    # Codes of the errors that it stands in for.
+    on: tuple[str, ...]
+    version: int | None = None
+    answer: FixedAnswer | None = None
 
 
 class CallableModel(msgspec.Struct, frozen=True):
@@ -43,6 +69,8 @@ class CallableModel(msgspec.Struct, frozen=True):
     public: bool = False
     low_confidence_below: float | None = None
     description: str = ""
+    cache: CachePolicy | None = None
+    fallback: Fallback | None = None
 
 
 class AccessKey(msgspec.Struct, frozen=True, gc=False):
@@ -57,6 +85,12 @@ class AccessKey(msgspec.Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     # Seconds since the epoch.
     expires_at: float | None = None
+    # Below those of its customer; None: it may use all of them.
+    limits: KeyLimits | None = None
+    # It may be used from these only; empty: from anywhere.
+    networks: tuple[str, ...] = ()
+    # Of test mode: all is checked, nothing is charged.
+    test: bool = False
 
 
 class AccessCustomer(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ SUFFIX = ".spool"
 _FRAME = struct.Struct("<II")
 _MAX_EVENT_BYTES = 1 << 20
 _DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
-_DEFAULT_TOTAL_BYTES = 4 * 1024**3
+DEFAULT_TOTAL_BYTES = 4 * 1024**3
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(UsageEvent)
@@ -40,7 +40,7 @@ class SpoolWriter:
         boot_id: str,
         *,
         max_segment_bytes: int = _DEFAULT_SEGMENT_BYTES,
-        max_total_bytes: int = _DEFAULT_TOTAL_BYTES,
+        max_total_bytes: int = DEFAULT_TOTAL_BYTES,
     ) -> None:
         self._folder = folder
         self._boot_id = boot_id
@@ -157,6 +157,22 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[UsageEvent, int]]
                 return
             offset += _FRAME.size + length
             yield event, offset
+
+
+def find_events(folder: Path, request_id: str) -> Iterator[UsageEvent]:
+    """Give the events of a request id, which callers may use more than once."""
+    wanted = request_id.encode()
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            # Most segments do not hold it: to search bytes is cheaper than to decode.
+            if wanted not in path.read_bytes():
+                continue
+            for event, _ in read_events(path):
+                if event.request_id == request_id:
+                    yield event
+        except FileNotFoundError:
+            # Its time was over.
+            continue
 
 
 def boot_id_of(path: Path) -> str:

@@ -4,44 +4,99 @@ Only what a call needs is built, when the first call needs it: with 100,000 keys
 1,000 models a new snapshot must not stop the event loop.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import msgspec
 
 from accounts.admission import Admission
-from accounts.limits import LeaseReturn, Limits
+from accounts.admissions import Admissions
+from accounts.back_off import BackOff, BackOffs
+from accounts.key_admission import KeyAdmission
+from accounts.limits import Limits
+from accounts.networks import Networks, SeenNetworks
+from accounts.reached import Refusal
+from accounts.shared_counts import CLOSED_UNTIL
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
 from inference.engine.messages import VersionKey
 from inference.engine.signature import Signature
-from inference.snapshot import AccessKey, CallableModel, CallableVersion, Snapshot
+from inference.snapshot import (
+    AccessKey,
+    CachePolicy,
+    CallableModel,
+    CallableVersion,
+    Snapshot,
+)
 from registry.routing import Variant, Wheel, choose_pinned
+
+Made = TypeVar("Made")
+
+_MAX_TOKENS = 10_000
 
 # Variant name of a version that is called by its number, outside the route.
 PUBLISHED = "published"
+# And of what stands in for a version that cannot answer.
+FALLBACK = "fallback"
 
 
 class KeyEntry:
     """A key in use, with its customer's counts."""
 
-    __slots__ = ("admission", "key", "models", "scopes")
+    __slots__ = (
+        "admission",
+        "back_off",
+        "key",
+        "models",
+        "networks",
+        "scopes",
+        "seen_networks",
+    )
 
-    def __init__(self, key: AccessKey, admission: Admission) -> None:
+    def __init__(
+        self,
+        key: AccessKey,
+        admission: Admission | KeyAdmission,
+        back_off: BackOff | None = None,
+    ) -> None:
         self.key = key
         self.admission = admission
+        self.back_off = back_off
         self.scopes = frozenset(key.scopes)
         self.models = frozenset(key.models) if key.models else None
+        self.networks = Networks(key.networks) if key.networks else None
+        self.seen_networks = SeenNetworks()
+
+    def enter(self, now: float) -> Refusal | None:
+        """Count one call; unless it is refused, the caller must leave the admission."""
+        back_off = self.back_off
+        if back_off is None:
+            return self.admission.enter(now)
+        refusal = None
+        if back_off.cells[CLOSED_UNTIL] > now:
+            refusal = back_off.refusal(now)
+        if refusal is None:
+            refusal = self.admission.enter(now)
+            if refusal is not None:
+                back_off.note(refusal, now)
+        return refusal
 
 
 class Target:
     """One callable version of a model and how it names itself in answers."""
 
     __slots__ = (
+        "_compiled",
         "_low",
         "_signature",
         "_tools",
+        "cache",
+        "cache_key",
         "key",
         "model_json",
         "variant",
         "version",
+        "version_header",
     )
 
     def __init__(
@@ -54,17 +109,23 @@ class Target:
     ) -> None:
         self.key = VersionKey(model.name, version.version)
         self.version = str(version.version)
+        self.version_header = (b"x-model-version", self.version.encode())
         self.variant = variant
         self.model_json = _model_json(model.name, version, variant)
+        self.cache: CachePolicy | None = model.cache if version.deterministic else None
+        # Names what computes: another artifact or another prediction.
+        self.cache_key = (model.name, version.version, version.artifact)
         self._signature = version.signature
         self._low = model.low_confidence_below
         self._tools: tuple[InstanceDecoder, AnswerEncoder] | None = None
+        self._compiled: dict[Callable[[Target], Any], Any] = {}
         if (
             before is not None
             and before._signature == self._signature
             and before._low == self._low
         ):
             self._tools = before._tools
+            self._compiled = before._compiled
 
     @property
     def signature(self) -> Signature:
@@ -79,11 +140,21 @@ class Target:
             )
         return self._tools
 
+    def compiled(self, make: "Callable[[Target], Made]") -> Made:
+        """Give what `make` made of this target at the first call.
+
+        It may use the key, the version and the signature, which stay.
+        """
+        made: Made | None = self._compiled.get(make)
+        if made is None:
+            made = self._compiled[make] = make(self)
+        return made
+
 
 class ModelEntry:
     """A model with its route and its callable versions."""
 
-    __slots__ = ("_by_name", "_by_number", "_wheel", "model")
+    __slots__ = ("_by_name", "_by_number", "_fallbacks", "_wheel", "model")
 
     def __init__(self, model: CallableModel, before: "ModelEntry | None") -> None:
         self.model = model
@@ -103,6 +174,8 @@ class ModelEntry:
             for version in model.versions
             for name in (*version.aliases, str(version.version))
         }
+        # By reason, made when first needed.
+        self._fallbacks: dict[str, Target] = {}
         if before is not None and before.model.variants == model.variants:
             # The wheel turns on where it was: shares stay exact.
             self._wheel: Wheel | None = before._wheel
@@ -112,6 +185,24 @@ class ModelEntry:
     def named(self, version: str) -> Target | None:
         """Find a version by its number or an alias."""
         return self._by_name.get(version)
+
+    def fallback(self, reason: str) -> Target | None:
+        """Give the version that stands in after an error with the code `reason`."""
+        named = self.model.fallback
+        if named is None or named.version is None:
+            return None
+        target = self._fallbacks.get(reason)
+        version = next(
+            (v for v in self.model.versions if v.version == named.version), None
+        )
+        if target is None and version is not None:
+            before = self._by_number[version.version]
+            target = Target(self.model, version, variant=FALLBACK, before=before)
+            target.model_json = fallback_json(
+                self.model.name, target.version, reason=reason
+            )
+            self._fallbacks[reason] = target
+        return target
 
     def next(self) -> Target | None:
         """Choose for an unpinned call; None while no default is served."""
@@ -135,15 +226,24 @@ class ModelEntry:
 class Tables:
     """Look-ups for the plan. `replace` may be called between any two calls."""
 
-    def __init__(self, snapshot: Snapshot | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot | None = None,
+        *,
+        make_admission: Callable[..., Admission] = Admission,
+        back_offs: BackOffs | None = None,
+    ) -> None:
         self.snapshot = Snapshot(sequence=0, published_at=0.0)
+        self.admissions = Admissions(make_admission)
+        self.back_offs = back_offs
         self.models: dict[str, ModelEntry] = {}
         self.engines: dict[str, str] = {}
         self._keys: dict[bytes, AccessKey] = {}
         self._limits: dict[int, Limits] = {}
         self._entries: dict[bytes, KeyEntry] = {}
-        # Kept when a customer is gone from a snapshot: units in hand must be returned.
-        self._admissions: dict[int, Admission] = {}
+        # Tokens that were right since the last snapshot: to check one again costs more
+        # than everything else that is done with a key.
+        self._tokens: dict[bytes, KeyEntry] = {}
         if snapshot is not None:
             self.replace(snapshot)
 
@@ -151,10 +251,7 @@ class Tables:
         """Take over a new snapshot and keep all that has not changed."""
         keys = {key.digest: key for key in snapshot.keys}
         limits = {entry.customer_id: entry.limits for entry in snapshot.customers}
-        for customer_id, admission in self._admissions.items():
-            now = limits.get(customer_id)
-            if now is not None and now != admission.limits:
-                admission.replace_limits(now)
+        self.admissions.replace_limits(limits)
         self.models = {
             model.name: self._model(model, self.models.get(model.name))
             for model in snapshot.models
@@ -166,7 +263,18 @@ class Tables:
             for digest, entry in self._entries.items()
             if keys.get(digest) == entry.key and entry.key.customer_id in limits
         }
+        self._tokens = {}
         self.snapshot = snapshot
+
+    def known_token(self, token: bytes) -> KeyEntry | None:
+        """Find the key of a token that is remembered."""
+        return self._tokens.get(token)
+
+    def remember_token(self, token: bytes, entry: KeyEntry) -> None:
+        """Keep a token that was right, until the next snapshot."""
+        if len(self._tokens) >= _MAX_TOKENS:
+            self._tokens.clear()
+        self._tokens[token] = entry
 
     def find_key(self, digest: bytes) -> KeyEntry | None:
         """Find a key by the SHA-256 of its token.
@@ -180,37 +288,37 @@ class Tables:
             limits = None if key is None else self._limits.get(key.customer_id)
             if key is None or limits is None:
                 return None
-            entry = KeyEntry(key, self._admission(key.customer_id, limits))
+            admission = self.admissions.find(
+                customer_id=key.customer_id,
+                limits=limits,
+                key_id=key.key_id,
+                key_limits=key.limits,
+            )
+            back_off = None
+            if self.back_offs is not None:
+                back_off = self.back_offs.of_key(key.key_id, admission, key.limits)
+            entry = KeyEntry(key, admission, back_off)
             self._entries[digest] = entry
         return entry
-
-    def refund(self, customer_id: int, *, rows: int, now: float) -> None:
-        """Undo a spend of a customer who may have left since."""
-        admission = self._admissions.get(customer_id)
-        if admission is not None:
-            admission.refund(rows, now)
-
-    def held(self) -> list[LeaseReturn]:
-        """List all leased and unspent units, to return them on shutdown."""
-        return [
-            units
-            for admission in self._admissions.values()
-            for units in admission.held()
-        ]
-
-    def _admission(self, customer_id: int, limits: Limits) -> Admission:
-        admission = self._admissions.get(customer_id)
-        if admission is None:
-            admission = Admission(customer_id, limits)
-            self._admissions[customer_id] = admission
-        elif admission.limits != limits:
-            admission.replace_limits(limits)
-        return admission
 
     def _model(self, model: CallableModel, before: ModelEntry | None) -> ModelEntry:
         if before is not None and before.model == model:
             return before
         return ModelEntry(model, before)
+
+
+class _FallbackUsed(msgspec.Struct):
+    name: str
+    # None: no version answered.
+    version: str | None
+    fallback_reason: str
+    variant: str = FALLBACK
+    fallback: bool = True
+
+
+def fallback_json(name: str, version: str | None, *, reason: str) -> msgspec.Raw:
+    """Write the `model` of an answer that is not from the version in charge."""
+    return msgspec.Raw(msgspec.json.encode(_FallbackUsed(name, version, reason)))
 
 
 class _ModelUsed(msgspec.Struct, omit_defaults=True):

@@ -10,6 +10,7 @@ from inference.jobs import runner as job_runner
 from inference.jobs import sweep as job_sweep
 from inference.jobs.engines import LoadedEngines
 from inference.jobs.leases import LeaseKeeper
+from inference.uploads import files as uploaded_files
 
 
 @shared_task
@@ -35,3 +36,9 @@ def sweep_jobs() -> None:
 def remove_old_jobs() -> None:
     """Delete the files and outputs that are past their time."""
     job_sweep.remove_old(now=timezone.now())
+
+
+@shared_task
+def remove_expired_uploads() -> None:
+    """Delete uploaded files that are past their time."""
+    uploaded_files.remove_expired(now=timezone.now())

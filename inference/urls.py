@@ -26,6 +26,28 @@ urlpatterns = [
         views.BatchVersionView.as_view(),
         name="predict-batch-version",
     ),
+    path("models/<str:model>/stream", views.StreamView.as_view(), name="stream"),
+    path(
+        "models/<str:model>/versions/<str:version>/stream",
+        views.StreamVersionView.as_view(),
+        name="stream-version",
+    ),
+    path("models/<str:model>/embed", views.EmbedView.as_view(), name="embed"),
+    path(
+        "models/<str:model>/invocations",
+        views.InvocationsView.as_view(),
+        name="invocations",
+    ),
+    path(
+        "models/<str:model>/versions/<str:version>/embed",
+        views.EmbedVersionView.as_view(),
+        name="embed-version",
+    ),
+    path(
+        "models/<str:model>/versions/<str:version>/invocations",
+        views.InvocationsVersionView.as_view(),
+        name="invocations-version",
+    ),
     path(
         "models/<str:model>/versions/<str:version>/explain",
         views.ExplainVersionView.as_view(),

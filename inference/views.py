@@ -6,8 +6,19 @@ neither authenticators nor parsers of DRF; serializers only tell what the bodies
 
 from typing import Any, NoReturn, cast
 
-from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    StreamingHttpResponse,
+)
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -15,17 +26,27 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import plans
-from accounts.authentication import HasScope
+from accounts.authentication import HasScope, client_address
+from accounts.key_format import holds_key
 from accounts.models import ApiKey
 from accounts.throttling import KeyThrottle
 from inference import call_headers, front, model_cards, refusals
+from inference.dialects.dialect import Dialect
+from inference.dialects.embedding import EMBEDDING
+from inference.dialects.event_stream import EVENT_STREAM
+from inference.dialects.mlflow_scoring import MLFLOW
+from inference.dialects.native import NATIVE
+from inference.effects import Answer, Call, Headers, Operation
 from inference.errors import ApiError, ErrorCode
-from inference.prediction import Answer, Call, Operation
 from inference.serializers import (
     BatchAnswerSerializer,
     BatchRequestSerializer,
+    EmbedAnswerSerializer,
+    EmbedRequestSerializer,
     ExplainAnswerSerializer,
     ExplainRequestSerializer,
+    InvocationsAnswerSerializer,
+    InvocationsRequestSerializer,
     ModelListSerializer,
     ModelSerializer,
     PredictAnswerSerializer,
@@ -49,6 +70,7 @@ class _PlanView(APIView):
     throttle_classes = ()
     http_method_names = ("post",)
     operation: Operation
+    dialect: Dialect = NATIVE
 
     def perform_content_negotiation(
         self, request: Request, force: bool = False
@@ -64,114 +86,111 @@ class _PlanView(APIView):
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> NoReturn:
-        self.headers["Allow"] = "POST"
+        limits = front.current().rate_headers(_headers(request))
+        self.headers |= {"Allow": "POST"} | _readable(limits)
         raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, "Send predictions by POST.")
 
     def post(
         self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
+    ) -> HttpResponseBase:
         wsgi_request = request._request
-        call = Call(
-            operation=self.operation,
-            headers=_headers(wsgi_request),
-            model=model,
-            version=version,
-            explain=_asks_to_explain(wsgi_request),
-        )
+        call = self._call(wsgi_request, model, version)
         return _respond(
             front.current().answer(call, lambda limit: _read_body(wsgi_request, limit))
         )
 
+    def _call(
+        self, request: HttpRequest, model: str | None, version: str | None
+    ) -> Call:
+        return Call(
+            operation=self.operation,
+            headers=_headers(request),
+            dialect=self.dialect,
+            model=model,
+            version=version,
+            explain=_asks_to_explain(request),
+            peer=client_address(request),
+            key_in_query=holds_key(request.META.get("QUERY_STRING", "").encode()),
+        )
 
-class PredictView(_PlanView):
-    operation = "predict"
 
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict",
         summary="Predict a few rows",
         parameters=[_EXPLAIN],
         request=PredictRequestSerializer,
         responses=PredictAnswerSerializer,
     )
-    def post(
-        self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+)
+class PredictView(_PlanView):
+    operation = "predict"
 
 
-class PredictVersionView(PredictView):
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict_with_version",
         summary="Predict with one version",
         parameters=[_EXPLAIN],
         request=PredictRequestSerializer,
         responses=PredictAnswerSerializer,
     )
-    def post(
-        self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+)
+class PredictVersionView(PredictView):
+    pass
 
 
-class SitePredictView(PredictView):
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict_with_default_model",
         summary="Predict with the site's default model",
         parameters=[_EXPLAIN],
         request=SitePredictRequestSerializer,
         responses=PredictAnswerSerializer,
     )
-    def post(
-        self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+)
+class SitePredictView(PredictView):
+    pass
 
 
-class BatchView(_PlanView):
-    operation = "batch"
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict_batch",
         summary="Predict many rows",
         request=BatchRequestSerializer,
         responses=BatchAnswerSerializer,
     )
-    def post(
-        self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+)
+class BatchView(_PlanView):
+    operation = "batch"
 
 
-class BatchVersionView(BatchView):
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict_batch_with_version",
         summary="Predict many rows with one version",
         request=BatchRequestSerializer,
         responses=BatchAnswerSerializer,
     )
-    def post(
-        self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+)
+class BatchVersionView(BatchView):
+    pass
 
 
-class SiteBatchView(BatchView):
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="predict_batch_with_default_model",
         summary="Predict many rows with the site's default model",
         request=SiteBatchRequestSerializer,
         responses=BatchAnswerSerializer,
     )
-    def post(
-        self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+)
+class SiteBatchView(BatchView):
+    pass
 
 
-class ExplainView(_PlanView):
-    operation = "explain"
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="explain",
         summary="Predict and explain",
         description="SHAP values of each instance. `Accept: image/svg+xml` gives a "
@@ -179,23 +198,122 @@ class ExplainView(_PlanView):
         request=ExplainRequestSerializer,
         responses=ExplainAnswerSerializer,
     )
-    def post(
-        self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+)
+class ExplainView(_PlanView):
+    operation = "explain"
 
 
-class ExplainVersionView(ExplainView):
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="explain_with_version",
         summary="Predict and explain with one version",
         request=ExplainRequestSerializer,
         responses=ExplainAnswerSerializer,
     )
+)
+class ExplainVersionView(ExplainView):
+    pass
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="embed",
+        summary="Embed a few rows",
+        description="One vector per instance, of a model whose task is `embedding`.",
+        request=EmbedRequestSerializer,
+        responses=EmbedAnswerSerializer,
+    )
+)
+class EmbedView(_PlanView):
+    operation = "embed"
+    dialect = EMBEDDING
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="embed_with_version",
+        summary="Embed with one version",
+        request=EmbedRequestSerializer,
+        responses=EmbedAnswerSerializer,
+    )
+)
+class EmbedVersionView(EmbedView):
+    pass
+
+
+_EVENTS = {
+    (200, "text/event-stream"): OpenApiResponse(
+        OpenApiTypes.STR, description="The events, the last of them `end` or `error`."
+    )
+}
+_INVOCATION = {
+    "application/json": InvocationsRequestSerializer,
+    "text/csv": OpenApiTypes.STR,
+}
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="invocations",
+        summary="Predict as mlflow models serve does",
+        description="MLflow's scoring protocol: one of the four formats, or CSV. The "
+        "answer holds the model's own outputs, without labels.",
+        request=_INVOCATION,
+        responses=InvocationsAnswerSerializer,
+    )
+)
+class InvocationsView(_PlanView):
+    operation = "batch"
+    dialect = MLFLOW
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="invocations_with_version",
+        summary="Predict with one version as mlflow models serve does",
+        request=_INVOCATION,
+        responses=InvocationsAnswerSerializer,
+    )
+)
+class InvocationsVersionView(InvocationsView):
+    pass
+
+
+class StreamView(_PlanView):
+    operation = "stream"
+    dialect = EVENT_STREAM
+
+    @extend_schema(
+        operation_id="stream",
+        summary="Predict chunk by chunk",
+        description="Server-sent events of one instance's answer: `data` of each "
+        "chunk, and a last event `end` or `error`.",
+        request=PredictRequestSerializer,
+        responses=_EVENTS,
+    )
     def post(
         self, request: Request, model: str | None = None, version: str | None = None
-    ) -> HttpResponse:
-        return super().post(request, model, version)
+    ) -> HttpResponseBase:
+        wsgi_request = request._request
+        call = self._call(wsgi_request, model, version)
+        answer = front.current().stream(
+            call, lambda limit: _read_body(wsgi_request, limit)
+        )
+        if isinstance(answer, Answer):
+            return _respond(answer)
+        return StreamingHttpResponse(answer.pieces, headers=_readable(answer.headers))
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="stream_with_version",
+        summary="Predict chunk by chunk with one version",
+        request=PredictRequestSerializer,
+        responses=_EVENTS,
+    )
+)
+class StreamVersionView(StreamView):
+    pass
 
 
 class _ModelsView(APIView):
@@ -266,7 +384,9 @@ def _respond(answer: Answer) -> HttpResponse:
     return HttpResponse(
         answer.body,
         status=answer.status,
-        headers={
-            name.decode().title(): value.decode() for name, value in answer.headers
-        },
+        headers=_readable(answer.headers),
     )
+
+
+def _readable(headers: Headers) -> dict[str, str]:
+    return {name.decode().title(): value.decode() for name, value in headers}

@@ -10,62 +10,14 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from registry import admin_columns, routes
+from registry import admin_columns, admin_rules, routes
 from registry.admin_dialogs import answer, dialog
 from registry.admin_history import HistoryAdmin
 from registry.admin_lookup import get_or_404
+from registry.admin_route_form import RouteForm
 from registry.admin_sync import SyncBannerMixin
-from registry.models import ModelVersion, Route
-
-
-class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    """Edit the canary's weight; the default gets the rest."""
-
-    canary_weight_percent = forms.IntegerField(
-        min_value=0,
-        max_value=100,
-        help_text="The default version gets the rest.",
-        widget=UnfoldAdminIntegerFieldWidget,
-    )
-
-    class Meta:
-        model = Route
-        fields = (
-            "enabled",
-            "default_version",
-            "canary_version",
-            "canary_weight_percent",
-            "low_confidence_below",
-            "input_rules",
-        )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        own = ModelVersion.objects.filter(
-            registered_model=self.instance.registered_model_id
-        ).select_related("registered_model")
-        for name in ("default_version", "canary_version"):
-            if name in self.fields:
-                self.fields[name].queryset = own  # type: ignore[attr-defined]
-
-    def clean(self) -> dict[str, Any]:
-        data: dict[str, Any] = super().clean() or {}
-        if not data.get("canary_version"):
-            data["canary_weight_percent"] = 0
-        weight = data.get("canary_weight_percent")
-        if weight is not None:
-            # Set here, because the database's own check of the sum runs after this.
-            self.instance.default_weight_percent = 100 - weight
-        for problem in routes.problems_of(
-            default=data.get("default_version"),
-            canary=data.get("canary_version"),
-            changed=self.changed_data,
-            input_rules=data.get("input_rules") or {},
-        ):
-            self.add_error(problem.field, problem.sentence)
-        return data
+from registry.models import Route
 
 
 @admin.register(Route)
@@ -84,6 +36,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     readonly_fields = (
         "model_name",
         "default_weight_percent",
+        "model_rules",
         "updated_at",
         "updated_by",
     )
@@ -101,8 +54,20 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
             },
         ),
         (
-            "Over the model's own metadata",
-            {"fields": ("low_confidence_below", "input_rules")},
+            "Instead of what the model's metadata says",
+            {
+                "fields": (
+                    "low_confidence_below",
+                    "model_rules",
+                    "input_rules",
+                    "batching",
+                )
+            },
+        ),
+        ("Cache", {"fields": ("cache_ttl_s", "cache_scope")}),
+        (
+            "When the version in charge cannot answer",
+            {"fields": ("fallback_version", "fallback_answer", "fallback_on")},
         ),
         ("Last change", {"fields": ("updated_at", "updated_by")}),
     )
@@ -120,6 +85,10 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     @display(description="traffic")
     def split(self, route: Route) -> SafeString:
         return admin_columns.split(route)
+
+    @display(description="model's own rules")
+    def model_rules(self, route: Route) -> SafeString:
+        return admin_rules.own_rules(route.default_version)
 
     def traffic(self, record: Any) -> str:
         """Say how a historical record divided the traffic."""

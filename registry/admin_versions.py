@@ -13,7 +13,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownF
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from registry import admin_columns, admin_dialogs, artifacts, routes
+from registry import admin_columns, admin_dialogs, admin_rules, artifacts, routes
 from registry.admin_dialogs import RouteChangeForm, StartCanaryForm, dialog
 from registry.admin_lookup import get_or_404
 from registry.admin_sync import SyncBannerMixin
@@ -73,7 +73,14 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         ),
         (
             "Served as",
-            {"fields": ("signature", "metadata", "input_example", "published")},
+            {"fields": ("inputs", "published")},
+        ),
+        (
+            "As it was logged",
+            {
+                "classes": ("collapse",),
+                "fields": ("signature", "metadata", "input_example"),
+            },
         ),
         (
             "Artifact",
@@ -131,6 +138,10 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
     @display(description="artifact")
     def artifact(self, version: ModelVersion) -> SafeString:
         return admin_columns.artifact(version)
+
+    @display(description="inputs")
+    def inputs(self, version: ModelVersion) -> SafeString:
+        return admin_rules.own_rules(version)
 
     @display(description="problems")
     def problem_count(self, version: ModelVersion) -> SafeString:

@@ -5,6 +5,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from registry import column_rules
+from registry.column_rules import InputColumn
 from registry.mlflow_types import Json
 
 TASKS = ("classification", "regression", "embedding", "text", "image", "custom")
@@ -50,12 +52,56 @@ SCHEMA: dict[str, Any] = {
             },
         },
         "background": {"type": "string", "minLength": 1},
+        # How batches form, within the bounds of the engine that serves the version.
+        "batching": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "max_wait_ms": {"type": "number", "minimum": 0, "maximum": 1000},
+                "max_batch_rows": {"type": "integer", "minimum": 1},
+                "max_batch_bytes": {"type": "integer", "minimum": 1},
+            },
+        },
         # What the version answered to its input example when it was logged.
         "example_outputs": {"type": "string", "minLength": 1},
         "example_tolerance": {"type": "number", "exclusiveMinimum": 0},
+        # How pictures become the input tensor.
+        "image": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["mode"],
+            "properties": {
+                "mode": {"enum": ["RGB", "L"]},
+                "height": {"type": "integer", "minimum": 1, "maximum": 8192},
+                "width": {"type": "integer", "minimum": 1, "maximum": 8192},
+                "channels_first": {"type": "boolean"},
+            },
+        },
+        # false: the same input may get another answer, so none is ever cached.
+        "deterministic": {"type": "boolean"},
+        # Scale the vectors of an embedding to length 1.
+        "normalize": {"type": "boolean"},
+        "precision": {"enum": ["float32", "bfloat16", "auto"]},
+        # How rows of varying length are filled up, so that they share a batch.
+        "padding": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "value": {"type": "number"},
+                "buckets": {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 1, "maximum": 1_000_000},
+                    "minItems": 1,
+                    "maxItems": 32,
+                    "uniqueItems": True,
+                },
+                "mask_input": {"type": "string", "minLength": 1},
+            },
+        },
     },
 }
 _RULES = SCHEMA["properties"]["rules"]
+_BATCHING = SCHEMA["properties"]["batching"]
 _MAX_SENTENCES = 20
 
 
@@ -66,37 +112,43 @@ def check(metadata: Json, signature: Json) -> list[str]:
         return problems
     return [
         *_check_columns(metadata, signature),
-        *_check_rules(metadata.get("rules", {}), column_names(metadata, signature)),
+        *column_rules.problems_of(
+            metadata.get("rules", {}), column_rules.columns_of(metadata, signature)
+        ),
         *_check_labels(metadata, signature),
+        *_check_image(metadata, signature),
+        *_check_normalize(metadata),
+        *_check_padding(metadata, signature),
         *_check_path(metadata, "background"),
         *_check_path(metadata, "example_outputs"),
     ]
 
 
-def check_rules(rules: Json, *, columns: list[str]) -> list[str]:
+def check_rules(rules: Json, *, columns: list[InputColumn]) -> list[str]:
     """Say what is wrong with the rules that a route sets over the model's own."""
-    return _violations(_RULES, rules) or _check_rules(rules, columns)
+    return _violations(_RULES, rules, called="Rules") or column_rules.problems_of_route(
+        rules, columns
+    )
 
 
-def _violations(schema: dict[str, Any], document: Json) -> list[str]:
+def check_batching(batching: Json) -> list[str]:
+    """Say what is wrong with the batching that a route sets over the model's own."""
+    return _violations(_BATCHING, batching, called="Batching")
+
+
+def _violations(
+    schema: dict[str, Any], document: Json, *, called: str = "The metadata"
+) -> list[str]:
     found = Draft202012Validator(schema).iter_errors(document)
     ordered = sorted(found, key=lambda error: [str(part) for part in error.path])
-    return [_sentence(error) for error in ordered[:_MAX_SENTENCES]]
+    return [_sentence(error, called) for error in ordered[:_MAX_SENTENCES]]
 
 
-def _sentence(error: ValidationError) -> str:
-    where = ".".join(str(part) for part in error.path) or "The metadata"
+def _sentence(error: ValidationError, called: str) -> str:
+    where = ".".join(str(part) for part in error.path) or called
     # Long documents are quoted whole by jsonschema.
     message = error.message if len(error.message) < 200 else f"{error.message[:200]}…"
     return f"{where}: {message}."
-
-
-def column_names(metadata: Json, signature: Json) -> list[str]:
-    """Name the columns as requests do; empty for unnamed tensors."""
-    inputs = signature.get("inputs") or []
-    if inputs and inputs[0].get("type") != "tensor":
-        return [spec.get("name") or "input" for spec in inputs]
-    return list(metadata.get("columns", []))
 
 
 def _check_columns(metadata: Json, signature: Json) -> list[str]:
@@ -110,20 +162,6 @@ def _check_columns(metadata: Json, signature: Json) -> list[str]:
     return [
         f"columns: {len(columns)} names, but the signature's rows have shape {width}."
     ]
-
-
-def _check_rules(rules: Json, columns: list[str]) -> list[str]:
-    problems = [
-        f"rules: the model has no column {name!r}."
-        for name in rules
-        if name not in columns
-    ]
-    problems += [
-        f"rules.{name}: min is greater than max."
-        for name, rule in rules.items()
-        if rule.get("min", float("-inf")) > rule.get("max", float("inf"))
-    ]
-    return problems
 
 
 def _check_labels(metadata: Json, signature: Json) -> list[str]:
@@ -141,6 +179,61 @@ def _check_labels(metadata: Json, signature: Json) -> list[str]:
     if shape[-1] == 1 and len(labels) == 2:
         return []
     return [f"labels: {len(labels)} of them, but the model has {shape[-1]} outputs."]
+
+
+def _check_image(metadata: Json, signature: Json) -> list[str]:
+    """Compare a picture with the only input tensor, where both give their sizes."""
+    image, inputs = metadata.get("image"), signature.get("inputs") or []
+    if image is None or not inputs:
+        return []
+    shape = inputs[0].get("tensor-spec", {}).get("shape", [])[1:]
+    if len(inputs) != 1 or len(shape) not in (2, 3):
+        return ["image: pictures need one input tensor of two or three sizes per row."]
+    channels = 3 if image["mode"] == "RGB" else 1
+    if len(shape) == 2 and channels == 1:
+        sizes = shape
+    elif len(shape) == 3:
+        first = image.get("channels_first", shape[0] == channels)
+        depth, sizes = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
+        if depth not in (channels, -1):
+            return [
+                f"image: mode {image['mode']} has {channels} channels, the signature's "
+                f"rows have shape {shape}."
+            ]
+    else:
+        return [f"image: mode {image['mode']} needs an axis for its channels."]
+    return _check_sizes(image, sizes)
+
+
+def _check_padding(metadata: Json, signature: Json) -> list[str]:
+    """Compare the rule for varying lengths with the inputs, where these are known."""
+    padding, inputs = metadata.get("padding"), signature.get("inputs") or []
+    if padding is None or not inputs:
+        return []
+    shapes = [spec.get("tensor-spec", {}).get("shape", [])[1:] for spec in inputs]
+    if not any(-1 in shape for shape in shapes):
+        return ["padding: no input tensor has a size of -1 per row."]
+    names = [spec.get("name") for spec in inputs]
+    mask = padding.get("mask_input")
+    if mask is not None and mask not in names:
+        return [f"padding.mask_input: the model has no input {mask!r}."]
+    return []
+
+
+def _check_sizes(image: Json, sizes: list[Any]) -> list[str]:
+    problems = []
+    for name, size in zip(("height", "width"), sizes, strict=True):
+        if size == -1 and name not in image:
+            problems.append(f"image.{name}: is needed; the signature leaves it open.")
+        elif size != -1 and image.get(name, size) != size:
+            problems.append(f"image.{name}: the signature's rows have {size}.")
+    return problems
+
+
+def _check_normalize(metadata: Json) -> list[str]:
+    if metadata.get("normalize") and metadata.get("task") != "embedding":
+        return ["normalize: is for models of the task embedding."]
+    return []
 
 
 def _check_path(metadata: Json, member: str) -> list[str]:

@@ -131,6 +131,9 @@ def _rows(document: Json) -> list[Json]:
         columns, data = split.get("columns"), split.get("data")
         if not isinstance(columns, list) or not isinstance(data, list):
             return []
+        if all(isinstance(name, int) for name in columns):
+            # Columns without names are numbered.
+            return data
         return [
             dict(zip((str(name) for name in columns), row, strict=False))
             for row in data

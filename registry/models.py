@@ -1,6 +1,7 @@
 """Registered models, their versions and aliases, and the routes callers address."""
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.db.models import F, Q
 from simple_history.models import HistoricalRecords
@@ -153,6 +154,10 @@ class Alias(models.Model):
         return self.name
 
 
+def default_fallback_on() -> list[str]:
+    return ["OVERLOADED", "MODEL_UNAVAILABLE", "INFERENCE_TIMEOUT"]
+
+
 class Route(models.Model):
     """What a caller addresses: a default version and perhaps a canary.
 
@@ -160,6 +165,10 @@ class Route(models.Model):
     engines have loaded them. The two weights live in one row so that the database
     itself can hold their sum at 100.
     """
+
+    class CacheScope(models.TextChoices):
+        CUSTOMER = "customer", "each customer has its own"
+        EVERYONE = "everyone", "shared by all customers"
 
     registered_model = models.OneToOneField(
         RegisteredModel, on_delete=models.CASCADE, related_name="route"
@@ -187,6 +196,49 @@ class Route(models.Model):
         blank=True,
         help_text='Per column: {"worst area": {"min": 0, "max": 5000}}. Empty: the '
         "model's own.",
+    )
+    batching = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text='How batches form: {"max_wait_ms": 2, "max_batch_rows": 64, '
+        '"max_batch_bytes": 1000000}, within the engine\'s own bounds. Takes effect '
+        "within seconds, without loading anything again. Empty: the model's own.",
+    )
+    cache_ttl_s = models.PositiveIntegerField(
+        "cache for (seconds)",
+        default=0,
+        validators=[MaxValueValidator(86_400)],
+        help_text="Gateways answer the same input again from memory for so long. 0: "
+        "off. Versions whose metadata says that they are not deterministic are never "
+        "cached.",
+    )
+    cache_scope = models.CharField(
+        max_length=10,
+        choices=CacheScope.choices,
+        default=CacheScope.CUSTOMER,
+        help_text="Shared by all customers, a quick answer tells one of them that "
+        "another asked the same.",
+    )
+    fallback_version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.PROTECT,
+        related_name="fallback_in",
+        null=True,
+        blank=True,
+        help_text="Answers instead when the version in charge cannot, marked as such. "
+        "It stays loaded and takes the same input.",
+    )
+    fallback_answer = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Given as the prediction of every instance when nothing else can "
+        'answer, e.g. {"label": "unknown"}. Not charged. Empty: none.',
+    )
+    fallback_on = models.JSONField(
+        default=default_fallback_on,
+        blank=True,
+        help_text="The errors that a fallback stands in for: OVERLOADED, "
+        "MODEL_UNAVAILABLE, INFERENCE_TIMEOUT, MODEL_ERROR.",
     )
     updated_at = models.DateTimeField(auto_now=True)
     updated_by = models.ForeignKey(
@@ -217,6 +269,10 @@ class Route(models.Model):
                 condition=Q(canary_version__isnull=True)
                 | ~Q(canary_version=F("default_version")),
                 name="registry_route_canary_differs_from_default",
+            ),
+            models.CheckConstraint(
+                condition=Q(cache_ttl_s__lte=86_400),
+                name="registry_route_cache_ttl_at_most_a_day",
             ),
         ]
 

@@ -5,13 +5,20 @@ These change the *desired* route. Requests move once engines have the versions l
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 
-from registry import artifacts, changes, metadata
+from registry import artifacts, changes, column_rules, metadata
 from registry.changes import Person
 from registry.mlflow_types import Json
 from registry.models import ModelVersion, RegisteredModel, Route
+
+# What a fallback may stand in for: errors that are not the caller's.
+FALLBACK_CODES = frozenset(
+    {"OVERLOADED", "MODEL_UNAVAILABLE", "INFERENCE_TIMEOUT", "MODEL_ERROR"}
+)
+_MAX_NAMES = 10
 
 
 class RouteError(ValueError):
@@ -103,7 +110,11 @@ def save(route: Route, *, by: Person, reason: str) -> None:
     route.updated_by = by  # type: ignore[assignment]  # the configured user model
     with transaction.atomic():
         changes.save(route, by=by, reason=reason)
-        for version in (route.default_version, route.canary_version):
+        for version in (
+            route.default_version,
+            route.canary_version,
+            route.fallback_version,
+        ):
             if version is not None:
                 artifacts.fetch_soon(version)
 
@@ -118,8 +129,12 @@ def problems_of(
     *,
     default: ModelVersion | None,
     canary: ModelVersion | None,
+    fallback: ModelVersion | None = None,
+    fallback_on: Any = (),
+    fallback_answer: Any = None,
     changed: Collection[str],
     input_rules: Json,
+    batching: Json,
 ) -> list[Problem]:
     """Say what keeps an edited route from being saved.
 
@@ -127,7 +142,11 @@ def problems_of(
     must not keep a person from changing the rest.
     """
     problems = []
-    for field, version in (("default_version", default), ("canary_version", canary)):
+    for field, version in (
+        ("default_version", default),
+        ("canary_version", canary),
+        ("fallback_version", fallback),
+    ):
         if version is None or field not in changed:
             continue
         try:
@@ -137,12 +156,84 @@ def problems_of(
     if default is not None and default == canary:
         problems.append(Problem("canary_version", "The default cannot be the canary."))
     if default is not None and "input_rules" in changed:
-        columns = metadata.column_names(default.metadata, default.signature)
+        columns = column_rules.columns_of(default.metadata, default.signature)
         problems += [
             Problem("input_rules", sentence)
             for sentence in metadata.check_rules(input_rules, columns=columns)
         ]
+    if default is not None and fallback is not None:
+        problems += _problems_of_fallback(default, fallback)
+    if default is not None and fallback_answer is not None:
+        problems += _problems_of_answer(default, fallback_answer)
+    if "fallback_on" in changed:
+        problems += _problems_of_codes(fallback_on)
+    if "batching" in changed:
+        problems += [
+            Problem("batching", sentence)
+            for sentence in metadata.check_batching(batching)
+        ]
     return problems
+
+
+def _problems_of_fallback(
+    default: ModelVersion, fallback: ModelVersion
+) -> list[Problem]:
+    """Compare inputs: whatever the default takes, the fallback must take too."""
+    wanted, taken = _inputs(default), _inputs(fallback)
+    if wanted == taken:
+        if list(wanted) == list(taken):
+            return []
+        # Rows that are lists say by their order what is what.
+        sentence = f"{fallback} takes its columns in another order than {default}."
+        return [Problem("fallback_version", sentence)]
+    differing = sorted(
+        name
+        for name in wanted.keys() | taken.keys()
+        if wanted.get(name) != taken.get(name)
+    )
+    names = ", ".join(differing[:_MAX_NAMES])
+    if len(differing) > _MAX_NAMES:
+        names += f" and {len(differing) - _MAX_NAMES} more"
+    sentence = f"{fallback} takes another input than {default}. They differ in: {names}"
+    return [Problem("fallback_version", f"{sentence}.")]
+
+
+def _inputs(version: ModelVersion) -> dict[str, Any]:
+    """Give the declared inputs by their name; those without have their position."""
+    declared = version.signature.get("inputs") or []
+    columns = [
+        column.name
+        for column in column_rules.columns_of(version.metadata, version.signature)
+    ]
+    found: dict[str, Any] = {}
+    for position, column in enumerate(declared):
+        name = column.get("name") or f"input {position}"
+        found[name] = column
+    # A tensor's columns are named by the metadata.
+    if columns and not set(columns) <= found.keys():
+        found |= {name: place for place, name in enumerate(columns)}
+    return found
+
+
+def _problems_of_answer(default: ModelVersion, answer: Any) -> list[Problem]:
+    """An embedding's prediction is a vector, so what stands in for it has to be one."""
+    if default.metadata.get("task") != "embedding":
+        return []
+    numbers = isinstance(answer, list) and all(
+        isinstance(each, int | float) and not isinstance(each, bool) for each in answer
+    )
+    if numbers and answer:
+        return []
+    sentence = f"{default} gives embeddings: the answer has to be a list of numbers."
+    return [Problem("fallback_answer", sentence)]
+
+
+def _problems_of_codes(codes: Any) -> list[Problem]:
+    known = isinstance(codes, list) and set(map(str, codes)) <= FALLBACK_CODES
+    if known and codes:
+        return []
+    names = ", ".join(sorted(FALLBACK_CODES))
+    return [Problem("fallback_on", f"Name at least one of {names}, as a list.")]
 
 
 def _require_callable(version: ModelVersion) -> None:

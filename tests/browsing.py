@@ -1,7 +1,10 @@
 """A real Chromium, and everything that should not have happened in it."""
 
 import shutil
+from contextlib import contextmanager
 from urllib.parse import urlsplit
+
+import pytest
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -16,6 +19,20 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@contextmanager
+def launched():
+    """Start Chromium, and let tests go on querying the database beside it."""
+    from playwright.sync_api import sync_playwright
+
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        # Playwright's synchronous face keeps an event loop running in this thread;
+        # Django would refuse every query, though nothing runs beside them.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
 
 
 class Visit:
@@ -56,3 +73,12 @@ class Visit:
         return self.page.evaluate(
             "document.documentElement.scrollWidth - window.innerWidth"
         )
+
+    def sign_in(self, username, password):
+        """Sign in to the customer portal."""
+        self.open("/portal/sign-in/")
+        self.page.fill("#id_username", username)
+        self.page.fill("#id_password", password)
+        self.page.click("main button")
+        self.page.wait_for_url(f"{self.base_url}/portal/**")
+        self.page.wait_for_load_state("networkidle")

@@ -1,9 +1,64 @@
 """Fixtures of every test."""
 
+import time
+
 import pytest
+from django.core.cache import cache
+from django.db import connection
+
+from inference.engine import memory
+from tests import torture
+
+torture.load_profile()
+
+_DAY_S = 86_400
+
+
+def pytest_make_parametrize_id(val, argname):
+    """Keep keys out of the ids of tests.
+
+    Each process of a parallel run issues its own; they would collect different tests,
+    and pytest-xdist then runs none.
+    """
+    if isinstance(val, str) and ("my_live_" in val or "my_test_" in val):
+        return argname
+    return None
+
+
+def pytest_collection_finish():
+    """Leave what all tests share out of searches for garbage: there is much of it.
+
+    An engine that lets a version go looks for it, and nothing else runs meanwhile.
+    """
+    memory.settle()
+
+
+def pytest_runtest_setup(item):
+    """Begin no test so late in a UTC day that it would end in the next.
+
+    Usage, quotas and invoices are of a day or a month: tests would have to expect that
+    each of their steps is in another one.
+    """
+    real = {mark.name for mark in item.iter_markers()} & {"processes", "browser"}
+    left_s = _DAY_S - time.time() % _DAY_S
+    if left_s < (60 if real else 15):
+        time.sleep(left_s)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix):
+    """Let threads wait for each other's writes for as long as a busy machine takes."""
+    if connection.vendor == "sqlite":
+        connection.settings_dict["OPTIONS"]["timeout"] = 60
 
 
 @pytest.fixture(autouse=True)
 def quick_passwords(settings):
     """Hash passwords quickly; the real hashers take half a second by design."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def empty_cache():
+    """Start without what an earlier run left on a server."""
+    cache.clear()

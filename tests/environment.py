@@ -1,4 +1,4 @@
-"""Gives every test run a home of its own.
+"""Gives every test run a home and temporary files of its own.
 
 A plug-in rather than a conftest: pytest-django reads the settings before any conftest.
 """
@@ -8,10 +8,29 @@ import os
 import shutil
 import tempfile
 
-_home = tempfile.mkdtemp(prefix="modelyard-test-")
-atexit.register(shutil.rmtree, _home, ignore_errors=True)
+
+def _make_folder() -> str:
+    path = tempfile.mkdtemp(prefix="modelyard-test-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # Homes that lie deep have their sockets and counts among the temporary files: there
+    # they would meet a later run whose folders have the same names. What tests wrote
+    # themselves is kept for a look, as pytest does it.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    tempfile.tempdir = os.environ["TMPDIR"] = _make_folder()
+_home = _make_folder()
 os.environ["MODELYARD_HOME"] = _home
-for _name in ("DATABASE_URL", "CACHE_URL", "CELERY_BROKER_URL"):
-    os.environ.pop(_name, None)
+if os.environ.get("MODELYARD_TEST_SERVICES") == "1":
+    # pytest-django gives each of xdist's workers a database; so does this, of Redis.
+    _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    _server, _, _number = os.environ["CACHE_URL"].rpartition("/")
+    os.environ["CACHE_URL"] = f"{_server}/{int(_number) + _worker}"
+else:
+    # What a developer's shell names is not for tests; `make test-services` means it.
+    for _name in ("DATABASE_URL", "CACHE_URL", "CELERY_BROKER_URL"):
+        os.environ.pop(_name, None)
 # Also for MLflow itself, which would make its tables in the current folder.
 os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{_home}/mlflow/mlflow.db"

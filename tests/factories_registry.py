@@ -1,5 +1,6 @@
 """Rows of the registry: set only the fields that the test is about."""
 
+import copy
 from datetime import UTC, datetime
 
 import factory
@@ -37,14 +38,17 @@ class ModelVersionFactory(DjangoModelFactory[ModelVersion]):
     )
     mlflow_status = "READY"
     registered_at = datetime(2026, 1, 1, tzinfo=UTC)
-    flavors = ["python_function", "pytorch"]
-    signature = TENSOR_SIGNATURE
-    metadata = {
-        "task": "classification",
-        "columns": ["width", "height"],
-        "labels": ["small", "large"],
-    }
-    input_example = [{"width": 1.0, "height": 2.0}]
+    # Made anew for each row: what one test writes into them is not for the next.
+    flavors = factory.LazyFunction(lambda: ["python_function", "pytorch"])
+    signature = factory.LazyFunction(lambda: copy.deepcopy(TENSOR_SIGNATURE))
+    metadata = factory.LazyFunction(
+        lambda: {
+            "task": "classification",
+            "columns": ["width", "height"],
+            "labels": ["small", "large"],
+        }
+    )
+    input_example = factory.LazyFunction(lambda: [{"width": 1.0, "height": 2.0}])
     artifact_state = ModelVersion.ArtifactState.READY
     artifact_digest = "0" * 64
 

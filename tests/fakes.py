@@ -5,10 +5,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
     EngineStatus,
+    Priority,
     VersionKey,
     VersionStatus,
     VersionToLoad,
@@ -55,7 +58,9 @@ class FakeControlledEngine:
         else:
             state = "loading" if self.slow else "ready"
             status = VersionStatus(key=key, state=state, load_ms=5)
-        self.loaded[key] = status
+        self.loaded[key] = msgspec.structs.replace(
+            status, batching=version.batching, pinned=version.pinned
+        )
 
     def unload(self, key: VersionKey) -> None:
         self._check()
@@ -78,7 +83,9 @@ class FakeControlledEngine:
 
     def finish_loading(self) -> None:
         for key in self.loaded:
-            self.loaded[key] = VersionStatus(key=key, state="ready", load_ms=5)
+            self.loaded[key] = msgspec.structs.replace(
+                self.loaded[key], state="ready", load_ms=5
+            )
 
     def _check(self) -> None:
         if not self.reachable:
@@ -115,7 +122,10 @@ class FakeJobEngine:
         # Rows whose first column is one of these make the model fail.
         self.poison: dict[float, EngineErrorCode] = {}
         self.up = True
+        # Time on the device for each row.
+        self.row_us = 0
         self.calls: list[list[float]] = []
+        self.priorities: set[Priority] = set()
         # Called before each prediction, for things that happen meanwhile.
         self.meanwhile: Callable[[], object] = lambda: None
 
@@ -136,7 +146,9 @@ class FakeJobEngine:
         *,
         timeout_s: float,
         max_batch_rows: int = 0,
+        priority: Priority = "interactive",
     ) -> Prediction:
+        self.priorities.add(priority)
         self.meanwhile()
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
@@ -149,7 +161,7 @@ class FakeJobEngine:
         return Prediction(
             tensors=(Tensor("output", data.sum(axis=1)),),
             queue_us=1,
-            compute_us=10,
+            compute_us=self.row_us * len(data) or 10,
             batch_rows=len(data),
         )
 

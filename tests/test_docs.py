@@ -46,15 +46,59 @@ def test_every_setting_of_the_engine_is_documented():
     assert missing == []
 
 
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("*/README.md"),
+    )
+)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_and_anchors_in_documents_lead_somewhere(name):
+    document = ROOT / name
+    links = re.findall(r"\]\((?!https?:|mailto:|<)([^)\s]+)\)", document.read_text())
+
+    missing = [link for link in links if not _leads_somewhere(document, link)]
+
+    assert missing == []
+
+
+def _leads_somewhere(document, link):
+    path, _, anchor = link.partition("#")
+    target = document.parent / path if path else document
+    if not target.exists():
+        return False
+    return not anchor or anchor in _anchors(target.read_text())
+
+
+def _anchors(text):
+    """Give the anchors of headings as GitHub makes them, and those set by hand."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in headings
+    }
+    return made | set(re.findall(r'id="([^"]+)"', text))
+
+
 @pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_links_and_paths_in_documents_exist(name):
+def test_paths_named_in_documents_exist(name):
     text = (ROOT / name).read_text()
-    targets = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    targets += re.findall(r"`((?:[\w.]+/)+[\w.]+\.(?:py|md|sh))`", text)
+    paths = re.findall(r"`((?:[\w.]+/)+(?:[\w.]+\.(?:py|md|sh))?)`", text)
 
-    missing = [target for target in targets if not (ROOT / target).exists()]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
-    assert [m for m in missing if "<" not in m] == []
+
+def test_every_guide_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text()
+    guides = [path for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"]
+
+    assert len(guides) > 10
+    assert [path.name for path in guides if f"]({path.name})" not in index] == []
 
 
 def test_targets_named_in_documents_exist():

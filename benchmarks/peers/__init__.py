@@ -1,8 +1,8 @@
 """The servers Modelyard is measured beside, each as its own documentation sets it up.
 
 All of them run the same exported model on the same rows, each with one model process
-(or what it starts by default) and torch on one thread. Peers get positional rows,
-which are shorter and cheaper to read than the named columns that Modelyard gets.
+(or what it starts by default) and torch on one thread. Rows are positional, which is
+shorter and cheaper to read, or by column name, for those peers that know names.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 Rows = list[list[float]]
+NamedRows = list[dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Setup:
     artifact: Path
     exported: Path
     port: int
+    columns: tuple[str, ...] = ()
 
     @property
     def python(self) -> str:
@@ -42,6 +44,9 @@ class Launch:
     predict_url: str
     body: Callable[[Rows], dict[str, Any]]
     environment: Mapping[str, str] = field(default_factory=dict)
+    # How it is asked with named columns; None: it knows no names, and gets positions.
+    named_body: Callable[[NamedRows], dict[str, Any]] | None = None
+    named_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,44 @@
 """BentoML, one worker, without batching and with its adaptive batching."""
 
-from benchmarks.peers import ONE_THREAD, TORCH, Launch, Peer, Rows, Setup
+import json
+from typing import Any
+
+from benchmarks.peers import (
+    ONE_THREAD,
+    TORCH,
+    Launch,
+    NamedRows,
+    Peer,
+    Rows,
+    Setup,
+)
 
 _SERVICE = """
-import os
-import bentoml, numpy, torch
+import json, os
+import bentoml, numpy, pandas, torch
 
 @bentoml.service(workers=1, traffic={{"timeout": 30, "max_concurrency": 1024}})
 class Model:
     def __init__(self):
         torch.set_num_threads(1)
         self.model = torch.export.load(os.environ["EXPORTED"]).module()
+        self.columns = json.loads(os.environ["COLUMNS"])
 
     @bentoml.api({options})
     def predict(self, instances: numpy.ndarray) -> numpy.ndarray:
+        return self.run(instances.astype("float32"))
+
+    @bentoml.api({options})
+    def predict_named(self, instances: pandas.DataFrame) -> numpy.ndarray:
+        return self.run(instances[self.columns].to_numpy("float32"))
+
+    def run(self, rows):
         with torch.inference_mode():
-            return self.model(torch.from_numpy(instances.astype("float32"))).numpy()
+            return self.model(torch.from_numpy(rows)).numpy()
 """
 
 
-def _body(rows: Rows) -> dict[str, Rows]:
+def _body(rows: Rows | NamedRows) -> dict[str, Any]:
     return {"instances": rows}
 
 
@@ -33,8 +52,11 @@ def _prepare(setup: Setup, options: str) -> Launch:
         ready_url=f"{setup.url}/readyz",
         predict_url=f"{setup.url}/predict",
         body=_body,
+        named_body=_body,
+        named_url=f"{setup.url}/predict_named",
         environment={
             **ONE_THREAD,
+            "COLUMNS": json.dumps(setup.columns),
             "EXPORTED": str(setup.exported),
             "BENTOML_DO_NOT_TRACK": "true",
             "BENTOML_HOME": str(setup.folder / "home"),
@@ -43,7 +65,7 @@ def _prepare(setup: Setup, options: str) -> Launch:
 
 
 PEERS = tuple(
-    Peer(name, "BentoML", ("bentoml==1.4.40", TORCH), prepare)
+    Peer(name, "BentoML", ("bentoml==1.4.39", "pandas<3", TORCH), prepare)
     for name, prepare in (
         ("BentoML", lambda setup: _prepare(setup, "")),
         (

@@ -1,10 +1,22 @@
 """LitServe, without batching and with its batching of up to 64 requests."""
 
-from benchmarks.peers import ONE_THREAD, TORCH, Launch, Peer, Rows, Setup
+import json
+from typing import Any
+
+from benchmarks.peers import (
+    ONE_THREAD,
+    TORCH,
+    Launch,
+    NamedRows,
+    Peer,
+    Rows,
+    Setup,
+)
 
 _SERVER = """
-import sys, torch, litserve
+import json, os, sys, torch, litserve
 torch.set_num_threads(1)
+columns = json.loads(os.environ["COLUMNS"])
 exported, port, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
 class Api(litserve.LitAPI):
@@ -12,7 +24,10 @@ class Api(litserve.LitAPI):
         self.model = torch.export.load(exported).module()
 
     def decode_request(self, request):
-        return torch.tensor(request["instances"])
+        rows = request["instances"]
+        if isinstance(rows[0], dict):
+            rows = [[row[name] for name in columns] for row in rows]
+        return torch.tensor(rows)
 
     def batch(self, inputs):
         self.sizes = [len(rows) for rows in inputs]
@@ -37,7 +52,7 @@ if __name__ == "__main__":
 """
 
 
-def _body(rows: Rows) -> dict[str, Rows]:
+def _body(rows: Rows | NamedRows) -> dict[str, Any]:
     return {"instances": rows}
 
 
@@ -51,7 +66,8 @@ def _prepare(setup: Setup, batch: int) -> Launch:
         ready_url=f"{setup.url}/health",
         predict_url=f"{setup.url}/predict",
         body=_body,
-        environment=ONE_THREAD,
+        named_body=_body,
+        environment={**ONE_THREAD, "COLUMNS": json.dumps(setup.columns)},
     )
 
 

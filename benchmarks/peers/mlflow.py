@@ -2,11 +2,23 @@
 
 import os
 
-from benchmarks.peers import ONE_THREAD, TORCH, Launch, Peer, Rows, Setup
+from benchmarks.peers import (
+    ONE_THREAD,
+    TORCH,
+    Launch,
+    NamedRows,
+    Peer,
+    Rows,
+    Setup,
+)
 
 
 def _body(rows: Rows) -> dict[str, Rows]:
     return {"inputs": rows}
+
+
+def _named_body(rows: NamedRows) -> dict[str, NamedRows]:
+    return {"dataframe_records": rows}
 
 
 def _prepare(setup: Setup) -> Launch:
@@ -20,6 +32,7 @@ def _prepare(setup: Setup) -> Launch:
         ready_url=f"{setup.url}/ping",
         predict_url=f"{setup.url}/invocations",
         body=_body,
+        named_body=_named_body,
         # It starts its server by name, from the PATH.
         environment={
             **ONE_THREAD,

@@ -1,30 +1,38 @@
 """MLServer with a custom runtime and adaptive batching."""
 
 import json
+from typing import Any
 
 from benchmarks.peers import (
     ONE_THREAD,
     TORCH,
     Launch,
+    NamedRows,
     Peer,
     Setup,
     open_inference_body,
 )
 
 _RUNTIME = """
+import json, os
 import torch
 from mlserver import MLModel
-from mlserver.codecs import NumpyCodec
+from mlserver.codecs import NumpyCodec, PandasCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
 class Runtime(MLModel):
     async def load(self):
         torch.set_num_threads(1)
         self.model = torch.export.load(self.settings.parameters.uri).module()
+        self.columns = json.loads(os.environ["COLUMNS"])
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        rows = NumpyCodec.decode_input(payload.inputs[0])
+        if payload.parameters and payload.parameters.content_type == "pd":
+            frame = PandasCodec.decode_request(payload)
+            rows = frame[self.columns].to_numpy("float32")
+        else:
+            rows = NumpyCodec.decode_input(payload.inputs[0])
         with torch.inference_mode():
             output = self.model(torch.from_numpy(rows)).numpy()
         return InferenceResponse(
@@ -34,7 +42,23 @@ class Runtime(MLModel):
 """
 
 
-def _prepare(setup: Setup, *, batching: bool) -> Launch:
+def _named_body(rows: NamedRows) -> dict[str, Any]:
+    """Write a pandas frame as MLServer's documentation does: a tensor per column."""
+    return {
+        "parameters": {"content_type": "pd"},
+        "inputs": [
+            {
+                "name": name,
+                "shape": [len(rows), 1],
+                "datatype": "FP32",
+                "data": [row[name] for row in rows],
+            }
+            for name in rows[0]
+        ],
+    }
+
+
+def prepare(setup: Setup, *, batching: bool) -> Launch:
     (setup.folder / "runtime.py").write_text(_RUNTIME)
     model = {
         "name": "model",
@@ -58,14 +82,16 @@ def _prepare(setup: Setup, *, batching: bool) -> Launch:
         ready_url=f"{setup.url}/v2/models/model/ready",
         predict_url=f"{setup.url}/v2/models/model/infer",
         body=open_inference_body,
-        environment=ONE_THREAD,
+        named_body=_named_body,
+        environment={**ONE_THREAD, "COLUMNS": json.dumps(setup.columns)},
     )
 
 
+REQUIREMENTS = ("mlserver==1.7.1", "uvloop<0.22", TORCH)
 PEERS = tuple(
-    Peer(name, "MLServer", ("mlserver==1.7.1", "uvloop<0.22", TORCH), prepare)
-    for name, prepare in (
-        ("MLServer", lambda setup: _prepare(setup, batching=False)),
-        ("MLServer, batching", lambda setup: _prepare(setup, batching=True)),
+    Peer(name, "MLServer", REQUIREMENTS, prepared)
+    for name, prepared in (
+        ("MLServer", lambda setup: prepare(setup, batching=False)),
+        ("MLServer, batching", lambda setup: prepare(setup, batching=True)),
     )
 )

@@ -40,14 +40,14 @@ class TritonPythonModel:
 _CONFIG = """
 backend: "python"
 max_batch_size: 4096
-input [{ name: "input" data_type: TYPE_FP32 dims: [30] }]
-output [{ name: "output" data_type: TYPE_FP32 dims: [2] }]
+input [{ name: "input" data_type: TYPE_FP32 dims: [COLUMNS] }]
+output [{ name: "output" data_type: TYPE_FP32 dims: [OUTPUTS] }]
 dynamic_batching { }
 instance_group [{ kind: KIND_CPU count: 1 }]
 """
 
 
-def _prepare(setup: Setup) -> Launch:
+def prepare(setup: Setup, *, columns: int = 30, outputs: int = 2) -> Launch:
     package = next(setup.environment.glob("lib/python3*/site-packages/pytriton"))
     server = package / "tritonserver"
     backend = next(server.rglob("libtriton_python.so")).parent
@@ -58,7 +58,9 @@ def _prepare(setup: Setup) -> Launch:
     version = repository / "model" / "1"
     version.mkdir(parents=True, exist_ok=True)
     (version / "model.py").write_text(_MODEL)
-    (repository / "model" / "config.pbtxt").write_text(_CONFIG)
+    (repository / "model" / "config.pbtxt").write_text(
+        _CONFIG.replace("COLUMNS", str(columns)).replace("OUTPUTS", str(outputs))
+    )
     binary = server / "bin" / "tritonserver"
     binary.chmod(0o755)
     (backend / "triton_python_backend_stub").chmod(0o755)
@@ -103,4 +105,5 @@ def _libpython(setup: Setup) -> Path:
     )
 
 
-PEERS = (Peer("Triton", "Triton", ("nvidia-pytriton==0.7.0", TORCH), _prepare),)
+REQUIREMENTS = ("nvidia-pytriton==0.7.0", TORCH)
+PEERS = (Peer("Triton", "Triton", REQUIREMENTS, prepare),)

@@ -10,10 +10,13 @@ import sys
 import time
 from typing import TextIO
 
+import msgspec
 import structlog
 import uvloop
 
 from inference.engine import settings as engine_settings
+from inference.engine.devices import found, opening
+from inference.engine.devices.device import DeviceOptions
 from inference.engine.engine import Engine
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings, InvalidSettings
@@ -30,7 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m inference.engine", description="Run models on one device."
     )
-    parser.add_argument("--device", help="torch device, e.g. cpu or cuda:0")
+    parser.add_argument("--device", help="cpu, cuda:0 and so on, or auto")
     arguments = parser.parse_args()
     environ = dict(os.environ)
     if arguments.device:
@@ -40,10 +43,30 @@ def main() -> int:
     except InvalidSettings as error:
         sys.stderr.write(f"{error}\n")
         return _EX_CONFIG
+    settings = msgspec.structs.replace(settings, device=found.resolve(settings.device))
+    if not _is_here(settings.device):
+        sys.stderr.write(
+            f"There is no device {settings.device} here; there is "
+            f"{', '.join(found.devices())}.\n"
+        )
+        return _EX_CONFIG
     _configure_logging(settings)
     _configure_libraries(settings)
     home = Home(settings.root)
     home.prepare()
+    # What the compiler keeps is code that later processes run: not for others to write.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(home.engine / "compiled")
+    opening.configure(
+        settings.device,
+        DeviceOptions(
+            max_batch_rows=settings.max_batch_rows,
+            compile=settings.compile,
+            max_graphs=settings.max_graphs,
+        ),
+    )
+    if settings.device == "cpu":
+        # Costs nothing; others are opened with the first version, which needs torch.
+        opening.open_device(settings.device)
     lock = _lock(home, settings)
     if lock is None:
         sys.stderr.write(
@@ -58,6 +81,14 @@ def main() -> int:
     os._exit(code)
 
 
+def _is_here(device: str) -> bool:
+    return (
+        device == "cpu"
+        or device in found.devices()
+        or opening.opened(device) is not None
+    )
+
+
 async def _serve(settings: EngineSettings, home: Home) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -65,6 +96,8 @@ async def _serve(settings: EngineSettings, home: Home) -> int:
 
     def fail() -> None:
         nonlocal code
+        if code:
+            return  # every batch that was under way says so
         code = _EX_SOFTWARE
         logger.error("device_failed", device=settings.device)
         stop.set()

@@ -1,48 +1,53 @@
-"""Batches form while the device is busy; one batch runs at a time."""
+"""Batches form while the device is busy, which has as many in flight as it can use."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
-from inference.engine import execution, waiting
-from inference.engine.cost import CostModel
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine import execution, lane, waiting
+from inference.engine.errors import EngineError
 from inference.engine.execution import Outcome
+from inference.engine.lane import Lane
 from inference.engine.runner import Runner
-from inference.engine.waiting import Caller, Entry, QueueLimits, VersionQueue
+from inference.engine.turns import JOB_SHARE, Turn, Turns
+from inference.engine.waiting import Caller, Entry, QueueLimits, Room
 
 logger = structlog.get_logger()
 
-_MIN_RETRY_MS = 10
-_MAX_RETRY_MS = 60_000
-# Said before any batch of a version was measured.
-_UNKNOWN_RETRY_MS = 1000
+# More batches in flight than any device has use for.
+_MAX_DEPTH = 4
+
+
+class _Batch(NamedTuple):
+    """Entries on their way through the device."""
+
+    turn: Turn[Lane]
+    entries: Sequence[Entry]
+    taken_at: float
+    # Was there more to do than the device could: did it wait for the device, or did
+    # others have to stay behind?
+    saturated: bool
 
 
 class BatchSettings(msgspec.Struct, frozen=True):
     limits: QueueLimits
+    # What may wait in the whole engine.
+    max_rows: int
+    max_bytes: int
+    max_queue_s: float
     max_wait_s: float
     inline_s: float
-
-
-class Lane:
-    """One version's queue, and what runs its batches."""
-
-    def __init__(self, runner: Runner, limits: QueueLimits) -> None:
-        self.runner = runner
-        self.queue = VersionQueue(limits)
-        self.cost = CostModel()
-        self.closed = False
 
 
 class Batcher:
     """Takes turns between the lanes that have something waiting.
 
     All methods belong to the event loop. Small batches run on it, since a thread
-    costs more than they do; others run in the one device thread.
+    costs more than they do; others run in device threads, one for each batch in flight.
     """
 
     def __init__(
@@ -57,159 +62,282 @@ class Batcher:
         self._loop = loop
         self._clock = clock
         self._on_fatal = on_fatal
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        # Lanes with entries, in the order of their turns (a dict as ordered set).
-        self._waiting: dict[Lane, None] = {}
-        self._busy = False
+        # One batch each. More than the first only start where lanes are deeper, since
+        # libraries keep memory for every thread that uses them.
+        self._threads = [_thread()]
+        self._free_threads = list(self._threads)
+        self._turns: Turns[Lane] = Turns(Lane.job_price_s)
+        self.room = Room(settings.max_rows, settings.max_bytes)
+        self._in_flight = 0
+        # The least depth of the lanes in flight.
+        self._depth = _MAX_DEPTH
         self._scheduled = False
+        # When the device last finished a batch, and whether entries waited for that.
+        self._free_at = 0.0
+        self._behind = False
+        self._retired: dict[Lane, Callable[[], None]] = {}
         self.unanswered = 0
         self.counters = dict.fromkeys(
-            ("batches", "rows", "inline_batches", "late", "refused", "model_errors"), 0
+            (
+                "batches",
+                "rows",
+                "job_rows",
+                "inline_batches",
+                "busy_us",
+                "late",
+                "left",
+                "refused",
+                "refused_queue_rows",
+                "refused_queue_bytes",
+                "refused_queue_time",
+                "refused_engine_room",
+                "model_errors",
+                "memory_halvings",
+            ),
+            0,
         )
 
-    def open_lane(self, runner: Runner) -> Lane:
-        return Lane(runner, self._settings.limits)
+    def open_lane(
+        self,
+        runner: Runner,
+        *,
+        limits: QueueLimits | None = None,
+        max_wait_s: float | None = None,
+        depth: int = 1,
+    ) -> Lane:
+        settings = self._settings
+        return Lane(
+            runner,
+            settings.limits if limits is None else limits,
+            self.room,
+            max_wait_s=settings.max_wait_s if max_wait_s is None else max_wait_s,
+            depth=min(depth, _MAX_DEPTH),
+        )
 
-    def close_lane(self, lane: Lane, error: EngineError) -> None:
-        """Take no more entries, and fail those that wait."""
+    def retire(self, lane: Lane, free: Callable[[], None]) -> None:
+        """Take no more entries; answer those that wait, then call `free` in a thread.
+
+        So never while a batch of the lane runs.
+        """
         lane.closed = True
-        self._waiting.pop(lane, None)
-        for entry in lane.queue.take_all():
-            self._fail(entry, error)
+        self._retired[lane] = free
+        self._free_idle(lane)
 
     def move(self, old: Lane, new: Lane) -> None:
         """Let entries that wait for a reloaded version be answered by its new self."""
         old.closed = True
-        self._waiting.pop(old, None)
-        for entry in old.queue.take_all():
-            new.queue.append(entry)
-            self._waiting[new] = None
+        self._turns.remove(old)
+        for job in (False, True):
+            for entry in old.queue(job=job).take_all():
+                new.queue(job=job).append(entry)
+                self._turns.wait(new, job=job)
         self._schedule()
 
-    def submit(self, lane: Lane, entry: Entry) -> None:
+    def submit(self, to: Lane, entry: Entry) -> None:
         """Queue an entry; raise EngineError OVERLOADED if there is no room."""
-        if not lane.queue.has_room(entry):
-            # The room may be taken by entries that nobody waits for any more.
-            for late in lane.queue.drop_dead(self._clock()):
+        if lane.refusal(to, entry, self.room, self._settings.max_queue_s):
+            # The room may be taken by entries that are too late already.
+            for late in to.queue(job=entry.job).drop_late(self._clock()):
                 self._fail_late(late)
-            if not lane.queue.has_room(entry):
-                self.counters["refused"] += 1
-                raise EngineError(
-                    EngineErrorCode.OVERLOADED,
-                    f"{lane.queue.rows} rows are waiting already",
-                    retry_after_ms=self.retry_after_ms(),
-                )
-        lane.queue.append(entry)
+            bound = lane.refusal(to, entry, self.room, self._settings.max_queue_s)
+            if bound:
+                self._refuse(to, entry, bound)
+        queue = to.jobs if entry.job else to.interactive
+        queue.append(entry)
         self.unanswered += 1
-        self._waiting[lane] = None
+        if to.max_wait_s > 0 and queue.rows < to.limits.max_batch_rows:
+            self._wait_for_company(to)
+            return
+        self._turns.wait(to, job=entry.job)
         if not self._scheduled:
             self._schedule()
 
     def cancel(self, entry: Entry) -> None:
         """Forget a caller that left; its entry never reaches the device."""
-        if not entry.gone:
-            entry.gone = True
-            self.unanswered -= 1
-
-    def retry_after_ms(self) -> int:
-        """Time until all that waits now should be done."""
-        seconds = 0.0
-        for lane in self._waiting:
-            batches = -(-lane.queue.rows // self._settings.limits.max_batch_rows)
-            rows = min(lane.queue.rows, self._settings.limits.max_batch_rows)
-            one = lane.cost.estimate(rows)
-            if one is None:
-                return _UNKNOWN_RETRY_MS
-            seconds += batches * one
-        return min(max(int(seconds * 1000), _MIN_RETRY_MS), _MAX_RETRY_MS)
-
-    def after_batch(self, function: Callable[[], None]) -> None:
-        """Call it in the device thread, so never while a batch runs there."""
-        self._thread.submit(function)
+        if entry.gone:
+            return
+        entry.gone = True
+        self.unanswered -= 1
+        self.counters["left"] += 1
+        if entry.queue is not None:
+            entry.queue.leave(entry)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)
+
+    # Admission
+
+    def _refuse(self, to: Lane, entry: Entry, bound: str) -> None:
+        self.counters["refused"] += 1
+        self.counters[f"refused_{bound}"] += 1
+        raise lane.overloaded(to, self._drain_s(to, job=entry.job))
+
+    def _drain_s(self, to: Lane, *, job: bool) -> float | None:
+        """Seconds until all that waits for `to` should be done.
+
+        Lanes take turns: while one is worked off, each other gets as much at most.
+        Interactive requests of all lanes go before jobs, short of the jobs' share.
+        """
+        own = to.drain_s(job=job)
+        if own is None:
+            return None
+        others = 0.0
+        for other in self._turns.lanes(job=False):
+            if job or other is not to:
+                seconds = other.drain_s(job=False) or 0.0
+                others += seconds if job else min(seconds, own)
+        return min(own + others, own / JOB_SHARE) if job else own + others
+
+    def _wait_for_company(self, to: Lane) -> None:
+        if to.timer is None:
+            to.timer = self._loop.call_later(to.max_wait_s, self._ripe, to)
+
+    def _ripe(self, to: Lane) -> None:
+        to.timer = None
+        for job in (False, True):
+            if len(to.queue(job=job)):
+                self._turns.wait(to, job=job)
+        self._schedule()
+
+    # Turns
 
     def _schedule(self) -> None:
-        if self._busy or self._scheduled or not self._waiting:
+        if self._scheduled or not self._turns or self._in_flight >= self._depth:
             return
         self._scheduled = True
-        if self._settings.max_wait_s > 0:
-            self._loop.call_later(self._settings.max_wait_s, self._turn)
-        else:
-            # After the callbacks that are ready now: what arrived in this turn of
-            # the loop becomes one batch.
-            self._loop.call_soon(self._turn)
+        # After the callbacks that are ready now: what arrived in this turn of the
+        # loop becomes one batch.
+        self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
         self._scheduled = False
-        if self._busy or not self._waiting:
+        turn = self._turns.peek()
+        if turn is None or (
+            self._in_flight and self._in_flight >= min(self._depth, turn.lane.depth)
+        ):
             return
-        lane = next(iter(self._waiting))
-        del self._waiting[lane]
-        batch, late = lane.queue.take(self._clock())
-        if len(lane.queue):
-            self._waiting[lane] = None  # at the end: the others come first
+        self._turns.take(turn)
+        to = turn.lane
+        if to.timer is not None:
+            to.timer.cancel()
+            to.timer = None
+        queue = to.jobs if turn.job else to.interactive
+        now = self._clock()
+        entries, late = queue.take(now, to.most_job_rows() if turn.job else 0)
+        if len(queue):
+            self._turns.wait(to, job=turn.job)  # at the end: the others come first
         for entry in late:
             self._fail_late(entry)
-        if batch:
-            self._start(lane, batch)
+        if entries:
+            self._start(_Batch(turn, entries, now, self._behind or len(queue) > 0))
+        else:
+            self._free_idle(to)
+        self._behind = False
         self._schedule()
 
-    def _start(self, lane: Lane, batch: Sequence[Entry]) -> None:
-        rows = sum([entry.rows for entry in batch])
-        cap = self._cap(batch)
-        taken_at = self._clock()
-        expected = lane.cost.estimate(rows)
-        if expected is not None and expected <= self._settings.inline_s:
-            outcome = execution.run(lane.runner, batch, max_batch_rows=cap)
-            if outcome.error is None or len(batch) == 1:
+    def _start(self, batch: _Batch) -> None:
+        to, entries = batch.turn.lane, batch.entries
+        rows = sum([entry.rows for entry in entries])
+        cap = to.limits.max_batch_rows
+        for entry in entries:
+            if 0 < entry.max_batch_rows < cap:
+                cap = entry.max_batch_rows
+        expected = to.cost.estimate(rows)
+        if (
+            expected is not None
+            and expected <= self._settings.inline_s
+            and not self._in_flight
+            # The loop would wait for a device that takes the next batch meanwhile.
+            and to.depth == 1
+        ):
+            outcome = execution.run(to.runner, entries, max_batch_rows=cap)
+            if outcome.error is None or len(entries) == 1:
                 self.counters["inline_batches"] += 1
-                self._finish(lane, [outcome], taken_at)
+                self._finish(batch, [outcome])
+                self._free_idle(to)
                 return
-        self._busy = True
-        task = self._thread.submit(
-            execution.run_apart, lane.runner, batch, max_batch_rows=cap
+        self._in_flight += 1
+        self._depth = min(self._depth, to.depth)
+        to.in_flight += 1
+        thread = self._take_thread()
+        task = thread.submit(
+            execution.run_apart, to.runner, entries, max_batch_rows=cap
         )
 
         def done(task: "Future[list[Outcome]]") -> None:
-            self._loop.call_soon_threadsafe(self._done, lane, task, taken_at)
+            self._loop.call_soon_threadsafe(self._done, batch, task, thread)
 
         task.add_done_callback(done)
 
-    def _cap(self, batch: Sequence[Entry]) -> int:
-        cap = self._settings.limits.max_batch_rows
-        for entry in batch:
-            if 0 < entry.max_batch_rows < cap:
-                cap = entry.max_batch_rows
-        return cap
+    def _take_thread(self) -> ThreadPoolExecutor:
+        if not self._free_threads:
+            self._threads.append(_thread())
+            self._free_threads.append(self._threads[-1])
+        return self._free_threads.pop()
 
-    def _done(self, lane: Lane, task: "Future[list[Outcome]]", taken_at: float) -> None:
-        self._busy = False
-        self._finish(lane, task.result(), taken_at)
+    def _done(
+        self,
+        batch: _Batch,
+        task: "Future[list[Outcome]]",
+        thread: ThreadPoolExecutor,
+    ) -> None:
+        self._free_threads.append(thread)
+        self._behind = bool(self._turns)
+        batch.turn.lane.in_flight -= 1
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._depth = _MAX_DEPTH
+        self._finish(batch, task.result())
+        self._free_idle(batch.turn.lane)
         self._schedule()
 
-    def _finish(self, lane: Lane, outcomes: Sequence[Outcome], taken_at: float) -> None:
+    def _free_idle(self, lane: Lane) -> None:
+        if self._retired and lane in self._retired and lane.idle:
+            self._turns.remove(lane)
+            self._threads[0].submit(self._retired.pop(lane))
+
+    # Answers
+
+    def _finish(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+        counters, now = self.counters, self._clock()
+        turn, taken_at = batch.turn, batch.taken_at
+        # Batches in flight overlap: each is charged for what it took by itself.
+        seconds = now - max(taken_at, self._free_at)
+        self._free_at = now
+        counters["busy_us"] += int(seconds * 1e6)
+        self._turns.ran(turn, seconds)
+        rows = 0
         callers: dict[Caller, None] = {}
         for outcome in outcomes:
+            counters["memory_halvings"] += outcome.halvings
             if outcome.answer is None:
                 self._finish_failed(outcome)
                 continue
             answer = outcome.answer
-            lane.cost.observe(answer.rows, answer.compute_us / 1e6)
-            self.counters["batches"] += 1
-            self.counters["rows"] += answer.rows
+            turn.lane.cost.observe(answer.rows, answer.compute_us / 1e6)
+            counters["batches"] += 1
+            rows += answer.rows
             start = 0
             for entry in outcome.entries:
                 if not entry.gone:
                     entry.gone = True
                     self.unanswered -= 1
                     queue_us = int((taken_at - entry.arrived_at) * 1e6)
-                    entry.caller.answered(entry, answer, start, queue_us)
+                    if entry.cut is None:
+                        entry.caller.answered(entry, answer, start, queue_us)
+                    else:
+                        part = entry.cut(answer, start, entry.rows)
+                        entry.caller.answered(entry, part, 0, queue_us)
                     callers[entry.caller] = None
                 start += entry.rows
         for caller in callers:
             caller.delivered()
+        counters["rows"] += rows
+        if turn.job:
+            counters["job_rows"] += rows
+        elif rows:
+            turn.lane.pace.observe(rows, seconds, saturated=batch.saturated)
 
     def _finish_failed(self, outcome: Outcome) -> None:
         assert outcome.error is not None
@@ -235,3 +363,7 @@ class Batcher:
         entry.gone = True
         self.unanswered -= 1
         entry.caller.failed(entry, error)
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="device")

@@ -4,22 +4,27 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from inference.engine import calls, frames
+from inference.engine import calls, frames, inbox
 from inference.engine.frames import Frame, FrameDecoder, MalformedFrame
 from inference.engine.messages import (
     Accepted,
+    Credit,
     EngineStatus,
     Explained,
     ExplainOptions,
     Failed,
     GetStatus,
     Load,
+    Params,
     Predicted,
+    Priority,
     Reply,
+    StreamChunk,
+    StreamEnd,
     Unload,
     VersionKey,
     VersionToLoad,
@@ -49,15 +54,46 @@ class BlockingEngineClient:
         *,
         timeout_s: float,
         max_batch_rows: int = 0,
+        priority: Priority = "interactive",
+        params: Params | None = None,
     ) -> Prediction:
         data = calls.predict(
-            0, key, tensors, timeout_s=timeout_s, max_batch_rows=max_batch_rows
+            0,
+            key,
+            tensors,
+            timeout_s=timeout_s,
+            max_batch_rows=max_batch_rows,
+            priority=priority,
+            params=params,
         )
         reply, body = self._call(data, Predicted, timeout_s)
         try:
             return calls.prediction(reply, body)
         except MalformedFrame as error:
             raise calls.connection_lost("the engine answered nonsense") from error
+
+    def stream(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        *,
+        timeout_s: float,
+        params: Params | None = None,
+    ) -> Generator[Any, None, None]:
+        data = calls.stream(
+            0, key, tensors, timeout_s=timeout_s, credits=inbox.WINDOW, params=params
+        )
+        deadline = time.monotonic() + timeout_s
+        connection = self._connect(deadline)
+        try:
+            yield from _read_stream(connection, data, deadline)
+        except TimeoutError:
+            raise calls.timed_out() from None
+        except (OSError, MalformedFrame) as error:
+            raise calls.connection_lost("the connection was lost") from error
+        finally:
+            # Which also tells the engine that nobody reads any more.
+            connection.close()
 
     def explain(
         self,
@@ -66,8 +102,11 @@ class BlockingEngineClient:
         *,
         options: ExplainOptions,
         timeout_s: float,
+        priority: Priority = "interactive",
     ) -> Explained:
-        data = calls.explain(0, key, tensors, options=options, timeout_s=timeout_s)
+        data = calls.explain(
+            0, key, tensors, options=options, timeout_s=timeout_s, priority=priority
+        )
         return self._call(data, Explained, timeout_s)[0]
 
     def load(self, version: VersionToLoad) -> None:
@@ -165,6 +204,33 @@ class BlockingEngineClient:
 
 
 def _send_and_receive(connection: socket.socket, data: bytes, deadline: float) -> Frame:
+    return next(_exchange_many(connection, data, deadline))
+
+
+def _read_stream(
+    connection: socket.socket, data: bytes, deadline: float
+) -> Generator[Any, None, None]:
+    read = 0
+    for frame in _exchange_many(connection, data, deadline):
+        reply = frames.decode_reply(frame.header)
+        if isinstance(reply, Failed):
+            raise calls.error(reply)
+        if isinstance(reply, StreamEnd):
+            return
+        if not isinstance(reply, StreamChunk):
+            raise MalformedFrame("neither a chunk nor an end")
+        read += 1
+        if read == inbox.WINDOW // 2:
+            read = 0
+            connection.settimeout(_left(deadline, time.monotonic))
+            connection.sendall(frames.encode(Credit(0, inbox.WINDOW // 2)))
+        yield inbox.read_chunk(reply.chunk)
+
+
+def _exchange_many(
+    connection: socket.socket, data: bytes, deadline: float
+) -> Generator[Frame, None, None]:
+    """Send once, and give all frames that come back."""
     decoder = FrameDecoder()
     connection.settimeout(_left(deadline, time.monotonic))
     connection.sendall(data)
@@ -173,8 +239,7 @@ def _send_and_receive(connection: socket.socket, data: bytes, deadline: float) -
         received = connection.recv(_RECEIVE_BYTES)
         if not received:
             raise ConnectionResetError
-        for frame in decoder.feed(received):
-            return frame
+        yield from decoder.feed(received)
 
 
 def _left(deadline: float, clock: Callable[[], float]) -> float:

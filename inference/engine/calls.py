@@ -9,12 +9,15 @@ from inference.engine.messages import (
     Explain,
     ExplainOptions,
     Failed,
+    Params,
     Predict,
     Predicted,
+    Priority,
+    Stream,
     TensorHeader,
     VersionKey,
 )
-from inference.engine.tensors import InvalidTensor, Prediction, Tensor
+from inference.engine.tensors import Buffer, InvalidTensor, Prediction, Tensor
 
 
 def _timeout_ms(timeout_s: float) -> int:
@@ -24,12 +27,15 @@ def _timeout_ms(timeout_s: float) -> int:
 
 def _encoded(
     sent: Sequence[Tensor],
-) -> tuple[tuple[TensorHeader, ...], list[bytes]]:
+) -> tuple[tuple[TensorHeader, ...], Sequence[Buffer]]:
     if not sent or sent[0].data.ndim == 0 or not len(sent[0].data):
         raise EngineError(EngineErrorCode.BAD_REQUEST, "a request needs rows")
     headers, buffers = [], []
     rows = len(sent[0].data)
     try:
+        if len(sent) == 1:
+            header, buffer = tensors.encode(sent[0])
+            return (header,), (buffer,)
         for tensor in sent:
             if tensor.data.ndim == 0 or len(tensor.data) != rows:
                 raise InvalidTensor("all tensors need the same rows")
@@ -48,6 +54,8 @@ def predict(
     *,
     timeout_s: float,
     max_batch_rows: int,
+    priority: Priority = "interactive",
+    params: Params | None = None,
 ) -> bytes:
     headers, buffers = _encoded(sent)
     return _bounded(
@@ -58,7 +66,25 @@ def predict(
             headers,
             _timeout_ms(timeout_s),
             max_batch_rows,
+            priority,
+            params,
         ),
+        *buffers,
+    )
+
+
+def stream(
+    request_id: int,
+    key: VersionKey,
+    sent: Sequence[Tensor],
+    *,
+    timeout_s: float,
+    credits: int,  # noqa: A002 - the protocol's name for it
+    params: Params | None = None,
+) -> bytes:
+    headers, buffers = _encoded(sent)
+    return _bounded(
+        Stream(request_id, key, headers, _timeout_ms(timeout_s), credits, params),
         *buffers,
     )
 
@@ -70,6 +96,7 @@ def explain(
     *,
     options: ExplainOptions,
     timeout_s: float,
+    priority: Priority = "interactive",
 ) -> bytes:
     headers, buffers = _encoded(sent)
     return _bounded(
@@ -80,12 +107,13 @@ def explain(
             headers,
             _timeout_ms(timeout_s),
             options,
+            priority,
         ),
         *buffers,
     )
 
 
-def _bounded(message: Predict | Explain, *buffers: bytes) -> bytes:
+def _bounded(message: Predict | Explain | Stream, *buffers: Buffer) -> bytes:
     data = frames.encode(message, *buffers)
     if len(data) - 4 > MAX_FRAME_BYTES:
         # The engine would hang up, on all other calls too.

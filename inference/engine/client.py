@@ -1,7 +1,7 @@
 """How the fronts and the controller talk to an engine."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Protocol
 
 from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.in_process_client import InProcessEngineClient
@@ -9,6 +9,8 @@ from inference.engine.messages import (
     EngineStatus,
     Explained,
     ExplainOptions,
+    Params,
+    Priority,
     VersionKey,
     VersionToLoad,
 )
@@ -39,7 +41,23 @@ class EngineClient(Protocol):
         *,
         timeout_s: float,
         max_batch_rows: int = 0,
+        priority: Priority = "interactive",
+        params: Params | None = None,
     ) -> Prediction: ...
+
+    def stream(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        *,
+        timeout_s: float,
+        params: Params | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Give the chunks that answer one row, each a JSON value.
+
+        The model makes few more than are read. Closing the generator ends the stream;
+        nothing is asked before its first chunk is. `timeout_s` is for all of it.
+        """
 
     async def explain(
         self,
@@ -48,6 +66,7 @@ class EngineClient(Protocol):
         *,
         options: ExplainOptions,
         timeout_s: float,
+        priority: Priority = "interactive",
     ) -> Explained: ...
 
     async def load(self, version: VersionToLoad) -> None: ...

@@ -1,4 +1,4 @@
-"""What a batch of so many rows is likely to take, learnt from those before it."""
+"""What a batch of so many rows, and a queue, will take: learnt from those before."""
 
 _KEEP = 0.8
 _OUTLIER = 3.0
@@ -35,3 +35,25 @@ class CostModel:
             nearest = max(smaller)
             return self._seconds[nearest] * float(2 ** (bucket - nearest))
         return min(self._seconds.values(), default=None)
+
+
+class Pace:
+    """Seconds per row while there is more to do than fits into one batch."""
+
+    def __init__(self) -> None:
+        self._rows = 0.0
+        self._seconds = 0.0
+        # 0: not known yet. Read for every request, computed for every batch.
+        self.row_s = 0.0
+
+    def observe(self, rows: int, seconds: float, *, saturated: bool) -> None:
+        """Learn from a batch that formed while others ran, or did better than known.
+
+        Smaller batches share their fixed cost among fewer rows, and would make a
+        burst look longer than it is.
+        """
+        if not saturated and seconds >= self.row_s * rows:
+            return
+        self._rows = _KEEP * self._rows + rows
+        self._seconds = _KEEP * self._seconds + seconds
+        self.row_s = self._seconds / self._rows

@@ -1,61 +1,36 @@
-"""The versions of one engine: loading, ready or failed; and who may use them.
-
-States: `loading → ready`, `loading → failed`; a reload keeps the old runner answering
-until the new one is ready. What should be loaded is kept on disk, so that an engine
-comes back on its own.
-"""
+"""One engine: requests come in, versions answer them, and both can be asked about."""
 
 import asyncio
-import ctypes
-import gc
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 import psutil
-import structlog
 
-from inference.engine import desired, explaining, runner
-from inference.engine.batcher import Batcher, BatchSettings, Lane
+from inference.engine import batching, explaining, runner
+from inference.engine.batcher import Batcher
+from inference.engine.devices import failures, opening
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.explaining import LaneModel
+from inference.engine.memory import Memory
 from inference.engine.messages import (
+    DeviceStatus,
     EngineStatus,
     ExplainOptions,
+    Params,
+    Priority,
     VersionKey,
-    VersionStatus,
     VersionToLoad,
 )
 from inference.engine.plugins import ExplainTask, ExplainThread
-from inference.engine.runner import Loaded
-from inference.engine.runners import torch_export
 from inference.engine.settings import EngineSettings
-from inference.engine.signature import Signature
+from inference.engine.streaming import Listener, RunningStream, Streams
 from inference.engine.tensors import Tensor
-from inference.engine.waiting import Entry, Layout, QueueLimits
+from inference.engine.versions import LoadedVersion, Loader, Versions
+from inference.engine.waiting import Entry
 
-logger = structlog.get_logger()
-
-Loader = Callable[[VersionToLoad, str], Loaded]
 _MAX_LAYOUTS = 64
-_LOADING_RETRY_MS = 1000
-
-
-class LoadedVersion:
-    """One version: what was asked for, and what came of it."""
-
-    def __init__(self, wanted: VersionToLoad) -> None:
-        self.wanted = wanted
-        self.state: Literal["loading", "ready", "failed"] = "loading"
-        self.error = ""
-        self.load_ms: int | None = None
-        self.lane: Lane | None = None
-        self.model: LaneModel | None = None
-        self.signature: Signature | None = None
-        # Layouts already found to agree with the signature.
-        self.layouts: set[Layout] = set()
+_DRAINING_RETRY_MS = 1000
 
 
 class Engine:
@@ -68,32 +43,33 @@ class Engine:
         load: Loader = runner.load,
         clock: Callable[[], float] = time.monotonic,
         on_fatal: Callable[[], None] = lambda: None,
+        device_memory: Memory | None = None,
     ) -> None:
         self.settings = settings
-        self._load = load
         self.clock = clock
+        self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self.batcher = Batcher(
-            BatchSettings(
-                limits=QueueLimits(
-                    max_rows=settings.max_queue_rows,
-                    max_bytes=settings.max_queue_bytes,
-                    max_batch_rows=settings.max_batch_rows,
-                    max_batch_bytes=settings.max_batch_bytes,
-                ),
-                max_wait_s=settings.max_wait_ms / 1000,
-                inline_s=settings.inline_ms / 1000,
-            ),
+            batching.of_engine(settings),
             loop=self._loop,
             clock=clock,
             on_fatal=on_fatal,
         )
+        self.versions = Versions(
+            settings,
+            self.batcher,
+            load=load,
+            clock=clock,
+            loop=self._loop,
+            on_ready=self._warm_plugins,
+            on_fatal=on_fatal,
+            device_memory=device_memory,
+        )
         self._explain_thread = ExplainThread(
             settings.plugins, max_waiting=settings.max_explain_queue, clock=clock
         )
-        self._loading_thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._versions: dict[VersionKey, LoadedVersion] = {}
         self._explaining: set[Future[object]] = set()
+        self.streams = Streams(settings.max_streams, loop=self._loop)
         self.draining = False
         self.counters = {"malformed_frames": 0, "connections": 0, "explanations": 0}
 
@@ -101,113 +77,33 @@ class Engine:
 
     def prepare(self) -> None:
         """Import the libraries in the background, before anything is asked for."""
-        self._loading_thread.submit(torch_export.prepare)
+        self.versions.prepare()
 
     def restore(self) -> None:
-        """Load what an earlier process was asked for, in that order."""
-        for wanted in desired.read(self.settings):
-            self.load(wanted, remember=False)
+        """Load what an earlier process was asked for."""
+        self.versions.restore()
 
-    def load(self, wanted: VersionToLoad, *, remember: bool = True) -> None:
+    def load(self, wanted: VersionToLoad) -> None:
         """Begin to load; the same version in the same form again changes nothing."""
-        version = self._versions.get(wanted.key)
-        if version is None:
-            version = self._versions[wanted.key] = LoadedVersion(wanted)
-        elif version.wanted == wanted and version.state != "failed":
-            return
-        else:
-            version.wanted = wanted
-            # A version that answers stays ready while its new self loads.
-            if version.lane is None:
-                version.state, version.error = "loading", ""
-        if remember:
-            self._remember()
-        logger.info("loading", version=str(wanted.key), path=wanted.path)
-        started = self.clock()
-        task = self._loading_thread.submit(self._load, wanted, self.settings.device)
-
-        def done(task: Future[Loaded]) -> None:
-            self._loop.call_soon_threadsafe(self._loaded, wanted, task, started)
-
-        task.add_done_callback(done)
+        self.versions.load(wanted)
 
     def unload(self, key: VersionKey) -> None:
         """Forget a version and free its memory; unknown ones are no error."""
-        version = self._versions.pop(key, None)
-        if version is None:
-            return
-        self._remember()
-        logger.info("unloaded", version=str(key))
-        if version.lane is not None:
-            self.batcher.close_lane(
-                version.lane,
-                EngineError(EngineErrorCode.NOT_LOADED, f"{key} was unloaded"),
-            )
-            self._release(version.lane)
-
-    def _loaded(
-        self, wanted: VersionToLoad, task: Future[Loaded], started: float
-    ) -> None:
-        version = self._versions.get(wanted.key)
-        if version is None or version.wanted != wanted:
-            # Unloaded or replaced meanwhile: nobody wants this one any more.
-            if task.exception() is None:
-                self._release(self.batcher.open_lane(task.result().runner))
-            return
-        version.load_ms = int((self.clock() - started) * 1000)
-        error = task.exception()
-        if error is not None:
-            self._load_failed(version, error)
-            return
-        loaded = task.result()
-        old, version.lane = version.lane, self.batcher.open_lane(loaded.runner)
-        version.signature = loaded.signature
-        version.layouts = set()
-        version.model = LaneModel(
-            version.lane, loaded, wanted, self.batcher, loop=self._loop
-        )
-        version.state, version.error = "ready", ""
-        logger.info("ready", version=str(wanted.key), load_ms=version.load_ms)
-        if old is not None:
-            self.batcher.move(old, version.lane)
-            self._release(old)
-        self._warm_plugins()
-
-    def _load_failed(self, version: LoadedVersion, error: BaseException) -> None:
-        message = (
-            error.message
-            if isinstance(error, EngineError)
-            else f"{version.wanted.key} was not loaded: {type(error).__name__}"
-        )
-        version.error = message
-        # After a failed reload the old form goes on answering, with the reason shown.
-        if version.lane is None:
-            version.state = "failed"
-        logger.error("load_failed", version=str(version.wanted.key), reason=message)
-
-    def _release(self, lane: Lane) -> None:
-        """Free a runner after the batch that may be using it, in the device thread."""
-        lane.closed = True
-        self.batcher.after_batch(lambda: _free(lane))
+        self.versions.unload(key)
 
     def _warm_plugins(self) -> None:
         """Import explainers once nothing loads any more: both need the processor."""
-        if self.settings.warm_plugins and not any(
-            version.state == "loading" for version in self._versions.values()
-        ):
+        if self.settings.warm_plugins and not self.versions.loading:
             self._explain_thread.warm_up()
-
-    def _remember(self) -> None:
-        desired.write(
-            self.settings, [version.wanted for version in self._versions.values()]
-        )
 
     # Requests
 
     def submit(self, key: VersionKey, entry: Entry) -> None:
         """Queue a prediction; raise EngineError if it cannot be accepted."""
         version = self._ready(key)
-        if entry.layout not in version.layouts:
+        if version.lengths is not None:
+            version.lengths.admit(entry)
+        elif entry.layout not in version.layouts:
             self._admit_layout(version, entry)
         assert version.lane is not None
         self.batcher.submit(version.lane, entry)
@@ -222,6 +118,7 @@ class Engine:
         options: ExplainOptions,
         *,
         timeout_s: float,
+        priority: Priority = "interactive",
     ) -> ExplainTask:
         """Queue an explanation; raise EngineError if it cannot be accepted."""
         version = self._ready(key)
@@ -230,7 +127,7 @@ class Engine:
         explaining.check_layout(version.signature, tensors)
         deadline = self.clock() + timeout_s
         task = ExplainTask(
-            version.model.until(deadline, self.clock),
+            version.model.until(deadline, self.clock, job=priority == "job"),
             tensors,
             options,
             deadline=deadline,
@@ -241,29 +138,53 @@ class Engine:
         task.future.add_done_callback(self._explaining.discard)
         return task
 
+    def stream(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        listener: Listener,
+        *,
+        params: Params | None,
+        credits: int,  # noqa: A002 - the protocol's name for it
+        timeout_s: float,
+        stream_id: int = 0,
+    ) -> RunningStream:
+        """Begin to stream; raise EngineError if it cannot be accepted."""
+        version = self._ready(key)
+        assert version.signature is not None
+        assert version.lane is not None
+        model = version.lane.runner
+        if not isinstance(model, runner.StreamRunner):
+            raise EngineError(EngineErrorCode.BAD_REQUEST, f"{key} does not stream")
+        explaining.check_layout(version.signature, tensors)
+        explaining.check_params(version.signature, params)
+        if len(tensors[0].data) != 1:
+            raise EngineError(
+                EngineErrorCode.BAD_REQUEST, "a stream answers one row, not several"
+            )
+        return self.streams.start(
+            stream_id,
+            listener,
+            model,
+            tensors,
+            params,
+            credits=credits,
+            timeout_s=timeout_s,
+        )
+
     def _ready(self, key: VersionKey) -> LoadedVersion:
         if self.draining:
             raise EngineError(
                 EngineErrorCode.DRAINING,
                 "the engine is stopping",
-                retry_after_ms=_LOADING_RETRY_MS,
+                retry_after_ms=_DRAINING_RETRY_MS,
             )
-        version = self._versions.get(key)
-        if version is None:
-            raise EngineError(EngineErrorCode.NOT_LOADED, f"{key} is not loaded")
-        if version.state == "loading":
-            raise EngineError(
-                EngineErrorCode.LOADING,
-                f"{key} is loading",
-                retry_after_ms=_LOADING_RETRY_MS,
-            )
-        if version.state == "failed":
-            raise EngineError(EngineErrorCode.LOAD_FAILED, version.error)
-        return version
+        return self.versions.ready(key)
 
     def _admit_layout(self, version: LoadedVersion, entry: Entry) -> None:
         assert version.signature is not None
         explaining.check_layout(version.signature, entry.tensors)
+        explaining.check_params(version.signature, entry.params)
         if len(version.layouts) < _MAX_LAYOUTS:
             version.layouts.add(entry.layout)
 
@@ -275,41 +196,47 @@ class Engine:
             device=self.settings.device,
             pid=os.getpid(),
             memory_bytes=psutil.Process().memory_info().rss,
-            versions=tuple(
-                VersionStatus(
-                    key=key,
-                    state=version.state,
-                    error=version.error,
-                    load_ms=version.load_ms,
-                    queued_rows=version.lane.queue.rows if version.lane else 0,
-                )
-                for key, version in self._versions.items()
-            ),
+            versions=self.versions.status(),
             counters=self.counters
             | self.batcher.counters
-            | {"unanswered": self.batcher.unanswered},
+            | self.versions.counters
+            | self.streams.counters
+            | {
+                "unanswered": self.batcher.unanswered,
+                "running_streams": len(self.streams),
+                "queued_rows": self.batcher.room.rows,
+                "queued_bytes": self.batcher.room.nbytes,
+                "versions_memory_bytes": self.versions.nbytes,
+                "memory_budget_bytes": self.versions.budget,
+            }
+            | opening.counters(self.settings.device),
+            device_status=self._device_status(),
         )
+
+    def _device_status(self) -> DeviceStatus | None:
+        device = opening.opened(self.settings.device)
+        if device is None:
+            return None
+        try:
+            return DeviceStatus(device.title, *device.memory())
+        except RuntimeError as error:
+            # Also the first to notice, where nobody asks for predictions.
+            if failures.is_sticky(error):
+                self._on_fatal()
+            return None
 
     async def drain(self, timeout_s: float) -> bool:
         """Refuse new requests and wait for the accepted; tell whether all finished."""
         self.draining = True
         deadline = self._loop.time() + timeout_s
-        while self.batcher.unanswered or self._explaining:
+        while self.batcher.unanswered or self._explaining or self.streams.unanswered:
             if self._loop.time() >= deadline:
                 return False
             await asyncio.sleep(0.005)
         return True
 
     def close(self) -> None:
+        self.streams.close()
         self._explain_thread.close()
         self.batcher.close()
-        self._loading_thread.shutdown(wait=False, cancel_futures=True)
-
-
-def _free(lane: Lane) -> None:
-    lane.runner.unload()
-    gc.collect()
-    # glibc keeps freed pages for itself; give a large model's back.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+        self.versions.close()

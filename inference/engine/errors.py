@@ -14,9 +14,12 @@ class EngineErrorCode(enum.StrEnum):
     NOT_EXPLAINABLE = "NOT_EXPLAINABLE"
     CONNECTION_LOST = "CONNECTION_LOST"
     DRAINING = "DRAINING"
+    # The engine ends and starts again. Not for another engine: this request may be why.
+    DEVICE_FAILED = "DEVICE_FAILED"
 
 
-RETRYABLE = frozenset(
+# Another engine may answer what this one cannot; nothing was computed yet.
+ELSEWHERE = frozenset(
     {
         EngineErrorCode.NOT_LOADED,
         EngineErrorCode.LOADING,
@@ -25,6 +28,7 @@ RETRYABLE = frozenset(
         EngineErrorCode.DRAINING,
     }
 )
+RETRYABLE = ELSEWHERE | {EngineErrorCode.DEVICE_FAILED}
 
 
 class EngineError(Exception):

@@ -1,5 +1,6 @@
 """The input example that MLflow logs beside a model, as tensors."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,8 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.signature import Layout, Signature
-from inference.engine.tensors import TEXT, Array, Tensor
+from inference.engine.signature import (
+    BYTES,
+    DATETIME,
+    JSON,
+    TEXT,
+    Layout,
+    Signature,
+    TensorInput,
+)
+from inference.engine.tensors import Array, Tensor, numpy_dtype, object_array
 
 INPUT_NAME = "input"
 _INPUTS = "serving_input_example.json"
@@ -17,6 +26,8 @@ _OUTPUTS = "output_example.json"
 # Where MLflow puts files that are logged along, by flavor.
 _OUTPUT_FOLDERS = (".", "extra_files", "artifacts")
 _MAX_BYTES = 32 * 1024 * 1024
+# Values in a row of zeros where its length varies.
+_OPEN_SIZE = 4
 
 
 def read(path: Path, signature: Signature) -> tuple[Tensor, ...] | None:
@@ -31,17 +42,44 @@ def read(path: Path, signature: Signature) -> tuple[Tensor, ...] | None:
     value = payload.get("inputs", payload.get("instances"))
     if value is None and "dataframe_split" in payload:
         value = payload["dataframe_split"]["data"]
+    if signature.layout is Layout.TENSORS:
+        if not isinstance(value, dict):
+            raise ValueError("The logged input example does not name its tensors.")
+        return tuple(_tensor(value.get(each.name), each) for each in signature.inputs)
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
-    data = np.asarray(value, dtype=signature.dtype).reshape(-1, *signature.shape)
-    return (Tensor(INPUT_NAME, data),)
+    only = TensorInput(INPUT_NAME, signature.dtype, signature.shape)
+    return (_tensor(value, only),)
+
+
+def read_params(path: Path) -> dict[str, Any] | None:
+    """Read the parameters that were logged with the example, if there are any."""
+    payload = _read_json(path / _INPUTS)
+    params = payload.get("params") if isinstance(payload, dict) else None
+    return params if isinstance(params, dict) else None
+
+
+def _tensor(value: Any, wanted: TensorInput) -> Tensor:
+    data = np.asarray(value, dtype=numpy_dtype(wanted.dtype))
+    if -1 not in wanted.shape:
+        data = data.reshape(-1, *wanted.shape)
+    elif data.ndim == len(wanted.shape):
+        data = data[np.newaxis]
+    if data.ndim != len(wanted.shape) + 1:
+        raise ValueError(
+            f"The logged example of {wanted.name!r} has shape {list(data.shape)}."
+        )
+    return Tensor(wanted.name, data)
 
 
 def _table(payload: Mapping[str, Any], signature: Signature) -> tuple[Tensor, ...]:
     columns: dict[str, list[Any]]
     if "dataframe_split" in payload:
         split = payload["dataframe_split"]
-        names = split.get("columns") or [column.name for column in signature.columns]
+        names = split.get("columns")
+        if not names or not all(isinstance(name, str) for name in names):
+            # Columns without names are numbered.
+            names = [column.name for column in signature.columns]
         columns = {str(name): [] for name in names}
         for row in split["data"]:
             for name, value in zip(columns, row, strict=True):
@@ -64,26 +102,56 @@ def _columns_of(value: Any, signature: Signature) -> dict[str, list[Any]]:
         }
     items = value if isinstance(value, list) else [value]
     if items and isinstance(items[0], dict):
-        return {name: [item[name] for item in items] for name in items[0]}
+        names = dict.fromkeys(name for item in items for name in item)
+        return {name: [item.get(name) for item in items] for name in names}
     # A list of plain values is the only column.
     return {signature.columns[0].name: items}
 
 
 def column_array(values: Sequence[Any], dtype: str) -> Array:
-    """Make one column; a missing text is None, a missing number NaN."""
-    if dtype != TEXT:
-        numbers = [np.nan if value is None else value for value in values]
-        return np.asarray(numbers, dtype=dtype)
-    array = np.empty(len(values), dtype=object)
-    array[:] = [None if value is None else str(value) for value in values]
-    return array
+    """Make one column as JSON writes it; a missing number is NaN, all else None.
+
+    So whole numbers with a missing one among them are floats, and truth values objects.
+    Bytes are in base64, moments in ISO 8601.
+    """
+    if dtype == TEXT:
+        return object_array([None if each is None else str(each) for each in values])
+    if dtype == BYTES:
+        return object_array(
+            [None if each is None else base64.b64decode(each) for each in values]
+        )
+    if dtype == JSON:
+        return object_array(values)
+    if dtype == DATETIME:
+        moments = ["NaT" if each is None else each.removesuffix("Z") for each in values]
+        return np.array(moments, dtype=DATETIME)
+    if None in values and dtype == "bool":
+        return object_array(values)
+    if None in values and not dtype.startswith("float"):
+        dtype = "float64"
+    numbers = [np.nan if value is None else value for value in values]
+    return np.asarray(numbers, dtype=dtype)
 
 
 def zeros(signature: Signature) -> tuple[Tensor, ...] | None:
-    """Make two rows of zeros where no example was logged; None for tables."""
-    if signature.layout is Layout.TABLE:
+    """Make two rows of zeros where no example was logged; None for tables and text."""
+    inputs: tuple[TensorInput, ...] = (
+        TensorInput(INPUT_NAME, signature.dtype, signature.shape),
+    )
+    if signature.layout is Layout.TENSORS:
+        inputs = signature.inputs
+    if signature.layout is Layout.TABLE or any(each.dtype == TEXT for each in inputs):
         return None
-    return (Tensor(INPUT_NAME, np.zeros((2, *signature.shape), signature.dtype)),)
+    return tuple(
+        Tensor(
+            each.name,
+            np.zeros(
+                (2, *(_OPEN_SIZE if size == -1 else size for size in each.shape)),
+                each.dtype,
+            ),
+        )
+        for each in inputs
+    )
 
 
 def tile(tensors: Sequence[Tensor], rows: int) -> tuple[Tensor, ...]:
@@ -92,15 +160,37 @@ def tile(tensors: Sequence[Tensor], rows: int) -> tuple[Tensor, ...]:
     return tuple(Tensor(tensor.name, tensor.data[indexes]) for tensor in tensors)
 
 
-def read_outputs(path: Path) -> dict[str, Array] | None:
-    """Read the outputs logged for the example, by name ("" where it has none)."""
-    found = (_read_json(path / folder / _OUTPUTS) for folder in _OUTPUT_FOLDERS)
-    payload = next((each for each in found if each is not None), None)
+def read_outputs(path: Path, name: str | None = None) -> dict[str, Array] | None:
+    """Read the outputs logged for the example, by name ("" where it has none).
+
+    `name` is the file that the metadata names: `.npy` or JSON. Raises ValueError if it
+    is not there, so that nobody believes in a check that never runs.
+    """
+    if name is not None:
+        file = path / name
+        if not file.is_file():
+            raise ValueError(f"The artifact has no file {name}, named in its metadata.")
+        if file.suffix == ".npy":
+            _check_size(file)
+            return {"": np.load(file, allow_pickle=False)}
+        payload = _read_json(file)
+    else:
+        found = (_read_json(path / folder / _OUTPUTS) for folder in _OUTPUT_FOLDERS)
+        payload = next((each for each in found if each is not None), None)
     if payload is None:
         return None
     if isinstance(payload, dict):
-        return {name: np.asarray(value) for name, value in payload.items()}
-    return {"": np.asarray(payload)}
+        return {name: _expected(value) for name, value in payload.items()}
+    return {"": _expected(payload)}
+
+
+def _expected(value: Any) -> Array:
+    """Make an array of numbers or text; of JSON values where they are no such array."""
+    try:
+        array: Array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        return object_array(value)
+    return object_array(value) if array.dtype == object and array.ndim else array
 
 
 def compare(
@@ -110,7 +200,8 @@ def compare(
     by_name = {tensor.name: tensor.data for tensor in outputs}
     for name, wanted in expected.items():
         got = by_name.get(name) if name else outputs[0].data
-        if got is None or got.shape != wanted.shape:
+        is_plain = got is not None and got.dtype == object
+        if got is None or (not is_plain and got.shape != wanted.shape):
             raise ValueError(
                 "Its input example gives outputs of another shape than those logged."
             )
@@ -132,6 +223,10 @@ def compare(
 def _read_json(path: Path) -> Any:
     if not path.is_file():
         return None
+    _check_size(path)
+    return json.loads(path.read_bytes())
+
+
+def _check_size(path: Path) -> None:
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"The logged {path.name} is too large to replay.")
-    return json.loads(path.read_bytes())

@@ -1,18 +1,25 @@
-"""Run one batch and keep a poisonous request from failing the others."""
+"""Run one batch and keep a poisonous request from failing the others.
+
+A batch that does not fit into the device's memory is run as two halves, and these as
+halves again; what fails as a single row is refused as overload.
+"""
 
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from inference.engine import runner as runners
+from inference.engine.devices import failures
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import Params
 from inference.engine.runner import Runner
 from inference.engine.tensors import Tensor
 from inference.engine.waiting import Answer, Entry
 
-logger = structlog.get_logger()
+# Other batches will have left the device by then.
+_NO_MEMORY_RETRY_MS = 1000
+# An engine needs about so long to be back, the time to load its versions aside.
+_RESTART_RETRY_MS = 5000
 
 
 class Outcome(NamedTuple):
@@ -23,6 +30,8 @@ class Outcome(NamedTuple):
     error: EngineError | None
     # The model's own exception; never sent, only logged and classified.
     cause: BaseException | None = None
+    # How often a piece was halved for want of memory.
+    halvings: int = 0
 
 
 def run(
@@ -34,14 +43,27 @@ def run(
 ) -> Outcome:
     """Run the entries together, in pieces of `max_batch_rows` if they are more."""
     started = clock()
+    halved: list[int] = []
     try:
-        tensors = _forward(runner, entries, max_batch_rows)
+        tensors = _forward(runner, entries, max_batch_rows, halved)
     # A model may raise anything, and must not take the engine down by sys.exit.
     except (Exception, SystemExit) as cause:
-        return Outcome(entries, None, _error(cause), cause)
+        # Its frames would keep the batch's tensors in the device's memory.
+        cause.__traceback__ = None
+        error = _error(cause)
+        if is_fatal(cause) and len(entries) > 1:
+            # One of them, or none, is to blame; alone it would be told so.
+            error = EngineError(
+                EngineErrorCode.DEVICE_FAILED,
+                "the device failed; its engine starts again",
+                retry_after_ms=_RESTART_RETRY_MS,
+            )
+        return Outcome(entries, None, error, cause, len(halved))
     rows = len(tensors[0].data)
     compute_us = int((clock() - started) * 1e6)
-    return Outcome(entries, Answer(tensors, compute_us, rows), None)
+    return Outcome(
+        entries, Answer(tensors, compute_us, rows), None, halvings=len(halved)
+    )
 
 
 def run_apart(
@@ -49,13 +71,13 @@ def run_apart(
 ) -> list[Outcome]:
     """Run the entries, and again by halves while they fail.
 
-    So only the requests that fail on their own fail, after few further passes; and a
-    batch that was too large for the memory is tried as two.
+    So only the requests that fail on their own fail, after few further passes.
     """
     outcome = run(runner, entries, max_batch_rows=max_batch_rows)
-    if outcome.error is None or is_fatal(outcome.cause):
+    if outcome.error is None or len(entries) == 1 or is_fatal(outcome.cause):
         return [outcome]
-    if len(entries) == 1:
+    if failures.is_out_of_memory(outcome.cause):
+        # Not even one row fits, and all are of one size.
         return [outcome]
     middle = len(entries) // 2
     return [
@@ -65,48 +87,69 @@ def run_apart(
 
 
 def _forward(
-    runner: Runner, entries: Sequence[Entry], max_batch_rows: int
+    runner: Runner, entries: Sequence[Entry], max_batch_rows: int, halved: list[int]
 ) -> tuple[Tensor, ...]:
     tensors = runners.concatenate([entry.tensors for entry in entries])
     rows = len(tensors[0].data)
+    # Entries that share a batch have the same parameters.
+    params = entries[0].params
     if rows <= max_batch_rows:
-        outputs = runner.run(tensors)
-        runners.check_outputs(outputs, rows)
-        return outputs
+        return _run_piece(runner, tensors, params, halved)
     pieces = []
     for start in range(0, rows, max_batch_rows):
         if all(entry.gone for entry in entries):
             raise EngineError(EngineErrorCode.DEADLINE_EXCEEDED, "the caller left")
-        piece = tuple(
-            Tensor(tensor.name, tensor.data[start : start + max_batch_rows])
-            for tensor in tensors
-        )
-        outputs = runner.run(piece)
-        runners.check_outputs(outputs, len(piece[0].data))
-        pieces.append(outputs)
+        piece = _rows(tensors, start, start + max_batch_rows)
+        pieces.append(_run_piece(runner, piece, params, halved))
     return runners.concatenate(pieces)
+
+
+def _run_piece(
+    runner: Runner,
+    tensors: Sequence[Tensor],
+    params: Params | None,
+    halved: list[int],
+) -> tuple[Tensor, ...]:
+    """Run rows together, or as two halves if they do not fit into the memory."""
+    rows = len(tensors[0].data)
+    try:
+        outputs = runners.run(runner, tensors, params)
+    except Exception as error:
+        if rows == 1 or not failures.is_out_of_memory(error):
+            raise
+        halved.append(rows)
+    else:
+        runners.check_outputs(outputs, rows)
+        return outputs
+    # Not in the handler above: the error holds on to what did not fit.
+    middle = rows // 2
+    return runners.concatenate(
+        [
+            _run_piece(runner, _rows(tensors, 0, middle), params, halved),
+            _run_piece(runner, _rows(tensors, middle, rows), params, halved),
+        ]
+    )
+
+
+def _rows(tensors: Sequence[Tensor], start: int, stop: int) -> tuple[Tensor, ...]:
+    return tuple(Tensor(tensor.name, tensor.data[start:stop]) for tensor in tensors)
 
 
 def _error(cause: BaseException) -> EngineError:
     if isinstance(cause, EngineError):
         return cause
-    if _name(cause) == "OutOfMemoryError":
+    if failures.is_out_of_memory(cause):
         return EngineError(
             EngineErrorCode.OVERLOADED,
             "the device has no memory left for this request",
-            retry_after_ms=1000,
+            retry_after_ms=_NO_MEMORY_RETRY_MS,
         )
     return EngineError(
-        EngineErrorCode.MODEL_ERROR, f"the model raised {_name(cause)}: {cause}"[:500]
+        EngineErrorCode.MODEL_ERROR,
+        f"the model raised {type(cause).__name__}: {cause}"[:500],
     )
 
 
 def is_fatal(cause: BaseException | None) -> bool:
     """Tell whether the device itself failed: all that follows would fail too."""
-    return cause is not None and (
-        _name(cause) == "AcceleratorError" or "CUDA error" in str(cause)
-    )
-
-
-def _name(cause: BaseException) -> str:
-    return type(cause).__name__
+    return failures.is_sticky(cause)

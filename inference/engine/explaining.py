@@ -6,15 +6,20 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from inference.engine import runner
-from inference.engine.batcher import Batcher, Lane
+from inference.engine.batcher import Batcher
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import VersionToLoad
+from inference.engine.lane import Lane
+from inference.engine.messages import Params, VersionToLoad
 from inference.engine.runner import Loaded
-from inference.engine.signature import Layout, Signature
-from inference.engine.tensors import TEXT, Tensor, dtype_name
+from inference.engine.signature import (
+    DATETIME,
+    OBJECT_DTYPES,
+    Column,
+    Layout,
+    Signature,
+)
+from inference.engine.tensors import Tensor, dtype_name, numpy_dtype
 from inference.engine.waiting import Answer, Entry
 
 if TYPE_CHECKING:
@@ -28,17 +33,39 @@ def check_layout(signature: Signature, tensors: Sequence[Tensor]) -> None:
     """Raise EngineError BAD_REQUEST unless the tensors fit the signature."""
     if signature.layout is Layout.TABLE:
         _check_table(signature, tensors)
-        return
-    data = tensors[0].data
-    if (
-        len(tensors) != 1
-        or data.dtype != np.dtype(signature.dtype)
-        or data.shape[1:] != signature.shape
+    elif signature.layout is Layout.TENSORS:
+        _check_tensors(signature, tensors)
+    elif len(tensors) != 1 or not _fits(
+        tensors[0], dtype=signature.dtype, shape=signature.shape
     ):
         raise _bad_request(
             f"one tensor of {signature.dtype} and shape {list(signature.shape)} per "
             "row is expected"
         )
+
+
+def _check_tensors(signature: Signature, tensors: Sequence[Tensor]) -> None:
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if len(by_name) != len(tensors) or len(tensors) != len(signature.inputs):
+        raise _bad_request(f"{len(signature.inputs)} tensors are expected")
+    for wanted in signature.inputs:
+        tensor = by_name.get(wanted.name)
+        if tensor is None or not _fits(tensor, dtype=wanted.dtype, shape=wanted.shape):
+            raise _bad_request(
+                f"input {wanted.name!r} of {wanted.dtype} and shape "
+                f"{list(wanted.shape)} per row is expected"
+            )
+
+
+def _fits(tensor: Tensor, *, dtype: str, shape: tuple[int, ...]) -> bool:
+    """Compare with what a signature says, where -1 is any size but 0."""
+    data = tensor.data
+    if data.dtype != numpy_dtype(dtype) or data.ndim != len(shape) + 1:
+        return False
+    return all(
+        got == size or (size == -1 and got > 0)
+        for got, size in zip(data.shape[1:], shape, strict=True)
+    )
 
 
 def _check_table(signature: Signature, tensors: Sequence[Tensor]) -> None:
@@ -49,8 +76,7 @@ def _check_table(signature: Signature, tensors: Sequence[Tensor]) -> None:
         if column is None or tensor.name in seen:
             raise _bad_request(f"column {tensor.name[:80]!r} is unknown or twice there")
         seen.add(tensor.name)
-        is_text = tensor.data.dtype == object
-        if tensor.data.ndim != 1 or is_text != (column.dtype == TEXT):
+        if tensor.data.ndim != 1 or not _carries(tensor, column):
             raise _bad_request(
                 f"column {tensor.name!r} is one value of {column.dtype} per row, not "
                 f"{dtype_name(tensor.data)} of shape {list(tensor.data.shape[1:])}"
@@ -60,6 +86,28 @@ def _check_table(signature: Signature, tensors: Sequence[Tensor]) -> None:
     ]
     if missing:
         raise _bad_request(f"column {missing[0]!r} is missing")
+
+
+def check_params(signature: Signature, params: Params | None) -> None:
+    """Raise EngineError BAD_REQUEST for parameters that the signature has not.
+
+    Whoever sends them has checked their values.
+    """
+    if params is None:
+        return
+    known = {param.name for param in signature.params}
+    if unknown := params.keys() - known:
+        raise _bad_request(f"parameter {min(unknown)[:80]!r} is unknown")
+
+
+def _carries(tensor: Tensor, column: Column) -> bool:
+    """Tell whether an array may hold a column: missing values change their dtype."""
+    dtype = tensor.data.dtype
+    if column.dtype in OBJECT_DTYPES:
+        return dtype.kind == "O"
+    if dtype.kind == "O":
+        return column.dtype == "bool" and not column.required
+    return (dtype.kind == "M") == (column.dtype == DATETIME)
 
 
 def _bad_request(message: str) -> EngineError:
@@ -83,6 +131,7 @@ class LaneModel:
         self._loop = loop
         self._deadline = 0.0
         self._clock: Callable[[], float] = lambda: 0.0
+        self._job = False
         self.signature = loaded.signature
         self.path = Path(wanted.path)
         self.torch_function: Callable[[torch.Tensor], torch.Tensor] | None = (
@@ -90,12 +139,15 @@ class LaneModel:
         )
         self.cache: dict[str, Any] = {}
 
-    def until(self, deadline: float, clock: Callable[[], float]) -> "LaneModel":
+    def until(
+        self, deadline: float, clock: Callable[[], float], *, job: bool = False
+    ) -> "LaneModel":
         """Give the same model, cache included, to one task with its deadline."""
         model = object.__new__(LaneModel)
         model.__dict__.update(self.__dict__)
         model._deadline = deadline
         model._clock = clock
+        model._job = job
         return model
 
     def predict(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -121,6 +173,7 @@ class LaneModel:
             nbytes=sum(tensor.data.nbytes for tensor in tensors),
             arrived_at=now,
             deadline=self._deadline,
+            job=self._job,
         )
         self._loop.call_soon_threadsafe(self._submit, entry, waiter)
         try:

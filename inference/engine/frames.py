@@ -3,6 +3,7 @@
 A frame is `<u32 length of the rest> <u32 length of the header> <header> <buffers>`.
 """
 
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ import msgspec
 
 from inference.engine import tensors
 from inference.engine.messages import MAX_FRAME_BYTES, Reply, Request, TensorHeader
-from inference.engine.tensors import Tensor
+from inference.engine.tensors import Buffer, Tensor
 
-_PREFIX_BYTES = 8
+_PREFIX = struct.Struct("<II")
+_PREFIX_BYTES = _PREFIX.size
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -30,15 +32,14 @@ class Frame(NamedTuple):
     body: memoryview
 
 
-def encode(message: Request | Reply, *buffers: bytes) -> bytes:
+def encode(message: Request | Reply, *buffers: Buffer) -> bytes:
     """Write one message and the buffers its tensor headers announce."""
     return frame(_encoder.encode(message), *buffers)
 
 
-def frame(header: bytes, *buffers: bytes) -> bytes:
+def frame(header: bytes, *buffers: Buffer) -> bytes:
     size = len(header)
-    total = 4 + size + sum(map(len, buffers))
-    prefix = (total | size << 32).to_bytes(_PREFIX_BYTES, "little")
+    prefix = _PREFIX.pack(4 + size + sum(map(len, buffers)), size)
     return b"".join((prefix, header, *buffers))
 
 
@@ -96,8 +97,7 @@ class FrameDecoder:
         start, end = 0, len(data)
         self._need = _PREFIX_BYTES
         while end - start >= _PREFIX_BYTES:
-            prefix = int.from_bytes(view[start : start + _PREFIX_BYTES], "little")
-            total, size = prefix & 0xFFFFFFFF, prefix >> 32
+            total, size = _PREFIX.unpack_from(data, start)
             if total > self._max_frame_bytes or size > total - 4:
                 raise MalformedFrame(f"a frame of {total} bytes, header of {size}")
             stop = start + 4 + total

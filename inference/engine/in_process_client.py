@@ -1,15 +1,20 @@
 """The client for tests: an engine on the same event loop, without a socket."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from inference.engine import calls
+import msgspec
+
+from inference.engine import calls, inbox
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.inbox import Inbox
 from inference.engine.messages import (
     EngineStatus,
     Explained,
     ExplainOptions,
+    Params,
+    Priority,
     VersionKey,
     VersionToLoad,
 )
@@ -31,6 +36,11 @@ class _FutureCaller:
         tensors = tuple(
             Tensor(tensor.name, tensor.data[start:stop]) for tensor in answer.tensors
         )
+        try:
+            _check(tensors)
+        except EngineError as error:
+            self.failed(entry, EngineError(EngineErrorCode.MODEL_ERROR, str(error)))
+            return
         self._future.set_result(
             Prediction(tensors, queue_us, answer.compute_us, answer.rows)
         )
@@ -41,6 +51,20 @@ class _FutureCaller:
     def failed(self, entry: Entry, error: EngineError) -> None:
         if not self._future.done():
             self._future.set_exception(error)
+
+
+class _InboxListener:
+    def __init__(self, box: Inbox) -> None:
+        self._box = box
+
+    def chunk(self, stream_id: int, chunk: msgspec.Raw) -> None:
+        self._box.put(chunk)
+
+    def ended(self, stream_id: int, chunks: int) -> None:
+        self._box.end()
+
+    def stream_failed(self, stream_id: int, error: EngineError) -> None:
+        self._box.fail(error)
 
 
 class InProcessEngineClient:
@@ -54,6 +78,8 @@ class InProcessEngineClient:
         *,
         timeout_s: float,
         max_batch_rows: int = 0,
+        priority: Priority = "interactive",
+        params: Params | None = None,
     ) -> Prediction:
         _check(tensors)
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
@@ -66,6 +92,8 @@ class InProcessEngineClient:
             arrived_at=now,
             deadline=now + timeout_s,
             max_batch_rows=max_batch_rows,
+            job=priority == "job",
+            params=params,
         )
         self._engine.submit(key, entry)
         try:
@@ -77,6 +105,30 @@ class InProcessEngineClient:
             self._engine.cancel(entry)
             raise
 
+    async def stream(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        *,
+        timeout_s: float,
+        params: Params | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        _check(tensors)
+        box = Inbox(lambda chunks: running.grant(chunks))
+        running = self._engine.stream(
+            key,
+            tensors,
+            _InboxListener(box),
+            params=params,
+            credits=inbox.WINDOW,
+            timeout_s=timeout_s,
+        )
+        try:
+            async for chunk in box.chunks():
+                yield chunk
+        finally:
+            running.cancel()
+
     async def explain(
         self,
         key: VersionKey,
@@ -84,10 +136,13 @@ class InProcessEngineClient:
         *,
         options: ExplainOptions,
         timeout_s: float,
+        priority: Priority = "interactive",
     ) -> Explained:
         _check(tensors)
         started = self._engine.clock()
-        task = self._engine.explain(key, tuple(tensors), options, timeout_s=timeout_s)
+        task = self._engine.explain(
+            key, tuple(tensors), options, timeout_s=timeout_s, priority=priority
+        )
         try:
             result = await asyncio.wait_for(asyncio.wrap_future(task.future), timeout_s)
         except TimeoutError:

@@ -12,6 +12,11 @@ import msgspec
 
 MAX_FRAME_BYTES = 128 * 1024 * 1024
 
+Params = dict[str, Any]
+
+# Jobs wait while interactive requests do, short of a small share of the device.
+Priority = Literal["interactive", "job"]
+
 
 class TensorHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Name, dtype and full shape of one buffer, and its length in bytes."""
@@ -32,6 +37,15 @@ class VersionKey(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return f"{self.model} v{self.version}"
 
 
+class Batching(msgspec.Struct, frozen=True):
+    """What a version sets about its batches; None: the engine's own."""
+
+    # Time that the first request of a batch waits for company.
+    max_wait_ms: float | None = None
+    max_batch_rows: int | None = None
+    max_batch_bytes: int | None = None
+
+
 class VersionToLoad(msgspec.Struct, frozen=True):
     """All that an engine needs to load one version."""
 
@@ -44,6 +58,9 @@ class VersionToLoad(msgspec.Struct, frozen=True):
     signature: dict[str, Any]
     # May code inside the artifact run (pickle, Python functions)?
     trusted: bool = False
+    batching: Batching = Batching()
+    # In a route: it never leaves the device's memory for others.
+    pinned: bool = True
 
 
 class Predict(msgspec.Struct, frozen=True, array_like=True, tag="predict"):
@@ -54,6 +71,9 @@ class Predict(msgspec.Struct, frozen=True, array_like=True, tag="predict"):
     timeout_ms: int
     # Rows per forward pass at most; 0: the engine's own limit.
     max_batch_rows: int = 0
+    priority: Priority = "interactive"
+    # What the caller sets of the signature's parameters, as JSON values.
+    params: Params | None = None
 
 
 class Predicted(msgspec.Struct, frozen=True, array_like=True, tag="predicted"):
@@ -63,6 +83,39 @@ class Predicted(msgspec.Struct, frozen=True, array_like=True, tag="predicted"):
     queue_us: int
     compute_us: int
     batch_rows: int
+
+
+class Stream(msgspec.Struct, frozen=True, array_like=True, tag="stream"):
+    """Ask for the answer to one row in chunks.
+
+    Answered by StreamChunks, as many as there are credits, then StreamEnd or Failed.
+    """
+
+    id: int
+    key: VersionKey
+    tensors: tuple[TensorHeader, ...]
+    timeout_ms: int
+    # Chunks that may be sent before the first Credit.
+    credits: int
+    params: Params | None = None
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
+    """Allow so many chunks more of stream `id`; nothing is answered."""
+
+    id: int
+    chunks: int
+
+
+class StreamChunk(msgspec.Struct, frozen=True, array_like=True, tag="stream_chunk"):
+    id: int
+    # A JSON value.
+    chunk: msgspec.Raw
+
+
+class StreamEnd(msgspec.Struct, frozen=True, array_like=True, tag="stream_end"):
+    id: int
+    chunks: int
 
 
 class ExplainOptions(msgspec.Struct, frozen=True):
@@ -85,6 +138,7 @@ class Explain(msgspec.Struct, frozen=True, array_like=True, tag="explain"):
     tensors: tuple[TensorHeader, ...]
     timeout_ms: int
     options: ExplainOptions
+    priority: Priority = "interactive"
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -147,12 +201,41 @@ class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag="get_status"):
     id: int
 
 
+class OutputTensor(msgspec.Struct, frozen=True):
+    """An output as a version gave it for its own example."""
+
+    name: str
+    dtype: str
+    # Per row; -1 where its length varies.
+    shape: tuple[int, ...]
+
+
 class VersionStatus(msgspec.Struct, frozen=True):
     key: VersionKey
-    state: Literal["loading", "ready", "failed"]
+    # "evicted": others needed its memory, and it loads again when it is called.
+    state: Literal["loading", "ready", "failed", "evicted"]
     error: str = ""
     load_ms: int | None = None
     queued_rows: int = 0
+    queued_bytes: int = 0
+    # Measured when it was loaded.
+    memory_bytes: int = 0
+    # As the engine was last told.
+    pinned: bool = True
+    batching: Batching = Batching()
+    # How it runs, in a few words each: its precision, why it has no graphs.
+    notes: tuple[str, ...] = ()
+    # Empty before it was loaded for the first time, and where it has no example.
+    outputs: tuple[OutputTensor, ...] = ()
+
+
+class DeviceStatus(msgspec.Struct, frozen=True):
+    """A device's name and memory: all, in use by anybody, and this engine's own."""
+
+    title: str
+    total_bytes: int
+    used_bytes: int
+    reserved_bytes: int
 
 
 class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
@@ -163,7 +246,11 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     versions: tuple[VersionStatus, ...]
     # Engine counters by name, e.g. {"batches": 12, "malformed_frames": 0}.
     counters: dict[str, int]
+    # None until the device is open.
+    device_status: DeviceStatus | None = None
 
 
-Request = Predict | Explain | Load | Unload | Cancel | GetStatus
-Reply = Predicted | Explained | Failed | Accepted | EngineStatus
+Request = Predict | Explain | Stream | Credit | Load | Unload | Cancel | GetStatus
+Reply = (
+    Predicted | Explained | StreamChunk | StreamEnd | Failed | Accepted | EngineStatus
+)

@@ -2,7 +2,8 @@
 
 from inference.engine import frames, tensors
 from inference.engine.messages import Predicted, TensorHeader
-from inference.engine.tensors import TEXT, Tensor
+from inference.engine.signature import TEXT
+from inference.engine.tensors import Buffer, Tensor
 from inference.engine.waiting import Answer, Entry
 
 
@@ -13,9 +14,9 @@ class _Output:
         self._tensor = tensor
         self._dtype = tensors.dtype_name(tensor.data)
         self._row_bytes = tensor.data[:1].nbytes
-        self._blob = b"" if self._dtype == TEXT else tensor.data.tobytes()
+        self._blob = b"" if self._dtype == TEXT else tensors.raw(tensor.data)
 
-    def cut(self, start: int, stop: int) -> tuple[TensorHeader, bytes]:
+    def cut(self, start: int, stop: int) -> tuple[TensorHeader, Buffer]:
         data = self._tensor.data
         if self._dtype == TEXT:
             return tensors.encode(Tensor(self._tensor.name, data[start:stop]))

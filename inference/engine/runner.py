@@ -1,17 +1,18 @@
 """One loaded version on one device: what a runner is, and which one to take."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 
 from inference.engine import example
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import VersionToLoad
-from inference.engine.runners import pyfunc, torch_export
-from inference.engine.signature import Layout, Signature
+from inference.engine.messages import OutputTensor, Params, VersionToLoad
+from inference.engine.outputs import described
+from inference.engine.runners import pyfunc, torch_export, torch_module, torch_script
+from inference.engine.signature import Signature
 from inference.engine.tensors import Tensor, dtype_name
 
 if TYPE_CHECKING:
@@ -34,28 +35,59 @@ class Runner(Protocol):
     def unload(self) -> None: ...
 
 
+@runtime_checkable
+class ParamsRunner(Runner, Protocol):
+    """A runner whose model takes parameters; what is not given is at its default."""
+
+    def run_with(
+        self, tensors: Sequence[Tensor], params: Params | None
+    ) -> tuple[Tensor, ...]: ...
+
+
+@runtime_checkable
+class StreamRunner(Runner, Protocol):
+    """A runner whose model answers one row chunk by chunk, in JSON values.
+
+    `stream` may be called from several threads at once; closing the generator frees
+    what the model holds for it.
+    """
+
+    def stream(
+        self, tensors: Sequence[Tensor], params: Params | None
+    ) -> Generator[Any, None, None]: ...
+
+
 class RunnerKind(NamedTuple):
     """How to recognise and load one kind of artifact."""
 
     accepts: Callable[[VersionToLoad], bool]
     # May raise anything; the message of a ValueError is shown to operators.
     load: Callable[[VersionToLoad, Signature, str], Runner]
-    # Does loading run code from the artifact?
-    needs_trust: bool
+    # What in the artifact runs when it is loaded; empty: nothing.
+    runs: str
 
 
 # The first that accepts a version loads it.
 RUNNERS: dict[str, RunnerKind] = {
-    "torch_export": RunnerKind(
-        torch_export.accepts, torch_export.load, needs_trust=False
+    "torch_export": RunnerKind(torch_export.accepts, torch_export.load, runs=""),
+    "torch_script": RunnerKind(
+        torch_script.accepts, torch_script.load, runs="TorchScript code"
     ),
-    "pyfunc": RunnerKind(pyfunc.accepts, pyfunc.load, needs_trust=True),
+    "torch_module": RunnerKind(
+        torch_module.accepts, torch_module.load, runs="a pickled torch module"
+    ),
+    "pyfunc": RunnerKind(pyfunc.accepts, pyfunc.load, runs="Python code or pickles"),
 }
 
 
 class Loaded(NamedTuple):
     runner: Runner
     signature: Signature
+    # Calls of `run` that may overlap; more than one where the device takes the next
+    # batch in while it works on the one before.
+    depth: int = 1
+    # As it gave them for its example.
+    outputs: tuple[OutputTensor, ...] = ()
 
 
 def load(version: VersionToLoad, device: str) -> Loaded:
@@ -66,14 +98,14 @@ def load(version: VersionToLoad, device: str) -> Loaded:
     try:
         signature = msgspec.convert(version.signature, Signature)
         runner = _choose(version).load(version, signature, device)
-        _prove(runner, signature, Path(version.path))
+        outputs = _prove(runner, signature, Path(version.path))
     except EngineError:
         raise
     except ValueError as error:
         raise _failed(version, str(error)) from error
     except Exception as error:
         raise _failed(version, f"{type(error).__name__}: {error}") from error
-    return Loaded(runner, signature)
+    return Loaded(runner, signature, getattr(runner, "depth", 1), outputs)
 
 
 def _failed(version: VersionToLoad, reason: str) -> EngineError:
@@ -86,9 +118,9 @@ def _choose(version: VersionToLoad) -> RunnerKind:
     for kind in RUNNERS.values():
         if not kind.accepts(version):
             continue
-        if kind.needs_trust and not version.trusted:
+        if kind.runs and not version.trusted:
             raise ValueError(
-                "Its artifact holds Python code or pickles, which run when it is "
+                f"Its artifact holds {kind.runs}, which can run anything when it is "
                 "loaded. An administrator can mark the model as trusted, or it can "
                 "be logged in the .pt2 format."
             )
@@ -98,23 +130,57 @@ def _choose(version: VersionToLoad) -> RunnerKind:
     )
 
 
-def _prove(runner: Runner, signature: Signature, path: Path) -> None:
+def _prove(
+    runner: Runner, signature: Signature, path: Path
+) -> tuple[OutputTensor, ...]:
+    """Raise unless it answers its example as it did in training; say what it gave."""
     tensors = example.read(path, signature)
     if tensors is None:
         tensors = example.zeros(signature)
     if tensors is None:
-        return
-    runner.warm_up(tensors)
+        return ()
     rows = len(tensors[0].data)
-    outputs = runner.run(tensors)
+    params = example.read_params(path) if signature.params else None
+    if isinstance(runner, StreamRunner):
+        _prove_stream(runner, example.tile(tensors, 1), params)
+    try:
+        runner.warm_up(tensors)
+    except NotImplementedError:
+        if isinstance(runner, StreamRunner):
+            return ()  # it does nothing else
+        raise
+    outputs = run(runner, tensors, params)
     check_outputs(outputs, rows)
-    expected = example.read_outputs(path)
+    expected = example.read_outputs(path, signature.example_outputs)
     if expected is not None:
         example.compare(outputs, expected, tolerance=signature.example_tolerance)
-    if signature.layout is not Layout.TABLE:
-        # One row and two must work too, whatever the example's length was.
-        for count in (1, 2):
-            check_outputs(runner.run(example.tile(tensors, count)), count)
+    # One row and two must work too, whatever the example's length was.
+    given = [outputs]
+    for count in (1, 2):
+        given.append(runner.run(example.tile(tensors, count)))
+        check_outputs(given[-1], count)
+    return described(given, signature)
+
+
+def _prove_stream(
+    runner: "StreamRunner", tensors: Sequence[Tensor], params: Params | None
+) -> None:
+    chunks = runner.stream(tensors, params)
+    try:
+        next(chunks, None)
+    finally:
+        chunks.close()
+
+
+def run(
+    runner: Runner, tensors: Sequence[Tensor], params: Params | None
+) -> tuple[Tensor, ...]:
+    """Run with a caller's parameters, where there are any."""
+    if params is None:
+        return runner.run(tensors)
+    if not isinstance(runner, ParamsRunner):
+        raise EngineError(EngineErrorCode.BAD_REQUEST, "the model takes no parameters")
+    return runner.run_with(tensors, params)
 
 
 def check_outputs(outputs: Sequence[Tensor], rows: int) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import structlog
 
 from inference.engine import frames, replies
@@ -15,6 +16,7 @@ from inference.engine.frames import FrameDecoder, MalformedFrame
 from inference.engine.messages import (
     Accepted,
     Cancel,
+    Credit,
     Explain,
     Explained,
     Failed,
@@ -23,15 +25,21 @@ from inference.engine.messages import (
     Predict,
     Reply,
     Request,
+    Stream,
+    StreamChunk,
+    StreamEnd,
+    TensorHeader,
     Unload,
 )
 from inference.engine.plugins import ExplainResult
-from inference.engine.tensors import Tensor
+from inference.engine.streaming import RunningStream
+from inference.engine.tensors import InvalidTensor, Tensor
 from inference.engine.waiting import Answer, Entry
 
 logger = structlog.get_logger()
 
 _MAX_ID = 2**32 - 1
+_LARGE_BYTES = 64 * 1024
 _FOREVER_S = 86_400.0
 _GRACE_S = 0.1
 
@@ -55,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._entries: dict[int, Entry] = {}
         self._explaining: dict[int, Future[ExplainResult]] = {}
+        self._streams: dict[int, RunningStream] = {}
         self._out: list[bytes] = []
 
     # asyncio.Protocol
@@ -74,6 +83,9 @@ class Connection(asyncio.Protocol):
         for future in self._explaining.values():
             future.cancel()
         self._explaining.clear()
+        for stream in self._streams.values():
+            stream.cancel()
+        self._streams.clear()
 
     def pause_writing(self) -> None:
         # A peer that does not read its answers may not send more requests.
@@ -105,10 +117,17 @@ class Connection(asyncio.Protocol):
         if isinstance(request, Explain):
             self._explain(request, body)
             return
+        if isinstance(request, Stream):
+            self._stream(request, body)
+            return
         if len(body):
             raise MalformedFrame("this message has no buffers")
         if isinstance(request, Cancel):
             self._cancel(request.id)
+        elif isinstance(request, Credit):
+            stream = self._streams.get(request.id)
+            if stream is not None:
+                stream.grant(request.chunks)
         elif isinstance(request, GetStatus):
             self._send(self._engine.status(request.id))
         elif isinstance(request, Load):
@@ -132,6 +151,8 @@ class Connection(asyncio.Protocol):
             arrived_at=now,
             deadline=now + (timeout_ms / 1000 if timeout_ms > 0 else _FOREVER_S),
             max_batch_rows=request.max_batch_rows,
+            job=request.priority == "job",
+            params=request.params,
         )
         try:
             self._engine.submit(request.key, entry)
@@ -146,7 +167,11 @@ class Connection(asyncio.Protocol):
         started = self._clock()
         try:
             task = self._engine.explain(
-                request.key, tensors, request.options, timeout_s=timeout_s
+                request.key,
+                tensors,
+                request.options,
+                timeout_s=timeout_s,
+                priority=request.priority,
             )
         except EngineError as error:
             self._send_error(request.id, error)
@@ -160,10 +185,31 @@ class Connection(asyncio.Protocol):
 
         task.future.add_done_callback(done)
 
+    def _stream(self, request: Stream, body: memoryview) -> None:
+        tensors = _decoded(request.tensors, body)
+        if request.id in self._streams or request.id in self._entries:
+            raise MalformedFrame("an id is in use")
+        timeout_ms = request.timeout_ms
+        try:
+            self._streams[request.id] = self._engine.stream(
+                request.key,
+                tensors,
+                self,
+                params=request.params,
+                credits=request.credits,
+                timeout_s=timeout_ms / 1000 if timeout_ms > 0 else _FOREVER_S,
+                stream_id=request.id,
+            )
+        except EngineError as error:
+            self._send_error(request.id, error)
+
     def _cancel(self, request_id: int) -> None:
         entry = self._entries.pop(request_id, None)
         if entry is not None:
             self._engine.cancel(entry)
+        stream = self._streams.pop(request_id, None)
+        if stream is not None:
+            stream.cancel()
         future = self._explaining.pop(request_id, None)
         if future is not None:
             future.cancel()
@@ -172,7 +218,15 @@ class Connection(asyncio.Protocol):
 
     def answered(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> None:
         self._entries.pop(entry.id, None)
-        self._out.append(self._writer.encode(entry, answer, start, queue_us))
+        try:
+            data = self._writer.encode(entry, answer, start, queue_us)
+        except InvalidTensor as error:
+            # Only what is written tells what objects hold: half a surrogate pair.
+            self._send_error(
+                entry.id, EngineError(EngineErrorCode.MODEL_ERROR, str(error))
+            )
+            return
+        self._out.append(data)
 
     def delivered(self) -> None:
         self.flush()
@@ -180,6 +234,19 @@ class Connection(asyncio.Protocol):
     def failed(self, entry: Entry, error: EngineError) -> None:
         self._entries.pop(entry.id, None)
         self._send_error(entry.id, error)
+
+    # Listener of streams
+
+    def chunk(self, stream_id: int, chunk: msgspec.Raw) -> None:
+        self._send(StreamChunk(stream_id, chunk))
+
+    def ended(self, stream_id: int, chunks: int) -> None:
+        self._streams.pop(stream_id, None)
+        self._send(StreamEnd(stream_id, chunks))
+
+    def stream_failed(self, stream_id: int, error: EngineError) -> None:
+        self._streams.pop(stream_id, None)
+        self._send_error(stream_id, error)
 
     def _explained(
         self, request_id: int, future: Future[ExplainResult], started: float
@@ -221,7 +288,11 @@ class Connection(asyncio.Protocol):
     def flush(self) -> None:
         """Write all answers of this turn of the loop at once."""
         if self._out and self._transport is not None:
-            self._transport.write(b"".join(self._out))
+            if max(map(len, self._out)) > _LARGE_BYTES:
+                # uvloop sends them at once without a copy of all in one.
+                self._transport.writelines(self._out)
+            else:
+                self._transport.write(b"".join(self._out))
         self._out.clear()
 
     def close(self) -> None:
@@ -233,11 +304,19 @@ class Connection(asyncio.Protocol):
 
 def _rows(request: Predict | Explain, body: memoryview) -> tuple[Tensor, ...]:
     """Decode the tensors; all must have the rows that the request says."""
-    tensors = frames.decode_tensors(request.tensors, body)
-    if not tensors or request.rows < 1:
+    tensors = _decoded(request.tensors, body)
+    if len(tensors[0].data) != request.rows:
+        raise MalformedFrame("tensors of different rows")
+    return tensors
+
+
+def _decoded(headers: tuple[TensorHeader, ...], body: memoryview) -> tuple[Tensor, ...]:
+    tensors = frames.decode_tensors(headers, body)
+    if not tensors or tensors[0].data.ndim == 0 or not len(tensors[0].data):
         raise MalformedFrame("a request without rows")
+    rows = len(tensors[0].data)
     for tensor in tensors:
-        if tensor.data.ndim == 0 or len(tensor.data) != request.rows:
+        if tensor.data.ndim == 0 or len(tensor.data) != rows:
             raise MalformedFrame("tensors of different rows")
     return tensors
 

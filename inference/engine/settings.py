@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -16,7 +17,13 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Folder of the installation; its socket and desired state are below it."""
 
     device: str = "cpu"
-    """Torch device that runs the models: `cpu`, or `cuda:0` and so on."""
+    """What runs the models: `cpu`, `cuda:0` and so on, or `auto`: the first found."""
+
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile models before they are ready: `on`, `off`, or `auto`, on CUDA only."""
+
+    max_graphs: int = 8
+    """Sizes of batches, per version, with a CUDA graph of their own; 0: none."""
 
     max_batch_rows: int = 256
     """Rows in one forward pass at most."""
@@ -25,16 +32,31 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes of input in one forward pass at most, unless one row alone is larger."""
 
     max_wait_ms: float = 0.0
-    """Time that the first request of a batch waits for company while idle."""
+    """Time that a batch's first request waits for company, if a version sets none."""
+
+    max_wait_limit_ms: float = 1000.0
+    """The longest such time that a version or a route may set."""
 
     max_queue_rows: int = 4096
-    """Rows that may wait per version; further requests are refused at once."""
+    """Rows that may wait per version and priority; more are refused at once."""
 
     max_queue_bytes: int = 64 * 1024 * 1024
-    """Bytes of input that may wait per version; further requests are refused."""
+    """Bytes of input that may wait per version and priority; more are refused."""
+
+    max_queue_ms: float = 2000.0
+    """Wait, by the measured pace of a version, above which requests are refused."""
+
+    max_engine_queue_rows: int = 32_768
+    """Rows that may wait in the whole engine; jobs may take half of it."""
+
+    max_engine_queue_bytes: int = 256 * 1024 * 1024
+    """Bytes of input that may wait in the whole engine; jobs may take half of it."""
 
     max_frame_bytes: int = 128 * 1024 * 1024
     """Length of one message at most; a longer one closes its connection."""
+
+    memory_budget_bytes: int = 0
+    """Memory that loaded versions may take together; 0: 80 % of the device's own."""
 
     inline_ms: float = 1.0
     """Batches expected to take no longer run on the event loop, without a thread."""
@@ -47,6 +69,9 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     max_explain_queue: int = 64
     """Explanations that may wait; further ones are refused at once."""
+
+    max_streams: int = 16
+    """Streams that run at once, each in its own thread; further ones are refused."""
 
     warm_plugins: bool = True
     """Import explainers once the desired versions are loaded, not at first use."""
@@ -99,9 +124,13 @@ def _check(settings: EngineSettings) -> None:
         "max_batch_bytes",
         "max_queue_rows",
         "max_queue_bytes",
+        "max_queue_ms",
+        "max_engine_queue_rows",
+        "max_engine_queue_bytes",
         "max_frame_bytes",
         "torch_threads",
         "max_explain_queue",
+        "max_streams",
     ):
         if getattr(settings, field) < 1:
             raise InvalidSettings(f"{_PREFIX}{field.upper()} must be at least 1")

@@ -1,13 +1,15 @@
 """What one model version takes and gives, in plain data.
 
-Built from an MLflow signature and the `modelyard` metadata; read by the decoder, the
-engine, the answers and the API docs.
+Made by `mlflow_signature` from an MLflow signature and the `modelyard` metadata; read
+by the decoder, the engine, the answers and the API docs.
 """
 
 import enum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+
+from inference.engine.padding import Padding
 
 
 class Layout(enum.StrEnum):
@@ -16,15 +18,26 @@ class Layout(enum.StrEnum):
     MATRIX: named columns of one dtype, stacked into one tensor `[rows, columns]`.
     TABLE: named columns, one tensor `[rows]` each, of its own dtype.
     TENSOR: nested lists without names, one tensor `[rows, *shape]`.
+    TENSORS: several named inputs, one tensor `[rows, *shape]` each.
     """
 
     MATRIX = "matrix"
     TABLE = "table"
     TENSOR = "tensor"
+    TENSORS = "tensors"
+
+
+# Dtypes that numpy has no name for: text, bytes, and whatever else JSON can say.
+TEXT = "str"
+BYTES = "bytes"
+JSON = "json"
+OBJECT_DTYPES = frozenset({TEXT, BYTES, JSON})
+# UTC without a zone, as MLflow and pandas have it.
+DATETIME = "datetime64[ns]"
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A named input. `dtype` is a numpy name, or `str` for text."""
+    """A named input. `dtype` is a numpy name, or one of OBJECT_DTYPES."""
 
     name: str
     dtype: str = "float32"
@@ -33,6 +46,43 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
     maximum: float | None = None
     enum: tuple[str | int | float, ...] | None = None
     max_length: int | None = None
+    # JSON Schema of one value, for columns of dtype "json".
+    json_schema: dict[str, Any] | None = None
+
+
+class TensorInput(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One input tensor; `shape` is that of one row, -1 where its length varies."""
+
+    name: str
+    dtype: str = "float32"
+    shape: tuple[int, ...] = ()
+
+
+class Param(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a caller may set beside the instances; unset, it is `default`."""
+
+    name: str
+    # Of one value; datetimes are ISO 8601 texts in `default`.
+    dtype: str
+    default: Any = None
+    # (-1,): a list of values, of any length.
+    shape: tuple[int, ...] | None = None
+    # JSON Schema of one value, where dtype is "json".
+    json_schema: dict[str, Any] | None = None
+
+
+class Image(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How pictures become rows of the single tensor, whose dtype says the scale.
+
+    Integers are 0 to 255, floats 0 to 1. A row is `[height, width, channels]`, or
+    `[channels, height, width]`, or without channels where mode is "L" and the
+    signature's shape has two sizes.
+    """
+
+    mode: Literal["RGB", "L"]
+    height: int
+    width: int
+    channels_first: bool = False
 
 
 class Task(enum.StrEnum):
@@ -47,9 +97,15 @@ class Task(enum.StrEnum):
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
     layout: Layout
     columns: tuple[Column, ...] = ()
-    # dtype and trailing shape of the single tensor (MATRIX and TENSOR layouts)
+    # dtype and trailing shape of the single tensor (MATRIX and TENSOR layouts); -1
+    # where the length varies
     dtype: str = "float32"
     shape: tuple[int, ...] = ()
+    # The tensors of TENSORS, and the single one of TENSOR.
+    inputs: tuple[TensorInput, ...] = ()
+    params: tuple[Param, ...] = ()
+    # Names of the outputs in their order, as far as MLflow was told them.
+    outputs: tuple[str, ...] = ()
     task: Task = Task.CUSTOM
     # One per class, in the order of the output's last axis.
     labels: tuple[str, ...] = ()
@@ -61,110 +117,27 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
     example_outputs: str | None = None
     # Greatest absolute difference allowed when the logged example is replayed.
     example_tolerance: float = 1e-3
+    image: Image | None = None
+    # Scale the vectors of an embedding to length 1.
+    normalize: bool = False
+    # "float32"; "bfloat16" where the device is fast at it; "auto": the same, if the
+    # example's outputs stay within its tolerance.
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    # How rows of varying length share a batch; None: only those of equal length do.
+    padding: Padding | None = None
+    # Per output, in their order: the shape per row, -1 where its length varies.
+    output_shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def row_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape per row of each input tensor; -1 where its length varies."""
+        if self.layout is Layout.TENSORS:
+            return tuple([each.shape for each in self.inputs])
+        return (self.shape,)
 
 
 class UnsupportedSignature(ValueError):
-    """The signature is of a form that cannot be served yet; the text says which."""
-
-
-# Types of MLflow's column specs → dtype of the tensor that carries the column.
-_COLUMN_DTYPES = {
-    "double": "float64",
-    "float": "float32",
-    "long": "int64",
-    "integer": "int32",
-    "boolean": "bool",
-    "string": "str",
-}
-
-
-def from_mlflow(
-    signature: dict[str, Any], metadata: dict[str, Any] | None = None
-) -> Signature:
-    """Combine an MLflow signature with the version's own metadata.
-
-    `signature["inputs"]` is the list of MLflow's column or tensor specs. Raises
-    UnsupportedSignature with a sentence for the data scientist.
-    """
-    metadata = metadata or {}
-    inputs = signature.get("inputs") or []
-    if not inputs:
-        raise UnsupportedSignature(
-            "The version was logged without an input signature; log it with "
-            "`signature=` or `input_example=`."
-        )
-    rules = metadata.get("rules", {})
-    if inputs[0].get("type") == "tensor":
-        layout, columns, dtype, shape = _from_tensor(inputs, metadata, rules)
-    else:
-        layout, dtype, shape = Layout.TABLE, "", ()
-        columns = tuple(_column(spec, rules) for spec in inputs)
-    return Signature(
-        layout=layout,
-        columns=columns,
-        dtype=dtype,
-        shape=shape,
-        task=Task(metadata.get("task", Task.CUSTOM)),
-        labels=tuple(str(label) for label in metadata.get("labels", ())),
-        decision_threshold=metadata.get("decision_threshold"),
-        low_confidence_below=metadata.get("low_confidence_below"),
-        background=metadata.get("background"),
-        example_outputs=metadata.get("example_outputs"),
-        example_tolerance=metadata.get("example_tolerance", 1e-3),
-    )
-
-
-def _from_tensor(
-    inputs: list[dict[str, Any]], metadata: dict[str, Any], rules: dict[str, Any]
-) -> tuple[Layout, tuple[Column, ...], str, tuple[int, ...]]:
-    if len(inputs) > 1:
-        raise UnsupportedSignature("Several input tensors cannot be served yet.")
-    spec = inputs[0]["tensor-spec"]
-    dtype, full_shape = spec["dtype"], spec["shape"]
-    if not full_shape or full_shape[0] != -1:
-        raise UnsupportedSignature(
-            "The first dimension of the input tensor must be -1, the batch; log the "
-            "model with an example of more than one row."
-        )
-    shape = tuple(full_shape[1:])
-    if any(size < 1 for size in shape):
-        raise UnsupportedSignature(
-            "Only the first dimension of the input tensor may vary."
-        )
-    names = metadata.get("columns")
-    if not names:
-        return Layout.TENSOR, (), dtype, shape
-    if shape != (len(names),):
-        raise UnsupportedSignature(
-            f"The metadata names {len(names)} columns, the tensor has shape "
-            f"{list(shape)} per row."
-        )
-    columns = tuple(_column({"name": name}, rules, dtype=dtype) for name in names)
-    return Layout.MATRIX, columns, dtype, shape
-
-
-def _column(
-    spec: dict[str, Any], rules: dict[str, Any], *, dtype: str | None = None
-) -> Column:
-    name = spec.get("name") or "input"
-    rule = rules.get(name, {})
-    if dtype is None:
-        kind = spec.get("type", "")
-        if kind not in _COLUMN_DTYPES:
-            raise UnsupportedSignature(
-                f"Column {name!r} is of type {kind!r}, which cannot be served yet."
-            )
-        dtype = _COLUMN_DTYPES[kind]
-    choices = rule.get("enum")
-    return Column(
-        name=name,
-        dtype=dtype,
-        required=spec.get("required", True) and not rule.get("optional", False),
-        minimum=rule.get("min"),
-        maximum=rule.get("max"),
-        enum=tuple(choices) if choices else None,
-        max_length=rule.get("max_length"),
-    )
+    """The signature is of a form that cannot be served; the text says which."""
 
 
 def with_rules(signature: Signature, rules: dict[str, Any]) -> Signature:
@@ -180,6 +153,8 @@ def with_rules(signature: Signature, rules: dict[str, Any]) -> Signature:
             if "enum" in rules[column.name]
             else column.enum,
             max_length=rules[column.name].get("max_length", column.max_length),
+            # A route may ask for more than the model needs, never for less.
+            required=column.required or rules[column.name].get("optional") is False,
         )
         if column.name in rules
         else column

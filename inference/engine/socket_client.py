@@ -1,21 +1,26 @@
 """The asynchronous client: many calls in flight over one connection."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from inference.engine import calls, frames
+from inference.engine import calls, frames, inbox
 from inference.engine.frames import FrameDecoder, MalformedFrame
+from inference.engine.inbox import Inbox
 from inference.engine.messages import (
     Cancel,
+    Credit,
     EngineStatus,
     Explained,
     ExplainOptions,
     Failed,
     GetStatus,
     Load,
+    Params,
     Predicted,
+    Priority,
+    StreamChunk,
     Unload,
     VersionKey,
     VersionToLoad,
@@ -30,6 +35,54 @@ _MAX_BACKOFF_S = 1.0
 _CONNECT_TIMEOUT_S = 1.0
 _CONTROL_TIMEOUT_S = 10.0
 _MAX_BUFFERED_BYTES = 64 * 1024 * 1024
+_LARGE_BYTES = 64 * 1024
+
+
+class Waiter(Protocol):
+    """Who is told of a reply, on the event loop, at most once."""
+
+    def resume(self, value: Any) -> None: ...
+
+    def fail(self, error: Exception) -> None: ...
+
+
+class PendingCall:
+    """A call that is not answered yet."""
+
+    __slots__ = ("_client", "deadline", "id", "waiter")
+
+    def __init__(
+        self,
+        client: "SocketEngineClient",
+        id: int,  # noqa: A002 - the protocol's name for it
+        waiter: Waiter,
+        deadline: float,
+    ) -> None:
+        self._client = client
+        self.id = id
+        self.waiter = waiter
+        self.deadline = deadline
+
+    def abandon(self) -> None:
+        """Say that nobody waits any more; the engine need not answer."""
+        self._client.abandon(self.id)
+
+
+class _FutureWaiter:
+    """Lets a coroutine wait."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: "asyncio.Future[Any]") -> None:
+        self._future = future
+
+    def resume(self, value: Any) -> None:
+        if not self._future.done():
+            self._future.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        if not self._future.done():
+            self._future.set_exception(error)
 
 
 class _Connection(asyncio.Protocol):
@@ -65,8 +118,7 @@ class SocketEngineClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
-        # Replies are of the type that the call expects, as `_result` makes them.
-        self._pending: dict[int, tuple[asyncio.Future[Any], float]] = {}
+        self._pending: dict[int, PendingCall] = {}
         self._next_id = 0
         self._out: list[bytes] = []
         self._sweeping = False
@@ -116,9 +168,41 @@ class SocketEngineClient:
         *,
         timeout_s: float,
         max_batch_rows: int = 0,
+        priority: Priority = "interactive",
+        params: Params | None = None,
     ) -> Prediction:
         if self._connection is None:
             await self._reach()
+        assert self._loop is not None
+        future = self._loop.create_future()
+        pending = self.begin(
+            key,
+            tensors,
+            _FutureWaiter(future),
+            timeout_s=timeout_s,
+            max_batch_rows=max_batch_rows,
+            priority=priority,
+            params=params,
+        )
+        try:
+            prediction: Prediction = await future
+        except asyncio.CancelledError:
+            pending.abandon()
+            raise
+        return prediction
+
+    def begin(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        waiter: Waiter,
+        *,
+        timeout_s: float,
+        max_batch_rows: int = 0,
+        priority: Priority = "interactive",
+        params: Params | None = None,
+    ) -> PendingCall:
+        """Ask for a prediction without a coroutine; only while `connected`."""
         request_id = self._take_id()
         data = calls.predict(
             request_id,
@@ -126,14 +210,41 @@ class SocketEngineClient:
             tensors,
             timeout_s=timeout_s,
             max_batch_rows=max_batch_rows,
+            priority=priority,
+            params=params,
         )
-        future = self._send(request_id, data, timeout_s)
+        return self._send(request_id, data, timeout_s, waiter)
+
+    async def stream(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        *,
+        timeout_s: float,
+        params: Params | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        if self._connection is None:
+            await self._reach()
+        request_id = self._take_id()
+        data = calls.stream(
+            request_id,
+            key,
+            tensors,
+            timeout_s=timeout_s,
+            credits=inbox.WINDOW,
+            params=params,
+        )
+        box = Inbox(
+            lambda chunks: self._write(frames.encode(Credit(request_id, chunks)))
+        )
+        pending = self._send(request_id, data, timeout_s, box)
         try:
-            prediction: Prediction = await future
-        except asyncio.CancelledError:
-            self._abandon(request_id)
-            raise
-        return prediction
+            async for chunk in box.chunks():
+                yield chunk
+        finally:
+            # A finished call's id may be another's by now.
+            if not box.finished:
+                pending.abandon()
 
     async def explain(
         self,
@@ -142,10 +253,16 @@ class SocketEngineClient:
         *,
         options: ExplainOptions,
         timeout_s: float,
+        priority: Priority = "interactive",
     ) -> Explained:
         explained: Explained = await self._call(
             lambda request_id: calls.explain(
-                request_id, key, tensors, options=options, timeout_s=timeout_s
+                request_id,
+                key,
+                tensors,
+                options=options,
+                timeout_s=timeout_s,
+                priority=priority,
             ),
             timeout_s,
         )
@@ -169,11 +286,15 @@ class SocketEngineClient:
         if self._connection is None:
             await self._reach()
         request_id = self._take_id()
-        future = self._send(request_id, encode(request_id), timeout_s)
+        assert self._loop is not None
+        future = self._loop.create_future()
+        pending = self._send(
+            request_id, encode(request_id), timeout_s, _FutureWaiter(future)
+        )
         try:
             return await future
         except asyncio.CancelledError:
-            self._abandon(request_id)
+            pending.abandon()
             raise
 
     # Sending
@@ -187,17 +308,17 @@ class SocketEngineClient:
         return request_id
 
     def _send(
-        self, request_id: int, data: bytes, timeout_s: float
-    ) -> "asyncio.Future[Any]":
+        self, request_id: int, data: bytes, timeout_s: float, waiter: Waiter
+    ) -> PendingCall:
         loop = self._loop
         assert loop is not None
-        future = loop.create_future()
-        self._pending[request_id] = (future, loop.time() + timeout_s)
+        pending = PendingCall(self, request_id, waiter, loop.time() + timeout_s)
+        self._pending[request_id] = pending
         self._write(data)
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(_SWEEP_S, self._sweep)
-        return future
+        return pending
 
     def _write(self, data: bytes) -> None:
         if not self._out:
@@ -216,9 +337,13 @@ class SocketEngineClient:
             # The engine hangs: better to lose the connection than the memory.
             transport.abort()
             return
-        transport.write(b"".join(out))
+        if max(map(len, out)) > _LARGE_BYTES:
+            # uvloop sends them at once without a copy of all in one.
+            transport.writelines(out)
+        else:
+            transport.write(b"".join(out))
 
-    def _abandon(self, request_id: int) -> None:
+    def abandon(self, request_id: int) -> None:
         if self._pending.pop(request_id, None) is not None:
             self._write(frames.encode(Cancel(request_id)))
 
@@ -231,19 +356,18 @@ class SocketEngineClient:
             return
         # Still pending while it is decoded: if that fails, so does the connection,
         # and this call with it.
-        result = (
-            calls.prediction(reply, body) if isinstance(reply, Predicted) else reply
-        )
-        del self._pending[reply.id]
-        future = pending[0]
-        if future.done():
+        if isinstance(reply, Predicted):
+            result: Any = calls.prediction(reply, body)
+        elif isinstance(reply, StreamChunk):
+            pending.waiter.resume(reply)
             return
-        if isinstance(result, Prediction):
-            future.set_result(result)
-        elif isinstance(reply, Failed):
-            future.set_exception(calls.error(reply))
         else:
-            future.set_result(reply)
+            result = reply
+        del self._pending[reply.id]
+        if isinstance(reply, Failed):
+            pending.waiter.fail(calls.error(reply))
+        else:
+            pending.waiter.resume(result)
 
     def _sweep(self) -> None:
         assert self._loop is not None
@@ -251,16 +375,10 @@ class SocketEngineClient:
         if not self._pending:
             return
         now = self._loop.time()
-        late = [
-            request_id
-            for request_id, (_, deadline) in self._pending.items()
-            if deadline <= now
-        ]
-        for request_id in late:
-            future = self._pending[request_id][0]
-            self._abandon(request_id)
-            if not future.done():
-                future.set_exception(calls.timed_out())
+        late = [call for call in self._pending.values() if call.deadline <= now]
+        for call in late:
+            call.abandon()
+            call.waiter.fail(calls.timed_out())
         self._sweeping = True
         self._loop.call_later(_SWEEP_S, self._sweep)
 
@@ -301,6 +419,5 @@ class SocketEngineClient:
     def _fail_all(self, message: str) -> None:
         self._out.clear()
         pending, self._pending = self._pending, {}
-        for future, _ in pending.values():
-            if not future.done():
-                future.set_exception(calls.connection_lost(message))
+        for call in pending.values():
+            call.waiter.fail(calls.connection_lost(message))

@@ -1,17 +1,18 @@
 """Named arrays, and how they cross a socket as headers and raw buffers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.engine.messages import TensorHeader
+from inference.engine.signature import DATETIME, JSON, OBJECT_DTYPES, TEXT
 
-# dtype `object` holds Python strings only.
+# dtype `object` holds what MessagePack can say: text in most cases.
 Array = NDArray[np.generic] | NDArray[np.object_]
 
-TEXT = "str"
 # The dtypes that may cross, by name; anything else is refused before numpy sees it.
 DTYPES: dict[str, np.dtype[np.generic]] = {
     name: np.dtype(name)
@@ -28,14 +29,19 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
         "float16",
         "float32",
         "float64",
+        DATETIME,
     )
 }
 _NAMES: dict[np.dtype[np.generic], str] = {
     dtype: name for name, dtype in DTYPES.items()
 } | {np.dtype(object): TEXT}
 
+Buffer = bytes | memoryview
+_LARGE_BYTES = 64 * 1024
+
 _text_encoder = msgspec.msgpack.Encoder()
 _text_decoder = msgspec.msgpack.Decoder(list[str | None])
+_value_decoder = msgspec.msgpack.Decoder(list[Any])
 
 
 class InvalidTensor(ValueError):
@@ -58,31 +64,64 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     batch_rows: int
 
 
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Give numpy's dtype for a signature's; raise InvalidTensor for unknown ones."""
+    if name in OBJECT_DTYPES:
+        return np.dtype(object)
+    dtype = DTYPES.get(name)
+    if dtype is None:
+        raise InvalidTensor(f"unknown dtype {name[:40]!r}")
+    return dtype
+
+
 def dtype_name(array: Array) -> str:
-    """Name the dtype as headers do; raise InvalidTensor if it may not cross."""
+    """Name the dtype as headers do; raise InvalidTensor if it may not cross.
+
+    All arrays of objects are TEXT here; `encode` looks at what they hold.
+    """
     name = _NAMES.get(array.dtype)
     if name is None:
         raise InvalidTensor(f"tensors of dtype {array.dtype} cannot be sent")
     return name
 
 
-def encode(tensor: Tensor) -> tuple[TensorHeader, bytes]:
-    """Give the header and buffer of a tensor; a buffer of text is MessagePack."""
+def encode(tensor: Tensor) -> tuple[TensorHeader, Buffer]:
+    """Give the header and buffer of a tensor; a buffer of objects is MessagePack."""
     data = tensor.data
     name = dtype_name(data)
-    buffer = _encode_text(data) if name == TEXT else data.tobytes()
+    if name != TEXT:
+        buffer = raw(data)
+    else:
+        name, buffer = _encode_objects(data)
     return TensorHeader(tensor.name, name, data.shape, len(buffer)), buffer
 
 
-def _encode_text(data: Array) -> bytes:
+def raw(data: Array) -> Buffer:
+    """Give the bytes of numbers; what is large is not copied, but into its frame."""
+    if data.nbytes < _LARGE_BYTES:
+        return data.tobytes()
+    flat: Any = np.ascontiguousarray(data).reshape(-1)
+    view: memoryview = flat.view(np.uint8).data
+    return view
+
+
+def _encode_objects(data: Array) -> tuple[str, Buffer]:
+    """Write text as TEXT and all else as JSON, bytes included."""
     items = data.ravel().tolist()
-    # The other side hangs up on anything else, and on all that share the socket.
-    if not all(item is None or type(item) is str for item in items):
-        raise InvalidTensor("an array of objects holds more than text")
+    is_text = all(item is None or type(item) is str for item in items)
     try:
-        return _text_encoder.encode(items)
+        buffer = _text_encoder.encode(items)
+        if not is_text:
+            # The other side hangs up on what it cannot read, and on all that share
+            # the socket: dates and the like become what JSON makes of them.
+            _value_decoder.decode(buffer)
     except UnicodeEncodeError as error:
         raise InvalidTensor("a text holds half a surrogate pair") from error
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidTensor(
+            "an array of objects holds more than text and JSON values"
+        ) from error
+    return TEXT if is_text else JSON, buffer
 
 
 def decode(headers: Sequence[TensorHeader], body: memoryview) -> tuple[Tensor, ...]:
@@ -104,8 +143,8 @@ def decode(headers: Sequence[TensorHeader], body: memoryview) -> tuple[Tensor, .
 
 
 def _decode_one(header: TensorHeader, buffer: memoryview) -> Array:
-    if header.dtype == TEXT:
-        return _decode_text(header, buffer)
+    if header.dtype in (TEXT, JSON):
+        return _decode_objects(header, buffer)
     dtype = DTYPES.get(header.dtype)
     if dtype is None:
         raise InvalidTensor(f"unknown dtype {header.dtype[:40]!r}")
@@ -121,11 +160,23 @@ def _decode_one(header: TensorHeader, buffer: memoryview) -> Array:
         raise InvalidTensor("shape and number of bytes do not agree") from error
 
 
-def _decode_text(header: TensorHeader, buffer: memoryview) -> Array:
+def _decode_objects(header: TensorHeader, buffer: memoryview) -> Array:
     try:
-        strings = _text_decoder.decode(buffer)
-        array = np.empty(len(strings), dtype=object)
-        array[:] = strings
+        if header.dtype == TEXT:
+            strings: Any = _text_decoder.decode(buffer)
+            array: Array = np.empty(len(strings), dtype=object)
+            array[:] = strings
+        else:
+            array = object_array(_value_decoder.decode(buffer))
         return array.reshape(header.shape)
-    except (msgspec.DecodeError, ValueError, TypeError) as error:
-        raise InvalidTensor("a text buffer is not an array of strings") from error
+    except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+        kind = "strings" if header.dtype == TEXT else "values"
+        raise InvalidTensor(f"a buffer is not an array of {kind}") from error
+
+
+def object_array(values: Sequence[Any]) -> Array:
+    """Make `[len(values)]` of any objects; lists among them stay lists."""
+    array = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        array[index] = value
+    return array

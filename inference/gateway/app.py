@@ -2,49 +2,46 @@
 
 import time
 from collections.abc import Callable
-from http import HTTPStatus
+from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 
-from inference import call_headers, refusals
-from inference.engine.errors import EngineError
+from inference import call_headers
+from inference.callers import rate_headers
+from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUpload
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 from inference.gateway import routes
-from inference.gateway.clients import (
-    ClientLeft,
-    Message,
-    Receive,
-    SlowBodies,
-    read_body,
-)
+from inference.gateway.asgi import AsgiExchange, Message, Receive, Send, split_target
+from inference.gateway.clients import ClientLeft
 from inference.gateway.engines import Engines
-from inference.gateway.http import WHOLE_MESSAGES, GatewayProtocol
+from inference.gateway.exchange import Reading, Request
+from inference.gateway.image_reader import ImageReader
+from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
+from inference.gateway.open_inference import OpenInferenceApp, is_open_inference
+from inference.gateway.open_inference_facts import OpenInferenceFacts
+from inference.gateway.predicting import PredictionExchange, PredictionHead
 from inference.gateway.recorder import Recorder
-from inference.gateway.relay import Relay, Send, respond
+from inference.gateway.relay import Relay, respond
 from inference.gateway.routes import PredictionPath
+from inference.images import MAX_PIXELS
 from inference.metrics import Metrics
-from inference.prediction import (
-    Answer,
-    Call,
-    EngineCall,
-    ExplainCall,
-    NeedBody,
-    NeedUnits,
-    PredictionPlan,
-)
-from inference.spool import SpoolUnavailable
+from inference.prediction import PredictionPlan
 
 logger = structlog.get_logger(__name__)
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_TRUE = frozenset({b"explain=true", b"explain=1"})
+# Distinct paths that are remembered; then they are forgotten and read again.
+_MAX_PATHS = 4096
+# Longer ones are read each time: before the key, anybody may make up paths.
+_MAX_KEPT_PATH = 256
 
 
 class GatewayApp:
-    """The ASGI application."""
+    """Says who answers a request; predictions never see ASGI."""
 
     def __init__(
         self,
@@ -55,154 +52,119 @@ class GatewayApp:
         recorder: Recorder,
         metrics: Metrics,
         relay: Relay,
-        bodies: SlowBodies,
+        files: InputFiles,
         body_timeout_s: float,
+        max_image_pixels: int = MAX_PIXELS,
         clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._plan = plan
-        self._engines = engines
+        self.plan = plan
+        self.engines = engines
+        self.recorder = recorder
+        self.metrics = metrics
+        self.body_timeout_s = body_timeout_s
+        self.clock = clock
+        self.timer = timer
+        self._images = ImageReader(max_pixels=max_image_pixels)
+        self._files = files
         self._leases = leases
-        self._recorder = recorder
-        self._metrics = metrics
         self._relay = relay
-        self._bodies = bodies
-        self._body_timeout_s = body_timeout_s
-        self._clock = clock
+        self._paths: dict[bytes, PredictionPath | None] = {}
+        self._open_inference = OpenInferenceApp(
+            OpenInferenceFacts(plan, engines),
+            new_request_id=plan.new_request_id,
+            clock=clock,
+        )
+
+    def read(self, request: Request) -> Reading:
+        if request.method == b"POST":
+            path, _, query = request.target.partition(b"?")
+            found = self._paths.get(path)
+            if found is None and path not in self._paths:
+                found = self._find(path)
+            if found is not None:
+                head = PredictionHead.of(request, found, query)
+                return Reading(partial(PredictionExchange, self, head), recurs=True)
+        return Reading(partial(AsgiExchange, self, request))
+
+    async def carry_out(self, effect: Effect) -> Any:
+        """Do what takes longer than a turn of the loop; raises as the effect says."""
+        match effect:
+            case NeedUnits():
+                return await self._leases.fetch(effect.request, effect.admission)
+            case ExplainCall():
+                return await self.engines.explain(effect)
+            case ReadImages():
+                return await self._images.read(effect)
+            case ReadUpload():
+                return await self._files.read(effect)
+        raise AssertionError(f"{type(effect).__name__} is carried out elsewhere")
+
+    def request_id(self, headers: list[tuple[bytes, bytes]]) -> str:
+        given = call_headers.request_id(call_headers.select(headers))
+        return given or self.plan.new_request_id()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        path: str = scope["path"]
-        found = routes.find_prediction(path)
         try:
-            if found is None:
-                await self._serve_other(path, scope, receive, send)
-            elif scope["method"] != "POST":
-                message = "Send predictions by POST."
-                error = ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
-                await self._refuse(scope, send, error, (b"allow", b"POST"))
-            else:
-                answer = await self._predict(found, scope, receive)
-                await _send(scope, send, answer)
+            await self._serve(scope, receive, send)
         except ClientLeft:
             return
         except Exception:
             # The edge of the process: whatever it was, the caller gets our shape.
-            request_id = self._request_id(scope)
-            logger.exception("request_failed", request_id=request_id)
+            logger.exception("request_failed", path_kind="other")
             message = "Something went wrong on our side."
             error = ApiError(ErrorCode.INTERNAL_ERROR, message)
             await self._refuse(scope, send, error)
 
-    async def _predict(
-        self, path: PredictionPath, scope: Message, receive: Receive
-    ) -> Answer:
-        """Carry out the plan's effects, record its event, and give its answer."""
-        headers = call_headers.select(scope["headers"])
-        query: bytes = scope["query_string"]
-        explain = query != b"" and not _TRUE.isdisjoint(query.lower().split(b"&"))
-        steps = self._plan.steps(
-            Call(path.operation, headers, path.model, path.version, explain)
-        )
-        value: Any = None
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    match effect:
-                        case NeedBody():
-                            value = _whole_body(scope, effect.max_bytes)
-                            if value is None:
-                                value = await read_body(
-                                    receive,
-                                    self._bodies,
-                                    max_bytes=effect.max_bytes,
-                                    timeout_s=self._body_timeout_s,
-                                    content_length=headers.get(b"content-length"),
-                                )
-                        case EngineCall():
-                            value = await self._engines.predict(effect)
-                        case NeedUnits():
-                            await self._leases.fetch(effect.request, effect.admission)
-                            value = None
-                        case ExplainCall():
-                            value = await self._engines.explain(effect)
-                except (ApiError, EngineError) as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(value)
-        except StopIteration as stop:
-            answer: Answer = stop.value
-        finally:
-            # Ends a call that was given up; what has ended does not mind.
-            steps.close()
-        event = answer.event
-        if event is None:
-            self._metrics.unauthenticated += 1
-            return answer
-        self._metrics.observe(event)
-        try:
-            await self._recorder.record(event)
-        except SpoolUnavailable:
-            self._metrics.unrecorded += 1
-            return self._plan.unrecorded(answer)
-        return answer
-
-    async def _serve_other(
-        self, path: str, scope: Message, receive: Receive, send: Send
-    ) -> None:
+    async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
         if routes.asks_alive(path):
             await _say(scope, send, 200, b"ok")
         elif routes.asks_ready(path):
-            if self._engines.waiting_for(self._plan.tables):
+            if self.engines.waiting_for(self.plan.tables):
                 await _say(scope, send, 503, b"not ready")
             else:
                 await _say(scope, send, 200, b"ready")
+        elif is_open_inference(path):
+            answer = self._open_inference.answer(
+                scope["method"], path, scope["headers"], scope["client"][0]
+            )
+            await respond(scope, send, *answer)
+        elif routes.find_prediction(path) is not None:
+            message = "Send predictions by POST."
+            error = ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
+            given = call_headers.select(scope["headers"])
+            limits = rate_headers(self.plan.tables, given, self.clock())
+            await self._refuse(scope, send, error, (b"allow", b"POST"), *limits)
+        elif scope["method"] == "TRACE":
+            # It would give keys back to whoever made a browser send them.
+            error = ApiError(ErrorCode.METHOD_NOT_ALLOWED, "TRACE is not answered.")
+            await self._refuse(scope, send, error, (b"allow", b"GET, POST"))
         elif routes.is_private(path):
             error = ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
             await self._refuse(scope, send, error)
         else:
-            request_id = self._request_id(scope)
+            request_id = self.request_id(scope["headers"])
             await self._relay(scope, receive, send, request_id=request_id)
 
     async def _refuse(
         self, scope: Message, send: Send, error: ApiError, *extra: tuple[bytes, bytes]
     ) -> None:
         status, headers, body = render(
-            error, request_id=self._request_id(scope), now=self._clock()
+            error, request_id=self.request_id(scope["headers"]), now=self.clock()
         )
         await respond(scope, send, status, [*headers, *extra], body)
 
-    def _request_id(self, scope: Message) -> str:
-        given = call_headers.request_id(call_headers.select(scope["headers"]))
-        return given or self._plan.new_request_id()
-
-
-def _whole_body(scope: Message, max_bytes: int) -> bytes | None:
-    extensions = scope.get("extensions")
-    if extensions is None or WHOLE_MESSAGES not in extensions:
-        return None
-    whole: GatewayProtocol = extensions[WHOLE_MESSAGES]
-    body = whole.take_body(scope)
-    if body is None:
-        whole.collect_body(scope, max_bytes)
-    elif len(body) > max_bytes:
-        raise refusals.body_too_large(max_bytes)
-    return body
-
-
-async def _send(scope: Message, send: Send, answer: Answer) -> None:
-    if answer.status == HTTPStatus.REQUEST_TIMEOUT:
-        # The rest of the body is not waited for.
-        headers = [*answer.headers, (b"connection", b"close")]
-        await respond(scope, send, answer.status, headers, answer.body)
-        return
-    extensions = scope.get("extensions")
-    if extensions is not None and WHOLE_MESSAGES in extensions:
-        whole: GatewayProtocol = extensions[WHOLE_MESSAGES]
-        if whole.send_answer(scope, answer.status, answer.headers, answer.body):
-            return
-    await respond(scope, send, answer.status, answer.headers, answer.body)
+    def _find(self, path: bytes) -> PredictionPath | None:
+        """Read a path that was not seen lately."""
+        plain, _ = split_target(path)
+        found = routes.find_prediction(unquote(plain.decode("latin-1")))
+        if len(path) > _MAX_KEPT_PATH:
+            return found
+        if len(self._paths) >= _MAX_PATHS:
+            self._paths.clear()
+        self._paths[path] = found
+        return found
 
 
 async def _say(scope: Message, send: Send, status: int, word: bytes) -> None:

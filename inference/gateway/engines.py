@@ -1,39 +1,66 @@
 """The engines that this gateway talks to."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import structlog
 
-from inference.engine.client import EngineClient, Prediction, SocketEngineClient
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import EngineStatus, Explained, VersionKey
-from inference.prediction import EngineCall, ExplainCall
+from inference.effects import EngineCall, ExplainCall
+from inference.engine.client import EngineClient, Prediction
+from inference.engine.errors import ELSEWHERE, EngineError, EngineErrorCode
+from inference.engine.messages import (
+    EngineStatus,
+    Explained,
+    OutputTensor,
+    Params,
+    VersionKey,
+)
+from inference.engine.socket_client import PendingCall, Waiter
+from inference.engine.tensors import Tensor
+from inference.stream_effects import OpenStream
 from inference.tables import Tables
 
 logger = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
-# Another engine may answer what this one cannot; nothing was computed yet.
-_ELSEWHERE = frozenset(
-    {
-        EngineErrorCode.NOT_LOADED,
-        EngineErrorCode.LOADING,
-        EngineErrorCode.CONNECTION_LOST,
-        EngineErrorCode.DRAINING,
-        EngineErrorCode.OVERLOADED,
-    }
-)
+
+
+class UnderWay(Protocol):
+    """A call that an engine works on."""
+
+    def abandon(self) -> None:
+        """Say that nobody waits for it any more."""
+
+
+class GatewayEngineClient(EngineClient, Protocol):
+    """What the gateway asks of an engine's client beyond what all have."""
+
+    @property
+    def connected(self) -> bool: ...
+
+    def begin(
+        self,
+        key: VersionKey,
+        tensors: Sequence[Tensor],
+        waiter: Waiter,
+        *,
+        timeout_s: float,
+        max_batch_rows: int = 0,
+        params: Params | None = None,
+    ) -> PendingCall: ...
+
+    async def close(self) -> None: ...
 
 
 class Engines:
     """One client per engine of the snapshot, and what each reports."""
 
-    def __init__(self, connect: Callable[[str], EngineClient]) -> None:
+    def __init__(self, connect: Callable[[str], GatewayEngineClient]) -> None:
         self._connect = connect
         self._addresses: dict[str, str] = {}
-        self._clients: dict[str, EngineClient] = {}
-        self._retired: list[EngineClient] = []
+        self._clients: dict[str, GatewayEngineClient] = {}
+        self._retired: list[GatewayEngineClient] = []
         self._turn = 0
         self.reports: dict[str, EngineStatus] = {}
 
@@ -54,30 +81,34 @@ class Engines:
             if self._clients.get(name) is not client
         ]
 
-    def predict(self, call: EngineCall) -> Awaitable[Prediction]:
-        names = call.engines
-        if len(names) == 1 and (client := self._clients.get(names[0])) is not None:
-            # The only engine is asked without a coroutine in between.
-            return client.predict(
-                call.key,
-                call.tensors,
-                timeout_s=call.timeout_s,
-                max_batch_rows=call.max_batch_rows,
-            )
-        return self._predict_on_any(call)
+    def begin(self, call: EngineCall, waiter: Waiter) -> UnderWay:
+        """Ask for a prediction; the waiter is told of it, but not before the return.
 
-    async def _predict_on_any(self, call: EngineCall) -> Prediction:
+        Raises EngineError.
+        """
+        clients = self._in_turn(call.engines)
+        client = clients[0] if clients else None
+        if client is None or not client.connected:
+            return _Asking(self, clients, call, waiter)
+        if len(clients) == 1:
+            return _begin(client, call, waiter)
+        return _Elsewhere(self, clients, call, waiter)
+
+    async def predict(
+        self, clients: Sequence[GatewayEngineClient], call: EngineCall
+    ) -> Prediction:
         failure = _no_engine()
-        for client in self._in_turn(call.engines):
+        for client in clients:
             try:
                 return await client.predict(
                     call.key,
                     call.tensors,
                     timeout_s=call.timeout_s,
                     max_batch_rows=call.max_batch_rows,
+                    params=call.params,
                 )
             except EngineError as error:
-                if error.code not in _ELSEWHERE:
+                if error.code not in ELSEWHERE:
                     raise
                 failure = error
         raise failure
@@ -93,9 +124,30 @@ class Engines:
                     timeout_s=call.timeout_s,
                 )
             except EngineError as error:
-                if error.code not in _ELSEWHERE:
+                if error.code not in ELSEWHERE:
                     raise
                 failure = error
+        raise failure
+
+    async def stream(self, call: OpenStream) -> AsyncGenerator[Any]:
+        """Give the chunks of the first engine that begins; raises EngineError."""
+        failure = _no_engine()
+        for client in self._in_turn(call.engines):
+            chunks = client.stream(
+                call.key, call.tensors, params=call.params, timeout_s=call.timeout_s
+            )
+            begun = False
+            try:
+                async for chunk in chunks:
+                    begun = True
+                    yield chunk
+                return
+            except EngineError as error:
+                if begun or error.code not in ELSEWHERE:
+                    raise
+                failure = error
+            finally:
+                await chunks.aclose()
         raise failure
 
     async def keep_asking(self) -> None:
@@ -115,8 +167,7 @@ class Engines:
 
     async def close(self) -> None:
         for client in (*self._clients.values(), *self._retired):
-            if isinstance(client, SocketEngineClient):
-                await client.close()
+            await client.close()
 
     def waiting_for(self, tables: Tables) -> list[str]:
         """Say what keeps the defaults of the routes from answering."""
@@ -131,9 +182,21 @@ class Engines:
                     waiting.append(f"{model.name} has no default that is served yet")
                 continue
             key = VersionKey(model.name, default.version)
-            if not any(self._has(name, key) for name in model.engines):
+            if not self.is_ready(key, on=model.engines):
                 waiting.append(f"{key} is ready on no engine")
         return waiting
+
+    def is_ready(self, key: VersionKey, *, on: Sequence[str]) -> bool:
+        """Tell whether one of these engines reported the version as ready."""
+        return any(self._has(name, key) for name in on)
+
+    def outputs(
+        self, key: VersionKey, *, on: Sequence[str]
+    ) -> tuple[OutputTensor, ...]:
+        """Give a version's outputs, as one of these engines saw them."""
+        reports = [self.reports[name] for name in on if name in self.reports]
+        versions = (version for report in reports for version in report.versions)
+        return next((v.outputs for v in versions if v.key == key and v.outputs), ())
 
     def _has(self, name: str, key: VersionKey) -> bool:
         report = self.reports.get(name)
@@ -150,7 +213,7 @@ class Engines:
             for version in report.versions
         )
 
-    def _in_turn(self, names: Sequence[str]) -> list[EngineClient]:
+    def _in_turn(self, names: Sequence[str]) -> list[GatewayEngineClient]:
         """Start with another engine each time."""
         known = [self._clients[name] for name in names if name in self._clients]
         if len(known) > 1:
@@ -164,6 +227,83 @@ class Engines:
             return await asyncio.wait_for(self._clients[name].status(), _POLL_S)
         except (EngineError, TimeoutError):
             return None
+
+
+class _Asking:
+    """Asks one engine after the other in a waiter's place."""
+
+    def __init__(
+        self,
+        engines: Engines,
+        clients: Sequence[GatewayEngineClient],
+        call: EngineCall,
+        waiter: Waiter,
+    ) -> None:
+        self._waiter = waiter
+        self._task = asyncio.get_running_loop().create_task(
+            self._ask(engines, clients, call)
+        )
+
+    def abandon(self) -> None:
+        self._task.cancel()
+
+    async def _ask(
+        self,
+        engines: Engines,
+        clients: Sequence[GatewayEngineClient],
+        call: EngineCall,
+    ) -> None:
+        try:
+            prediction = await engines.predict(clients, call)
+        except Exception as error:
+            # Also what nobody foresaw: the waiter is the edge of the process.
+            self._waiter.fail(error)
+        else:
+            self._waiter.resume(prediction)
+
+
+class _Elsewhere:
+    """Asks one engine, and the others if this one cannot answer."""
+
+    def __init__(
+        self,
+        engines: Engines,
+        clients: Sequence[GatewayEngineClient],
+        call: EngineCall,
+        waiter: Waiter,
+    ) -> None:
+        self._engines = engines
+        self._others = clients[1:]
+        self._call = call
+        self._waiter = waiter
+        self._under_way: UnderWay = _begin(clients[0], call, self)
+
+    def abandon(self) -> None:
+        self._under_way.abandon()
+
+    def resume(self, value: Any) -> None:
+        self._waiter.resume(value)
+
+    def fail(self, error: Exception) -> None:
+        if isinstance(error, EngineError) and error.code in ELSEWHERE:
+            self._under_way = _Asking(
+                self._engines, self._others, self._call, self._waiter
+            )
+        else:
+            self._waiter.fail(error)
+
+
+def _begin(
+    client: GatewayEngineClient, call: EngineCall, waiter: Waiter
+) -> PendingCall:
+    return client.begin(
+        call.key,
+        call.tensors,
+        waiter,
+        timeout_s=call.timeout_s,
+        max_batch_rows=call.max_batch_rows,
+        params=call.params,
+    )
 
 
 def _no_engine() -> EngineError:

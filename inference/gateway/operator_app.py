@@ -1,20 +1,32 @@
-"""The operators' port: metrics, and what readiness waits for."""
+"""The operators' port: metrics, and what readiness waits for.
+
+Every gateway of a machine listens on it, and whichever is asked answers for all.
+"""
 
 import time
+from pathlib import Path
 
 import msgspec
 
-from inference.gateway.clients import Message, Receive
+from accounts.limits import Recall
+from inference import ledger_report
+from inference.gateway.asgi import Message, Receive, Send
 from inference.gateway.engines import Engines
 from inference.gateway.recorder import Recorder
-from inference.gateway.relay import Send, respond
+from inference.gateway.relay import respond
+from inference.gateway.reports import GatewayReport, metrics_text, readiness
+from inference.gateway.siblings import Siblings
 from inference.metrics import Metrics, label_text
 from inference.prediction import PredictionPlan
+from inference.tables import Tables
 
+_recall_decoder = msgspec.json.Decoder(Recall)
 _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-class OperatorApp:
+class Reporter:
+    """Makes the report of this gateway."""
+
     def __init__(
         self,
         *,
@@ -22,38 +34,31 @@ class OperatorApp:
         engines: Engines,
         metrics: Metrics,
         recorder: Recorder,
+        name: str = "gateway",
+        boot_id: str = "",
+        ledger_report: Path | None = None,
     ) -> None:
         self._plan = plan
         self._engines = engines
         self._metrics = metrics
         self._recorder = recorder
+        self._name = name
+        self._boot_id = boot_id
+        self._ledger_report = ledger_report
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        if scope["path"] == "/metrics":
-            body = self._metrics.render(self._gauges()).encode()
-            await _answer(scope, send, 200, _METRICS_TYPE, body)
-            return
-        if scope["path"] in ("/healthz", "/health"):
-            await _answer(scope, send, 200, b"text/plain", b"ok")
-            return
-        if scope["path"] in ("/readyz", "/ready"):
-            waiting = self._engines.waiting_for(self._plan.tables)
-            detail = {
-                "ready": not waiting,
-                "waiting_for": waiting,
-                "snapshot_sequence": self._plan.tables.snapshot.sequence,
-                "engines": {
-                    name: msgspec.structs.asdict(report)
-                    for name, report in self._engines.reports.items()
-                },
-            }
-            status = 503 if waiting else 200
-            body = msgspec.json.encode(detail)
-            await _answer(scope, send, status, b"application/json", body)
-            return
-        await _answer(scope, send, 404, b"text/plain", b"/metrics /readyz /healthz")
+    def report(self) -> GatewayReport:
+        return GatewayReport(
+            name=self._name,
+            boot_id=self._boot_id,
+            metrics=self._metrics.state(),
+            gauges=self._gauges(),
+            waiting_for=list(self._engines.waiting_for(self._plan.tables)),
+            snapshot_sequence=self._plan.tables.snapshot.sequence,
+            engines={
+                name: msgspec.to_builtins(msgspec.structs.asdict(report))
+                for name, report in self._engines.reports.items()
+            },
+        )
 
     def _gauges(self) -> dict[str, float]:
         snapshot = self._plan.tables.snapshot
@@ -64,11 +69,94 @@ class OperatorApp:
             if snapshot.sequence
             else 0.0,
             "spool_failing": float(self._recorder.failing),
+            "overdrawn_units": float(
+                sum(
+                    admission.overdrawn()
+                    for admission in self._plan.tables.admissions.everyone()
+                )
+            ),
         }
+        back_offs = self._plan.tables.back_offs
+        if back_offs is not None:
+            gauges["keys_backing_off"] = float(back_offs.closed_now(time.time()))
         for name in self._plan.tables.engines:
             up = name in self._engines.reports
             gauges[f'engine_up{{engine="{label_text(name)}"}}'] = float(up)
+        if self._ledger_report is not None:
+            gauges |= ledger_report.gauges(self._ledger_report, now=time.time())
         return gauges
+
+
+class OperatorApp:
+    def __init__(
+        self,
+        reporter: Reporter,
+        *,
+        siblings: Siblings | None = None,
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self._reporter = reporter
+        self._siblings = siblings
+        self._names = names
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/metrics":
+            text = metrics_text(await self._reports(), expected=self._names)
+            await _answer(scope, send, 200, _METRICS_TYPE, text.encode())
+            return
+        if scope["path"] in ("/healthz", "/health"):
+            await _answer(scope, send, 200, b"text/plain", b"ok")
+            return
+        if scope["path"] in ("/readyz", "/ready"):
+            detail = readiness(await self._reports(), expected=self._names)
+            status = 200 if detail["ready"] else 503
+            body = msgspec.json.encode(detail)
+            await _answer(scope, send, status, b"application/json", body)
+            return
+        await _answer(scope, send, 404, b"text/plain", b"/metrics /readyz /healthz")
+
+    async def _reports(self) -> list[GatewayReport]:
+        reports = [self._reporter.report()]
+        if self._siblings is not None:
+            reports += await self._siblings.reports()
+        return reports
+
+
+class ControlApp:
+    """A gateway's own Unix socket, for the processes of this installation."""
+
+    def __init__(self, reporter: Reporter, tables: Tables) -> None:
+        self._reporter = reporter
+        self._tables = tables
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/recall":
+            try:
+                recall = _recall_decoder.decode(await _read(receive))
+            except msgspec.DecodeError as error:
+                await _answer(scope, send, 400, b"text/plain", str(error).encode())
+                return
+            body = msgspec.json.encode(self._tables.admissions.recall(recall))
+            await _answer(scope, send, 200, b"application/json", body)
+            return
+        if scope["path"] == "/report":
+            body = msgspec.msgpack.encode(self._reporter.report())
+            await _answer(scope, send, 200, b"application/msgpack", body)
+            return
+        await _answer(scope, send, 404, b"text/plain", b"/report /recall")
+
+
+async def _read(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
 
 
 async def _answer(

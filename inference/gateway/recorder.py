@@ -1,6 +1,7 @@
 """Usage events to the spool, all of one turn of the loop at once."""
 
 import asyncio
+from typing import Protocol
 
 import structlog
 
@@ -13,6 +14,15 @@ _SYNC_S = 0.1
 _MEASURE_S = 1.0
 
 
+class Recording(Protocol):
+    """Who waits until an event is written; told in the same turn of the loop."""
+
+    def recorded(self) -> None: ...
+
+    def unrecorded(self) -> None:
+        """Learn that it could not be written: what is not metered is not answered."""
+
+
 class Recorder:
     """Answers wait here until their events are written."""
 
@@ -20,20 +30,15 @@ class Recorder:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._frames: list[bytes] = []
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[Recording] = []
         self.failing = False
 
-    def record(self, event: UsageEvent) -> "asyncio.Future[None]":
-        """Give a future that is done once the event is written.
-
-        It raises SpoolUnavailable if that fails.
-        """
+    def record(self, event: UsageEvent, waiting: Recording) -> None:
+        """Write the event at the end of this turn, and tell who waits for it."""
         if not self._frames:
             self._loop.call_soon(self.flush)
-        future = self._loop.create_future()
         self._frames.append(encode_event(event))
-        self._waiting.append(future)
-        return future
+        self._waiting.append(waiting)
 
     def flush(self) -> None:
         frames, waiting = self._frames, self._waiting
@@ -46,14 +51,12 @@ class Recorder:
             if not self.failing:
                 logger.error("spool_unavailable", reason=str(error))
             self.failing = True
-            for future in waiting:
-                if not future.done():
-                    future.set_exception(error)
+            for recording in waiting:
+                recording.unrecorded()
             return
         self.failing = False
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        for recording in waiting:
+            recording.recorded()
 
     async def keep_synced(self) -> None:
         """Flush to the disk ten times a second, in a thread of its own."""

@@ -1,19 +1,20 @@
 """Passing everything else on to the site, streaming both ways."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import httpx
 import structlog
 
+from accounts.networks import Networks, client_address
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
-from inference.gateway.clients import ClientLeft, Message, Receive, SlowBodies
-from inference.gateway.uploads import Turns, Upload, too_large
+from inference.gateway.asgi import Message, Receive, Send
+from inference.gateway.clients import ClientLeft, SlowBodies
+from inference.gateway.uploads import MIN_BYTES_PER_S, Turns, Upload, too_large
 
 logger = structlog.get_logger(__name__)
 
-Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 # RFC 9110, section 7.6.1, and what names the client, which only we may say.
@@ -45,6 +46,7 @@ _OURS = frozenset(
 # Who answers is this gateway, which says the date itself.
 _OUR_SERVERS = frozenset({b"date", b"server"})
 _CONNECT_TIMEOUT_S = 2.0
+_UPLOAD_TIMEOUT_S = 120.0
 _AWAY_RETRY_S = 5.0
 _AWAY_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta http-equiv="refresh" content="5"><title>Modelyard</title>
@@ -66,13 +68,23 @@ class Relay:
         idle_timeout_s: float,
         site_timeout_s: float,
         clock: Callable[[], float],
+        trusted_proxies: Networks = Networks(()),  # noqa: B008  # It never changes.
+        upload_timeout_s: float = _UPLOAD_TIMEOUT_S,
+        min_bytes_per_s: float = MIN_BYTES_PER_S,
     ) -> None:
+        """A site that is there but does nothing is given `site_timeout_s`.
+
+        What takes long by its nature, a long body, has `upload_timeout_s`.
+        """
         self._transport = transport
         self._bodies = bodies
         self._max_bytes = max_bytes
         self._idle_timeout_s = idle_timeout_s
         self._site_timeout_s = site_timeout_s
+        self._upload_timeout_s = upload_timeout_s
+        self._min_bytes_per_s = min_bytes_per_s
         self._clock = clock
+        self._trusted_proxies = trusted_proxies
         self._turns = Turns()
 
     async def __call__(
@@ -114,6 +126,7 @@ class Relay:
             self._bodies,
             max_bytes=self._max_bytes,
             idle_timeout_s=self._idle_timeout_s,
+            min_bytes_per_s=self._min_bytes_per_s,
         )
         await upload.hold()
         with self._turns if upload.more else contextlib.nullcontext():
@@ -123,16 +136,18 @@ class Relay:
         self, scope: Message, request_id: str, upload: Upload | None
     ) -> httpx.Response:
         url = httpx.URL(scheme="http", host="site", raw_path=_target(scope))
-        headers = _request_headers(scope, request_id)
+        headers = _request_headers(scope, request_id, self._trusted_proxies)
         if upload is not None:
             # The site's server may answer before it has read a body, and then loses
             # what comes next on the connection while it reads the rest.
             headers.append((b"connection", b"close"))
+        is_long = upload is not None and upload.more
+        timeout_s = self._upload_timeout_s if is_long else self._site_timeout_s
         timeouts = {
             "connect": _CONNECT_TIMEOUT_S,
-            "pool": self._site_timeout_s,
-            "read": self._site_timeout_s,
-            "write": self._site_timeout_s,
+            "pool": timeout_s,
+            "read": timeout_s,
+            "write": timeout_s,
         }
         # A kept connection may be closed by the site just as we use it.
         attempts = 2 if upload is None else 1
@@ -145,7 +160,10 @@ class Relay:
                 extensions={"timeout": timeouts},
             )
             try:
-                return await self._transport.handle_async_request(request)
+                response = await self._transport.handle_async_request(request)
+                # The site works: its answer may take its time.
+                timeouts["read"] = self._upload_timeout_s
+                return response
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 # The body's own failure looks to the transport like a broken pipe.
                 if upload is not None and upload.failure is not None:
@@ -216,16 +234,21 @@ def _target(scope: Message) -> bytes:
     return raw_path + b"?" + query if query else raw_path
 
 
-def _request_headers(scope: Message, request_id: str) -> Headers:
+def _request_headers(
+    scope: Message, request_id: str, trusted_proxies: Networks
+) -> Headers:
     headers = _passed_on(scope["headers"], _HOP_BY_HOP | _OURS)
     if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
         headers.append((b"transfer-encoding", b"chunked"))
     host = next((v for n, v in scope["headers"] if n == b"host"), b"")
     client = scope.get("client")
-    address = client[0] if client else "unknown"
+    peer = str(client[0]) if client else "unknown"
+    given = [v for n, v in scope["headers"] if n == b"x-forwarded-for"]
+    forwarded = b",".join(given) if given else None
+    address = client_address(peer, forwarded, trusted_proxies)
     return [
         *headers,
-        (b"x-forwarded-for", str(address).encode()),
+        (b"x-forwarded-for", address.encode("latin-1", "replace")),
         (b"x-forwarded-host", host),
         (b"x-forwarded-proto", scope["scheme"].encode()),
         (b"x-request-id", request_id.encode()),

@@ -3,15 +3,26 @@
 from posixpath import normpath
 from typing import NamedTuple
 
-from inference.prediction import Operation
+from inference.dialects.dialect import Dialect
+from inference.dialects.embedding import EMBEDDING
+from inference.dialects.event_stream import EVENT_STREAM
+from inference.dialects.mlflow_scoring import MLFLOW
+from inference.dialects.native import NATIVE
+from inference.dialects.open_inference import OPEN_INFERENCE
+from inference.effects import Operation
 
 _MODELS = "/api/v1/models/"
 _MODELS_LENGTH = len(_MODELS)
-_OPERATIONS: dict[str, Operation] = {
-    "predict": "predict",
-    "predict/batch": "batch",
-    "explain": "explain",
+_OPERATIONS: dict[str, tuple[Operation, Dialect]] = {
+    "predict": ("predict", NATIVE),
+    "predict/batch": ("batch", NATIVE),
+    "explain": ("explain", NATIVE),
+    "embed": ("embed", EMBEDDING),
+    "stream": ("stream", EVENT_STREAM),
+    "invocations": ("batch", MLFLOW),
 }
+_OPEN_INFERENCE = "/v2/models/"
+_OPEN_INFERENCE_LENGTH = len(_OPEN_INFERENCE)
 _ALIVE = frozenset({"/healthz", "/health"})
 _READY = frozenset({"/readyz", "/ready"})
 
@@ -20,6 +31,7 @@ class PredictionPath(NamedTuple):
     operation: Operation
     model: str | None = None
     version: str | None = None
+    dialect: Dialect = NATIVE
 
 
 _SITE_DEFAULT = {
@@ -31,18 +43,30 @@ _SITE_DEFAULT = {
 def find_prediction(path: str) -> PredictionPath | None:
     """Read the path of a prediction; None if it is another's."""
     if path[:_MODELS_LENGTH] != _MODELS:
+        if path[:_OPEN_INFERENCE_LENGTH] == _OPEN_INFERENCE:
+            return _find_open_inference(path)
         return _SITE_DEFAULT.get(path)
     model, _, rest = path[_MODELS_LENGTH:].partition("/")
-    operation = _OPERATIONS.get(rest)
-    if operation is not None:
-        return PredictionPath(operation, model) if model else None
-    if rest[:9] != "versions/":
+    version = None
+    if rest[:9] == "versions/":
+        version, _, rest = rest[9:].partition("/")
+    found = _OPERATIONS.get(rest)
+    if found is None or not model or version == "":
         return None
-    version, _, rest = rest[9:].partition("/")
-    operation = _OPERATIONS.get(rest)
-    if operation is None or not model or not version:
+    operation, dialect = found
+    return PredictionPath(operation, model, version, dialect)
+
+
+def _find_open_inference(path: str) -> PredictionPath | None:
+    model, _, rest = path[_OPEN_INFERENCE_LENGTH:].partition("/")
+    version = None
+    if rest[:9] == "versions/":
+        version, _, rest = rest[9:].partition("/")
+        if not version:
+            return None
+    if rest != "infer" or not model:
         return None
-    return PredictionPath(operation, model, version)
+    return PredictionPath("predict", model, version, OPEN_INFERENCE)
 
 
 def asks_alive(path: str) -> bool:

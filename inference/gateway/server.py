@@ -1,39 +1,54 @@
 """The gateway process: two ports, one event loop, and what runs beside them."""
 
 import asyncio
-import contextlib
+import functools
 import gc
 import secrets
 import signal
 import socket
+import sys
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import httpx
 import structlog
-import uvicorn
 
+from accounts.admission import Admission
+from accounts.back_off import BackOffs
+from accounts.networks import Networks
+from accounts.shared_counts import SharedCounts
+from inference.cache import PredictionCache
+from inference.dialects.native import NATIVE
+from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.engine.client import SocketEngineClient
 from inference.gateway.app import GatewayApp
-from inference.gateway.clients import SlowBodies, SlowHeaders
+from inference.gateway.asgi import answered_by
+from inference.gateway.clients import SlowBodies
 from inference.gateway.engines import Engines
-from inference.gateway.http import GatewayProtocol
+from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
-from inference.gateway.operator_app import OperatorApp
+from inference.gateway.listener import Application, Listener
+from inference.gateway.operator_app import ControlApp, OperatorApp, Reporter
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
-from inference.gateway.settings import GatewaySettings
+from inference.gateway.settings import GatewaySettings, gateway_names
+from inference.gateway.siblings import Siblings
 from inference.gateway.snapshots import SnapshotWatcher
+from inference.gateway.sockets import bind_control, http_over
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.snapshot import Snapshot
 from inference.spool import SpoolWriter
+from inference.streaming import StreamLimits
 from inference.tables import Tables
+
+if TYPE_CHECKING:
+    from inference.grpc_gateway.server import GrpcServer
 
 logger = structlog.get_logger(__name__)
 
-_BACKLOG = 2048
-_KEEP_ALIVE_S = 30
+_KEEP_ALIVE_S = 30.0
+_OPERATORS_DRAIN_S = 1.0
 # Connections to the site go before its own server (2 s) closes them.
 _SITE_CONNECTIONS = httpx.Limits(
     max_connections=100, max_keepalive_connections=20, keepalive_expiry=1.0
@@ -43,26 +58,45 @@ _SITE_CONNECTIONS = httpx.Limits(
 _GC_THRESHOLD = 20_000
 
 
-class _Server(uvicorn.Server):
-    """Leaves signals to the process, which has two of these."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 async def serve(
     settings: GatewaySettings, public: socket.socket, operator: socket.socket
 ) -> None:
     """Serve both sockets until SIGTERM or SIGINT, then drain."""
     settings.home.prepare()
     boot_id = secrets.token_hex(8)
-    tables = Tables()
+    counts = SharedCounts(
+        settings.home.shared_counts,
+        process=gateway_names(settings.gateways).index(settings.name)
+        if settings.gateways > 1
+        else 0,
+        processes=settings.gateways,
+    )
+    leases = LeaseClient(
+        holder=boot_id, clock=time.time, socket=settings.home.site_socket
+    )
+    tables = Tables(
+        make_admission=functools.partial(
+            Admission,
+            # One gateway keeps rates in its own memory.
+            shared=counts if settings.gateways > 1 else None,
+            overdraft=counts,
+            overdraft_share=settings.overdraft_percent / 100,
+            prefetch=leases.prefetch,
+        ),
+        back_offs=BackOffs(counts),
+    )
+    trusted_proxies = Networks(settings.trusted_proxies)
     plan = PredictionPlan(
         tables,
+        trusted_proxies=trusted_proxies,
         boot_id=boot_id,
         max_body_bytes=settings.max_body_bytes,
         max_timeout_s=settings.max_timeout_s,
+        streams=StreamLimits(settings.max_streams, settings.max_stream_s),
+        predictions=PredictionCache(
+            max_entries=settings.cache_max_entries,
+            max_bytes=settings.cache_max_bytes,
+        ),
     )
     engines = Engines(SocketEngineClient)
     writer = SpoolWriter(
@@ -70,21 +104,21 @@ async def serve(
     )
     recorder = Recorder(writer)
     metrics = Metrics()
-    leases = LeaseClient(
-        holder=boot_id, clock=time.time, socket=settings.home.site_socket
-    )
+    metrics.cache = plan.cache.counts
     bodies = SlowBodies(time.monotonic)
-    site = httpx.AsyncHTTPTransport(
-        uds=str(settings.home.site_socket), limits=_SITE_CONNECTIONS
-    )
+    site = http_over(settings.home.site_socket, _SITE_CONNECTIONS)
     relay = Relay(
         site,
         bodies,
+        trusted_proxies=trusted_proxies,
         max_bytes=settings.max_upload_bytes,
         idle_timeout_s=settings.upload_idle_timeout_s,
         site_timeout_s=settings.site_timeout_s,
+        upload_timeout_s=settings.site_upload_timeout_s,
+        min_bytes_per_s=settings.upload_min_bytes_per_s,
         clock=time.time,
     )
+    files = InputFiles(socket=settings.home.site_socket)
     app = GatewayApp(
         plan=plan,
         engines=engines,
@@ -92,12 +126,27 @@ async def serve(
         recorder=recorder,
         metrics=metrics,
         relay=relay,
-        bodies=bodies,
+        files=files,
         body_timeout_s=settings.body_timeout_s,
+        max_image_pixels=settings.max_image_pixels,
     )
-    operator_app = OperatorApp(
-        plan=plan, engines=engines, metrics=metrics, recorder=recorder
+    OPEN_INFERENCE.max_json_bytes = settings.max_body_bytes
+    OPEN_INFERENCE.max_binary_body_bytes = settings.max_binary_body_bytes
+    NATIVE.max_binary_body_bytes = settings.max_binary_body_bytes
+    grpc_server = _grpc_server(app, settings) if settings.grpc_port else None
+    reporter = Reporter(
+        plan=plan,
+        engines=engines,
+        metrics=metrics,
+        recorder=recorder,
+        name=settings.name,
+        boot_id=boot_id,
+        ledger_report=settings.home.ledger_report,
     )
+    names = gateway_names(settings.gateways)
+    siblings = Siblings(settings.home.run, own_name=settings.name, names=names)
+    operator_app = OperatorApp(reporter, siblings=siblings, names=names)
+    control_socket = settings.home.gateway_socket(settings.name, boot_id)
 
     def take_over(snapshot: Snapshot) -> None:
         tables.replace(snapshot)
@@ -106,9 +155,9 @@ async def serve(
 
     watcher = SnapshotWatcher(settings.home.snapshot, take_over)
     watcher.look()
-    public_server = _server(app, settings)
-    operator_server = _server(operator_app, settings)
-    headers = SlowHeaders(time.monotonic, settings.header_timeout_s)
+    public_listener = _listener(app.read, settings)
+    operator_listener = _listener(answered_by(operator_app), settings)
+    control_listener = _listener(answered_by(ControlApp(reporter, tables)), settings)
     beside = [
         asyncio.create_task(work)
         for work in (
@@ -116,57 +165,76 @@ async def serve(
             engines.keep_asking(),
             recorder.keep_synced(),
             bodies.keep_sweeping(),
-            headers.keep_sweeping(lambda: public_server.server_state.connections),
         )
     ]
     for task in beside:
         task.add_done_callback(_stop_if_failed)
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
-        public_server.should_exit = True
-
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop.set)
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     logger.info("gateway_started", boot_id=boot_id, port=public.getsockname()[1])
 
-    operating = asyncio.create_task(operator_server.serve(sockets=[operator]))
-    await public_server.serve(sockets=[public])
+    await operator_listener.listen(operator)
+    await control_listener.listen(bind_control(control_socket))
+    await public_listener.listen(public)
+    if grpc_server is not None:
+        await grpc_server.start()
+    await stop.wait()
+    draining = [public_listener.drain(settings.drain_timeout_s)]
+    if grpc_server is not None:
+        draining.append(grpc_server.stop(settings.drain_timeout_s))
+    await asyncio.gather(*draining)
     # Every answer has left; what follows is for the next process.
-    operator_server.should_exit = True
-    await operating
+    await operator_listener.drain(_OPERATORS_DRAIN_S)
+    await control_listener.drain(_OPERATORS_DRAIN_S)
+    control_socket.unlink(missing_ok=True)
     for task in beside:
         task.cancel()
     await asyncio.gather(*beside, return_exceptions=True)
-    await leases.release(tables.held())
+    await leases.release(tables.admissions.release())
     await leases.close()
     await site.aclose()
+    await files.close()
     await engines.close()
     recorder.close()
     logger.info("gateway_stopped", boot_id=boot_id)
 
 
-def _server(app: GatewayApp | OperatorApp, settings: GatewaySettings) -> _Server:
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http=GatewayProtocol,
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        # Whom a request is from is not for the request to say.
-        proxy_headers=False,
-        server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.drain_timeout_s),
+def _listener(application: Application, settings: GatewaySettings) -> Listener:
+    return Listener(
+        application,
+        header_timeout_s=settings.header_timeout_s,
+        idle_timeout_s=_KEEP_ALIVE_S,
+        max_connections=settings.max_connections,
     )
-    return _Server(config)
+
+
+def _grpc_server(app: GatewayApp, settings: GatewaySettings) -> "GrpcServer":
+    # Here, because without gRPC the process need not hold protobuf.
+    from inference.grpc_gateway.server import GrpcServer, GrpcSettings
+
+    try:
+        return GrpcServer(
+            app,
+            GrpcSettings(
+                host=settings.host,
+                port=settings.grpc_port,
+                max_message_bytes=settings.max_binary_body_bytes,
+                shared=settings.gateways > 1,
+                certificate=settings.grpc_certificate,
+                key=settings.grpc_key,
+                client_ca=settings.grpc_client_ca,
+                max_connections=settings.max_connections,
+                message_timeout_s=settings.body_timeout_s,
+            ),
+        )
+    except OSError as error:
+        sys.exit(f"The gateway {error}.")
 
 
 def _stop_if_failed(task: "asyncio.Task[None]") -> None:

@@ -6,8 +6,14 @@ from typing import TypeVar
 
 import msgspec
 
+from accounts.networks import normalised
+from inference import cache
+from inference.dialects.open_inference import DEFAULT_MAX_BINARY_BODY_BYTES
+from inference.gateway.uploads import MIN_BYTES_PER_S
 from inference.home import Home
+from inference.images import MAX_PIXELS
 from inference.prediction import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES
+from inference.streaming import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS
 
 Value = TypeVar("Value", int, float)
 
@@ -16,6 +22,10 @@ _DEFAULT_PORT = 8000
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     home: Home
+    # Name of this process among the gateways of its machine.
+    name: str = "gateway"
+    # How many of them share the ports: `gateway`, `gateway-2` and so on.
+    gateways: int = 1
     # Address of the public port.
     host: str = "127.0.0.1"
     # 0: any free port.
@@ -23,24 +33,54 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     # Metrics and readiness detail; loopback only, whatever `host` is.
     operator_host: str = "127.0.0.1"
     operator_port: int = _DEFAULT_PORT + 1
+    # 0: no gRPC.
+    grpc_port: int = 0
+    # PEM files. Without a certificate and its key gRPC is not encrypted; with an
+    # authority clients must show a certificate too.
+    grpc_certificate: Path | None = None
+    grpc_key: Path | None = None
+    grpc_client_ca: Path | None = None
+    # Their word is taken for whom a call comes from.
+    trusted_proxies: tuple[str, ...] = ()
+    # More clients at once are turned away.
+    max_connections: int = 10_000
     # JSON bodies of predictions.
     max_body_bytes: int = MAX_BODY_BYTES
+    # A picture of more is refused by its header.
+    max_image_pixels: int = MAX_PIXELS
+    # Bodies and messages with raw tensors.
+    max_binary_body_bytes: int = DEFAULT_MAX_BINARY_BODY_BYTES
     # Bodies relayed to the site: job files.
     max_upload_bytes: int = 1024**3
     # Longest and default deadline of a prediction.
     max_timeout_s: float = DEFAULT_TIMEOUT_S
+    # Streams at once, and how long each may last.
+    max_streams: int = DEFAULT_MAX_STREAMS
+    max_stream_s: float = DEFAULT_MAX_STREAM_S
+    # Predictions that are kept for routes with a cache.
+    cache_max_entries: int = cache.MAX_ENTRIES
+    cache_max_bytes: int = cache.MAX_BYTES
     # A client may take this long for a request's headers, and for a prediction's body.
     header_timeout_s: float = 10.0
     body_timeout_s: float = 20.0
-    # An upload must make progress this often.
+    # A body for the site must make progress this often, and at this rate on average.
     upload_idle_timeout_s: float = 30.0
-    # The site must begin its answer within this time.
-    site_timeout_s: float = 120.0
+    upload_min_bytes_per_s: float = MIN_BYTES_PER_S
+    # The site must begin its answer within this time; to long bodies, within more.
+    site_timeout_s: float = 10.0
+    site_upload_timeout_s: float = 120.0
+    # Of a quota, what may be spent beyond leases while the site is away.
+    overdraft_percent: float = 5.0
     # Unread usage events on disk; predictions stop beyond it.
     spool_max_bytes: int = 4 * 1024**3
     # Requests in flight finish within this time after SIGTERM.
     drain_timeout_s: float = 25.0
     log_level: str = "INFO"
+
+
+def gateway_names(count: int) -> tuple[str, ...]:
+    """Name the gateways of one machine."""
+    return ("gateway", *(f"gateway-{number}" for number in range(2, count + 1)))
 
 
 def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
@@ -56,21 +96,71 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
             raise ValueError(f"{name} must be a number, 0 or greater, not {text!r}.")
         return value
 
+    def file(name: str) -> Path | None:
+        text = environment.get(name, "")
+        if text and not Path(text).is_file():
+            raise ValueError(f"{name} names no file: {text!r}.")
+        return Path(text) if text else None
+
+    certificate = file("MODELYARD_GRPC_CERTIFICATE_FILE")
+    key = file("MODELYARD_GRPC_KEY_FILE")
+    client_ca = file("MODELYARD_GRPC_CLIENT_CA_FILE")
+    if (certificate is None) != (key is None) or (client_ca and certificate is None):
+        raise ValueError(
+            "Encrypted gRPC needs both MODELYARD_GRPC_CERTIFICATE_FILE and "
+            "MODELYARD_GRPC_KEY_FILE."
+        )
+
+    def networks(name: str) -> tuple[str, ...]:
+        given = environment.get(name, "").split(",")
+        try:
+            return tuple(normalised(text) for text in given if text.strip())
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    gateways = max(1, number("MODELYARD_GATEWAYS", int, 1))
+    name = environment.get("MODELYARD_PROCESS") or "gateway"
+    if name not in gateway_names(gateways):
+        raise ValueError(
+            f"MODELYARD_PROCESS is {name!r}: no gateway of MODELYARD_GATEWAYS="
+            f"{gateways} has that name."
+        )
     port = number("MODELYARD_PORT", int, _DEFAULT_PORT)
     root = Path(environment.get("MODELYARD_HOME") or "var").resolve()
     return GatewaySettings(
         home=Home(root),
+        name=name,
+        gateways=gateways,
         host=environment.get("MODELYARD_HOST") or "127.0.0.1",
         port=port,
         operator_host=environment.get("MODELYARD_OPERATOR_HOST") or "127.0.0.1",
         operator_port=number(
             "MODELYARD_OPERATOR_PORT", int, port + 1 if port else port
         ),
+        grpc_port=number("MODELYARD_GRPC_PORT", int, 0),
+        grpc_certificate=certificate,
+        grpc_key=key,
+        grpc_client_ca=client_ca,
+        trusted_proxies=networks("MODELYARD_TRUSTED_PROXIES"),
+        max_connections=number("MODELYARD_MAX_CONNECTIONS", int, 10_000),
         max_body_bytes=number("MODELYARD_MAX_BODY_BYTES", int, MAX_BODY_BYTES),
+        max_image_pixels=number("MODELYARD_MAX_IMAGE_PIXELS", int, MAX_PIXELS),
+        max_binary_body_bytes=number(
+            "MODELYARD_MAX_BINARY_BODY_BYTES", int, DEFAULT_MAX_BINARY_BODY_BYTES
+        ),
         max_upload_bytes=number("MODELYARD_MAX_UPLOAD_BYTES", int, 1024**3),
         max_timeout_s=number("MODELYARD_MAX_TIMEOUT_S", float, DEFAULT_TIMEOUT_S),
+        max_streams=number("MODELYARD_MAX_STREAMS", int, DEFAULT_MAX_STREAMS),
+        max_stream_s=number("MODELYARD_MAX_STREAM_S", float, DEFAULT_MAX_STREAM_S),
+        cache_max_entries=number("MODELYARD_CACHE_MAX_ENTRIES", int, cache.MAX_ENTRIES),
+        cache_max_bytes=number("MODELYARD_CACHE_MAX_BYTES", int, cache.MAX_BYTES),
+        upload_min_bytes_per_s=number(
+            "MODELYARD_UPLOAD_MIN_BYTES_PER_S", float, float(MIN_BYTES_PER_S)
+        ),
+        site_timeout_s=number("MODELYARD_SITE_TIMEOUT_S", float, 10.0),
         header_timeout_s=number("MODELYARD_HEADER_TIMEOUT_S", float, 10.0),
         body_timeout_s=number("MODELYARD_BODY_TIMEOUT_S", float, 20.0),
+        overdraft_percent=number("MODELYARD_OVERDRAFT_PERCENT", float, 5.0),
         spool_max_bytes=number("MODELYARD_SPOOL_MAX_BYTES", int, 4 * 1024**3),
         log_level=environment.get("LOG_LEVEL") or "INFO",
     )

@@ -10,11 +10,14 @@ from collections.abc import AsyncIterator
 import httpx
 
 from inference.errors import ApiError, ErrorCode
-from inference.gateway.clients import ClientLeft, Receive, SlowBodies
+from inference.gateway.asgi import Receive
+from inference.gateway.clients import ClientLeft, SlowBodies
 
 HELD_BYTES = 256 * 1024
 # Half of the threads that one process of the site has.
 MAX_AT_ONCE = 4
+# What a client must send on average once its body is passed on.
+MIN_BYTES_PER_S = 16 * 1024
 _BUSY_RETRY_S = 5.0
 
 
@@ -28,11 +31,13 @@ class Upload(httpx.AsyncByteStream):
         *,
         max_bytes: int,
         idle_timeout_s: float,
+        min_bytes_per_s: float = MIN_BYTES_PER_S,
     ) -> None:
         self._receive = receive
         self._bodies = bodies
         self._max_bytes = max_bytes
         self._idle_timeout_s = idle_timeout_s
+        self._min_bytes_per_s = min_bytes_per_s
         self._held: list[bytes] = []
         self._size = 0
         self.more = True
@@ -51,10 +56,18 @@ class Upload(httpx.AsyncByteStream):
             if chunk:
                 yield chunk
         del held
+        passed_on = self._size
+        # Only the time that the client takes counts, not the site's.
+        waited_s = 0.0
         while self.more:
-            deadline = self._bodies.deadline(self._idle_timeout_s)
+            left_s = self._idle_timeout_s
+            if self._min_bytes_per_s:
+                earned_s = (self._size - passed_on) / self._min_bytes_per_s
+                left_s = min(left_s, left_s + earned_s - waited_s)
+            asked_s = self._bodies.deadline(0)
             try:
-                chunk = await self._next(deadline)
+                chunk = await self._next(asked_s + left_s)
+                waited_s += self._bodies.deadline(0) - asked_s
             except (ApiError, ClientLeft) as error:
                 self.failure = error
                 raise

@@ -11,7 +11,10 @@ from inference.models import Engine, LoadedVersion
 
 
 class LoadedEngines:
-    """The engines that the controller reports to have a version, by their sockets."""
+    """The engines that the controller reports to have a version, by their sockets.
+
+    One that had to give it up for others loads it again when it is called.
+    """
 
     def __init__(self) -> None:
         self._clients: dict[str, BlockingEngineClient] = {}
@@ -33,10 +36,11 @@ class LoadedEngines:
             LoadedVersion.objects.filter(
                 model=key.model,
                 version=key.version,
-                state=LoadedVersion.State.READY,
+                state__in=(LoadedVersion.State.READY, LoadedVersion.State.EVICTED),
                 engine__state=Engine.State.RUNNING,
             )
-            .order_by("engine__name")
+            # "ready" comes after "evicted" in the alphabet.
+            .order_by("-state", "engine__name")
             .values_list("engine__address", flat=True)
             .first()
         )

@@ -15,6 +15,7 @@ from inference.jobs import rows as job_rows
 from inference.jobs.life_cycle import StoredInput
 from inference.jobs.requests import JobRequest
 from inference.models import PredictionJob
+from inference.uploads import files as uploaded_files
 
 # Files up to this size are counted while the caller waits, larger ones by the worker.
 _COUNT_BYTES = 16 * 1024 * 1024
@@ -34,6 +35,8 @@ def store(
         if asked.upload is not None:
             asked.upload.flush()
             Path(asked.upload.temporary_file_path()).replace(path)
+        elif asked.stored is not None:
+            uploaded_files.copy(asked.stored, path)
         else:
             with path.open("xb") as file:
                 file.writelines(asked.lines or ())

@@ -25,7 +25,9 @@ from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from kombu.exceptions import ChannelError, KombuError
 
-from accounts.models import ApiKey
+from accounts import plans
+from accounts.limits import ReachedLimit
+from accounts.models import ApiKey, Customer
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import metering as job_metering
@@ -35,6 +37,8 @@ from inference.models import JobChunk, PredictionJob
 LEASE_S = 15.0
 # Starts in a row that may die before the job counts as poison.
 MAX_ATTEMPTS = 3
+# Nobody knows how long the jobs before it take.
+_JOB_RETRY_S = 5.0
 # A hint that nobody took by then is worthless: the sweep has sent others.
 _HINT_EXPIRES_S = 30
 
@@ -109,8 +113,13 @@ def submit(
     stored: StoredInput,
     options: dict[str, Any],
 ) -> PredictionJob:
-    """Accept a job whose input is stored, and send a hint once that is committed."""
+    """Accept a job whose input is stored, and send a hint once that is committed.
+
+    Raises ApiError CONCURRENCY_EXCEEDED if as many jobs as the plan allows are waiting
+    or running.
+    """
     with transaction.atomic():
+        _require_room(api_key.customer)
         job = PredictionJob.objects.create(
             id=job_id,
             customer_id=api_key.customer_id,
@@ -127,6 +136,31 @@ def submit(
         )
         transaction.on_commit(lambda: dispatch(job_id))
     return job
+
+
+def _require_room(customer: Customer) -> None:
+    limits = plans.limits_of(customer)
+    most = limits.max_jobs_in_flight
+    if most is None:
+        return
+    # One customer's submissions take turns here, so that two cannot both be the last.
+    Customer.objects.select_for_update().get(pk=customer.pk)
+    unfinished = customer.jobs.filter(status__in=UNFINISHED).count()
+    if unfinished < most:
+        return
+    raise ApiError(
+        ErrorCode.CONCURRENCY_EXCEEDED,
+        f"{most} jobs may wait or run at once. Let one finish, or cancel one.",
+        retry_after_s=_JOB_RETRY_S,
+        limit=ReachedLimit(
+            name="max_jobs_in_flight",
+            scope="customer",
+            source=limits.source_of("max_jobs_in_flight"),
+            unit="jobs",
+            maximum=most,
+            used=unfinished,
+        ),
+    )
 
 
 def dispatch(job_id: str) -> bool:

@@ -9,7 +9,7 @@ from datetime import datetime
 from accounts import leases, plans, usage
 from accounts.admission import window_of
 from accounts.limits import LeaseRequest, Quota
-from accounts.models import SpoolSegment
+from accounts.models import ApiKey, SpoolSegment
 from accounts.usage_event import UsageEvent
 from inference.errors import ApiError, ErrorCode
 from inference.models import PredictionJob
@@ -46,9 +46,17 @@ def charge(
     job = PredictionJob.objects.select_related("customer__plan", "api_key").get(
         pk=job_id
     )
-    if rows:
+    charged = rows > 0 and job.api_key.mode != ApiKey.Mode.TEST
+    if charged:
+        costs = {
+            "requests": 1,
+            "rows": rows,
+            "compute_ms": -(-compute_us // 1000),
+            "shap_samples": 0,
+        }
         for quota in plans.limits_of(job.customer).quotas:
-            _spend(job, quota, units=rows if quota.unit == "rows" else 1, now=now)
+            if costs[quota.unit]:
+                _spend(job, quota, units=costs[quota.unit], now=now)
     event = UsageEvent(
         id=f"{job_id}-{sequence}",
         at=now.timestamp(),
@@ -61,7 +69,7 @@ def charge(
         status=200,
         code="",
         rows=rows,
-        charged=rows > 0,
+        charged=charged,
         compute_us=compute_us,
         total_us=max(total_us, compute_us),
         shap_samples=0,
@@ -95,5 +103,10 @@ def _spend(job: PredictionJob, quota: Quota, *, units: int, now: datetime) -> No
             f"The quota of {quota.limit} {quota.unit} per {quota.name} does not cover "
             f"the next {units}. What is done can be fetched.",
             retry_after_s=ends - now.timestamp(),
-            facts={"limit": quota.name},
+            facts={
+                "limit": quota.policy_name,
+                "unit": quota.unit,
+                "maximum": quota.limit,
+                "needed": units,
+            },
         )

@@ -9,13 +9,16 @@ from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import EngineStatus, VersionKey
+from inference.engine.messages import EngineStatus, Priority, VersionKey
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.lines import Row
 from inference.options import Options
 
 CALL_TIMEOUT_S = 60.0
+# Of one call: rows at most, and time on the device that it should take at most.
+CALL_ROWS = 100
+CALL_US = 50_000
 # A model that fails on more rows of a chunk than that fails on the data as such.
 MAX_MODEL_FAILURES = 20
 # Waits for an engine that is away or full, before the job waits for its next turn.
@@ -50,6 +53,7 @@ class JobEngine(Protocol):
         *,
         timeout_s: float,
         max_batch_rows: int = 0,
+        priority: Priority = "interactive",
     ) -> Prediction: ...
 
     def status(self) -> EngineStatus: ...
@@ -89,7 +93,17 @@ class RowPredictor:
         self._model_failures = 0
         self.compute_us = 0
         # Rows that the model did in time, once it was too slow for more.
-        self.max_rows: int | None = None
+        self._max_rows: int | None = None
+        # Time on the device for each row, as the last call had it.
+        self._row_us = 0.0
+
+    @property
+    def call_rows(self) -> int:
+        """Rows for the next call: a request of others may have to wait for it."""
+        rows = self._max_rows or CALL_ROWS
+        if self._row_us:
+            rows = min(rows, int(CALL_US / self._row_us))
+        return max(rows, 1)
 
     def start_chunk(self) -> None:
         self.compute_us = self._model_failures = 0
@@ -140,7 +154,7 @@ class RowPredictor:
                 return [problem]
             half = rows // 2
             if error.code is EngineErrorCode.DEADLINE_EXCEEDED:
-                self.max_rows = half
+                self._max_rows = half
             first = tuple(Tensor(one.name, one.data[:half]) for one in tensors)
             second = tuple(Tensor(one.name, one.data[half:]) for one in tensors)
             return [
@@ -148,6 +162,7 @@ class RowPredictor:
                 *self._predict(second, rows - half),
             ]
         self.compute_us += prediction.compute_us
+        self._row_us = prediction.compute_us / max(prediction.batch_rows, 1)
         return list(self._encoder.predictions(prediction.tensors, self._options))
 
     def _count_model_failure(self, problem: Problem) -> None:
@@ -190,6 +205,7 @@ class RowPredictor:
             tensors,
             timeout_s=CALL_TIMEOUT_S,
             max_batch_rows=self._options.batch_size or 0,
+            priority="job",
         )
 
 

@@ -3,7 +3,7 @@
 A file goes to the disk as it arrives; it is never in memory as a whole.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import IO, Any
 
@@ -17,14 +17,20 @@ from msgspec import UNSET, Raw, UnsetType
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
-from inference.decoding import parse_object, with_facts
 from inference.errors import ApiError, ErrorCode, Problem
+from inference.json_bodies import parse_object
+from inference.models import Upload
 from inference.options import read_options
+from inference.request_members import with_facts
+from inference.uploads import files as uploaded_files
+from inference.uploads import uris
 
 MAX_JSON_BYTES = 2 * 1024 * 1024
 # Boundaries and fields around the file.
 _FORM_BYTES = 64 * 1024
-_JSON_MEMBERS = frozenset({"model", "version", "instances", "inputs", "options"})
+_JSON_MEMBERS = frozenset(
+    {"model", "version", "instances", "inputs", "input_uri", "options"}
+)
 _FORM_FIELDS = frozenset({"model", "version", "file", "options"})
 _FORMATS = {
     ".csv": "csv",
@@ -39,7 +45,11 @@ _FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job as it was asked for; exactly one of `lines` and `upload` is there."""
+    """A job as it was asked for.
+
+    Exactly one of `lines`, `upload` and `input_uri` is there; `find_file` puts `stored`
+    in place of the last.
+    """
 
     model: str
     version: str | None
@@ -47,6 +57,9 @@ class JobRequest:
     # One JSON instance each.
     lines: list[bytes] | None = None
     upload: TemporaryUploadedFile | None = None
+    # Of a file that was uploaded before.
+    input_uri: str | None = None
+    stored: Upload | None = None
     input_format: str = "json"
 
 
@@ -97,6 +110,10 @@ class JobUploadHandler(TemporaryFileUploadHandler):
 
 def prepare(request: Request) -> None:
     """Choose where files go before the body is read; refuse a declared excess."""
+    encoding = request.headers.get("Content-Encoding", "").lower()
+    if encoding not in ("", "identity"):
+        message = "Send the body without content encoding."
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
     length = request.META.get("CONTENT_LENGTH") or "0"
     if length.isdecimal() and int(length) > settings.JOB_FILE_MAX_BYTES + _FORM_BYTES:
         raise _file_too_large()
@@ -122,6 +139,21 @@ def read(request: Request) -> JobRequest:
     return _read_form(data, request.FILES)
 
 
+def find_file(asked: JobRequest, *, customer_id: int) -> JobRequest:
+    """Find the uploaded file that a request names; raises ApiError."""
+    if asked.input_uri is None:
+        return asked
+    stored = uploaded_files.find(uris.read(asked.input_uri), customer_id=customer_id)
+    input_format = _FORMATS.get(stored.content_type)
+    if input_format is None:
+        raise ApiError(
+            ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+            "Jobs read CSV and JSON Lines. Announce the file as text/csv or "
+            "application/jsonl.",
+        )
+    return replace(asked, stored=stored, input_format=input_format)
+
+
 def _read_json(body: JsonBody) -> JobRequest:
     members = body.members
     options, problems = _check_common(members, allowed=_JSON_MEMBERS)
@@ -129,7 +161,14 @@ def _read_json(body: JsonBody) -> JobRequest:
         issue = "is another name of instances; send one of them"
         problems.append(_problem("inputs", issue))
     name = "inputs" if "inputs" in members else "instances"
-    if name not in members:
+    uri = members.get("input_uri")
+    if "input_uri" in members:
+        if not isinstance(uri, str):
+            problems.append(_problem("input_uri", "must be what an upload gave"))
+        if name in members:
+            issue = "cannot be sent beside the instances; send one of them"
+            problems.append(_problem("input_uri", issue))
+    elif name not in members:
         problems.append(_problem("instances", "is required, unless a file is sent"))
     elif not body.lines:
         problems.append(_problem(name, "must be a list with at least one instance"))
@@ -140,7 +179,8 @@ def _read_json(body: JsonBody) -> JobRequest:
         model=members["model"],
         version=None if version is None else str(version),
         options=options,
-        lines=body.lines,
+        lines=None if uri else body.lines,
+        input_uri=uri,
     )
 
 

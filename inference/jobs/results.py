@@ -14,6 +14,7 @@ import msgspec
 from inference.models import JobChunk, PredictionJob
 
 _encoder = msgspec.json.Encoder()
+_MEMBERS = ("label", "score", "low_confidence", "scores")
 
 
 def as_json(job: PredictionJob) -> Iterator[bytes]:
@@ -44,7 +45,8 @@ def errors_as_json(job: PredictionJob) -> Iterator[bytes]:
 def as_csv(job: PredictionJob) -> Iterator[bytes]:
     """Yield one record per row: its index, the prediction's members, and its error.
 
-    The members of the first prediction name the columns; a prediction without members
+    The members of the first prediction name the columns, others than those of a class
+    in alphabetical order; a prediction without members
     has one column, `prediction`. Nested values are JSON.
     """
     names = _members(job)
@@ -85,8 +87,14 @@ def _members(job: PredictionJob) -> list[str] | None:
     for _, predictions, _ in _chunks(job):
         for prediction in predictions:
             if prediction is not None:
-                return list(prediction) if isinstance(prediction, dict) else None
+                return _in_order(prediction) if isinstance(prediction, dict) else None
     return None
+
+
+def _in_order(prediction: dict[str, Any]) -> list[str]:
+    """Order members as answers have them; databases keep no order of their own."""
+    known = [name for name in _MEMBERS if name in prediction]
+    return known + sorted(prediction.keys() - known)
 
 
 def _join(lists: Iterator[list[Any]]) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from accounts import plans
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import VersionKey
 from inference.engine.signature import Signature
@@ -28,7 +29,6 @@ from inference.options import Options
 TURN_S = 10.0
 # A chunk of a slow model is committed after that time with the rows it has.
 CHUNK_S = 3.0
-CALL_ROWS = 100
 # How long a job without an engine waits until its next turn, and in all.
 AGAIN_S = 3.0
 GIVE_UP_S = 900.0
@@ -157,7 +157,7 @@ class _Turn:
         return False
 
     def _count_rows(self, reader: job_rows.RowReader) -> None:
-        limit = self._job.customer.plan.max_job_rows
+        limit = plans.limits_of(self._job.customer).max_job_rows
         rows = job_rows.count_rows(reader, max_rows=limit)
         assert rows is not None
         jobs.count_rows(self._lease, rows=rows)
@@ -172,7 +172,7 @@ class _Turn:
         problems: list[Problem] = []
         while len(predictions) < len(chunk.rows):
             done = len(predictions)
-            rows = chunk.rows[done : done + (self._predictor.max_rows or CALL_ROWS)]
+            rows = chunk.rows[done : done + self._predictor.call_rows]
             some, bad = self._predictor.predict(rows)
             predictions += some
             problems += (

@@ -78,7 +78,13 @@ class JobJsonSerializer(serializers.Serializer[Any]):
         required=False, help_text="A number or an alias. Default: the route chooses."
     )
     instances = serializers.ListField(
-        child=serializers.JSONField(), min_length=1, help_text="As for predict."
+        child=serializers.JSONField(),
+        min_length=1,
+        required=False,
+        help_text="As for predict.",
+    )
+    input_uri = serializers.CharField(
+        required=False, help_text="Of an uploaded file, in place of the instances."
     )
     options = serializers.DictField(
         child=serializers.JSONField(),
@@ -96,6 +102,11 @@ class JobFormSerializer(serializers.Serializer[Any]):
         help_text="CSV with a header (`.csv`), or JSON Lines (`.jsonl`)."
     )
     options = serializers.CharField(required=False, help_text="JSON.")
+
+
+class JobResultLinkSerializer(serializers.Serializer[Any]):
+    url = serializers.URLField()
+    expires_at = serializers.DateTimeField()
 
 
 @extend_schema_serializer(component_name="JobRowError")

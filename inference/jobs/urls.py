@@ -13,6 +13,11 @@ urlpatterns = [
         name="job-result",
     ),
     path(
+        "jobs/<str:job_id>/result/link",
+        views.JobResultLinkView.as_view(),
+        name="job-result-link",
+    ),
+    path(
         "jobs/<str:job_id>/errors",
         views.JobErrorsView.as_view(),
         name="job-errors",

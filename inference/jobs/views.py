@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from typing import Any, cast
 
+from django.conf import settings
 from django.db.models import QuerySet
-from django.http import HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
@@ -25,6 +26,7 @@ from inference.errors import ApiError, ErrorCode
 from inference.jobs import files as job_files
 from inference.jobs import ids as job_ids
 from inference.jobs import life_cycle as jobs
+from inference.jobs import links as job_links
 from inference.jobs import requests as job_requests
 from inference.jobs import results as job_results
 from inference.jobs import targets as job_targets
@@ -34,6 +36,7 @@ from inference.jobs.serializers import (
     JobJsonSerializer,
     JobListQuerySerializer,
     JobListSerializer,
+    JobResultLinkSerializer,
     JobResultSerializer,
     JobSerializer,
     present,
@@ -137,7 +140,9 @@ class JobsView(_JobView):
     )
     def post(self, request: Request) -> Response:
         job_requests.prepare(request)
-        asked = job_requests.read(request)
+        asked = job_requests.find_file(
+            job_requests.read(request), customer_id=self.key.customer_id
+        )
         now = timezone.now()
         job_id = job_ids.new_id(now=now, randomness=os.urandom(job_ids.RANDOM_BYTES))
         target = job_targets.choose(
@@ -153,13 +158,17 @@ class JobsView(_JobView):
             signature=target.signature,
             max_rows=plans.limits_of(self.key.customer).max_job_rows,
         )
-        job = jobs.submit(
-            job_id,
-            api_key=self.key,
-            target=target,
-            stored=stored,
-            options=asked.options,
-        )
+        try:
+            job = jobs.submit(
+                job_id,
+                api_key=self.key,
+                target=target,
+                stored=stored,
+                options=asked.options,
+            )
+        except ApiError:
+            job_files.remove(job_id)
+            raise
         return Response(
             _present(job),
             status=202,
@@ -252,6 +261,25 @@ class JobResultView(_JobView):
     renderer_classes = [JSONRenderer, _CsvRenderer]
     content_negotiation_class = _FormatNegotiation
 
+    def get_permissions(self) -> Any:
+        """A signature in the address stands in for a key; `own_jobs` looks at it."""
+        return [] if self._is_link() else super().get_permissions()
+
+    def own_jobs(self) -> QuerySet[PredictionJob]:
+        if not self._is_link():
+            return super().own_jobs()
+        job_id, query = self.kwargs["job_id"], self.request.GET
+        job_links.require_valid(
+            job_id,
+            expires=query.get("expires", ""),
+            signature=query["signature"],
+            now=timezone.now(),
+        )
+        return PredictionJob.objects.filter(pk=job_id)
+
+    def _is_link(self) -> bool:
+        return "signature" in self.request.GET
+
     @extend_schema(
         operation_id="get_job_result",
         summary="The output of a job",
@@ -276,6 +304,32 @@ class JobResultView(_JobView):
             )
         return _stream(
             job_results.as_json(job), kind="application/json", job=job, to="json"
+        )
+
+    def options(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
+        # Only the output can be CSV.
+        self.request.accepted_renderer = JSONRenderer()
+        self.request.accepted_media_type = JSONRenderer.media_type
+        return super().options(self.request, *args, **kwargs)
+
+
+class JobResultLinkView(_JobView):
+    @extend_schema(
+        operation_id="create_job_result_link",
+        summary="An address of the output that needs no key",
+        description="For an hour; whoever has it can fetch this output and nothing "
+        "else.",
+        request=None,
+        responses={201: JobResultLinkSerializer, 409: OpenApiTypes.OBJECT},
+    )
+    def post(self, request: Request, job_id: str) -> Response:
+        job = self.get_output(job_id)
+        expires_at = timezone.now() + job_links.LIFETIME
+        path = reverse("job-result", args=[job.pk])
+        base = settings.MODELYARD_PUBLIC_URL.rstrip("/")
+        query = job_links.query(job.pk, expires_at=expires_at)
+        return Response(
+            {"url": f"{base}{path}?{query}", "expires_at": expires_at}, status=201
         )
 
 

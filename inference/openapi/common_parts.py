@@ -1,7 +1,8 @@
 """The parts of the OpenAPI document that every operation shares. Pure."""
 
-from typing import Any
+from typing import Any, get_args
 
+from accounts.limits import Source
 from inference.error_advice import ADVICE, codes_of
 from inference.errors import STATUS, ErrorCode
 
@@ -46,6 +47,12 @@ HEADERS: dict[str, Any] = {
     ),
     "Retry-After": _header("Seconds to wait before the next try.", "integer"),
     "X-Model-Version": _header("The version that answered.", "string"),
+    "X-Cache": _header("`hit` or `miss`, on routes that cache predictions.", "string"),
+    "X-Fallback": _header(
+        "`version` or `fixed`: what stood in for the version in charge. Absent "
+        "otherwise.",
+        "string",
+    ),
     "Server-Timing": _header(
         "Milliseconds in the queue, in the model and in total.", "string"
     ),
@@ -59,7 +66,7 @@ _ON_KEYED_ANSWERS = (
     "RateLimit-Policy",
     "RateLimit",
 )
-_ON_PREDICTIONS = ("X-Model-Version", "Server-Timing")
+_ON_PREDICTIONS = ("X-Model-Version", "X-Cache", "X-Fallback", "Server-Timing")
 _RETRY_STATUSES = (429, 503)
 
 PARAMETERS: dict[str, Any] = {
@@ -89,6 +96,34 @@ PARAMETERS: dict[str, Any] = {
     },
 }
 
+# Of an error about a limit: accounts.limits.ReachedLimit.
+_LIMIT_PROPERTIES: dict[str, Any] = {
+    "limit": {
+        "type": "string",
+        "description": "The limit that refused: `burst`, `key-day`, `max_batch_rows` …",
+    },
+    "scope": {
+        "type": "string",
+        "description": "Whose calls the limit counts, `customer` or `key`. With "
+        "FORBIDDEN: the scope that the key lacks.",
+    },
+    "source": {
+        "type": "string",
+        "enum": list(get_args(Source)),
+        "description": "Who set the limit.",
+    },
+    "unit": {"type": "string", "description": "Of the numbers that follow."},
+    "maximum": {"type": "integer"},
+    "used": {"type": "integer", "description": "Of `maximum`, when it refused."},
+    "needed": {"type": "integer", "description": "What this call needed of it."},
+    "window_s": {"type": "integer"},
+    "resets_at": {"type": "string", "format": "date-time"},
+    "retry_after_s": {
+        "type": "integer",
+        "description": "When to come back, as Retry-After says.",
+    },
+}
+
 ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
@@ -103,6 +138,7 @@ ERROR_SCHEMA: dict[str, Any] = {
                     "type": "array",
                     "items": {"$ref": "#/components/schemas/Problem"},
                 },
+                **_LIMIT_PROPERTIES,
                 "request_id": {"type": "string"},
                 "timestamp": {"type": "string", "format": "date-time"},
                 "docs": {
@@ -138,6 +174,14 @@ PROBLEM_DETAILS_SCHEMA: dict[str, Any] = {
         **ERROR_SCHEMA["properties"]["error"]["properties"],
     },
 }
+MLFLOW_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["error_code", "message"],
+    "properties": {
+        "error_code": {"type": "string"},
+        "message": {"type": "string"},
+    },
+}
 del PROBLEM_DETAILS_SCHEMA["properties"]["message"]
 
 _EXAMPLE_ERROR_FACTS = {
@@ -166,6 +210,21 @@ def error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
+def mlflow_error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
+    """Describe errors of the scoring protocol, which have MLflow's own form."""
+    return {
+        str(status): {
+            "description": " ".join(ADVICE[code].when for code in codes_of(status)),
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/MlflowError"}
+                }
+            },
+        }
+        for status in sorted(statuses)
+    }
+
+
 def components() -> dict[str, Any]:
     """Return the components that `error_responses` and `answer_headers` refer to."""
     return {
@@ -173,6 +232,7 @@ def components() -> dict[str, Any]:
             "Error": ERROR_SCHEMA,
             "Problem": PROBLEM_SCHEMA,
             "ProblemDetails": PROBLEM_DETAILS_SCHEMA,
+            "MlflowError": MLFLOW_ERROR_SCHEMA,
         },
         "headers": HEADERS,
         "parameters": PARAMETERS,

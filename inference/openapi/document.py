@@ -18,6 +18,7 @@ from inference.callable_versions import (
     read_catalog,
 )
 from inference.openapi import common_parts as common
+from inference.openapi import gateway_operations
 from inference.openapi.schemas import is_tabular
 from inference.openapi.typed_operations import (
     PublishedModel,
@@ -33,15 +34,25 @@ _Test = Callable[[CatalogModel], bool]
 _API = "/api/v1/"
 _METHODS = ("get", "post", "put", "patch", "delete")
 
-# First segment of a path below /api/v1/ → where the docs list the operation.
+# First segment of a path below /api/v1/ → where the docs list the operation; in the
+# order of the docs.
 _TAGS = {
     "models": ("Models", "Call any model by name; typed operations follow below."),
     "predict": ("Models", ""),
+    "uploads": ("Uploads", "Send a large input first, then name it as `input_uri`."),
     "jobs": ("Jobs", "Predictions over many rows, in the background."),
     "me": ("Account", "Your plan, your limits and what you have used."),
     "usage": ("Account", ""),
 }
 _OTHER_TAG = "Other"
+# Its address carries a signature instead of a key.
+_SIGNED_PATH = "/content"
+_SIGNED_STATUSES = (404, 409, 410, 500, 503, *common.BODY_STATUSES)
+# Of operations that need a model of their own kind, which need not be there.
+_MADE_UP_BODIES = {
+    "embed": {"instances": ["a text"], "options": {"normalize": True}},
+    "stream": {"instances": [{"prompt": "Once upon a time"}]},
+}
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -172,24 +183,33 @@ def complete(document: dict[str, Any], models: list[PublishedModel]) -> dict[str
                     _complete_operation(
                         operations[method],
                         tag_name=name,
+                        keyless=path.endswith(_SIGNED_PATH),
                         predicts=method == "post" and name == _TAGS["predict"][0],
                     )
+            if path.endswith("/invocations"):
+                operations["post"]["responses"].update(
+                    common.mlflow_error_responses(common.PREDICTION_STATUSES)
+                )
     _add_generic_examples(document, models)
     prefixes = component_prefixes([model.name for model in models])
     for model in models:
         paths, schemas = typed_parts(model, prefix=prefixes[model.name])
         document["paths"].update(paths)
         components["schemas"].update(schemas)
+    document["paths"].update(gateway_operations.paths())
+    components["schemas"].update(gateway_operations.SCHEMAS)
+    order = [name for name, _ in _TAGS.values()]
     groups = [
-        {"name": name, **({"description": text} if text else {})}
-        for name, text in sorted(tags.items())
+        {"name": name, **({"description": tags[name]} if tags[name] else {})}
+        for name in sorted(tags, key=lambda name: (*order, name).index(name))
     ]
+    groups += [gateway_operations.OPEN_INFERENCE_TAG, gateway_operations.HEALTH_TAG]
     document["tags"] = groups + [tag(model) for model in models]
     # ReDoc shows these as the two halves of its menu.
     document["x-tagGroups"] = [
         {"name": "API", "tags": [group["name"] for group in groups]},
         *(
-            [{"name": "Models", "tags": [model.name for model in models]}]
+            [{"name": "Published models", "tags": [model.name for model in models]}]
             if models
             else []
         ),
@@ -203,11 +223,14 @@ def _tag_of(path: str) -> tuple[str, str]:
 
 
 def _complete_operation(
-    operation: dict[str, Any], *, tag_name: str, predicts: bool
+    operation: dict[str, Any], *, tag_name: str, keyless: bool, predicts: bool
 ) -> None:
     """Give a generic operation the answers and headers that all share."""
     operation["tags"] = [tag_name]
-    operation["security"] = common.SECURITY
+    operation["security"] = [] if keyless else common.SECURITY
+    if keyless:
+        operation["responses"].update(common.error_responses(_SIGNED_STATUSES))
+        return
     statuses = common.COMMON_STATUSES
     if predicts:
         statuses = common.PREDICTION_STATUSES
@@ -226,6 +249,11 @@ def _add_generic_examples(
     document: dict[str, Any], models: list[PublishedModel]
 ) -> None:
     """Show rows of the first model that has some wherever any model may be called."""
+    for path, operations in document["paths"].items():
+        made_up = _MADE_UP_BODIES.get(path.rpartition("/")[2])
+        if made_up is not None and path.startswith(_API):
+            content = operations["post"]["requestBody"]["content"]["application/json"]
+            content["examples"] = {"made_up": {"summary": "Made up", "value": made_up}}
     found = next(
         (
             (model, instances)
@@ -239,6 +267,8 @@ def _add_generic_examples(
     model, instances = found
     for path, operations in document["paths"].items():
         content = _json_request(operations.get("post", {}))
+        if path.endswith(tuple(_MADE_UP_BODIES)):
+            continue
         if content is None or _tag_of(path)[0] != _TAGS["predict"][0]:
             continue
         body: dict[str, Any] = {"instances": instances}

@@ -1,9 +1,11 @@
 """JSON Schemas of one model's requests and answers, from its signature. Pure."""
 
+from datetime import datetime
 from typing import Any
 
 from inference import row_types
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.padding import Padding
+from inference.engine.signature import Column, Layout, Signature, Task, TensorInput
 
 JsonSchema = dict[str, Any]
 
@@ -17,25 +19,62 @@ def is_tabular(signature: Signature) -> bool:
 
 def instance_schema(signature: Signature) -> JsonSchema:
     """Describe one item of `instances`."""
-    if not is_tabular(signature):
-        return _nested_arrays(signature.dtype, signature.shape)
+    if signature.layout is Layout.TENSORS:
+        return _object(
+            {
+                given.name: _nested_arrays(given, signature.padding)
+                for given in signature.inputs
+            },
+            required=[given.name for given in signature.inputs],
+        )
+    if is_tabular(signature):
+        columns = signature.columns
+        return _object(
+            {column.name: _column(column) for column in columns},
+            required=[column.name for column in columns if column.required],
+        )
+    only = TensorInput("", signature.dtype, signature.shape)
+    nested = _nested_arrays(only, signature.padding)
+    return nested if signature.image is None else {"anyOf": [*_IMAGES, nested]}
+
+
+_IMAGES: list[JsonSchema] = [
+    {
+        "type": "object",
+        "description": "A PNG or JPEG file.",
+        "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+        "required": ["b64"],
+        "additionalProperties": False,
+    },
+    {
+        "type": "string",
+        "description": "The same as base64 alone, or as a `data:` URL.",
+    },
+]
+
+
+def _object(properties: JsonSchema, *, required: list[str]) -> JsonSchema:
     return {
         "type": "object",
-        "properties": {column.name: _column(column) for column in signature.columns},
-        "required": [column.name for column in signature.columns if column.required],
+        "properties": properties,
+        "required": required,
         "additionalProperties": False,
     }
 
 
 def _column(column: Column) -> JsonSchema:
     """Describe a value as `inference.row_types` reads it."""
-    schema = _scalar(column.dtype)
+    schema = scalar_schema(column.dtype, column.json_schema)
     kind = row_types.KINDS[column.dtype].python
+    choices = row_types.choices(column)
     if not column.required:
+        if "type" not in schema:
+            return schema
+        if kind is object:
+            return {"anyOf": [schema, {"type": "null"}]}
         schema["type"] = [schema["type"], "null"]
-    if column.enum is not None:
-        choices = list(column.enum)
-        schema["enum"] = choices if column.required else [*choices, None]
+    if choices:
+        schema["enum"] = [*choices] if column.required else [*choices, None]
     elif kind is str:
         schema["maxLength"] = row_types.text_limit(column)
     elif kind is int:
@@ -53,22 +92,35 @@ def _number(value: float) -> int | float:
     return int(value) if float(value).is_integer() else value
 
 
-_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_JSON_TYPES: dict[type, JsonSchema] = {
+    str: {"type": "string"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bytes: {"type": "string", "contentEncoding": "base64"},
+    datetime: {"type": "string", "format": "date-time"},
+}
 
 
-def _scalar(dtype: str) -> JsonSchema:
-    return {"type": _JSON_TYPES[row_types.KINDS[dtype].python]}
+def scalar_schema(dtype: str, json_schema: JsonSchema | None = None) -> JsonSchema:
+    """Describe one value without its rules."""
+    known = _JSON_TYPES.get(row_types.KINDS[dtype].python)
+    return dict(json_schema or {}) if known is None else dict(known)
 
 
-def _nested_arrays(dtype: str, shape: tuple[int, ...]) -> JsonSchema:
-    schema = _scalar(dtype)
-    kind = row_types.KINDS[dtype]
+def _nested_arrays(given: TensorInput, padding: Padding | None) -> JsonSchema:
+    schema = scalar_schema(given.dtype)
+    kind = row_types.KINDS[given.dtype]
     if kind.python is int:
         schema["minimum"], schema["maximum"] = kind.minimum, kind.maximum
     elif kind.python is str:
         schema["maxLength"] = row_types.MAX_TEXT_LENGTH
-    for size in reversed(shape):
-        schema = {"type": "array", "items": schema, "minItems": size, "maxItems": size}
+    for size in reversed(given.shape):
+        schema = {"type": "array", "items": schema, "minItems": max(size, 1)}
+        if size > 0:
+            schema["maxItems"] = size
+        elif padding is not None:
+            schema["maxItems"] = padding.longest
     return schema
 
 

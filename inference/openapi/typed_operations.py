@@ -7,15 +7,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from inference.decoding import InstanceDecoder
-from inference.engine.signature import Signature
-from inference.errors import ApiError
+from inference.engine.signature import Signature, Task
 from inference.openapi import common_parts as common
-from inference.openapi import schemas
+from inference.openapi import examples, request_bodies, schemas
 from inference.snapshot import CallableVersion
-
-# Instances of the logged example that the docs show: enough to see that a list goes in.
-_EXAMPLE_ROWS = 2
 
 _REQUEST_PARAMETERS = ("RequestId", "DeadlineMs", "StickyKey")
 
@@ -35,18 +30,10 @@ class PublishedModel(msgspec.Struct, frozen=True):
 
 
 def example_instances(model: PublishedModel) -> list[Any] | None:
-    """Return the first instances of the logged example, if they work when sent."""
-    example = model.described.example
-    rows = example if isinstance(example, list) else [example]
-    instances: list[Any] = rows[:_EXAMPLE_ROWS]
-    try:
-        InstanceDecoder(model.described.signature).decode_request(
-            msgspec.json.encode({"instances": instances})
-        )
-    except (ApiError, TypeError, ValueError):
-        # Logged in a form that requests do not have, or a rule set since refuses it.
-        return None
-    return instances
+    """Return a few instances that work when they are sent."""
+    described = model.described
+    instances, _ = examples.working_instances(described.signature, described.example)
+    return instances or None
 
 
 def component_prefixes(names: list[str]) -> dict[str, str]:
@@ -79,6 +66,8 @@ def typed_parts(
     ]
     if model.explainable:
         operations.append((f"{base}/explain", "Explain", f"Explain {model.name}"))
+    if signature.task is Task.EMBEDDING:
+        operations.append((f"{base}/embed", "Embed", f"Embed with {model.name}"))
     paths = {
         path: {"post": _operation(model, kind=kind, summary=summary, prefix=prefix)}
         for path, kind, summary in operations
@@ -104,18 +93,12 @@ def tag(model: PublishedModel) -> dict[str, str]:
 def _operation(
     model: PublishedModel, *, kind: str, summary: str, prefix: str
 ) -> dict[str, Any]:
-    request: dict[str, Any] = {"schema": _reference(f"{prefix}{kind}Request")}
+    signature = model.described.signature
+    instances, logged = examples.working_instances(signature, model.described.example)
     answer: dict[str, Any] = {
-        "schema": _reference(f"{prefix}{'Explain' if kind == 'Explain' else ''}Answer")
+        "schema": _reference(f"{prefix}{kind if kind in _OWN_ANSWERS else ''}Answer")
     }
-    instances = example_instances(model)
-    if instances is not None:
-        request["examples"] = {
-            "logged": {
-                "summary": "Rows logged with the model",
-                "value": {"instances": instances},
-            }
-        }
+    if instances:
         answer["examples"] = {
             "form": {
                 "summary": "The form of an answer; its numbers are made up",
@@ -141,10 +124,19 @@ def _operation(
         "operationId": f"{kind.lower()}{prefix}",
         "tags": [model.name],
         "summary": summary,
-        "description": _DESCRIPTIONS[kind],
+        "description": " ".join([_DESCRIPTIONS[kind], *_notes(signature)]),
         "parameters": parameters,
         "security": common.SECURITY,
-        "requestBody": {"required": True, "content": {"application/json": request}},
+        "requestBody": {
+            "required": True,
+            "content": request_bodies.request_content(
+                signature,
+                kind=kind,
+                schema=_reference(f"{prefix}{kind}Request"),
+                instances=instances,
+                logged=logged,
+            ),
+        },
         "responses": {
             "200": {
                 "description": "The answer.",
@@ -156,14 +148,39 @@ def _operation(
     }
 
 
+# Kinds whose answers have a form of their own.
+_OWN_ANSWERS = ("Explain", "Embed")
 _DESCRIPTIONS = {
-    "Predict": "Answers every instance, in order. One bad instance refuses them all. "
-    "An instance may also be an array of its values, in the order of the columns.",
+    "Predict": "Answers every instance, in order. One bad instance refuses them all.",
     "Batch": "As predict, for more rows. With `return_errors: individual` the good "
     "rows are answered, `predictions` is `null` at the bad ones and `errors` says why.",
+    "Embed": "Answers every instance with its vector.",
     "Explain": "Answers every instance with its SHAP values: what each feature added "
     "to the base value to make the prediction.",
 }
+
+
+def _notes(signature: Signature) -> list[str]:
+    """Say what a schema cannot."""
+    if schemas.is_tabular(signature):
+        return [
+            "An instance may also be an array of its values, in the order of the "
+            "columns."
+        ]
+    if signature.image is not None:
+        return [
+            "Images are PNG or JPEG: one as the body, several as a form, or base64 in "
+            f"JSON. They are scaled to {signature.image.height} × "
+            f"{signature.image.width}."
+        ]
+    if signature.padding is not None:
+        return [
+            f"Rows may have up to {signature.padding.longest} values; shorter ones are "
+            "filled up."
+        ]
+    return []
+
+
 _EXPLAIN_PARAMETER = {
     "name": "explain",
     "in": "query",
@@ -174,72 +191,6 @@ _EXPLAIN_PARAMETER = {
 
 def _reference(name: str, kind: str = "schemas") -> dict[str, str]:
     return {"$ref": f"#/components/{kind}/{name}"}
-
-
-def _options(kind: str, signature: Signature) -> dict[str, Any]:
-    """Describe the options that mean something here."""
-    names = ["timeout_ms"]
-    if signature.labels:
-        names.append("top_k")
-    if kind == "Batch":
-        names += ["batch_size", "return_errors"]
-    if kind == "Explain":
-        names += ["level", "method", "samples", "target", "seed"]
-    return {
-        "type": "object",
-        "properties": {name: _OPTIONS[name] for name in names},
-    }
-
-
-# As `inference.options` reads them.
-_OPTIONS: dict[str, Any] = {
-    "timeout_ms": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": 3_600_000,
-        "description": "Shortens the deadline.",
-    },
-    "top_k": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": 1000,
-        "description": "Also give the scores of that many best labels.",
-    },
-    "batch_size": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": 100_000,
-        "description": "Rows per forward pass at most.",
-    },
-    "return_errors": {
-        "type": "string",
-        "enum": ["fail", "individual"],
-        "default": "fail",
-        "description": "What one bad row does: refuse all, or only itself.",
-    },
-    "level": {
-        "type": "string",
-        "enum": ["simple", "full"],
-        "description": "`simple`: the five largest attributions. `full`: all.",
-    },
-    "method": {
-        "type": "string",
-        "pattern": "^[a-z_]+$",
-        "maxLength": 40,
-        "default": "auto",
-    },
-    "samples": {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": 1_000_000,
-        "description": "Forward passes per instance at most.",
-    },
-    "target": {
-        "type": ["string", "integer"],
-        "description": "Label or index of the class; else the predicted one.",
-    },
-    "seed": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1, "default": 0},
-}
 
 
 def _component_schemas(
@@ -264,15 +215,13 @@ def _component_schemas(
             **_array(explanation),
             "description": "With `?explain=true`.",
         }
+    if signature.task is Task.EMBEDDING:
+        kinds.append("Embed")
+        parts[f"{prefix}EmbedAnswer"] = _embed_answer(model)
     for kind in kinds:
-        parts[f"{prefix}{kind}Request"] = {
-            "type": "object",
-            "required": ["instances"],
-            "properties": {
-                "instances": {**_array(_reference(f"{prefix}Instance")), "minItems": 1},
-                "options": _options(kind, signature),
-            },
-        }
+        parts[f"{prefix}{kind}Request"] = request_bodies.request_schema(
+            signature, kind=kind, instance=_reference(f"{prefix}Instance")
+        )
     return parts
 
 
@@ -315,6 +264,17 @@ def _answer(model: PublishedModel, prediction: dict[str, Any]) -> dict[str, Any]
     }
 
 
+def _embed_answer(model: PublishedModel) -> dict[str, Any]:
+    answer = _answer(model, {})
+    properties = answer["properties"]
+    del properties["predictions"], properties["errors"]
+    numbers = _array({"type": ["number", "null"]})
+    properties["embeddings"] = _array({"anyOf": [numbers, {"type": "string"}]})
+    properties["dimension"] = {"type": "integer"}
+    answer["required"] = ["embeddings", "dimension", "model", "request_id"]
+    return answer
+
+
 def _example_answer(model: PublishedModel, *, rows: int, kind: str) -> dict[str, Any]:
     signature = model.described.signature
     aliases = model.described.aliases
@@ -328,8 +288,11 @@ def _example_answer(model: PublishedModel, *, rows: int, kind: str) -> dict[str,
         },
         "request_id": "req_01JZ8Q6K3V9T4X2N7B5M0C1D2E",
     }
+    if kind == "Embed":
+        del answer["predictions"]
+        answer |= {"embeddings": [[0.12, -0.5, 0.33]] * rows, "dimension": 3}
     if kind == "Explain":
-        feature = signature.columns[0].name
+        feature = signature.columns[0].name if signature.columns else "0"
         answer["explanations"] = [
             {
                 "method": "gradient",

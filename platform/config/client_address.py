@@ -1,5 +1,7 @@
 """Whom a request came from, for limits by address."""
 
+import ipaddress
+
 from django.http import HttpRequest
 
 
@@ -15,3 +17,13 @@ def client_address(group: str, request: HttpRequest) -> str:
         return address
     forwarded: str = request.META.get("HTTP_X_FORWARDED_FOR", "")
     return forwarded.rpartition(",")[2].strip() or "local"
+
+
+def of_request(request: HttpRequest) -> str:
+    """Return the caller's address as django-axes stores it: always an IP address."""
+    address = client_address("", request)
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        # Somebody at the site's own socket, which only this machine can reach.
+        return "127.0.0.1"

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from accounts import usage
+from accounts import roll_ups, usage
 from accounts.models import ApiKey, Usage
 from inference.models import Engine, LoadedVersion, ServingRoute
 from registry.models import RegisteredModel, RegistrySync, Route
@@ -50,8 +50,9 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     """Give unfold's index page what it shows; parts only to those who may see them."""
     now = timezone.now()
     may = request.user.has_perm
-    hour = usage.between(now - _HOUR, now)
-    day = usage.totals(usage.between(now - _DAY, now))
+    hour = usage.between(now - _HOUR, now, grain="minute")
+    last_day = usage.between(now - _DAY, now)
+    day = usage.totals(last_day)
     latencies = usage.latencies(hour)
     minutes = _by_minute(hour)
     canaries = _canaries(request, now)
@@ -66,7 +67,8 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         steps=_first_steps(request) if not day["requests"] else [],
     )
     if may("accounts.view_usage"):
-        context["top_customers"] = usage.top_customers(now - _DAY, now)
+        context["top_customers"] = usage.top_customers(last_day)
+        context["roll_ups"] = _roll_up_state(now)
     if may("inference.view_engine"):
         context["engines"] = _engines(now)
     if may("registry.view_registrysync"):
@@ -78,7 +80,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
 
 
 def _traffic_cards(
-    hour: Any, day: usage.Totals, latencies: dict[str, int]
+    hour: usage.Span, day: usage.Totals, latencies: dict[str, int]
 ) -> list[Card]:
     totals = usage.totals(hour)
     rate = 100 * totals["errors"] / totals["requests"] if totals["requests"] else None
@@ -116,9 +118,9 @@ def _milliseconds(value: float | None) -> str:
     return f"{number}\N{NO-BREAK SPACE}ms"
 
 
-def _by_minute(hour: Any) -> dict[tuple[datetime.datetime, str], int]:
-    rows = hour.order_by().values("minute", "variant").annotate(count=Sum("requests"))
-    return {(row["minute"], row["variant"]): row["count"] for row in rows}
+def _by_minute(hour: usage.Span) -> dict[tuple[datetime.datetime, str], int]:
+    rows = usage.over_time(hour, "minute", "variant")
+    return {(row["start"], row["variant"]): row["requests"] for row in rows}
 
 
 # Answers without a variant were refused before one was chosen.
@@ -201,7 +203,7 @@ def _canaries(request: HttpRequest, now: datetime.datetime) -> list[CanaryRow]:
     }
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     rows = (
-        usage.between(now - _HOUR, now)
+        usage.minutes(now - _HOUR, now)
         .filter(model__in=by_model, variant__in=["default", "canary"])
         .order_by()
         .values("model", "version", "variant", "minute", "status")
@@ -215,7 +217,8 @@ def _canaries(request: HttpRequest, now: datetime.datetime) -> list[CanaryRow]:
         if not _is_of(by_model[row["model"]], row["variant"], row["version"]):
             continue
         seen[row["model"]][row["variant"]] += row["count"]
-        if row["variant"] == "canary" and row["status"] >= 400:
+        # Below 500 the caller's own input or limits were refused.
+        if row["variant"] == "canary" and row["status"] >= 500:
             seen[row["model"]]["errors"] += row["count"]
     return [
         _canary_row(
@@ -282,6 +285,15 @@ def _engines(now: datetime.datetime) -> list[dict[str, Any]]:
         }
         for engine in Engine.objects.all()
     ]
+
+
+def _roll_up_state(now: datetime.datetime) -> dict[str, Any]:
+    lag = roll_ups.lag(now=now)
+    return {
+        "late": lag > roll_ups.LATE_AFTER,
+        "since": now - lag,
+        "minutes_from": roll_ups.kept_from(),
+    }
 
 
 def _sync_state(request: HttpRequest, now: datetime.datetime) -> dict[str, Any] | None:

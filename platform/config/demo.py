@@ -24,12 +24,12 @@ from registry.models import ModelVersion, RegisteredModel, Route
 Say = Callable[[str], None]
 
 # The examples that train them are examples/<name with underscores>.py.
-MODELS = ("breast-cancer", "diabetes", "digits", "language")
+MODELS = ("breast-cancer", "diabetes", "digits", "language", "sentences", "writer")
 _VERSIONS = {"breast-cancer": 3}
 _CANARY_WEIGHT_PERCENT = 10
-# The engine refuses code in artifacts unless a person vouches for the model; this one
-# is made by examples/language.py of this very checkout.
-_TRUSTED = "language"
+# The engine refuses code in artifacts unless a person vouches for the model; these are
+# made by the examples of this very checkout.
+_TRUSTED = frozenset({"language", "sentences", "writer"})
 _ADMIN = "admin"
 # A longer body goes into a file, which keeps the command readable.
 _LONGEST_PASTED_BODY = 200
@@ -115,6 +115,10 @@ def needs_routes() -> bool:
     return (
         Route.objects.filter(registered_model__name__in=MODELS).count() < len(MODELS)
         or not RegisteredModel.objects.filter(site_default=True).exists()
+        # New in the demo since the last run; what somebody distrusts is still public.
+        or RegisteredModel.objects.filter(
+            name__in=_TRUSTED, trusted=False, public=False
+        ).exists()
         or not all(map(artifacts.is_cached, artifacts.wanted()))
     )
 
@@ -132,7 +136,7 @@ def set_routes(_say: Say) -> str:
             routes.make_default(newest, by=admin)
         if not model.public:
             model.public = True
-            model.trusted = model.name == _TRUSTED
+            model.trusted = model.name in _TRUSTED
             changes.save(model, by=admin, reason="part of the demo")
     first = RegisteredModel.objects.get(name="breast-cancer")
     if not RegisteredModel.objects.filter(site_default=True).exists():
@@ -164,6 +168,8 @@ def needs_people() -> bool:
     tokens = [facts.get("api_key", ""), facts.get("bench_api_key", "")]
     return (
         facts.get("base_url") != settings.MODELYARD_PUBLIC_URL
+        or facts.get("grpc_target") != _grpc_target()
+        or not facts.get("models", {}).keys() >= set(MODELS)
         or not all(_works(token) for token in tokens)
         or not User.objects.filter(username=facts.get("admin_user")).exists()
     )
@@ -203,6 +209,7 @@ def create_people(_say: Say) -> str:
     _write_facts(
         {
             "base_url": settings.MODELYARD_PUBLIC_URL,
+            "grpc_target": _grpc_target(),
             "admin_url": f"{settings.MODELYARD_PUBLIC_URL}/admin/",
             "admin_user": admin.username,
             "admin_password": admin_password,
@@ -250,6 +257,15 @@ def _instances(name: str) -> list[Any]:
     return newest.input_example[:2] if newest and newest.input_example else []
 
 
+def _grpc_target() -> str | None:
+    """Where gRPC clients of this machine connect to; None: nowhere."""
+    port: int = settings.MODELYARD_GRPC_PORT
+    host = settings.MODELYARD_HOST
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"{host}:{port}" if port else None
+
+
 def read_facts() -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads(settings.HOME.demo.read_text())
@@ -270,13 +286,18 @@ def _write_facts(facts: dict[str, Any]) -> None:
 def card() -> Card:
     """Describe the running demo, with calls made just now; raise NotAnswering."""
     facts = read_facts()
+    url = facts["base_url"]
     admin = f"{facts['admin_user']} / {facts['admin_password']}"
+    customer = f"{facts['customer_user']} / {facts['customer_password']}"
     return Card(
         facts=(
-            f"API      {facts['base_url']}/api/v1/\n"
-            f"Docs     {facts['base_url']}/docs/\n"
-            f"Admin    {facts['admin_url']}   {admin}\n"
+            f"Docs     {url}/docs/      try every operation with a key\n"
+            f"Admin    {facts['admin_url']}     {admin}\n"
+            f"Portal   {url}/portal/    {customer}, a customer\n"
+            f"API      {url}/api/v1/\n"
+            f"gRPC     {facts['grpc_target'] or 'off'}\n"
             f"Metrics  {facts['metrics_url']}\n"
+            "Guides   docs/README.md, and what to try first: README.md\n"
             f"All of this, and keys for scripts: {settings.HOME.demo}"
         ),
         examples=(

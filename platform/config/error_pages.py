@@ -1,5 +1,6 @@
 """Answers for what no view answers: the API's error shape below /api/, else pages."""
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -7,10 +8,9 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django_ratelimit.exceptions import Ratelimited
 
+from inference import outages
 from inference.error_rendering import render as render_error
 from inference.errors import ApiError, ErrorCode
-
-_RETRY_AFTER_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,9 @@ class _Page:
     code: ErrorCode
     title: str
     text: str
+    retry_after_s: int | None = None
+    # Words of a link to the same address.
+    again: str = ""
 
 
 _NOT_FOUND = _Page(
@@ -41,12 +44,31 @@ _TOO_MANY = _Page(
     ErrorCode.RATE_LIMIT_EXCEEDED,
     "Too many requests",
     "Wait a minute, then try again.",
+    retry_after_s=60,
+    again="Try again",
+)
+_LOCKED_OUT = _Page(
+    429,
+    ErrorCode.RATE_LIMIT_EXCEEDED,
+    "Too many failed sign-ins",
+    "This name is locked for you for an hour, even with the right password. Others, and"
+    " you from elsewhere, can still sign in. A customer’s people need not wait: whoever"
+    " manages the account can give them a link to set a new password.",
+    retry_after_s=3600,
+    again="Back to sign in",
 )
 _BROKEN = _Page(
     500,
     ErrorCode.INTERNAL_ERROR,
     "Something went wrong",
     "It has been logged; the operator can find it by the request id.",
+)
+_AWAY = _Page(
+    503,
+    ErrorCode.OVERLOADED,
+    "Not available right now",
+    outages.MESSAGE,
+    retry_after_s=int(outages.RETRY_S),
 )
 
 
@@ -60,6 +82,15 @@ def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
     return _answer(request, _FORBIDDEN)
 
 
+def locked_out(
+    request: HttpRequest,
+    original_response: HttpResponse | None = None,
+    credentials: dict[str, str] | None = None,
+) -> HttpResponse:
+    """Answer a sign-in that django-axes refuses."""
+    return _answer(request, _LOCKED_OUT)
+
+
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return _answer(request, _CSRF)
 
@@ -69,7 +100,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return _answer(request, _BROKEN)
+    away = outages.is_outage(sys.exception())
+    return _answer(request, _AWAY if away else _BROKEN)
 
 
 def _answer(request: HttpRequest, page: _Page) -> HttpResponse:
@@ -80,7 +112,7 @@ def _answer(request: HttpRequest, page: _Page) -> HttpResponse:
         error = ApiError(
             page.code,
             page.text,
-            retry_after_s=_RETRY_AFTER_S if page is _TOO_MANY else None,
+            retry_after_s=page.retry_after_s,
         )
         _, headers, body = render_error(
             error,
@@ -98,6 +130,6 @@ def _answer(request: HttpRequest, page: _Page) -> HttpResponse:
         {"page": page, "request_id": request_id},
         status=page.status,
     )
-    if page is _TOO_MANY:
-        response["Retry-After"] = str(_RETRY_AFTER_S)
+    if page.retry_after_s is not None:
+        response["Retry-After"] = str(page.retry_after_s)
     return response

@@ -3,9 +3,11 @@
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth.views import LogoutView
 from django.http import HttpRequest
 from django_ratelimit.decorators import ratelimit
 
+from accounts.portal import account
 from config.client_address import client_address
 
 # Enough for a forgotten password, too few to try many.
@@ -16,3 +18,21 @@ ATTEMPTS_PER_MINUTE = "10/m"
 def login(request: HttpRequest) -> Any:
     """Serve the admin's login page, and refuse an address that tries too often."""
     return admin.site.login(request)
+
+
+_sign_in_page = account.SignInView.as_view()
+portal_sign_out = LogoutView.as_view(next_page="portal-sign-in")
+
+
+# The same count as the admin's: a guesser gains nothing by trying both.
+@ratelimit(group="login", key=client_address, rate=ATTEMPTS_PER_MINUTE, method="POST")  # type: ignore[untyped-decorator]
+def portal_sign_in(request: HttpRequest) -> Any:
+    """Serve the portal's sign-in page under the admin's limit on guessing."""
+    return _sign_in_page(request)
+
+
+# The same count once more: who asks for mail after mail is guessing as well.
+@ratelimit(group="login", key=client_address, rate=ATTEMPTS_PER_MINUTE, method="POST")  # type: ignore[untyped-decorator]
+def portal_forgotten(request: HttpRequest) -> Any:
+    """Serve the page for forgotten passwords under the admin's limit on guessing."""
+    return account.forgotten(request)

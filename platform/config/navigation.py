@@ -19,11 +19,14 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Traffic": (
         ("accounts.Usage", "Usage", "bar_chart"),
         ("inference.PredictionJob", "Prediction jobs", "pending_actions"),
+        ("inference.Upload", "Uploads", "upload_file"),
     ),
     "Accounts": (
         ("accounts.Customer", "Customers", "domain"),
         ("accounts.Plan", "Plans", "sell"),
+        ("accounts.Price", "Prices", "payments"),
         ("accounts.ApiKey", "API keys", "key"),
+        ("accounts.Suspicion", "Suspicions", "report"),
         ("accounts.QuotaCounter", "Quota counters", "data_usage"),
     ),
     "Operations": (

@@ -5,6 +5,8 @@ import sys
 from django.conf import settings
 
 from config.supervisor import ProcessSpec
+from inference.engine.devices import found
+from inference.gateway.settings import gateway_names
 
 _BEHIND_PREDICTIONS = 5
 _BACKGROUND = 10
@@ -37,18 +39,23 @@ def process_specs() -> tuple[ProcessSpec, ...]:
             environment=environment,
             hidden=_CREDENTIALS,
         )
-        for device in settings.MODELYARD_DEVICES
+        for device in _devices(settings.MODELYARD_DEVICES)
     )
-    return (
-        *engines,
+    # They share the public port; each stops, dies and starts again alone.
+    gateways = tuple(
         ProcessSpec(
-            "gateway",
+            name,
             (python, "-m", "inference.gateway"),
             stop_phase=1,
             stop_timeout_s=30.0,
             environment=environment,
             hidden=_CREDENTIALS,
-        ),
+        )
+        for name in gateway_names(settings.MODELYARD_GATEWAYS)
+    )
+    return (
+        *engines,
+        *gateways,
         ProcessSpec(
             "site", _site_command(python), 3, _BEHIND_PREDICTIONS, 15.0, environment
         ),
@@ -68,6 +75,14 @@ def process_specs() -> tuple[ProcessSpec, ...]:
             environment=environment,
         ),
     )
+
+
+def _devices(names: list[str]) -> tuple[str, ...]:
+    """Put what is found in this machine where the setting says `auto`."""
+    known: dict[str, None] = {}
+    for name in names:
+        known |= dict.fromkeys(found.devices() if name == "auto" else (name,))
+    return tuple(known)
 
 
 def _manage(name: str, *arguments: str, nice: int) -> ProcessSpec:
@@ -140,7 +155,10 @@ def _common_environment() -> dict[str, str]:
         "MODELYARD_HOME": str(settings.HOME.root),
         "MODELYARD_HOST": settings.MODELYARD_HOST,
         "MODELYARD_PORT": str(settings.MODELYARD_PORT),
+        "MODELYARD_OPERATOR_HOST": settings.MODELYARD_OPERATOR_HOST,
         "MODELYARD_OPERATOR_PORT": str(settings.MODELYARD_OPERATOR_PORT),
+        "MODELYARD_GRPC_PORT": str(settings.MODELYARD_GRPC_PORT),
+        "MODELYARD_GATEWAYS": str(settings.MODELYARD_GATEWAYS),
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "PYTHONUNBUFFERED": "1",
     }

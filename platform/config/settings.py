@@ -3,6 +3,8 @@
 Every variable is listed with its default in docs/settings.md.
 """
 
+import os
+from importlib import metadata
 from pathlib import Path
 
 import environ
@@ -23,13 +25,23 @@ HOME = Home(MODELYARD_HOME)
 HOME.prepare()
 MODELYARD_HOST = env("MODELYARD_HOST", default="127.0.0.1")
 MODELYARD_PORT = env.int("MODELYARD_PORT", default=8000)
+MODELYARD_OPERATOR_HOST = env("MODELYARD_OPERATOR_HOST", default="127.0.0.1")
 MODELYARD_OPERATOR_PORT = env.int("MODELYARD_OPERATOR_PORT", default=MODELYARD_PORT + 1)
+# 0: no gRPC.
+MODELYARD_GRPC_PORT = env.int("MODELYARD_GRPC_PORT", default=MODELYARD_PORT + 2)
 MODELYARD_PUBLIC_URL = env(
     "MODELYARD_PUBLIC_URL", default=f"http://127.0.0.1:{MODELYARD_PORT}"
 )
-# Devices that get an engine process each.
-MODELYARD_DEVICES = env.list("MODELYARD_DEVICES", default=["cpu"])
+# Devices that get an engine process each; `auto`: every CUDA device, else the CPU.
+MODELYARD_DEVICES = env.list("MODELYARD_DEVICES", default=["auto"])
+# `auto`: one gateway process per two cores.
+_gateways = env("MODELYARD_GATEWAYS", default="1")
+MODELYARD_GATEWAYS = (
+    max(1, len(os.sched_getaffinity(0)) // 2) if _gateways == "auto" else int(_gateways)
+)
 MODELYARD_SITE_WORKERS = env.int("MODELYARD_SITE_WORKERS", default=1)
+# What gateways stop at; the controller keeps what is counted within half of it.
+MODELYARD_SPOOL_MAX_BYTES = env.int("MODELYARD_SPOOL_MAX_BYTES", default=4 * 1024**3)
 
 # Shown in the admin's header; `production` in red.
 MODELYARD_ENVIRONMENT = env("MODELYARD_ENVIRONMENT", default="demo")
@@ -78,6 +90,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "simple_history",
+    "axes",
     "config",
     "registry",
     "accounts",
@@ -87,6 +100,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "config.request_log.RequestLogMiddleware",
+    "config.hosts.KnownHostMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.content_policy.ContentPolicyMiddleware",
@@ -97,6 +111,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
+    # Last: it answers for a sign-in that was refused.
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "config.urls"
@@ -131,6 +147,19 @@ DATABASES = {
     "default": env.db_url("DATABASE_URL", default=f"sqlite:///{HOME.database}")
 }
 DATABASES["default"].setdefault("CONN_MAX_AGE", 60)
+# Asked whether it is alive before its first use for a request: after a restart of the
+# database pages come back at once.
+DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
+if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    # A server that went without a word is given up in seconds, not in a quarter hour.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 5,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # Readers never wait for the writer; a writer that must wait says so at BEGIN
     # instead of failing in the middle of its transaction.
@@ -149,6 +178,8 @@ if CACHE_URL:
         "default": {
             "BACKEND": "django_redis.cache.RedisCache",
             "LOCATION": CACHE_URL,
+            # Without them a server that says nothing would keep every thread.
+            "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 2},
         }
     }
 else:
@@ -192,7 +223,28 @@ CELERY_BEAT_SCHEDULE = {
     "sync-registry": {"task": "registry.tasks.sync_registry", "schedule": 60.0},
     "sweep-jobs": {"task": "inference.tasks.sweep_jobs", "schedule": 10.0},
     "remove-old-jobs": {"task": "inference.tasks.remove_old_jobs", "schedule": 3600.0},
+    "look-at-soft-limits": {
+        "task": "accounts.tasks.look_at_soft_limits",
+        "schedule": 60.0,
+    },
+    "look-for-suspicions": {
+        "task": "accounts.tasks.look_for_suspicions",
+        "schedule": 300.0,
+    },
+    "roll-up-usage": {"task": "accounts.tasks.roll_up_usage", "schedule": 30.0},
+    "forget-usage-minutes": {
+        "task": "accounts.tasks.forget_usage_minutes",
+        "schedule": 600.0,
+    },
+    "remove-expired-uploads": {
+        "task": "inference.tasks.remove_expired_uploads",
+        "schedule": 300.0,
+    },
 }
+
+# Usage: minutes are deleted after this, hours and days stay
+
+USAGE_MINUTES_DAYS = env.int("USAGE_MINUTES_DAYS", default=62)
 
 # Jobs
 
@@ -200,6 +252,27 @@ JOB_FILE_MAX_BYTES = env.int("JOB_FILE_MAX_BYTES", default=1_000_000_000)
 JOB_RETENTION_DAYS = env.int("JOB_RETENTION_DAYS", default=7)
 # Uploads become a job's input by rename, so they lie where inputs do.
 FILE_UPLOAD_TEMP_DIR = str(HOME.jobs)
+
+# Uploads: files that are sent first and named in a prediction or job later
+
+UPLOAD_MAX_BYTES = env.int("UPLOAD_MAX_BYTES", default=1_000_000_000)
+UPLOAD_TTL_S = env.int("UPLOAD_TTL_S", default=3600)
+# Dotted path of a Django storage, and its options as JSON: an object store, say.
+UPLOAD_STORAGE = env("UPLOAD_STORAGE", default="")
+UPLOAD_STORAGE_OPTIONS = env.json("UPLOAD_STORAGE_OPTIONS", default={})
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "uploads": {
+        "BACKEND": UPLOAD_STORAGE,
+        "OPTIONS": UPLOAD_STORAGE_OPTIONS,
+    }
+    if UPLOAD_STORAGE
+    else {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": str(HOME.uploads), "file_permissions_mode": 0o600},
+    },
+}
 
 # MLflow
 
@@ -209,6 +282,7 @@ MLFLOW_TRACKING_URI = env(
 
 # Folders that an MLflow *server* may name for artifacts on this machine's own disk
 MLFLOW_ARTIFACT_FOLDERS = env.list("MLFLOW_ARTIFACT_FOLDERS", default=[])
+MODELYARD_MAX_IMAGE_PIXELS = env.int("MODELYARD_MAX_IMAGE_PIXELS", default=20_000_000)
 MODELYARD_ARTIFACT_MAX_BYTES = env.int(
     "MODELYARD_ARTIFACT_MAX_BYTES", default=10 * 1024**3
 )
@@ -232,8 +306,10 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Modelyard",
     "DESCRIPTION": "Predictions and explanations from the models of your registry.\n\n"
     "Send your API key as `Authorization: Bearer …` or `X-API-Key`. Every error has "
-    "one shape; [each code is explained](/docs/errors).",
-    "VERSION": "1.0.0",
+    "one shape; [each code is explained](/docs/errors). Answers tell what is left of "
+    "your limits in `RateLimit`; a refusal says in `Retry-After` when to come back.\n\n"
+    "Your models are listed last, each with requests that work.",
+    "VERSION": metadata.version("modelyard"),
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -268,12 +344,37 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+# Slow guessing: the limit per minute in config/login.py stops the fast kind. A name is
+# locked for one address only, so that nobody can lock others out.
+AXES_FAILURE_LIMIT = 20
+AXES_COOLOFF_TIME = 1.0
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "config.client_address.of_request"
+AXES_LOCKOUT_CALLABLE = "config.error_pages.locked_out"
+# What they signed in for is not ours to keep.
+AXES_DISABLE_ACCESS_LOG = True
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 CSRF_FAILURE_VIEW = "config.error_pages.csrf_failure"
-EMAIL_BACKEND = env(
-    "EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend"
-)
+# A link by which a person sets a password holds for three days, and once.
+PASSWORD_RESET_TIMEOUT = 3 * 24 * 3600
+# smtp+tls://user:password@host:587; printed to the log until one is named.
+_mail = env.email_url("EMAIL_URL", default="consolemail://")
+EMAIL_BACKEND = env("EMAIL_BACKEND", default=_mail["EMAIL_BACKEND"])
+EMAIL_HOST = _mail["EMAIL_HOST"] or "localhost"
+EMAIL_PORT = _mail["EMAIL_PORT"] or 25
+EMAIL_HOST_USER = _mail["EMAIL_HOST_USER"] or ""
+EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_PASSWORD"] or ""
+EMAIL_USE_TLS = _mail.get("EMAIL_USE_TLS", False)
+EMAIL_USE_SSL = _mail.get("EMAIL_USE_SSL", False)
+# A mail server that hangs must not keep the site's threads.
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="modelyard@localhost")
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"

@@ -17,6 +17,7 @@ UNFOLD: dict[str, Any] = {
     ],
     "SHOW_HISTORY": True,
     "SHOW_BACK_BUTTON": True,
+    "STYLES": ["/static/modelyard/admin.css"],
     "BORDER_RADIUS": "6px",
     "ENVIRONMENT": "config.navigation.environment",
     "DASHBOARD_CALLBACK": "config.dashboard.add_context",

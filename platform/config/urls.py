@@ -5,7 +5,7 @@ from django.urls import include, path
 from django.views.generic import RedirectView
 
 from config import docs
-from config.login import login
+from config.login import login, portal_forgotten, portal_sign_in, portal_sign_out
 
 urlpatterns = [
     path("", docs.start, name="start"),
@@ -17,11 +17,17 @@ urlpatterns = [
     path("api/v1/", include("inference.urls")),
     path("api/v1/", include("inference.jobs.urls")),
     path("api/v1/", include("accounts.urls")),
+    path("api/v1/", include("inference.uploads.urls")),
     path("internal/", include("accounts.urls_internal")),
+    path("internal/", include("inference.uploads.urls_internal")),
     path("", include("inference.urls_health")),
     # Before the admin's own, which it replaces under the same name.
     path("admin/login/", login),
     path("admin/", admin.site.urls),
+    path("portal/sign-in/", portal_sign_in, name="portal-sign-in"),
+    path("portal/sign-out/", portal_sign_out, name="portal-sign-out"),
+    path("portal/forgotten/", portal_forgotten, name="portal-forgotten"),
+    path("portal/", include("accounts.portal.urls")),
     path(
         "favicon.ico",
         RedirectView.as_view(url="/static/modelyard/favicon.svg", permanent=True),

@@ -12,7 +12,7 @@ from django.contrib.sessions.models import Session
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import api_keys, usage
+from accounts import api_keys, soft_limits, usage
 from accounts.models import ApiKey, Customer, Plan
 from accounts.signals import access_changed
 from tests.accounts.test_leases import event
@@ -92,6 +92,7 @@ def plan_form(**changes):
         "max_predict_rows": 10,
         "max_batch_rows": 100,
         "max_job_rows": 1000,
+        "max_keys": 20,
     } | changes
 
 
@@ -189,6 +190,7 @@ def test_a_plan_with_a_rate_of_zero_is_refused(manager):
 
 def test_changing_a_plan_is_announced_and_in_its_history(manager, changes):
     plan = PlanFactory(name="Small")
+    changes.clear()
 
     manager.post(url("plan_change", plan.pk), plan_form(burst_requests=7))
 
@@ -210,6 +212,7 @@ def test_a_plan_in_use_cannot_be_deleted(manager):
 
 def test_an_unused_plan_can_be_deleted(manager, changes):
     plan = PlanFactory()
+    changes.clear()
 
     manager.post(url("plan_delete", plan.pk), {"post": "yes"})
 
@@ -235,6 +238,7 @@ def test_a_retired_plan_is_offered_to_nobody_new(manager):
 
 def test_a_new_customer_leads_to_the_page_where_its_key_is_issued(manager, changes):
     plan = PlanFactory()
+    changes.clear()
 
     response = manager.post(
         url("customer_add"),
@@ -283,6 +287,7 @@ def test_a_customer_s_usage_is_exported(manager):
 
 def test_an_issued_key_s_token_is_shown_and_works(manager, changes):
     customer = CustomerFactory()
+    changes.clear()
 
     response = manager.post(url("apikey_add"), key_form(customer))
 
@@ -342,6 +347,7 @@ def test_a_senseless_key_is_refused(manager, change):
 def test_scopes_and_models_of_a_key_can_be_changed(manager, changes):
     key = ApiKeyFactory()
     other = CustomerFactory()
+    changes.clear()
 
     manager.post(
         url("apikey_change", key.pk),
@@ -511,3 +517,50 @@ def test_an_old_state_cannot_be_posted_back(manager):
 
     assert response.status_code == 403
     assert ApiKey.objects.get().state == ApiKey.State.REVOKED
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (7, None),
+        (8, "More than 80 % of today’s quota of 10 rows"),
+        (10, "All of today’s quota of 10 rows is used"),
+    ],
+)
+def test_a_customer_s_page_warns_of_a_quota_that_runs_low(manager, rows, words):
+    customer = CustomerFactory.create(plan__daily_quota=10)
+    now = timezone.now()
+    usage.record("b-1.spool", [event(customer, rows, at=now)], 1)
+    soft_limits.look(now=now)
+
+    page = manager.get(reverse("admin:accounts_customer_change", args=[customer.pk]))
+
+    text = page.content.decode()
+    assert ("limit-banner" in text) == (words is not None)
+    assert words is None or words in text
+
+
+def test_a_customer_with_many_keys_has_them_in_pages(manager):
+    customer = CustomerFactory.create()
+    for number in range(25):
+        ApiKeyFactory.create(customer=customer, name=f"till-{number:02}")
+    path = reverse("admin:accounts_customer_change", args=[customer.pk])
+
+    response = manager.get(path)
+    first = response.content.decode()
+    form = {"name": "Renamed", "plan": customer.plan_id, "active": "on"}
+    for inline in response.context["inline_admin_formsets"]:
+        management = inline.formset.management_form
+        form |= {
+            management.add_prefix(name): management.initial[name]
+            for name in ("TOTAL_FORMS", "INITIAL_FORMS")
+        }
+    manager.post(path, form)
+
+    assert "till-24" in first
+    assert "till-05" in first
+    assert "till-04" not in first
+    # Saving is not in the way of keys on other pages.
+    customer.refresh_from_db()
+    assert customer.name == "Renamed"
+    assert customer.api_keys.count() == 25

@@ -115,3 +115,46 @@ def test_no_token_reaches_a_log(call):
 
     assert "listening" in heard.getvalue()
     assert issued.token.split("_")[3][:20] not in heard.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "status"),
+    [
+        ("10.1.2.3", "", 200),
+        ("192.0.2.1", "10.1.2.3", 403),
+        # From the gateway, over the site's own socket.
+        ("", "10.1.2.3", 200),
+        ("", "192.0.2.1", 403),
+        ("", "", 403),
+    ],
+)
+def test_a_key_with_networks_is_refused_from_elsewhere(
+    client, remote, forwarded, status
+):
+    token = issue_key(allowed_networks=["10.0.0.0/8"]).token
+
+    response = client.get(
+        "/api/v1/me",
+        headers={"X-API-Key": token, "X-Forwarded-For": forwarded},
+        REMOTE_ADDR=remote,
+    )
+
+    assert response.status_code == status
+    if status == 403:
+        error = response.json()["error"]
+        assert (error["code"], error["ip"]) == ("FORBIDDEN", remote or forwarded)
+
+
+@pytest.mark.parametrize(
+    "query", ["?api_key={}", "?x={}", "?apikey=none", "?a=1&api-key="]
+)
+def test_a_key_in_the_query_is_refused_with_advice(client, caplog, query):
+    token = issue_key().token
+
+    response = client.get(
+        f"/api/v1/me{query.format(token)}", headers={"X-API-Key": token}
+    )
+
+    assert response.status_code == 401
+    assert "do not belong into URLs" in response.json()["error"]["message"]
+    assert token not in caplog.text

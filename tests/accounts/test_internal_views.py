@@ -1,15 +1,20 @@
 import contextlib
+import http.server
+import json
 import os
 import signal
-import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
 from accounts.models import QuotaCounter
+from benchmarks.ports import free_port
+from inference.home import Home
 from tests.accounts.test_leases import DAY
 from tests.factories import CustomerFactory
 
@@ -44,22 +49,79 @@ def post(client):
 
 
 def test_units_are_lent_over_http(post, customer):
-    first = post("/internal/leases", body(customer))
-    second = post("/internal/leases", body(customer))
+    first = post("/internal/leases", body(customer)).json()
+    second = post("/internal/leases", body(customer)).json()
 
-    assert first.json() == {"units": 10, "remaining": 5}
-    assert second.json() == {"units": 5, "remaining": 0}
+    assert (first["units"], first["remaining"]) == (10, 5)
+    assert (second["units"], second["remaining"]) == (5, 0)
 
 
-def test_units_are_returned_over_http(post, customer):
-    post("/internal/leases", body(customer))
-    returned = body(customer)
-    del returned["minimum"]
+def test_units_are_given_up_over_http(post, customer):
+    post("/internal/leases", body(customer, number=1, minimum=10))
 
-    response = post("/internal/leases/release", returned)
+    given_up = body(customer, number=2, units=0, minimum=0, leased=3)
+    response = post("/internal/leases", given_up)
 
-    assert response.json() == {"released": True}
-    assert QuotaCounter.objects.get().granted == 0
+    assert response.json()["remaining"] == 12
+    assert QuotaCounter.objects.get().granted == 3
+
+
+def test_a_gateway_is_asked_for_its_units_before_another_is_refused(
+    post, customer, settings, tmp_path
+):
+    settings.HOME = Home(tmp_path)
+    settings.HOME.prepare()
+    post("/internal/leases", body(customer, number=4, units=15, minimum=15))
+
+    with answering(settings.HOME.gateway_socket("gateway-2", "boot")) as asked:
+        response = post("/internal/leases", body(customer, holder="other", number=1))
+
+    assert response.json()["units"] >= 1
+    assert json.loads(asked[0]) == {
+        "customer_id": customer.pk,
+        "key_id": "",
+        "quota": "day",
+        "unit": "rows",
+        "window_start": DAY,
+    }
+
+
+def test_a_gateway_that_is_gone_cannot_give_units_back(post, customer):
+    post("/internal/leases", body(customer, number=1, units=15, minimum=15))
+
+    response = post("/internal/leases", body(customer, holder="other", number=1))
+
+    assert response.json()["units"] == 0
+
+
+@contextlib.contextmanager
+def answering(path):
+    """Be a gateway that gives 12 units up; gives the bodies it was sent."""
+    bodies = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append(self.rfile.read(int(self.headers["content-length"])))
+            answer = b'{"units": 12, "number": 4}'
+            self.send_response(200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def address_string(self):
+            return "a Unix socket"
+
+        def log_message(self, *args):
+            pass
+
+    with socketserver.UnixStreamServer(str(path), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield bodies
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -93,9 +155,7 @@ def test_reading_is_not_answered(client, db):
 @pytest.mark.processes
 def test_gunicorn_tells_its_socket_from_a_port(tmp_path):
     """Serve the site on both: what the views rely on is gunicorn's doing, not ours."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     path = tmp_path / "s.sock"
     server = subprocess.Popen(
         [
@@ -116,7 +176,7 @@ def test_gunicorn_tells_its_socket_from_a_port(tmp_path):
         )
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(20)
+        server.wait(60)
 
     assert inner.status_code == 400
     assert outer.status_code == 404

@@ -1,6 +1,7 @@
 import hashlib
 import re
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -69,3 +70,35 @@ def test_a_new_key_does_not_show_its_token_in_its_repr():
 
     assert key.token not in repr(key)
     assert key.key_id in repr(key)
+
+
+@pytest.mark.parametrize("mode", ["live", "test"])
+def test_what_scanners_look_for_finds_every_key_and_no_part_of_one(mode):
+    token = key_format.generate(mode).token
+    leaked = f'client = Client(key="{token}")'
+
+    assert re.findall(key_format.SCANNED_FOR, leaked) == [token]
+    assert re.search(key_format.SCANNED_FOR, token[:-1]) is None
+    assert re.search(key_format.SCANNED_FOR, f"{token}x") is None
+
+
+@pytest.mark.parametrize(
+    ("query", "holds"),
+    [
+        (b"explain=true", False),
+        (b"api_key=x", True),
+        (b"explain=1&API-KEY=x", True),
+        (b"x-api-key=x", True),
+        (b"q=my_test_1", True),
+        (b"q=apikeys", False),
+        (b"monkey=1", False),
+    ],
+)
+def test_keys_in_queries_are_noticed(query, holds):
+    assert key_format.holds_key(query) is holds
+
+
+def test_the_expression_for_scanners_is_published():
+    page = Path("docs/keys.md").read_text()
+
+    assert f"\n{key_format.SCANNED_FOR}\n" in page

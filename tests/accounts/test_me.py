@@ -49,6 +49,8 @@ def test_callers_see_their_key_plan_limits_and_quotas(call):
             "max_predict_rows": 100,
             "max_batch_rows": 1000,
             "max_job_rows": 1_000_000,
+            "max_body_bytes": None,
+            "max_jobs_in_flight": None,
         },
         "quotas": [{"name": "month", "unit": "rows", "limit": 1000, "used": 12}],
     }

@@ -1,3 +1,4 @@
+import datetime
 import time
 
 import pytest
@@ -70,6 +71,76 @@ def test_refusals_by_the_burst_do_not_use_up_the_minute(call, now):
     now.seconds += 1
 
     assert call("/api/v1/me", token).status_code == 200
+
+
+def test_a_refusal_names_its_rate(call, now):
+    token = issue(3, 2).token
+    for _ in range(2):
+        call("/api/v1/me", token)
+
+    refused = call("/api/v1/me", token)
+
+    error = refused.json()["error"]
+    assert error["message"] == (
+        "This API key has sent 2 requests per minute to this part of the API,"
+        " its sustained limit. Slow down."
+    )
+    named = ("limit", "scope", "source", "unit", "maximum", "used", "window_s")
+    assert tuple(error[name] for name in named) == (
+        *("sustained", "key", "plan", "requests"),
+        *(2, 2, 60),
+    )
+    resets_at = datetime.datetime.fromisoformat(error["resets_at"]).timestamp()
+    assert resets_at - int(now.seconds) == int(refused["Retry-After"])
+
+
+@pytest.mark.parametrize(
+    ("key_fields", "sent"),
+    [
+        ({"scopes": ["predict"]}, {}),
+        ({"allowed_networks": ["192.0.2.0/24"]}, {}),
+        ({}, {"Accept": "image/png"}),
+    ],
+    ids=["scope", "network", "media type"],
+)
+def test_what_is_refused_before_it_is_counted_has_rate_headers_too(
+    client, now, key_fields, sent
+):
+    customer = CustomerFactory(plan__burst_requests=5)
+    token = issue_key(customer, **key_fields).token
+    headers = {"Authorization": f"Bearer {token}"} | sent
+
+    for path in ("/api/v1/usage", "/api/v1/jobs"):
+        for _ in range(3):
+            refused = client.get(path, headers=headers)
+
+        assert refused.status_code in (403, 406)
+        assert refused["X-RateLimit-Limit"] == refused["X-RateLimit-Remaining"] == "5"
+        assert refused["RateLimit"] == '"burst";r=5;t=1'
+        assert refused["RateLimit-Policy"].startswith('"burst";q=5;w=1, "sustained"')
+
+
+def test_a_job_without_its_scope_has_rate_headers_and_the_scope(client, now):
+    token = issue_key(CustomerFactory(), scopes=["predict"]).token
+
+    refused = client.post(
+        "/api/v1/jobs",
+        {"model": "m", "instances": [{}]},
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+
+    assert refused.status_code == 403
+    assert refused.json()["error"]["scope"] == "jobs"
+    assert refused["RateLimit"].startswith('"burst";r=')
+
+
+@pytest.mark.parametrize("token", ["", "my_live_nonsense"])
+def test_without_a_valid_key_there_are_no_rate_headers(call, token):
+    refused = call("/api/v1/usage", token)
+
+    assert refused.status_code == 401
+    assert "RateLimit" not in refused
 
 
 def test_keys_are_counted_apart(call, now):

@@ -1,8 +1,10 @@
 import datetime
 
+import msgspec
 import pytest
 
-from accounts import usage
+from accounts import roll_ups, usage
+from accounts.models import Price
 from tests.accounts.test_leases import NOON, event
 from tests.factories import CustomerFactory, issue_key
 
@@ -43,6 +45,8 @@ def test_usage_is_given_per_day(call, issued):
                 "compute_ms": 0.2,
                 "shap_samples": 0,
                 "errors": 0,
+                "cost": "0",
+                "cost_per_request": "0",
             },
             {
                 "start": "2026-11-22T00:00:00Z",
@@ -53,6 +57,8 @@ def test_usage_is_given_per_day(call, issued):
                 "compute_ms": 0.1,
                 "shap_samples": 0,
                 "errors": 0,
+                "cost": "0",
+                "cost_per_request": None,
             },
         ]
     }
@@ -80,6 +86,76 @@ def test_usage_is_grouped_by_key(call, issued):
     assert {row["key"] for row in data} == {f"key{issued.key.customer_id}"}
 
 
+def test_usage_is_given_per_minute(call, issued):
+    path = "/api/v1/usage?from=2026-11-21T12:00Z&to=2026-11-21T14:00Z&bucket=minute"
+
+    data = call(path, issued.token).json()["data"]
+
+    assert [(row["start"], row["rows"]) for row in data] == [
+        ("2026-11-21T12:00:00Z", 2),
+        ("2026-11-21T13:00:00Z", 3),
+    ]
+
+
+def test_usage_is_grouped_by_version_with_what_each_costs(call, issued):
+    customer = issued.key.customer
+    for model, amount in (("digits", "0.5"), ("iris", "0.000000001")):
+        Price.objects.create(
+            plan=customer.plan,
+            unit="rows",
+            model=model,
+            amount=amount,
+            valid_from=datetime.date(2026, 1, 1),
+        )
+    usage.record(
+        "boot-2.spool",
+        [
+            msgspec.structs.replace(event(customer, 7), model="iris"),
+            msgspec.structs.replace(event(customer, 8), version="2"),
+        ],
+        10,
+    )
+
+    path = f"/api/v1/usage?{RANGE}&group_by=version"
+    data = call(path, issued.token).json()["data"]
+    whole = call(f"/api/v1/usage?{RANGE}", issued.token).json()["data"]
+
+    assert [
+        (row["model"], row["version"], row["cost"], row["cost_per_request"])
+        for row in data
+    ] == [
+        ("digits", "1", "2.5", "1.25"),
+        ("digits", "2", "4", "4"),
+        ("iris", "1", "0.000000007", "0.000000007"),
+        ("digits", "1", "0", None),
+    ]
+    # Each model at its own price, together too.
+    assert whole[0]["cost"] == "6.500000007"
+    assert whole[0]["cost_per_request"] == "1.625000002"
+
+
+@pytest.mark.parametrize("bucket", ["minute", "hour", "day"])
+@pytest.mark.parametrize("group", ["", "&group_by=model", "&group_by=key"])
+def test_answers_are_the_same_before_and_after_rolling_up(call, issued, bucket, group):
+    span = "from=2026-11-21T12:00Z&to=2026-11-22T12:00Z"
+    path = f"/api/v1/usage?{span}&bucket={bucket}{group}"
+    before = call(path, issued.token).json()
+
+    roll_ups.roll_up(now=NOON + datetime.timedelta(days=3))
+
+    assert before["data"]
+    assert call(path, issued.token).json() == before
+
+
+def test_a_year_by_day_takes_as_few_queries_as_a_day(
+    call, issued, django_assert_max_num_queries
+):
+    roll_ups.roll_up(now=NOON + datetime.timedelta(days=3))
+
+    with django_assert_max_num_queries(14):
+        call("/api/v1/usage?from=2025-11-23&to=2026-11-23T12:30Z", issued.token)
+
+
 def test_the_end_of_the_range_is_not_in_it(call, issued):
     path = "/api/v1/usage?from=2026-11-21T12:00:00Z&to=2026-11-21T13:00:00Z"
 
@@ -105,7 +181,12 @@ def test_a_customer_without_usage_gets_an_empty_list(call):
         ("from=2026-11-22&to=2026-11-21", "from"),
         ("from=2024-01-01&to=2026-01-01", "from"),
         ("from=2026-10-01&to=2026-11-21&bucket=hour", "from"),
+        ("from=2026-11-19&to=2026-11-21&bucket=minute", "from"),
         ("to=0001-01-01", "to"),
+        ("from=0001-01-01&to=0001-01-02", "to"),
+        ("to=9999-12-31", "to"),
+        ("from=9999-12-31&to=9999-12-31T12:00:00Z&bucket=minute", "to"),
+        ("from=9999-12-31", "from"),
         ("customer=2", "customer"),
     ],
 )

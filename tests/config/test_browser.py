@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browsing import ARGUMENTS, CHROMIUM, Visit
+from tests.browsing import CHROMIUM, Visit, launched
 from tests.factories import UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 
@@ -19,21 +19,14 @@ PASSWORD = "correct horse battery staple"
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright's synchronous face keeps an event loop running in this thread;
-        # Django would refuse every query, though nothing runs beside them.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
 def visit(request, browser, live_server) -> Iterator[Visit]:
     context = browser.new_context(viewport={"width": request.param, "height": 844})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     yield Visit(context.new_page(), live_server.url)
     context.close()
 
@@ -134,4 +127,22 @@ def test_the_admin_stays_within_its_policy(visit, page):
     visit.open(f"/admin/{page}/")
 
     assert visit.page.locator("#content").is_visible()
+    assert visit.complaints == []
+
+
+def test_the_pages_of_a_route_and_a_version_fit_and_fold_what_is_long(visit):
+    digest = "f3fbf1a91d5e016a82a6f8c37dea3c82bc007711ede101411041970f4eb1ee2e"
+    route = _route(artifact_digest=digest)
+    boss = UserFactory.create(is_staff=True, is_superuser=True)
+    visit.log_in(boss.username, PASSWORD)
+
+    visit.open(f"/admin/registry/modelversion/{route.default_version.pk}/change/")
+    assert visit.overflow_px <= 0
+    visit.page.click("summary:has-text('column')")
+    assert visit.page.is_visible("td >> text=width")
+
+    visit.open(f"/admin/registry/route/{route.pk}/change/")
+    assert visit.overflow_px <= 0
+    assert visit.page.is_checked("input[name=fallback_on][value=OVERLOADED]")
+    assert visit.page.input_value("#id_batching") == ""
     assert visit.complaints == []

@@ -116,9 +116,12 @@ def test_a_canary_shows_the_share_that_was_seen(admin):
     _canary_route()
     spend(
         CustomerFactory.create(),
-        (8, {}),
+        (16, {}),
         (1, {"variant": "canary", "version": "3"}),
         (1, {"variant": "canary", "version": "3", "status": 500}),
+        # Input that was refused says nothing about the version.
+        (1, {"variant": "canary", "version": "3", "status": 400}),
+        (1, {"variant": "canary", "version": "3", "status": 422}),
     )
 
     (row,) = admin.get(reverse("admin:index")).context["canaries"]
@@ -200,5 +203,5 @@ def test_the_dashboard_costs_the_same_however_much_there_is(
     admin.get(reverse("admin:index"))
 
     # Two of them are the session and the person.
-    with django_assert_max_num_queries(18):
+    with django_assert_max_num_queries(24):
         admin.get(reverse("admin:index"))

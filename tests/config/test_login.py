@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from axes.models import AccessAttempt
 from django.core.cache import cache
 from django.urls import reverse
 
@@ -74,3 +75,62 @@ def test_addresses_behind_the_gateway_are_told_apart(client):
 def test_looking_at_the_login_page_is_not_counted(client):
     for _ in range(30):
         assert client.get(reverse("admin:login")).status_code == 200
+
+
+def slowly(client, times, path="/admin/login/", **extra):
+    """Fail to sign in as ann, too slowly for the limit per minute."""
+    for _ in range(times):
+        cache.clear()
+        data = {"username": "ann", "password": "guess"}
+        response = client.post(path, data, **extra)
+    cache.clear()
+    return response
+
+
+def test_slow_guessing_locks_the_name_for_that_address_only(client):
+    UserFactory(username="ann", is_staff=True)
+
+    refused = slowly(client, 20, REMOTE_ADDR="203.0.113.7")
+    password = "correct horse battery staple"
+    guessed = attempt(client, password, REMOTE_ADDR="203.0.113.7")
+    owner = attempt(client, password, REMOTE_ADDR="203.0.113.8")
+
+    assert (refused.status_code, guessed.status_code) == (429, 429)
+    assert guessed["Retry-After"] == "3600"
+    assert "Too many failed sign-ins" in guessed.content.decode()
+    assert owner.status_code == 302
+
+
+def test_the_portal_and_the_admin_share_the_lock(client):
+    UserFactory(username="ann", is_staff=True)
+    slowly(client, 10)
+    slowly(client, 10, "/portal/sign-in/")
+
+    response = attempt(client, "correct horse battery staple")
+
+    assert response.status_code == 429
+
+
+def test_signing_in_forgets_the_failures_before_it(client):
+    UserFactory(username="ann", is_staff=True)
+    slowly(client, 19)
+    attempt(client, "correct horse battery staple")
+    client.logout()
+
+    assert slowly(client, 19).status_code == 200
+
+
+def test_attempts_over_the_socket_of_the_site_are_kept_by_address(client):
+    slowly(client, 1, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="2001:db8::7")
+    slowly(client, 1, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="no address")
+
+    addresses = AccessAttempt.objects.values_list("ip_address", flat=True)
+    assert set(addresses) == {"2001:db8::7", "127.0.0.1"}
+
+
+def test_passwords_are_not_kept_with_the_attempts(client):
+    client.post(
+        "/portal/sign-in/?next=/portal/%00", {"username": "ann", "password": "s3cret"}
+    )
+
+    assert "s3cret" not in str(AccessAttempt.objects.values().get())

@@ -1,6 +1,7 @@
 from gunicorn.app.wsgiapp import WSGIApplication
 
 from config.processes import process_specs
+from inference.engine.devices import found
 
 
 def test_headers_that_the_gateway_lets_through_reach_django():
@@ -16,3 +17,39 @@ def test_headers_that_the_gateway_lets_through_reach_django():
     assert parsed.limit_request_line == 0
     assert parsed.limit_request_field_size >= 64 * 1024
     assert parsed.limit_request_fields >= 10_000
+
+
+def test_several_gateways_are_processes_of_their_own(settings):
+    settings.MODELYARD_GATEWAYS = 3
+
+    gateways = [spec for spec in process_specs() if "inference.gateway" in spec.command]
+
+    assert [spec.name for spec in gateways] == ["gateway", "gateway-2", "gateway-3"]
+    assert {spec.environment["MODELYARD_GATEWAYS"] for spec in gateways} == {"3"}
+
+
+def test_every_device_gets_an_engine_of_its_own(settings):
+    settings.MODELYARD_DEVICES = ["cuda:0", "cuda:1"]
+
+    engines = [spec for spec in process_specs() if "inference.engine" in spec.command]
+
+    assert [spec.name for spec in engines] == ["engine-cuda-0", "engine-cuda-1"]
+    assert [spec.command[-1] for spec in engines] == ["cuda:0", "cuda:1"]
+
+
+def test_devices_are_found_by_themselves_and_named_once(settings):
+    settings.MODELYARD_DEVICES = ["auto", *found.devices()]
+
+    engines = [spec for spec in process_specs() if "inference.engine" in spec.command]
+
+    assert tuple(spec.command[-1] for spec in engines) == found.devices()
+
+
+def test_every_gateway_shares_the_grpc_port(settings):
+    settings.MODELYARD_GATEWAYS, settings.MODELYARD_GRPC_PORT = 2, 8123
+
+    gateways = [spec for spec in process_specs() if "inference.gateway" in spec.command]
+
+    assert [spec.environment["MODELYARD_GRPC_PORT"] for spec in gateways] == [
+        "8123"
+    ] * 2

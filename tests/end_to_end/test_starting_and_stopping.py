@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
-from tests.end_to_end.conftest import Installation, free_ports
+from tests.end_to_end.conftest import PATIENCE_S, Installation, free_ports
 
 pytestmark = [
     pytest.mark.processes,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
     pytest.mark.xdist_group("modelyard"),
 ]
 
@@ -16,7 +16,7 @@ pytestmark = [
 def test_home_in_use_is_refused_with_a_clear_sentence(modelyard):
     second = Installation(modelyard.installation.home, free_ports())
 
-    output = second.start().communicate(timeout=30)[0]
+    output = second.start().communicate(timeout=PATIENCE_S)[0]
 
     assert "already running" in output
     assert "Traceback" not in output
@@ -28,7 +28,7 @@ def test_port_in_use_is_refused_with_a_clear_sentence(tmp_path):
         taken.bind(("127.0.0.1", port))
         taken.listen()
 
-        output = Installation(tmp_path, port).start().communicate(timeout=30)[0]
+        output = Installation(tmp_path, port).start().communicate(timeout=PATIENCE_S)[0]
 
     assert f"Port {port}" in output
     assert "MODELYARD_PORT=" in output
@@ -44,5 +44,6 @@ def test_second_run_finds_everything_in_place_and_is_ready_soon(modelyard):
     lines = modelyard.first_run.second_card
 
     assert not any(line.startswith("✓") for line in lines), lines
-    # Ten seconds are promised on a machine that does nothing else.
-    assert modelyard.first_run.second_start_s < 20
+    # Ten seconds are promised on a machine that does nothing else, where to set all up
+    # takes a minute.
+    assert modelyard.first_run.second_took_s < modelyard.first_run.took_s / 2

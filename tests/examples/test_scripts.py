@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from inference.engine import example
-from inference.engine.signature import Layout, Signature, Task, from_mlflow
+from inference.engine.mlflow_signature import from_mlflow
+from inference.engine.signature import Layout, Signature, Task
 from registry import metadata as registry_metadata
 
 ROOT = Path(__file__).parents[2]
 # Trained once, by whichever process gets the group.
-pytestmark = pytest.mark.xdist_group("examples")
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("examples")]
 
 
 def run(*arguments, home):
@@ -61,7 +62,8 @@ def read(folder: Path) -> tuple[Signature, list[str]]:
     metadata = description["metadata"]["modelyard"]
     signature = {
         side: json.loads(description["signature"][side])
-        for side in ("inputs", "outputs")
+        for side in ("inputs", "outputs", "params")
+        if description["signature"][side]
     }
     problems = registry_metadata.check(metadata, signature)
     return from_mlflow(signature, metadata), problems
@@ -73,10 +75,16 @@ def test_every_model_is_registered_with_its_versions(versions):
         "diabetes": 1,
         "digits": 1,
         "language": 1,
+        "sentences": 1,
+        "writer": 1,
     }
 
 
 def test_models_are_better_than_guessing_on_unseen_data(output):
+    def share(name):
+        line = next(line for line in output.splitlines() if line.startswith(name))
+        return float(line.split("%")[0].split()[-1]) / 100
+
     accuracies = {
         line.split(":")[0]: float(
             line.split("test accuracy ")[1].split()[0].rstrip(",")
@@ -88,6 +96,9 @@ def test_models_are_better_than_guessing_on_unseen_data(output):
     assert accuracies["breast-cancer"] > 0.93
     assert accuracies["digits"] > 0.95
     assert accuracies["language"] > 0.93
+    # One of 153 messages, and one of some 80 letters.
+    assert share("sentences") > 0.6
+    assert share("writer") > 0.5
     assert float(output.split("R² ")[1].split(",")[0]) > 0.25
 
 
@@ -110,6 +121,12 @@ def test_layouts_and_tasks_are_those_of_the_demo(versions):
     assert facts["digits"].shape == (8, 8)
     assert facts["language"].columns[0].max_length == 10_000
     assert "fi" in facts["language"].labels
+    assert facts["sentences"].task is Task.EMBEDDING
+    assert [param.name for param in facts["writer"].params] == [
+        "temperature",
+        "seed",
+        "max_letters",
+    ]
 
 
 def test_every_version_has_an_example_of_two_rows_with_outputs(versions):
@@ -141,10 +158,11 @@ def test_tabular_versions_carry_a_background_of_real_rows(versions):
 def test_second_run_leaves_everything_as_it_is(home, output):
     again = run("examples", "--if-missing", home=home).stdout
 
-    assert again.count("already registered") == 4
+    assert again.count("already registered") == 6
 
 
-def test_interrupted_registration_is_completed(home, output):
+def test_interrupted_registration_is_completed(home, versions):
+    # Asks for `versions` so that they are listed before this adds a folder to them.
     drop_last_version = (
         "import mlflow; client = mlflow.MlflowClient(); "
         "client.delete_registered_model_alias('breast-cancer', 'challenger'); "

@@ -7,8 +7,11 @@ from inference.engine.errors import EngineError, EngineErrorCode
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _end_drawing():
-    yield
+def _drawing():
+    """Let it start in its own time, and end it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_TIMEOUT_S", 120.0)
+        yield
     plots.close()
 
 

@@ -14,6 +14,7 @@ from inference.engine.client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.clients import SlowBodies
 from inference.gateway.engines import Engines
+from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
@@ -22,6 +23,7 @@ from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.spool import SpoolWriter
 from inference.tables import Tables
+from tests.inference.gateway.plant import listener, listening
 
 
 class SiteTransport(httpx.AsyncBaseTransport):
@@ -69,10 +71,12 @@ def ask_gateway(
 
     async def ask() -> httpx.Response:
         app, engines, recorder = _gateway(home, SiteTransport(to_site))
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://localhost"
-        ) as client:
+        async with (
+            listening(listener(app.read, time.monotonic)) as port,
+            httpx.AsyncClient(
+                base_url=f"http://localhost:{port}", verify=False
+            ) as client,
+        ):
             for _ in range(times):
                 answer = await client.request(
                     method, path, headers=headers, content=content
@@ -111,7 +115,7 @@ def _gateway(home: Home, site: SiteTransport) -> tuple[GatewayApp, Engines, Reco
             site_timeout_s=5,
             clock=time.time,
         ),
-        bodies=bodies,
+        files=InputFiles(transport=site),
         body_timeout_s=5,
     )
     return app, engines, recorder

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,15 @@ from inference.engine.engine import Engine
 from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signature import (
+    Column,
+    Image,
+    Layout,
+    Param,
+    Signature,
+    Task,
+    TensorInput,
+)
 from inference.home import Home
 from inference.snapshot import CallableModel, CallableVersion, EngineAddress
 from registry.routing import Variant
@@ -36,71 +45,153 @@ SIZES = Signature(
     low_confidence_below=0.6,
     background="background.json",
 )
+VECTORS = msgspec.structs.replace(SIZES, task=Task.EMBEDDING, labels=())
 TEXTS = Signature(
     layout=Layout.TABLE,
     columns=(Column(name="text", dtype="str", max_length=10),),
 )
+PICTURES = Signature(
+    layout=Layout.TENSOR,
+    shape=(1, 2),
+    task=Task.CLASSIFICATION,
+    labels=("dark", "bright"),
+    image=Image(mode="L", height=1, width=2),
+)
+TOKENS = Signature(
+    layout=Layout.TENSORS,
+    inputs=(TensorInput("ids", "int64", (-1,)), TensorInput("mask", "int64", (-1,))),
+)
+ORDERS = Signature(
+    layout=Layout.TABLE,
+    columns=(
+        Column("placed", "datetime64[ns]"),
+        Column("receipt", "bytes", required=False),
+        Column("items", "json", required=False, json_schema={"type": "array"}),
+        Column("count", "int64", required=False),
+    ),
+    params=(Param("threshold", "float64", 0.5),),
+)
 SIZES_KEY = VersionKey("sizes", 1)
+PICTURES_KEY = VersionKey("pictures", 1)
+VECTORS_KEY = VersionKey("vectors", 1)
+SPELLER = msgspec.structs.replace(TEXTS, columns=(Column(name="text", dtype="str"),))
+SPELLER_KEY = VersionKey("speller", 1)
 
 
-def export_model(folder: Path) -> Path:
-    """Export `large` where width + height > 10, as MLflow lays models out."""
+def export_model(folder: Path, shape: tuple[int, ...] = (2,)) -> Path:
+    """Export `large` where all values sum up to over 10, as MLflow lays models out."""
     import torch
 
     class Sizes(torch.nn.Module):
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
-            large = rows.sum(dim=1) - 10
+            large = rows.flatten(1).sum(dim=1) - 10
             return torch.softmax(torch.stack([-large, large], dim=1), dim=1)
 
     (folder / "data").mkdir(parents=True)
     program = torch.export.export(
         Sizes().eval(),
-        (torch.ones(4, 2),),
+        (torch.ones(4, *shape),),
         dynamic_shapes=({0: torch.export.Dim("rows")},),
     )
     torch.export.save(program, folder / "data" / "model.pt2")
     (folder / "serving_input_example.json").write_text(
-        json.dumps({"inputs": [[1.0, 2.0], [20.0, 1.0]]})
+        json.dumps({"inputs": torch.tensor([1.0, 20.0]).expand(2, *shape).tolist()})
     )
     (folder / "background.json").write_text(json.dumps([[1.0, 2.0], [9.0, 9.0]]))
+    return folder
+
+
+SPELLER_CODE = """
+import mlflow
+
+
+class Speller(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return list(model_input["text"])
+
+    def predict_stream(self, context, model_input, params=None):
+        yield from model_input["text"]
+
+
+mlflow.models.set_model(Speller())
+"""
+
+
+def save_speller(folder: Path) -> Path:
+    """Save a model that answers with one letter after the other."""
+    code = folder.with_suffix(".py")
+    code.write_text(SPELLER_CODE)
+    with warnings.catch_warnings(action="ignore"):
+        import mlflow.pyfunc
+        from mlflow.models import ModelSignature
+        from mlflow.types import ColSpec, Schema
+
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(code),
+            signature=ModelSignature(inputs=Schema([ColSpec("string", "text")])),
+            pip_requirements=[],
+        )
     return folder
 
 
 class RunningEngine:
     """An engine with its server on an event loop of its own thread."""
 
-    def __init__(self, home: Home, artifact: Path) -> None:
+    def __init__(self, home: Home, artifact: Path, speller: Path) -> None:
         self.path = home.engine_socket("cpu")
         self._settings = EngineSettings(home=str(home.root), warm_plugins=False)
         self._artifact = artifact
+        self._speller = speller
+        self._pictures = export_model(artifact / "pictures", PICTURES.shape)
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
+        # MLflow warns while it loads a model, whichever thread it does so in.
+        with warnings.catch_warnings(action="ignore"):
+            self._start()
+
+    def _start(self) -> None:
         self._thread.start()
-        assert self._started.wait(30)
+        assert self._started.wait(60)
         client = BlockingEngineClient(self.path)
+        for key, signature, artifact in (
+            (SIZES_KEY, SIZES, self._artifact),
+            (VECTORS_KEY, VECTORS, self._artifact),
+            (PICTURES_KEY, PICTURES, self._pictures),
+        ):
+            client.load(
+                VersionToLoad(
+                    key=key,
+                    path=str(artifact),
+                    flavors=("python_function", "pytorch"),
+                    signature=msgspec.to_builtins(signature),
+                )
+            )
         client.load(
             VersionToLoad(
-                key=SIZES_KEY,
-                path=str(self._artifact),
-                flavors=("python_function", "pytorch"),
-                signature=msgspec.to_builtins(SIZES),
+                key=SPELLER_KEY,
+                path=str(self._speller),
+                flavors=("python_function",),
+                signature=msgspec.to_builtins(SPELLER),
+                trusted=True,
             )
         )
         deadline = time.monotonic() + 60
         while True:
-            (version,) = client.status().versions
-            if version.state == "ready":
+            versions = client.status().versions
+            if all(version.state == "ready" for version in versions):
                 break
-            assert version.state == "loading", version.error
+            for version in versions:
+                assert version.state != "failed", version.error
             assert time.monotonic() < deadline
         client.close()
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(30)
+        self._thread.join(60)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -149,8 +240,9 @@ def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
     customer = CustomerFactory(
         plan=PlanFactory(
             name="generous",
-            burst_requests=100_000,
-            sustained_requests=1_000_000,
+            # The minute's is the nearer: seconds end between the calls to two fronts.
+            burst_requests=1_000_000,
+            sustained_requests=100_000,
             daily_quota=None,
             max_predict_rows=3,
             max_batch_rows=5,
@@ -205,6 +297,11 @@ def _models() -> tuple[CallableModel, ...]:
     return (
         model("sizes", SIZES, "cpu"),
         model("texts", TEXTS, "cpu"),
+        model("vectors", VECTORS, "cpu"),
+        model("pictures", PICTURES, "cpu"),
+        model("tokens", TOKENS, "cpu"),
+        model("orders", ORDERS, "cpu"),
+        model("speller", SPELLER, "cpu"),
         model("slow", SIZES, "stuck"),
         model("away", SIZES, "gone"),
         model("waiting", SIZES, "cpu", variants=()),

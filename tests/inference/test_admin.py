@@ -85,3 +85,19 @@ def test_the_snapshot_names_the_versions_that_it_leaves_out_and_why(operator, ro
 
     assert str(version) in page
     assert "its artifact is not in the local cache yet" in page
+
+
+def test_an_engine_shows_its_device_and_how_its_versions_run(operator, rows):
+    engine = rows["engine"]
+    engine.device_title = "NVIDIA H200"
+    engine.device_total_bytes, engine.device_used_bytes = 8 * 2**30, 2 * 2**30
+    engine.save()
+    rows["loadedversion"].notes = "precision bfloat16"
+    rows["loadedversion"].save()
+
+    url = reverse("admin:inference_engine_change", args=[engine.pk])
+    page = operator.get(url).content.decode()
+
+    assert "NVIDIA H200" in page
+    assert "2.0\xa0GB of 8.0\xa0GB in use" in page
+    assert "precision bfloat16" in page

@@ -1,4 +1,5 @@
 import json
+import math
 
 import msgspec
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from inference.answers import AnswerEncoder, to_json_values
 from inference.engine.client import Tensor
 from inference.engine.signature import Layout, Signature, Task
+from inference.engine.tensors import object_array
 from inference.options import Options
 
 
@@ -184,3 +186,45 @@ def test_outputs_that_are_not_contiguous_are_read_right():
     output = np.arange(6, dtype=">f4").reshape(3, 2).T
 
     assert answer(encoder(Task.EMBEDDING), output) == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_times_are_iso_8601_and_missing_ones_null():
+    encode = AnswerEncoder(Signature(layout=Layout.TABLE))
+    times = np.array(["2026-01-02T03:04:05", "NaT"], "datetime64[ns]")
+    outputs = (Tensor("output", times),)
+
+    predictions = encode.predictions(outputs)
+
+    assert predictions == ["2026-01-02T03:04:05.000000", None]
+    assert encode.warnings(predictions, outputs) == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "warned"),
+    [
+        (None, False),
+        ({"a": None}, False),
+        ({"a": [1.0, math.nan]}, True),
+        (math.inf, True),
+        ("nan", False),
+    ],
+)
+def test_a_models_own_null_is_no_lost_number(value, warned):
+    encode = AnswerEncoder(Signature(layout=Layout.TABLE))
+    outputs = (Tensor("output", object_array([value])),)
+
+    warnings = encode.warnings(encode.predictions(outputs), outputs)
+
+    assert bool(warnings) is warned
+
+
+def test_a_lost_number_beside_text_is_told():
+    encode = AnswerEncoder(Signature(layout=Layout.TABLE))
+    outputs = (
+        Tensor("text", object_array([None, "a"])),
+        Tensor("score", np.array([1.0, math.nan])),
+    )
+
+    warnings = encode.warnings(encode.predictions(outputs), outputs)
+
+    assert [warned.index for warned in warnings] == [1]

@@ -1,9 +1,14 @@
 """One contract, two fronts: the gateway and Django answer every request alike."""
 
+import base64
+import io
 import json
+import re
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import PIL.Image
 import pytest
 from rest_framework.test import APIClient
 
@@ -15,6 +20,7 @@ from tests.inference.contract_plant import (
     StuckEngine,
     export_model,
     publish,
+    save_speller,
 )
 
 # What callers may rely on besides status and body; times are compared by presence.
@@ -40,6 +46,10 @@ ROW = {"width": 7.0, "height": 5.0}
 PREDICT = "/api/v1/models/sizes/predict"
 BATCH = "/api/v1/models/sizes/predict/batch"
 EXPLAIN = "/api/v1/models/sizes/explain"
+EMBED = "/api/v1/models/vectors/embed"
+STREAM = "/api/v1/models/speller/stream"
+SPELLING = {"instances": [{"text": "hi"}]}
+INVOCATIONS = "/api/v1/models/sizes/invocations"
 
 
 @dataclass
@@ -68,7 +78,168 @@ def rows(*values):
     return {"instances": list(values)}
 
 
+def picture(kind="PNG", size=(2, 1)):
+    file = io.BytesIO()
+    PIL.Image.new("L", size, 255).save(file, kind)
+    return file.getvalue()
+
+
+def form(*files, options=b""):
+    """A multipart body with a part per file, named `image`."""
+    file = b'name="image"; filename="a.png"'
+    parts = [(file, content) for content in files]
+    if options:
+        parts.append((b'name="options"', options))
+    return b"".join(
+        b"--cut\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % part
+        for part in parts
+    ) + (b"--cut--\r\n")
+
+
+PICTURES = "/api/v1/models/pictures/predict"
+FORM = {"Content-Type": "multipart/form-data; boundary=cut"}
+TOKENS = "/api/v1/models/tokens/predict"
+ORDERS = "/api/v1/models/orders/predict"
+ORDER = {"placed": "2026-11-20T10:30:00Z"}
+
 CASES = [
+    Case(
+        "an image",
+        200,
+        path=PICTURES,
+        body=picture(),
+        headers={"Content-Type": "image/png"},
+        says='"dark"',
+    ),
+    Case(
+        "a form of images",
+        200,
+        path=PICTURES,
+        body=form(picture(), picture("JPEG", (40, 30)), options=b'{"top_k": 2}'),
+        headers=FORM,
+        says="scores",
+    ),
+    Case(
+        "images in JSON",
+        200,
+        path=PICTURES,
+        body=rows({"b64": base64.b64encode(picture()).decode()}),
+        says='"dark"',
+    ),
+    Case("an image as numbers", 200, path=PICTURES, body=rows([[0.5, 0.5]])),
+    Case(
+        "a broken image",
+        400,
+        path=PICTURES,
+        body=form(picture(), picture()[:30]),
+        headers=FORM,
+        code="INVALID_INPUT",
+        says='"index":1,"field":"image"',
+    ),
+    Case(
+        "broken images apart",
+        200,
+        path=PICTURES + "/batch",
+        body=form(picture()[:30], picture(), options=b'{"return_errors":"individual"}'),
+        headers=FORM,
+        says='"index":0',
+    ),
+    Case(
+        "too many pixels",
+        413,
+        path=PICTURES,
+        body=picture(size=(5000, 5000)),
+        headers={"Content-Type": "image/png"},
+        code="TOO_LARGE",
+    ),
+    Case(
+        "too many images",
+        413,
+        path=PICTURES,
+        body=form(*[picture()] * 4),
+        headers=FORM,
+        code="TOO_LARGE",
+    ),
+    Case("a cut-off form", 400, path=PICTURES, body=b"--cut\r\n", headers=FORM),
+    Case(
+        "an image for another model",
+        415,
+        body=picture(),
+        headers={"Content-Type": "image/png"},
+        code="UNSUPPORTED_MEDIA_TYPE",
+    ),
+    Case(
+        "another kind of image",
+        415,
+        path=PICTURES,
+        body=b"GIF89a",
+        headers={"Content-Type": "image/gif"},
+        code="UNSUPPORTED_MEDIA_TYPE",
+    ),
+    Case(
+        "over-long plain text",
+        422,
+        path="/api/v1/models/texts/predict",
+        body=b"x" * 11,
+        headers={"Content-Type": "text/plain; charset=utf-8"},
+        says="text",
+    ),
+    Case(
+        "ragged tensors",
+        400,
+        path=TOKENS,
+        body=rows({"ids": [1, 2], "mask": [1, [1]]}),
+        code="INVALID_INPUT",
+        says='"mask[1]"',
+    ),
+    Case(
+        "a missing tensor",
+        400,
+        path=TOKENS,
+        body=rows({"ids": [1, 2]}),
+        code="INVALID_INPUT",
+        says='"mask"',
+    ),
+    Case(
+        "a bad time",
+        400,
+        path=ORDERS,
+        body=rows({"placed": "soon"}),
+        code="INVALID_INPUT",
+        says="ISO 8601",
+    ),
+    Case(
+        "bad bytes",
+        400,
+        path=ORDERS,
+        body=rows(ORDER | {"receipt": "?"}),
+        code="INVALID_INPUT",
+        says="base64",
+    ),
+    Case(
+        "an unknown parameter",
+        400,
+        path=ORDERS,
+        body=rows(ORDER) | {"parameters": {"limit": 1}},
+        code="INVALID_INPUT",
+        says="parameters.limit",
+    ),
+    Case(
+        "a mistyped parameter",
+        400,
+        path=ORDERS,
+        body=rows(ORDER) | {"parameters": {"threshold": "high"}},
+        code="INVALID_INPUT",
+        says="parameters.threshold",
+    ),
+    Case(
+        "every kind of value",
+        503,
+        path=ORDERS,
+        body=rows(ORDER | {"receipt": "aGk=", "items": [1, {"a": None}]})
+        | {"parameters": {"threshold": 1}},
+        code="MODEL_UNAVAILABLE",
+    ),
     Case("success", 200, says='"large"'),
     Case("low confidence", 200, body=rows({"width": 5, "height": 5.1}), says="true"),
     Case("site default", 200, path="/api/v1/predict", says="sizes"),
@@ -116,6 +287,106 @@ CASES = [
         says="additivity_residual",
     ),
     Case("plot", 200, path=EXPLAIN, headers={"Accept": "image/svg+xml"}, says="<svg"),
+    Case("embed", 200, path=EMBED, says='"dimension":2'),
+    Case("embed version", 200, path="/api/v1/models/vectors/versions/1/embed"),
+    Case(
+        "embed in base64",
+        200,
+        path=EMBED,
+        body=rows(ROW) | {"options": {"encoding_format": "base64", "normalize": True}},
+        says='"embeddings":["',
+    ),
+    Case(
+        "embed another task",
+        400,
+        path="/api/v1/models/sizes/embed",
+        code="INVALID_INPUT",
+        says="predict",
+    ),
+    Case(
+        "embed in an unknown format",
+        400,
+        path=EMBED,
+        body=rows(ROW) | {"options": {"encoding_format": "hex"}},
+        code="INVALID_INPUT",
+    ),
+    Case(
+        "invocations of split",
+        200,
+        path=INVOCATIONS,
+        body={"dataframe_split": {"columns": ["height", "width"], "data": [[5, 7]]}},
+        says='{"predictions":[[',
+    ),
+    Case(
+        "invocations of records",
+        200,
+        path=INVOCATIONS,
+        body={"dataframe_records": [ROW, ROW | {"more": 1}]},
+    ),
+    Case("invocations of inputs", 200, path=INVOCATIONS, body={"inputs": [[7, 5]]}),
+    Case(
+        "invocations of CSV",
+        200,
+        path=INVOCATIONS,
+        body=b"width,height\n7,5\n",
+        headers={"Content-Type": "text/csv"},
+    ),
+    Case(
+        "invocations of a version",
+        200,
+        path="/api/v1/models/sizes/versions/champion/invocations",
+        body={"inputs": [[7, 5]]},
+    ),
+    Case(
+        "invocations with a bad value",
+        400,
+        path=INVOCATIONS,
+        body={"dataframe_records": [{"width": "wide", "height": 1}]},
+        says='{"error_code":"BAD_REQUEST","message":"1 field is invalid. row 0',
+    ),
+    Case(
+        "invocations without a key",
+        401,
+        path=INVOCATIONS,
+        key=None,
+        says='"error_code":"UNAUTHENTICATED"',
+    ),
+    Case(
+        "invocations of an unknown model",
+        404,
+        path="/api/v1/models/none/invocations",
+        says='"error_code":"RESOURCE_DOES_NOT_EXIST"',
+    ),
+    Case(
+        "invocations of another type",
+        415,
+        path=INVOCATIONS,
+        headers={"Content-Type": "text/plain"},
+        says='"error_code":"BAD_REQUEST"',
+    ),
+    Case("stream", 200, path=STREAM, body=SPELLING, says='"chunks":2'),
+    Case(
+        "stream of a version",
+        200,
+        path="/api/v1/models/speller/versions/champion/stream",
+        body=SPELLING,
+        says='id: 1\ndata: {"chunk":"i"}',
+    ),
+    Case(
+        "stream of a model that does not",
+        400,
+        path="/api/v1/models/sizes/stream",
+        code="INVALID_INPUT",
+        says="Call predict",
+    ),
+    Case("stream without a key", 401, path=STREAM, key=None, code="UNAUTHENTICATED"),
+    Case(
+        "stream of an engine that is away",
+        503,
+        path="/api/v1/models/away/stream",
+        code="MODEL_UNAVAILABLE",
+    ),
+    Case("stream by GET", 405, path=STREAM, method="GET", code="METHOD_NOT_ALLOWED"),
     Case("no key", 401, key=None, code="UNAUTHENTICATED"),
     Case("wrong key", 401, key="my_live_nonsense", code="UNAUTHENTICATED"),
     Case("wrong scope", 403, key="read_only", code="FORBIDDEN"),
@@ -157,7 +428,13 @@ CASES = [
         code="INVALID_INPUT",
         says="width",
     ),
-    Case("ragged rows", 400, body=rows([1.0, 2.0], [1.0]), code="INVALID_INPUT"),
+    Case(
+        "ragged rows",
+        400,
+        body=rows([1.0, 2.0], [1.0]),
+        code="INVALID_INPUT",
+        says="height",
+    ),
     Case(
         "unknown option",
         400,
@@ -256,7 +533,8 @@ def engine(tmp_path_factory, artifact):
 
     home = Home(tmp_path_factory.mktemp("e"))
     home.prepare()
-    running = RunningEngine(home, artifact)
+    speller = save_speller(tmp_path_factory.mktemp("speller") / "model")
+    running = RunningEngine(home, artifact, speller)
     running.start()
     yield running
     running.stop()
@@ -276,8 +554,10 @@ class Reply:
     headers: dict[str, str]
     body: bytes
 
-    def comparable_body(self):
+    def comparable_body(self, *, about=True):
         """Set aside what no two requests share: the id and the times."""
+        if "event-stream" in self.headers["content-type"]:
+            return re.sub(rb'"(total_ms|request_id)":[^,}]*', b"", self.body)
         if "json" not in self.headers["content-type"]:
             return self.body
         body = json.loads(self.body)
@@ -286,7 +566,20 @@ class Reply:
                 if name in part:
                     assert part[name]
                     part[name] = "…"
+        if about and "retry_after_s" in body.get("error", {}):
+            body["error"]["retry_after_s"] = self.about(body["error"]["retry_after_s"])
         return body
+
+    def header(self, name, *, about=True):
+        value = self.headers.get(name)
+        if name != "retry-after" or value is None:
+            return value
+        return self.about(int(value)) if about else int(value)
+
+    @staticmethod
+    def about(seconds):
+        """Allow for the seconds between the calls to the first front and the second."""
+        return pytest.approx(seconds, abs=5, rel=0.001)
 
 
 def headers_of(case, keys):
@@ -303,12 +596,16 @@ def ask_django(case, headers):
     for _ in range(case.times):
         answer = client.generic(case.method, case.path, case.content, content_type)
     lower = {name.lower(): value for name, value in answer.headers.items()}
-    return Reply(answer.status_code, lower, answer.content)
+    content = b"".join(answer) if answer.streaming else answer.content
+    return Reply(answer.status_code, lower, content)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_both_fronts_give_the_same_answer(case, home, keys):
+    if case.name == "over rate" and (left_s := 60 - time.time() % 60) < 20:
+        # With the next minute the rate begins anew.
+        time.sleep(left_s)
     by_django = ask_django(case, headers_of(case, keys))
     # Units that one front leased are missing in the other's headers.
     Lease.objects.all().delete()
@@ -329,9 +626,9 @@ def test_both_fronts_give_the_same_answer(case, home, keys):
         if case.code:
             error = json.loads(reply.body)
             assert error.get("error", error)["code"] == case.code
-    assert by_django.comparable_body() == by_gateway.comparable_body()
+    assert by_django.comparable_body() == by_gateway.comparable_body(about=False)
     for name in CONTRACT_HEADERS:
-        assert by_django.headers.get(name) == by_gateway.headers.get(name), name
+        assert by_django.header(name) == by_gateway.header(name, about=False), name
     for name in PRESENT_HEADERS:
         assert (name in by_django.headers) == (name in by_gateway.headers), name
     assert by_django.headers["x-request-id"]

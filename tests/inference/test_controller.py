@@ -25,10 +25,15 @@ class Plant:
     def __init__(self, home):
         self.home = home
         self.clock = ManualClock()
+        # How far somebody has set the wall clock.
+        self.clock_set_s = 0.0
         self.engine = FakeControlledEngine()
         self.link = None
         self.controller = controller.Controller(
-            home, clock=self.clock, make_link=self.make_link
+            home,
+            clock=self.clock,
+            wall_clock=lambda: self.clock() + self.clock_set_s,
+            make_link=self.make_link,
         )
 
     def make_link(self, name, address):
@@ -83,6 +88,71 @@ def test_a_controller_that_stops_hands_over_at_once():
     assert controller.lead("b", now=now)
 
 
+def test_a_controller_that_died_is_followed_at_once(home):
+    now = timezone.now()
+    first = controller.Predecessor(home.controller, successor="first")
+    first.dismiss(now=now)
+    controller.lead("first", now=now)
+    second = controller.Predecessor(home.controller, successor="second")
+
+    second.dismiss(now=now)
+    led_beside_the_first = controller.lead("second", now=now)
+    # Its lock ends with it.
+    first.close()
+    second.dismiss(now=now)
+    led_after_it = controller.lead("second", now=now)
+    second.close()
+
+    assert (led_beside_the_first, led_after_it) == (False, True)
+
+
+def test_a_new_controller_publishes_at_once_where_the_last_was_killed(home):
+    killed = controller.Predecessor(home.controller, successor="killed")
+    killed.dismiss(now=timezone.now())
+    controller.lead("killed", now=timezone.now())
+    killed.close()
+
+    Plant(home).controller.step()
+
+    assert home.snapshot.exists()
+
+
+def test_only_the_lease_of_who_died_here_is_freed(home):
+    now = timezone.now()
+    gone = controller.Predecessor(home.controller, successor="gone")
+    gone.dismiss(now=now)
+    gone.close()
+    controller.lead("elsewhere", now=now)
+
+    here = controller.Predecessor(home.controller, successor="here")
+    here.dismiss(now=now)
+    here.close()
+
+    assert not controller.lead("here", now=now)
+
+
+@pytest.mark.parametrize("hours", [1, 24 * 365])
+def test_a_lease_from_a_clock_that_was_put_back_keeps_nobody_out(hours):
+    now = timezone.now()
+    controller.lead("died just then", now=now + timedelta(hours=hours))
+
+    assert controller.lead("next", now=now)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600, 40 * 365 * 86400])
+def test_a_clock_that_is_set_publishes_anew(plant, seconds):
+    plant.run(1)
+    before = plant.published().sequence
+
+    plant.clock_set_s = seconds
+    plant.run(1)
+    after = plant.published().sequence
+    plant.run(1)
+
+    assert after == before + 1
+    assert plant.published().sequence == after
+
+
 def test_the_first_step_publishes(plant):
     issue_key()
 
@@ -103,7 +173,7 @@ def test_a_standby_does_nothing(plant):
 def test_a_leader_that_lost_its_lease_stops_publishing(plant):
     plant.run(1)
     ControllerLease.objects.update(
-        holder="another", expires_at=timezone.now() + timedelta(hours=1)
+        holder="another", expires_at=timezone.now() + timedelta(seconds=30)
     )
     plant.run(4)
     before = plant.published().sequence

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.decoding import MAX_PROBLEMS, InstanceDecoder
+from inference.decoding import InstanceDecoder
 from inference.engine.signature import (
     Column,
     Layout,
@@ -14,6 +14,7 @@ from inference.engine.signature import (
     UnsupportedSignature,
 )
 from inference.errors import ApiError, ErrorCode
+from inference.request_members import MAX_PROBLEMS
 
 MATRIX = Signature(
     layout=Layout.MATRIX,
@@ -100,7 +101,7 @@ def test_table_gives_a_tensor_per_column_of_its_own_type():
     assert by_name["age"].dtype == np.int64
     assert by_name["age"].tolist() == [30, 1]
     assert by_name["city"].tolist() == ["Oslo", "Rome"]
-    assert by_name["member"].tolist() == [True, False]
+    assert by_name["member"].tolist() == [True, None]
     assert by_name["income"][0] == 1.5
     assert math.isnan(by_name["income"][1])
 
@@ -166,8 +167,16 @@ INVALID, RULE = ErrorCode.INVALID_INPUT, ErrorCode.UNPROCESSABLE
             GOOD | {"worst area": [1]},
             (INVALID, "worst area", "must be a number"),
         ),
-        (matrix, [1], (INVALID, None, "must have 2 values")),
-        (matrix, [1, 2, 3], (INVALID, None, "must have 2 values")),
+        (
+            matrix,
+            [1],
+            (INVALID, "worst area", "is missing; an array has 2 values"),
+        ),
+        (
+            matrix,
+            [1, 2, 3],
+            (INVALID, "[2]", "is one value too many; an array has 2 values"),
+        ),
         (matrix, 5, (INVALID, None, "must be an object, or an array of 2 values")),
         (
             matrix,
@@ -198,9 +207,9 @@ INVALID, RULE = ErrorCode.INVALID_INPUT, ErrorCode.UNPROCESSABLE
         (
             image,
             [[1, 2, 3], [4, 5]],
-            (INVALID, "[1]", "must be an array of shape [3]"),
+            (INVALID, "[1][2]", "must be an array of shape [3]"),
         ),
-        (image, [[1, 2, 3]], (INVALID, None, "must be an array of shape [2, 3]")),
+        (image, [[1, 2, 3]], (INVALID, "[1]", "must be an array of shape [2, 3]")),
         (image, [[1, 2, 3], [4, 5, "x"]], (INVALID, "[1][2]", "must be a number")),
         (text, "0123456789", (RULE, "text", "must have at most 9 characters")),
         (text, 5, (INVALID, "text", "must be a string")),
@@ -296,7 +305,7 @@ def test_only_so_many_unknown_members_are_looked_at(content, monkeypatch):
         looked_at.append(name)
         return str(name)
 
-    for module in ("decoding", "options"):
+    for module in ("request_members", "parameters", "options"):
         monkeypatch.setattr(f"inference.{module}.readable_name", note)
     members = ", ".join(f'"{number}": 1' for number in range(5000))
 
@@ -310,7 +319,7 @@ def test_too_many_rows_name_the_limit():
     error = refusal(matrix, body(*[GOOD] * 3), max_rows=2, limit_name="max_batch_rows")
 
     assert error.status == 413
-    assert error.facts == {"limit": "max_batch_rows", "maximum": 2}
+    assert error.facts == {"limit": "max_batch_rows", "maximum": 2, "needed": 3}
 
 
 def test_too_many_bad_rows_are_too_many_rows():
@@ -349,6 +358,46 @@ def test_individual_errors_leave_the_good_rows():
     assert decoded.total == 3
     assert {found.index for found in decoded.problems} == {1}
     np.testing.assert_array_equal(decoded.tensors[0].data, [[1.5, 2], [3, 4]])
+
+
+def test_only_the_first_problems_of_many_rows_are_told_in_full():
+    decoded = matrix.decode_request(
+        body(*[{}] * 400, GOOD, options={"return_errors": "individual"}),
+        individual=True,
+    )
+
+    told = [found for found in decoded.problems if found.field]
+    assert MAX_PROBLEMS <= len(told) < MAX_PROBLEMS + 10
+    assert {found.index for found in decoded.problems} == set(range(400))
+    assert decoded.indexes == (400,)
+
+
+def test_rows_beyond_the_told_problems_are_still_judged_as_before():
+    decoded = table.decode_request(
+        body(
+            *[{}] * 100,
+            GOOD_TABLE | {"age": 30.0},
+            GOOD_TABLE | {"age": 1.5},
+            list(GOOD_TABLE.values()),
+            options={"return_errors": "individual"},
+        ),
+        individual=True,
+    )
+
+    assert decoded.indexes == (100, 102)
+
+
+def test_values_that_do_not_fit_leave_the_other_rows():
+    decoded = matrix.decode_request(
+        body([1, 1e39], [1, 2], *[[3, 1e39]] * 200, [3, 4]).replace(
+            b"}", b', "options": {"return_errors": "individual"}}'
+        ),
+        individual=True,
+    )
+
+    assert decoded.indexes == (1, 202)
+    assert decoded.problems[0].issue.startswith("must be at most")
+    np.testing.assert_array_equal(decoded.tensors[0].data, [[1, 2], [3, 4]])
 
 
 def test_parsed_rows_are_checked_one_by_one():

@@ -1,7 +1,9 @@
 """A link's view never counts on what it has asked the engine to drop."""
 
+import msgspec
+
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import VersionKey, VersionStatus, VersionToLoad
+from inference.engine.messages import Batching, VersionKey, VersionStatus, VersionToLoad
 from inference.engine_links import EngineLink
 from tests.fakes import FakeControlledEngine
 
@@ -109,6 +111,19 @@ def test_a_running_link_polls_until_it_is_stopped():
     while not link.view.asked:
         link.join(0.01)
     link.stop()
-    link.join(10)
+    link.join(60)
 
     assert link.view.versions.keys() == {KEY}
+
+
+def test_a_version_that_answers_goes_on_answering_with_new_limits():
+    link = link_to(loaded_engine())
+    link.poll()
+    limits = Batching(max_batch_rows=8)
+
+    link.load(msgspec.structs.replace(VERSION, batching=limits, pinned=False))
+
+    version = link.view.versions[KEY]
+    assert version.state == "ready"
+    assert version.batching == limits
+    assert not version.pinned

@@ -10,11 +10,13 @@ import pytest
 from django.utils import timezone
 
 from inference import publishing, spool
+from inference.dialects.event_stream import EVENT_STREAM
+from inference.dialects.native import NATIVE
+from inference.effects import Call
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.front import Front
 from inference.models import Engine, ServingRoute
-from inference.prediction import Call
 from tests.factories import CustomerFactory, PlanFactory, issue_key
 from tests.factories_registry import RouteFactory
 
@@ -29,13 +31,27 @@ class FakePredictingEngine:
     def __init__(self, failure=None):
         self.failure = failure
         self.calls = 0
+        # Of streams: what comes after the first chunk, and whether all is tidied up.
+        self.fails_later = None
+        self.closed = False
 
-    def predict(self, key, tensors, *, timeout_s, max_batch_rows=0):
+    def predict(self, key, tensors, *, timeout_s, max_batch_rows=0, params=None):
         self.calls += 1
         if self.failure is not None:
             raise self.failure
         scores = np.full((len(tensors[0].data), 2), 0.5, dtype="float32")
         return Prediction((Tensor("output", scores),), 1, 1, 1)
+
+    def stream(self, key, tensors, *, timeout_s, params=None):
+        if self.failure is not None:
+            raise self.failure
+        try:
+            yield "a"
+            if self.fails_later is not None:
+                raise self.fails_later
+            yield "b"
+        finally:
+            self.closed = True
 
     def close(self):
         pass
@@ -66,11 +82,21 @@ class Plant:
 
     def call(self, body=BODY):
         call = Call(
+            dialect=NATIVE,
             operation="predict",
             headers={b"authorization": f"Bearer {self.token}".encode()},
             model=self.model,
         )
         return self.front.answer(call, lambda limit: body)
+
+    def stream(self):
+        call = Call(
+            dialect=EVENT_STREAM,
+            operation="stream",
+            headers={b"authorization": f"Bearer {self.token}".encode()},
+            model=self.model,
+        )
+        return self.front.stream(call, lambda limit: BODY)
 
     def events(self):
         return [
@@ -128,7 +154,7 @@ def test_what_cannot_be_recorded_is_not_answered(plant):
 def test_without_the_database_the_quota_cannot_be_checked(plant, monkeypatch):
     plant.publish(daily_quota=10)
 
-    def outage(holder, request):
+    def outage(holder, request, **_):
         raise django.db.OperationalError("gone")
 
     monkeypatch.setattr("inference.front.leases", SimpleNamespace(grant=outage))
@@ -205,3 +231,60 @@ def test_threads_spend_a_quota_exactly(plant):
     assert statuses.count(200) == 20
     assert statuses.count(429) == 20
     assert sum(event.charged for event in plant.events()) == 20
+
+
+def test_a_stream_is_recorded_before_its_last_piece(plant, engines):
+    plant.publish()
+
+    streamed = plant.stream()
+    first, second = next(streamed.pieces), next(streamed.pieces)
+    assert plant.events() == []
+    last = next(streamed.pieces)
+
+    assert (b'"a"' in first, b'"b"' in second) == (True, True)
+    assert last.startswith(b"event: end")
+    assert [(event.status, event.charged) for event in plant.events()] == [(200, True)]
+    assert list(streamed.pieces) == []
+
+
+def test_another_engine_streams_what_the_first_cannot(plant, engines):
+    plant.publish()
+    engines["a"].failure = EngineError(EngineErrorCode.LOADING, "loading")
+
+    assert b'"a"' in next(plant.stream().pieces)
+
+
+def test_a_stream_that_fails_late_ends_with_an_error(plant, engines):
+    plant.publish()
+    for engine in engines.values():
+        engine.fails_later = EngineError(EngineErrorCode.MODEL_ERROR, "secret")
+
+    _, last = plant.stream().pieces
+
+    assert last.startswith(b'event: error\ndata: {"error":{"code":"MODEL_ERROR"')
+    assert b"secret" not in last
+    assert [(event.status, event.charged) for event in plant.events()] == [(500, False)]
+
+
+def test_a_stream_whose_client_leaves_is_recorded_and_tidied_up(plant, engines):
+    plant.publish()
+    streamed = plant.stream()
+    next(streamed.pieces)
+
+    streamed.pieces.close()
+
+    assert [(event.status, event.code) for event in plant.events()] == [
+        (499, "CLIENT_LEFT")
+    ]
+    assert any(engine.closed for engine in engines.values())
+
+
+def test_a_stream_that_cannot_begin_is_refused_with_a_status(plant, engines):
+    plant.publish()
+    for engine in engines.values():
+        engine.failure = EngineError(EngineErrorCode.BAD_REQUEST, "does not stream")
+
+    answer = plant.stream()
+
+    assert answer.status == 400
+    assert b"Call predict" in answer.body

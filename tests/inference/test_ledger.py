@@ -263,6 +263,29 @@ def test_raw_segments_are_kept_for_a_week(folder, customer):
     assert counted() == 1
 
 
+def test_read_segments_make_room_before_predictions_stop(folder, customer):
+    for number, boot_id in enumerate(("first", "second", "third")):
+        write(folder, customer, 100, boot_id=boot_id)
+        ledger.ingest(folder, now=later(seconds=10 + number))
+    write(folder, customer, 100, boot_id="unread")
+    size = (folder / "unread-1.spool").stat().st_size
+
+    ledger.delete_old_segments(folder, now=later(seconds=20), max_bytes=5 * size)
+
+    left = sorted(path.name for path in folder.glob("*.spool"))
+    assert left == ["third-1.spool", "unread-1.spool"]
+    ledger.ingest(folder, now=later(seconds=30))
+    assert counted() == 400
+
+
+def test_what_is_unread_never_makes_room(folder, customer):
+    write(folder, customer, 100)
+
+    ledger.delete_old_segments(folder, now=later(days=8), max_bytes=1)
+
+    assert len(list(folder.glob("*.spool"))) == 1
+
+
 def test_a_database_outage_in_the_middle_counts_nothing_twice(folder, customer):
     writer = write(folder, customer, 5, close=False)
 

@@ -1,15 +1,20 @@
 from prometheus_client.parser import text_string_to_metric_families
 
+from inference.cache import CacheCounts
 from inference.metrics import Metrics
 from tests.inference.test_spool import event
 
 
-def samples(metrics, **gauges):
+def parsed(text):
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(metrics.render(gauges))
+        for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def samples(metrics, **gauges):
+    return parsed(metrics.render(gauges))
 
 
 def only(found, name, **labels):
@@ -65,3 +70,32 @@ def test_names_of_models_are_escaped():
 
 def test_gauges_are_told():
     assert only(samples(Metrics(), ready=1.0), "modelyard_ready") == [1]
+
+
+def test_the_caches_of_several_processes_are_counted_together():
+    one, other = Metrics(), Metrics()
+    one.cache = CacheCounts(hits=3, misses=2, evictions=1, entries=4, bytes=500)
+    other.cache = CacheCounts(hits=1, bytes=100)
+
+    one.add(other.state())
+
+    text = one.render()
+    assert "\nmodelyard_cache_hits_total 4\n" in text
+    assert "\nmodelyard_cache_misses_total 2\n" in text
+    assert "\nmodelyard_cache_evictions_total 1\n" in text
+    assert "\nmodelyard_cache_entries 4\n" in text
+    assert "\nmodelyard_cache_bytes 600\n" in text
+
+
+def test_gauges_of_one_family_are_typed_once():
+    gauges = {'engine_up{engine="a"}': 1.0, "ready": 1.0, 'engine_up{engine="b"}': 0.0}
+
+    lines = Metrics().render(gauges).splitlines()
+
+    assert lines[-5:] == [
+        "# TYPE modelyard_engine_up gauge",
+        'modelyard_engine_up{engine="a"} 1',
+        'modelyard_engine_up{engine="b"} 0',
+        "# TYPE modelyard_ready gauge",
+        "modelyard_ready 1",
+    ]

@@ -8,20 +8,21 @@ import pytest
 
 from accounts import key_format
 from accounts.limits import LeaseGrant, Limits, Quota, Rate
-from inference.engine.client import Prediction, Tensor
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Attribution, Explained, Explanation, VersionKey
-from inference.engine.signature import Column, Layout, Signature, Task
-from inference.errors import ApiError, ErrorCode
-from inference.prediction import (
+from inference.dialects.native import NATIVE
+from inference.effects import (
     Answer,
     Call,
     EngineCall,
     ExplainCall,
     NeedBody,
     NeedUnits,
-    PredictionPlan,
 )
+from inference.engine.client import Prediction, Tensor
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import Attribution, Explained, Explanation, VersionKey
+from inference.engine.signature import Column, Layout, Signature, Task
+from inference.errors import ApiError, ErrorCode
+from inference.prediction import PredictionPlan
 from inference.snapshot import (
     AccessCustomer,
     AccessKey,
@@ -116,14 +117,17 @@ class Driver:
             self.tables, boot_id="b", clock=self.clock, timer=self.clock
         )
         self.scores = [[0.25, 0.75]]
+        # Instead of scores, where given.
+        self.outputs = None
         self.failure = None
         self.grants = []
         self.effects = []
 
     def call(self, body=GOOD, *, headers=(), key=KEY.token, **call):
         sent = {b"authorization": b"Bearer " + key.encode()} if key else {}
-        call = {"operation": "predict", "model": "cancer"} | call
-        steps = self.plan.steps(Call(headers=sent | dict(headers), **call))
+        call = {"operation": "predict", "model": "cancer", "dialect": NATIVE} | call
+        given = sent | dict(headers)
+        steps = self.plan.steps(Call(headers=given, **call))
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
             effect = next(steps)
@@ -149,6 +153,8 @@ class Driver:
                 if self.failure:
                     raise self.failure
                 rows = len(effect.tensors[0].data)
+                if self.outputs is not None:
+                    return Prediction(self.outputs, 10, 50, rows)
                 scores = np.array((self.scores * rows)[:rows], np.float32)
                 return Prediction((Tensor("output", scores),), 10, 50, rows)
             case ExplainCall():
@@ -392,7 +398,8 @@ def test_quota_is_leased_in_rows_and_then_refused():
         plan="p", rates=(), quotas=(Quota("day", "rows", 4),), max_predict_rows=9
     )
     driver = Driver(snapshot(limits=limits))
-    driver.grants = [LeaseGrant(units=3, remaining=1)]
+    # Others may hold units: the site is asked, and its "none" remembered.
+    driver.grants = [LeaseGrant(units=3, remaining=1), LeaseGrant(0, remaining=1)]
     three = {"instances": GOOD["instances"] * 3}
 
     first, second, third = (driver.call(three) for _ in range(3))
@@ -406,7 +413,7 @@ def test_quota_is_leased_in_rows_and_then_refused():
 def test_failure_on_our_side_gives_the_units_back():
     limits = Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 1),))
     driver = Driver(snapshot(limits=limits))
-    driver.grants = [LeaseGrant(units=1, remaining=0)]
+    driver.grants = [LeaseGrant(units=1, remaining=0), LeaseGrant(0, remaining=0)]
     driver.failure = EngineError(EngineErrorCode.CONNECTION_LOST, "socket gone")
     failed = driver.call()
     driver.failure = None
@@ -425,7 +432,7 @@ def test_abandoned_call_gives_back_its_units_and_its_place():
     )
     driver = Driver(snapshot(limits=limits))
     headers = {b"authorization": b"Bearer " + KEY.token.encode()}
-    steps = driver.plan.steps(Call("predict", headers, "cancer"))
+    steps = driver.plan.steps(Call("predict", headers, NATIVE, "cancer"))
     next(steps)
     steps.send(json.dumps(GOOD).encode())
     assert isinstance(steps.send(LeaseGrant(units=1, remaining=0)), EngineCall)
@@ -541,6 +548,17 @@ def test_non_finite_scores_become_null_with_a_warning():
 
     assert read(answer)["predictions"][1]["score"] is None
     assert read(answer)["warnings"] == [{"index": 1, "code": "NON_FINITE_OUTPUT"}]
+
+
+def test_nulls_that_a_model_writes_itself_are_no_warning():
+    driver = Driver()
+    labels = np.empty(1, dtype=object)
+    driver.outputs = (Tensor("output", labels),)
+
+    answer = driver.call()
+
+    assert b"null" in answer.body
+    assert "warnings" not in read(answer)
 
 
 @pytest.mark.parametrize(

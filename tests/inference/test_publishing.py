@@ -6,10 +6,11 @@ import pytest
 from django.utils import timezone
 
 from accounts import api_keys
+from accounts.limits import KeyLimits, Rate
 from accounts.models import Customer
 from inference import publishing, snapshot
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
-from inference.snapshot import AccessKey
+from inference.snapshot import AccessKey, CachePolicy, Fallback, FixedAnswer
 from registry.models import ModelVersion
 from registry.routing import Variant
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
@@ -55,6 +56,44 @@ def test_publishing_writes_the_file_and_moves_published(home):
     assert snapshot.read(home.snapshot) == published
     assert publishing.pending_sequence() is None
     assert SnapshotState.objects.get().published == published.sequence
+
+
+def test_a_route_says_how_it_caches_and_what_stands_in(home):
+    route = RouteFactory(
+        cache_ttl_s=60, fallback_answer={"label": "?"}, fallback_on=["OVERLOADED"]
+    )
+    route.fallback_version = ModelVersionFactory(
+        registered_model=route.registered_model, metadata={"deterministic": False}
+    )
+    route.save()
+
+    (model,) = assemble().models
+
+    assert model.cache == CachePolicy(ttl_s=60, scope="customer")
+    assert model.fallback == Fallback(
+        on=("OVERLOADED",),
+        version=route.fallback_version.version,
+        answer=FixedAnswer({"label": "?"}),
+    )
+    by_number = {version.version: version for version in model.versions}
+    assert not by_number[route.fallback_version.version].deterministic
+    served = by_number[route.default_version.version]
+    assert served.deterministic
+    assert served.artifact == route.default_version.artifact_digest
+
+
+def test_a_fallback_that_cannot_be_called_does_not_stand_in(home):
+    route = RouteFactory()
+    route.fallback_version = ModelVersionFactory(
+        registered_model=route.registered_model,
+        artifact_state=ModelVersion.ArtifactState.FAILED,
+    )
+    route.save()
+
+    (model,) = assemble().models
+
+    assert model.fallback is None
+    assert model.cache is None
 
 
 def test_a_change_after_publishing_is_published_again(home):
@@ -140,9 +179,11 @@ def test_a_route_that_is_switched_off_serves_nothing():
         {"artifact_state": ModelVersion.ArtifactState.FAILED, "artifact_error": "x"},
         {"signature": {}},
         {"signature": {"inputs": [{"type": "tensor"}]}},
-        {"signature": {"inputs": [{"type": "binary", "name": "a"}]}},
+        {"signature": {"inputs": [{"type": "quaternion", "name": "a"}]}},
         {"signature": {"inputs": "nonsense"}},
         {"metadata": {"task": "juggling"}},
+        {"metadata": {"batching": 3}},
+        {"metadata": {"batching": {"max_batch_rows": "many"}}},
         {
             "metadata": {
                 "columns": ["width", "height"],
@@ -240,6 +281,20 @@ def test_a_key_is_published_with_what_it_may_do():
         ),
     )
     assert [c.customer_id for c in published.customers] == [row.customer_id]
+
+
+def test_a_key_is_published_with_networks_limits_and_mode():
+    issue_key(
+        mode="test",
+        allowed_networks=["10.0.0.0/8"],
+        limits=api_keys.OwnLimits(burst_requests=2),
+    )
+
+    [key] = assemble().keys
+
+    assert key.test
+    assert key.networks == ("10.0.0.0/8",)
+    assert key.limits == KeyLimits(rates=(Rate("key-burst", 2, 1),))
 
 
 def test_a_revoked_an_expired_and_an_inactive_customers_key_are_left_out():

@@ -4,7 +4,7 @@ import pytest
 from django.utils import timezone
 
 from inference import engine_records, publishing
-from inference.engine.messages import VersionKey, VersionStatus
+from inference.engine.messages import Batching, VersionKey, VersionStatus
 from inference.engine_links import EngineLink
 from inference.models import Engine, LoadedVersion, PredictionJob, ServingRoute
 from inference.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler
@@ -276,3 +276,96 @@ def test_nothing_is_written_while_nothing_changes(plant, django_assert_num_queri
 
     with django_assert_num_queries(1):
         plant.reconciler.reconcile({"cpu": plant.link}, now_s=plant.clock())
+
+
+def test_a_changed_batching_reaches_the_engine_and_stops_nothing(plant):
+    route = RouteFactory()
+    plant.rounds(3)
+    key = key_of(route.default_version)
+    before = len(plant.engine.commands)
+
+    Route.objects.update(batching={"max_batch_rows": 8})
+    publishing.mark_changed()
+    plant.round()
+
+    assert plant.engine.loaded[key].batching == Batching(max_batch_rows=8)
+    assert served().waiting_for == ""
+    assert LoadedVersion.objects.get().state == "ready"
+    plant.rounds(3)
+    assert len(plant.engine.commands) == before + 1
+
+
+def test_the_routes_batching_goes_over_the_versions_own(plant):
+    own = {"batching": {"max_batch_rows": 4, "max_wait_ms": 3}}
+    version = ModelVersionFactory(metadata=own)
+    RouteFactory(
+        registered_model=version.registered_model,
+        default_version=version,
+        batching={"max_batch_rows": 8},
+    )
+
+    plant.rounds(2)
+
+    (loaded,) = plant.engine.loaded.values()
+    assert loaded.batching == Batching(max_batch_rows=8, max_wait_ms=3)
+
+
+def test_only_what_is_merely_published_may_leave_an_engine(plant):
+    route = RouteFactory()
+    published = ModelVersionFactory(
+        registered_model=route.registered_model, published=True
+    )
+    publishing.mark_changed()
+    plant.rounds(3)
+    pinned = {key: one.pinned for key, one in plant.engine.loaded.items()}
+    assert pinned == {key_of(route.default_version): True, key_of(published): False}
+
+    move_default(route, published)
+    plant.rounds(3)
+
+    assert plant.engine.loaded[key_of(published)].pinned
+
+
+def test_a_route_waits_for_a_version_that_had_left_its_engine(plant):
+    route = RouteFactory()
+    published = ModelVersionFactory(
+        registered_model=route.registered_model, published=True
+    )
+    publishing.mark_changed()
+    plant.rounds(3)
+    key, old = key_of(published), served().default_version
+    plant.engine.loaded[key] = VersionStatus(key=key, state="evicted", pinned=False)
+    plant.round()
+    assert LoadedVersion.objects.get(version=published.version).state == "evicted"
+
+    plant.engine.slow = True
+    move_default(route, published)
+    plant.rounds(2)
+
+    assert served().default_version == old
+    assert "loading" in served().waiting_for
+    plant.engine.finish_loading()
+    plant.rounds(2)
+    assert served().default_version == published.version
+
+
+def test_a_fallback_is_loaded_and_kept_while_it_is_named(plant):
+    route = RouteFactory()
+    fallback = add_version(route)
+    Route.objects.filter(pk=route.pk).update(fallback_version=fallback)
+    publishing.mark_changed()
+
+    plant.rounds(2)
+    plant.clock.advance(UNLOAD_GRACE_S + 1)
+    plant.rounds(2)
+
+    assert key_of(fallback) in plant.engine.loaded
+    assert plant.engine.loaded[key_of(fallback)].pinned
+
+    Route.objects.filter(pk=route.pk).update(fallback_version=None)
+    publishing.mark_changed()
+    plant.rounds(2)
+    plant.clock.advance(UNLOAD_GRACE_S + 1)
+    plant.rounds(2)
+
+    assert key_of(fallback) not in plant.engine.loaded

@@ -198,3 +198,14 @@ def test_killed_writer_leaves_every_event_that_was_answered(tmp_path):
     assert recorded[: len(answered)] == answered
     # Surplus: at most the one that was in flight.
     assert len(recorded) <= len(answered) + 1
+
+
+def test_events_are_found_by_their_request_id(tmp_path):
+    first, second = SpoolWriter(tmp_path, "one"), SpoolWriter(tmp_path, "two")
+    first.append([event(1, request_id="wanted"), event(2, request_id="wanted-not")])
+    second.append([event(3), event(4, request_id="wanted")])
+
+    found = [one.rows for one in spool.find_events(tmp_path, "wanted")]
+
+    assert found == [1, 4]
+    assert list(spool.find_events(tmp_path, "none")) == []

@@ -137,3 +137,25 @@ def test_model_that_is_gone_is_not_found():
 
 def test_engines_are_known_by_name():
     assert Tables(published()).engines == {}
+
+
+def test_remembered_token_is_forgotten_with_its_snapshot():
+    tables = Tables(published())
+    entry = tables.find_key(KEY.digest)
+    tables.remember_token(b"token", entry)
+    assert tables.known_token(b"token") is entry
+
+    tables.replace(published())
+
+    assert tables.known_token(b"token") is None
+
+
+def test_tokens_that_are_remembered_are_bounded():
+    tables = Tables(published())
+    entry = tables.find_key(KEY.digest)
+
+    for number in range(25_000):
+        tables.remember_token(b"%d" % number, entry)
+
+    known = [n for n in range(25_000) if tables.known_token(b"%d" % n) is not None]
+    assert 0 < len(known) <= 10_000

@@ -403,6 +403,9 @@ def route_form(client, route, **changes):
         "canary_weight_percent": route.canary_weight_percent,
         "low_confidence_below": "",
         "input_rules": "{}",
+        "cache_ttl_s": route.cache_ttl_s,
+        "cache_scope": route.cache_scope,
+        "fallback_on": route.fallback_on,
         **changes,
     }
     url = reverse("admin:registry_route_change", args=[route.pk])
@@ -433,13 +436,60 @@ def test_a_route_without_canary_gives_all_to_the_default(client, sign_in):
     assert route.default_weight_percent == 100
 
 
+def test_a_route_sets_how_batches_form(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+
+    response = route_form(client, route, batching='{"max_batch_rows": 8}')
+
+    assert response.status_code == 302
+    assert route.batching == {"max_batch_rows": 8}
+
+
+def test_a_route_caches_and_falls_back(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+    older = ModelVersionFactory(registered_model=route.registered_model)
+
+    response = route_form(
+        client,
+        route,
+        cache_ttl_s=60,
+        cache_scope="everyone",
+        fallback_version=older.pk,
+        fallback_answer='{"label": "unknown"}',
+        fallback_on=["MODEL_ERROR"],
+    )
+
+    assert response.status_code == 302
+    assert (route.cache_ttl_s, route.cache_scope) == (60, "everyone")
+    assert route.fallback_version == older
+    assert route.fallback_answer == {"label": "unknown"}
+    assert route.fallback_on == ["MODEL_ERROR"]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"canary_weight_percent": 101}, "less than or equal to 100"),
         ({"input_rules": '{"depth": {"min": 1}}'}, "no column"),
         ({"input_rules": '{"width": {"minimum": 1}}'}, "minimum"),
+        ({"input_rules": '{"width": {"max_length": 1}}'}, "max_length is for text"),
+        ({"input_rules": '{"width": {"enum": ["a"]}}'}, "enum must hold numbers only"),
+        ({"input_rules": '{"width": {"optional": true}}'}, "cannot make it optional"),
         ({"input_rules": "[1]"}, "is not of type"),
+        ({"batching": '{"max_wait_ms": 5000}'}, "greater than the maximum of 1000"),
+        ({"batching": '{"max_batch_rows": 0}'}, "less than the minimum of 1"),
+        ({"batching": '{"rows": 4}'}, "&#x27;rows&#x27; was unexpected"),
+        ({"batching": '{"rows": 4}'}, "Batching: "),
+        ({"cache_ttl_s": 86_401}, "less than or equal to 86400"),
+        ({"cache_scope": "nobody"}, "Select a valid choice"),
+        ({"fallback_answer": "{"}, "This is no JSON: Expecting property name"),
+        ({"fallback_answer": "{"}, "It is to look like {&quot;label&quot;"),
+        ({"fallback_answer": "[NaN]"}, "NaN is no number of JSON"),
+        ({"fallback_answer": "[" * 5000}, "This is no JSON"),
+        ({"fallback_on": ["INVALID_INPUT"]}, "INVALID_INPUT is not one of"),
+        ({"fallback_on": []}, "Choose at least one error"),
     ],
 )
 def test_a_wrong_route_comes_back_with_the_reason(changes, sentence, client, sign_in):
@@ -451,6 +501,50 @@ def test_a_wrong_route_comes_back_with_the_reason(changes, sentence, client, sig
     assert response.status_code == 200
     assert sentence in response.content.decode()
     assert route.canary_weight_percent == 10
+
+
+def test_an_emptied_box_gives_the_model_its_own_settings_back(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(
+        input_rules={"width": {"min": 1}},
+        batching={"max_batch_rows": 8},
+        fallback_answer={"label": "unknown"},
+    )
+
+    response = route_form(
+        client, route, input_rules="", batching=" ", fallback_answer=""
+    )
+
+    assert response.status_code == 302
+    assert (route.input_rules, route.batching) == ({}, {})
+    assert route.fallback_answer is None
+
+
+def test_what_a_route_leaves_to_the_model_is_an_empty_box(client, sign_in):
+    sign_in("change_route", "view_route")
+    route = RouteFactory(batching={"max_batch_rows": 8})
+
+    form = (
+        client.get(reverse("admin:registry_route_change", args=[route.pk]))
+        .context["adminform"]
+        .form
+    )
+
+    assert form["input_rules"].value() == ""
+    assert form["fallback_answer"].value() == ""
+    assert "max_batch_rows" in str(form["batching"])
+
+
+def test_a_route_shows_the_models_own_rules(client, sign_in):
+    sign_in("change_route", "view_route")
+    route = RouteFactory()
+    version = route.default_version
+    version.metadata |= {"rules": {"width": {"min": 3, "enum": [4, 5]}}}
+    version.save()
+
+    page = client.get(reverse("admin:registry_route_change", args=[route.pk]))
+
+    assert "min 3, enum 4 | 5" in page.content.decode()
 
 
 def test_a_route_takes_no_version_of_another_model_nor_one_twice(client, sign_in):

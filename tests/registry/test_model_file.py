@@ -53,6 +53,32 @@ def test_a_tensor_without_names_keeps_its_nested_lists():
     assert read.input_example == [[1, 2], [3, 4]]
 
 
+def test_several_tensors_are_named_in_each_instance():
+    several = MLMODEL.replace(
+        TENSOR.encode(),
+        json.dumps(
+            [json.loads(TENSOR)[0] | {"name": name} for name in ("ids", "mask")]
+        ).encode(),
+        1,
+    )
+
+    read = model_file.parse(
+        several, example=b'{"inputs": {"ids": [[1, 2]], "mask": [[1, 0]]}}'
+    )
+
+    assert read.input_example == [{"ids": [1, 2], "mask": [1, 0]}]
+
+
+def test_columns_without_names_are_named_as_requests_do():
+    text = MLMODEL.replace(TENSOR.encode(), b'[{"type": "string"}]', 1)
+
+    read = model_file.parse(
+        text, example=b'{"dataframe_split": {"columns": [0], "data": [["Hallo"]]}}'
+    )
+
+    assert read.input_example == [{"input": "Hallo"}]
+
+
 def test_a_single_text_column_is_named_in_the_example():
     text = MLMODEL.replace(TENSOR.encode(), b'[{"type": "string", "name": "text"}]', 1)
 

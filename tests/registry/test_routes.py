@@ -200,3 +200,63 @@ def test_another_models_versions_are_no_business_of_a_route(person):
         routes.start_canary(other, weight_percent=10, by=person)
 
     assert weights(route) == (100, 0)
+
+
+def columns(*names, kind="double"):
+    return {"inputs": [{"name": name, "type": kind} for name in names]}
+
+
+@pytest.mark.parametrize(
+    ("signature", "sentence"),
+    [
+        (columns("width", "height"), None),
+        (columns("width", "depth"), "They differ in: depth, height."),
+        (columns("width", "height", kind="string"), "They differ in: height, width."),
+        (columns("height", "width"), "in another order"),
+        (columns(*"abcdefghijkl"), "and 4 more."),
+    ],
+)
+def test_a_fallback_takes_what_the_default_takes(signature, sentence):
+    default = ModelVersionFactory(signature=columns("width", "height"))
+    fallback = ModelVersionFactory(
+        registered_model=default.registered_model, signature=signature
+    )
+
+    problems = routes.problems_of(
+        default=default,
+        canary=None,
+        fallback=fallback,
+        changed=("fallback_version",),
+        input_rules={},
+        batching={},
+    )
+
+    assert [problem.field for problem in problems] == ["fallback_version"] * bool(
+        sentence
+    )
+    assert all(sentence in problem.sentence for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "refused"),
+    [
+        ("embedding", {"label": "unknown"}, True),
+        ("embedding", [], True),
+        ("embedding", [True], True),
+        ("embedding", [0.5, 1], False),
+        ("regression", {"label": "unknown"}, False),
+    ],
+)
+def test_what_stands_in_for_an_embedding_is_a_vector(task, answer, refused):
+    default = ModelVersionFactory(metadata={"task": task})
+
+    problems = routes.problems_of(
+        default=default,
+        canary=None,
+        fallback_answer=answer,
+        changed=("fallback_answer",),
+        input_rules={},
+        batching={},
+    )
+
+    assert [problem.field for problem in problems] == ["fallback_answer"] * refused

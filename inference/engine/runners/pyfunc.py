@@ -1,14 +1,15 @@
 """Any MLflow flavor, through `mlflow.pyfunc`. Loading runs the artifact's code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from inference.engine.messages import VersionToLoad
-from inference.engine.signature import Layout, Signature
-from inference.engine.tensors import DTYPES, TEXT, Array, Tensor
+from inference.engine.messages import Params, VersionToLoad
+from inference.engine.outputs import finish
+from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
+from inference.engine.runners.pyfunc_outputs import plain, to_tensors
+from inference.engine.signature import Signature
+from inference.engine.tensors import Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -24,79 +25,84 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
 
     config = {"device": device} if "pytorch" in version.flavors else None
     model = mlflow.pyfunc.load_model(version.path, model_config=config)
-    return PyfuncRunner(model, signature)
+    schema = model.metadata.get_input_schema()
+    named = schema is None or schema.has_input_names()
+    # Requests are checked against the signature before they get here. MLflow would do
+    # so once more, slower, and refuse whole numbers with missing ones among them.
+    model.metadata.signature = _params_only(model.metadata.signature)
+    inputs = InputMaker(signature, named=named)
+    if _streams(model):
+        return StreamingPyfuncRunner(model, signature, inputs)
+    return PyfuncRunner(model, signature, inputs)
+
+
+def _params_only(signature: Any) -> Any:
+    from mlflow.models import ModelSignature
+
+    if signature is None or signature.params is None:
+        return None
+    return ModelSignature(params=signature.params)
+
+
+def _streams(model: Any) -> bool:
+    """Tell whether it is a PythonModel with a `predict_stream` of its own."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc.model import PythonModel
+
+    try:
+        python_model = model.unwrap_python_model()
+    except MlflowException:
+        return False
+    own = getattr(type(python_model), "predict_stream", None)
+    return own is not None and own is not PythonModel.predict_stream
 
 
 class PyfuncRunner:
     torch_function: "Callable[[torch.Tensor], torch.Tensor] | None" = None
 
-    def __init__(self, model: Any, signature: Signature) -> None:
+    def __init__(
+        self, model: Any, signature: Signature, inputs: InputMaker | None = None
+    ) -> None:
         self._model = model
         self._signature = signature
+        self._inputs = inputs or InputMaker(signature)
 
     def warm_up(self, tensors: Sequence[Tensor]) -> None:
         self.run(tensors)
 
     def run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return to_tensors(self._model.predict(self._model_input(tensors)))
+        return self.run_with(tensors, None)
 
-    def _model_input(self, tensors: Sequence[Tensor]) -> Any:
-        if self._signature.layout is not Layout.TABLE:
-            # Models may write into their input; what arrived is read-only.
-            data = tensors[0].data
-            return data if data.flags.writeable else data.copy()
-        import pandas
-
-        columns = {tensor.name: tensor.data for tensor in tensors}
-        order = [
-            column.name for column in self._signature.columns if column.name in columns
-        ]
-        return pandas.DataFrame({name: columns[name] for name in order})
+    def run_with(
+        self, tensors: Sequence[Tensor], params: Params | None
+    ) -> tuple[Tensor, ...]:
+        data = self._inputs.make(tensors)
+        complete = params_of(self._signature, params)
+        outputs = (
+            self._model.predict(data)
+            if complete is None
+            else self._model.predict(data, params=complete)
+        )
+        signature = self._signature
+        named = to_tensors(outputs, rows=len(tensors[0].data), names=signature.outputs)
+        return finish(named, signature)
 
     def unload(self) -> None:
         self._model = None
 
 
-def to_tensors(outputs: Any) -> tuple[Tensor, ...]:
-    """Turn what a Python model returns into named tensors.
-
-    A table gives one tensor per column, a dict one per entry, all else "output".
-    """
-    if hasattr(outputs, "columns"):  # a DataFrame, without importing pandas
-        return tuple(
-            Tensor(str(name), _array(outputs[name].to_numpy()))
-            for name in outputs.columns
+class StreamingPyfuncRunner(PyfuncRunner):
+    def stream(
+        self, tensors: Sequence[Tensor], params: Params | None
+    ) -> Generator[Any, None, None]:
+        """Give the chunks for one row; the generator frees the model's own."""
+        chunks = self._model.predict_stream(
+            self._inputs.make(tensors), params=params_of(self._signature, params)
         )
-    if isinstance(outputs, dict):
-        return tuple(
-            Tensor(str(name), _array(value)) for name, value in outputs.items()
-        )
-    if isinstance(outputs, list) and outputs and isinstance(outputs[0], dict):
-        return tuple(
-            Tensor(str(name), _array([row.get(name) for row in outputs]))
-            for name in outputs[0]
-        )
-    return (Tensor("output", _array(outputs)),)
-
-
-def _array(value: Any) -> Array:
-    if hasattr(value, "detach"):  # a torch tensor
-        value = value.detach().cpu().numpy()
-    elif hasattr(value, "to_numpy"):  # a Series
-        value = value.to_numpy()
-    array = np.array(value)
-    if array.dtype in DTYPES.values():
-        return array
-    if array.dtype.kind == "U":
-        return array.astype(object)
-    if array.dtype == object:
-        items = array.ravel()
-        for index, item in enumerate(items):
-            if item != item:
-                items[index] = None
-        if all(item is None or isinstance(item, str) for item in items):
-            return items.reshape(array.shape)
-    raise ValueError(
-        f"The model gave values of type {array.dtype}, which cannot be sent; numbers, "
-        f"booleans and text ({TEXT}) can."
-    )
+        try:
+            for chunk in chunks:
+                yield plain(chunk)
+        finally:
+            close = getattr(chunks, "close", None)
+            if close is not None:
+                close()

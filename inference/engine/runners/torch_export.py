@@ -1,15 +1,13 @@
 """MLflow's default for PyTorch: a program exported to `data/model.pt2`."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from inference.engine.devices import opening
 from inference.engine.messages import VersionToLoad
 from inference.engine.runners import exported_program
+from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signature import Layout, Signature
-from inference.engine.tensors import Array, Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -30,57 +28,79 @@ def prepare() -> None:
     assert _package
 
 
-def load(
-    version: VersionToLoad, signature: Signature, device: str
-) -> "TorchExportRunner":
+def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunner:
     """Load without running any code of the artifact; raise ValueError."""
-    # Deferred: torch takes a second, and the engine listens before that.
-    import torch
-
     if signature.layout is Layout.TABLE:
         raise ValueError(
-            "A torch model takes one tensor; its signature names columns of several "
-            "types."
+            "A torch model takes tensors; its signature names columns of several types."
         )
     program = exported_program.load(Path(version.path) / _PROGRAM)
-    if not _takes_any_number_of_rows(program):
-        raise ValueError(
-            "It was exported for a fixed number of rows; log it with an input "
-            "example of more than one row."
-        )
-    if device != "cpu":
+    _check_sizes(program, signature)
+    place = opening.open_device(device).torch_device
+    if place.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
-        program = move_to_device_pass(program, device)
+        program = move_to_device_pass(program, place)
     module = program.module(check_guards=False)
     _pass_arguments_plainly(program, module)
-    return TorchExportRunner(module, torch.device(device), signature)
+    return TorchRunner(
+        module,
+        device,
+        signature,
+        after_first_run=lambda: _drop_checks(module),
+    )
 
 
-def _takes_any_number_of_rows(program: "torch.export.ExportedProgram") -> bool:
+def _drop_checks(module: "torch.fx.GraphModule") -> None:
+    """Leave out torch's own checks of shapes and ranges once the example has passed.
+
+    They cost more than a small model itself, and every request is checked against the
+    signature before it gets here.
+    """
+    module._forward_pre_hooks.clear()
+    module._forward_pre_hooks_with_kwargs.clear()
+
+
+def _check_sizes(program: "torch.export.ExportedProgram", signature: Signature) -> None:
+    """Raise ValueError where a size is fixed that the signature lets vary."""
     import torch
 
     inputs = set(program.graph_signature.user_inputs)
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in inputs:
-            value = node.meta.get("val")
-            return isinstance(value, torch.Tensor) and isinstance(
-                value.shape[0] if value.ndim else None, torch.SymInt
+    shapes = [
+        value.shape if isinstance(value := node.meta.get("val"), torch.Tensor) else ()
+        for node in program.graph.nodes
+        if node.op == "placeholder" and node.name in inputs
+    ]
+    if len(shapes) != len(signature.row_shapes):
+        raise ValueError(
+            f"It takes {len(shapes)} inputs, its signature has "
+            f"{len(signature.row_shapes)}."
+        )
+    for shape, declared in zip(shapes, signature.row_shapes, strict=True):
+        if not shape or not isinstance(shape[0], torch.SymInt):
+            raise ValueError(
+                "It was exported for a fixed number of rows; log it with an input "
+                "example of more than one row."
             )
-    return False
+        for size, wanted in zip(shape[1:], declared, strict=False):
+            if wanted == -1 and not isinstance(size, torch.SymInt):
+                raise ValueError(
+                    f"It was exported for rows of length {int(size)}, which its "
+                    "signature lets vary."
+                )
 
 
 def _pass_arguments_plainly(
     program: "torch.export.ExportedProgram", module: "torch.fx.GraphModule"
 ) -> None:
-    """Call a graph of one tensor in and plain tensors out without packing arguments.
+    """Call a graph of tensors in and plain tensors out without packing arguments.
 
     Packing takes as long as a small model itself.
     """
     import torch
 
     arguments, results = program.call_spec
-    if arguments is None or results is None or arguments.num_leaves != 1:
+    if arguments is None or results is None or arguments.child(1).num_leaves:
         return
     if not all(child.is_leaf() for child in arguments.child(0).children()):
         return
@@ -90,71 +110,3 @@ def _pass_arguments_plainly(
     ):
         module.graph.set_codegen(torch.fx.graph.CodeGen())
         module.recompile()
-
-
-class TorchExportRunner:
-    torch_function: "Callable[[torch.Tensor], torch.Tensor] | None"
-
-    def __init__(
-        self, module: "torch.nn.Module", device: "torch.device", signature: Signature
-    ) -> None:
-        import torch
-
-        self._torch = torch
-        self._module = module
-        self._device = device
-        self._dtype = signature.dtype
-        self.torch_function = self._differentiable
-
-    def warm_up(self, tensors: Sequence[Tensor]) -> None:
-        """Run once with torch's own checks of shapes and ranges, then without.
-
-        They cost more than a small model itself, and the batcher has checked every
-        request against the signature by then.
-        """
-        self.run(tensors)
-        self._module._forward_pre_hooks.clear()
-        self._module._forward_pre_hooks_with_kwargs.clear()
-        self.run(tensors)
-
-    def run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        torch = self._torch
-        data = tensors[0].data
-        if not data.flags.writeable or not data.flags.aligned:
-            data = data.copy()
-        with torch.inference_mode():
-            rows = torch.from_numpy(np.ascontiguousarray(data))
-            if self._device.type != "cpu":
-                rows = rows.to(self._device, non_blocking=True)
-            outputs = self._module(rows)
-            return tuple(
-                Tensor(name, self._array(value)) for name, value in _named(outputs)
-            )
-
-    def _array(self, value: "torch.Tensor") -> Array:
-        if value.dtype is self._torch.bfloat16:  # numpy has no such type
-            value = value.float()
-        array: Array = value.detach().cpu().numpy()
-        return array
-
-    def _differentiable(self, rows: "torch.Tensor") -> "torch.Tensor":
-        outputs = self._module(rows.to(self._device))
-        first: torch.Tensor = _named(outputs)[0][1]
-        return first
-
-    def unload(self) -> None:
-        self.torch_function = None
-        del self._module
-        if self._device.type == "cuda":
-            self._torch.cuda.empty_cache()
-
-
-def _named(outputs: Any) -> list[tuple[str, Any]]:
-    """Name what a model returns: a tensor, a sequence or a dict of tensors."""
-    if isinstance(outputs, dict):
-        return [(str(name), value) for name, value in outputs.items()]
-    if isinstance(outputs, tuple | list):
-        if len(outputs) == 1:
-            return [("output", outputs[0])]
-        return [(f"output_{index}", value) for index, value in enumerate(outputs)]
-    return [("output", outputs)]

@@ -53,7 +53,7 @@ class FakeRunner:
     def run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         self.batches.append(len(tensors[0].data))
         self.started.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(60)
         if self.error is not None:
             raise self.error
         data = tensors[0].data
@@ -65,12 +65,50 @@ class FakeRunner:
         self.unloaded.set()
 
 
+class FakeStreamRunner(FakeRunner):
+    """Streams `count` chunks, counted from the row's first value."""
+
+    def __init__(self, count: int = 3) -> None:
+        super().__init__()
+        self.count = count
+        self.made = 0
+        self.params: Any = None
+        self.closed = threading.Event()
+
+    def stream(self, tensors: Sequence[Tensor], params: Any) -> Any:
+        self.params = params
+        first = int(tensors[0].data[0, 0])
+        if first == POISON:
+            raise RuntimeError("poison")
+        try:
+            for index in range(self.count):
+                assert self.go_on.wait(60)
+                self.made += 1
+                yield {"index": first + index, "text": "ü"}
+        finally:
+            self.closed.set()
+
+
 class ManualClock:
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
         return self.now
+
+
+class SlowRunner(FakeRunner):
+    """Takes a time for each row, by a clock that nobody has to wait for."""
+
+    def __init__(self, clock: ManualClock, *, row_s: float = 0.005) -> None:
+        super().__init__()
+        self.clock = clock
+        self.row_s = row_s
+
+    def run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        outputs = super().run(tensors)
+        self.clock.now += self.row_s * len(tensors[0].data)
+        return outputs
 
 
 def to_load(
@@ -95,11 +133,12 @@ def fake_engine(
     signature: Signature = MATRIX,
     clock: Callable[[], float] = time.monotonic,
     on_fatal: Callable[[], None] = lambda: None,
+    depth: int = 1,
     **fields: Any,
 ) -> Engine:
     return Engine(
         settings(home, **fields),
-        load=lambda version, device: Loaded(runner, signature),
+        load=lambda version, device: Loaded(runner, signature, depth),
         clock=clock,
         on_fatal=on_fatal,
     )
@@ -112,8 +151,8 @@ def rows(*values: float) -> tuple[Tensor, ...]:
 
 
 async def until(predicate: Callable[[], bool]) -> None:
-    """Let the loop turn until `predicate` holds; fail after ten seconds."""
-    async with asyncio.timeout(10):
+    """Let the loop turn until `predicate` holds; fail after a minute."""
+    async with asyncio.timeout(60):
         while not predicate():
             await asyncio.sleep(0.001)
 
@@ -137,7 +176,7 @@ async def loaded_engine(home: object, runner: FakeRunner, **fields: Any) -> Engi
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
     async def bounded() -> Any:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(240):
             return await main
 
     return asyncio.run(bounded())

@@ -3,9 +3,11 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import msgspec
 import numpy as np
 import pytest
 
+from inference.engine import inbox
 from inference.engine import runner as runners
 from inference.engine.client import (
     BlockingEngineClient,
@@ -15,15 +17,16 @@ from inference.engine.client import (
 )
 from inference.engine.engine import Engine
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import ExplainOptions, VersionKey
+from inference.engine.messages import Batching, ExplainOptions, VersionKey
 from inference.engine.runner import Loaded
 from inference.engine.server import EngineServer
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signature import Column, Layout, Param, Signature
 from tests.inference.engine.fakes import (
     KEY,
     MATRIX,
     POISON,
     FakeRunner,
+    FakeStreamRunner,
     rows,
     run,
     settings,
@@ -42,6 +45,14 @@ class Threaded:
 
     def __init__(self, client):
         self._client = client
+
+    async def stream(self, *args, **kwargs):
+        chunks = self._client.stream(*args, **kwargs)
+        try:
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                yield chunk
+        finally:
+            chunks.close()
 
     def __getattr__(self, name):
         method = getattr(self._client, name)
@@ -111,13 +122,44 @@ def test_predictions_come_back_in_order(served):
         async with served(FakeRunner()) as client:
             await load(client)
 
-            answer = await client.predict(KEY, rows(1, 2, 3), timeout_s=5)
+            answer = await client.predict(KEY, rows(1, 2, 3), timeout_s=60)
 
             assert answer.tensors[0].name == "output"
             assert answer.tensors[0].data.tolist() == [[2, 2], [4, 4], [6, 6]]
             assert answer.batch_rows == 3
             assert answer.queue_us >= 0
             assert answer.compute_us >= 0
+
+    run(main())
+
+
+def test_a_job_says_that_it_is_one(served):
+    async def main():
+        async with served(FakeRunner()) as client:
+            await load(client)
+
+            await client.predict(KEY, rows(1), timeout_s=60)
+            await client.predict(KEY, rows(1, 2), timeout_s=60, priority="job")
+
+            counters = (await client.status()).counters
+            assert (counters["rows"], counters["job_rows"]) == (3, 2)
+
+    run(main())
+
+
+def test_limits_cross_and_change_without_a_load(served):
+    async def main():
+        async with served(FakeRunner()) as client:
+            await load(client)
+
+            await client.load(
+                to_load(batching=Batching(max_batch_rows=2), pinned=False)
+            )
+            (version,) = (await client.status()).versions
+
+            assert version.state == "ready"
+            assert version.batching == Batching(max_batch_rows=2)
+            assert not version.pinned
 
     run(main())
 
@@ -146,7 +188,7 @@ def test_tables_with_text_cross_both_ways(served):
             answer = await client.predict(
                 KEY,
                 (Tensor("text", text), Tensor("size", np.array([1, 2]))),
-                timeout_s=5,
+                timeout_s=60,
             )
 
             assert answer.tensors[0].data.tolist() == ["Grüße", ""]
@@ -173,7 +215,7 @@ def test_tensors_that_do_not_fit_are_a_bad_request(served, tensors):
         async with served(FakeRunner()) as client:
             await load(client)
 
-            code = await code_of(client.predict(KEY, tensors, timeout_s=5))
+            code = await code_of(client.predict(KEY, tensors, timeout_s=60))
 
             assert code is EngineErrorCode.BAD_REQUEST
             assert (await client.status()).counters["malformed_frames"] == 0
@@ -198,9 +240,86 @@ def test_tables_that_do_not_fit_are_a_bad_request(served, tensors):
         async with served(Echo(), TABLE) as client:
             await load(client)
 
-            code = await code_of(client.predict(KEY, tensors, timeout_s=5))
+            code = await code_of(client.predict(KEY, tensors, timeout_s=60))
 
             assert code is EngineErrorCode.BAD_REQUEST
+
+    run(main())
+
+
+class Scaled(FakeRunner):
+    """Multiplies by the parameter `factor`, and counts the rows of each batch."""
+
+    def run_with(self, tensors, params):
+        factor = np.float32((params or {}).get("factor", 2))
+        return (Tensor("output", self.run(tensors)[0].data / np.float32(2) * factor),)
+
+
+STREAMED = msgspec.structs.replace(MATRIX, params=(Param("factor", "int64", 2),))
+SCALED = msgspec.structs.replace(MATRIX, params=(Param("factor", "int64", 2),))
+
+
+def test_parameters_travel_and_part_the_batches(served):
+    async def main():
+        runner = Scaled()
+        async with served(runner, SCALED, inline_ms=0) as client:
+            await load(client)
+            runner.hold()
+            held = asyncio.create_task(client.predict(KEY, rows(0), timeout_s=60))
+            await until(runner.started.is_set)
+
+            waiting = [
+                asyncio.create_task(
+                    client.predict(KEY, rows(1), timeout_s=60, params=params)
+                )
+                for params in ({"factor": 3}, {"factor": 5}, {"factor": 3}, None)
+            ]
+            while (await client.status()).versions[0].queued_rows < 4:
+                await asyncio.sleep(0)
+            runner.release()
+            answers = await asyncio.gather(*waiting)
+            await held
+
+            assert [one.tensors[0].data[0, 0] for one in answers] == [3, 5, 3, 2]
+            assert sorted(runner.batches) == [1, 1, 1, 2]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("signature", "params"), [(SCALED, {"other": 1}), (MATRIX, {"factor": 1})]
+)
+def test_parameters_that_the_model_has_not_are_a_bad_request(served, signature, params):
+    async def main():
+        async with served(Scaled(), signature) as client:
+            await load(client)
+
+            code = await code_of(
+                client.predict(KEY, rows(1), timeout_s=60, params=params)
+            )
+
+            assert code is EngineErrorCode.BAD_REQUEST
+
+    run(main())
+
+
+class HalfASurrogate(FakeRunner):
+    def run(self, tensors):
+        values = ["\ud800" if value else "fine" for value in tensors[0].data[:, 0]]
+        return (Tensor("text", np.array(values, dtype=object)),)
+
+
+def test_an_answer_that_cannot_be_written_fails_its_own_request_only(served):
+    async def main():
+        async with served(HalfASurrogate()) as client:
+            await load(client)
+
+            bad = client.predict(KEY, rows(1), timeout_s=60)
+            good = client.predict(KEY, rows(0), timeout_s=60)
+            codes = await asyncio.gather(code_of(bad), good)
+
+            assert codes[0] is EngineErrorCode.MODEL_ERROR
+            assert codes[1].tensors[0].data.tolist() == ["fine"]
 
     run(main())
 
@@ -210,7 +329,7 @@ def test_a_model_that_raises_is_a_model_error(served):
         async with served(FakeRunner()) as client:
             await load(client)
 
-            code = await code_of(client.predict(KEY, rows(POISON), timeout_s=5))
+            code = await code_of(client.predict(KEY, rows(POISON), timeout_s=60))
 
             assert code is EngineErrorCode.MODEL_ERROR
 
@@ -220,7 +339,7 @@ def test_a_model_that_raises_is_a_model_error(served):
 def test_unknown_versions_are_not_loaded(served):
     async def main():
         async with served(FakeRunner()) as client:
-            code = await code_of(client.predict(KEY, rows(1), timeout_s=5))
+            code = await code_of(client.predict(KEY, rows(1), timeout_s=60))
 
             assert code is EngineErrorCode.NOT_LOADED
 
@@ -233,7 +352,7 @@ def test_a_failed_load_says_why_and_refuses_calls(served):
             await load(client, path="/broken")
 
             (version,) = (await client.status()).versions
-            code = await code_of(client.predict(KEY, rows(1), timeout_s=5))
+            code = await code_of(client.predict(KEY, rows(1), timeout_s=60))
 
             assert (version.state, version.error) == ("failed", "it is broken")
             assert code is EngineErrorCode.LOAD_FAILED
@@ -249,7 +368,7 @@ def test_unloaded_versions_are_gone(served):
             await client.unload(KEY)
             await client.unload(VersionKey("never there", 1))
 
-            code = await code_of(client.predict(KEY, rows(1), timeout_s=5))
+            code = await code_of(client.predict(KEY, rows(1), timeout_s=60))
 
             assert code is EngineErrorCode.NOT_LOADED
             assert (await client.status()).versions == ()
@@ -280,20 +399,212 @@ def test_a_full_queue_is_overload_with_advice(served):
         async with served(runner, inline_ms=0, max_queue_rows=2) as client:
             await load(client)
             runner.hold()
-            first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5))
+            first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=60))
             await until(runner.started.is_set)
-            second = asyncio.create_task(client.predict(KEY, rows(1, 2), timeout_s=5))
+            second = asyncio.create_task(client.predict(KEY, rows(1, 2), timeout_s=60))
             while (await client.status()).versions[0].queued_rows < 2:
                 await asyncio.sleep(0)
 
             with pytest.raises(EngineError) as caught:
-                await client.predict(KEY, rows(1), timeout_s=5)
+                await client.predict(KEY, rows(1), timeout_s=60)
             runner.release()
             await asyncio.gather(first, second)
 
             assert caught.value.code is EngineErrorCode.OVERLOADED
             assert caught.value.retry_after_ms is not None
             assert caught.value.retryable
+
+    run(main())
+
+
+def stream(client, *values, timeout_s=60, **options):
+    return client.stream(KEY, rows(*values), timeout_s=timeout_s, **options)
+
+
+def test_streams_give_their_chunks_in_order(served):
+    async def main():
+        runner = FakeStreamRunner(count=200)
+        async with served(runner, STREAMED) as client:
+            await load(client)
+
+            chunks = [c async for c in stream(client, 7, params={"factor": 3})]
+
+            assert [chunk["index"] for chunk in chunks] == list(range(7, 207))
+            assert chunks[0]["text"] == "ü"
+            assert runner.params == {"factor": 3}
+            assert runner.closed.is_set()
+            counters = (await client.status()).counters
+            assert (counters["streams"], counters["stream_chunks"]) == (1, 200)
+
+    run(main())
+
+
+def test_a_model_makes_no_more_chunks_than_are_read(served):
+    async def main():
+        runner = FakeStreamRunner(count=10_000)
+        async with served(runner, STREAMED) as client:
+            await load(client)
+            chunks = stream(client, 0, timeout_s=20)
+
+            for _ in range(100):
+                await anext(chunks)
+            await asyncio.sleep(0.05)
+
+            assert 100 <= runner.made <= 100 + inbox.WINDOW
+            await chunks.aclose()
+
+    run(main())
+
+
+def test_a_reader_that_leaves_closes_the_generator_within_a_second(served):
+    async def main():
+        runner = FakeStreamRunner(count=10_000)
+        async with served(runner, STREAMED) as client:
+            await load(client)
+            chunks = stream(client, 0, timeout_s=120)
+            await anext(chunks)
+
+            await chunks.aclose()
+
+            assert await asyncio.to_thread(runner.closed.wait, 60)
+            async with asyncio.timeout(30):
+                while (await client.status()).counters["running_streams"]:
+                    await asyncio.sleep(0.001)
+            # The connection is as good as before.
+            await client.predict(KEY, rows(1), timeout_s=60)
+
+    run(main())
+
+
+def test_a_cancelled_reader_closes_the_generator(served):
+    async def main():
+        runner = FakeStreamRunner(count=10_000)
+        async with served(runner, STREAMED) as client:
+            await load(client)
+            chunks = stream(client, 0, timeout_s=120)
+            await anext(chunks)
+            for _ in range(31):
+                await anext(chunks)
+            runner.hold()
+            waiting = asyncio.create_task(anext(chunks))
+            await asyncio.sleep(0.02)
+
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            runner.release()
+            await chunks.aclose()
+
+            assert await asyncio.to_thread(runner.closed.wait, 60)
+
+    run(main())
+
+
+def test_a_stream_that_takes_too_long_is_a_deadline(served):
+    async def main():
+        runner = FakeStreamRunner()
+        async with served(runner, STREAMED) as client:
+            await load(client)
+            runner.hold()
+            try:
+                code = await code_of(anext(stream(client, 0, timeout_s=0.05)))
+            finally:
+                runner.release()
+
+            assert code is EngineErrorCode.DEADLINE_EXCEEDED
+            assert await asyncio.to_thread(runner.closed.wait, 60)
+
+    run(main())
+
+
+def test_a_model_that_raises_fails_its_stream_after_what_it_gave(served):
+    class Breaks(FakeStreamRunner):
+        def stream(self, tensors, params):
+            yield 1
+            raise SystemExit("no")
+
+    async def main():
+        async with served(Breaks(), STREAMED) as client:
+            await load(client)
+            chunks = stream(client, 0)
+
+            assert await anext(chunks) == 1
+            assert await code_of(anext(chunks)) is EngineErrorCode.MODEL_ERROR
+
+    run(main())
+
+
+@pytest.mark.parametrize("chunk", [object(), "\ud800", "x" * 2_000_000, 2**80])
+def test_chunks_that_cannot_be_sent_fail_the_stream(served, chunk):
+    class Odd(FakeStreamRunner):
+        def stream(self, tensors, params):
+            yield chunk
+
+    async def main():
+        async with served(Odd(), STREAMED) as client:
+            await load(client)
+
+            code = await code_of(anext(stream(client, 0)))
+
+            assert code is EngineErrorCode.MODEL_ERROR
+
+    run(main())
+
+
+def test_streams_beyond_the_limit_are_refused_with_advice(served):
+    async def main():
+        runner = FakeStreamRunner(count=10_000)
+        async with served(runner, STREAMED, max_streams=2) as client:
+            await load(client)
+            running = [stream(client, 0, timeout_s=120) for _ in range(2)]
+            for chunks in running:
+                await anext(chunks)
+
+            with pytest.raises(EngineError) as caught:
+                await anext(stream(client, 0))
+
+            assert caught.value.code is EngineErrorCode.OVERLOADED
+            assert caught.value.retry_after_ms == 1000
+            for chunks in running:
+                await chunks.aclose()
+            async with asyncio.timeout(30):
+                while (await client.status()).counters["running_streams"]:
+                    await asyncio.sleep(0.001)
+            await anext(stream(client, 0))
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("runner", "values", "params"),
+    [
+        (FakeRunner, [1], None),
+        (FakeStreamRunner, [1, 2], None),
+        (FakeStreamRunner, [1], {"other": 1}),
+    ],
+)
+def test_streams_that_cannot_be_are_a_bad_request(served, runner, values, params):
+    async def main():
+        async with served(runner(), STREAMED) as client:
+            await load(client)
+
+            code = await code_of(anext(stream(client, *values, params=params)))
+
+            assert code is EngineErrorCode.BAD_REQUEST
+
+    run(main())
+
+
+def test_a_version_that_is_unloaded_finishes_its_streams(served):
+    async def main():
+        runner = FakeStreamRunner(count=100)
+        async with served(runner, STREAMED) as client:
+            await load(client)
+            chunks = stream(client, 0)
+            await anext(chunks)
+
+            await client.unload(KEY)
+
+            assert len([chunk async for chunk in chunks]) == 99
 
     run(main())
 
@@ -321,7 +632,7 @@ def test_without_a_plug_in_nothing_is_explainable(served):
             await load(client)
 
             code = await code_of(
-                client.explain(KEY, rows(1), options=ExplainOptions(), timeout_s=5)
+                client.explain(KEY, rows(1), options=ExplainOptions(), timeout_s=60)
             )
 
             assert code is EngineErrorCode.NOT_EXPLAINABLE
@@ -344,11 +655,11 @@ def test_an_explainer_that_raises_fails_that_call_only(served, target, code):
 
             options = ExplainOptions(target=target)
             got = await code_of(
-                client.explain(KEY, rows(1), options=options, timeout_s=5)
+                client.explain(KEY, rows(1), options=options, timeout_s=60)
             )
 
             assert got is code
-            await client.explain(KEY, rows(1), options=ExplainOptions(), timeout_s=5)
+            await client.explain(KEY, rows(1), options=ExplainOptions(), timeout_s=60)
 
     run(main())
 
@@ -374,6 +685,8 @@ def test_an_absent_engine_is_a_lost_connection_at_once(tmp_path, kind):
         for _ in range(3):
             code = await code_of(face.predict(KEY, rows(1), timeout_s=60))
             assert code is EngineErrorCode.CONNECTION_LOST
+            code = await code_of(anext(stream(face, 1, timeout_s=60)))
+            assert code is EngineErrorCode.CONNECTION_LOST
 
         closed = client.close()
         if closed is not None:
@@ -389,7 +702,12 @@ def test_the_loader_is_the_real_one_by_default(tmp_path):
         await until(lambda: engine.status().versions[0].state == "failed")
 
         assert "No runner reads the flavors fake" in engine.status().versions[0].error
-        assert runners.RUNNERS.keys() == {"torch_export", "pyfunc"}
+        assert list(runners.RUNNERS) == [
+            "torch_export",
+            "torch_script",
+            "torch_module",
+            "pyfunc",
+        ]
         engine.close()
 
     run(main())

@@ -1,4 +1,6 @@
-from inference.engine.cost import CostModel
+import pytest
+
+from inference.engine.cost import CostModel, Pace
 
 
 def test_nothing_is_known_at_first():
@@ -27,3 +29,27 @@ def test_the_estimate_follows_what_happens():
         cost.observe(1, 0.1)
 
     assert 0.1 <= cost.estimate(1) < 0.11
+
+
+def test_the_pace_is_learnt_from_batches_that_left_others_waiting():
+    pace = Pace()
+    pace.observe(1, 0.5, saturated=False)
+    assert pace.row_s == 0
+
+    for _ in range(20):
+        pace.observe(100, 0.5, saturated=True)
+    assert pace.row_s == pytest.approx(0.005)
+
+    # Small batches are slow for their size; that says nothing about a full queue.
+    pace.observe(1, 0.1, saturated=False)
+    assert pace.row_s == pytest.approx(0.005)
+
+
+def test_a_pace_that_was_too_slow_is_corrected_without_a_full_queue():
+    pace = Pace()
+    pace.observe(1, 10.0, saturated=True)
+
+    for _ in range(40):
+        pace.observe(2, 0.01, saturated=False)
+
+    assert pace.row_s < 0.02

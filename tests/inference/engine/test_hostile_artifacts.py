@@ -4,10 +4,12 @@ import contextlib
 import io
 import json
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
@@ -304,22 +306,167 @@ def test_files_that_are_no_archive_fail_to_load_without_running(tmp_path, canary
     assert not canary.exists()
 
 
-def test_a_pickled_model_is_refused_unless_an_administrator_trusts_it(tmp_path, canary):
-    (tmp_path / "python_model.pkl").write_bytes(pickle.dumps(Evil(canary)))
-    (tmp_path / "MLmodel").write_text(
-        "flavors:\n  python_function:\n    loader_module: mlflow.pyfunc.model\n"
-        "    python_model: python_model.pkl\n"
-    )
+def mlmodel(folder, *flavors, loader="mlflow.pyfunc.model"):
+    lines = ["flavors:"]
+    for flavor in flavors:
+        lines += [f"  {flavor}:", f"    loader_module: {loader}"]
+        lines += ["    python_model: python_model.pkl", "    model_data: data"]
+        if loader != "mlflow.pyfunc.model":
+            lines += ["    pytorch_version: 2.0.0", "    data: data", "    code: code"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "MLmodel").write_text("\n".join(lines))
 
+
+def pickled_python_model(folder, evil):
+    mlmodel(folder, "python_function")
+    (folder / "python_model.pkl").write_bytes(evil)
+
+
+def joblib_of_scikit_learn(folder, evil):
+    mlmodel(folder, "python_function", "sklearn", loader="mlflow.sklearn")
+    (folder / "model.joblib").write_bytes(evil)
+    (folder / "model.pkl").write_bytes(evil)
+
+
+def code_beside_the_model(folder, evil):
+    mlmodel(folder, "python_function", loader="evil")
+    (folder / "code").mkdir()
+    code = f"import pickle\npickle.loads({evil!r})\n"
+    (folder / "code" / "evil.py").write_text(code)
+
+
+def pickled_torch_module(folder, evil):
+    mlmodel(folder, "python_function", "pytorch", loader="mlflow.pytorch")
+    (folder / "data").mkdir()
+    (folder / "data" / "pickle_module_info.txt").write_text("pickle")
+    (folder / "data" / "model.pth").write_bytes(evil)
+
+
+def torch_archive_of_a_pickle(folder, evil):
+    pickled_torch_module(folder, evil)
+    (folder / "data" / "model.pth").write_bytes(torch_pickle(pickle.loads))
+    rezipped(folder / "data" / "model.pth", evil)
+
+
+def torch_script_with_a_pickle(folder, evil):
+    """Looks like TorchScript; its data is a pickle."""
+    pickled_torch_module(folder, evil)
+    with zipfile.ZipFile(folder / "data" / "model.pth", "w") as archive:
+        archive.writestr("m/code/__torch__.py", "import os\n")
+        archive.writestr("m/constants.pkl", evil)
+        archive.writestr("m/data.pkl", evil)
+        archive.writestr("m/version", "3\n")
+
+
+def pickle_module_of_the_authors_choice(folder, evil):
+    pickled_torch_module(folder, evil)
+    (folder / "data" / "pickle_module_info.txt").write_text("evil")
+    (folder / "code").mkdir()
+    code = f"import pickle\npickle.loads({evil!r})\n"
+    (folder / "code" / "evil.py").write_text(code)
+
+
+def rezipped(path, evil):
+    """Put a pickle in place of the archive's own."""
+    source = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in source.namelist():
+            data = evil if name.endswith("data.pkl") else source.read(name)
+            archive.writestr(name, data)
+
+
+CORPUS = [
+    pickled_python_model,
+    joblib_of_scikit_learn,
+    code_beside_the_model,
+    pickled_torch_module,
+    torch_archive_of_a_pickle,
+    torch_script_with_a_pickle,
+    pickle_module_of_the_authors_choice,
+]
+
+
+def load_unapproved(folder, flavors):
     with pytest.raises(EngineError) as caught:
         runner.load(
             to_load(
-                path=str(tmp_path),
-                flavors=("python_function",),
+                path=str(folder),
+                flavors=flavors,
                 signature=msgspec.to_builtins(SIGNATURE),
             ),
             "cpu",
         )
+    return caught.value
 
-    assert "administrator" in caught.value.message
+
+@pytest.mark.parametrize("make", CORPUS)
+def test_what_runs_code_is_refused_unless_an_administrator_trusts_it(
+    tmp_path, canary, make
+):
+    folder = tmp_path / "artifact"
+    make(folder, pickle.dumps(Evil(canary)))
+    flavors = ("python_function", "pytorch") if "torch" in make.__name__ else ()
+
+    error = load_unapproved(folder, flavors or ("python_function", "sklearn"))
+
+    assert error.code is EngineErrorCode.LOAD_FAILED
+    assert "administrator" in error.message
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "make", [pickled_python_model, pickled_torch_module, code_beside_the_model]
+)
+def test_the_corpus_is_hostile_where_it_is_trusted(tmp_path, canary, make):
+    folder = tmp_path / "artifact"
+    make(folder, pickle.dumps(Evil(canary)))
+    flavors = ("python_function", "pytorch")
+    trusted = to_load(
+        path=str(folder),
+        flavors=flavors if "torch" in make.__name__ else flavors[:1],
+        signature=msgspec.to_builtins(SIGNATURE),
+        trusted=True,
+    )
+
+    with contextlib.suppress(EngineError):
+        runner.load(trusted, "cpu")
+
+    assert canary.exists(), "the sample is not hostile, so the tests prove nothing"
+
+
+@pytest.mark.parametrize("make", CORPUS)
+@pytest.mark.parametrize(
+    "flavors", [("pytorch",), ("sklearn",), ("xgboost", "sklearn"), (), ("pt2",)]
+)
+def test_nothing_runs_whatever_flavors_are_claimed(tmp_path, canary, make, flavors):
+    folder = tmp_path / "artifact"
+    make(folder, pickle.dumps(Evil(canary)))
+
+    load_unapproved(folder, flavors)
+
+    assert not canary.exists()
+
+
+def test_logged_examples_and_outputs_are_read_without_pickle(
+    artifact, tmp_path, canary
+):
+    folder = tmp_path / "artifact"
+    shutil.copytree(artifact, folder)
+    np.save(
+        folder / "outputs.npy",
+        np.array([Evil(canary)], dtype=object),
+        allow_pickle=True,
+    )
+    signature = msgspec.structs.replace(SIGNATURE, example_outputs="outputs.npy")
+
+    with pytest.raises(EngineError):
+        runner.load(
+            to_load(
+                path=str(folder),
+                flavors=("pytorch",),
+                signature=msgspec.to_builtins(signature),
+            ),
+            "cpu",
+        )
+
     assert not canary.exists()

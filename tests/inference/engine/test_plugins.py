@@ -24,7 +24,7 @@ def held(monkeypatch):
 
     def explain(model, tensors, options):
         started.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return original(model, tensors, options)
 
     monkeypatch.setattr(explainer, "explain", explain)
@@ -39,11 +39,11 @@ def test_predictions_go_on_while_something_is_explained(tmp_path, held):
         engine = await loaded_engine(tmp_path, FakeRunner(), plugins=PLUGIN)
         client = InProcessEngineClient(engine)
         explaining = asyncio.create_task(
-            client.explain(KEY, rows(1), options=OPTIONS, timeout_s=5)
+            client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
         )
         await asyncio.to_thread(started.wait, 10)
 
-        prediction = await client.predict(KEY, rows(4), timeout_s=5)
+        prediction = await client.predict(KEY, rows(4), timeout_s=60)
         assert not explaining.done()
         go_on.set()
 
@@ -66,13 +66,13 @@ def test_too_many_explanations_are_refused_at_once(tmp_path, held):
         for _ in range(2):
             calls.append(
                 asyncio.create_task(
-                    client.explain(KEY, rows(1), options=OPTIONS, timeout_s=5)
+                    client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
                 )
             )
             await asyncio.to_thread(started.wait, 10)
 
         with pytest.raises(EngineError) as caught:
-            await client.explain(KEY, rows(1), options=OPTIONS, timeout_s=5)
+            await client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
         go_on.set()
         await asyncio.gather(*calls)
 
@@ -110,7 +110,7 @@ def test_the_cache_lives_as_long_as_the_version(tmp_path):
         client = InProcessEngineClient(engine)
 
         calls = [
-            (await client.explain(KEY, rows(1), options=OPTIONS, timeout_s=5))
+            (await client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60))
             .explanations[0]
             .additivity_residual
             for _ in range(2)

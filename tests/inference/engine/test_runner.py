@@ -8,6 +8,7 @@ import torch
 
 from inference.engine import runner
 from inference.engine.errors import EngineError
+from inference.engine.messages import OutputTensor
 from inference.engine.signature import Column, Layout, Signature
 from inference.engine.tensors import Tensor
 
@@ -101,7 +102,7 @@ def test_named_columns_of_several_types_are_not_for_torch(version):
     table = Signature(layout=Layout.TABLE, columns=(Column("a"),))
     version = msgspec.structs.replace(version, signature=msgspec.to_builtins(table))
 
-    assert "one tensor" in reason(version)
+    assert "names columns of several types" in reason(version)
 
 
 def test_a_broken_archive_fails_the_version(copy):
@@ -123,9 +124,14 @@ def test_several_outputs_are_named(copy):
     )
     torch.export.save(program, folder / "data" / "model.pt2")
 
-    outputs = runner.load(version, "cpu").runner.run(numbers([1, 2, 3]))
+    loaded = runner.load(version, "cpu")
+    outputs = loaded.runner.run(numbers([1, 2, 3]))
 
     assert {tensor.name: tensor.data.tolist() for tensor in outputs} == {
         "sum": [6.0],
         "half": [[0.5, 1.0, 1.5]],
+    }
+    assert set(loaded.outputs) == {
+        OutputTensor("sum", "float32", ()),
+        OutputTensor("half", "float32", (3,)),
     }

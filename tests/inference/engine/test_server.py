@@ -9,18 +9,24 @@ from inference.engine.client import SocketEngineClient
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
     Cancel,
+    Credit,
     EngineStatus,
     Failed,
     GetStatus,
     Load,
     Predict,
     Predicted,
+    Stream,
+    StreamChunk,
+    StreamEnd,
     TensorHeader,
 )
 from inference.engine.server import EngineServer
+from inference.engine.streaming import MAX_CREDITS
 from tests.inference.engine.fakes import (
     KEY,
     FakeRunner,
+    FakeStreamRunner,
     fake_engine,
     ready,
     rows,
@@ -47,7 +53,7 @@ async def serving(home, runner, **fields):
 
 
 def predict(request_id, *values):
-    return calls.predict(request_id, KEY, rows(*values), timeout_s=5, max_batch_rows=0)
+    return calls.predict(request_id, KEY, rows(*values), timeout_s=60, max_batch_rows=0)
 
 
 class Peer:
@@ -78,6 +84,90 @@ class Peer:
         self.writer.close()
 
 
+def stream(request_id, *values, credits=4):  # noqa: A002 - the protocol's name
+    return calls.stream(request_id, KEY, rows(*values), timeout_s=20, credits=credits)
+
+
+def test_chunks_come_as_far_as_there_are_credits(tmp_path):
+    async def main():
+        runner = FakeStreamRunner(count=100)
+        async with serving(tmp_path, runner) as (_, path, _):
+            peer = await Peer.connect(path)
+
+            peer.writer.write(stream(1, 0, credits=3))
+            first = await peer.replies(3)
+            await asyncio.sleep(0.05)
+            made = runner.made
+            peer.writer.write(frames.encode(Credit(1, 2)) + frames.encode(Credit(9, 5)))
+            more = await peer.replies(2)
+
+            assert all(isinstance(reply, StreamChunk) for reply in first + more)
+            assert made == 3
+            peer.close()
+
+    run(main())
+
+
+def test_credits_beyond_measure_do_not_make_the_engine_queue_without_end(tmp_path):
+    async def main():
+        runner = FakeStreamRunner(count=100_000)
+        async with serving(tmp_path, runner) as (_, path, _):
+            peer = await Peer.connect(path)
+
+            peer.writer.write(stream(1, 0, credits=2**60))
+            peer.writer.write(frames.encode(Credit(1, 2**60)))
+            await peer.replies(1)
+            await until(lambda: runner.made >= MAX_CREDITS)
+            await asyncio.sleep(0.05)
+
+            assert runner.made <= 2 * MAX_CREDITS
+            peer.close()
+            assert await asyncio.to_thread(runner.closed.wait, 1)
+
+    run(main())
+
+
+def test_a_peer_that_hangs_up_closes_its_streams_only(tmp_path):
+    async def main():
+        runner = FakeStreamRunner(count=1000)
+        async with serving(tmp_path, runner) as (engine, path, _):
+            leaving, staying = await Peer.connect(path), await Peer.connect(path)
+            leaving.writer.write(stream(1, 0) + stream(2, 0))
+            staying.writer.write(stream(1, 0))
+            await leaving.replies(8)
+            await staying.replies(4)
+
+            leaving.writer.transport.abort()
+
+            await until(lambda: len(engine.streams) == 1)
+            staying.writer.write(frames.encode(Credit(1, 1)))
+            await staying.replies(1)
+            staying.close()
+
+    run(main())
+
+
+def test_running_streams_finish_before_the_engine_stops(tmp_path):
+    async def main():
+        runner = FakeStreamRunner(count=3)
+        async with serving(tmp_path, runner) as (_, path, server):
+            peer = await Peer.connect(path)
+            runner.hold()
+            peer.writer.write(stream(1, 0))
+            await asyncio.sleep(0.02)
+
+            stopping = asyncio.create_task(server.stop(5))
+            await asyncio.sleep(0.02)
+            runner.release()
+            replies = await peer.replies(4)
+
+            assert await stopping
+            assert isinstance(replies[-1], StreamEnd)
+            peer.close()
+
+    run(main())
+
+
 def header(dtype="float32", shape=(1, 2), nbytes=8):
     return (TensorHeader("input", dtype, shape, nbytes),)
 
@@ -97,6 +187,9 @@ def header(dtype="float32", shape=(1, 2), nbytes=8):
         frames.encode(Predict(-1, KEY, 1, header(), 1000), bytes(8)),
         frames.encode(Predict(2**40, KEY, 1, header(), 1000), bytes(8)),
         frames.encode(GetStatus(1), b"surplus"),
+        frames.encode(Stream(1, KEY, (), 1000, 1)),
+        frames.encode(Stream(1, KEY, header(), 1000, 1)),
+        frames.encode(Credit(1, 1), b"surplus"),
     ],
 )
 def test_a_malformed_frame_closes_that_connection_only(tmp_path, data):
@@ -265,7 +358,7 @@ def test_a_lost_engine_fails_what_is_in_flight_and_its_return_heals(tmp_path):
 
         async with serving(tmp_path, FakeRunner()):
             await until(lambda: client.connected)
-            answer = await client.predict(KEY, rows(3), timeout_s=5)
+            answer = await client.predict(KEY, rows(3), timeout_s=60)
             assert answer.tensors[0].data[0, 0] == 6
             await client.close()
 
@@ -278,9 +371,9 @@ def test_a_caller_that_is_cancelled_tells_the_engine(tmp_path):
         async with serving(tmp_path, runner, inline_ms=0) as (engine, path, _):
             client = SocketEngineClient(path)
             runner.hold()
-            first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5))
+            first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=60))
             await until(runner.started.is_set)
-            second = asyncio.create_task(client.predict(KEY, rows(2), timeout_s=5))
+            second = asyncio.create_task(client.predict(KEY, rows(2), timeout_s=60))
             await until(lambda: engine.status().counters["unanswered"] == 2)
 
             second.cancel()

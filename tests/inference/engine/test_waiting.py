@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine.tensors import Tensor
-from inference.engine.waiting import Entry, QueueLimits, VersionQueue
+from inference.engine.waiting import Entry, QueueLimits, Room, VersionQueue
 
 
 class Nobody:
@@ -14,7 +14,15 @@ class Nobody:
         raise AssertionError
 
 
-def entry(rows=1, *, deadline=100.0, max_batch_rows=0, dtype=np.float32, nbytes=None):
+def entry(
+    rows=1,
+    *,
+    deadline=100.0,
+    max_batch_rows=0,
+    dtype=np.float32,
+    nbytes=None,
+    job=False,
+):
     data = np.zeros((rows, 2), dtype)
     return Entry(
         Nobody(),
@@ -24,6 +32,7 @@ def entry(rows=1, *, deadline=100.0, max_batch_rows=0, dtype=np.float32, nbytes=
         arrived_at=0.0,
         deadline=deadline,
         max_batch_rows=max_batch_rows,
+        job=job,
     )
 
 
@@ -34,7 +43,7 @@ def queue(*entries, max_rows=100, max_bytes=10_000, batch_rows=10, batch_bytes=1
         max_batch_rows=batch_rows,
         max_batch_bytes=batch_bytes,
     )
-    made = VersionQueue(limits)
+    made = VersionQueue(limits, Room(100_000, 100_000_000))
     for one in entries:
         made.append(one)
     return made
@@ -82,8 +91,8 @@ def test_a_batch_is_bounded_in_bytes_too():
 
 def test_who_left_or_is_late_is_in_no_batch():
     left, late, live = entry(), entry(deadline=5.0), entry()
-    left.gone = True
     waiting = queue(left, late, live)
+    waiting.leave(left)
 
     assert waiting.take(5.0) == ([live], [late])
 
@@ -101,14 +110,53 @@ def test_an_empty_queue_takes_one_request_of_any_rows():
 
 
 def test_dead_entries_give_their_room_back():
-    late = entry(60, deadline=1.0)
-    left = entry(40)
-    left.gone = True
+    late, left = entry(60, deadline=1.0), entry(40)
     waiting = queue(late, left)
 
-    assert waiting.drop_dead(1.0) == [late]
-    assert waiting.rows == 0
-    assert waiting.nbytes == 0
+    waiting.leave(left)
+    assert waiting.rows == 60
+    assert waiting.drop_late(1.0) == [late]
+    assert (waiting.rows, waiting.nbytes, len(waiting)) == (0, 0, 0)
+
+
+def test_who_left_holds_no_memory():
+    waiting = queue(entry(), max_rows=10_000)
+    for _ in range(1000):
+        left = entry()
+        waiting.append(left)
+        waiting.leave(left)
+        assert left.tensors == ()
+
+    assert len(waiting) == 1
+    assert len(waiting.take(0.0)[0]) == 1
+
+
+def test_the_whole_engine_has_bounds_too():
+    room = Room(max_rows=100, max_bytes=10_000)
+    limits = QueueLimits(
+        max_rows=100, max_bytes=10_000, max_batch_rows=10, max_batch_bytes=1000
+    )
+    first, second = VersionQueue(limits, room), VersionQueue(limits, room)
+
+    first.append(entry(60, nbytes=0))
+
+    assert room.has(entry(40, nbytes=0))
+    assert not room.has(entry(41, nbytes=0))
+    assert not room.has(entry(1, nbytes=10_001))
+    second.append(entry(40, nbytes=0))
+    first.take(0.0)
+    assert room.rows == 40
+
+
+def test_jobs_take_half_of_the_engine_at_most():
+    room = Room(max_rows=100, max_bytes=10_000)
+    limits = QueueLimits(
+        max_rows=100, max_bytes=10_000, max_batch_rows=10, max_batch_bytes=1000
+    )
+    VersionQueue(limits, room).append(entry(40, nbytes=0))
+
+    assert room.has(entry(10, nbytes=0, job=True))
+    assert not room.has(entry(11, nbytes=0, job=True))
 
 
 @given(
@@ -128,6 +176,9 @@ def test_every_entry_leaves_exactly_once_and_batches_keep_their_bounds(made):
         entries.append(entry(rows, dtype=dtype, max_batch_rows=cap))
         entries[-1].gone = gone
     waiting = queue(*entries, max_rows=10_000)
+    for one in entries:
+        if one.gone:
+            waiting.leave(one)
 
     taken = []
     while len(waiting):

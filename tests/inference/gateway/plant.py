@@ -1,23 +1,35 @@
 """A whole gateway inside one test, with an engine and a site that do as told."""
 
 import asyncio
+import contextlib
+import functools
 import json
+import socket
 from collections import Counter
 
 import httpx
 import numpy as np
 
 from accounts import key_format
+from accounts.admission import Admission
 from accounts.limits import Limits, Quota, Rate
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import EngineStatus, VersionKey, VersionStatus
+from inference.engine.messages import (
+    EngineStatus,
+    OutputTensor,
+    VersionKey,
+    VersionStatus,
+)
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.gateway.app import GatewayApp
+from inference.gateway.asgi import answered_by
 from inference.gateway.clients import SlowBodies
 from inference.gateway.engines import Engines
+from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
-from inference.gateway.operator_app import OperatorApp
+from inference.gateway.listener import Listener
+from inference.gateway.operator_app import ControlApp, OperatorApp, Reporter
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
 from inference.metrics import Metrics
@@ -87,14 +99,20 @@ DAY_OF_ONE = Quota("day", "requests", 1)
 class FakeEngine:
     """Doubles its input. `failure` is raised instead if there is one."""
 
+    # So it is asked by coroutines.
+    connected = False
+
     def __init__(self, name="cpu"):
         self.name = name
         self.failure = None
         self.calls = 0
         self.state = "ready"
         self.hold = None
+        # Of a stream: what it gives, how much was taken, and how many are open.
+        self.chunks = ()
+        self.given = self.streaming = 0
 
-    async def predict(self, key, tensors, *, timeout_s, max_batch_rows=0):
+    async def predict(self, key, tensors, *, timeout_s, max_batch_rows=0, params=None):
         self.calls += 1
         if self.hold is not None:
             await self.hold.wait()
@@ -103,10 +121,29 @@ class FakeEngine:
         doubled = np.asarray(tensors[0].data) * 2
         return Prediction((Tensor("output", doubled),), 1, 2, len(doubled))
 
+    async def stream(self, key, tensors, *, timeout_s, params=None):
+        """Give what `chunks` says; an exception among them is raised."""
+        self.calls += 1
+        self.streaming += 1
+        try:
+            for chunk in self.chunks:
+                if isinstance(chunk, Exception):
+                    raise chunk
+                if isinstance(chunk, asyncio.Event):
+                    await chunk.wait()
+                    continue
+                self.given += 1
+                yield chunk
+        finally:
+            self.streaming -= 1
+
     async def status(self):
         if self.state == "gone":
             raise EngineError(EngineErrorCode.CONNECTION_LOST, "gone")
-        version = VersionStatus(key=VersionKey("m", 1), state=self.state)
+        outputs = (OutputTensor("output", "float32", (1,)),)
+        version = VersionStatus(
+            key=VersionKey("m", 1), state=self.state, outputs=outputs
+        )
         return EngineStatus(
             id=1,
             device=self.name,
@@ -145,6 +182,64 @@ class FakeSite(httpx.AsyncBaseTransport):
         return Counter(request.url.path for request in self.requests)
 
 
+def listener(application, clock, *, max_connections=1000):
+    return Listener(
+        application,
+        header_timeout_s=10,
+        idle_timeout_s=30,
+        max_connections=max_connections,
+        clock=clock,
+    )
+
+
+@contextlib.asynccontextmanager
+async def listening(serving):
+    """Let a listener listen; gives its port."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        server = await serving.serve(bound)
+        try:
+            yield bound.getsockname()[1]
+        finally:
+            server.close()
+            # None may outlive its loop.
+            for connection in list(serving.connections):
+                connection.abort()
+            while serving.connections:
+                await asyncio.sleep(0)
+
+
+def request(path=PREDICT, content=b"", *, headers=(), key=KEY.token):
+    """Write the bytes of one POST; a content-length unless one is given."""
+    lines = [f"POST {path} HTTP/1.1", "host: public", f"authorization: Bearer {key}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if not any(name in ("content-length", "transfer-encoding") for name, _ in headers):
+        lines.append(f"content-length: {len(content)}")
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+async def settled(count, *, quiet_s=0.3):
+    """Give a count once it is more than nothing and has stayed for a while."""
+    before = None
+    async with asyncio.timeout(60):
+        while not (now := count()) or now != before:
+            before = now
+            await asyncio.sleep(quiet_s)
+    return now
+
+
+async def read_answer(reader):
+    """Read one answer; gives status, headers and body, or None at the end."""
+    try:
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+    except asyncio.IncompleteReadError:
+        return None
+    first, *lines = head.decode().strip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    body = await reader.readexactly(int(headers["content-length"]))
+    return int(first.split()[1]), headers, body
+
+
 class Plant:
     """Must be made inside a running loop."""
 
@@ -155,11 +250,20 @@ class Plant:
         limits=None,
         engines=("cpu",),
         max_upload_bytes=1000,
+        prefetch=False,
         **spool,
     ):
         self.clock = ManualClock(1_000_000.0)
         self.site = FakeSite()
-        self.tables = Tables(published(limits=limits, engines=engines))
+        self.leases = LeaseClient(
+            holder="boot", clock=self.clock, timer=self.clock, transport=self.site
+        )
+        make_admission = functools.partial(
+            Admission, prefetch=self.leases.prefetch if prefetch else None
+        )
+        self.tables = Tables(
+            published(limits=limits, engines=engines), make_admission=make_admission
+        )
         self.made = {}
         self.engines = Engines(self._make_engine)
         self.engines.replace(self.tables.engines)
@@ -170,7 +274,6 @@ class Plant:
         self.recorder = Recorder(self.writer)
         self.metrics = Metrics()
         self.bodies = SlowBodies(self.clock)
-        self.leases = LeaseClient(holder="boot", clock=self.clock, transport=self.site)
         self.app = GatewayApp(
             plan=self.plan,
             engines=self.engines,
@@ -185,16 +288,20 @@ class Plant:
                 site_timeout_s=5,
                 clock=self.clock,
             ),
-            bodies=self.bodies,
+            files=InputFiles(transport=self.site),
             body_timeout_s=5,
             clock=self.clock,
+            timer=self.clock,
         )
-        self.operator_app = OperatorApp(
+        self.listener = listener(self.app.read, self.clock)
+        self.reporter = Reporter(
             plan=self.plan,
             engines=self.engines,
             metrics=self.metrics,
             recorder=self.recorder,
         )
+        self.operator_app = OperatorApp(self.reporter)
+        self.control_app = ControlApp(self.reporter, self.tables)
 
     def _make_engine(self, address):
         self.made[address] = FakeEngine(address)
@@ -206,20 +313,34 @@ class Plant:
         headers = {"authorization": f"Bearer {KEY.token}"} | given.pop("headers", {})
         if content is None and method == "POST":
             content = json.dumps(GOOD).encode()
-        transport = httpx.ASGITransport(app or self.app)
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://public"
-        ) as client:
+        serving = listener(answered_by(app), self.clock) if app else self.listener
+        # To read the certificates of the web takes longer than to be answered.
+        asking = httpx.AsyncClient(verify=False)
+        async with listening(serving) as port, asking as client:
             return await client.request(
                 method,
-                f"http://public{path}",
+                f"http://127.0.0.1:{port}{path}",
                 content=content,
-                headers=headers,
+                headers={"host": "public"} | headers,
                 **given,
             )
 
-    def start(self, messages, *, path=PREDICT, headers=(), on_send=None):
-        """Run the application on scripted messages; gives the task and what it sends.
+    @contextlib.asynccontextmanager
+    async def connect(self, *sent):
+        """Open one raw connection; gives its reader and writer."""
+        async with listening(self.listener) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                for data in sent:
+                    writer.write(data)
+                yield reader, writer
+            finally:
+                writer.transport.abort()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+
+    def start(self, messages, *, path, headers=(), on_send=None):
+        """Run what is relayed on scripted messages; gives the task and what it sends.
 
         After the last message the client stays silent. A queue is read as it fills.
         """

@@ -3,15 +3,19 @@
 import asyncio
 import functools
 import json
+import tracemalloc
 
 import pytest
 
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.gateway.connection import Connection
 from tests.inference.gateway.plant import (
     DAY_OF_ONE,
     GOOD,
     Plant,
     one_at_a_time,
+    read_answer,
+    request,
 )
 
 
@@ -30,8 +34,15 @@ async def turns(count=20):
         await asyncio.sleep(0)
 
 
-def body(message=b"", *, more=False):
-    return {"type": "http.request", "body": message, "more_body": more}
+async def arrival(plant):
+    """Wait until a request's head has been read."""
+    while not any(not connection.idle for connection in plant.listener.connections):
+        await asyncio.sleep(0)
+
+
+def unfinished():
+    """Write a request whose body lacks its end."""
+    return request(content=b"{", headers=[("content-length", "100")])
 
 
 @on_loop
@@ -47,18 +58,19 @@ async def test_prediction_is_answered_and_metered(tmp_path):
 
 
 @on_loop
-async def test_event_is_on_disk_before_the_answer_leaves(tmp_path):
+async def test_event_is_on_disk_before_the_answer_leaves(tmp_path, monkeypatch):
     plant = Plant(tmp_path)
     recorded = []
+    answer = Connection.answer
 
-    task, sent, _ = plant.start(
-        [body(json.dumps(GOOD).encode())],
-        on_send=lambda: recorded.append(len(plant.events())),
-    )
-    await task
+    def spy(connection, *parts):
+        recorded.append(len(plant.events()))
+        answer(connection, *parts)
 
-    assert sent[0]["status"] == 200
-    assert recorded == [1, 1]
+    monkeypatch.setattr(Connection, "answer", spy)
+
+    assert (await plant.ask()).status_code == 200
+    assert recorded == [1]
 
 
 @on_loop
@@ -177,99 +189,91 @@ async def test_ready_only_while_an_engine_has_the_default(tmp_path):
 @on_loop
 async def test_body_that_is_too_large_by_its_header_is_not_read(tmp_path):
     plant = Plant(tmp_path)
+    sent = request(headers=[("content-length", "999999999")])
 
-    task, sent, waiting = plant.start(
-        [body(b"x")], headers=[(b"content-length", b"999999999")]
-    )
-    await task
+    async with plant.connect(sent) as (reader, _):
+        status, _, _ = await read_answer(reader)
 
-    assert sent[0]["status"] == 413
-    assert len(waiting) == 1
+    assert status == 413
 
 
 @on_loop
 async def test_body_that_grows_too_large_is_not_read_to_its_end(tmp_path):
     plant = Plant(tmp_path)
-    chunk = body(b" " * 1024 * 1024, more=True)
+    chunk = b"100000\r\n" + b" " * 1024 * 1024 + b"\r\n"
+    sent = request(headers=[("transfer-encoding", "chunked")])
 
-    task, sent, waiting = plant.start([chunk] * 10)
-    await task
+    async with plant.connect(sent, *[chunk] * 3) as (reader, _):
+        status, _, _ = await read_answer(reader)
 
-    assert sent[0]["status"] == 413
-    assert len(waiting) == 7
+    assert status == 413
     assert plant.events()[0].code == "TOO_LARGE"
 
 
 @on_loop
 async def test_body_that_never_ends_times_out(tmp_path):
     plant = Plant(tmp_path)
-    task, sent, _ = plant.start([body(b"{", more=True)])
-    await turns()
 
-    plant.clock.advance(4.9)
-    plant.bodies.sweep()
-    await turns()
-    assert not task.done()
-    plant.clock.advance(0.2)
-    plant.bodies.sweep()
-    await task
+    async with plant.connect(unfinished()) as (reader, _):
+        await arrival(plant)
+        plant.clock.advance(4.9)
+        plant.listener.sweep()
+        await turns()
+        assert not plant.events()
+        plant.clock.advance(0.2)
+        plant.listener.sweep()
+        status, headers, _ = await read_answer(reader)
+        assert await reader.read() == b""
 
-    assert sent[0]["status"] == 408
-    assert (b"connection", b"close") in sent[0]["headers"]
+    assert (status, headers["connection"]) == (408, "close")
     assert plant.events()[0].code == "REQUEST_TIMEOUT"
 
 
 @on_loop
 async def test_body_that_trickles_in_has_no_more_time(tmp_path):
     plant = Plant(tmp_path)
-    arriving = asyncio.Queue()
-    task, sent, _ = plant.start(arriving)
 
-    for _ in range(6):
-        arriving.put_nowait(body(b" ", more=True))
-        await turns()
-        plant.clock.advance(1)
-        plant.bodies.sweep()
-    await task
+    async with plant.connect(unfinished()) as (reader, writer):
+        await arrival(plant)
+        for _ in range(6):
+            writer.write(b" ")
+            await turns()
+            plant.clock.advance(1)
+            plant.listener.sweep()
+        status, _, _ = await read_answer(reader)
 
-    assert sent[0]["status"] == 408
+    assert status == 408
 
 
 @on_loop
 async def test_client_that_leaves_in_its_body_frees_its_place(tmp_path):
     plant = Plant(tmp_path, limits=one_at_a_time())
 
-    task, sent, _ = plant.start([body(b"{", more=True), {"type": "http.disconnect"}])
-    await task
+    async with plant.connect(unfinished()) as (_, writer):
+        await arrival(plant)
+        writer.close()
+        while plant.listener.connections:
+            await asyncio.sleep(0)
 
-    assert sent == []
+    assert plant.metrics.abandoned == 1
     assert (await plant.ask()).status_code == 200
 
 
 @on_loop
-async def test_client_that_leaves_before_its_body_is_not_answered(tmp_path):
-    plant = Plant(tmp_path, limits=one_at_a_time())
-
-    task, sent, _ = plant.start([{"type": "http.disconnect"}])
-    await task
-
-    assert sent == []
-    assert (await plant.ask()).status_code == 200
-
-
-@on_loop
-async def test_cancelled_call_frees_its_place(tmp_path):
+async def test_client_that_leaves_frees_its_place_and_its_units(tmp_path):
     plant = Plant(tmp_path, limits=one_at_a_time(DAY_OF_ONE))
     plant.engine.hold = asyncio.Event()
-    task, _, _ = plant.start([body(json.dumps(GOOD).encode())])
-    while not plant.engine.calls:
-        await asyncio.sleep(0)
 
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with plant.connect(request(content=json.dumps(GOOD).encode())) as (_, writer):
+        while not plant.engine.calls:
+            await asyncio.sleep(0)
+        writer.close()
+        while plant.listener.connections:
+            await asyncio.sleep(0)
     plant.engine.hold.set()
 
     assert (await plant.ask()).status_code == 200
+    assert [event.status for event in plant.events()] == [200]
 
 
 @on_loop
@@ -323,3 +327,45 @@ async def test_operators_see_metrics_and_what_readiness_waits_for(tmp_path):
     assert waiting.json()["waiting_for"] == ["m v1 is ready on no engine"]
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     assert ready.json()["engines"]["cpu"]["versions"][0]["state"] == "ready"
+
+
+@on_loop
+async def test_another_method_is_told_the_limits_of_its_key(tmp_path):
+    plant = Plant(tmp_path)
+
+    keyed = await plant.ask(method="GET")
+    unknown = await plant.ask(method="GET", headers={"authorization": "Bearer x"})
+
+    assert (keyed.status_code, keyed.headers["allow"]) == (405, "POST")
+    assert keyed.headers["x-ratelimit-limit"] == "1000"
+    assert unknown.status_code == 405
+    assert "x-ratelimit-limit" not in unknown.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/jobs", "/api/v1/models/m/predict"])
+@on_loop
+async def test_trace_is_not_answered(tmp_path, path):
+    plant = Plant(tmp_path)
+
+    answer = await plant.ask(path, method="TRACE")
+
+    assert (answer.status_code, plant.site.requests) == (405, [])
+
+
+@on_loop
+async def test_long_made_up_paths_are_not_remembered(tmp_path):
+    plant = Plant(tmp_path)
+    statuses = set()
+
+    async with plant.connect() as (reader, writer):
+        tracemalloc.start()
+        for number in range(50):
+            padded = f"{number}{'x' * 20_000}"
+            path = f"/api/v1/models/{padded}/predict"
+            writer.write(request(path, headers=[("accept", f"a/{padded}")]))
+            statuses.add((await read_answer(reader))[0])
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert statuses == {404}
+    assert held < 500_000

@@ -1,9 +1,15 @@
 import asyncio
+import json
+import socket
+import time
 
 import httpx
 import pytest
 
-from accounts.limits import LeaseReturn, Limits, Quota
+from accounts.admission import Admission
+from accounts.limits import Limits, Quota
+from inference.gateway.leases import LeaseClient
+from tests.fakes import ManualClock
 from tests.inference.gateway.plant import Plant
 from tests.inference.gateway.test_app import on_loop
 
@@ -50,11 +56,14 @@ async def test_calls_at_once_share_a_request_for_units(tmp_path):
 )
 @on_loop
 async def test_site_that_is_away_means_overloaded_not_spent(tmp_path, failure):
-    plant = Plant(tmp_path, limits=LIMITS)
+    # Five percent of ten is less than one: there is nothing to overdraw.
+    few = Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 10),))
+    plant = Plant(tmp_path, limits=few)
     plant.site.failure = failure
 
     refused = await plant.ask()
     plant.site.failure = None
+    plant.clock.advance(2)
     plant.site.granted = 100
     answered = await plant.ask()
 
@@ -64,29 +73,199 @@ async def test_site_that_is_away_means_overloaded_not_spent(tmp_path, failure):
 
 
 @on_loop
-async def test_units_in_hand_serve_while_the_site_is_away(tmp_path):
+async def test_units_in_hand_and_an_overdraft_serve_while_the_site_is_away(tmp_path):
     plant = Plant(
         tmp_path,
-        limits=Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 10**6),)),
+        limits=Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 1000),)),
     )
-    plant.site.granted = 10**6
-    await plant.ask()
-    [held] = plant.tables.held()
+    plant.site.granted = 1000
+    first = await plant.ask()
+    [held] = [admission.held() for admission in plant.tables.admissions.everyone()]
     plant.site.failure = httpx.ConnectError("gone")
 
-    statuses = [(await plant.ask()).status_code for _ in range(held.units + 1)]
+    statuses = [(await plant.ask()).status_code for _ in range(held + 55)]
 
-    assert statuses == [200] * held.units + [503]
+    assert first.status_code == 200
+    # Five percent of the limit.
+    assert statuses == [200] * (held + 50) + [503] * 5
+    [admission] = plant.tables.admissions.everyone()
+    assert admission.overdrawn() == 50
 
 
 @on_loop
-async def test_units_in_hand_are_released(tmp_path):
-    plant = Plant(tmp_path)
-    units = LeaseReturn(
-        customer_id=7, quota="day", unit="requests", window_start=0, units=5
+async def test_an_overdraft_is_reported_once_the_site_is_back(tmp_path):
+    plant = Plant(
+        tmp_path,
+        limits=Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 1000),)),
     )
+    plant.site.granted = 1000
+    plant.site.failure = httpx.ConnectError("gone")
+    for _ in range(7):
+        assert (await plant.ask()).status_code == 200
+    plant.site.failure = None
+    plant.clock.advance(2)
 
-    await plant.leases.release([units])
+    answer = await plant.ask()
 
-    assert plant.site.paths() == {"/internal/leases/release": 1}
-    assert b'"holder":"boot"' in plant.site.bodies[0]
+    assert answer.status_code == 200
+    assert json.loads(plant.site.bodies[-1])["overdrawn"] == 7
+
+
+@on_loop
+async def test_calls_do_not_wait_for_a_site_that_has_just_failed(tmp_path):
+    plant = Plant(tmp_path, limits=LIMITS)
+    plant.site.failure = httpx.ReadTimeout("slow")
+
+    for _ in range(5):
+        await plant.ask()
+
+    assert plant.site.paths() == {"/internal/leases": 1}
+
+
+@on_loop
+async def test_only_the_first_calls_wait_for_a_site_that_says_nothing(tmp_path):
+    quota = Quota("day", "requests", 1000)
+    admission = Admission(7, Limits(plan="p", rates=(), quotas=(quota,)))
+    timer = ManualClock()
+    took = []
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "site.sock"))
+        silent.listen()
+        silent.setblocking(False)
+        client = LeaseClient(
+            holder="boot",
+            clock=lambda: 1_000_000.0,
+            timer=timer,
+            socket=tmp_path / "site.sock",
+        )
+        for _ in range(4):
+            began = time.monotonic()
+            request = admission.spend(1, 1_000_000.0)
+            await client.fetch(request, admission)
+            assert admission.spend(1, 1_000_000.0) is None
+            took.append(time.monotonic() - began)
+            # By now it is asked again, whoever waits for that.
+            timer.advance(2)
+        # By the first call, and beside the others.
+        async with asyncio.timeout(20):
+            for _ in range(2):
+                (await asyncio.get_running_loop().sock_accept(silent))[0].close()
+        await client.close()
+
+    assert took[0] > 1
+    assert max(took[1:]) < 0.5
+
+
+@on_loop
+async def test_what_is_lent_to_a_call_that_did_not_wait_is_kept(tmp_path):
+    plant = Plant(
+        tmp_path,
+        limits=Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 1000),)),
+    )
+    plant.site.failure = httpx.ConnectError("gone")
+    await plant.ask()
+    plant.site.failure = None
+    plant.site.granted = 1000
+    plant.clock.advance(2)
+    await plant.ask()
+
+    statuses = {(await plant.ask()).status_code for _ in range(10)}
+
+    [admission] = plant.tables.admissions.everyone()
+    assert statuses == {200}
+    assert admission.overdrawn() == 2
+    assert plant.site.paths() == {"/internal/leases": 2}
+
+
+@on_loop
+async def test_the_next_lease_is_asked_for_before_the_last_is_spent(tmp_path):
+    plant = Plant(
+        tmp_path,
+        limits=Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 10**6),)),
+        prefetch=True,
+    )
+    plant.site.granted = 10**6
+    waits = 0
+    for _ in range(300):
+        held = sum(admission.held() for admission in plant.tables.admissions.everyone())
+        waits += held == 0
+        await plant.ask()
+        await asyncio.sleep(0)
+
+    # Only the first call found nothing in hand.
+    assert waits == 1
+    assert plant.site.paths()["/internal/leases"] > 1
+
+
+@on_loop
+async def test_what_is_recalled_is_not_spent(tmp_path):
+    plant = Plant(
+        tmp_path,
+        limits=Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 1000),)),
+    )
+    plant.site.granted = 1000
+    await plant.ask()
+    [held] = [admission.held() for admission in plant.tables.admissions.everyone()]
+    asked = json.loads(plant.site.bodies[0])
+    recall = {
+        name: asked[name] for name in ("customer_id", "quota", "unit", "window_start")
+    }
+
+    answer = await plant.ask(
+        "/recall", json.dumps(recall).encode(), app=plant.control_app
+    )
+    plant.site.granted = 0
+    after = await plant.ask()
+
+    assert held > 0
+    assert answer.json() == {"units": held, "number": 1}
+    assert after.status_code == 429
+
+
+@on_loop
+async def test_units_in_hand_are_given_up_at_the_end(tmp_path):
+    plant = Plant(
+        tmp_path,
+        limits=Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 1000),)),
+    )
+    plant.site.granted = 1000
+    await plant.ask()
+
+    await plant.leases.release(plant.tables.admissions.release())
+
+    given_up = json.loads(plant.site.bodies[-1])
+    assert (given_up["units"], given_up["leased"], given_up["holder"]) == (0, 1, "boot")
+
+
+@on_loop
+async def test_the_loop_turns_while_the_site_says_nothing(tmp_path):
+    quota = Quota("day", "requests", 1000)
+    admission = Admission(7, Limits(plan="p", rates=(), quotas=(quota,)))
+    request = admission.spend(1, 1_000_000.0)
+    gaps = []
+
+    async def tick():
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.01)
+            gaps.append(time.monotonic() - before)
+
+    ticking = asyncio.create_task(tick())
+    with socket.socket(socket.AF_UNIX) as silent:
+        # It takes connections, and never says a word.
+        silent.bind(str(tmp_path / "site.sock"))
+        silent.listen()
+        client = LeaseClient(
+            holder="boot", clock=lambda: 1_000_000.0, socket=tmp_path / "site.sock"
+        )
+        await client.fetch(request, admission)
+        await client.close()
+    outcome = admission.spend(1, 1_000_000.0)
+    ticking.cancel()
+
+    # The call has waited for the time-out, and spends what it may overdraw.
+    assert outcome is None
+    assert admission.overdrawn() == 1
+    # Never for longer than another process may have kept the processor.
+    assert len(gaps) > 10
+    assert max(gaps) < sum(gaps) / 2

@@ -9,23 +9,20 @@ import subprocess
 import sys
 import time
 
+import grpc
 import httpx
 import psutil
 import pytest
 
+from benchmarks.ports import free_port
 from inference import snapshot
+from inference.grpc_gateway.open_inference_pb2 import ModelInferRequest
 from inference.home import Home
 from tests.inference.gateway.plant import GOOD, KEY, PREDICT, published
 
 pytestmark = pytest.mark.processes
 
 FORBIDDEN = ("django", "torch", "mlflow", "shap", "pandas", "scipy", "sklearn")
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -56,11 +53,11 @@ def gateway(home, **environment):
 
 
 def until_answering(process, url):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         with contextlib.suppress(httpx.TransportError):
-            httpx.get(f"{url}/healthz")
+            httpx.get(f"{url}/healthz", timeout=10, verify=False)
             return
         time.sleep(0.01)
     raise AssertionError("the gateway did not answer")
@@ -79,6 +76,8 @@ def ask(url, **headers):
         f"{url}{PREDICT}",
         json=GOOD,
         headers={"authorization": f"Bearer {KEY.token}"} | headers,
+        timeout=30,
+        verify=False,
     )
 
 
@@ -95,28 +94,29 @@ def test_gateway_imports_nothing_heavy():
         check=True,
     )
 
-    assert not set(json.loads(listing.stdout)) & set(FORBIDDEN)
+    assert not set(json.loads(listing.stdout)) & {*FORBIDDEN, "grpc"}
 
 
-def test_gateway_is_small_and_starts_fast(home):
-    started = time.monotonic()
+@pytest.mark.parametrize("with_grpc", [False, True])
+def test_gateway_is_small_and_starts_fast(home, with_grpc):
+    grpc_port = str(free_port() if with_grpc else 0)
 
-    with gateway(home) as (process, url):
-        took_s = time.monotonic() - started
+    with gateway(home, MODELYARD_GRPC_PORT=grpc_port) as (process, url):
+        # Of a processor's time: how long it takes depends on who else wants one.
+        spent = psutil.Process(process.pid).cpu_times()
         for _ in range(20):
             assert ask(url).status_code == 503
         rss = psutil.Process(process.pid).memory_info().rss
 
     assert rss < 100 * 1024 * 1024
-    # One second on an idle machine; tests share theirs.
-    assert took_s < 5
+    assert spent.user + spent.system < 2
 
 
 def test_every_answer_has_its_event_and_sigterm_ends_the_process(home):
     with gateway(home) as (process, url):
         ids = [ask(url).headers["x-request-id"] for _ in range(5)]
         process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
 
     from inference.spool import is_being_written, read_events
 
@@ -146,7 +146,7 @@ def test_port_in_use_is_said_in_a_sentence(home):
 def raw(url, *chunks):
     """Send bytes and read until the server closes the connection."""
     port = int(url.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         received = b""
         try:
             for chunk in chunks:
@@ -184,7 +184,7 @@ def test_client_that_asks_before_it_sends_is_told_to_go_on(home):
 
     with gateway(home) as (_, url):
         port = int(url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             connection.sendall(head.encode())
             invited = connection.recv(1000)
             connection.sendall(content)
@@ -230,3 +230,47 @@ def test_headers_that_trickle_in_are_cut_off(home):
         took_s = time.monotonic() - began
 
     assert took_s < 8
+
+
+def test_grpc_port_answers_and_ends_with_the_gateway(home):
+    port = free_port()
+    request = ModelInferRequest(model_name="m").SerializeToString()
+
+    with (
+        gateway(home, MODELYARD_GRPC_PORT=str(port)) as (process, _),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request, metadata=[("x-api-key", KEY.token)], timeout=60)
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+        took_s = time.monotonic() - started
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert code == 0
+    assert took_s < 10
+
+
+def test_a_taken_grpc_port_is_said(home):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "inference.gateway"],
+            env=os.environ
+            | {
+                "MODELYARD_HOME": str(home.root),
+                "MODELYARD_PORT": "0",
+                "MODELYARD_GRPC_PORT": str(port),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert ended.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port} for gRPC" in ended.stderr

@@ -1,11 +1,19 @@
 import asyncio
+import socket
+import time
 
 import httpx
 import pytest
 
 from inference.gateway import uploads
+from inference.gateway.clients import SlowBodies
+from inference.gateway.relay import Relay
 from tests.inference.gateway.plant import Plant
-from tests.inference.gateway.test_app import body, on_loop, turns
+from tests.inference.gateway.test_app import on_loop, turns
+
+
+def body(message=b"", *, more=False):
+    return {"type": "http.request", "body": message, "more_body": more}
 
 
 @on_loop
@@ -256,5 +264,92 @@ async def test_answer_has_the_date_and_server_of_nobody_else(tmp_path):
 
     answer = await plant.ask("/x", method="GET")
 
-    assert not {"date", "server"} & set(answer.headers)
+    assert answer.headers["date"] != "yesterday"
+    assert "server" not in answer.headers
     assert answer.headers["x-public"] == "1"
+
+
+@on_loop
+async def test_a_long_body_that_trickles_gives_its_turn_back(tmp_path):
+    plant = Plant(tmp_path, max_upload_bytes=10 * uploads.HELD_BYTES)
+    messages = asyncio.Queue()
+    messages.put_nowait(body(b"x" * uploads.HELD_BYTES, more=True))
+    task, sent, _ = plant.start(messages, path="/up", headers=CHUNKED)
+    await turns()
+
+    for _ in range(5):
+        messages.put_nowait(body(b"x" * 100, more=True))
+        await turns()
+        plant.clock.advance(2)
+        plant.bodies.sweep()
+    await task
+
+    assert sent[0]["status"] == 408
+
+
+@on_loop
+async def test_a_long_body_at_the_least_rate_arrives(tmp_path):
+    plant = Plant(tmp_path, max_upload_bytes=10 * uploads.HELD_BYTES)
+    messages = asyncio.Queue()
+    messages.put_nowait(body(b"x" * uploads.HELD_BYTES, more=True))
+    task, sent, _ = plant.start(messages, path="/up", headers=CHUNKED)
+    await turns()
+
+    for _ in range(5):
+        messages.put_nowait(body(b"x" * uploads.MIN_BYTES_PER_S * 2, more=True))
+        await turns()
+        plant.clock.advance(2)
+        plant.bodies.sweep()
+    messages.put_nowait(body())
+    await task
+
+    assert sent[0]["status"] == 200
+
+
+class StoppedSite:
+    """Accepts connections and does nothing, as a stopped process does."""
+
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+
+    def close(self):
+        self._socket.close()
+
+
+@on_loop
+async def test_a_site_that_is_stopped_is_not_waited_for(tmp_path):
+    stopped = StoppedSite(tmp_path / "site.sock")
+    transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "site.sock"))
+    relay = Relay(
+        transport,
+        SlowBodies(time.monotonic),
+        max_bytes=1000,
+        idle_timeout_s=5,
+        site_timeout_s=0.1,
+        clock=time.time,
+    )
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/api/v1/me",
+        "raw_path": b"/api/v1/me",
+        "query_string": b"",
+        "headers": [(b"host", b"public")],
+        "scheme": "http",
+        "client": ("127.0.0.1", 1),
+    }
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    started = time.monotonic()
+    await relay(scope, None, send, request_id="req_1")
+    await transport.aclose()
+    stopped.close()
+
+    assert time.monotonic() - started < 5
+    assert sent[0]["status"] == 503
+    assert int(dict(sent[0]["headers"])[b"retry-after"]) >= 1

@@ -1,5 +1,8 @@
 import pytest
 
+from inference.dialects.embedding import EMBEDDING
+from inference.dialects.mlflow_scoring import MLFLOW
+from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.gateway import routes
 from inference.gateway.routes import PredictionPath
 
@@ -16,11 +19,29 @@ from inference.gateway.routes import PredictionPath
             "/api/v1/models/m/versions/3/predict/batch",
             PredictionPath("batch", "m", "3"),
         ),
+        (
+            "/api/v1/models/m/invocations",
+            PredictionPath("batch", "m", None, MLFLOW),
+        ),
+        (
+            "/api/v1/models/m/versions/3/embed",
+            PredictionPath("embed", "m", "3", EMBEDDING),
+        ),
         ("/api/v1/predict", PredictionPath("predict")),
         ("/api/v1/predict/batch", PredictionPath("batch")),
     ],
 )
 def test_predictions_are_found(path, expected):
+    assert routes.find_prediction(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "version"),
+    [("/v2/models/m/infer", None), ("/v2/models/m/versions/3/infer", "3")],
+)
+def test_infer_speaks_the_open_inference_protocol(path, version):
+    expected = PredictionPath("predict", "m", version, OPEN_INFERENCE)
+
     assert routes.find_prediction(path) == expected
 
 
@@ -37,7 +58,10 @@ def test_predictions_are_found(path, expected):
         "/api/v1/models/m/versions/3",
         "/api/v1/models/m/versions/3/other",
         "/api/v1/jobs",
-        "/v2/models/m/infer",
+        "/v2/models/m",
+        "/v2/models//infer",
+        "/v2/models/m/versions//infer",
+        "/v2/models/m/versions/3/other",
     ],
 )
 def test_other_paths_are_left_to_the_site(path):

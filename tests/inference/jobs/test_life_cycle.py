@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from kombu.exceptions import OperationalError
 
+from accounts.limits import ReachedLimit
 from accounts.models import QuotaCounter, Usage
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
@@ -41,8 +42,8 @@ def fresh(job):
     return PredictionJob.objects.get(pk=job.pk)
 
 
-def submit():
-    key = ApiKeyFactory.create()
+def submit(key=None):
+    key = key or ApiKeyFactory.create()
     target = jobs.Target(
         model="sum", version=3, variant="canary", signature=SUM_SIGNATURE
     )
@@ -208,7 +209,12 @@ def test_a_chunk_that_a_quota_does_not_cover_leaves_no_trace():
         jobs.commit_chunk(lease, output(index=1, rows=2), now=NOW)
 
     assert caught.value.code is ErrorCode.QUOTA_EXCEEDED
-    assert caught.value.facts == {"limit": "day"}
+    assert caught.value.facts == {
+        "limit": "day",
+        "unit": "rows",
+        "maximum": 3,
+        "needed": 2,
+    }
     assert fresh(job).rows_done == 2
     assert job.chunks.count() == 1
     assert set(QuotaCounter.objects.values_list("name", "granted")) == {
@@ -351,3 +357,56 @@ def test_a_signature_survives_storage():
     job = fresh(make_job())
 
     assert msgspec.convert(job.signature, Signature) == SUM_SIGNATURE
+
+
+def test_as_many_jobs_are_taken_as_the_plan_allows_at_once():
+    key = ApiKeyFactory(customer__plan__max_jobs_in_flight=2)
+    other = ApiKeyFactory(customer__plan=key.customer.plan)
+    first = submit(key)
+    submit(key)
+
+    with pytest.raises(ApiError) as refused:
+        submit(key)
+
+    assert refused.value.code is ErrorCode.CONCURRENCY_EXCEEDED
+    assert refused.value.limit == ReachedLimit(
+        name="max_jobs_in_flight",
+        scope="customer",
+        source="plan",
+        unit="jobs",
+        maximum=2,
+        used=2,
+    )
+    submit(other)
+    PredictionJob.objects.filter(pk=first.pk).update(status=Status.COMPLETED)
+    submit(key)
+
+
+def test_a_plan_may_allow_no_jobs():
+    key = ApiKeyFactory(customer__plan__max_jobs_in_flight=0)
+
+    with pytest.raises(ApiError):
+        submit(key)
+
+
+@pytest.mark.parametrize(
+    ("mode", "unit", "granted"),
+    [
+        ("live", "rows", 2),
+        ("live", "requests", 1),
+        ("live", "compute_ms", 1),
+        ("test", "rows", None),
+    ],
+)
+def test_a_chunk_costs_what_its_unit_counts_and_test_keys_nothing(mode, unit, granted):
+    key = ApiKeyFactory(
+        mode=mode, customer__plan__quota_unit=unit, customer__plan__daily_quota=10
+    )
+    job = make_job(2, api_key=key)
+    lease = claim(job)
+
+    jobs.commit_chunk(lease, output(), now=NOW)
+
+    counter = QuotaCounter.objects.filter(customer=key.customer).first()
+    assert (counter and counter.granted) == granted
+    assert Usage.objects.get().charged_requests == (mode == "live")

@@ -358,3 +358,18 @@ def test_options_reach_the_engine_and_the_answers(worker):
 
     assert csv_of(job)[0] == "index,label,score,low_confidence,scores,error"
     assert csv_of(job)[1].startswith("0,yes,0.75,false,")
+
+
+def test_jobs_give_way_to_interactive_requests(worker, engine):
+    job_runner.take_turn(make_job(3).pk, worker)
+
+    assert engine.priorities == {"job"}
+
+
+def test_calls_are_short_where_rows_are_slow(worker, engine):
+    """Others wait for a call that has begun: 50 ms at most, after the first."""
+    engine.row_us = 5000
+
+    job_runner.take_turn(make_job(250, chunk_rows=500).pk, worker)
+
+    assert [len(call) for call in engine.calls] == [100, *[10] * 15]

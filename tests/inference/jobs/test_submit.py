@@ -412,3 +412,16 @@ def test_a_model_that_is_not_served_yet_is_unavailable(client, key):
     response = post(client, key, {"model": "sum", "instances": INSTANCES})
 
     assert error_of(response)["code"] == "MODEL_UNAVAILABLE"
+
+
+def test_compressed_bodies_are_refused(client, key):
+    response = post(
+        client,
+        key,
+        {"model": "sum", "instances": INSTANCES},
+        headers={"Content-Encoding": "gzip"},
+    )
+
+    assert response.status_code == 415
+    assert error_of(response)["code"] == "UNSUPPORTED_MEDIA_TYPE"
+    assert no_job_is_left()

@@ -19,6 +19,7 @@ OPERATIONS = [
     ("get", "/result"),
     ("get", "/result?format=csv"),
     ("get", "/errors"),
+    ("post", "/result/link"),
     ("post", "/cancel"),
 ]
 
@@ -151,6 +152,14 @@ def test_two_downloads_are_byte_identical(client, key):
     path = f"/{job.pk}/result"
 
     assert body(call(client, key, "get", path)) == body(call(client, key, "get", path))
+
+
+def test_a_result_in_csv_can_be_asked_about_its_methods(client, key):
+    job = completed_job(key)
+
+    response = call(client, key, "options", f"/{job.pk}/result?format=csv")
+
+    assert (response.status_code, response["Content-Type"]) == (200, "application/json")
 
 
 def test_another_format_is_not_acceptable(client, key):

@@ -6,7 +6,7 @@ from drf_spectacular.generators import SchemaGenerator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import from_mlflow
+from inference.engine.mlflow_signature import from_mlflow
 from inference.error_advice import ADVICE
 from inference.errors import ErrorCode
 from inference.openapi.document import visible_models
@@ -98,6 +98,14 @@ def test_an_explanation_may_be_asked_for_as_a_drawing():
     }
 
 
+def test_the_scoring_protocol_has_mlflows_errors():
+    operation = _document()["paths"]["/api/v1/models/{model}/invocations"]["post"]
+
+    content = operation["responses"]["400"]["content"]["application/json"]
+    assert content["schema"] == {"$ref": "#/components/schemas/MlflowError"}
+    assert set(operation["requestBody"]["content"]) == {"application/json", "text/csv"}
+
+
 def test_every_example_decodes_and_fits_its_own_schema():
     _route()
     _route("plain", version={"metadata": {}, "input_example": [[1.0, 2.0], [3.0, 4.0]]})
@@ -139,13 +147,23 @@ def test_the_views_are_described_without_a_complaint(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_rules_of_the_route_are_documented():
+    _route(input_rules={"mean radius": {"min": 2, "max": 9}})
+
+    instance = _document()["components"]["schemas"]["BreastCancerInstance"]
+
+    documented = instance["properties"]["mean radius"]
+    assert (documented["minimum"], documented["maximum"]) == (2, 9)
+
+
 def test_an_example_that_breaks_a_rule_of_the_route_is_left_out():
     _route(input_rules={"mean radius": {"max": 1}})
 
     document = _document()
 
     operation = document["paths"]["/api/v1/models/breast-cancer/predict"]["post"]
-    assert "examples" not in operation["requestBody"]["content"]["application/json"]
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert list(examples) == ["made_up"]
 
 
 def test_a_model_without_route_is_documented_by_its_published_version():
@@ -175,7 +193,10 @@ def test_every_operation_has_the_one_error_shape_and_both_ways_to_send_a_key():
     document = _document()
 
     for path, operations in document["paths"].items():
-        if not path.startswith("/api/v1/"):
+        # The scoring protocol's clients expect errors of another shape.
+        if not path.startswith("/api/v1/") or path.endswith("/invocations"):
+            continue
+        if path.endswith("/content"):  # its signature is its key
             continue
         for operation in operations.values():
             assert operation["security"] == [{"bearer": []}, {"apiKey": []}]
@@ -288,3 +309,85 @@ def test_from_mlflow_reads_the_factory_signature():
     signature = from_mlflow(version.signature, version.metadata)
 
     assert [column.name for column in signature.columns] == METADATA["columns"]
+
+
+def test_a_model_that_embeds_has_an_operation_for_it():
+    _route(version={"metadata": {"task": "embedding", "columns": METADATA["columns"]}})
+    _route("labels")
+
+    document = _document()
+
+    operation = document["paths"]["/api/v1/models/breast-cancer/embed"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]
+    answer = operation["responses"]["200"]["content"]["application/json"]
+    for content in (body, answer):
+        [example] = content["examples"].values()
+        _resolve(document, content["schema"]).validate(example["value"])
+    options = document["components"]["schemas"]["BreastCancerEmbedRequest"]
+    assert "normalize" in options["properties"]["options"]["properties"]
+    assert "/api/v1/models/labels/embed" not in document["paths"]
+
+
+def test_what_a_route_may_add_to_an_answer_is_documented():
+    _route()
+
+    operation = _document()["paths"]["/api/v1/models/breast-cancer/predict"]["post"]
+
+    assert {"X-Cache", "X-Fallback", "RateLimit"} <= set(
+        operation["responses"]["200"]["headers"]
+    )
+
+
+def test_every_operation_has_a_summary_a_tag_that_is_listed_and_its_errors():
+    _route()
+
+    document = _document()
+
+    listed = {group["name"] for group in document["tags"]}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"], path
+            assert set(operation["tags"]) <= listed, path
+            refused = {status for status in operation["responses"] if status >= "4"}
+            assert refused or path == "/healthz", path
+
+
+def test_newcomers_find_models_before_accounts_and_probes():
+    names = [group["name"] for group in _document()["tags"]]
+
+    assert names == [
+        "Models",
+        "Uploads",
+        "Jobs",
+        "Account",
+        "Open Inference Protocol",
+        "Health",
+    ]
+
+
+def test_sending_an_announced_file_needs_no_key():
+    operation = _document()["paths"]["/api/v1/uploads/{upload_id}/content"]["put"]
+
+    assert operation["security"] == []
+    assert "401" not in operation["responses"]
+
+
+def test_every_body_of_json_has_an_example_that_fits_its_schema():
+    _route()
+
+    document = _document()
+
+    bodies = 0
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            body = content.get("application/json")
+            if body is None or path.endswith("/content"):  # a file
+                continue
+            examples = [item["value"] for item in body.get("examples", {}).values()]
+            examples += [body["example"]] if "example" in body else []
+            assert examples, path
+            for example in examples:
+                _resolve(document, body["schema"]).validate(example)
+            bodies += 1
+    assert bodies > 15

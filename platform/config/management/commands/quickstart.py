@@ -32,13 +32,13 @@ class Command(BaseCommand):
         console = Console(highlight=False, soft_wrap=True)
         try:
             hold_home(settings.HOME)
-            check_ports(
-                settings.MODELYARD_HOST,
-                {
-                    settings.MODELYARD_PORT: "MODELYARD_PORT",
-                    settings.MODELYARD_OPERATOR_PORT: "MODELYARD_OPERATOR_PORT",
-                },
-            )
+            ports = {
+                settings.MODELYARD_PORT: "MODELYARD_PORT",
+                settings.MODELYARD_OPERATOR_PORT: "MODELYARD_OPERATOR_PORT",
+            }
+            if settings.MODELYARD_GRPC_PORT:
+                ports[settings.MODELYARD_GRPC_PORT] = "MODELYARD_GRPC_PORT"
+            check_ports(settings.MODELYARD_HOST, ports)
             self._set_up(console)
         except (CannotStart, demo.SetUpFailed) as error:
             raise CommandError(str(error)) from error
@@ -75,10 +75,10 @@ class Command(BaseCommand):
 
     def _announce(self, console: Console, supervisor: Supervisor) -> None:
         """Wait for readiness, then print the card; stop everything if hopeless."""
-        url = f"{settings.MODELYARD_PUBLIC_URL}/readyz"
+        url = f"http://{_operator_host()}:{settings.MODELYARD_OPERATOR_PORT}/readyz"
         deadline = time.monotonic() + _READY_TIMEOUT_S
         with _progress(console, "Start and wait until every model can answer"):
-            while not supervisor.stopping and not _answers(url):
+            while not supervisor.stopping and not _all_ready(url):
                 hopeless = [
                     name
                     for name, deaths in supervisor.deaths().items()
@@ -158,9 +158,16 @@ def _progress(console: Console, title: str) -> Iterator[Callable[[str], None]]:
         yield say
 
 
-def _answers(url: str) -> bool:
+def _operator_host() -> str:
+    host = settings.MODELYARD_OPERATOR_HOST
+    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
+
+
+def _all_ready(url: str) -> bool:
+    """Tell whether every gateway is up and its models can answer."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
+            gateways = json.load(response)["gateways"].values()
+            return all(gateway["ready"] for gateway in gateways)
+    except (urllib.error.URLError, OSError, ValueError):
         return False

@@ -1,0 +1,262 @@
+"""What a customer's usage costs: lines for invoices, exact to the last digit.
+
+Charged usage only: refusals, failures on our side and keys in test mode cost nothing.
+Each day is priced by the plan that the customer had at its end, and by the newest price
+of that day; a price of one model goes before the price of all.
+"""
+
+import datetime
+import decimal
+import functools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from accounts import usage
+from accounts.grains import Grain, day_of
+from accounts.models import Customer, Price
+
+_DAY = datetime.timedelta(days=1)
+# More digits than units and prices have together: nothing is rounded but quotients.
+_EXACT = decimal.Context(prec=80)
+_PER_REQUEST = Decimal("1e-9")
+CSV_COLUMNS = (
+    "day",
+    "customer",
+    "plan",
+    "key_id",
+    "model",
+    "version",
+    "unit",
+    "units",
+    "price",
+    "cost",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One unit used on one day by one key on one version."""
+
+    day: datetime.date
+    plan: str
+    key_id: str
+    model: str
+    version: str
+    unit: str
+    units: Decimal
+    # None: the unit is free on that plan.
+    price: Decimal | None
+
+    @property
+    def cost(self) -> Decimal:
+        return _cost(self.units, self.price)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionCost:
+    """What the calls of one version cost together and each."""
+
+    model: str
+    version: str
+    requests: int
+    cost: Decimal
+
+    @property
+    def cost_per_request(self) -> Decimal | None:
+        return per_request(self.cost, self.requests)
+
+
+# Of which usage can be asked for; at the ends of the calendar no day has a next one.
+YEARS = range(2000, 3000)
+
+
+def month_of(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return the start of a day's UTC month and of the next one."""
+    first = datetime.datetime(day.year, day.month, 1, tzinfo=datetime.UTC)
+    return first, (first + 32 * _DAY).replace(day=1)
+
+
+def lines(customer: Customer, *, month: datetime.date) -> Iterator[Line]:
+    """Price a customer's month, day by day."""
+    starts_at, ends_at = month_of(month)
+    pricing = Pricing(customer, starts_at, ends_at)
+    used = usage.between(starts_at, ends_at, customer_id=customer.pk)
+    for row in usage.over_time(used, "day", "key_id", "model", "version"):
+        yield from pricing.lines(row)
+
+
+def total(billed: Iterable[Line]) -> Decimal:
+    return _sum(line.cost for line in billed)
+
+
+def per_request(cost: Decimal, requests: int) -> Decimal | None:
+    """Divide a cost by the requests that were charged, to nine decimals."""
+    if not requests:
+        return None
+    return _EXACT.quantize(_EXACT.divide(cost, Decimal(requests)), _PER_REQUEST)
+
+
+def by_version(billed: Iterable[Line]) -> list[VersionCost]:
+    """Add up what each version costs, the most costly first."""
+    costs: dict[tuple[str, str], tuple[int, Decimal]] = {}
+    for line in billed:
+        key = (line.model, line.version)
+        requests, cost = costs.get(key, (0, Decimal()))
+        if line.unit == "requests":
+            requests += int(line.units)
+        costs[key] = (requests, _EXACT.add(cost, line.cost))
+    found = [
+        VersionCost(model=model, version=version, requests=requests, cost=cost)
+        for (model, version), (requests, cost) in costs.items()
+    ]
+    return sorted(found, key=lambda each: (-each.cost, each.model, each.version))
+
+
+def over_time(
+    customer: Customer,
+    starts_at: datetime.datetime,
+    ends_at: datetime.datetime,
+    bucket: Grain,
+    *fields: str,
+) -> list[dict[str, Any]]:
+    """Give a customer's usage per bucket and value of `fields`, with what it costs."""
+    own = usage.between(starts_at, ends_at, customer_id=customer.pk, grain=bucket)
+    pricing = Pricing(customer, starts_at, ends_at)
+    rows = usage.over_time(own, bucket, *fields)
+    priced = rows
+    if pricing.by_model and "model" not in fields:
+        priced = usage.over_time(own, bucket, *fields, "model")
+    costs: dict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
+    for row in priced:
+        group = (row["start"], *(row[field] for field in fields))
+        costs[group] = _EXACT.add(costs[group], pricing.cost(row))
+    for row in rows:
+        cost = costs[row["start"], *(row[field] for field in fields)]
+        row["cost"] = cost
+        row["cost_per_request"] = per_request(cost, row["charged_requests"])
+    return rows
+
+
+def csv_rows(customer: Customer, *, month: datetime.date) -> Iterator[tuple[Any, ...]]:
+    """Yield CSV_COLUMNS, then one row per line; they add up to the invoice."""
+    yield CSV_COLUMNS
+    for line in lines(customer, month=month):
+        yield (
+            line.day.isoformat(),
+            usage.plain_text(customer.name),
+            usage.plain_text(line.plan),
+            line.key_id,
+            usage.plain_text(line.model),
+            line.version,
+            line.unit,
+            plain(line.units),
+            "" if line.price is None else plain(line.price),
+            plain(line.cost),
+        )
+
+
+class Pricing:
+    """What units cost a customer, by the plan and the prices of their day."""
+
+    def __init__(
+        self,
+        customer: Customer,
+        starts_at: datetime.datetime,
+        ends_at: datetime.datetime,
+    ) -> None:
+        self._plans = _plans_by_day(customer, starts_at, ends_at)
+        prices = Price.objects.filter(
+            plan_id__in={plan for plan, _ in self._plans.values()},
+            valid_from__lt=ends_at.date() + _DAY,
+        )
+        # By plan, unit and model, the newest first.
+        self._prices: dict[tuple[int, str, str], list[Price]] = {}
+        for price in prices.order_by("-valid_from"):
+            key = (price.plan_id, price.unit, price.model)
+            self._prices.setdefault(key, []).append(price)
+        self.by_model = any(model for _, _, model in self._prices)
+
+    def lines(self, row: dict[str, Any]) -> Iterator[Line]:
+        """Price a row of `usage.over_time` that is of one key, model and version."""
+        day = row["start"].date()
+        plan_id, plan = self._plans[day]
+        for unit, units in _units(row):
+            if units:
+                yield Line(
+                    day=day,
+                    plan=plan,
+                    key_id=row["key_id"],
+                    model=row["model"],
+                    version=row["version"],
+                    unit=unit,
+                    units=units,
+                    price=self._price(day, plan_id, unit, row["model"]),
+                )
+
+    def cost(self, row: dict[str, Any]) -> Decimal:
+        """Price a row of `usage.over_time`; of one model, if prices are `by_model`."""
+        day = row["start"].date()
+        plan_id, _ = self._plans[day]
+        return _sum(
+            _cost(units, self._price(day, plan_id, unit, row.get("model", "")))
+            for unit, units in _units(row)
+        )
+
+    def _price(
+        self, day: datetime.date, plan_id: int, unit: str, model: str
+    ) -> Decimal | None:
+        for name in (model, ""):
+            for price in self._prices.get((plan_id, unit, name), ()):
+                if price.valid_from <= day:
+                    return price.amount
+        return None
+
+
+def _plans_by_day(
+    customer: Customer, starts_at: datetime.datetime, ends_at: datetime.datetime
+) -> dict[datetime.date, tuple[int, str]]:
+    """Read from the history which plan the customer had at the end of each day."""
+    changes = list(
+        customer.history.filter(history_date__lt=ends_at)
+        .order_by("history_date", "history_id")
+        .values_list("history_date", "plan_id", "plan__name")
+    )
+    plan = (customer.plan_id, customer.plan.name)
+    if changes:
+        # Before its first change on record it had the plan of that record.
+        plan = (changes[0][1], changes[0][2])
+    days = {}
+    day = day_of(starts_at)
+    while day < ends_at:
+        while changes and changes[0][0] < day + _DAY:
+            _, plan_id, name = changes.pop(0)
+            plan = (plan_id, name)
+        days[day.date()] = plan
+        day += _DAY
+    return days
+
+
+def _units(row: dict[str, Any]) -> tuple[tuple[str, Decimal], ...]:
+    return (
+        ("requests", Decimal(row["charged_requests"])),
+        ("rows", Decimal(row["charged_rows"])),
+        ("compute_ms", Decimal(row["charged_compute_us"]).scaleb(-3, _EXACT)),
+        ("shap_samples", Decimal(row["charged_shap_samples"])),
+    )
+
+
+def _cost(units: Decimal, price: Decimal | None) -> Decimal:
+    return Decimal() if price is None else _EXACT.multiply(units, price)
+
+
+def _sum(costs: Iterable[Decimal]) -> Decimal:
+    return functools.reduce(_EXACT.add, costs, Decimal())
+
+
+def plain(number: Decimal) -> str:
+    """Write a number without an exponent and without zeros that say nothing."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

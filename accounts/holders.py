@@ -1,0 +1,49 @@
+"""Asking the holders of leases to give up what they have not spent."""
+
+import http.client
+import socket
+from pathlib import Path
+
+import msgspec
+import structlog
+from django.conf import settings
+
+from accounts.limits import Recall, Recalled
+
+# Whoever takes longer keeps its units; the asker waits for all holders together.
+_TIMEOUT_S = 0.5
+_decoder = msgspec.json.Decoder(Recalled)
+
+logger = structlog.get_logger(__name__)
+
+
+def ask(holder: str, recall: Recall) -> Recalled | None:
+    """Recall from a gateway, over the Unix socket that is named after it."""
+    for path in settings.HOME.run.glob(f"*.{holder}.sock"):
+        connection = _SocketConnection(path)
+        try:
+            connection.request(
+                "POST",
+                "/recall",
+                body=msgspec.json.encode(recall),
+                headers={"content-type": "application/json"},
+            )
+            response = connection.getresponse()
+            if response.status == 200:
+                return _decoder.decode(response.read())
+        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+            logger.warning("recall_failed", holder=holder, error=type(error).__name__)
+        finally:
+            connection.close()
+    return None
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(_TIMEOUT_S)
+        self.sock.connect(str(self._path))

@@ -1,0 +1,43 @@
+"""From how many networks each key was used, day by day.
+
+An address tells of a person, its network hardly: of IPv4 three bytes are
+kept, of IPv6 six. One event of a key, process and day carries each, and no other.
+"""
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterable
+
+from django.db.models import QuerySet
+
+from accounts.models import KeyNetworks
+from accounts.networks import MOST_NETWORKS
+from accounts.usage_event import UsageEvent
+
+# As long as the events themselves.
+KEEP = datetime.timedelta(days=7)
+
+
+def keep(events: Iterable[UsageEvent]) -> None:
+    """Add the networks of events whose customers exist; call in a transaction."""
+    found: dict[tuple[int, str, datetime.date], list[str]] = defaultdict(list)
+    for event in events:
+        if event.network:
+            at = datetime.datetime.fromtimestamp(event.at, datetime.UTC)
+            found[event.customer_id, event.key_id, at.date()].append(event.network)
+    for (customer_id, key_id, day), networks in found.items():
+        row, _ = KeyNetworks.objects.select_for_update().get_or_create(
+            key_id=key_id, day=day, defaults={"customer_id": customer_id}
+        )
+        both = dict.fromkeys([*row.networks, *networks])
+        row.networks = list(both)[:MOST_NETWORKS]
+        row.save(update_fields=["networks"])
+
+
+def of_days(days: Iterable[datetime.date]) -> QuerySet[KeyNetworks]:
+    return KeyNetworks.objects.filter(day__in=list(days)).order_by("day", "pk")
+
+
+def forget(*, now: datetime.datetime) -> None:
+    """Delete what is older than the events that told it."""
+    KeyNetworks.objects.filter(day__lt=(now - KEEP).date()).delete()

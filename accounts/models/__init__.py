@@ -1,0 +1,42 @@
+"""Customers, their plans and API keys, and what they have used."""
+
+from accounts.models.customers import ApiKey, Customer
+from accounts.models.incidents import KeyNetworks, Refusal, Suspicion
+from accounts.models.plans import (
+    Plan,
+    Price,
+    QuotaUnit,
+    validate_overrides,
+    validate_quotas,
+)
+from accounts.models.quotas import Lease, LimitEvent, QuotaCounter
+from accounts.models.usage import (
+    SpoolSegment,
+    UnrolledHour,
+    Usage,
+    UsageDay,
+    UsageHour,
+    UsageKeeping,
+)
+
+__all__ = [
+    "ApiKey",
+    "Customer",
+    "KeyNetworks",
+    "Lease",
+    "LimitEvent",
+    "Plan",
+    "Price",
+    "QuotaCounter",
+    "QuotaUnit",
+    "Refusal",
+    "SpoolSegment",
+    "Suspicion",
+    "UnrolledHour",
+    "Usage",
+    "UsageDay",
+    "UsageHour",
+    "UsageKeeping",
+    "validate_overrides",
+    "validate_quotas",
+]

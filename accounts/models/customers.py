@@ -1,0 +1,186 @@
+"""Who pays, and the keys that they call with."""
+
+import datetime
+from typing import Any, Self
+
+from django.conf import settings
+from django.core.validators import MinValueValidator
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils import timezone
+from simple_history.models import HistoricalRecords
+
+from accounts.models.plans import Plan, validate_overrides
+from accounts.signals import access_changed
+
+
+class Customer(models.Model):
+    """Who pays: owns API keys, limits and usage."""
+
+    name = models.CharField(max_length=200, unique=True)
+    plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="customers")
+    active = models.BooleanField(
+        default=True, help_text="An inactive customer's keys are refused."
+    )
+    contact_email = models.EmailField(blank=True)
+    notes = models.TextField(blank=True)
+    limit_overrides = models.JSONField(
+        default=dict,
+        blank=True,
+        validators=[validate_overrides],
+        help_text="What differs from the plan for this customer, e.g."
+        ' {"burst_requests": 50, "monthly_quota": null}.',
+    )
+    archived_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Since when its keys are ended; its usage stays.",
+    )
+    members = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, blank=True, related_name="customers"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(archived_at=None) | Q(active=False),
+                name="accounts_customer_archived_is_inactive",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, **kwargs: Any) -> None:
+        """Save what gateways can work with, and tell them; raises ValidationError."""
+        self.limit_overrides = self.limit_overrides or {}
+        self.clean_fields()
+        with transaction.atomic():
+            super().save(**kwargs)
+            access_changed.send(sender=Customer)
+
+    @property
+    def max_keys(self) -> int:
+        """Tell how many active keys it may make itself."""
+        own: int = self.limit_overrides.get("max_keys", self.plan.max_keys)
+        return own
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def valid(self, at: datetime.datetime) -> Self:
+        """Keep the keys that a call at `at` may use."""
+        return self.filter(
+            Q(expires_at__isnull=True) | Q(expires_at__gt=at),
+            revoked_at__isnull=True,
+            customer__active=True,
+        )
+
+
+class ApiKey(models.Model):
+    """A credential, stored as a public id and the SHA-256 of the whole token."""
+
+    class Mode(models.TextChoices):
+        LIVE = "live", "live"
+        TEST = "test", "test"
+
+    class State(models.TextChoices):
+        ACTIVE = "active", "active"
+        EXPIRED = "expired", "expired"
+        REVOKED = "revoked", "revoked"
+
+    customer = models.ForeignKey(
+        Customer, on_delete=models.PROTECT, related_name="api_keys"
+    )
+    name = models.CharField(max_length=100)
+    mode = models.CharField(max_length=8, choices=Mode.choices, default=Mode.LIVE)
+    key_id = models.CharField(
+        max_length=32, unique=True, help_text="Public part of the key."
+    )
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256, hex.")
+    scopes = models.JSONField(default=list)
+    allowed_models = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Names of the models it may call. Empty: every model.",
+    )
+    allowed_networks = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="IPv4 and IPv6 networks it may be used from. Empty: anywhere.",
+    )
+    burst_requests = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Requests per second. Empty: as the plan says.",
+    )
+    sustained_requests = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Requests per minute. Empty: as the plan says.",
+    )
+    daily_quota = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="In the plan's unit, of the plan's quota."
+    )
+    monthly_quota = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="In the plan's unit, of the plan's quota."
+    )
+    max_concurrency = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Requests in flight at once. Empty: as the plan says.",
+    )
+    replaced_by = models.ForeignKey(
+        "self",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="replaces",
+        help_text="The key that rotation gave for it.",
+    )
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    history = HistoricalRecords(excluded_fields=["digest", "last_used_at"])
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=(
+                    (Q(burst_requests=None) | Q(burst_requests__gte=1))
+                    & (Q(sustained_requests=None) | Q(sustained_requests__gte=1))
+                    & (Q(max_concurrency=None) | Q(max_concurrency__gte=1))
+                ),
+                name="accounts_key_limits_at_least_1",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.key_id})"
+
+    @property
+    def state(self) -> State:
+        if self.revoked_at is not None:
+            return self.State.REVOKED
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            return self.State.EXPIRED
+        return self.State.ACTIVE

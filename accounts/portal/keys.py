@@ -1,0 +1,161 @@
+"""A customer's own keys: make, rotate and revoke them. A token is shown once."""
+
+from typing import Any, cast
+
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods
+
+from accounts import api_keys
+from accounts.models import ApiKey, Customer
+from accounts.portal import access
+from accounts.portal.forms import KeyForm, RotateForm
+
+_INACTIVE = "This customer is inactive: its keys cannot be changed now."
+# Of keys that work no more, the newest.
+_SHOWN_ENDED = 50
+_pages = require_http_methods(["GET", "HEAD", "POST"])
+
+
+def keys_of(customer: Customer) -> QuerySet[ApiKey]:
+    """Select a customer's keys, newest first."""
+    return ApiKey.objects.filter(customer=customer).order_by("-created_at", "-pk")
+
+
+@access.for_members
+@_pages
+def index(request: HttpRequest, customer: Customer) -> HttpResponse:
+    """List the keys, and make a new one."""
+    form = KeyForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            issued = issue(customer, form, by=cast(User, request.user))
+        except ValidationError as error:
+            form.add_error(None, error.messages)
+        else:
+            return _show_token(request, customer, issued)
+    usable = list(active_keys(customer))
+    ended = keys_of(customer).exclude(pk__in=[key.pk for key in usable])
+    return access.show(
+        request,
+        customer,
+        "keys.html",
+        section="keys",
+        status=422 if form.errors else 200,
+        active_keys=usable,
+        ended_keys=ended.select_related("replaced_by")[:_SHOWN_ENDED],
+        may_make=may_make(customer),
+        form=form,
+    )
+
+
+def may_make(customer: Customer) -> bool:
+    """Tell whether the customer is active and its plan allows another key."""
+    return customer.active and active_keys(customer).count() < customer.max_keys
+
+
+def issue(customer: Customer, form: KeyForm, *, by: User) -> api_keys.IssuedKey:
+    """Issue the key that somebody filled in; see `issue_within_plan`."""
+    return issue_within_plan(
+        customer,
+        name=form.cleaned_data["name"],
+        scopes=form.cleaned_data["scopes"],
+        allowed_models=form.cleaned_data["allowed_models"],
+        expires_at=form.expires_at,
+        mode="test" if form.cleaned_data["mode"] == "test" else "live",
+        created_by=by,
+    )
+
+
+@transaction.atomic
+def issue_within_plan(customer: Customer, **key: Any) -> api_keys.IssuedKey:
+    """Issue a key within what the plan allows; raise ValidationError beyond it."""
+    # Locked, so that two requests at once cannot both make the last one.
+    customer = Customer.objects.select_for_update(of=("self",)).get(pk=customer.pk)
+    if not customer.active:
+        raise ValidationError(_INACTIVE)
+    if active_keys(customer).count() >= customer.max_keys:
+        raise ValidationError(
+            f"Your plan allows {customer.max_keys} active keys. Revoke one first."
+        )
+    return api_keys.issue(customer, **key)
+
+
+@access.for_members
+@_pages
+def rotate(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
+    """Ask how long the old key stays valid, then show the new one's token."""
+    key = get_object_or_404(keys_of(customer), key_id=key_id)
+    form = RotateForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            issued = replace(customer, key, form, by=cast(User, request.user))
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+            return redirect("portal:keys", customer_id=customer.pk)
+        key.refresh_from_db()
+        return _show_token(request, customer, issued, replaced=key)
+    return access.show(
+        request, customer, "rotate.html", section="keys", key=key, form=form
+    )
+
+
+@transaction.atomic
+def replace(
+    customer: Customer, key: ApiKey, form: RotateForm, *, by: User
+) -> api_keys.IssuedKey:
+    """Rotate a key; raise ValidationError while too many old ones are still valid."""
+    customer = Customer.objects.select_for_update(of=("self",)).get(pk=customer.pk)
+    if not customer.active:
+        raise ValidationError(_INACTIVE)
+    # The old key counts until it ends, so one above the limit is fine, and no more.
+    if active_keys(customer).count() > customer.max_keys:
+        raise ValidationError(
+            "Too many keys are still valid after earlier rotations. Revoke one first."
+        )
+    return api_keys.rotate(key, overlap=form.overlap, created_by=by)
+
+
+@access.for_members
+@_pages
+def revoke(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
+    """Ask, then end a key for good."""
+    key = get_object_or_404(keys_of(customer), key_id=key_id)
+    if request.method != "POST":
+        return access.show(request, customer, "revoke.html", section="keys", key=key)
+    if api_keys.revoke(key):
+        messages.success(
+            request, f"“{key.name}” is revoked: calls with it are refused."
+        )
+    return redirect("portal:keys", customer_id=customer.pk)
+
+
+def active_keys(customer: Customer) -> QuerySet[ApiKey]:
+    """Select the keys that work, or would if the customer were active."""
+    own = keys_of(customer).filter(revoked_at=None)
+    return own.exclude(expires_at__lte=timezone.now())
+
+
+def _show_token(
+    request: HttpRequest,
+    customer: Customer,
+    issued: api_keys.IssuedKey,
+    *,
+    replaced: ApiKey | None = None,
+) -> HttpResponse:
+    """Answer with the token itself: a redirect would have to keep it somewhere."""
+    return access.show(
+        request,
+        customer,
+        "key_issued.html",
+        section="keys",
+        key=issued.key,
+        token=issued.token,
+        replaced=replaced,
+    )

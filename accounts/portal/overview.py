@@ -1,0 +1,89 @@
+"""The first pages of the portal: which customer, and how it is doing."""
+
+import datetime
+from typing import cast
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from accounts import plans, quota_state, refusals, usage
+from accounts.admin_usage import csv_response
+from accounts.models import Customer
+from accounts.portal import access, charts, keys
+
+PERIODS = (7, 30, 90)
+_DEFAULT_PERIOD = 30
+_SHOWN_REFUSALS = 5
+# Those used most; the CSV file has all.
+_SHOWN_KEYS = 10
+
+
+@never_cache
+@login_required(login_url=access.SIGN_IN)
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    """Lead to the person's customer; say so if there is none."""
+    first = access.customers_of(cast(User, request.user)).first()
+    if first is None:
+        return render(request, "portal/no_customer.html")
+    return redirect("portal:overview", customer_id=first.pk)
+
+
+@access.for_members
+@require_safe
+def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
+    """Show quotas, usage by day, model and key, and the newest refusals."""
+    now = timezone.now()
+    period = _period(request)
+    days = _days(now, period)
+    recent = usage.between(days[0], now, customer_id=customer.pk)
+    names = dict(customer.api_keys.values_list("key_id", "name"))
+    by_key = usage.grouped(recent, "key_id")
+    for row in by_key:
+        row["name"] = names.get(row["key_id"], "")
+    limits = plans.limits_of(customer)
+    return access.show(
+        request,
+        customer,
+        "overview.html",
+        section="overview",
+        period=period,
+        periods=PERIODS,
+        limits=limits,
+        quotas=quota_state.bars(customer, now=now),
+        busiest=quota_state.busiest_minute(customer, limits, now=now),
+        active_keys=keys.active_keys(customer).count(),
+        totals=usage.totals(recent),
+        chart=charts.daily(usage.over_time(recent, "day"), days),
+        models=usage.grouped(recent, "model"),
+        keys=by_key[:_SHOWN_KEYS],
+        further_keys=max(0, len(by_key) - _SHOWN_KEYS),
+        has_keys=bool(names),
+        newest_refusals=refusals.of_customer(customer.pk)[:_SHOWN_REFUSALS],
+    )
+
+
+@access.for_members
+@require_safe
+def export(request: HttpRequest, customer: Customer) -> HttpResponse:
+    """Download the usage of the period that is shown, day by day."""
+    now = timezone.now()
+    own = usage.between(_days(now, _period(request))[0], now, customer_id=customer.pk)
+    # A streaming response is a response to every middleware, if not to its type.
+    return cast(HttpResponse, csv_response(own, name=f"usage-{customer.pk}"))
+
+
+def _period(request: HttpRequest) -> int:
+    asked = request.GET.get("days", "")
+    return int(asked) if asked in map(str, PERIODS) else _DEFAULT_PERIOD
+
+
+def _days(now: datetime.datetime, number: int) -> list[datetime.datetime]:
+    """List the starts of the last UTC days, today last."""
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return [today - datetime.timedelta(days=ago) for ago in reversed(range(number))]

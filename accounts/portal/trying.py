@@ -1,0 +1,69 @@
+"""Calling the API from the browser, with a key in test mode made for that alone."""
+
+import datetime
+from typing import cast
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods
+
+from accounts import api_keys
+from accounts.models import ApiKey, Customer
+from accounts.portal import access, keys
+
+LIFETIME = datetime.timedelta(hours=1)
+_SCOPES = ("predict", "explain", "models:read")
+
+
+@access.for_members
+@require_http_methods(["GET", "HEAD", "POST"])
+def try_it(request: HttpRequest, customer: Customer) -> HttpResponse:
+    """Call with a key that was pasted, or make one in test mode for the next hour."""
+    issued, problems = None, []
+    if request.method == "POST":
+        try:
+            issued = make_key(customer, by=cast(User, request.user))
+        except ValidationError as error:
+            problems = error.messages
+    return access.show(
+        request,
+        customer,
+        "try_it.html",
+        section="try",
+        status=422 if problems else 200,
+        token=issued.token if issued else "",
+        expires_at=issued.key.expires_at if issued else None,
+        may_make=keys.may_make(customer) or _mine(customer, request.user).exists(),
+        problems=problems,
+    )
+
+
+@transaction.atomic
+def make_key(customer: Customer, *, by: User) -> api_keys.IssuedKey:
+    """Issue a key for an hour within what the plan allows, in place of one's last."""
+    for last in _mine(customer, by):
+        api_keys.revoke(last)
+    return keys.issue_within_plan(
+        customer,
+        name=_name(by),
+        scopes=_SCOPES,
+        expires_at=timezone.now() + LIFETIME,
+        mode="test",
+        created_by=by,
+    )
+
+
+def _mine(customer: Customer, person: object) -> QuerySet[ApiKey]:
+    """Select the keys made here by somebody that still work."""
+    assert isinstance(person, User)
+    return keys.active_keys(customer).filter(
+        created_by=person, mode=ApiKey.Mode.TEST, name=_name(person)
+    )
+
+
+def _name(person: User) -> str:
+    return f"Try it ({person.get_username()})"[:100]

@@ -1,0 +1,20 @@
+"""Mounted at /portal/; what is limited by address, such as signing in,
+is beside it."""
+
+from django.urls import path
+
+from accounts.portal import account, keys, overview, trying, why
+
+app_name = "portal"
+urlpatterns = [
+    path("", overview.home, name="home"),
+    path("account/", account.account, name="account"),
+    path("set-password/", account.set_password, name="set-password"),
+    path("<int:customer_id>/", overview.overview, name="overview"),
+    path("<int:customer_id>/usage.csv", overview.export, name="export"),
+    path("<int:customer_id>/keys/", keys.index, name="keys"),
+    path("<int:customer_id>/keys/<str:key_id>/rotate/", keys.rotate, name="rotate"),
+    path("<int:customer_id>/keys/<str:key_id>/revoke/", keys.revoke, name="revoke"),
+    path("<int:customer_id>/refusals/", why.index, name="refusals"),
+    path("<int:customer_id>/try/", trying.try_it, name="try"),
+]

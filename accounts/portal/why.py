@@ -1,0 +1,45 @@
+"""Why a call was refused: what happened, which limit, and what to do about it."""
+
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from accounts import plans, quota_state, reasons, refusals
+from accounts.models import Customer
+from accounts.portal import access
+from accounts.portal.forms import RefusalSearchForm
+
+_PER_PAGE = 25
+
+
+@access.for_members
+@require_safe
+def index(request: HttpRequest, customer: Customer) -> HttpResponse:
+    """List recent refusals, or those of one request."""
+    now = timezone.now()
+    form = RefusalSearchForm(request.GET)
+    request_id = form.cleaned_data["q"].strip() if form.is_valid() else ""
+    found = refusals.of_customer(customer.pk, request_id=request_id)
+    names = dict(customer.api_keys.values_list("key_id", "name"))
+    page = Paginator(found, _PER_PAGE).get_page(request.GET.get("page"))
+    return access.show(
+        request,
+        customer,
+        "refusals.html",
+        section="refusals",
+        form=form,
+        request_id=request_id,
+        page=page,
+        rows=[
+            (
+                refusal,
+                names.get(refusal.key_id, ""),
+                reasons.sentences(refusal.limit, now=now),
+            )
+            for refusal in page
+        ],
+        limits=plans.limits_of(customer),
+        quotas=quota_state.bars(customer, now=now),
+        kept=refusals.KEPT,
+    )

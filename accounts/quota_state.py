@@ -1,0 +1,103 @@
+"""How much of each limit a customer has used, as the admin and the portal show it."""
+
+import datetime
+from dataclasses import dataclass
+
+from django.db.models import Max, Sum
+from django.utils.timesince import timeuntil
+
+from accounts import plans, soft_limits, usage
+from accounts.admin_columns import QuotaBar, quota_bar
+from accounts.admission import window_of
+from accounts.limits import Limits, Period
+from accounts.models import Customer, QuotaUnit
+
+_TITLES: dict[Period, str] = {"day": "Today", "month": "This month"}
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """A warning in words: a quota came near its limit, or reached it."""
+
+    is_spent: bool
+    of: str
+    limit: int
+    unit: str
+    percent: int
+    reached_at: datetime.datetime
+    resets: str
+
+    @property
+    def level(self) -> str:
+        return "full" if self.is_spent else "warn"
+
+
+def bars(customer: Customer, *, now: datetime.datetime) -> list[QuotaBar]:
+    """Describe every quota of the customer; select its plan along with it."""
+    shown = []
+    for quota in plans.limits_of(customer).quotas:
+        used, resets_at = usage.quota_used(
+            customer.pk, quota=quota.name, unit=quota.unit, now=now
+        )
+        bar = quota_bar(
+            title=_TITLES[quota.name],
+            unit=str(QuotaUnit(quota.unit).label),
+            used=used,
+            limit=quota.limit,
+            resets_at=resets_at,
+        )
+        bar["resets"] = _reset(quota.name, now)
+        shown.append(bar)
+    return shown
+
+
+def busiest_minute(
+    customer: Customer, limits: Limits, *, now: datetime.datetime
+) -> QuotaBar | None:
+    """Compare today's busiest minute with the rate per minute."""
+    rate = next((rate for rate in limits.rates if rate.window_s == 60), None)
+    if rate is None:
+        return None
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    minutes = (
+        usage.minutes(today, now)
+        .filter(customer_id=customer.pk)
+        # What the rate itself refused is above it.
+        .exclude(status=429)
+        .order_by()
+        .values("minute")
+        .annotate(calls=Sum("requests"))
+    )
+    most = minutes.aggregate(most=Max("calls"))["most"] or 0
+    return quota_bar(
+        title="Busiest minute today", unit="requests", used=most, limit=rate.quota
+    )
+
+
+def banners(customer: Customer, *, now: datetime.datetime) -> list[Banner]:
+    """Put the customer's warnings into words, what is spent first."""
+    found = [
+        Banner(
+            is_spent=event.threshold_percent >= 100,
+            of="today’s" if event.name == "day" else "this month’s",
+            limit=event.limit,
+            unit=event.get_unit_display(),
+            percent=event.threshold_percent,
+            reached_at=event.at,
+            resets=_reset("day" if event.name == "day" else "month", now),
+        )
+        for event in soft_limits.current(customer, now=now)
+    ]
+    return sorted(found, key=lambda banner: not banner.is_spent)
+
+
+def _reset(period: Period, now: datetime.datetime) -> str:
+    """Say in plain words when a quota starts again."""
+    _, ends = window_of(period, now.timestamp())
+    resets_at = datetime.datetime.fromtimestamp(ends, datetime.UTC)
+    if period == "day":
+        return f"at midnight UTC, in {timeuntil(resets_at, now, depth=1)}"
+    # `timeuntil` would round to weeks.
+    days = (resets_at - now).days
+    left = f"{days} days" if days > 1 else timeuntil(resets_at, now, depth=1)
+    return f"on 1 {resets_at:%B}, 00:00 UTC, in {left}"

@@ -1,0 +1,106 @@
+"""A gateway without accounts, for comparison: `python -m benchmarks.null_accounts`.
+
+The same core with a stage that checks no key after the first, counts nothing, spends
+nothing and records nothing. It is put together here, since no setting of the product
+may turn its checks off.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from accounts.admission import Admission
+from accounts.shared_counts import SharedCounts
+from accounts.usage_event import UsageEvent
+from inference import callers, prediction
+from inference.gateway import __main__ as gateway
+from inference.gateway import server
+from inference.gateway.recorder import Recorder, Recording
+from inference.tables import KeyEntry, Tables
+
+_EVENT = UsageEvent(
+    id="",
+    at=0.0,
+    customer_id=0,
+    key_id="",
+    operation="predict",
+    model="",
+    version="",
+    variant="",
+    status=200,
+    code="",
+    rows=1,
+    charged=False,
+    compute_us=0,
+    total_us=0,
+    shap_samples=0,
+    request_id="",
+)
+
+
+class NullAdmission(Admission):
+    """Lets everything pass and says nothing."""
+
+    def enter(self, now: float) -> None:
+        return None
+
+    def leave(self) -> None:
+        return None
+
+    def spend(self, rows: int, now: float, *, explains: bool = False) -> None:
+        return None
+
+    def refund(self, rows: int, now: float, reserved: Any = ()) -> None:
+        return None
+
+    def headers(self, now: float) -> list[tuple[bytes, bytes]]:
+        return []
+
+
+class NullRecorder(Recorder):
+    """Lets answers go at once."""
+
+    def record(self, event: UsageEvent, waiting: Recording) -> None:
+        waiting.recorded()
+
+
+class OneCaller:
+    """Takes every caller for the first one."""
+
+    def __init__(self) -> None:
+        self._first: KeyEntry | None = None
+
+    def find(self, tables: Tables, headers: Any, now: float) -> KeyEntry:
+        if self._first is None:
+            self._first = callers.find_caller(tables, headers, now)
+        return self._first
+
+
+class _FindsOne:
+    """What the plan needs of the module `callers`."""
+
+    find_caller = staticmethod(OneCaller().find)
+    require_network = staticmethod(callers.require_network)
+
+
+def main() -> None:
+    counts = Path(tempfile.mkdtemp()) / "counts"
+
+    def own_counts(path: Path, **kwargs: Any) -> SharedCounts:
+        # The product's own gateways, which run beside this one, count in theirs.
+        return SharedCounts(counts, **kwargs)
+
+    vars(server).update(
+        Admission=NullAdmission,
+        BackOffs=lambda counts: None,
+        Recorder=NullRecorder,
+        SharedCounts=own_counts,
+    )
+    vars(prediction).update(
+        callers=_FindsOne, usage_event=lambda *args, **kwargs: _EVENT
+    )
+    gateway.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Sentences in many languages, from the translations that Django ships.
+
+The test set is made of messages that were seen in no language during training, so
+nothing can be learned by heart.
+"""
+
+import gettext
+import re
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import django
+
+# Folders of Django's catalogues; what stands before "_" is the label.
+_FOLDERS = (
+    *("ar", "cs", "da", "de", "el", "en", "es", "fi", "fr", "he", "hu", "id"),
+    *("it", "ja", "ko", "nl", "pl", "pt", "ro", "ru", "sv", "tr", "uk", "zh_Hans"),
+)
+LABELS = tuple(name.partition("_")[0] for name in _FOLDERS)
+# Placeholders and markup are not language.
+_NOT_LANGUAGE = re.compile(r"%\(\w+\)[a-z]|%[sd%]|\{[^}]*\}|<[^>]*>|&\w+;|https?://\S+")
+_SHORTEST_TEXT = 8
+
+
+class Sentence(NamedTuple):
+    # The English message that it translates.
+    message: str
+    text: str
+    label: str
+
+    @property
+    def is_test(self) -> bool:
+        return zlib.crc32(self.message.encode()) % 5 == 0
+
+
+@cache
+def read_sentences() -> tuple[Sentence, ...]:
+    """Return every translated message once per language, English itself included."""
+    found = {}
+    for folder, label in zip(_FOLDERS, LABELS, strict=True):
+        for message, translation in _read_catalogues(folder):
+            text = message if label == "en" else translation
+            text = " ".join(_NOT_LANGUAGE.sub(" ", text).split())
+            # An untranslated message is English under a wrong label.
+            if len(text) >= _SHORTEST_TEXT and (label == "en" or text != message):
+                found[message, text, label] = Sentence(message, text, label)
+    return tuple(found.values())
+
+
+def _read_catalogues(folder: str) -> Iterator[tuple[str, str]]:
+    root = Path(django.__file__).parent
+    # The English catalogue is empty, as English is in the code; any other has the keys.
+    name = "de" if folder == "en" else folder
+    for path in sorted(root.glob(f"**/locale/{name}/LC_MESSAGES/*.mo")):
+        with path.open("rb") as file:
+            catalogue = gettext.GNUTranslations(file)
+        # The one way to list the messages: gettext itself only looks them up.
+        for key, translation in catalogue._catalog.items():
+            message = key[0] if isinstance(key, tuple) else key
+            # The empty message is the catalogue's own header.
+            if message:
+                yield message.rpartition("\x04")[2], translation

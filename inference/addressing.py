@@ -1,0 +1,74 @@
+"""What is called: from path, headers and body to one version of a model. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from inference import call_headers, refusals
+from inference.effects import Call
+from inference.errors import ApiError, ErrorCode
+from inference.json_bodies import parse_object
+from inference.tables import KeyEntry, ModelEntry, Tables, Target
+
+
+class _NamedModel(msgspec.Struct):
+    model: str | None = None
+
+
+_named_model = msgspec.json.Decoder(_NamedModel)
+
+
+def find_model(tables: Tables, name: str, entry: KeyEntry) -> ModelEntry:
+    """Find a model that the key may call; raises ApiError NOT_FOUND."""
+    model = tables.models.get(name)
+    if model is None or (entry.models is not None and name not in entry.models):
+        raise ApiError(ErrorCode.NOT_FOUND, refusals.NO_MODEL)
+    return model
+
+
+def model_of_body(
+    tables: Tables, call: Call, body: bytes, entry: KeyEntry
+) -> ModelEntry:
+    """Find the model that the body names, or the site's default."""
+    name: Any = None
+    if call_headers.other_content_type(call.headers) is None:
+        try:
+            name = _named_model.decode(body).model
+        except (ValueError, RecursionError):
+            name = parse_object(body).get("model")
+    name = name or tables.snapshot.site_default_model
+    if not isinstance(name, str):
+        message = "This site has no default model. Name one as `model`."
+        raise ApiError(ErrorCode.NOT_FOUND, message)
+    return find_model(tables, name, entry)
+
+
+def choose_target(call: Call, model: ModelEntry) -> Target:
+    """Choose the version that answers: the one asked for, or the route's choice.
+
+    Raises ApiError NOT_FOUND, or MODEL_UNAVAILABLE while nothing is served.
+    """
+    headers = call.headers
+    version = named_version(call)
+    if version is not None:
+        target = model.named(version)
+        if target is None:
+            raise ApiError(ErrorCode.NOT_FOUND, refusals.NO_MODEL)
+    elif b"x-sticky-key" in headers:
+        target = model.pinned(call_headers.text(headers[b"x-sticky-key"]))
+    else:
+        target = model.next()
+    if target is None:
+        raise refusals.not_served()
+    return target
+
+
+def named_version(call: Call) -> str | None:
+    """Give the version that the caller asks for: path, then header, then Accept."""
+    headers = call.headers
+    version = call.version
+    if version is None and b"x-model-version" in headers:
+        version = call_headers.text(headers[b"x-model-version"])
+    if version is None and b"accept" in headers:
+        version = call_headers.accepted(headers).version
+    return version

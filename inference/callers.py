@@ -1,0 +1,45 @@
+"""Who is calling: from headers to a key that may be used from there. Pure."""
+
+from accounts import key_format
+from accounts.networks import Networks, client_address
+from inference import call_headers, refusals
+from inference.effects import Headers
+from inference.errors import ApiError
+from inference.tables import KeyEntry, Tables
+
+
+def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> KeyEntry:
+    """Find the key; raises ApiError UNAUTHENTICATED."""
+    token = call_headers.token(headers)
+    if token is None:
+        raise refusals.unauthenticated()
+    entry = tables.known_token(token)
+    if entry is None:
+        parsed = key_format.parse(token)
+        entry = None if parsed is None else tables.find_key(parsed.digest)
+        if entry is None:
+            raise refusals.unauthenticated()
+        tables.remember_token(token, entry)
+    expires_at = entry.key.expires_at
+    if expires_at is not None and expires_at <= now:
+        raise refusals.unauthenticated()
+    return entry
+
+
+def require_network(
+    entry: KeyEntry, peer: str, headers: call_headers.Headers, trusted: Networks
+) -> None:
+    """Raise ApiError FORBIDDEN if the key may not be used from where the caller is."""
+    if entry.networks is None:
+        return
+    address = client_address(peer, headers.get(b"x-forwarded-for"), trusted)
+    if not entry.networks.contain(address):
+        raise refusals.outside_networks(address)
+
+
+def rate_headers(tables: Tables, headers: call_headers.Headers, now: float) -> Headers:
+    """Give the rate headers of whoever sent these; none without a valid key."""
+    try:
+        return find_caller(tables, headers, now).admission.headers(now)
+    except ApiError:
+        return []

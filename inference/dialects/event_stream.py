@@ -1,0 +1,88 @@
+"""Server-sent events: the body of predict in, one event per chunk out. Pure.
+
+The format is the HTML standard's (section 9.2, `text/event-stream`).
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from accounts.limits import Limits
+from inference import call_headers
+from inference.decoding import DecodedRequest
+from inference.dialects.native import NativeDialect
+from inference.effects import Call, Headers
+from inference.errors import ApiError, ErrorCode
+from inference.tables import Target
+
+HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    # Proxies must not collect the events.
+    (b"x-accel-buffering", b"no"),
+]
+# A comment: proxies and clients see that the connection is alive.
+KEEP_ALIVE = b": keep-alive\n\n"
+_ACCEPTABLE = (b"text/event-stream", b"text/*", b"*/*")
+
+
+class Usage(msgspec.Struct, frozen=True):
+    rows: int
+    chunks: int
+    total_ms: float
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    chunk: Any
+
+
+class _End(msgspec.Struct, frozen=True):
+    model: Raw
+    usage: Usage
+    request_id: str
+
+
+_encoder = msgspec.json.Encoder()
+
+
+class EventStreamDialect(NativeDialect):
+    """Refusals before the first event are those of predict."""
+
+    def prepare(self, call: Call) -> int | None:
+        accept = call.headers.get(b"accept")
+        if accept is not None and not (
+            any(kind in accept for kind in _ACCEPTABLE)
+            or call_headers.accepted(call.headers).json
+        ):
+            message = "Answers are text/event-stream."
+            raise ApiError(ErrorCode.NOT_ACCEPTABLE, message)
+        call_headers.require_json_body(call.headers)
+        return None
+
+    def decode(
+        self, call: Call, target: Target, body: bytes, limits: Limits
+    ) -> DecodedRequest:
+        decoded = super().decode(call, target, body, limits)
+        if decoded.rows != 1:
+            message = "A stream takes one instance. Send one call for each."
+            raise ApiError(ErrorCode.INVALID_INPUT, message)
+        return decoded
+
+
+EVENT_STREAM = EventStreamDialect()
+
+
+def chunk_event(index: int, value: Any) -> bytes:
+    """Write one chunk; JSON has no line breaks of its own."""
+    return b"id: %d\ndata: %b\n\n" % (index, _encoder.encode(_Chunk(value)))
+
+
+def end_event(model: Raw, usage: Usage, request_id: str) -> bytes:
+    data = _encoder.encode(_End(model, usage, request_id))
+    return b"event: end\ndata: %b\n\n" % data
+
+
+def error_event(body: bytes) -> bytes:
+    """Write the body of an error as the last event."""
+    return b"event: error\ndata: %b\n\n" % body

@@ -1,0 +1,299 @@
+"""The input formats of MLflow's scoring protocol, each as rows for a model. Pure.
+
+MLflow makes a pandas table or arrays of them; here they become the rows that the
+version's decoder takes, with the same leniency: further columns are dropped, and
+numbers may come as text.
+"""
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from inference.engine.mlflow_signature import INPUT_NAME
+from inference.engine.signature import Layout, Signature
+from inference.errors import ApiError, ErrorCode
+from inference.json_bodies import parse_object
+
+FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+# What pandas reads as a missing value.
+_MISSING = frozenset(
+    {
+        "",
+        "#N/A",
+        "#N/A N/A",
+        "#NA",
+        "-1.#IND",
+        "-1.#QNAN",
+        "-NaN",
+        "-nan",
+        "1.#IND",
+        "1.#QNAN",
+        "<NA>",
+        "N/A",
+        "NA",
+        "NULL",
+        "NaN",
+        "None",
+        "n/a",
+        "nan",
+        "null",
+    }
+)
+_SPLIT_MEMBERS = frozenset({"columns", "data", "index"})
+
+Rows = Sequence[Any]
+
+
+class _Split(msgspec.Struct, forbid_unknown_fields=True):
+    data: Raw
+    columns: list[str] | None = None
+    # pandas writes it; nobody reads it.
+    index: list[Any] | None = None
+
+
+class _Request(msgspec.Struct):
+    dataframe_split: _Split | UnsetType = UNSET
+    dataframe_records: Raw | UnsetType = UNSET
+    instances: Raw | UnsetType = UNSET
+    inputs: Raw | UnsetType = UNSET
+    params: Any = None
+
+
+_request = msgspec.json.Decoder(_Request)
+
+
+def as_instances(body: bytes, signature: Signature) -> bytes | None:
+    """Rewrite a request as the body of predict, where that takes no more than bytes.
+
+    The version's compiled decoder then reads it, many times quicker than `read_json`.
+    What it refuses may still be right here. None: it cannot be rewritten.
+    """
+    try:
+        request = _request.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    split = request.dataframe_split
+    given = [request.dataframe_records, request.instances, request.inputs]
+    rows: Any = [value for value in given if value is not UNSET]
+    if split is not UNSET:
+        rows.append(_rows_of(split, signature))
+    if len(rows) != 1 or rows[0] is None or (request.params and signature.params):
+        return None
+    text = bytes(rows[0]).lstrip()
+    if text[:1] != b"[":
+        return None
+    if split is UNSET and text[1:].lstrip()[:1] != b"{" and _is_wide(signature):
+        return None
+    return b'{"instances":%b}' % text
+
+
+def _rows_of(split: _Split, signature: Signature) -> Raw | None:
+    if signature.layout not in (Layout.TABLE, Layout.MATRIX):
+        return None
+    names = [column.name for column in signature.columns]
+    return split.data if split.columns == names and split.index is None else None
+
+
+def _is_wide(signature: Signature) -> bool:
+    return signature.layout is Layout.TABLE and len(signature.columns) > 1
+
+
+def read_json(body: bytes, signature: Signature) -> tuple[Rows, Any]:
+    """Give the rows and the `params` as they were sent; raises ApiError."""
+    request = parse_object(body)
+    given = [name for name in FORMATS if name in request]
+    if len(given) != 1:
+        names = ", ".join(f"`{name}`" for name in FORMATS)
+        _refuse(f"The body must have exactly one of {names}.")
+    value = request[given[0]]
+    rows = _READERS[given[0]](value, signature)
+    if not rows:
+        _refuse(f"`{given[0]}` must hold at least one row.")
+    return rows, request.get("params")
+
+
+def read_csv(body: bytes, signature: Signature) -> Rows:
+    """Read a header and rows, as `pandas.DataFrame.to_csv` writes them."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ApiError(ErrorCode.INVALID_INPUT, "The CSV is not UTF-8.") from None
+    try:
+        lines = [cells for cells in csv.reader(text.splitlines(keepends=True)) if cells]
+    except csv.Error:
+        raise ApiError(ErrorCode.INVALID_INPUT, "The body is not CSV.") from None
+    if len(lines) < 2:
+        _refuse("The CSV must have a header and at least one row.")
+    header, *records = lines
+    if any(len(cells) != len(header) for cells in records):
+        _refuse("Each row of the CSV must have as many cells as its header.")
+    cells: list[list[Any]] = [
+        [None if cell in _MISSING else cell for cell in row] for row in records
+    ]
+    return _of_table(header, cells, signature)
+
+
+def with_numbers(value: Any) -> Any:
+    """Read the texts in nested lists, and in named ones, as numbers if they are."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if isinstance(value, dict):
+        return {name: with_numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    return value
+
+
+def _split(value: Any, signature: Signature) -> Rows:
+    if not isinstance(value, dict) or "data" not in value:
+        _refuse("`dataframe_split` must be an object with `data` and `columns`.")
+    if not _SPLIT_MEMBERS.issuperset(value):
+        _refuse("`dataframe_split` may have `columns`, `index` and `data` only.")
+    data, columns, index = value["data"], value.get("columns"), value.get("index")
+    if not isinstance(data, list) or not all(isinstance(row, list) for row in data):
+        _refuse("`dataframe_split.data` must be a list of rows, each a list.")
+    if columns is None:
+        columns = list(range(len(data[0]) if data else 0))
+    if not isinstance(columns, list):
+        _refuse("`dataframe_split.columns` must be a list of names.")
+    if any(len(row) != len(columns) for row in data):
+        _refuse("Each row of `dataframe_split.data` must have a value for each column.")
+    if index is not None and (not isinstance(index, list) or len(index) != len(data)):
+        _refuse("`dataframe_split.index` must name each row.")
+    return _of_table(columns, data, signature)
+
+
+def _records(value: Any, signature: Signature) -> Rows:
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        _refuse("`dataframe_records` must be a list of objects.")
+    return _of_objects(value, signature)
+
+
+def _instances(value: Any, signature: Signature) -> Rows:
+    if isinstance(value, dict):
+        return _of_columns(value, signature)
+    if not isinstance(value, list):
+        return _of_scalar(value, signature)
+    if value and all(isinstance(row, dict) for row in value):
+        return _of_objects(value, signature)
+    if _is_wide(signature):
+        _refuse("Rows of a table must be objects, or come as `dataframe_split`.")
+    if signature.layout is Layout.TENSORS:
+        _refuse("The inputs of this model have names: send an object of them.")
+    return value
+
+
+_READERS: dict[str, Callable[[Any, Signature], Rows]] = {
+    "dataframe_split": _split,
+    "dataframe_records": _records,
+    "instances": _instances,
+    "inputs": _instances,
+}
+
+
+def _of_scalar(value: Any, signature: Signature) -> Rows:
+    if signature.layout is not Layout.TABLE or len(signature.columns) > 1:
+        _refuse("The input must be a list, or an object of named inputs.")
+    return [value]
+
+
+def _of_objects(rows: list[dict[str, Any]], signature: Signature) -> Rows:
+    names = _names(signature)
+    if names and not rows[:1]:
+        return rows
+    if names and not names.isdisjoint(rows[0]):
+        known = names
+        return [
+            row
+            if row.keys() <= known
+            else {name: value for name, value in row.items() if name in known}
+            for row in rows
+        ]
+    # Without names a table is one by the order of its columns.
+    columns = list(rows[0])
+    if any(list(row) != columns for row in rows):
+        _refuse("Each record must have the same columns.")
+    return _of_table(columns, [list(row.values()) for row in rows], signature)
+
+
+def _of_columns(columns: dict[str, Any], signature: Signature) -> Rows:
+    """Read an object of columns, or of one value each: then it is one row."""
+    names = _names(signature)
+    if signature.layout in (Layout.MATRIX, Layout.TENSOR) and len(columns) == 1:
+        # The one tensor, by whatever name.
+        (value,) = columns.values()
+        return value if isinstance(value, list) else [value]
+    if not names:
+        _refuse("The input of this model has no names: send a list.")
+    known = {name: value for name, value in columns.items() if name in names}
+    if signature.layout is Layout.TABLE and not any(
+        isinstance(value, list) for value in known.values()
+    ):
+        return [known]
+    if not all(isinstance(value, list) for value in known.values()):
+        _refuse("Each column must be a list.")
+    lengths = {len(value) for value in known.values()}
+    if len(lengths) > 1:
+        _refuse("Columns must have the same number of values.")
+    rows = zip(*known.values(), strict=True)
+    return [dict(zip(known, row, strict=True)) for row in rows]
+
+
+def _of_table(
+    columns: Sequence[Any], data: Sequence[list[Any]], signature: Signature
+) -> Rows:
+    layout = signature.layout
+    if layout is Layout.TENSORS:
+        shapes = {spec.name: spec.shape for spec in signature.inputs}
+        wanted = [
+            (position, name, shapes[name])
+            for position, name in enumerate(columns)
+            if name in shapes
+        ]
+        return [
+            {name: _unflatten(row[at], shape) for at, name, shape in wanted}
+            for row in data
+        ]
+    names = _names(signature)
+    wanted_names = [
+        (position, name) for position, name in enumerate(columns) if name in names
+    ]
+    if wanted_names:
+        return [{name: row[at] for at, name in wanted_names} for row in data]
+    if layout is Layout.TABLE and names != {INPUT_NAME}:
+        # No column is known: those that are missing will be named.
+        return [{} for _ in data]
+    if layout is Layout.TENSOR and len(columns) == 1:
+        return [_unflatten(row[0], signature.shape) for row in data]
+    return data
+
+
+def _unflatten(value: Any, shape: tuple[int, ...]) -> Any:
+    """Give the flat cell of a table the shape of its tensor; others as they are."""
+    if not shape or not isinstance(value, list):
+        return [value] if shape == (1,) else value
+    if len(shape) == 1 or -1 in shape or len(value) != prod(shape):
+        return value
+    if any(isinstance(item, list) for item in value):
+        return value
+    for size in reversed(shape[1:]):
+        value = [value[start : start + size] for start in range(0, len(value), size)]
+    return value
+
+
+def _names(signature: Signature) -> frozenset[str]:
+    named: Iterable[Any] = signature.columns
+    if signature.layout is Layout.TENSORS:
+        named = signature.inputs
+    return frozenset(item.name for item in named)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ApiError(ErrorCode.INVALID_INPUT, message)

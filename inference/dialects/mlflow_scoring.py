@@ -1,0 +1,208 @@
+"""MLflow's scoring protocol, as `mlflow models serve` answers it. Pure.
+
+Predictions are the model's own outputs, without labels and scores. Specification:
+MLflow 3.17, `mlflow.pyfunc.scoring_server`.
+"""
+
+import base64
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from accounts.limits import Limits
+from inference import call_headers
+from inference.decoding import DecodedRequest
+from inference.dialects import mlflow_input
+from inference.dialects.dialect import Finished
+from inference.effects import Call, Headers
+from inference.engine.client import Array, Tensor
+from inference.engine.signature import OBJECT_DTYPES, Layout, Signature
+from inference.error_rendering import render
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.options import NO_OPTIONS
+from inference.parameters import ParameterReader
+from inference.request_members import MAX_PROBLEMS, refuse_size, with_facts
+from inference.tables import Target
+
+_JSON = b"application/json"
+_NO_HEADERS: Headers = []
+# Of `mlflow.protos.databricks_pb2.ErrorCode`, by status.
+_ERROR_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    409: "RESOURCE_CONFLICT",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+_MAX_TOLD = 5
+
+_encoder = msgspec.json.Encoder()
+
+
+class MlflowDialect:
+    """JSON in four formats and CSV in, `predictions` out."""
+
+    def prepare(self, call: Call) -> int | None:
+        headers = call.headers
+        given = headers.get(b"content-type")
+        if given is not None and _format_of(given) is None:
+            message = "Send application/json or text/csv, in UTF-8."
+            raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+        call_headers.require_plain_body(headers)
+        return None
+
+    def decode(
+        self, call: Call, target: Target, body: bytes, limits: Limits
+    ) -> DecodedRequest:
+        signature = target.signature
+        given = call.headers.get(b"content-type")
+        if given is not None and _format_of(given) == "csv":
+            rows = mlflow_input.read_csv(body, signature)
+            return _decode_rows(target, rows, None, limits)
+        instances = mlflow_input.as_instances(body, signature)
+        if instances is not None:
+            try:
+                return target.tools()[0].decode_request(
+                    instances,
+                    max_rows=limits.max_batch_rows,
+                    limit_name="max_batch_rows",
+                )
+            except ApiError as error:
+                if error.code is ErrorCode.TOO_LARGE:
+                    raise
+        rows, params = mlflow_input.read_json(body, signature)
+        return _decode_rows(target, rows, params, limits)
+
+    def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
+        assert finished.prediction is not None, "there is no request without rows"
+        outputs = finished.prediction.tensors
+        answer = {"predictions": to_predictions(outputs, finished.target.signature)}
+        return _JSON, _encoder.encode(answer), _NO_HEADERS
+
+    def encode_fixed(
+        self,
+        request_id: str,
+        model_json: msgspec.Raw,
+        decoded: DecodedRequest,
+        prediction: Any,
+    ) -> tuple[bytes, bytes, Headers]:
+        answer = {"predictions": [prediction] * decoded.rows}
+        return _JSON, _encoder.encode(answer), _NO_HEADERS
+
+    def render(
+        self, call: Call, error: ApiError, *, request_id: str, now: float
+    ) -> tuple[int, Headers, bytes]:
+        status, headers, _ = render(error, request_id=request_id, now=now)
+        told = [_sentence(problem) for problem in error.details[:_MAX_TOLD]]
+        body = _encoder.encode(
+            {
+                "error_code": _ERROR_CODES.get(status, "BAD_REQUEST"),
+                "message": " ".join([error.message, *told]),
+            }
+        )
+        length = (b"content-length", b"%d" % len(body))
+        headers = [pair for pair in headers if pair[0] != b"content-length"]
+        return status, [*headers, length], body
+
+
+MLFLOW = MlflowDialect()
+
+
+def _decode_rows(
+    target: Target, rows: mlflow_input.Rows, params: Any, limits: Limits
+) -> DecodedRequest:
+    if len(rows) > limits.max_batch_rows:
+        refuse_size(len(rows), limits.max_batch_rows, "max_batch_rows")
+    signature = target.signature
+    if signature.layout in (Layout.TENSOR, Layout.TENSORS):
+        dtypes = {signature.dtype, *(given.dtype for given in signature.inputs)}
+        if OBJECT_DTYPES.isdisjoint(dtypes):
+            rows = mlflow_input.with_numbers(rows)
+    known, problems = _known_params(target, params)
+    decoded = target.tools()[0].decode_rows(rows, from_text=True)
+    problems += decoded.problems
+    if problems:
+        raise with_facts(problems[:MAX_PROBLEMS])
+    return DecodedRequest(decoded.tensors, len(rows), NO_OPTIONS, params=known)
+
+
+def _known_params(
+    target: Target, given: Any
+) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Check the params that the model has; MLflow ignores others."""
+    names = {param.name for param in target.signature.params}
+    if not names or given is None:
+        return None, []
+    if isinstance(given, dict):
+        given = {name: value for name, value in given.items() if name in names}
+    values, problems = target.compiled(_parameter_reader).read(given)
+    return values or None, problems
+
+
+def _parameter_reader(target: Target) -> ParameterReader:
+    return ParameterReader(target.signature.params)
+
+
+def to_predictions(outputs: tuple[Tensor, ...], signature: Signature) -> Any:
+    """Give outputs as MLflow writes them: numbers of float32 with all their digits.
+
+    Several outputs are the columns of a table, one record a row; but a model of
+    tensors gives tensors, by name. NaN and infinity, which are no JSON, become null.
+    """
+    if len(outputs) == 1 and outputs[0].name == "output":
+        return _values(outputs[0].data)
+    if signature.layout is not Layout.TABLE:
+        return {tensor.name: _values(tensor.data) for tensor in outputs}
+    names = [tensor.name for tensor in outputs]
+    columns = [_values(tensor.data) for tensor in outputs]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(data: Array) -> list[Any]:
+    if data.dtype.kind == "M":
+        # As pandas' time stamps write themselves.
+        return [_time(value) for value in data.astype("datetime64[ns]").reshape(-1)]
+    values: list[Any] = data.tolist()
+    if data.dtype == object:
+        return [_value(value) for value in values]
+    return values
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.encodebytes(value).decode()
+    return value
+
+
+def _time(value: Any) -> str | None:
+    text = str(value)
+    if text == "NaT":
+        return None
+    day, _, fraction = text.partition(".")
+    digits = fraction.rstrip("0")
+    if not digits:
+        return day
+    # Micro- or nanoseconds, never fewer digits.
+    return f"{day}.{digits.ljust(6 if len(digits) <= 6 else 9, '0')}"
+
+
+def _sentence(problem: Problem) -> str:
+    place = [] if problem.index is None else [f"row {problem.index}"]
+    if problem.field is not None:
+        place.append(f"`{problem.field}`")
+    start = ", ".join(place)
+    return f"{start} {problem.issue}." if start else f"{problem.issue}."
+
+
+@lru_cache(maxsize=256)
+def _format_of(content_type: bytes) -> str | None:
+    kind, *parameters = content_type.decode("latin-1").lower().split(";")
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name != "charset" or value.strip('"') != "utf-8":
+            return None
+    return {"application/json": "json", "text/csv": "csv"}.get(kind.strip())

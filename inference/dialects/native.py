@@ -1,0 +1,190 @@
+"""The project's own JSON: `instances` in, `predictions` out. Pure."""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from accounts.limits import Limits
+from inference import call_headers, input_files
+from inference.answers import Warned
+from inference.decoding import DecodedRequest
+from inference.dialects.dialect import Finished
+from inference.effects import Call, Headers, UploadedFile
+from inference.error_rendering import render
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.input_files import AskedFile
+from inference.other_bodies import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
+from inference.tables import Target
+
+_JSON = b"application/json"
+_SVG = b"image/svg+xml"
+_NO_HEADERS: Headers = []
+_OTHER_TYPES = IMAGE_TYPES | {FORM_TYPE, TEXT_TYPE}
+
+
+class _Body(msgspec.Struct, gc=False, omit_defaults=True):
+    predictions: list[Any] | UnsetType
+    prediction: Any
+    model: Raw
+    request_id: str
+    warnings: tuple[Warned, ...] = ()
+    errors: tuple[Problem, ...] = ()
+    explanations: Any = UNSET
+
+
+_encoder = msgspec.json.Encoder()
+
+
+class NativeDialect:
+    """Errors are of the one shape, or of RFC 9457 on request."""
+
+    # Of forms and pictures; JSON takes less because reading it keeps everybody waiting.
+    max_binary_body_bytes = 32 * 1024 * 1024
+
+    def prepare(self, call: Call) -> int | None:
+        headers = call.headers
+        if b"accept" in headers:
+            accepted = call_headers.accepted(headers)
+            explaining = call.explain or call.operation == "explain"
+            if not (accepted.json or (accepted.svg and explaining)):
+                raise ApiError(
+                    ErrorCode.NOT_ACCEPTABLE, "Answers are application/json."
+                )
+        other = call_headers.other_content_type(headers)
+        if other is None:
+            call_headers.require_plain_body(headers)
+            return None
+        kind = call_headers.media_type(other)
+        if kind not in _OTHER_TYPES:
+            # Says which type there should be.
+            call_headers.require_json_body(headers)
+        call_headers.require_plain_body(headers)
+        return None if kind == TEXT_TYPE else self.max_binary_body_bytes
+
+    def decode(
+        self, call: Call, target: Target, body: bytes, limits: Limits
+    ) -> DecodedRequest:
+        decoder = target.tools()[0]
+        content_type = call_headers.other_content_type(call.headers)
+        if call.operation == "batch":
+            decoded = decoder.decode_request(
+                body,
+                content_type=content_type,
+                max_rows=limits.max_batch_rows,
+                limit_name="max_batch_rows",
+                individual=True,
+            )
+        else:
+            decoded = decoder.decode_request(
+                body, content_type=content_type, max_rows=limits.max_predict_rows
+            )
+        if decoded.model is not None and decoded.model != target.key.model:
+            message = "`model` in the body is not the model of the path."
+            raise ApiError(ErrorCode.INVALID_INPUT, message)
+        return decoded
+
+    def find_file(self, body: bytes) -> AskedFile | None:
+        return input_files.find(body)
+
+    def decode_file(
+        self,
+        call: Call,
+        target: Target,
+        asked: AskedFile,
+        file: UploadedFile,
+        limits: Limits,
+    ) -> DecodedRequest:
+        batch = call.operation == "batch"
+        return input_files.decode(
+            asked,
+            file,
+            target,
+            max_rows=limits.max_batch_rows if batch else limits.max_predict_rows,
+            limit_name="max_batch_rows" if batch else "max_predict_rows",
+            individual=batch,
+        )
+
+    def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
+        explained = finished.explained
+        if (
+            explained is not None
+            and explained.svg
+            and call_headers.accepted(finished.call.headers).svg
+        ):
+            return _SVG, explained.svg.encode(), _NO_HEADERS
+        return _JSON, _encode_body(finished), _NO_HEADERS
+
+    def encode_fixed(
+        self,
+        request_id: str,
+        model_json: Raw,
+        decoded: DecodedRequest,
+        prediction: Any,
+    ) -> tuple[bytes, bytes, Headers] | None:
+        placed = _place([prediction] * decoded.rows, decoded)
+        single = decoded.single
+        answer = _Body(
+            UNSET if single else placed,
+            placed[0] if single else UNSET,
+            model_json,
+            request_id,
+            errors=decoded.problems,
+        )
+        return _JSON, _encoder.encode(answer), _NO_HEADERS
+
+    def render(
+        self, call: Call, error: ApiError, *, request_id: str, now: float
+    ) -> tuple[int, Headers, bytes]:
+        return render(
+            error,
+            request_id=request_id,
+            now=now,
+            problem_json=call_headers.accepted(call.headers).problem_json,
+        )
+
+
+NATIVE = NativeDialect()
+
+
+def _encode_body(finished: Finished) -> bytes:
+    target, decoded = finished.target, finished.decoded
+    predictions: list[Any] = []
+    if finished.prediction is not None:
+        predictions = target.tools()[1].predictions(
+            finished.prediction.tensors, decoded.options
+        )
+    placed = _place(predictions, decoded)
+    single = decoded.single
+    answer = _Body(
+        UNSET if single else placed,
+        placed[0] if single else UNSET,
+        target.model_json,
+        finished.request_id,
+        errors=decoded.problems,
+    )
+    if finished.explained is not None:
+        answer.explanations = finished.explained.explanations
+    body = _encoder.encode(answer)
+    # NaN and infinity are null by now; to search bytes is cheaper than to check rows.
+    if b"null" in body and finished.prediction is not None:
+        outputs = finished.prediction.tensors
+        warnings = target.tools()[1].warnings(predictions, outputs)
+        if warnings and decoded.indexes is not None:
+            warnings = tuple(
+                Warned(decoded.indexes[warned.index]) for warned in warnings
+            )
+        if warnings:
+            answer.warnings = warnings
+            body = _encoder.encode(answer)
+    return body
+
+
+def _place(predictions: list[Any], decoded: DecodedRequest) -> list[Any]:
+    """Leave a null where an instance was bad."""
+    if decoded.indexes is None:
+        return predictions
+    placed: list[Any] = [None] * decoded.total
+    for index, prediction in zip(decoded.indexes, predictions, strict=True):
+        placed[index] = prediction
+    return placed

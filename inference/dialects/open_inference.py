@@ -1,0 +1,324 @@
+"""The Open Inference Protocol v2 over HTTP, JSON and binary tensors. Pure.
+
+https://github.com/kserve/open-inference-protocol; for binary tensors Triton's extension
+"binary tensor data": JSON of `Inference-Header-Content-Length` bytes, then the raw
+tensors, one after the other.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import orjson
+
+from accounts.limits import Limits
+from inference import call_headers, refusals
+from inference.decoding import DecodedRequest
+from inference.dialects import open_inference_data as data
+from inference.dialects import open_inference_messages as messages
+from inference.dialects import open_inference_outputs as outputs
+from inference.dialects.dialect import Finished
+from inference.dialects.open_inference_inputs import InputBinding, SentTensor
+from inference.dialects.open_inference_messages import InferInput, RequestedOutput
+from inference.dialects.open_inference_outputs import WantedOutput
+from inference.effects import Call, Headers
+from inference.error_rendering import render
+from inference.errors import ApiError, ErrorCode
+from inference.options import NO_OPTIONS, Options
+from inference.parameters import ParameterReader
+from inference.request_members import with_facts
+from inference.tables import Target
+
+DEFAULT_MAX_JSON_BYTES = 2 * 1024 * 1024
+DEFAULT_MAX_BINARY_BODY_BYTES = 32 * 1024 * 1024
+JSON_LENGTH = b"inference-header-content-length"
+_JSON = b"application/json"
+_BINARY = b"application/octet-stream"
+_NO_HEADERS: Headers = []
+_MAX_TIMEOUT_MS = 3_600_000
+_MAX_DETAILS = 3
+# Of the queues that Triton has for each model, and of MLServer's codecs.
+_OTHERS = frozenset({"priority", "content_type"})
+# Of stateful models, which there are none of.
+_SEQUENCES = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+
+
+class OpenInferenceRequest(DecodedRequest, frozen=True, kw_only=True, gc=False):
+    """What the answer has to be besides correct."""
+
+    id: str | None = None
+    requested: tuple[RequestedOutput, ...] | None = None
+    # Outputs that do not say themselves are raw bytes.
+    binary: bool = False
+
+
+class OpenInferenceDialect:
+    """Errors are `{"error": "…"}` with the status that the same error has elsewhere."""
+
+    # Set once, at the start of a process.
+    max_json_bytes = DEFAULT_MAX_JSON_BYTES
+    max_binary_body_bytes = DEFAULT_MAX_BINARY_BODY_BYTES
+
+    def prepare(self, call: Call) -> int | None:
+        if call.explain:
+            raise _invalid("This protocol has no explanations; call /api/v1/ for them.")
+        headers = call.headers
+        if b"content-encoding" in headers:
+            call_headers.require_plain_body(headers)
+        if JSON_LENGTH in headers:
+            return self.max_binary_body_bytes
+        if b"content-type" in headers and headers[b"content-type"] != _BINARY:
+            call_headers.require_json_body(headers)
+        return None
+
+    def decode(
+        self, call: Call, target: Target, body: bytes, limits: Limits
+    ) -> DecodedRequest:
+        length = call.headers.get(JSON_LENGTH)
+        if length is None:
+            request = messages.read(body)
+            end = len(body)
+        else:
+            end = _json_length(length, body)
+            if end > self.max_json_bytes:
+                raise refusals.body_too_large(self.max_json_bytes)
+            request = messages.read(memoryview(body)[:end])
+        sent = []
+        for tensor in request.inputs:
+            parameters = tensor.parameters
+            nbytes = None if parameters is None else parameters.binary_data_size
+            if nbytes is None:
+                sent.append(_json_tensor(tensor))
+                continue
+            sent.append(_raw_tensor(tensor, body, end, nbytes))
+            end += nbytes
+        if end != len(body):
+            raise _invalid("The body is longer than its parts say.")
+        tensors = target.compiled(input_binding).bind(
+            sent, max_rows=limits.max_batch_rows
+        )
+        binary, options, params = False, NO_OPTIONS, None
+        if request.parameters:
+            binary, options, params = read_parameters(request.parameters, target)
+        return OpenInferenceRequest(
+            tensors=tensors,
+            rows=len(tensors[0].data),
+            options=options,
+            params=params,
+            id=request.id,
+            requested=request.outputs,
+            binary=binary,
+        )
+
+    def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
+        request, target = finished.decoded, finished.target
+        assert isinstance(request, OpenInferenceRequest)
+        assert finished.prediction is not None
+        wanted = outputs.wanted(
+            finished.prediction.tensors,
+            request.requested,
+            binary=request.binary,
+            labels=target.signature.labels,
+        )
+        return _written(target.compiled(_answer_head), request, wanted)
+
+    def encode_fixed(
+        self,
+        request_id: str,
+        model_json: msgspec.Raw,
+        decoded: DecodedRequest,
+        prediction: Any,
+    ) -> tuple[bytes, bytes, Headers] | None:
+        assert isinstance(decoded, OpenInferenceRequest)
+        wanted = fixed_outputs(decoded, prediction)
+        if wanted is None:
+            return None
+        model = msgspec.json.decode(model_json, type=FallbackModel)
+        head = b'{"model_name":%b,"parameters":%b,' % (
+            orjson.dumps(model.name),
+            orjson.dumps(model.parameters),
+        )
+        return _written(head, decoded, wanted)
+
+    def render(
+        self, call: Call, error: ApiError, *, request_id: str, now: float
+    ) -> tuple[int, Headers, bytes]:
+        return render_error(error, request_id=request_id, now=now)
+
+
+OPEN_INFERENCE = OpenInferenceDialect()
+
+
+def render_error(
+    error: ApiError, *, request_id: str, now: float
+) -> tuple[int, Headers, bytes]:
+    """Give the protocol's error, with the headers that every error has here."""
+    status, headers, _ = render(error, request_id=request_id, now=now)
+    body = msgspec.json.encode({"error": error_text(error)})
+    length = (b"content-length", b"%d" % len(body))
+    return (
+        status,
+        [length if name == b"content-length" else (name, v) for name, v in headers],
+        body,
+    )
+
+
+def error_text(error: ApiError) -> str:
+    """Put the first details of an error into the one text that the protocol has."""
+    details = [
+        f"{detail.field} {detail.issue}"
+        if detail.index is None
+        else f"{detail.field} in row {detail.index} {detail.issue}"
+        for detail in error.details[:_MAX_DETAILS]
+    ]
+    return " ".join((f"{error.code}:", error.message, "; ".join(details))).strip()
+
+
+class FallbackModel(msgspec.Struct, frozen=True):
+    """What answers in a version's place, as `tables.fallback_json` writes it."""
+
+    name: str
+    fallback_reason: str
+
+    @property
+    def parameters(self) -> dict[str, bool | str]:
+        """The answer's parameters."""
+        return {"fallback": True, "fallback_reason": self.fallback_reason}
+
+
+def fixed_outputs(
+    request: OpenInferenceRequest, prediction: Any
+) -> list[WantedOutput] | None:
+    """Give a fixed answer as the request wants it; None: it asks for other outputs."""
+    try:
+        return outputs.wanted(
+            outputs.fixed(prediction, request.rows),
+            request.requested,
+            binary=request.binary,
+            labels=(),
+        )
+    except ApiError:
+        return None
+
+
+def _written(
+    head: bytes, request: OpenInferenceRequest, wanted: Sequence[WantedOutput]
+) -> tuple[bytes, bytes, Headers]:
+    if request.id is not None:
+        head += b'"id":%b,' % orjson.dumps(request.id)
+    described: list[bytes] = []
+    raw: list[bytes | memoryview] = []
+    for output in wanted:
+        described.append(_described(output, raw))
+    text = b'%b"outputs":[%b]}' % (head, b",".join(described))
+    if not raw:
+        return _JSON, text, _NO_HEADERS
+    return (
+        _BINARY,
+        b"".join((text, *raw)),
+        [(JSON_LENGTH, b"%d" % len(text))],
+    )
+
+
+def _read_timeout(timeout_us: Any) -> Options:
+    """Read Triton's parameter `timeout`, in microseconds."""
+    if type(timeout_us) is not int or timeout_us < 1:
+        raise _invalid("The parameter `timeout` must be a number of microseconds.")
+    return Options(timeout_ms=min(max(timeout_us // 1000, 1), _MAX_TIMEOUT_MS))
+
+
+def _json_length(text: bytes, body: bytes) -> int:
+    if not text.isdigit() or len(text) > 12 or int(text) > len(body):
+        message = (
+            "Inference-Header-Content-Length must be the number of bytes of the JSON "
+            "at the beginning of the body."
+        )
+        raise ApiError(ErrorCode.INVALID_HEADER, message)
+    return int(text)
+
+
+def _json_tensor(tensor: InferInput) -> SentTensor:
+    elements = tensor.data
+    if isinstance(elements, msgspec.UnsetType):
+        raise _invalid("An input has neither `data` nor `binary_data_size`.")
+    return SentTensor(
+        tensor.name,
+        tensor.datatype,
+        tensor.shape,
+        lambda datatype, shape: data.read_json(datatype, elements, shape),
+    )
+
+
+def _raw_tensor(tensor: InferInput, body: bytes, start: int, nbytes: int) -> SentTensor:
+    if tensor.data is not msgspec.UNSET:
+        raise _invalid("An input has both `data` and `binary_data_size`.")
+    if start + nbytes > len(body):
+        raise _invalid("The body is shorter than its parts say.")
+
+    def read(datatype: str, shape: messages.Shape) -> Any:
+        count = 1
+        for size in shape:
+            count *= size
+        return data.read_raw(datatype, body, offset=start, nbytes=nbytes, count=count)
+
+    return SentTensor(tensor.name, tensor.datatype, tensor.shape, read)
+
+
+def read_parameters(
+    given: dict[str, Any], target: Target
+) -> tuple[bool, Options, dict[str, Any] | None]:
+    """Give whether outputs are raw bytes, the options, and the model's own params."""
+    binary, options = False, NO_OPTIONS
+    own: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "binary_data_output":
+            if type(value) is not bool:
+                raise _invalid("`binary_data_output` must be true or false.")
+            binary = value
+        elif name == "timeout":
+            options = _read_timeout(value)
+        elif name in _SEQUENCES:
+            raise _invalid("Models here keep no state, so they take no sequences.")
+        elif name not in _OTHERS:
+            own[name] = value
+    if not own:
+        return binary, options, None
+    params, problems = target.compiled(_parameter_reader).read(own)
+    if problems:
+        raise with_facts(problems)
+    return binary, options, params
+
+
+def _parameter_reader(target: Target) -> ParameterReader:
+    return ParameterReader(target.signature.params)
+
+
+def _described(output: WantedOutput, raw: list[bytes | memoryview]) -> bytes:
+    """Write an output's member of the JSON; its raw bytes are added to `raw`."""
+    elements = output.data
+    head = b'{"name":%b,"datatype":"%b","shape":%b' % (
+        orjson.dumps(output.name),
+        data.datatype_of_array(elements).encode(),
+        orjson.dumps(elements.shape),
+    )
+    if not output.binary:
+        return b'%b,"data":%b}' % (head, data.write_json(elements))
+    buffer = data.write_raw(elements)
+    raw.append(buffer)
+    return b'%b,"parameters":{"binary_data_size":%d}}' % (head, len(buffer))
+
+
+def input_binding(target: Target) -> InputBinding:
+    """For `Target.compiled`."""
+    return InputBinding(target.signature)
+
+
+def _answer_head(target: Target) -> bytes:
+    return b'{"model_name":%b,"model_version":"%b",' % (
+        orjson.dumps(target.key.model),
+        target.version.encode(),
+    )
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_INPUT, message)

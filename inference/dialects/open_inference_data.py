@@ -1,0 +1,252 @@
+"""Datatypes of the Open Inference Protocol, as raw bytes and as JSON. Pure.
+
+Raw elements are little-endian and in row-major order; BYTES are elements of a length
+(u32) and so many bytes. BF16, which numpy does not know, is read as float32.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import orjson
+
+from inference.engine.tensors import Array
+from inference.errors import ApiError, ErrorCode
+
+BYTES, BF16 = "BYTES", "BF16"
+# Where these differ from what a machine has, so would the bytes on the wire.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("bool"),
+    "INT8": np.dtype("int8"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "UINT8": np.dtype("uint8"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+_DATATYPES = {dtype: name for name, dtype in _DTYPES.items()}
+# Beyond so many elements numpy packs faster than `struct`.
+_MANY = 1000
+_UINT16 = np.dtype("<u2")
+
+
+def datatype_of(dtype: str) -> str | None:
+    """Name a dtype of a signature; None: it cannot be written in this protocol."""
+    if dtype == "str":
+        return BYTES
+    try:
+        return _DATATYPES.get(np.dtype(dtype))
+    except TypeError:
+        return None
+
+
+def datatype_of_array(data: Array) -> str:
+    """Name what an output is sent as; what is no number is text."""
+    return _DATATYPES.get(data.dtype, BYTES)
+
+
+def itemsize(datatype: str) -> int:
+    """Bytes of an element, which for BYTES varies."""
+    return 2 if datatype == BF16 else _DTYPES[datatype].itemsize
+
+
+def read_raw(
+    datatype: str, buffer: bytes | memoryview, *, offset: int, nbytes: int, count: int
+) -> Array:
+    """Read `count` elements that fill `nbytes` of `buffer`, which the array shares.
+
+    BYTES and BF16 are copied. Raises InvalidData.
+    """
+    if datatype == BYTES:
+        return _read_texts(memoryview(buffer)[offset : offset + nbytes], count)
+    if count * itemsize(datatype) != nbytes:
+        raise InvalidData(
+            f"has {nbytes} bytes, but its shape and datatype need "
+            f"{count * itemsize(datatype)}"
+        )
+    if datatype == BF16:
+        halves = np.frombuffer(buffer, _UINT16, count, offset).astype(np.uint32)
+        return (halves << 16).view(np.float32)
+    if datatype == "BOOL":
+        numbers = np.frombuffer(buffer, np.uint8, count, offset)
+        # Any other byte is undefined behaviour in what computes with it.
+        if count and int(numbers.max()) > 1:
+            raise InvalidData("has a byte that is neither 0 nor 1")
+        return numbers.view(np.bool_)
+    return np.frombuffer(buffer, _DTYPES[datatype], count, offset)
+
+
+def read_json(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> Array:
+    """Read the elements of a tensor, flat or nested as `shape` says.
+
+    Raises InvalidData, and ApiError UNPROCESSABLE for numbers out of range.
+    """
+    count = 1
+    for size in shape:
+        count *= size
+    try:
+        values = _FLAT[datatype].decode(data)
+    except (ValueError, RecursionError):
+        values = _read_nested(datatype, data, shape)
+    if len(values) != count:
+        raise InvalidData(f"has {len(values)} elements, but its shape needs {count}")
+    if datatype == BYTES:
+        return _texts(values)
+    dtype = np.dtype(np.float32) if datatype == BF16 else _DTYPES[datatype]
+    if count > _MANY:
+        with np.errstate(over="ignore"):
+            array = np.array(values, dtype)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise _out_of_range()
+        return array
+    try:
+        packed = struct.pack(f"<{count}{_CODES[dtype]}", *values)
+    except (OverflowError, struct.error):
+        raise _out_of_range() from None
+    return np.frombuffer(packed, dtype)
+
+
+def read_elements(datatype: str, elements: Sequence[Any]) -> Array:
+    """Read elements of the right kind that need not be in range. Raises as above."""
+    if datatype == BYTES:
+        try:
+            return _texts([element.decode() for element in elements])
+        except UnicodeDecodeError:
+            raise InvalidData("holds bytes that are no UTF-8") from None
+    try:
+        # As a list, because numpy wraps what it reads from a buffer.
+        return np.array(list(elements), _DTYPES[datatype])
+    except OverflowError:
+        raise _out_of_range() from None
+
+
+def write_json(data: Array) -> bytes:
+    """Write the elements as one flat list; NaN and infinity are null."""
+    flat = data.reshape(-1)
+    if data.dtype == object:
+        return orjson.dumps([_text(item) for item in flat.tolist()])
+    if not flat.flags.c_contiguous or not flat.dtype.isnative:
+        flat = np.ascontiguousarray(flat, flat.dtype.newbyteorder("="))
+    return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def write_raw(data: Array) -> bytes | memoryview:
+    """Give the elements' bytes, without a copy where they lie as they are sent."""
+    if data.dtype == object:
+        parts: list[bytes] = []
+        for item in data.ravel().tolist():
+            text = _text(item).encode()
+            parts += (len(text).to_bytes(4, "little"), text)
+        return b"".join(parts)
+    numbers: Any = np.ascontiguousarray(data, data.dtype.newbyteorder("<"))
+    return memoryview(numbers.reshape(-1).view(np.uint8))
+
+
+class InvalidData(ValueError):
+    """The elements of a tensor cannot be read; the text continues its name."""
+
+
+def _read_texts(buffer: memoryview, count: int) -> Array:
+    # Before anything is made of that size.
+    if count * 4 > len(buffer):
+        raise InvalidData("has fewer bytes than its shape needs")
+    texts = []
+    start, end = 0, len(buffer)
+    for _ in range(count):
+        first = start + 4
+        stop = first + int.from_bytes(buffer[start:first], "little")
+        if first > end or stop > end:
+            raise InvalidData("has fewer bytes than its shape and lengths need")
+        try:
+            texts.append(str(buffer[first:stop], "utf-8"))
+        except UnicodeDecodeError:
+            raise InvalidData("holds bytes that are no UTF-8") from None
+        start = stop
+    if start != end:
+        raise InvalidData("has more bytes than its shape and lengths need")
+    return _texts(texts)
+
+
+def _texts(values: Sequence[str]) -> Array:
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _text(item: Any) -> str:
+    """Write what a model gave: text as it is, anything else as JSON."""
+    if isinstance(item, bytes):
+        return item.decode(errors="replace")
+    text = item if isinstance(item, str) else orjson.dumps(item, default=str).decode()
+    return text.encode(errors="replace").decode()
+
+
+def _read_nested(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> list[Any]:
+    try:
+        value = msgspec.json.decode(data)
+    except RecursionError:
+        raise InvalidData("is nested too deeply") from None
+    except ValueError:
+        # JSON it is, or the request would not have been read.
+        raise _out_of_range() from None
+    if not isinstance(value, list):
+        raise InvalidData("needs a list as its data")
+    level: list[Any] = value
+    nested = len(level) > 0 and isinstance(level[0], list)
+    for size in shape[1:] if nested else ():
+        if not all(isinstance(item, list) and len(item) == size for item in level):
+            raise InvalidData("has data of another shape than it says")
+        level = [element for item in level for element in item]
+    try:
+        elements: list[Any] = msgspec.convert(level, _LISTS[datatype])
+    except msgspec.ValidationError:
+        if _all_numbers(datatype, level):
+            raise _out_of_range() from None
+        raise InvalidData(f"has an element that is no {datatype}") from None
+    return elements
+
+
+def _all_numbers(datatype: str, values: list[Any]) -> bool:
+    """Tell whether only the range of some number is wrong."""
+    kinds = (float, int) if datatype in ("FP16", "FP32", "FP64", BF16) else (int,)
+    return datatype not in (BYTES, "BOOL") and all(
+        isinstance(value, kinds) and not isinstance(value, bool) for value in values
+    )
+
+
+def _out_of_range() -> ApiError:
+    message = "A number is beyond the range of its datatype, or not finite."
+    return ApiError(ErrorCode.UNPROCESSABLE, message)
+
+
+def _element(datatype: str) -> Any:
+    if datatype == BYTES:
+        return str
+    if datatype == "BOOL":
+        return bool
+    if datatype == BF16 or _DTYPES[datatype].kind == "f":
+        return float
+    limits = np.iinfo(_DTYPES[datatype])
+    # msgspec compares with 64-bit signed limits.
+    greatest = min(int(limits.max), 2**63 - 1)
+    return Annotated[int, msgspec.Meta(ge=int(limits.min), le=greatest)]
+
+
+_CODES = {
+    dtype: dtype.char if dtype.char not in "lL" else {"l": "q", "L": "Q"}[dtype.char]
+    for dtype in _DTYPES.values()
+}
+_LISTS: dict[str, Any] = {
+    datatype: list[_element(datatype)]  # type: ignore[misc]
+    for datatype in (*_DTYPES, BF16, BYTES)
+}
+_FLAT: dict[str, msgspec.json.Decoder[list[Any]]] = {
+    datatype: msgspec.json.Decoder(kind) for datatype, kind in _LISTS.items()
+}

@@ -1,0 +1,231 @@
+"""The Open Inference Protocol v2 over gRPC. Pure.
+
+Bodies are messages that the driver has parsed already; answers are bytes of
+ModelInferResponse, whose outputs are always raw, and errors are a text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from accounts.limits import Limits
+from inference.decoding import DecodedRequest
+from inference.dialects import open_inference_data as data
+from inference.dialects import open_inference_outputs as outputs
+from inference.dialects.dialect import Finished
+from inference.dialects.open_inference import (
+    FallbackModel,
+    OpenInferenceRequest,
+    error_text,
+    fixed_outputs,
+    input_binding,
+    read_parameters,
+)
+from inference.dialects.open_inference_data import InvalidData
+from inference.dialects.open_inference_inputs import SentTensor
+from inference.dialects.open_inference_messages import (
+    MAX_DIMENSIONS,
+    MAX_SIZE,
+    OutputParameters,
+    RequestedOutput,
+    Shape,
+)
+from inference.dialects.open_inference_outputs import WantedOutput
+from inference.effects import Answer, Call, Headers
+from inference.engine.tensors import Array
+from inference.error_rendering import render
+from inference.errors import ApiError, ErrorCode
+from inference.grpc_gateway.open_inference_pb2 import (
+    InferParameter,
+    ModelInferRequest,
+    ModelInferResponse,
+)
+from inference.options import NO_OPTIONS
+from inference.tables import Target
+
+_MAX_TEXT = 1000
+_PROTOBUF = b"application/grpc"
+_NO_HEADERS: Headers = []
+# Which member of InferTensorContents holds a datatype's elements.
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+# Of an answer; each entry of metadata costs both sides more than its few bytes.
+_ON_SUCCESS = frozenset({b"x-request-id", b"x-model-version", b"RateLimit"})
+_NOT_ON_REFUSAL = frozenset(
+    {b"cache-control", b"content-length", b"content-type", b"www-authenticate"}
+)
+
+
+class OpenInferenceGrpcDialect:
+    """Statuses are those of HTTP; the driver knows which of gRPC's they are."""
+
+    def prepare(self, call: Call) -> int | None:
+        # A message has been bounded and read when its call begins.
+        return None
+
+    def decode(
+        self, call: Call, target: Target, body: Any, limits: Limits
+    ) -> DecodedRequest:
+        request: ModelInferRequest = body
+        inputs, raw = request.inputs, request.raw_input_contents
+        if not inputs:
+            raise _invalid("A request needs inputs.")
+        if raw and len(raw) != len(inputs):
+            raise _invalid("`raw_input_contents` needs one entry for each input.")
+        sent = [
+            _raw_tensor(tensor, raw[index]) if raw else _typed_tensor(tensor)
+            for index, tensor in enumerate(inputs)
+        ]
+        tensors = target.compiled(input_binding).bind(
+            sent, max_rows=limits.max_batch_rows
+        )
+        options, params = NO_OPTIONS, None
+        if request.parameters:
+            given = _plain(request.parameters)
+            _, options, params = read_parameters(given, target)
+        return OpenInferenceRequest(
+            tensors=tensors,
+            rows=len(tensors[0].data),
+            options=options,
+            params=params,
+            id=request.id,
+            requested=tuple(map(_requested, request.outputs)) or None,
+            binary=True,
+        )
+
+    def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
+        request, target = finished.decoded, finished.target
+        assert isinstance(request, OpenInferenceRequest)
+        assert finished.prediction is not None
+        response = ModelInferResponse(
+            model_name=target.key.model, model_version=target.version, id=request.id
+        )
+        wanted = outputs.wanted(
+            finished.prediction.tensors,
+            request.requested,
+            binary=True,
+            labels=target.signature.labels,
+        )
+        return _written(response, wanted)
+
+    def encode_fixed(
+        self,
+        request_id: str,
+        model_json: msgspec.Raw,
+        decoded: DecodedRequest,
+        prediction: Any,
+    ) -> tuple[bytes, bytes, Headers] | None:
+        assert isinstance(decoded, OpenInferenceRequest)
+        wanted = fixed_outputs(decoded, prediction)
+        if wanted is None:
+            return None
+        model = msgspec.json.decode(model_json, type=FallbackModel)
+        response = ModelInferResponse(model_name=model.name, id=decoded.id)
+        response.parameters["fallback"].bool_param = True
+        response.parameters["fallback_reason"].string_param = model.fallback_reason
+        return _written(response, wanted)
+
+    def render(
+        self, call: Call, error: ApiError, *, request_id: str, now: float
+    ) -> tuple[int, Headers, bytes]:
+        status, headers, _ = render(error, request_id=request_id, now=now)
+        return status, headers, error_text(error)[:_MAX_TEXT].encode()
+
+
+OPEN_INFERENCE_GRPC = OpenInferenceGrpcDialect()
+
+
+def _written(
+    response: Any, wanted: Sequence[WantedOutput]
+) -> tuple[bytes, bytes, Headers]:
+    for output in wanted:
+        response.outputs.add(
+            name=output.name,
+            datatype=data.datatype_of_array(output.data),
+            shape=output.data.shape,
+        )
+        response.raw_output_contents.append(bytes(data.write_raw(output.data)))
+    return _PROTOBUF, response.SerializeToString(), _NO_HEADERS
+
+
+def metadata(answer: Answer) -> Headers:
+    """Give those headers of an answer that end a call as its metadata."""
+    if answer.status == 200:
+        return [header for header in answer.headers if header[0] in _ON_SUCCESS]
+    return [header for header in answer.headers if header[0] not in _NOT_ON_REFUSAL]
+
+
+def _raw_tensor(tensor: Any, raw: bytes) -> SentTensor:
+    if tensor.HasField("contents"):
+        raise _invalid("An input has both `contents` and `raw_input_contents`.")
+
+    def read(datatype: str, shape: Shape) -> Array:
+        count = 1
+        for size in shape:
+            count *= size
+        return data.read_raw(datatype, raw, offset=0, nbytes=len(raw), count=count)
+
+    return SentTensor(tensor.name, tensor.datatype, _shape(tensor), read)
+
+
+def _typed_tensor(tensor: Any) -> SentTensor:
+    def read(datatype: str, shape: Shape) -> Array:
+        member = _CONTENTS.get(datatype)
+        if member is None:
+            raise InvalidData(f"can be sent as {datatype} in `raw_input_contents` only")
+        elements = getattr(tensor.contents, member)
+        count = 1
+        for size in shape:
+            count *= size
+        if len(elements) != count:
+            raise InvalidData(
+                f"has {len(elements)} elements in `{member}`, but its shape needs "
+                f"{count}"
+            )
+        return data.read_elements(datatype, elements)
+
+    return SentTensor(tensor.name, tensor.datatype, _shape(tensor), read)
+
+
+def _shape(tensor: Any) -> Shape:
+    shape = tuple(tensor.shape)
+    if not 0 < len(shape) <= MAX_DIMENSIONS or not all(
+        0 <= size <= MAX_SIZE for size in shape
+    ):
+        raise _invalid("The shape of an input makes no sense.")
+    return shape
+
+
+def _requested(output: Any) -> RequestedOutput:
+    given = _plain(output.parameters)
+    count = given.pop("classification", 0)
+    # Outputs are raw here whatever it says.
+    given.pop("binary_data", None)
+    if given or type(count) is not int or not 0 <= count <= 100_000:
+        raise _invalid("An output has a parameter that means nothing here.")
+    return RequestedOutput(output.name, OutputParameters(classification=count))
+
+
+def _plain(parameters: Mapping[str, InferParameter]) -> dict[str, Any]:
+    plain = {}
+    for name, value in parameters.items():
+        choice = value.WhichOneof("parameter_choice")
+        plain[name] = None if choice is None else getattr(value, choice)
+    return plain
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_INPUT, message)

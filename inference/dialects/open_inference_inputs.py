@@ -1,0 +1,335 @@
+"""From the tensors of a request to those of a model version, by its signature. Pure.
+
+A matrix is one tensor `[rows, columns]` called `input`, or one tensor per column; a
+table is one tensor per column. Columns are `[rows]` or `[rows, 1]`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from inference.dialects import open_inference_data as data
+from inference.dialects.open_inference_data import BF16, InvalidData
+from inference.dialects.open_inference_messages import Shape
+from inference.engine.client import Array, Tensor
+from inference.engine.signature import (
+    TEXT,
+    Column,
+    Layout,
+    Signature,
+)
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.request_members import MAX_PROBLEMS, with_facts
+from inference.row_types import MAX_TEXT_LENGTH, bounds, text_limit
+from inference.value_checks import not_among, readable_name
+
+# What a model's only input is called where its signature has no name for it.
+ONLY_INPUT = "input"
+_MAX_ROWS_TOLD = 3
+
+
+class SentTensor(NamedTuple):
+    """An input as a request has it; `read` gives its elements in one dimension."""
+
+    name: str
+    datatype: str
+    shape: Shape
+    read: Callable[[str, Shape], Array]
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """An input that a model version takes."""
+
+    name: str
+    datatype: str
+    dtype: str
+    # Per row; -1: of any size. () for columns, which may also be [rows, 1].
+    shape: tuple[int, ...]
+    column: Column | None = None
+
+    @property
+    def wire_shape(self) -> tuple[int, ...]:
+        return (-1, *self.shape)
+
+
+class InputBinding:
+    """Checks and binds the inputs of one model version."""
+
+    def __init__(self, signature: Signature) -> None:
+        """Raise ApiError where an input has no form in this protocol."""
+        self._layout = signature.layout
+        self._padding = signature.padding
+        self._columns = [_expected_column(column) for column in signature.columns]
+        whole: tuple[Expected, ...] = ()
+        if signature.layout is Layout.MATRIX:
+            shape = (len(signature.columns),)
+            whole = (_expected(ONLY_INPUT, signature.dtype, shape),)
+        elif signature.layout is Layout.TENSOR:
+            name = signature.inputs[0].name if signature.inputs else ONLY_INPUT
+            whole = (_expected(name, signature.dtype, signature.shape),)
+        elif signature.layout is Layout.TENSORS:
+            whole = tuple(
+                _expected(given.name, given.dtype, given.shape)
+                for given in signature.inputs
+            )
+        self.expected: tuple[Expected, ...] = whole or tuple(self._columns)
+        self._whole = {expected.name: expected for expected in whole}
+        self._by_column = {expected.name: expected for expected in self._columns}
+        self._rules = [_rule(column) for column in signature.columns]
+        optional = [not column.required for column in signature.columns]
+        # By column of a matrix.
+        self._optional: Any = np.array(optional) if any(optional) else False
+        self._has_rules = any(rule is not None for rule in self._rules)
+
+    def bind(self, sent: Sequence[SentTensor], *, max_rows: int) -> tuple[Tensor, ...]:
+        """Give the engine's tensors; raises ApiError."""
+        whole = self._whole
+        if not self._columns or (len(sent) == len(whole) and sent[0].name in whole):
+            return self._bind_whole(sent, max_rows)
+        return self._bind_columns(sent, max_rows)
+
+    def _bind_whole(
+        self, sent: Sequence[SentTensor], max_rows: int
+    ) -> tuple[Tensor, ...]:
+        if len(sent) != 1 or len(self._whole) != 1 or sent[0].name not in self._whole:
+            self._refuse_names(sent, self._whole)
+        rows = _rows(sent, max_rows)
+        by_name = {tensor.name: tensor for tensor in sent}
+        tensors = []
+        for expected in self._whole.values():
+            tensor = by_name[expected.name]
+            array = _read(tensor, expected).reshape(tensor.shape)
+            if self._padding is not None:
+                _require_length(tensor, expected, self._padding.longest)
+            _require_usable(array, tensor.name, may_be_nan=self._optional)
+            name = expected.name if self._layout is Layout.TENSORS else ONLY_INPUT
+            tensors.append(Tensor(name, array))
+        if self._layout is Layout.MATRIX and self._has_rules:
+            matrix: Any = tensors[0].data
+            self._check_rules([matrix[:, i] for i in range(len(self._columns))], rows)
+        return tuple(tensors)
+
+    def _bind_columns(
+        self, sent: Sequence[SentTensor], max_rows: int
+    ) -> tuple[Tensor, ...]:
+        self._refuse_names(sent, self._by_column)
+        rows = _rows(sent, max_rows)
+        by_name = {tensor.name: tensor for tensor in sent}
+        arrays: list[Array] = []
+        for expected in self._columns:
+            tensor = by_name.get(expected.name)
+            column = expected.column
+            assert column is not None
+            if tensor is not None:
+                array = _read(tensor, expected)
+                _require_usable(array, tensor.name, may_be_nan=not column.required)
+            elif column.required:
+                raise _invalid(f"The input `{column.name}` is missing.")
+            else:
+                array = _absent(column, rows)
+            arrays.append(array)
+        if self._has_rules:
+            self._check_rules(arrays, rows)
+        if self._layout is Layout.MATRIX:
+            return (Tensor(ONLY_INPUT, np.stack(arrays, axis=1)),)
+        return tuple(
+            Tensor(expected.name, array)
+            for expected, array in zip(self._columns, arrays, strict=True)
+        )
+
+    def _refuse_names(
+        self, sent: Sequence[SentTensor], known: dict[str, Expected]
+    ) -> None:
+        """Refuse inputs that the model has not, and such that come twice."""
+        names = [tensor.name for tensor in sent]
+        if len(set(names)) != len(names):
+            raise _invalid("An input is there twice.")
+        for name in names:
+            if name not in known:
+                raise _invalid(
+                    f"The model has no input `{readable_name(name)}`. "
+                    f"Its inputs are {self._names()}."
+                )
+        if len(names) < len(known) and known is self._whole:
+            raise _invalid(f"An input is missing. The inputs are {self._names()}.")
+
+    def _names(self) -> str:
+        names = [f"`{expected.name}`" for expected in self.expected]
+        return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+
+    def _check_rules(self, arrays: Sequence[Array], rows: int) -> None:
+        """Raise UNPROCESSABLE with the values that break a rule of their column."""
+        problems: list[Problem] = []
+        for expected, rule, array in zip(
+            self._columns, self._rules, arrays, strict=True
+        ):
+            if rule is None or rule.allows(array):
+                continue
+            for index in range(rows):
+                if rule.allows(array[index : index + 1]):
+                    continue
+                problems.append(
+                    Problem(
+                        issue=rule.issue,
+                        index=index,
+                        field=expected.name,
+                        code=ErrorCode.UNPROCESSABLE,
+                    )
+                )
+                if len(problems) >= MAX_PROBLEMS:
+                    raise with_facts(problems)
+        if problems:
+            raise with_facts(problems)
+
+
+class _Rule(NamedTuple):
+    """A column's range, choices or length; absent values (NaN, None) are no matter."""
+
+    allows: Callable[[Array], bool]
+    issue: str
+
+
+def _rule(column: Column) -> _Rule | None:
+    if column.enum:
+        choices: Any = np.array(column.enum, object if column.dtype == "str" else None)
+        optional = not column.required
+
+        def among(values: Any) -> bool:
+            found = np.isin(values, choices)
+            return bool((found | _is_absent(values) if optional else found).all())
+
+        return _Rule(among, not_among(column.enum))
+    if column.dtype == "str":
+        limit = text_limit(column)
+        return _Rule(
+            lambda values: all(t is None or len(t) <= limit for t in values.tolist()),
+            f"must be at most {limit} characters long",
+        )
+    if column.minimum is None and column.maximum is None:
+        return None
+    low, high = bounds(column)
+
+    def within(values: Any) -> bool:
+        # Written so that NaN, which an optional column may hold, passes.
+        return not bool(((values < low) | (values > high)).any())
+
+    parts = []
+    if column.minimum is not None:
+        parts.append(f"at least {column.minimum:g}")
+    if column.maximum is not None:
+        parts.append(f"at most {column.maximum:g}")
+    return _Rule(within, "must be " + " and ".join(parts))
+
+
+def _is_absent(values: Any) -> Any:
+    if values.dtype == object:
+        return np.array([value is None for value in values.tolist()], bool)
+    return np.isnan(values) if values.dtype.kind == "f" else False
+
+
+def _expected_column(column: Column) -> Expected:
+    return msgspec.structs.replace(
+        _expected(column.name, column.dtype, ()), column=column
+    )
+
+
+def _expected(name: str, dtype: str, shape: tuple[int, ...]) -> Expected:
+    datatype = data.datatype_of(dtype)
+    if datatype is None:
+        raise _invalid(
+            f"The input `{name}` is of type {dtype}, which cannot be written in the "
+            "Open Inference Protocol. Call the model by /api/v1/."
+        )
+    return Expected(name, datatype, dtype, shape)
+
+
+def _rows(sent: Sequence[SentTensor], max_rows: int) -> int:
+    """Give the size of the first dimension, which all inputs share."""
+    rows = sent[0].shape[0]
+    for tensor in sent:
+        if tensor.shape[0] != rows:
+            raise _invalid(
+                "All inputs need the same first dimension, the number of rows."
+            )
+    if rows < 1:
+        raise _invalid(
+            "The first dimension of the inputs, the rows, must be 1 or more."
+        )
+    if rows > max_rows:
+        raise ApiError(
+            ErrorCode.TOO_LARGE,
+            f"{rows} rows are more than the {max_rows} that one request may hold. "
+            "Split them up, or submit a job.",
+            facts={"limit": "max_batch_rows", "maximum": max_rows, "needed": rows},
+        )
+    return rows
+
+
+def _read(tensor: SentTensor, expected: Expected) -> Array:
+    name = tensor.name
+    if tensor.datatype != expected.datatype and (
+        tensor.datatype != BF16 or expected.dtype != "float32"
+    ):
+        sent = tensor.datatype if len(tensor.datatype) <= 10 else "another datatype"
+        raise _invalid(f"The input `{name}` takes {expected.datatype}, not {sent}.")
+    if not _fits(tensor.shape, expected):
+        wanted = ", ".join(map(str, expected.wire_shape))
+        raise _invalid(f"The input `{name}` takes tensors of shape [{wanted}].")
+    try:
+        return tensor.read(tensor.datatype, tensor.shape)
+    except InvalidData as issue:
+        raise _invalid(f"The input `{name}` {issue}.") from None
+
+
+def _require_length(tensor: SentTensor, expected: Expected, longest: int) -> None:
+    for size, wanted in zip(tensor.shape[1:], expected.shape, strict=True):
+        if wanted == -1 and size > longest:
+            raise _invalid(
+                f"The input `{tensor.name}` has {size} values in a row; {longest} are "
+                "the most."
+            )
+
+
+def _fits(shape: Shape, expected: Expected) -> bool:
+    wanted, given = expected.shape, shape[1:]
+    if given == wanted or (expected.column is not None and given == (1,)):
+        return True
+    return len(given) == len(wanted) and all(
+        size == want or (want == -1 and size > 0)
+        for size, want in zip(given, wanted, strict=True)
+    )
+
+
+def _require_usable(array: Any, name: str, *, may_be_nan: Any) -> None:
+    """Refuse NaN and infinity, and endless texts.
+
+    In optional columns (`may_be_nan`) NaN stands for a missing value.
+    """
+    if array.dtype.kind == "f":
+        usable = np.isfinite(array)
+        if may_be_nan is not False:
+            usable |= np.isnan(array) & may_be_nan
+        if not usable.all():
+            issue = f"The input `{name}` has a value that is NaN or infinite."
+            raise ApiError(ErrorCode.UNPROCESSABLE, issue)
+    elif array.dtype == object and any(
+        len(text) > MAX_TEXT_LENGTH for text in array.ravel().tolist()
+    ):
+        issue = f"The input `{name}` has a text of over {MAX_TEXT_LENGTH} characters."
+        raise ApiError(ErrorCode.UNPROCESSABLE, issue)
+
+
+def _absent(column: Column, rows: int) -> Array:
+    """Give what the column holds in rows that have no value for it.
+
+    numpy has no integers and booleans that are missing: these go as objects.
+    """
+    if column.dtype != TEXT and np.dtype(column.dtype).kind == "f":
+        return np.full(rows, np.nan, column.dtype)
+    return np.full(rows, None, object)
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_INPUT, message)

@@ -1,0 +1,77 @@
+"""Requests of the Open Inference Protocol v2 as they are written in JSON. Pure.
+
+https://github.com/kserve/open-inference-protocol, with Triton's extensions for binary
+tensors and classification.
+"""
+
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from inference.errors import ApiError, ErrorCode
+from inference.json_bodies import parse_object
+
+MAX_DIMENSIONS = 16
+# Of one dimension; far beyond what a body can hold.
+MAX_SIZE = 2**40
+_MAX_TENSORS = 10_000
+_Size = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
+Shape = Annotated[tuple[_Size, ...], Meta(min_length=1, max_length=MAX_DIMENSIONS)]
+_MAX_ISSUE = 200
+
+
+class InputParameters(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    # The tensor's bytes follow the JSON, in the order of the inputs.
+    binary_data_size: _Size | None = None
+    # What MLServer's clients say of the tensor's origin; nothing depends on it here.
+    content_type: str | None = None
+
+
+class InferInput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    shape: Shape
+    datatype: str
+    data: Raw | UnsetType = UNSET
+    parameters: InputParameters | None = None
+
+
+class OutputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    binary_data: bool | None = None
+    # Instead of the scores, the k best classes as "score:index:label".
+    classification: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    content_type: str | None = None
+
+
+class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MAX_TENSORS)]
+    id: str | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: (
+        Annotated[tuple[RequestedOutput, ...], Meta(max_length=_MAX_TENSORS)] | None
+    ) = None
+
+
+_decoder = msgspec.json.Decoder(InferRequest)
+
+
+def read(body: bytes | memoryview) -> InferRequest:
+    """Raise ApiError INVALID_JSON, or INVALID_INPUT with the place in the request."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        _refuse(str(error)[:_MAX_ISSUE])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        # Says where it is no JSON; what it can read has numbers beyond all types.
+        parse_object(bytes(body))
+        _refuse("A number is out of range")
+
+
+def _refuse(issue: str) -> NoReturn:
+    message = f"The request is not one of the Open Inference Protocol: {issue}."
+    raise ApiError(ErrorCode.INVALID_INPUT, message)

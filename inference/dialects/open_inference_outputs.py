@@ -1,0 +1,100 @@
+"""From a prediction to the outputs that a request asked for. Pure."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from inference.dialects.open_inference_messages import RequestedOutput
+from inference.engine.client import Array, Tensor
+from inference.errors import ApiError, ErrorCode
+from inference.value_checks import readable_name
+
+# What runners call the output of a model that has one and no name for it.
+_ONLY_OUTPUT = "output"
+
+
+class WantedOutput(NamedTuple):
+    """An output of the answer, and whether it is to be sent as raw bytes."""
+
+    name: str
+    data: Array
+    binary: bool
+
+
+def wanted(
+    tensors: Sequence[Tensor],
+    requested: Sequence[RequestedOutput] | None,
+    *,
+    binary: bool,
+    labels: Sequence[str],
+) -> list[WantedOutput]:
+    """List the outputs, all if none is named; `binary` where an output does not say.
+
+    Raises ApiError for one that the model does not give.
+    """
+    if requested is None or not requested:
+        return [WantedOutput(tensor.name, tensor.data, binary) for tensor in tensors]
+    by_name = {tensor.name: tensor.data for tensor in tensors}
+    found = []
+    for output in requested:
+        data = by_name.get(output.name)
+        if data is None:
+            names = ", ".join(f"`{name}`" for name in list(by_name)[:20])
+            message = (
+                f"The model has no output `{readable_name(output.name)}`. "
+                f"Its outputs are {names}."
+            )
+            raise ApiError(ErrorCode.INVALID_INPUT, message)
+        parameters = output.parameters
+        if parameters.classification:
+            data = classify(data, parameters.classification, labels)
+        as_raw = binary if parameters.binary_data is None else parameters.binary_data
+        found.append(WantedOutput(output.name, data, as_raw))
+    return found
+
+
+def fixed(prediction: Any, rows: int) -> tuple[Tensor, ...]:
+    """Write what a route answers in a model's place: the members of an object as
+    outputs, numbers and lists of them as they are, all else as text.
+    """
+    members = prediction if isinstance(prediction, dict) else {}
+    return tuple(
+        Tensor(name, _repeated(value, rows))
+        for name, value in (members or {_ONLY_OUTPUT: prediction}).items()
+    )
+
+
+def _repeated(value: Any, rows: int) -> Array:
+    try:
+        array: Any = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = None
+    if array is None or array.dtype.kind not in "bif" or not array.size:
+        array = np.empty((), object)
+        array[()] = value
+    elif array.dtype.kind == "f":
+        # What torch models give.
+        array = array.astype("float32")
+    repeated: Array = np.repeat(array[np.newaxis], rows, axis=0)
+    return repeated
+
+
+def classify(data: Array, count: int, labels: Sequence[str]) -> Array:
+    """Give the best `count` classes of each row as "score:index:label", best first.
+
+    https://github.com/triton-inference-server/server, protocol extension
+    "classification". Raises ApiError if the output holds no scores per class.
+    """
+    if data.dtype.kind not in "fiu" or data.ndim < 1:
+        message = "This output holds no scores, so it has no classification."
+        raise ApiError(ErrorCode.INVALID_INPUT, message)
+    scores: Any = data.reshape(len(data), -1)
+    best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :count]
+    named = labels if len(labels) == scores.shape[1] else ()
+    texts = np.empty(best.shape, object)
+    for row, indexes in enumerate(best.tolist()):
+        for place, index in enumerate(indexes):
+            text = f"{scores[row, index]:f}:{index}"
+            texts[row, place] = f"{text}:{named[index]}" if named else text
+    return texts

@@ -1,0 +1,116 @@
+"""What a plan knows of a call, what it asks its driver for, and what it gives. Pure."""
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from accounts.admission import Admission
+from accounts.key_admission import KeyAdmission
+from accounts.limits import LeaseRequest
+from accounts.usage_event import UsageEvent
+from inference.engine.client import Tensor
+from inference.engine.messages import ExplainOptions, Params, VersionKey
+from inference.images import EncodedImages
+from inference.stream_effects import StreamEffect
+
+if TYPE_CHECKING:
+    from inference.dialects.dialect import Dialect
+
+Operation = Literal["predict", "batch", "explain", "embed", "stream"]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Call(msgspec.Struct, gc=False):
+    """What a front knows before the body."""
+
+    operation: Operation
+    # Of call_headers.NAMES, in lower case.
+    headers: dict[bytes, bytes]
+    dialect: "Dialect"
+    # None: the site's default model, or the one that the body names.
+    model: str | None = None
+    version: str | None = None
+    # ?explain=true
+    explain: bool = False
+    # Address of the peer: the caller, or a proxy before us.
+    peer: str = ""
+    # Says whether the query holds an API key, where logs and caches keep it.
+    key_in_query: bool = False
+
+
+class NeedBody(msgspec.Struct, frozen=True, gc=False):
+    """Read the whole body; throw TOO_LARGE or REQUEST_TIMEOUT.
+
+    Answered by bytes or a bytearray.
+    """
+
+    max_bytes: int
+
+
+class NeedUnits(msgspec.Struct, frozen=True):
+    """Fetch a lease. Answered by a LeaseGrant; None: `admission` has it."""
+
+    request: LeaseRequest
+    admission: Admission | KeyAdmission
+
+
+class EngineCall(msgspec.Struct, frozen=True, gc=False):
+    """Run the version on one of the engines. Answered by a Prediction."""
+
+    engines: tuple[str, ...]
+    key: VersionKey
+    tensors: tuple[Tensor, ...]
+    timeout_s: float
+    max_batch_rows: int = 0
+    params: Params | None = None
+
+
+class ExplainCall(msgspec.Struct, frozen=True):
+    """Explain on one of the engines. Answered by Explained."""
+
+    engines: tuple[str, ...]
+    key: VersionKey
+    tensors: tuple[Tensor, ...]
+    timeout_s: float
+    options: ExplainOptions
+
+
+class ReadImages(msgspec.Struct, frozen=True):
+    """Decode pictures where that keeps nobody waiting. Answered by DecodedRows."""
+
+    images: EncodedImages
+    timeout_s: float
+
+
+class ReadUpload(msgspec.Struct, frozen=True):
+    """Read a customer's uploaded file whole. Answered by an UploadedFile."""
+
+    upload_id: str
+    customer_id: int
+    max_bytes: int
+
+
+class UploadedFile(msgspec.Struct, frozen=True):
+    content: bytes
+    # Without parameters.
+    content_type: str
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What goes to the caller, once the event is recorded; None: nobody to charge."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    event: UsageEvent | None
+
+
+Effect = (
+    NeedBody
+    | NeedUnits
+    | EngineCall
+    | ExplainCall
+    | ReadImages
+    | ReadUpload
+    | StreamEffect
+)

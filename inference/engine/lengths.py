@@ -1,0 +1,123 @@
+"""Requests of different lengths in one batch: filled up on arrival, cut when answered.
+
+The rule is in `padding`. Outputs are cut on the axes that the signature declares as -1;
+where two lengths of a request were filled up to the same bucket, to the longer one.
+"""
+
+from typing import NamedTuple
+
+from inference.engine import explaining, padding
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.padding import Padding, TooLong
+from inference.engine.signature import Layout as SignatureLayout
+from inference.engine.signature import Signature
+from inference.engine.tensors import Tensor
+from inference.engine.waiting import Answer, Entry, Layout
+
+# Different lengths of one version that are remembered; others are worked out again.
+_MAX_PLANS = 1024
+
+
+class Plan(NamedTuple):
+    """What is done to requests of one layout."""
+
+    # Shapes per row to fill up to, one per tensor.
+    shapes: tuple[tuple[int, ...], ...]
+    layout: Layout
+    # Lengths after filling up → before; those that differ.
+    lengths: dict[int, int]
+    outputs: tuple[tuple[int, ...], ...]
+
+    def cut(self, answer: Answer, start: int, rows: int) -> Answer:
+        """Take one request's rows, with outputs as long as the request was."""
+        return Answer(
+            tuple(
+                Tensor(tensor.name, tensor.data[self._part(index, tensor, start, rows)])
+                for index, tensor in enumerate(answer.tensors)
+            ),
+            answer.compute_us,
+            answer.rows,
+        )
+
+    def _part(
+        self, index: int, tensor: Tensor, start: int, rows: int
+    ) -> tuple[slice, ...]:
+        parts = [slice(start, start + rows)]
+        declared = self.outputs[index] if index < len(self.outputs) else ()
+        for size, wanted in zip(tensor.data.shape[1:], declared, strict=False):
+            parts.append(slice(self.lengths.get(size, size) if wanted == -1 else size))
+        return tuple(parts)
+
+
+class VariableLengths:
+    """Belongs to one loaded version whose signature lets lengths vary."""
+
+    def __init__(self, signature: Signature, rule: Padding) -> None:
+        self._signature = signature
+        self._rule = rule
+        self._plans: dict[Layout, Plan] = {}
+        shapes = signature.row_shapes
+        self._declared = (
+            {each.name: each.shape for each in signature.inputs}
+            if signature.layout is SignatureLayout.TENSORS
+            else {}
+        )
+        self._only = shapes[0] if len(shapes) == 1 else ()
+
+    def admit(self, entry: Entry) -> None:
+        """Check an entry and fill it up; raise EngineError BAD_REQUEST."""
+        plan = self._plans.get(entry.layout)
+        if plan is None:
+            explaining.check_layout(self._signature, entry.tensors)
+            plan = self._plan(entry)
+            if len(self._plans) < _MAX_PLANS:
+                self._plans[entry.layout] = plan
+        if not plan.lengths:
+            return
+        entry.tensors = [
+            Tensor(
+                tensor.name,
+                padding.fill_up(tensor.data, shape, self._rule.fill(tensor.name)),
+            )
+            for tensor, shape in zip(entry.tensors, plan.shapes, strict=True)
+        ]
+        entry.nbytes = sum([tensor.data.nbytes for tensor in entry.tensors])
+        entry.layout = plan.layout
+        entry.cut = plan.cut
+
+    def _plan(self, entry: Entry) -> Plan:
+        shapes = []
+        lengths: dict[int, int] = {}
+        for tensor in entry.tensors:
+            sizes = []
+            declared = self._declared.get(tensor.name, self._only)
+            for size, wanted in zip(tensor.data.shape[1:], declared, strict=True):
+                filled = self._bucket(size) if wanted == -1 else size
+                if filled != size:
+                    lengths[filled] = max(size, lengths.get(filled, 0))
+                sizes.append(filled)
+            shapes.append(tuple(sizes))
+        parts = entry.layout[: len(shapes)]
+        layout = (
+            *[
+                (name, dtype, shape)
+                for (name, dtype, _), shape in zip(parts, shapes, strict=True)
+            ],
+            *entry.layout[len(shapes) :],
+        )
+        return Plan(tuple(shapes), layout, lengths, self._signature.output_shapes)
+
+    def _bucket(self, size: int) -> int:
+        try:
+            return self._rule.bucket(size)
+        except TooLong as error:
+            raise EngineError(EngineErrorCode.BAD_REQUEST, str(error)) from error
+
+
+def of(signature: Signature) -> VariableLengths | None:
+    """Give what fills up a version's requests; None where nothing is to be done."""
+    if signature.padding is None:
+        return None
+    if not any(-1 in shape for shape in signature.row_shapes):
+        return None
+    return VariableLengths(signature, signature.padding)

@@ -1,0 +1,60 @@
+"""MLflow's types of columns and parameters, as dtypes and as JSON Schema. Pure."""
+
+from typing import Any, NamedTuple
+
+from inference.engine.signature import BYTES, DATETIME, TEXT, UnsupportedSignature
+
+
+class Scalar(NamedTuple):
+    # Of the tensor that carries the column.
+    dtype: str
+    json_schema: dict[str, Any]
+
+
+SCALARS = {
+    "double": Scalar("float64", {"type": "number"}),
+    "float": Scalar("float32", {"type": "number"}),
+    "long": Scalar("int64", {"type": "integer"}),
+    "integer": Scalar("int32", {"type": "integer"}),
+    "boolean": Scalar("bool", {"type": "boolean"}),
+    "string": Scalar(TEXT, {"type": "string"}),
+    "binary": Scalar(BYTES, {"type": "string", "contentEncoding": "base64"}),
+    "datetime": Scalar(DATETIME, {"type": "string", "format": "date-time"}),
+}
+# Nested ones, which travel as JSON values.
+JSON_TYPES = frozenset({"array", "object", "map", "any"})
+_MAX_DEPTH = 16
+
+
+def json_schema(spec: dict[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Say in JSON Schema what a nested type allows; raises UnsupportedSignature.
+
+    Sparse vectors and types that a later MLflow adds are among what is refused.
+    """
+    if depth > _MAX_DEPTH:
+        raise UnsupportedSignature("A column's type is nested too deeply.")
+    kind = spec.get("type", "")
+    if kind in SCALARS:
+        return dict(SCALARS[kind].json_schema)
+    if kind == "any":
+        return {}
+    if kind == "array":
+        return {"type": "array", "items": json_schema(spec["items"], depth + 1)}
+    if kind == "map":
+        values = json_schema(spec["values"], depth + 1)
+        return {"type": "object", "additionalProperties": values}
+    if kind == "object":
+        properties = spec.get("properties", {})
+        return {
+            "type": "object",
+            "properties": {
+                name: json_schema(inner, depth + 1)
+                for name, inner in properties.items()
+            },
+            "required": [
+                name
+                for name, inner in properties.items()
+                if inner.get("required", True)
+            ],
+        }
+    raise UnsupportedSignature(f"Values of type {kind!r} cannot be served.")

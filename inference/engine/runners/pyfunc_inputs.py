@@ -1,0 +1,96 @@
+"""Tensors as the kinds of input that MLflow's models know."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from inference.engine.signature import DATETIME, Column, Layout, Signature
+from inference.engine.tensors import Array, Tensor, numpy_dtype
+
+
+class InputMaker:
+    """Makes a model's input; `named` is False where its columns have no names.
+
+    A table becomes a DataFrame with all columns of the signature, in its order. What an
+    optional column lacks is None or NaN, as in pandas; whole numbers become floats.
+    """
+
+    def __init__(self, signature: Signature, *, named: bool = True) -> None:
+        self._layout = signature.layout
+        self._columns = signature.columns
+        self._labels: list[str | int] = [
+            column.name if named else index
+            for index, column in enumerate(signature.columns)
+        ]
+
+    def make(self, tensors: Sequence[Tensor]) -> Any:
+        if self._layout is Layout.TABLE:
+            return self._data_frame(tensors)
+        if self._layout is Layout.TENSORS:
+            return {tensor.name: _writeable(tensor.data) for tensor in tensors}
+        return _writeable(tensors[0].data)
+
+    def _data_frame(self, tensors: Sequence[Tensor]) -> Any:
+        # Deferred: only tables need it.
+        import pandas
+
+        by_name = {tensor.name: tensor.data for tensor in tensors}
+        rows = len(tensors[0].data)
+        return pandas.DataFrame(
+            {
+                label: _column(by_name.get(column.name), column, rows)
+                for label, column in zip(self._labels, self._columns, strict=True)
+            }
+        )
+
+
+def _writeable(data: Array) -> Array:
+    """Copy what arrived read-only: models may write into their input."""
+    return data if data.flags.writeable else data.copy()
+
+
+def _column(values: Array | None, column: Column, rows: int) -> Array:
+    if values is None:
+        return _missing(column, rows)
+    if column.dtype != "float32" and column.dtype != "float64":
+        wanted = numpy_dtype(column.dtype)
+        if values.dtype.kind == "f" and not np.isnan(values).any():
+            return values.astype(wanted)
+    return values
+
+
+def _missing(column: Column, rows: int) -> Array:
+    """Make a column without any value."""
+    dtype = numpy_dtype(column.dtype)
+    if column.dtype == DATETIME:
+        return np.full(rows, "NaT", dtype=dtype)
+    if dtype.kind in "fiu":
+        return np.full(rows, np.nan, dtype=dtype if dtype.kind == "f" else "float64")
+    return np.full(rows, None, dtype=object)
+
+
+def params_of(
+    signature: Signature, given: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """Complete a caller's parameters by the defaults; None for models without any."""
+    if not signature.params:
+        return None
+    given = given or {}
+    return {
+        param.name: _param(given.get(param.name, param.default), param.dtype)
+        for param in signature.params
+    }
+
+
+def _param(value: Any, dtype: str) -> Any:
+    if dtype != DATETIME or value is None:
+        return value
+    if isinstance(value, list):
+        return [np.datetime64(_plain(item), "us") for item in value]
+    return np.datetime64(_plain(value), "us")
+
+
+def _plain(moment: str) -> str:
+    # numpy knows no zones; these are in UTC.
+    return moment.removesuffix("Z")

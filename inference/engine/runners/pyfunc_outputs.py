@@ -1,0 +1,150 @@
+"""What Python models return, as named tensors with one entry per row."""
+
+import base64
+import datetime
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from inference.engine.tensors import DTYPES, Array, Tensor, object_array
+
+ONLY_OUTPUT = "output"
+# Names of what a classifier says about a row, which answers make a form of their own.
+_LABEL_AND_SCORE = {"label", "score"}
+_MAX_DEPTH = 64
+
+
+def to_tensors(
+    outputs: Any, *, rows: int, names: tuple[str, ...] = ()
+) -> tuple[Tensor, ...]:
+    """Turn what a Python model returned for `rows` rows into tensors.
+
+    A table gives one tensor per column, a dict of arrays one per entry, all else
+    "output". Lists of objects are JSON values of one output, unless `names`, those of
+    the signature, say that each member is an output. Raises ValueError.
+    """
+    if hasattr(outputs, "columns"):  # a DataFrame, without importing pandas
+        return tuple(
+            Tensor(str(name), _array(outputs[name])) for name in outputs.columns
+        )
+    if isinstance(outputs, Mapping):
+        return _from_mapping(outputs, rows)
+    if isinstance(outputs, (list, tuple)):
+        return _from_list(list(outputs), names)
+    if isinstance(outputs, str) and rows == 1:
+        outputs = [outputs]
+    return (Tensor(ONLY_OUTPUT, _array(outputs)),)
+
+
+def _from_mapping(outputs: Mapping[Any, Any], rows: int) -> tuple[Tensor, ...]:
+    if all(_length(value) == rows for value in outputs.values()) and outputs:
+        return tuple(
+            Tensor(str(name), _array(value)) for name, value in outputs.items()
+        )
+    if rows == 1:
+        # One object for one instance, as chat models answer.
+        return (Tensor(ONLY_OUTPUT, object_array([plain(outputs)])),)
+    raise ValueError(f"The model gave one object for {rows} rows.")
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__"):
+        return -1
+    if getattr(value, "ndim", 1) == 0:
+        return -1
+    return len(value)
+
+
+def _from_list(items: list[Any], names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    if items and all(isinstance(item, Mapping) for item in items):
+        members = set(items[0])
+        if members in (set(names), _LABEL_AND_SCORE) and all(
+            set(item) == members for item in items
+        ):
+            return tuple(
+                Tensor(str(name), _array([item[name] for item in items]))
+                for name in items[0]
+            )
+        return (Tensor(ONLY_OUTPUT, object_array([plain(item) for item in items])),)
+    array = _array(items)
+    if array.ndim > 1 and array.dtype.kind == "O":
+        # Lists of text: values of their own, whatever lengths a batch brings together.
+        array = object_array([plain(item) for item in items])
+    return (Tensor(ONLY_OUTPUT, array),)
+
+
+def _array(value: Any) -> Array:
+    if hasattr(value, "detach"):  # a torch tensor
+        value = value.detach().cpu().float() if _is_bfloat16(value) else value.detach()
+        value = value.cpu().numpy()
+    elif hasattr(value, "to_numpy"):  # a Series
+        value = value.to_numpy()
+    elif hasattr(value, "toarray"):  # a sparse matrix
+        value = value.toarray()
+    try:
+        array = np.array(value)
+    except ValueError:  # rows of different lengths
+        array = object_array(list(value))
+    if array.dtype.kind == "U":
+        return array.astype(object)
+    if array.dtype.kind in "OMmS":
+        return _objects(array)
+    # Not those of the other byte order, which compare equal to none of them.
+    if array.dtype in DTYPES.values():
+        return array
+    raise _unsendable(array.dtype)
+
+
+def _is_bfloat16(value: Any) -> bool:
+    return str(value.dtype) == "torch.bfloat16"
+
+
+def _objects(array: Array) -> Array:
+    if array.dtype.kind in "Mm":
+        texts = array.astype(str).astype(object)
+        texts[np.isnat(array)] = None
+        return texts
+    values = [plain(item) for item in array.ravel().tolist()]
+    return object_array(values).reshape(array.shape)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """Copy a value into what JSON can say; raises ValueError for what it cannot.
+
+    NaN and pandas' missing values become None, moments ISO 8601, bytes base64.
+    """
+    if value is None or type(value) in (str, bool, int):
+        return value
+    if isinstance(value, str):  # an enum, or numpy's
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if depth > _MAX_DEPTH:
+        raise ValueError("The model's output is nested too deeply.")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        # pandas' NaT is a datetime that equals nothing.
+        return value.isoformat() if value == value else None
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):
+        if value.dtype.kind in "Mm":
+            return None if np.isnat(value).any() else str(value)
+        return plain(value.tolist(), depth + 1)
+    if hasattr(value, "model_dump"):  # pydantic
+        return plain(value.model_dump(mode="json"), depth + 1)
+    if type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    raise _unsendable(type(value).__name__)
+
+
+def _unsendable(kind: object) -> ValueError:
+    return ValueError(
+        f"The model gave values of type {kind}, which cannot be sent; numbers, "
+        "booleans, text, and lists and objects of these can."
+    )

@@ -1,0 +1,253 @@
+"""Models that answer chunk by chunk, each in a thread of its own.
+
+States: `running → ended | failed | cancelled`. A stream makes chunks only while its
+caller has granted credits for them, so that what waits to be sent is bounded. Callers
+that leave, run out of time or stop granting are noticed between two chunks, and while
+the thread waits for credits; then the model's generator is closed.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import Params
+from inference.engine.runner import StreamRunner
+from inference.engine.tensors import Tensor
+
+logger = structlog.get_logger()
+
+MAX_CREDITS = 1024
+# One chunk, written as a message.
+MAX_CHUNK_BYTES = 1024 * 1024
+_BUSY_RETRY_MS = 1000
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Listener(Protocol):
+    """Whoever reads a stream; called on the event loop, nothing after the last two."""
+
+    def chunk(self, stream_id: int, chunk: msgspec.Raw) -> None:
+        """Take one JSON value, in MessagePack."""
+
+    def ended(self, stream_id: int, chunks: int) -> None: ...
+
+    def stream_failed(self, stream_id: int, error: EngineError) -> None: ...
+
+
+class RunningStream:
+    """One running stream. All but `_run` and what it calls belong to the event loop."""
+
+    def __init__(
+        self,
+        stream_id: int,
+        listener: Listener,
+        *,
+        credits: int,  # noqa: A002 - the protocol's name for it
+        loop: asyncio.AbstractEventLoop,
+        counters: dict[str, int],
+        on_end: Callable[["RunningStream"], None],
+    ) -> None:
+        self.id = stream_id
+        self._listener: Listener | None = listener
+        self._loop = loop
+        self._counters = counters
+        self._on_end = on_end
+        self._changed = threading.Condition()
+        self._credits = min(max(credits, 0), MAX_CREDITS)
+        self._cancelled = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(
+        self,
+        runner: StreamRunner,
+        tensors: Sequence[Tensor],
+        params: Params | None,
+        *,
+        timeout_s: float,
+    ) -> None:
+        self._timer = self._loop.call_later(timeout_s, self._expire)
+        # Not of a pool: a model that never yields must not keep the process from
+        # ending.
+        threading.Thread(
+            target=self._run,
+            args=(runner, tensors, params),
+            name=f"stream-{self.id}",
+            daemon=True,
+        ).start()
+
+    def grant(self, chunks: int) -> None:
+        """Let the model make so many chunks more."""
+        with self._changed:
+            self._credits = min(self._credits + max(chunks, 0), MAX_CREDITS)
+            self._changed.notify()
+
+    def cancel(self) -> None:
+        """Tell nobody any more, and close the model's generator."""
+        self._listener = None
+        if self._timer is not None:
+            self._timer.cancel()
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify()
+
+    @property
+    def has_listener(self) -> bool:
+        return self._listener is not None
+
+    # On the event loop
+
+    def _expire(self) -> None:
+        listener = self._listener
+        self.cancel()
+        if listener is not None:
+            listener.stream_failed(
+                self.id,
+                EngineError(
+                    EngineErrorCode.DEADLINE_EXCEEDED, "the stream took too long"
+                ),
+            )
+
+    def _pass_on(self, chunk: msgspec.Raw) -> None:
+        if self._listener is not None:
+            self._counters["stream_chunks"] += 1
+            self._listener.chunk(self.id, chunk)
+
+    def _finish(self, chunks: int, error: EngineError | None) -> None:
+        listener = self._listener
+        self.cancel()
+        self._on_end(self)
+        if listener is None:
+            return
+        if error is None:
+            listener.ended(self.id, chunks)
+        else:
+            listener.stream_failed(self.id, error)
+
+    # In the stream's thread
+
+    def _run(
+        self,
+        runner: StreamRunner,
+        tensors: Sequence[Tensor],
+        params: Params | None,
+    ) -> None:
+        chunks, failure = 0, None
+        try:
+            chunks = self._make(runner, tensors, params)
+        # A model may raise anything, and must not take the engine down by sys.exit.
+        except (Exception, SystemExit) as cause:
+            logger.warning("stream_failed", exception=type(cause).__name__)
+            failure = _error(cause)
+        # The loop is closed when the engine stops.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._finish, chunks, failure)
+
+    def _make(
+        self,
+        runner: StreamRunner,
+        tensors: Sequence[Tensor],
+        params: Params | None,
+    ) -> int:
+        """Make chunks as far as they are wanted; return how many."""
+        generator = runner.stream(tensors, params)
+        made = 0
+        try:
+            while self._wanted():
+                try:
+                    chunk = next(generator)
+                except StopIteration:
+                    break
+                made += 1
+                self._loop.call_soon_threadsafe(self._pass_on, _encode(chunk))
+        finally:
+            generator.close()
+        return made
+
+    def _wanted(self) -> bool:
+        """Wait for a credit and spend it; False if nobody reads any more."""
+        with self._changed:
+            while self._credits < 1 and not self._cancelled:
+                self._changed.wait()
+            self._credits -= 1
+            return not self._cancelled
+
+
+class Streams:
+    """The streams of one engine, so many at once and no more."""
+
+    def __init__(self, max_streams: int, *, loop: asyncio.AbstractEventLoop) -> None:
+        self._max_streams = max_streams
+        self._loop = loop
+        self._running: set[RunningStream] = set()
+        self.counters = {"streams": 0, "stream_chunks": 0, "refused_streams": 0}
+
+    def __len__(self) -> int:
+        """Count the threads, those included whose caller left a moment ago."""
+        return len(self._running)
+
+    @property
+    def unanswered(self) -> int:
+        """Count the streams that somebody reads."""
+        return sum(stream.has_listener for stream in self._running)
+
+    def start(
+        self,
+        stream_id: int,
+        listener: Listener,
+        runner: StreamRunner,
+        tensors: Sequence[Tensor],
+        params: Params | None,
+        *,
+        credits: int,  # noqa: A002 - the protocol's name for it
+        timeout_s: float,
+    ) -> RunningStream:
+        """Begin; raise EngineError OVERLOADED if too many run already."""
+        if len(self._running) >= self._max_streams:
+            self.counters["refused_streams"] += 1
+            raise EngineError(
+                EngineErrorCode.OVERLOADED,
+                f"{len(self._running)} streams are running already",
+                retry_after_ms=_BUSY_RETRY_MS,
+            )
+        self.counters["streams"] += 1
+        stream = RunningStream(
+            stream_id,
+            listener,
+            credits=credits,
+            loop=self._loop,
+            counters=self.counters,
+            on_end=self._running.discard,
+        )
+        self._running.add(stream)
+        stream.start(runner, tensors, params, timeout_s=timeout_s)
+        return stream
+
+    def close(self) -> None:
+        for stream in list(self._running):
+            stream.cancel()
+
+
+def _encode(chunk: Any) -> msgspec.Raw:
+    """Write a chunk; raises ValueError for what cannot be sent."""
+    try:
+        data = _encoder.encode(chunk)
+    except (TypeError, OverflowError, RecursionError) as error:
+        raise ValueError("a chunk that is no JSON value") from error
+    if len(data) > MAX_CHUNK_BYTES:
+        raise ValueError(f"a chunk of {len(data)} bytes; {MAX_CHUNK_BYTES} may be sent")
+    return msgspec.Raw(data)
+
+
+def _error(cause: BaseException) -> EngineError:
+    if isinstance(cause, EngineError):
+        return cause
+    return EngineError(
+        EngineErrorCode.MODEL_ERROR,
+        f"the model raised {type(cause).__name__}: {cause}"[:500],
+    )

@@ -1,0 +1,401 @@
+"""The versions of one engine: what was asked for, what is loaded, and who must leave.
+
+    loading ─► ready ─► evicted (memory was needed) ─► loading (it was called) …
+       └────► failed
+
+A reload keeps the old runner answering until the new one is ready. What should be
+loaded is kept on disk, so that an engine comes back on its own.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, NamedTuple
+
+import msgspec
+import structlog
+
+from inference.engine import batching, desired, lengths, memory, residency
+from inference.engine.batcher import Batcher
+from inference.engine.devices import failures
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.explaining import LaneModel
+from inference.engine.lane import Lane
+from inference.engine.lengths import VariableLengths
+from inference.engine.memory import Memory
+from inference.engine.messages import (
+    OutputTensor,
+    VersionKey,
+    VersionStatus,
+    VersionToLoad,
+)
+from inference.engine.residency import Resident
+from inference.engine.runner import Loaded
+from inference.engine.runners import torch_export
+from inference.engine.settings import EngineSettings
+from inference.engine.signature import Signature
+from inference.engine.waiting import Layout
+
+logger = structlog.get_logger()
+
+Loader = Callable[[VersionToLoad, str], Loaded]
+_LOADING_RETRY_MS = 1000
+_NO_ROOM_RETRY_MS = 60_000
+# Batches of versions that leave get this time before their successor loads anyway.
+_LEAVE_S = 30.0
+
+
+class LoadedVersion:
+    """One version: what was asked for, and what came of it."""
+
+    def __init__(self, wanted: VersionToLoad, *, now: float) -> None:
+        self.wanted = wanted
+        self.state: Literal["loading", "ready", "failed", "evicted"] = "loading"
+        self.error = ""
+        self.load_ms: int | None = None
+        # Measured once loaded; before, what its files suggest.
+        self.nbytes = 0
+        self.measured = False
+        self.used_at = now
+        # Counts the loads that were begun; only the last one's outcome matters.
+        self.attempt = 0
+        self.lane: Lane | None = None
+        self.model: LaneModel | None = None
+        self.signature: Signature | None = None
+        self.outputs: tuple[OutputTensor, ...] = ()
+        # Layouts already found to agree with the signature.
+        self.layouts: set[Layout] = set()
+        # Checks and fills up requests where lengths vary.
+        self.lengths: VariableLengths | None = None
+
+
+class _Measured(NamedTuple):
+    loaded: Loaded
+    nbytes: int
+
+
+class Versions:
+    """Belongs to the event loop; loads in a thread of its own, one at a time."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        batcher: Batcher,
+        *,
+        load: Loader,
+        clock: Callable[[], float],
+        loop: asyncio.AbstractEventLoop,
+        on_ready: Callable[[], None],
+        on_fatal: Callable[[], None] = lambda: None,
+        device_memory: Memory | None = None,
+    ) -> None:
+        self._settings = settings
+        self._batcher = batcher
+        self._load = load
+        self._clock = clock
+        self._loop = loop
+        self._on_ready = on_ready
+        self._on_fatal = on_fatal
+        self._memory = device_memory or memory.of_device(settings.device)
+        self._budget = settings.memory_budget_bytes
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self.by_key: dict[VersionKey, LoadedVersion] = {}
+        self.counters = {"evictions": 0, "demand_loads": 0}
+
+    @property
+    def budget(self) -> int:
+        """Bytes that versions may take together; the device's own if none are set."""
+        if not self._budget:
+            self._budget = self._memory.capacity()
+        return self._budget
+
+    @property
+    def nbytes(self) -> int:
+        return sum(one.nbytes for one in self._residents())
+
+    def prepare(self) -> None:
+        """Import the libraries in the background, before anything is asked for."""
+        self._thread.submit(torch_export.prepare)
+        self._thread.submit(memory.settle)
+
+    def restore(self) -> None:
+        """Load what an earlier process was asked for, what routes serve first."""
+        known = desired.read(self._settings)
+        for wanted in sorted(known, key=lambda one: not one.pinned):
+            self.load(wanted, remember=False)
+
+    def load(self, wanted: VersionToLoad, *, remember: bool = True) -> None:
+        """Begin to load; the same version in the same form again changes nothing."""
+        version = self.by_key.get(wanted.key)
+        if version is None:
+            version = LoadedVersion(wanted, now=self._clock())
+            self.by_key[wanted.key] = version
+        elif version.state != "failed" and _same_artifact(version.wanted, wanted):
+            if version.wanted != wanted:
+                self._adjust(version, wanted)
+            return
+        else:
+            version.wanted = wanted
+            version.measured = False
+        if remember:
+            self._remember()
+        # Called for, others may have to leave; only published, it takes what is free.
+        self._begin(version, make_room=wanted.pinned)
+
+    def unload(self, key: VersionKey) -> None:
+        """Forget a version; unknown ones are no error.
+
+        Requests that wait for it are answered, then its memory is free.
+        """
+        version = self.by_key.pop(key, None)
+        if version is None:
+            return
+        self._remember()
+        logger.info("unloaded", version=str(key))
+        if version.lane is not None:
+            self._release(version.lane)
+
+    def ready(self, key: VersionKey) -> LoadedVersion:
+        """Return a version that answers; raise EngineError, and load it if need be."""
+        version = self.by_key.get(key)
+        if version is None:
+            raise EngineError(EngineErrorCode.NOT_LOADED, f"{key} is not loaded")
+        if version.state == "ready":
+            version.used_at = self._clock()
+            return version
+        if version.state == "failed":
+            raise EngineError(EngineErrorCode.LOAD_FAILED, version.error)
+        if version.state == "evicted":
+            self.counters["demand_loads"] += 1
+            self._begin(version, make_room=True)
+        retry_ms = max(version.load_ms or 0, _LOADING_RETRY_MS)
+        if version.state == "evicted":
+            retry_ms = _NO_ROOM_RETRY_MS
+        raise EngineError(
+            EngineErrorCode.LOADING, f"{key} is loading", retry_after_ms=retry_ms
+        )
+
+    @property
+    def loading(self) -> bool:
+        return any(version.state == "loading" for version in self.by_key.values())
+
+    def status(self) -> tuple[VersionStatus, ...]:
+        return tuple(_status(version) for version in self.by_key.values())
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    # Loading
+
+    def _adjust(self, version: LoadedVersion, wanted: VersionToLoad) -> None:
+        """Take over what does not need the artifact again."""
+        version.wanted = wanted
+        self._remember()
+        logger.info("adjusted", version=str(wanted.key), pinned=wanted.pinned)
+        if version.lane is not None:
+            limits, max_wait_s = batching.of_version(self._settings, wanted.batching)
+            version.lane.limit(limits, max_wait_s=max_wait_s)
+        if wanted.pinned and version.state == "evicted":
+            self._begin(version, make_room=True)
+
+    def _begin(self, version: LoadedVersion, *, make_room: bool) -> None:
+        wanted = version.wanted
+        if not version.measured:
+            version.nbytes = memory.artifact_bytes(wanted.path)
+        leavers = self._leavers(version.nbytes, apart_from=version)
+        if not wanted.pinned and (leavers is None or (leavers and not make_room)):
+            # A reload that has no room leaves the old self answering.
+            if version.lane is None:
+                version.state = "evicted"
+                version.error = f"no room for {version.nbytes} bytes on this device"
+            return
+        if leavers is None:
+            # Routes come first, whatever the budget says; all others leave.
+            logger.warning("over_memory_budget", version=str(wanted.key))
+            leavers = self._removable(apart_from=version)
+        left = [self._evict(self.by_key[key]) for key in leavers]
+        # A version that answers stays ready while its new self loads.
+        if version.lane is None:
+            version.state, version.error = "loading", ""
+        version.attempt += 1
+        attempt, started = version.attempt, self._clock()
+        logger.info("loading", version=str(wanted.key), path=wanted.path)
+        task = self._thread.submit(self._load_measured, wanted, left)
+
+        def done(task: Future[_Measured]) -> None:
+            self._loop.call_soon_threadsafe(
+                self._loaded, version, attempt, task, started
+            )
+
+        task.add_done_callback(done)
+
+    def _load_measured(
+        self, wanted: VersionToLoad, left: Sequence[threading.Event]
+    ) -> _Measured:
+        """Load in the loading thread, once those that had to leave are gone."""
+        for gone in left:
+            gone.wait(_LEAVE_S)
+        before = self._memory.used()
+        loaded = self._load(wanted, self._settings.device)
+        memory.trim()
+        grown = self._memory.used() - before
+        return _Measured(loaded, max(grown, memory.artifact_bytes(wanted.path)))
+
+    def _loaded(
+        self,
+        version: LoadedVersion,
+        attempt: int,
+        task: Future[_Measured],
+        started: float,
+    ) -> None:
+        wanted = version.wanted
+        if self.by_key.get(wanted.key) is not version or version.attempt != attempt:
+            # Unloaded or replaced meanwhile: nobody wants this one any more.
+            if task.exception() is None:
+                self._release(self._batcher.open_lane(task.result().loaded.runner))
+            return
+        version.load_ms = int((self._clock() - started) * 1000)
+        error = task.exception()
+        if error is not None:
+            _load_failed(version, error)
+            if failures.is_sticky(error):
+                self._on_fatal()
+            return
+        loaded, version.nbytes = task.result()
+        version.measured = True
+        limits, max_wait_s = batching.of_version(self._settings, wanted.batching)
+        old, version.lane = (
+            version.lane,
+            self._batcher.open_lane(
+                loaded.runner, limits=limits, max_wait_s=max_wait_s, depth=loaded.depth
+            ),
+        )
+        version.signature = loaded.signature
+        version.outputs = loaded.outputs
+        version.layouts = set()
+        version.lengths = lengths.of(loaded.signature)
+        version.model = LaneModel(
+            version.lane, loaded, wanted, self._batcher, loop=self._loop
+        )
+        version.state, version.error = "ready", ""
+        version.used_at = self._clock()
+        logger.info(
+            "ready",
+            version=str(wanted.key),
+            load_ms=version.load_ms,
+            memory_bytes=version.nbytes,
+        )
+        if old is not None:
+            self._batcher.move(old, version.lane)
+            self._release(old)
+        self._leave_room(version)
+        self._on_ready()
+
+    # Memory
+
+    def _residents(self, *, apart_from: LoadedVersion | None = None) -> list[Resident]:
+        return [
+            Resident(
+                key,
+                version.nbytes,
+                # Those that are loading cannot leave yet.
+                version.wanted.pinned or version.state == "loading",
+                version.used_at,
+            )
+            for key, version in self.by_key.items()
+            if version is not apart_from and version.state in ("loading", "ready")
+        ]
+
+    def _removable(self, *, apart_from: LoadedVersion) -> list[VersionKey]:
+        return [
+            one.key for one in self._residents(apart_from=apart_from) if not one.pinned
+        ]
+
+    def _leavers(
+        self, needed: int, *, apart_from: LoadedVersion
+    ) -> list[VersionKey] | None:
+        """Name who must leave for `needed` bytes; None if they will never fit."""
+        residents = self._residents(apart_from=apart_from)
+        return residency.leaving(residents, budget=self.budget, needed=needed)
+
+    def _leave_room(self, version: LoadedVersion) -> None:
+        """Send others away for a version larger than expected, or itself."""
+        leavers = self._leavers(version.nbytes, apart_from=version)
+        if leavers is None:
+            pinned = version.wanted.pinned
+            leavers = (
+                self._removable(apart_from=version) if pinned else [version.wanted.key]
+            )
+        for key in leavers:
+            self._evict(self.by_key[key])
+
+    def _evict(self, version: LoadedVersion) -> threading.Event:
+        """Let what waits be answered, then free the memory; set the event after it."""
+        gone = threading.Event()
+        lane, version.lane, version.model = version.lane, None, None
+        version.state = "evicted"
+        version.error = "others needed its memory; it loads again when it is called"
+        self.counters["evictions"] += 1
+        logger.info("evicted", version=str(version.wanted.key))
+        if lane is None:
+            gone.set()
+        else:
+            self._release(lane, gone)
+        return gone
+
+    def _release(self, lane: Lane, gone: threading.Event | None = None) -> None:
+        """Free a runner after the batches that may be using it, in a device thread."""
+
+        def free() -> None:
+            try:
+                lane.runner.unload()
+                memory.collect()
+            finally:
+                if gone is not None:
+                    gone.set()
+
+        self._batcher.retire(lane, free)
+
+    def _remember(self) -> None:
+        desired.write(
+            self._settings, [version.wanted for version in self.by_key.values()]
+        )
+
+
+def _same_artifact(one: VersionToLoad, other: VersionToLoad) -> bool:
+    """Tell whether the two differ at most in what a running version can take over."""
+    return (
+        msgspec.structs.replace(one, batching=other.batching, pinned=other.pinned)
+        == other
+    )
+
+
+def _load_failed(version: LoadedVersion, error: BaseException) -> None:
+    message = (
+        error.message
+        if isinstance(error, EngineError)
+        else f"{version.wanted.key} was not loaded: {type(error).__name__}"
+    )
+    version.error = message
+    # After a failed reload the old form goes on answering, with the reason shown.
+    if version.lane is None:
+        version.state = "failed"
+    logger.error("load_failed", version=str(version.wanted.key), reason=message)
+
+
+def _status(version: LoadedVersion) -> VersionStatus:
+    lane = version.lane
+    return VersionStatus(
+        key=version.wanted.key,
+        state=version.state,
+        error=version.error,
+        load_ms=version.load_ms,
+        queued_rows=lane.queued_rows if lane else 0,
+        queued_bytes=lane.queued_bytes if lane else 0,
+        memory_bytes=version.nbytes if lane else 0,
+        pinned=version.wanted.pinned,
+        batching=version.wanted.batching,
+        notes=getattr(lane.runner, "notes", ()) if lane else (),
+        outputs=version.outputs,
+    )

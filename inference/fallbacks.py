@@ -1,0 +1,79 @@
+"""What stands in for the version in charge when it cannot answer. Pure."""
+
+from collections.abc import Callable
+
+import structlog
+
+from inference import addressing
+from inference.effects import Call
+from inference.errors import ApiError
+from inference.progress import Progress
+from inference.snapshot import Fallback
+from inference.tables import Target
+
+logger = structlog.get_logger(__name__)
+
+# One log line for all calls of this time in which the same stood in for the same
+# reason.
+_SAMPLE_S = 10.0
+
+
+def of_route(
+    call: Call, progress: Progress, error: ApiError
+) -> tuple[Fallback, Target | None]:
+    """Give the route's fallback, and its version if that can read this call's rows.
+
+    Raises `error` where nothing stands in.
+    """
+    model, primary = progress.model, progress.target
+    fallback = None if model is None else model.model.fallback
+    if model is None or fallback is None or error.code not in fallback.on:
+        raise error
+    if addressing.named_version(call) is not None:
+        # Nothing stands in for what was asked for by name.
+        raise error
+    target = model.fallback(error.code)
+    if (
+        target is None
+        or primary is None
+        or target.key == primary.key
+        or not _same_columns(target, primary)
+    ):
+        return fallback, None
+    return fallback, target
+
+
+def _same_columns(one: Target, other: Target) -> bool:
+    """Tell whether a row that is a list, or a picture, means the same to both."""
+    ours, theirs = one.signature.columns, other.signature.columns
+    return one.signature.image == other.signature.image and [
+        column.name for column in ours
+    ] == [column.name for column in theirs]
+
+
+class FallbackLog:
+    """Writes that something stood in: the first call at once, later ones together."""
+
+    def __init__(self, timer: Callable[[], float]) -> None:
+        self._timer = timer
+        # When it was last written, and how many calls there were since.
+        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
+
+    def note(self, progress: Progress, error: ApiError) -> None:
+        """Note one call that was answered by `progress.fallback`."""
+        model = "" if progress.model is None else progress.model.model.name
+        kind = (model, progress.fallback, str(error.code))
+        now = self._timer()
+        written, calls = self._seen.get(kind, (-_SAMPLE_S, 0))
+        calls += 1
+        if now - written < _SAMPLE_S:
+            self._seen[kind] = written, calls
+            return
+        self._seen[kind] = now, 0
+        logger.warning(
+            "fallback_answered",
+            model=model,
+            fallback=progress.fallback,
+            reason=error.code,
+            calls=calls,
+        )

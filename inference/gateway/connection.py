@@ -1,0 +1,555 @@
+"""One client's connection: HTTP/1.1 (RFC 9112), parsed by httptools.
+
+Requests are answered in their order. Nothing is made per request but the exchange that
+answers it: no task, no timer, no event. Time-outs are looked after by one sweep over
+all connections (`listener.py`). Clients that keep a connection send the same head again
+and again: one that is known is not parsed, and its body is not copied by a parser.
+"""
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import structlog
+
+from inference.errors import ApiError, ErrorCode
+from inference.gateway.exchange import Exchange, Headers, Place, Request
+from inference.gateway.heads import KnownHead
+
+logger = structlog.get_logger(__name__)
+
+_MAX_HEADER_BYTES = 64 * 1024
+_LARGE_BYTES = 64 * 1024
+# Requests that wait behind the one that is answered; then reading stops.
+_MAX_PIPELINED = 16
+# Of their bodies; likewise.
+_MAX_PIPELINED_BYTES = 64 * 1024
+# For the rest of a body that nobody reads, so that the client sees the answer.
+_LINGER_S = 2.0
+# For a client that reads nothing of what it is sent.
+_UNREAD_S = 60.0
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CLOSE = (b"connection", b"close")
+_CHUNKED = (b"transfer-encoding", b"chunked")
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    for status in HTTPStatus
+}
+_BODILESS = frozenset({204, 304})
+# Heads in a row that were not known; then a connection does not look any more.
+_MAX_UNKNOWN_HEADS = 32
+
+
+class Connection(asyncio.Protocol):
+    """Parses requests, and writes what their exchanges answer."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self.client = "unknown"
+        # Nothing is read or written any more, but for what a lingering one throws away.
+        self._closing = self._lingering = False
+        self._paused = self._draining = self._deaf = self._advancing = False
+        # The request that is parsed: bytes of its head so far, 0 between requests, and
+        # who takes its body.
+        self._head_bytes = 0
+        self._began_head = self._upgrading = False
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._receiver: Exchange | None = None
+        self._body_open = False
+        # The parser is in the middle of a request; what is left to come of a body that
+        # it does not see.
+        self._parsing = False
+        self._body_left = 0
+        # The head that is parsed, where it came whole; heads since a known one.
+        self._whole_head = b""
+        self._unknown_heads = 0
+        # The client said that it sends no request after this one.
+        self._said_last = False
+        # The request that is answered, and those behind it.
+        self._current: Exchange | None = None
+        self._request: Request | None = None
+        self._answer_begun = self._chunked = False
+        self._waiting: deque[tuple[Exchange, Request]] = deque()
+        # Of the bodies of those behind it.
+        self._waiting_bytes = 0
+        self._drained: list[asyncio.Future[None]] = []
+        # Since when the client is waited for; it may not take for ever.
+        self._since = 0.0
+        # What it has not read of our answers, and since when it is no less.
+        self._unread_bytes = 0
+        self._unread_since = 0.0
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._since = self._place.now()
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple) and peer:
+            self.client = str(peer[0])
+        if not self._place.join(self):
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._place.leave(self)
+        self._let_writers_go()
+        self._receiver = self._parser = None
+        current, self._current = self._current, None
+        waiting, self._waiting = self._waiting, deque()
+        if current is not None:
+            current.client_left()
+        for exchange, _ in waiting:
+            exchange.client_left()
+
+    def eof_received(self) -> bool:
+        # Whoever closes one half has most often left. As nothing tells these from the
+        # others, no device works for either.
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        while data and not (self._closing or self._deaf):
+            if self._body_left:
+                data = self._take_body(data)
+                continue
+            known = None
+            if not self._parsing and not self._said_last:
+                known = self._find_known(data)
+            if known is None:
+                self._parse(data)
+                return
+            data = self._take_known(known, data)
+
+    def _find_known(self, data: bytes) -> KnownHead | None:
+        if self._unknown_heads > _MAX_UNKNOWN_HEADS:
+            return None
+        known, self._whole_head = self._place.heads.find(data)
+        if known is None:
+            self._unknown_heads += 1
+        else:
+            self._unknown_heads = 0
+        return known
+
+    def _take_known(self, known: KnownHead, data: bytes) -> bytes:
+        """Open the exchange of a known head; give the data behind what is used."""
+        exchange = known.reading.open(self)
+        if self._current is not None or self._waiting or len(data) < known.end:
+            length = self._body_left = known.end - known.start
+            self._receive(exchange, known.request)
+            body = data[known.start :]
+            # Only for who waits for it, and so has found its length to be right.
+            waited_for = self._current is exchange and self._receiver is exchange
+            apart = waited_for and self._place.large_bodies.begin(self, length, body)
+            if not apart:
+                return body
+            self._transport.set_protocol(apart)
+            return b""
+        exchange.body_received(data[known.start : known.end])
+        exchange.body_complete()
+        self._begin(exchange, known.request)
+        return data[known.end :]
+
+    def take_large_body(self, body: bytearray) -> None:
+        """Go on behind a body that was read elsewhere."""
+        self._transport.set_protocol(self)
+        if self._closing:
+            return
+        self._body_left = 0
+        self.on_body(body)
+        self.on_message_complete()
+
+    def _take_body(self, data: bytes) -> bytes:
+        """Give the body that is awaited; return what comes behind it."""
+        size = len(data)
+        left = self._body_left
+        if size < left:
+            self._body_left = left - size
+            self.on_body(data)
+            return b""
+        self._body_left = 0
+        self.on_body(data if size == left else data[:left])
+        self.on_message_complete()
+        return data[left:]
+
+    def _parse(self, data: bytes) -> None:
+        self._began_head = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserCallbackError:
+            logger.exception("connection_failed")
+            self.abort()
+            return
+        except httptools.HttpParserError:
+            self._refuse("Invalid HTTP request received.")
+            return
+        if self._head_bytes and not self._began_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _MAX_HEADER_BYTES:
+                self._refuse("The request's headers are too large.")
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._let_writers_go()
+        self.resume_body()
+
+    # httptools
+
+    def on_message_begin(self) -> None:
+        self._parsing = True
+        self._head_bytes = 1
+        self._began_head = True
+        if self._current is None:
+            self._since = self._place.now()
+        self._target = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes behind a body must not be merged into its head, and has no end
+        # (RFC 9110, section 6.5.1).
+        if not self._body_open:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        if self._closing:
+            return
+        parser = self._parser
+        http_1_0 = parser.get_http_version() != "1.1"
+        request = Request(
+            parser.get_method(),
+            self._target,
+            self._headers,
+            http_1_0,
+            not http_1_0 and parser.should_keep_alive(),
+        )
+        self._said_last = not request.keep_alive
+        self._upgrading = parser.should_upgrade()
+        reading = self._place.read(request)
+        head, self._whole_head = self._whole_head, b""
+        if head and not self._upgrading:
+            self._place.heads.remember(head, request, reading)
+        self._receive(reading.open(self), request)
+
+    def _receive(self, exchange: Exchange, request: Request) -> None:
+        """Give the body that follows to an exchange, which begins in its turn."""
+        self._receiver = exchange
+        self._body_open = True
+        if self._current is None and not self._waiting:
+            self._begin(exchange, request)
+            return
+        self._waiting.append((exchange, request))
+        if len(self._waiting) >= _MAX_PIPELINED:
+            self._transport.pause_reading()
+
+    def on_body(self, data: bytes | bytearray) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            return
+        receiver.body_received(data)
+        if receiver is not self._current:
+            self._waiting_bytes += len(data)
+            if self._waiting_bytes > _MAX_PIPELINED_BYTES:
+                self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._upgrading:
+            return
+        self._parsing = self._body_open = False
+        receiver = self._receiver
+        if receiver is not None:
+            self._receiver = None
+            receiver.body_complete()
+        elif self._current is None and not self._closing:
+            # What was left of a body whose request is answered.
+            self._next()
+
+    # For exchanges
+
+    @property
+    def left(self) -> bool:
+        return self._closing
+
+    def invite(self) -> None:
+        """Ask for a body that the client holds back (RFC 9110, section 10.1.1)."""
+        if not self._closing and not self._answer_begun:
+            self._transport.write(_CONTINUE)
+
+    def pause_body(self) -> None:
+        if not self._closing:
+            self._transport.pause_reading()
+
+    def resume_body(self) -> None:
+        if not (
+            self._closing
+            or self._paused
+            or len(self._waiting) >= _MAX_PIPELINED
+            or self._waiting_bytes > _MAX_PIPELINED_BYTES
+        ):
+            self._transport.resume_reading()
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Write one whole answer, which has a content-length, and end the exchange."""
+        request = self._request
+        if self._closing or request is None:
+            return
+        if not request.keep_alive:
+            headers = [*headers, _CLOSE]
+        head = self._head(status, headers)
+        if len(body) > _LARGE_BYTES and request.method != b"HEAD":
+            # uvloop sends both at once; to join them would copy the body.
+            self._transport.write(head)
+            self._transport.write(body)
+        else:
+            self._transport.write(head if request.method == b"HEAD" else head + body)
+        self._end(keep_alive=request.keep_alive)
+
+    def answer_and_close(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer, and take no more requests: the rest of this one is not waited for."""
+        if self._request is not None:
+            self._request = self._request._replace(keep_alive=False)
+        self.answer(status, headers, body)
+
+    def begin(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """Write the head of an answer, and the first of its body."""
+        request = self._request
+        if self._closing or request is None:
+            return
+        self._answer_begun = True
+        self._chunked = False
+        if any(name == b"connection" and b"close" in value for name, value in headers):
+            request = self._request = request._replace(keep_alive=False)
+        elif not request.keep_alive:
+            headers = [*headers, _CLOSE]
+        if request.method == b"HEAD" or status in _BODILESS:
+            body = b""
+        elif not any(name == b"content-length" for name, _ in headers):
+            # In HTTP/1.0 the end of the connection is the end of the body.
+            self._chunked = not request.http_1_0
+            if self._chunked:
+                headers = [*headers, _CHUNKED]
+        self._transport.write(self._head(status, headers) + self._framed(body))
+
+    def write(self, body: bytes) -> None:
+        """Write more of an answer's body; wait for `drained` before much more."""
+        request = self._request
+        if self._closing or request is None or request.method == b"HEAD" or not body:
+            return
+        self._transport.write(self._framed(body))
+
+    def finish(self, *, keep_alive: bool = True) -> None:
+        """End an answer that `begin` began; without `keep_alive` it was cut short."""
+        request = self._request
+        if self._closing or request is None:
+            return
+        if self._chunked and keep_alive:
+            self._transport.write(b"0\r\n\r\n")
+        self._end(keep_alive=keep_alive and request.keep_alive)
+
+    async def drained(self) -> None:
+        """Wait until what was written has left, or the client has."""
+        if self._paused and not self._closing:
+            future = asyncio.get_running_loop().create_future()
+            self._drained.append(future)
+            await future
+
+    def abort(self) -> None:
+        """Hang up without another word."""
+        self._closing = True
+        self._transport.abort()
+
+    # For the listener
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is being asked."""
+        return self._current is None and not self._head_bytes
+
+    def drain(self) -> None:
+        """Answer what was asked, and what is asked next, but no more after it."""
+        self._draining = True
+        if not self._waiting and self._request is not None:
+            self._request = self._request._replace(keep_alive=False)
+
+    def close(self) -> None:
+        """Close once what was written has left."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._body_open and self._transport.can_write_eof():
+            # To close with bytes unread would reset the connection, and the answer
+            # with it (RFC 9112, section 9.6).
+            self._lingering = True
+            self._receiver = None
+            self._since = self._place.now()
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+
+    def sweep(
+        self, now: float, *, header_timeout_s: float, idle_timeout_s: float
+    ) -> None:
+        """Close if the client lets us wait: for a head, a request, its own end."""
+        if self._reads_nothing(now):
+            self.abort()
+            return
+        current = self._current
+        if current is not None:
+            current.sweep(now)
+            return
+        waited = now - self._since
+        if self._lingering:
+            if waited > _LINGER_S:
+                self.abort()
+        elif waited > (header_timeout_s if self._head_bytes else idle_timeout_s):
+            self.close()
+
+    def _reads_nothing(self, now: float) -> bool:
+        """Tell whether the client leaves our answers unread for too long."""
+        unread = self._transport.get_write_buffer_size()
+        if not unread or unread != self._unread_bytes:
+            self._unread_bytes, self._unread_since = unread, now
+        return now - self._unread_since > _UNREAD_S
+
+    # Between requests
+
+    def _begin(self, exchange: Exchange, request: Request) -> None:
+        if self._draining and not self._waiting:
+            request = request._replace(keep_alive=False)
+        self._current, self._request = exchange, request
+        self._answer_begun = False
+        exchange.start()
+
+    def _end(self, *, keep_alive: bool) -> None:
+        self._current = self._request = None
+        self._since = self._place.now()
+        if not self._waiting:
+            # Nobody reads the rest of this body, if there is one.
+            self._receiver = None
+        if not keep_alive:
+            self.close()
+        elif not self._body_open or self._waiting:
+            self._next()
+        else:
+            # Whoever did not want the rest of the body may have stopped reading.
+            self.resume_body()
+
+    def _next(self) -> None:
+        if self._advancing:
+            return
+        self._advancing = True
+        while self._waiting and self._current is None and not self._closing:
+            exchange, request = self._waiting.popleft()
+            if not self._waiting:
+                self._waiting_bytes = 0
+            self._begin(exchange, request)
+        self._advancing = False
+        self.resume_body()
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on as HTTP/1.1 (RFC 9110, section 7.8).
+
+        The parser stops at the end of the head. Another one reads the body, which some
+        clients send along with the offer, after a head that says how it is framed.
+        """
+        self._upgrading = False
+        framing = [
+            b"%b: %b\r\n" % header
+            for header in self._headers
+            if header[0] in (b"content-length", b"transfer-encoding")
+        ]
+        head = b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(framing)
+        self._parser = httptools.HttpRequestParser(_Resumed(self))
+        self.data_received(head)
+        if rest:
+            self.data_received(rest)
+
+    def _refuse(self, message: str) -> None:
+        """Answer what is no request, after those before it, and hang up."""
+        self._deaf = True
+        broken, self._receiver = self._receiver, None
+        if broken is not None:
+            broken.client_left()
+            if broken is self._current:
+                if self._answer_begun:
+                    # A head within its body would pass for a part of it.
+                    self.abort()
+                    return
+                self._current = None
+            else:
+                self._waiting.pop()
+        if self._current is not None:
+            self.drain()
+            return
+        error = ApiError(ErrorCode.INVALID_HEADER, message)
+        status, headers, body = self._place.refusal(error)
+        self._transport.write(self._head(status, [*headers, _CLOSE]) + body)
+        self._body_open = True
+        self.close()
+
+    def _let_writers_go(self) -> None:
+        waiting, self._drained = self._drained, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def _framed(self, body: bytes) -> bytes:
+        if not self._chunked or not body:
+            return body
+        return b"%x\r\n%b\r\n" % (len(body), body)
+
+    def _head(self, status: int, headers: Headers) -> bytes:
+        line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        lines = list(map(b": ".join, headers))
+        lines.append(b"\r\n")
+        head = b"%b%b%b" % (line, self._place.date_line, b"\r\n".join(lines))
+        # No name from a database and no answer of the site may add a line.
+        if head.count(b"\n") != len(lines) + 2:
+            raise ValueError("a header holds a line break")
+        return head
+
+
+class _Resumed:
+    """Passes a parser's callbacks on, but for those of a head that was read before."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._read_before = True
+
+    def on_message_begin(self) -> None:
+        if not self._read_before:
+            self._connection.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._read_before:
+            self._connection.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._read_before:
+            self._connection.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self._read_before:
+            self._connection.on_headers_complete()
+        self._read_before = False
+
+    def on_body(self, data: bytes | bytearray) -> None:
+        self._connection.on_body(data)
+
+    def on_message_complete(self) -> None:
+        self._connection.on_message_complete()

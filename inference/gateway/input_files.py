@@ -1,0 +1,68 @@
+"""Uploaded files for predictions, read over the site's socket."""
+
+from pathlib import Path
+
+import httpx
+import structlog
+
+from inference.effects import ReadUpload, UploadedFile
+from inference.errors import ApiError, ErrorCode
+from inference.gateway.sockets import http_over
+from inference.uploads import uris
+
+logger = structlog.get_logger(__name__)
+
+# Each holds a whole file in memory.
+_CONNECTIONS = httpx.Limits(
+    max_connections=4, max_keepalive_connections=2, keepalive_expiry=1.0
+)
+_TIMEOUT_S = 10.0
+_REFUSALS = {404: uris.not_found, 409: uris.not_sent, 410: uris.gone}
+
+
+class InputFiles:
+    """Asks the site, which alone knows where files lie and whose they are."""
+
+    def __init__(
+        self,
+        *,
+        socket: Path | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._client = httpx.AsyncClient(
+            transport=transport or http_over(socket or Path(), _CONNECTIONS),
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+        )
+
+    async def read(self, asked: ReadUpload) -> UploadedFile:
+        """Read one file whole; raises ApiError."""
+        try:
+            response = await self._client.get(
+                f"http://site/internal/uploads/{asked.upload_id}",
+                params={"customer": asked.customer_id, "max_bytes": asked.max_bytes},
+                headers={"host": "localhost"},
+            )
+        except httpx.HTTPError as error:
+            logger.warning("upload_unreadable", reason=type(error).__name__)
+            raise _away() from error
+        if response.status_code == 413:
+            raise uris.too_large(asked.max_bytes)
+        refusal = _REFUSALS.get(response.status_code)
+        if refusal is not None:
+            raise refusal()
+        if response.status_code != 200:
+            logger.warning("upload_unreadable", status=response.status_code)
+            raise _away()
+        return UploadedFile(response.content, response.headers["content-type"])
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _away() -> ApiError:
+    return ApiError(
+        ErrorCode.OVERLOADED,
+        "Uploaded files cannot be read right now. Try again.",
+        retry_after_s=5.0,
+    )

@@ -1,0 +1,105 @@
+"""The Open Inference Protocol over HTTP, all but `infer`: health and metadata."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from inference import call_headers
+from inference.dialects.open_inference import render_error
+from inference.effects import Headers
+from inference.errors import ApiError, ErrorCode
+from inference.gateway.open_inference_facts import OpenInferenceFacts
+from inference.gateway.routes import find_prediction
+
+_MODELS = "/v2/models/"
+
+HttpAnswer = tuple[int, Headers, bytes]
+
+
+def is_open_inference(path: str) -> bool:
+    return path == "/v2" or path[:4] == "/v2/"
+
+
+class OpenInferenceApp:
+    """Answers every path below /v2 that is no prediction."""
+
+    def __init__(
+        self,
+        facts: OpenInferenceFacts,
+        *,
+        new_request_id: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._facts = facts
+        self._new_request_id = new_request_id
+        self._clock = clock
+
+    def answer(
+        self, method: str, path: str, headers: list[tuple[bytes, bytes]], peer: str
+    ) -> HttpAnswer:
+        selected = call_headers.select(headers)
+        request_id = call_headers.request_id(selected) or self._new_request_id()
+        try:
+            status, found = self._find(method, path.rstrip("/"), selected, peer)
+        except ApiError as error:
+            return render_error(error, request_id=request_id, now=self._clock())
+        body = msgspec.json.encode(found)
+        return (
+            status,
+            [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                (b"x-request-id", request_id.encode()),
+                (b"cache-control", b"no-store"),
+            ],
+            body,
+        )
+
+    def _find(
+        self, method: str, path: str, headers: call_headers.Headers, peer: str
+    ) -> tuple[int, Any]:
+        if path == "/v2/repository/index":
+            _require(method, "POST")
+            caller = self._facts.caller(headers, peer, self._clock())
+            return 200, self._facts.index(caller)
+        if find_prediction(path) is not None:
+            _require(method, "POST")
+        _require(method, "GET", "HEAD")
+        if path == "/v2":
+            return 200, self._facts.server()
+        if path == "/v2/health/live":
+            return 200, {"live": True}
+        if path == "/v2/health/ready":
+            ready = self._facts.server_ready()
+            return 200 if ready else 503, {"ready": ready}
+        caller = self._facts.caller(headers, peer, self._clock())
+        name, version, rest = _split(path)
+        if rest == "":
+            return 200, self._facts.model(caller, name, version)
+        if rest == "ready":
+            ready = self._facts.model_ready(caller, name, version)
+            return 200 if ready else 503, {"name": name, "ready": ready}
+        raise _nothing()
+
+
+def _split(path: str) -> tuple[str, str | None, str]:
+    """Give model, version and what follows them."""
+    if path[: len(_MODELS)] != _MODELS:
+        raise _nothing()
+    name, _, rest = path[len(_MODELS) :].partition("/")
+    if rest[:9] != "versions/":
+        return name, None, rest
+    version, _, rest = rest[9:].partition("/")
+    return name, version, rest
+
+
+def _require(method: str, *allowed: str) -> None:
+    if method not in allowed:
+        message = f"Use {allowed[0]} for this path."
+        raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
+
+
+def _nothing() -> ApiError:
+    return ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")

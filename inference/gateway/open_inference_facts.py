@@ -1,0 +1,152 @@
+"""What the Open Inference Protocol tells of a server and its models, over any carrier.
+
+Of the server everybody is told; of models whoever has a key that may call them.
+"""
+
+from functools import cache
+from importlib import metadata
+
+import msgspec
+
+from inference.call_headers import Headers
+from inference.callers import find_caller, require_network
+from inference.dialects import open_inference_data as data
+from inference.dialects.open_inference import input_binding
+from inference.engine.messages import VersionKey
+from inference.errors import ApiError, ErrorCode
+from inference.gateway.engines import Engines
+from inference.prediction import PredictionPlan
+from inference.refusals import NO_MODEL, lacks_scope
+from inference.tables import KeyEntry, ModelEntry, Target
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
+_PLATFORM = "modelyard_engine"
+_READING = frozenset({"predict", "models:read"})
+
+
+class ServerFacts(msgspec.Struct, frozen=True):
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+
+class TensorFacts(msgspec.Struct, frozen=True):
+    name: str
+    datatype: str
+    # -1: a dimension of any size.
+    shape: tuple[int, ...]
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    name: str
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[TensorFacts, ...]
+    # As the model gave them when it was loaded; none before.
+    outputs: tuple[TensorFacts, ...]
+
+
+class IndexEntry(msgspec.Struct, frozen=True):
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+class OpenInferenceFacts:
+    """Answers from the snapshot and from what engines reported last."""
+
+    def __init__(self, plan: PredictionPlan, engines: Engines) -> None:
+        self._plan = plan
+        self._engines = engines
+
+    def server(self) -> ServerFacts:
+        return ServerFacts("modelyard", _own_version(), EXTENSIONS)
+
+    def server_ready(self) -> bool:
+        return not self._engines.waiting_for(self._plan.tables)
+
+    def caller(self, headers: Headers, peer: str, now: float) -> KeyEntry:
+        """Find who asks; raises ApiError."""
+        entry = find_caller(self._plan.tables, headers, now)
+        require_network(entry, peer, headers, self._plan.trusted_proxies)
+        if _READING.isdisjoint(entry.scopes):
+            raise lacks_scope("models:read")
+        return entry
+
+    def model(self, caller: KeyEntry, name: str, version: str | None) -> ModelFacts:
+        """Describe a version, or the model's default; raises ApiError NOT_FOUND."""
+        entry = self._find(caller, name)
+        target = self._target(entry, version)
+        inputs = target.compiled(input_binding).expected
+        return ModelFacts(
+            name=name,
+            versions=tuple(str(found.version) for found in entry.model.versions),
+            platform=_PLATFORM,
+            inputs=tuple(
+                TensorFacts(given.name, given.datatype, given.wire_shape)
+                for given in inputs
+            ),
+            outputs=tuple(
+                TensorFacts(
+                    given.name,
+                    data.datatype_of(given.dtype) or data.BYTES,
+                    (-1, *given.shape),
+                )
+                for given in self._engines.outputs(target.key, on=entry.model.engines)
+            ),
+        )
+
+    def model_ready(self, caller: KeyEntry, name: str, version: str | None) -> bool:
+        """Tell whether a call would be answered now; raises ApiError NOT_FOUND."""
+        entry = self._find(caller, name)
+        if version is None and not entry.model.variants:
+            return False
+        key = self._target(entry, version).key
+        return self._engines.is_ready(key, on=entry.model.engines)
+
+    def index(self, caller: KeyEntry, *, ready_only: bool = False) -> list[IndexEntry]:
+        """List the versions that the key may call."""
+        found = []
+        for name, entry in self._plan.tables.models.items():
+            if caller.models is not None and name not in caller.models:
+                continue
+            for version in entry.model.versions:
+                key = VersionKey(name, version.version)
+                if self._engines.is_ready(key, on=entry.model.engines):
+                    found.append(IndexEntry(name, str(version.version), "READY"))
+                elif not ready_only:
+                    found.append(
+                        IndexEntry(
+                            name,
+                            str(version.version),
+                            "UNAVAILABLE",
+                            "it is ready on no engine",
+                        )
+                    )
+        return found
+
+    def _find(self, caller: KeyEntry, name: str) -> ModelEntry:
+        entry = self._plan.tables.models.get(name)
+        if entry is None or (caller.models is not None and name not in caller.models):
+            raise ApiError(ErrorCode.NOT_FOUND, NO_MODEL)
+        return entry
+
+    def _target(self, entry: ModelEntry, version: str | None) -> Target:
+        """Find a version; without one the default, or the newest there is."""
+        if version is None:
+            default = next(
+                (v.version for v in entry.model.variants if v.role == "default"), None
+            )
+            versions = [found.version for found in entry.model.versions]
+            number = default if default is not None else max(versions, default=None)
+            version = str(number)
+        target = entry.named(version)
+        if target is None:
+            raise ApiError(ErrorCode.NOT_FOUND, NO_MODEL)
+        return target
+
+
+@cache
+def _own_version() -> str:
+    return metadata.version("modelyard")

@@ -1,0 +1,203 @@
+"""One prediction over HTTP: its body, its answer, and a client that may leave."""
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import structlog
+
+from accounts.key_format import holds_key
+from inference import call_headers, refusals
+from inference.effects import Answer, Call, Effect, NeedBody
+from inference.errors import ApiError, ErrorCode
+from inference.gateway.connection import Connection
+from inference.gateway.exchange import Exchange, Request
+from inference.gateway.plan_run import PlanRun
+from inference.gateway.routes import PredictionPath
+from inference.gateway.streaming import StreamSender
+from inference.stream_effects import STREAM_EFFECTS, StreamAbandoned
+
+if TYPE_CHECKING:
+    from inference.gateway.app import GatewayApp
+
+logger = structlog.get_logger(__name__)
+
+_TRUE = frozenset({b"explain=true", b"explain=1"})
+
+
+class PredictionHead(NamedTuple):
+    """What the plan needs of a head."""
+
+    path: PredictionPath
+    headers: dict[bytes, bytes]
+    explain: bool
+    key_in_query: bool
+    # The client waits for a word before it sends its body.
+    expects: bool
+
+    @classmethod
+    def of(
+        cls, request: Request, path: PredictionPath, query: bytes
+    ) -> "PredictionHead":
+        explain = query != b"" and not _TRUE.isdisjoint(query.lower().split(b"&"))
+        expects = any(
+            name == b"expect" and value.lower() == b"100-continue"
+            for name, value in request.headers
+        )
+        return cls(
+            path,
+            call_headers.select(request.headers),
+            explain,
+            query != b"" and holds_key(query),
+            expects,
+        )
+
+
+class PredictionExchange(PlanRun, Exchange):
+    """Takes the plan from step to step until its answer is written."""
+
+    __slots__ = (
+        "_body_deadline",
+        "_chunks",
+        "_complete",
+        "_connection",
+        "_head",
+        "_max_bytes",
+        "_sender",
+        "_size",
+    )
+
+    def __init__(
+        self, app: "GatewayApp", head: PredictionHead, connection: Connection
+    ) -> None:
+        super().__init__(app)
+        self._head = head
+        self._connection = connection
+        self._chunks: list[bytes | bytearray] = []
+        self._size = 0
+        self._complete = False
+        # Set while the plan waits for the body.
+        self._max_bytes: int | None = None
+        self._body_deadline = 0.0
+        # Set where the answer leaves piece by piece.
+        self._sender: StreamSender | None = None
+
+    # Exchange
+
+    def start(self) -> None:
+        path, headers, explain, key_in_query, _ = self._head
+        call = Call(
+            path.operation,
+            headers,
+            path.dialect,
+            path.model,
+            path.version,
+            explain,
+            self._connection.client,
+            key_in_query,
+        )
+        self._begin(call)
+
+    def body_received(self, data: bytes | bytearray) -> None:
+        self._chunks.append(data)
+        self._size += len(data)
+        limit = self._max_bytes
+        if limit is not None and self._size > limit:
+            self._give_body()
+
+    def body_complete(self) -> None:
+        self._complete = True
+        if self._max_bytes is not None:
+            self._give_body()
+
+    def client_left(self) -> None:
+        if self._over:
+            return
+        if not self.begun:
+            self._end()
+            return
+        self._app.metrics.abandoned += 1
+        if self._sender is not None and self._sender.begun:
+            self._stop_waiting()
+            self.fail(StreamAbandoned())
+        else:
+            self._end()
+
+    def sweep(self, now: float) -> None:
+        if self._max_bytes is not None and now > self._body_deadline:
+            self._max_bytes = None
+            message = "The request's body did not arrive in time."
+            self.fail(ApiError(ErrorCode.REQUEST_TIMEOUT, message))
+
+    # Of the plan's run
+
+    async def _carry_out(self, effect: Effect) -> Any:
+        if type(effect) in STREAM_EFFECTS:
+            return await self._sending().carry_out(effect)  # type: ignore[arg-type]
+        return await super()._carry_out(effect)
+
+    def _sending(self) -> StreamSender:
+        if self._sender is None:
+            self._sender = StreamSender(self._app.engines, self._connection)
+        return self._sender
+
+    # The body
+
+    def _body(self, effect: NeedBody) -> bytes | bytearray | None:
+        """Give the body if it is here; otherwise it is waited for."""
+        announced = self._call.headers.get(b"content-length")
+        if announced is not None and int(announced) > effect.max_bytes:
+            raise refusals.body_too_large(effect.max_bytes)
+        self._max_bytes = effect.max_bytes
+        if self._complete or self._size > effect.max_bytes:
+            return self._taken()
+        self._body_deadline = self._app.timer() + self._app.body_timeout_s
+        if self._head.expects and not self._chunks:
+            self._connection.invite()
+        return None
+
+    def _taken(self) -> bytes | bytearray:
+        limit, self._max_bytes = self._max_bytes, None
+        chunks, self._chunks = self._chunks, []
+        if limit is not None and self._size > limit:
+            raise refusals.body_too_large(limit)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _give_body(self) -> None:
+        try:
+            body = self._taken()
+        except ApiError as error:
+            self.fail(error)
+        else:
+            self.resume(body)
+
+    # The answer
+
+    def _record(self, answer: Answer) -> None:
+        if self._sender is not None:
+            self._sender.close()
+        super()._record(answer)
+
+    def _give(self, answer: Answer) -> None:
+        connection = self._connection
+        try:
+            if self._sender is not None and self._sender.begun:
+                self._sender.finish(answer)
+            elif answer.status == HTTPStatus.REQUEST_TIMEOUT:
+                connection.answer_and_close(answer.status, answer.headers, answer.body)
+            else:
+                connection.answer(answer.status, answer.headers, answer.body)
+        except Exception:
+            # At the edge of the process: other answers of this turn go on.
+            logger.exception("answer_failed")
+            connection.abort()
+
+    def _request_id(self) -> str:
+        given = call_headers.request_id(self._head.headers)
+        return given or self._app.plan.new_request_id()
+
+    def _end(self) -> None:
+        self._max_bytes = None
+        self._chunks = []
+        if self._sender is not None:
+            self._sender.close()
+        super()._end()

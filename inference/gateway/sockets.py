@@ -1,0 +1,61 @@
+"""The sockets that a gateway listens on, and those that it calls."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import httpx
+
+
+def bind_port(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Bind a TCP port, or exit with a sentence; `shared` with other gateways."""
+    try:
+        return bound(host, port, shared=shared)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        sys.exit(f"The gateway cannot listen on {host}:{port}: {reason}.")
+
+
+def bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    """Bind a TCP port; raises OSError.
+
+    The kernel spreads new connections over all that listen on a shared port.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def bind_control(path: Path) -> socket.socket:
+    """Bind a gateway's own Unix socket and remove those of its predecessors.
+
+    They are named `<process>.<boot id>.sock`: by the process siblings find it, by the
+    boot id the site finds the holder of a lease.
+    """
+    name = path.name.partition(".")[0]
+    for stale in path.parent.glob(f"{name}.*.sock"):
+        stale.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.setblocking(False)
+    return listener
+
+
+def http_over(path: Path, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+    """Speak HTTP to who listens on a Unix socket.
+
+    Without the certificates of the web: they matter to nobody there, and to read them
+    keeps the loop for thirty milliseconds.
+    """
+    return httpx.AsyncHTTPTransport(uds=str(path), limits=limits, verify=False)

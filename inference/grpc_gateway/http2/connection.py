@@ -1,0 +1,556 @@
+"""One client's connection: HTTP/2 (RFC 9113), as much of it as gRPC needs.
+
+Nothing is made per request but the stream that answers it: no task, no timer, no event.
+Time-outs are looked after by one sweep over all connections. Every bound on what a
+client may do has its name in `limits.py`.
+"""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from inference.grpc_gateway.http2 import frames, limits
+from inference.grpc_gateway.http2.frames import (
+    ACK,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEAD,
+    FRAME_HEAD_BYTES,
+    HEADERS,
+    PADDED,
+    PREFACE,
+    PRIORITIZED,
+    SETTINGS,
+    STREAM_MASK,
+    Code,
+    ConnectionFault,
+    Setting,
+    StreamFault,
+)
+from inference.grpc_gateway.http2.grants import Grants
+from inference.grpc_gateway.http2.header_blocks import BlockParts, HeaderReader
+from inference.grpc_gateway.http2.heartbeat import Heartbeat, Sign
+from inference.grpc_gateway.http2.outbox import Outbox
+from inference.grpc_gateway.http2.place import Place
+from inference.grpc_gateway.http2.stream import Stream
+
+logger = structlog.get_logger(__name__)
+
+_GREETING = frames.settings(
+    {
+        Setting.MAX_CONCURRENT_STREAMS: limits.MAX_STREAMS,
+        Setting.MAX_HEADER_LIST_SIZE: limits.MAX_HEADER_LIST_BYTES,
+    }
+) + frames.window_update(0, limits.CONNECTION_WINDOW - frames.DEFAULT_WINDOW)
+_DRAIN_PING = b"draining"
+_ALIVE_PING = b"alive???"
+_ANY_STREAM = 2**31 - 1
+
+
+class Connection(asyncio.Protocol):
+    """Reads frames, and writes what streams answer."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._transport: Any = None
+        self._outbox: Outbox
+        self.client = "unknown"
+        self._closing = False
+        # What was read of the next frame, or of the preface.
+        self._rest = b""
+        self._greeted = self._settled = False
+        self._header_reader: HeaderReader[Any] = HeaderReader(place.interpret)
+        self.streams: dict[int, Stream] = {}
+        self._last_stream_id = 0
+        # A header block that is not complete.
+        self._parts: BlockParts | None = None
+        # DATA that was read since the client's window was opened last.
+        self._unreturned_bytes = 0
+        self.grants = Grants(self.open_window)
+        self._allowances = limits.Allowances()
+        # Draining: asked to leave; final: what is opened beyond `_last_stream_id` is
+        # not answered.
+        self._draining = self._final = False
+        # Since when the client is waited for; when that was looked after last.
+        self._since = self._swept = place.now()
+        self._heartbeat = Heartbeat(self._since)
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._outbox = Outbox(self._transport, self._place.answer_head)
+        peer = transport.get_extra_info("peername")
+        if isinstance(peer, tuple) and peer:
+            self.client = str(peer[0])
+        if not self._place.join(self):
+            self.abort()
+            return
+        self._outbox.write(_GREETING)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._place.leave(self)
+        self._abandon_streams()
+
+    def eof_received(self) -> bool:
+        # Whoever closes one half has most often left; no client of gRPC does else.
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        self._heartbeat.heard = True
+        if self._rest:
+            data = self._rest + data
+        try:
+            self._rest = self._read(data)
+        except ConnectionFault as fault:
+            self._break_off(fault)
+        except Exception:
+            # The edge of the process: the other connections go on.
+            logger.exception("connection_failed")
+            self.abort()
+
+    def pause_writing(self) -> None:
+        # Whoever does not read what we answer is not read either, control frames
+        # included: they are answered too.
+        self._outbox.paused = True
+        if not self._closing:
+            self._since = self._place.now()
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._outbox.paused = False
+        if not self._closing:
+            self._transport.resume_reading()
+            self._pump()
+
+    # Frames
+
+    def _read(self, data: bytes) -> bytes:
+        """Read what is complete; gives what is not."""
+        position, size = 0, len(data)
+        if not self._greeted:
+            if not PREFACE.startswith(data[: len(PREFACE)]):
+                self.abort()
+                return b""
+            if size < len(PREFACE):
+                return data
+            self._greeted = True
+            position = len(PREFACE)
+        while size - position >= FRAME_HEAD_BYTES:
+            head, flags, stream_id = FRAME_HEAD.unpack_from(data, position)
+            start = position + FRAME_HEAD_BYTES
+            length = head >> 8
+            if length > limits.MAX_FRAME_BYTES:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame is too large")
+            end = start + length
+            if end > size:
+                break
+            position = end
+            try:
+                self._take(head & 0xFF, flags, stream_id & STREAM_MASK, data[start:end])
+            except StreamFault as fault:
+                self._reset(stream_id & STREAM_MASK, fault.code)
+            if self._closing:
+                return b""
+        return data[position:]
+
+    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._parts is not None and kind != frames.CONTINUATION:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "a header block is not complete")
+        if kind == DATA:
+            self._take_data(flags, stream_id, payload)
+        elif kind == HEADERS:
+            self._take_headers(flags, stream_id, payload)
+        elif not self._settled and kind != SETTINGS:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "settings come first")
+        elif kind == frames.WINDOW_UPDATE:
+            self._take_window_update(stream_id, payload)
+        elif kind == frames.RST_STREAM:
+            self._take_reset(stream_id, payload)
+        elif kind == frames.CONTINUATION:
+            self._take_continuation(flags, stream_id, payload)
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "clients do not push")
+        else:
+            self._make_noise()
+            if kind == SETTINGS:
+                self._take_settings(flags, stream_id, payload)
+            elif kind == frames.PING:
+                self._take_ping(flags, stream_id, payload)
+            elif kind == frames.PRIORITY and len(payload) != 5:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+
+    def _take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        length = len(payload)
+        self._unreturned_bytes += length
+        # The window of the connection is opened as it is read, so its rest is always
+        # larger than a frame.
+        if self._unreturned_bytes >= limits.CONNECTION_UPDATE:
+            self._outbox.write(frames.window_update(0, self._unreturned_bytes))
+            self._unreturned_bytes = 0
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._require_opened(stream_id)
+            # On its way when we answered or gave up.
+            self._make_noise()
+            return
+        if stream.ended:
+            raise StreamFault(Code.STREAM_CLOSED, "DATA after the end")
+        stream.window -= length
+        if stream.window < 0:
+            raise StreamFault(Code.FLOW_CONTROL_ERROR, "more than its window")
+        if flags & PADDED:
+            payload = frames.unpadded(payload)
+        if flags & END_STREAM:
+            stream.ended = True
+        elif not payload:
+            self._make_noise()
+        stream.received(payload)
+
+    def _take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id & 1 or not self._settled:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "HEADERS where none belong")
+        if flags & (PADDED | PRIORITIZED):
+            if flags & PADDED:
+                payload = frames.unpadded(payload)
+            if flags & PRIORITIZED:
+                payload = frames.unprioritized(payload)
+        if flags & END_HEADERS:
+            self._take_block(stream_id, payload, ended=bool(flags & END_STREAM))
+        else:
+            ended = bool(flags & END_STREAM)
+            self._parts = BlockParts(stream_id, payload, ended=ended)
+            self._since = self._place.now()
+
+    def _take_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        parts = self._parts
+        if parts is None:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "a CONTINUATION of nothing")
+        parts.add(stream_id, payload)
+        if flags & END_HEADERS:
+            self._parts = None
+            self._take_block(stream_id, parts.joined(), ended=parts.ended)
+
+    def _take_block(self, stream_id: int, block: bytes, *, ended: bool) -> None:
+        if stream_id <= self._last_stream_id:
+            self._take_trailers(stream_id, block, ended=ended)
+            return
+        self._last_stream_id = stream_id
+        head, unseen_bytes = self._header_reader.kept.get(block), 0
+        if head is None:
+            unseen_bytes = len(block)
+            self._spend_header_bytes(unseen_bytes)
+            head = self._header_reader.read(block)
+        if (
+            self._final
+            or len(self.streams) >= limits.MAX_STREAMS
+            or self._outbox.waiting_bytes > limits.MAX_UNREAD_BYTES
+        ):
+            raise StreamFault(Code.REFUSED_STREAM, "too much at once")
+        stream = self.streams[stream_id] = self._place.open(self, stream_id, head)
+        stream.ended = ended
+        stream.unseen_bytes = unseen_bytes
+        stream.opened()
+
+    def _take_trailers(self, stream_id: int, block: bytes, *, ended: bool) -> None:
+        self._spend_header_bytes(len(block))
+        fields = self._header_reader.fields(block)
+        if any(name.startswith(b":") for name, _ in fields):
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream is opened again")
+        self._make_noise()
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return
+        if stream.ended:
+            raise StreamFault(Code.STREAM_CLOSED, "HEADERS after the end")
+        if not ended:
+            raise StreamFault(Code.PROTOCOL_ERROR, "trailers end a stream")
+        stream.ended = True
+        stream.received(b"")
+
+    def _take_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "settings are of no stream")
+        if flags & ACK:
+            if payload or not self._settled:
+                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "an ACK says nothing")
+            return
+        settings = frames.read_settings(payload, most=limits.MAX_SETTINGS)
+        self._outbox.apply(settings, self.streams)
+        self._settled = True
+        self._outbox.write(frames.SETTINGS_ACK)
+        self._pump()
+
+    def _take_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) != 8:
+            code = Code.PROTOCOL_ERROR if stream_id else Code.FRAME_SIZE_ERROR
+            raise ConnectionFault(code, "a PING has 8 bytes and no stream")
+        if not flags & ACK:
+            self._outbox.write(frames.ping(payload, ack=True))
+        elif payload == _DRAIN_PING and self._draining:
+            self.finish_draining()
+
+    def _take_window_update(self, stream_id: int, payload: bytes) -> None:
+        increment = frames.read_number(payload) & STREAM_MASK
+        if stream_id == 0:
+            self._open_all_windows(increment)
+            return
+        stream, before = self.streams.get(stream_id), self._outbox.waiting_bytes
+        if stream is None:
+            self._require_opened(stream_id)
+            self._make_noise()
+        elif not increment:
+            self._make_noise()
+            raise StreamFault(Code.PROTOCOL_ERROR, "a window opened by 0")
+        else:
+            self._outbox.open_stream_window(stream, increment)
+            self._pump_stream(stream)
+            if self._outbox.waiting_bytes == before:
+                self._opened_for_nothing(increment)
+
+    def _open_all_windows(self, increment: int) -> None:
+        if not increment:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "a window opened by 0")
+        was_shut = self._outbox.open_window(increment)
+        if not was_shut or increment < limits.SMALL_UPDATE_BYTES:
+            # To look at all that waits costs more than so few bytes are worth.
+            self._opened_for_nothing(increment)
+        if was_shut:
+            # Otherwise, whatever waits does so for another window.
+            self._pump()
+
+    def _opened_for_nothing(self, increment: int) -> None:
+        if not self._outbox.waiting or increment < limits.SMALL_UPDATE_BYTES:
+            self._make_noise()
+
+    def _take_reset(self, stream_id: int, payload: bytes) -> None:
+        frames.read_number(payload)
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._require_opened(stream_id)
+            self._make_noise()
+            return
+        self._forget(stream)
+        stream.client_left()
+        if not self._allowances.resets.spend(1):
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many streams given up")
+        self._close_if_drained()
+
+    def _require_opened(self, stream_id: int) -> None:
+        if not stream_id & 1 or stream_id > self._last_stream_id:
+            raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame of no stream")
+
+    def _spend_header_bytes(self, count: int) -> None:
+        if not self._allowances.header_bytes.spend(count):
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many headers")
+
+    def _make_noise(self) -> None:
+        if not self._allowances.noise.spend(1):
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many empty frames")
+
+    # For streams
+
+    def answer(
+        self, stream: Stream, prefix: bytes, body: bytes, trailers: bytes
+    ) -> None:
+        """Send a whole answer, and end the stream."""
+        if stream.closed or self._closing:
+            return
+        self._allowances.answered(stream.unseen_bytes)
+        if self._outbox.answer(stream, prefix, body, trailers):
+            self._complete(stream)
+        else:
+            stream.stuck_since = self._place.now()
+            self._pump_stream(stream)
+
+    def refuse(self, stream: Stream, block: bytes) -> None:
+        """Answer with a header block only, and end the stream."""
+        if not stream.closed and not self._closing:
+            self._outbox.refuse(stream, block)
+            self._complete(stream)
+
+    def send(self, stream: Stream, prefix: bytes, body: bytes) -> None:
+        """Send a part of an answer; `sent` is called once it has been written."""
+        if stream.closed or self._closing:
+            return
+        if not stream.begun:
+            self._outbox.begin(stream)
+        self._allowances.answered(stream.unseen_bytes)
+        stream.unseen_bytes = 0
+        if self._outbox.send(stream, prefix, body):
+            stream.sent()
+        else:
+            stream.stuck_since = self._place.now()
+            self._pump_stream(stream)
+
+    def end(self, stream: Stream, trailers: bytes) -> None:
+        """End an answer that was sent in parts."""
+        if stream.closed or self._closing:
+            return
+        if not stream.begun:
+            self._outbox.begin(stream)
+        if self._outbox.end(stream, trailers):
+            self._complete(stream)
+
+    def open_window(self, stream: Stream, count: int) -> None:
+        """Let the client send so many bytes more of a stream."""
+        stream.window += count
+        self._outbox.write(frames.window_update(stream.stream_id, count))
+
+    def abort(self) -> None:
+        """Hang up without another word."""
+        self._closing = True
+        self._transport.abort()
+
+    # For the listener
+
+    def drain(self) -> None:
+        """Answer what was asked, and what is on its way, but no more after it.
+
+        RFC 9113, section 6.8: the client is told first, and what it asked before it
+        could know has come when it answers our ping.
+        """
+        if self._draining or self._closing:
+            return
+        self._draining = True
+        self._heartbeat.asked(self._place.now())
+        self._outbox.write(
+            frames.goaway(_ANY_STREAM, Code.NO_ERROR) + frames.ping(_DRAIN_PING)
+        )
+        for stream in list(self.streams.values()):
+            stream.drain()
+
+    def finish_draining(self) -> None:
+        """Take what is asked from now on as asked too late."""
+        if not self._closing and not self._final:
+            self._final = True
+            last = self._last_stream_id
+            self._outbox.write(frames.goaway(last, Code.NO_ERROR))
+            # Those that were opened since have not learned of it.
+            for stream in list(self.streams.values()):
+                stream.drain()
+            self._close_if_drained()
+
+    def sweep(self, now: float) -> None:
+        """Close if the client lets us wait: for a frame, a sign of life, its end."""
+        self._allowances.pass_time(now - self._swept)
+        self._swept = now
+        if self._closing:
+            # What was answered last may still be on its way out.
+            unsent = self._transport.get_write_buffer_size()
+            if now - self._since > (limits.STALL_S if unsent else limits.LINGER_S):
+                self._transport.abort()
+        elif self._outbox.paused:
+            if now - self._since > limits.STALL_S:
+                self.abort()
+        elif not self._settled or self._parts is not None:
+            if now - self._since > limits.GREETING_S:
+                self._break_off(ConnectionFault(Code.SETTINGS_TIMEOUT, "too slow"))
+        else:
+            self._look_for_life(now)
+            self._sweep_streams(now)
+
+    def _look_for_life(self, now: float) -> None:
+        sign = self._heartbeat.look(now, busy=bool(self.streams))
+        if sign is Sign.GONE:
+            self.abort()
+        elif sign is Sign.IDLE:
+            self.drain()
+        elif sign is Sign.SILENT:
+            self._heartbeat.asked(now)
+            self._outbox.write(frames.ping(_ALIVE_PING))
+
+    def _sweep_streams(self, now: float) -> None:
+        for stream in list(self.streams.values()):
+            stuck = stream.stream_id in self._outbox.waiting
+            if stuck and now - stream.stuck_since > limits.STALL_S:
+                self._reset(stream.stream_id, Code.CANCEL)
+            elif not stream.closed:
+                stream.sweep(now)
+
+    # Ends
+
+    def _pump(self) -> None:
+        if not self._outbox.waiting:
+            return
+        for stream in self._outbox.pump(self._place.now()):
+            self._sent(stream)
+
+    def _pump_stream(self, stream: Stream) -> None:
+        """Go on with one stream: others that wait do so for windows of their own."""
+        if self._outbox.pump_stream(stream, self._place.now()):
+            self._sent(stream)
+
+    def _sent(self, stream: Stream) -> None:
+        if stream.closed:
+            return
+        if stream.trailers is not None:
+            self._outbox.end(stream, stream.trailers)
+            self._complete(stream)
+        else:
+            stream.sent()
+
+    def _complete(self, stream: Stream) -> None:
+        """End a stream that is answered, whatever its client has left to say."""
+        self._forget(stream)
+        if not stream.ended:
+            self._outbox.write(frames.rst_stream(stream.stream_id, Code.NO_ERROR))
+        if self._draining:
+            self._close_if_drained()
+
+    def _reset(self, stream_id: int, code: Code) -> None:
+        """Give up a stream, and the work for it."""
+        if self._closing:
+            return
+        self._outbox.write(frames.rst_stream(stream_id, code))
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._forget(stream)
+            stream.client_left()
+        if not self._allowances.resets.spend(1):
+            fault = ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many streams given up")
+            self._break_off(fault)
+        self._close_if_drained()
+
+    def _forget(self, stream: Stream) -> None:
+        stream.closed = True
+        del self.streams[stream.stream_id]
+        if stream.outgoing is not None:
+            self._outbox.drop(stream)
+        self.grants.forget(stream)
+        self._place.close(stream)
+
+    def _close_if_drained(self) -> None:
+        if self._final and not self.streams and not self._closing:
+            self._close()
+
+    def _break_off(self, fault: ConnectionFault) -> None:
+        if not self._closing:
+            self._leave(fault.code, str(fault))
+
+    def _leave(self, code: Code, text: str) -> None:
+        self._outbox.write(frames.goaway(self._last_stream_id, code, text))
+        self._close()
+
+    def _close(self) -> None:
+        """Close once what was written has left."""
+        self._closing = True
+        self._since = self._place.now()
+        self._abandon_streams()
+        self._outbox.flush()
+        if self._transport.can_write_eof():
+            # To close with bytes unread would reset the connection, and what was
+            # written last with it.
+            self._transport.write_eof()
+        else:
+            self._transport.close()
+
+    def _abandon_streams(self) -> None:
+        for stream in list(self.streams.values()):
+            self._forget(stream)
+            stream.client_left()

@@ -1,0 +1,78 @@
+"""One stream of a connection: its windows, and what a protocol above does with it."""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING
+
+from inference.grpc_gateway.http2.limits import STREAM_WINDOW
+
+if TYPE_CHECKING:
+    from inference.grpc_gateway.http2.connection import Connection
+
+
+class Stream(ABC):
+    """Whoever answers one request; called by its connection."""
+
+    __slots__ = (
+        "asking",
+        "begun",
+        "closed",
+        "connection",
+        "ended",
+        "extra_window",
+        "granted_bytes",
+        "outgoing",
+        "stream_id",
+        "stuck_since",
+        "trailers",
+        "unseen_bytes",
+        "window",
+    )
+
+    def __init__(self, connection: "Connection", stream_id: int) -> None:
+        self.connection = connection
+        self.stream_id = stream_id
+        # The client has said all; nobody says anything more.
+        self.ended = self.closed = False
+        # What the client may still send; what of it is for a large message.
+        self.window = STREAM_WINDOW
+        self.granted_bytes = 0
+        self.asking = False
+        # Of the head that opened it, if it was not seen before; given back once it is
+        # answered.
+        self.unseen_bytes = 0
+        # What we may send beyond the window that the client's settings give.
+        self.extra_window = 0
+        # Whether the head of the answer has been sent; what of it waits, since when.
+        self.begun = False
+        self.outgoing: deque[memoryview] | None = None
+        self.trailers: bytes | None = None
+        self.stuck_since = 0.0
+
+    @abstractmethod
+    def opened(self) -> None:
+        """Begin; what the client sends comes later, if `ended` does not say no."""
+
+    @abstractmethod
+    def received(self, data: bytes) -> None:
+        """Take what the client sent; `ended` tells whether it was the last."""
+
+    @abstractmethod
+    def client_left(self) -> None:
+        """Give up: nothing can be answered any more."""
+
+    @abstractmethod
+    def sweep(self, now: float) -> None:
+        """Look whether the client takes too long; `now` is of the listener's clock."""
+
+    @abstractmethod
+    def granted(self) -> None:
+        """Learn that the client may send what was asked for."""
+
+    @abstractmethod
+    def sent(self) -> None:
+        """Learn that what was waiting has been written."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """End soon: the server is going away."""

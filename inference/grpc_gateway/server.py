@@ -1,0 +1,188 @@
+"""The gRPC port of a gateway: its socket, its connections, its end."""
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from inference.gateway.app import GatewayApp
+from inference.gateway.open_inference_facts import OpenInferenceFacts
+from inference.gateway.sockets import bound
+from inference.grpc_gateway import statuses
+from inference.grpc_gateway.calls import GrpcCall, StreamedCall, UnaryCall
+from inference.grpc_gateway.heads import Head, read_head
+from inference.grpc_gateway.http2 import limits
+from inference.grpc_gateway.http2.connection import Connection
+from inference.grpc_gateway.http2.header_blocks import Fields
+from inference.grpc_gateway.http2.stream import Stream
+from inference.grpc_gateway.service import InferenceService
+from inference.grpc_gateway.statuses import Status
+
+# More calls at once are refused with RESOURCE_EXHAUSTED.
+_MAX_CALLS = 4096
+_SWEEP_S = 0.5
+_BACKLOG = 2048
+# For clients that do not answer when they are told that we go: what they asked before
+# they could know is answered if it comes within this time.
+_LAST_CALLS_S = 1.0
+_TOO_MANY = statuses.refusal(Status.RESOURCE_EXHAUSTED, "Too many calls at once.")
+
+
+class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True):
+    host: str = "127.0.0.1"
+    port: int = 0
+    # Largest message, in either direction.
+    max_message_bytes: int
+    # Other gateways of this machine listen on the same port.
+    shared: bool = False
+    # PEM files; without them calls are not encrypted.
+    certificate: Path | None = None
+    key: Path | None = None
+    # Clients must show a certificate of this authority.
+    client_ca: Path | None = None
+    # More clients at once are turned away.
+    max_connections: int = 10_000
+    # A client may take this long for a message.
+    message_timeout_s: float = 20.0
+
+
+class PortTaken(OSError):
+    """The text says which."""
+
+
+class GrpcServer:
+    """A Place of connections and the Rules of their calls."""
+
+    answer_head = statuses.ANSWER_HEAD
+
+    def __init__(
+        self,
+        app: GatewayApp,
+        settings: GrpcSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Bind the port; raises PortTaken, OSError for unreadable certificates."""
+        self.now = clock
+        self.max_message_bytes = settings.max_message_bytes
+        self.message_timeout_s = settings.message_timeout_s
+        self._max_connections = settings.max_connections
+        self._service = InferenceService(app, OpenInferenceFacts(app.plan, app.engines))
+        self._tls = _tls(settings)
+        self.connections: set[Connection] = set()
+        # Of all connections.
+        self.calls = 0
+        # Of those, the ones that need no key.
+        self._keyless_calls: Counter[Connection] = Counter()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        try:
+            self._listening = bound(
+                settings.host, settings.port, shared=settings.shared
+            )
+        except OSError as error:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            address = f"{host}:{settings.port}"
+            raise PortTaken(f"cannot listen on {address} for gRPC") from error
+        self._listening.listen(_BACKLOG)
+        self.port: int = self._listening.getsockname()[1]
+
+    async def start(self) -> None:
+        handshake_s = None if self._tls is None else limits.GREETING_S
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self),
+            sock=self._listening,
+            backlog=_BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=handshake_s,
+        )
+        self._sweeper = asyncio.create_task(self._keep_sweeping())
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, and give those in flight so long to finish."""
+        if self._server is not None:
+            self._server.close()
+        self._listening.close()
+        for connection in list(self.connections):
+            connection.drain()
+        deadline = self.now() + grace_s
+        last_calls = self.now() + min(_LAST_CALLS_S, grace_s)
+        while self.connections and self.now() < deadline:
+            if self.now() >= last_calls:
+                for connection in list(self.connections):
+                    connection.finish_draining()
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+
+    def sweep(self) -> None:
+        now = self.now()
+        for connection in list(self.connections):
+            connection.sweep(now)
+
+    # Place
+
+    def join(self, connection: Connection) -> bool:
+        if len(self.connections) >= self._max_connections:
+            return False
+        self.connections.add(connection)
+        return True
+
+    def leave(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+
+    def interpret(self, fields: Fields) -> Head:
+        return read_head(fields, self._service.methods)
+
+    def open(self, connection: Connection, stream_id: int, head: Head) -> GrpcCall:
+        self.calls += 1
+        if head.keyless:
+            self._keyless_calls[connection] += 1
+        streams = head.method is not None and head.method.streams
+        kind = StreamedCall if streams else UnaryCall
+        return kind(connection, stream_id, head, self)
+
+    def close(self, stream: Stream) -> None:
+        self.calls -= 1
+        if isinstance(stream, GrpcCall) and stream.head.keyless:
+            connection = stream.connection
+            self._keyless_calls[connection] -= 1
+            if not self._keyless_calls[connection]:
+                del self._keyless_calls[connection]
+
+    # Rules
+
+    def why_not(self, call: GrpcCall) -> bytes | None:
+        if self.calls > _MAX_CALLS or (
+            call.head.keyless
+            and (
+                self._keyless_calls[call.connection] > limits.MAX_KEYLESS_CALLS
+                or self._keyless_calls.total() > limits.MAX_ALL_KEYLESS_CALLS
+            )
+        ):
+            return _TOO_MANY
+        return self._service.why_not(call)
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self.sweep()
+
+
+def _tls(settings: GrpcSettings) -> ssl.SSLContext | None:
+    if settings.certificate is None or settings.key is None:
+        return None
+    # TLS 1.2 at least, and no compression (RFC 9113, section 9.2).
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(settings.certificate, settings.key)
+    context.set_alpn_protocols(["h2"])
+    if settings.client_ca is not None:
+        context.load_verify_locations(settings.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,154 @@
+"""inference.GRPCInferenceService, method by method."""
+
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from inference.callers import find_caller, require_network
+from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
+from inference.effects import Answer, Call
+from inference.errors import ApiError
+from inference.gateway.app import GatewayApp
+from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFacts
+from inference.grpc_gateway import open_inference_pb2 as messages
+from inference.grpc_gateway import statuses
+from inference.grpc_gateway.calls import GrpcCall
+from inference.grpc_gateway.methods import Method
+from inference.grpc_gateway.predicting import PredictionRun, StreamedRun, refuse
+from inference.grpc_gateway.statuses import Status
+from inference.tables import KeyEntry
+
+_SERVICE = b"/inference.GRPCInferenceService/"
+
+Body = bytes | memoryview
+
+
+class InferenceService:
+    """Reads and writes bytes: a request is parsed once, an answer never again."""
+
+    def __init__(self, app: GatewayApp, facts: OpenInferenceFacts) -> None:
+        self._app = app
+        self._facts = facts
+        self.methods = {
+            _SERVICE + b"ModelInfer": Method(self._infer),
+            _SERVICE + b"ModelStreamInfer": Method(self._stream_infer, streams=True),
+            _SERVICE + b"ModelReady": self._answered(self._model_ready),
+            _SERVICE + b"ModelMetadata": self._answered(self._model_metadata),
+            _SERVICE + b"ServerLive": self._answered_to_all(self._server_live),
+            _SERVICE + b"ServerReady": self._answered_to_all(self._server_ready),
+            _SERVICE + b"ServerMetadata": self._answered_to_all(self._server_metadata),
+        }
+
+    def why_not(self, call: GrpcCall) -> bytes | None:
+        """Refuse a call before its message is read: keys come first."""
+        method = call.head.method
+        if method is None or not method.needs_key:
+            return None
+        try:
+            find_caller(self._app.plan.tables, call.head.headers, self._app.clock())
+        except ApiError as error:
+            self._app.metrics.unauthenticated += 1
+            answer = self._rendered(error)
+            return statuses.refusal(
+                statuses.of_http(answer.status),
+                answer.body.decode(),
+                statuses.metadata(metadata(answer)),
+            )
+        return None
+
+    # Predictions
+
+    def _infer(self, call: GrpcCall, body: Body) -> None:
+        request = _parsed(messages.ModelInferRequest, call, body)
+        if request is not None:
+            PredictionRun(self._app, call, request).start()
+
+    def _stream_infer(self, call: GrpcCall, body: Body) -> None:
+        request = _parsed(messages.ModelInferRequest, call, body)
+        if request is not None:
+            StreamedRun(self._app, call, request).start()
+
+    # Server and models
+
+    def _server_live(self, call: GrpcCall, body: Body) -> Message:
+        return messages.ServerLiveResponse(live=True)
+
+    def _server_ready(self, call: GrpcCall, body: Body) -> Message:
+        return messages.ServerReadyResponse(ready=self._facts.server_ready())
+
+    def _server_metadata(self, call: GrpcCall, body: Body) -> Message:
+        facts = self._facts.server()
+        return messages.ServerMetadataResponse(
+            name=facts.name, version=facts.version, extensions=facts.extensions
+        )
+
+    def _model_ready(self, call: GrpcCall, body: Body) -> Message | None:
+        request = _parsed(messages.ModelReadyRequest, call, body)
+        if request is None:
+            return None
+        ready = self._facts.model_ready(
+            self._caller(call), request.name, request.version or None
+        )
+        return messages.ModelReadyResponse(ready=ready)
+
+    def _model_metadata(self, call: GrpcCall, body: Body) -> Message | None:
+        request = _parsed(messages.ModelMetadataRequest, call, body)
+        if request is None:
+            return None
+        facts = self._facts.model(
+            self._caller(call), request.name, request.version or None
+        )
+        return messages.ModelMetadataResponse(
+            name=facts.name,
+            versions=facts.versions,
+            platform=facts.platform,
+            inputs=map(_described, facts.inputs),
+            outputs=map(_described, facts.outputs),
+        )
+
+    def _answered(self, ask: Any, *, needs_key: bool = True) -> Method:
+        def handle(call: GrpcCall, body: Body) -> None:
+            try:
+                found = ask(call, body)
+            except ApiError as error:
+                refuse(call, self._rendered(error))
+            else:
+                if found is not None:
+                    call.reply(found.SerializeToString())
+
+        return Method(handle, needs_key=needs_key)
+
+    def _answered_to_all(self, ask: Any) -> Method:
+        return self._answered(ask, needs_key=False)
+
+    def _caller(self, call: GrpcCall) -> KeyEntry:
+        """Find who asks; raises ApiError."""
+        plan, headers = self._app.plan, call.head.headers
+        caller = find_caller(plan.tables, headers, self._app.clock())
+        peer = call.connection.client
+        require_network(caller, peer, headers, plan.trusted_proxies)
+        return caller
+
+    def _rendered(self, error: ApiError) -> Answer:
+        status, headers, body = OPEN_INFERENCE_GRPC.render(
+            Call("predict", {}, OPEN_INFERENCE_GRPC),
+            error,
+            request_id=self._app.plan.new_request_id(),
+            now=self._app.clock(),
+        )
+        return Answer(status, headers, body, None)
+
+
+def _parsed(kind: Any, call: GrpcCall, body: Body) -> Any:
+    """Read a message; None: it is none, and the call is refused."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        call.refuse(Status.INVALID_ARGUMENT, "The message cannot be read.")
+        return None
+
+
+def _described(tensor: TensorFacts) -> messages.ModelMetadataResponse.TensorMetadata:
+    return messages.ModelMetadataResponse.TensorMetadata(
+        name=tensor.name, datatype=tensor.datatype, shape=tensor.shape
+    )

@@ -1,0 +1,196 @@
+"""Predictions from a file that was uploaded before: its bytes as a request. Pure.
+
+A file of rows becomes the body that would hold the same rows, so that all rules, limits
+and messages are those of any other request.
+"""
+
+import io
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.lib import format as npy
+
+from inference.decoding import DecodedRequest, InstanceDecoder
+from inference.dialects.open_inference import input_binding
+from inference.dialects.open_inference_inputs import SentTensor
+from inference.effects import UploadedFile
+from inference.engine.client import Array
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.jobs.rows import open_rows
+from inference.options import read_options
+from inference.request_members import refuse
+from inference.tables import Target
+from inference.uploads import uris
+
+# As of bodies: reading text keeps everybody else waiting.
+MAX_TEXT_BYTES = 2 * 1024 * 1024
+_MAX_HEADER_BYTES = 10_000
+
+
+class AskedFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of a prediction whose instances lie in a file."""
+
+    input_uri: str
+    options: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = None
+    model: str | None = None
+
+
+class _Rows(msgspec.Struct, omit_defaults=True):
+    instances: msgspec.Raw
+    options: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = None
+    model: str | None = None
+
+
+_asked_decoder = msgspec.json.Decoder(AskedFile)
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder()
+
+
+def find(body: bytes) -> AskedFile | None:
+    """Read what names a file; None: the body is something else."""
+    if b'"input_uri"' not in body:
+        return None
+    try:
+        return _asked_decoder.decode(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def decode(
+    asked: AskedFile,
+    file: UploadedFile,
+    target: Target,
+    *,
+    max_rows: int,
+    limit_name: str,
+    individual: bool,
+) -> DecodedRequest:
+    """Read the file as the request's instances; raises ApiError."""
+    decoder, kind, content = target.tools()[0], file.content_type, file.content
+    if kind in uris.IMAGE_TYPES:
+        decoded = decoder.decode_request(content, content_type=kind.encode())
+        return _with_options(asked, decoded)
+    if kind == uris.NPY:
+        return _with_options(asked, _decode_array(content, target, max_rows))
+    if len(content) > MAX_TEXT_BYTES:
+        raise uris.too_large(MAX_TEXT_BYTES)
+    if kind in uris.CSV_TYPES:
+        rows = _csv_rows(content, target, max_rows)
+    elif kind in uris.LINES_TYPES:
+        lines = (line for line in content.splitlines() if line.strip())
+        rows = b"[" + b",".join(lines) + b"]"
+    else:
+        rows = content
+    body = _body(asked, rows)
+    return _decode_body(decoder, body, max_rows, limit_name, individual)
+
+
+def _decode_body(
+    decoder: InstanceDecoder,
+    body: bytes,
+    max_rows: int,
+    limit_name: str,
+    individual: bool,
+) -> DecodedRequest:
+    return decoder.decode_request(
+        body, max_rows=max_rows, limit_name=limit_name, individual=individual
+    )
+
+
+def _body(asked: AskedFile, rows: bytes) -> bytes:
+    """Write a request. A file may also be one already; what is asked goes over it."""
+    if rows.lstrip()[:1] == b"[":
+        whole = _Rows(msgspec.Raw(rows), asked.options, asked.parameters, asked.model)
+        return _encoder.encode(whole)
+    try:
+        members = _members_decoder.decode(rows)
+    except (ValueError, RecursionError):
+        # The decoder says what is wrong with it.
+        return rows
+    for name in ("options", "parameters", "model"):
+        value = getattr(asked, name)
+        if value is not None:
+            members[name] = msgspec.Raw(_encoder.encode(value))
+    return _encoder.encode(members)
+
+
+def _csv_rows(content: bytes, target: Target, max_rows: int) -> bytes:
+    reader = open_rows(
+        io.BytesIO(content), input_format="csv", signature=target.signature
+    )
+    rows: list[Any] = []
+    problems: list[Problem] = []
+    for row, _ in reader.rows(0):
+        if isinstance(row, Problem):
+            problems.append(msgspec.structs.replace(row, index=len(rows)))
+        rows.append(row)
+        # One more than may be shows that there are too many.
+        if len(rows) > max_rows:
+            break
+    if problems:
+        refuse(problems)
+    return _encoder.encode(rows)
+
+
+def _with_options(asked: AskedFile, decoded: DecodedRequest) -> DecodedRequest:
+    if asked.parameters:
+        issue = "cannot be sent with a file of this type"
+        refuse([Problem(issue, field="parameters", code=ErrorCode.INVALID_INPUT)])
+    options, problems = read_options(asked.options)
+    if problems:
+        refuse(problems)
+    return msgspec.structs.replace(decoded, options=options, model=asked.model)
+
+
+def _decode_array(content: bytes, target: Target, max_rows: int) -> DecodedRequest:
+    array = _read_npy(content)
+    binding = target.compiled(input_binding)
+    if len(binding.expected) != 1:
+        raise _bad("The model takes several inputs; an NPY file holds one array.")
+    (expected,) = binding.expected
+    wanted = np.dtype(expected.dtype) if expected.dtype != "str" else None
+    if wanted is None or not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise _bad(f"The model takes {expected.dtype}, not {array.dtype}.")
+    sent = SentTensor(
+        expected.name,
+        expected.datatype,
+        array.shape,
+        lambda _datatype, _shape: array.astype(wanted, copy=False).reshape(-1),
+    )
+    tensors = binding.bind([sent], max_rows=max_rows)
+    return DecodedRequest(tensors, array.shape[0], read_options(None)[0])
+
+
+def _read_npy(content: bytes) -> Array:
+    """Read an array of numbers without a copy.
+
+    numpy's own reader makes room for as many elements as the header claims.
+    """
+    file = io.BytesIO(content)
+    try:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(version)
+        read = (
+            npy.read_array_header_1_0
+            if version == (1, 0)
+            else npy.read_array_header_2_0
+        )
+        shape, fortran, dtype = read(file, max_header_size=_MAX_HEADER_BYTES)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError):
+        raise _bad("The file is not a NumPy array (.npy, format 1.0 or 2.0).") from None
+    start = file.tell()
+    if dtype.kind not in "biuf" or not shape:
+        raise _bad("The array must hold numbers and have rows.")
+    if math.prod(shape) * dtype.itemsize != len(content) - start:
+        raise _bad("The file's length does not fit its shape.")
+    flat = np.frombuffer(content, dtype, offset=start)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _bad(message: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_INPUT, message)

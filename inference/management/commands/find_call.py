@@ -1,0 +1,45 @@
+"""`manage.py find_call REQUEST_ID`: what became of a call of the last days."""
+
+import json
+from argparse import ArgumentParser
+from datetime import UTC, datetime
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from accounts.usage_event import UsageEvent
+from inference import ledger, spool
+
+
+class Command(BaseCommand):
+    help = (
+        "Print the usage events of a request id, one JSON object a line, oldest first."
+        f" Raw events are kept for {ledger.KEEP_SEGMENTS.days} days on the machine"
+        " whose gateway answered."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("request_id")
+
+    def handle(self, *_: Any, request_id: str, **options: Any) -> None:
+        found = sorted(
+            spool.find_events(settings.HOME.spool, request_id),
+            key=lambda event: event.at,
+        )
+        if not found:
+            raise CommandError(
+                f"No call of the last {ledger.KEEP_SEGMENTS.days} days has the request"
+                f" id {request_id} on this machine."
+            )
+        for event in found:
+            self.stdout.write(json.dumps(_described(event), ensure_ascii=False))
+
+
+def _described(event: UsageEvent) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        name: getattr(event, name) for name in event.__struct_fields__
+    }
+    facts["at"] = datetime.fromtimestamp(event.at, UTC).isoformat()
+    facts["limit"] = event.limit and event.limit.facts()
+    return facts

@@ -1,0 +1,84 @@
+"""Bodies that are not JSON: pictures, forms with pictures, and plain text. Pure."""
+
+from typing import Any
+
+from inference import multipart
+from inference.engine.signature import TEXT, Signature
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.images import EncodedImages, encoded
+from inference.json_bodies import parse_object
+from inference.request_members import MAX_PROBLEMS, problem, refuse
+from inference.value_checks import readable_name
+
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
+FORM_TYPE = "multipart/form-data"
+TEXT_TYPE = "text/plain"
+_MEMBERS = frozenset({"options", "parameters"})
+# What clients say of a file whose kind they do not know.
+_UNKNOWN_TYPES = frozenset({"", "application/octet-stream", "image/jpg"})
+
+
+def read_text_body(body: bytes, signature: Signature) -> str:
+    """Give the single text that a model of one text column is asked about."""
+    if [column.dtype for column in signature.columns] != [TEXT]:
+        raise _unsupported("This model does not take plain text. Send JSON.")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        message = "The text is not valid UTF-8."
+        raise ApiError(ErrorCode.INVALID_INPUT, message) from None
+
+
+def read_image_body(body: bytes, signature: Signature) -> EncodedImages:
+    require_images(signature)
+    return encoded(signature, [body], [None])
+
+
+def read_form(
+    body: bytes, content_type: bytes, signature: Signature
+) -> tuple[list[bytes | str], list[str | None], dict[str, Any]]:
+    """Give the files, their names, and the members that came beside them."""
+    require_images(signature)
+    files: list[bytes | str] = []
+    fields: list[str | None] = []
+    members: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for part in multipart.parse(body, content_type):
+        name = readable_name(part.name)
+        if part.name in _MEMBERS and not part.is_file:
+            if part.name in members:
+                problems.append(problem(name, "is there twice"))
+            members[part.name] = parse_object(part.content)
+        elif not part.is_file and part.media_type not in IMAGE_TYPES:
+            problems.append(problem(name, "must be a file, or options or parameters"))
+        elif part.media_type not in IMAGE_TYPES | _UNKNOWN_TYPES:
+            problems.append(problem(name, "must be a PNG or JPEG image"))
+        else:
+            files.append(part.content)
+            fields.append(name)
+    if not files and not problems:
+        problems.append(problem("instances", "must hold at least one image"))
+    if problems:
+        refuse(problems[:MAX_PROBLEMS])
+    return files, fields, members
+
+
+def image_rows(rows: list[Any]) -> list[bytes | str] | None:
+    """Read instances that are pictures as base64; None: they are something else."""
+    texts: list[bytes | str] = []
+    for row in rows:
+        if isinstance(row, dict) and row.keys() == {"b64"}:
+            row = row["b64"]
+        if not isinstance(row, str):
+            return None
+        texts.append(row)
+    return texts
+
+
+def require_images(signature: Signature) -> None:
+    if signature.image is None:
+        raise _unsupported("This model does not take images. Send JSON.")
+
+
+def _unsupported(message: str) -> ApiError:
+    return ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)

@@ -1,0 +1,79 @@
+"""The `parameters` of a request, as a model's signature declares them. Pure."""
+
+from itertools import islice
+from typing import Any
+
+from inference.engine.signature import BYTES, DATETIME, Column, Param
+from inference.errors import ErrorCode, Problem
+from inference.request_members import MAX_PROBLEMS, problem
+from inference.row_types import KINDS
+from inference.times import in_utc
+from inference.value_checks import broken_rule, check_type, readable_name, type_name
+
+# Of a list; what a model does with each value is for its author to know.
+_MAX_VALUES = 10_000
+
+
+class ParameterReader:
+    """Checks the parameters of one model version."""
+
+    def __init__(self, params: tuple[Param, ...]) -> None:
+        self._params = {param.name: param for param in params}
+
+    def read(self, given: Any) -> tuple[dict[str, Any], list[Problem]]:
+        """Give what the caller set, and what is wrong with it.
+
+        What is not set stays out: the model knows its defaults. Bytes stay base64,
+        times become ISO 8601 in UTC.
+        """
+        if given is None:
+            return {}, []
+        if not isinstance(given, dict):
+            return {}, [problem("parameters", "must be an object")]
+        values: dict[str, Any] = {}
+        problems: list[Problem] = []
+        for name, value in islice(given.items(), MAX_PROBLEMS):
+            field = f"parameters.{readable_name(name)}"
+            param = self._params.get(name)
+            if param is None:
+                problems.append(problem(field, "is no parameter of this model"))
+                continue
+            values[name], found = _check(value, param, field)
+            problems += found
+        return values, problems
+
+
+def _check(value: Any, param: Param, field: str) -> tuple[Any, list[Problem]]:
+    if param.shape is None:
+        return _check_one(value, param, field)
+    if not isinstance(value, list):
+        return None, [problem(field, "must be a list", received=type_name(value))]
+    if len(value) > _MAX_VALUES:
+        return None, [rule(field, f"must have at most {_MAX_VALUES} values")]
+    if param.shape[0] >= 0 and len(value) != param.shape[0]:
+        return None, [problem(field, f"must have {param.shape[0]} values")]
+    checked = []
+    for position, item in enumerate(value):
+        one, found = _check_one(item, param, f"{field}[{position}]")
+        if found:
+            return None, found
+        checked.append(one)
+    return checked, []
+
+
+def _check_one(value: Any, param: Param, field: str) -> tuple[Any, list[Problem]]:
+    if value is None and param.default is None:
+        return None, []
+    column = Column(param.name, param.dtype, json_schema=param.json_schema)
+    checked, issue = check_type(value, KINDS[param.dtype].python)
+    if issue:
+        return None, [problem(field, issue, received=type_name(value))]
+    if issue := broken_rule(checked, column):
+        return None, [rule(field, issue)]
+    if param.dtype == DATETIME:
+        return in_utc(checked).isoformat(), []
+    return value if param.dtype == BYTES else checked, []
+
+
+def rule(field: str, issue: str) -> Problem:
+    return Problem(issue=issue, field=field, code=ErrorCode.UNPROCESSABLE)

@@ -1,0 +1,79 @@
+"""What is known about a call so far, and the event that becomes of it. Pure."""
+
+import msgspec
+
+from accounts.admission import Reserved
+from accounts.limits import ReachedLimit
+from accounts.usage_event import UsageEvent
+from inference.effects import Call
+from inference.tables import FALLBACK, KeyEntry, ModelEntry, Target
+
+
+class Progress(msgspec.Struct, gc=False):
+    """Filled in by the plan, step by step."""
+
+    # When the call belongs to the windows of its limits, in seconds since the epoch.
+    now: float
+    # Reading of the plan's timer at the call's start.
+    started: float
+    sequence: int
+    request_id: str
+    entry: KeyEntry | None = None
+    model: ModelEntry | None = None
+    target: Target | None = None
+    rows: int = 0
+    spent: bool = False
+    compute_us: int = 0
+    queue_us: int = 0
+    samples: int = 0
+    # Of quotas whose cost is known when the call is over.
+    reserved: Reserved = ()
+    # hit or miss, where predictions are cached.
+    cached: bytes = b""
+    # What stands in for the version in charge: version or fixed.
+    fallback: str = ""
+    # The limit that refused it, and its caller's network where that is new.
+    limit: ReachedLimit | None = None
+    network: str = ""
+
+    def is_charged(self) -> bool:
+        """Tell whether an answer costs something; a fixed one does not."""
+        return self.fallback != "fixed" and not self.entry.key.test  # type: ignore[union-attr]
+
+
+def usage_event(
+    call: Call,
+    progress: Progress,
+    *,
+    boot_id: str,
+    status: int,
+    code: str,
+    charged: bool,
+    total_us: int,
+) -> UsageEvent:
+    """Make the one event of a call with a valid key."""
+    key = progress.entry.key  # type: ignore[union-attr]
+    model, target = progress.model, progress.target
+    return UsageEvent(
+        f"{boot_id}-{progress.sequence}",
+        progress.now,
+        key.customer_id,
+        key.key_id,
+        call.operation,
+        "" if model is None else model.model.name,
+        "" if target is None else target.version,
+        progress.fallback and FALLBACK if target is None else target.variant,
+        status,
+        str(code),
+        progress.rows,
+        charged,
+        progress.compute_us,
+        total_us,
+        progress.samples,
+        progress.request_id,
+        progress.cached == b"hit",
+        progress.fallback,
+        key.test,
+        progress.limit,
+        progress.network,
+    )

@@ -1,0 +1,74 @@
+"""The members of a request beside its instances, one by one, on the slow pass. Pure."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NoReturn
+
+import msgspec
+
+from inference.errors import ApiError, ErrorCode, Problem
+from inference.value_checks import readable_name
+
+MAX_PROBLEMS = 100
+_MEMBERS = frozenset({"instances", "inputs", "parameters", "options", "model"})
+
+
+def find_instances(request: dict[str, Any]) -> tuple[list[Any], bool, list[Problem]]:
+    """Give the rows, whether one came alone, and what is wrong with the member."""
+    if "instances" in request and "inputs" in request:
+        issue = "is another name of instances; send one of them"
+        return [], False, [problem("inputs", issue)]
+    name = "inputs" if "inputs" in request else "instances"
+    if name not in request:
+        return [], False, [problem("instances", "is required")]
+    rows = request[name]
+    if name == "inputs" and isinstance(rows, dict):
+        return [rows], True, []
+    if not isinstance(rows, list):
+        return [], False, [problem(name, "must be a list of instances")]
+    if not rows:
+        return [], False, [problem(name, "must hold at least one instance")]
+    return rows, False, []
+
+
+def unknown_members(request: dict[str, Any]) -> list[Problem]:
+    unknown = (name for name in request if name not in _MEMBERS)
+    return [
+        problem(readable_name(name), "is not a member of a request")
+        for name in islice(unknown, MAX_PROBLEMS)
+    ]
+
+
+def check_model(given: Any) -> list[Problem]:
+    if given is None or isinstance(given, str):
+        return []
+    return [problem("model", "must be a string")]
+
+
+def problem(field: str, issue: str, *, received: str | None = None) -> Problem:
+    return Problem(
+        issue=issue, field=field, code=ErrorCode.INVALID_INPUT, received=received
+    )
+
+
+def with_facts(problems: Sequence[Problem]) -> ApiError:
+    """Make the error of a request with these problems: 422 only if all are rules."""
+    rules_only = all(problem.code is ErrorCode.UNPROCESSABLE for problem in problems)
+    code = ErrorCode.UNPROCESSABLE if rules_only else ErrorCode.INVALID_INPUT
+    count = len(problems)
+    message = "1 field is invalid." if count == 1 else f"{count} fields are invalid."
+    details = tuple(msgspec.structs.replace(p, code=None) for p in problems)
+    return ApiError(code, message, details=details)
+
+
+def refuse(problems: list[Problem]) -> NoReturn:
+    raise with_facts(problems)
+
+
+def refuse_size(rows: int, max_rows: int, limit_name: str) -> NoReturn:
+    raise ApiError(
+        ErrorCode.TOO_LARGE,
+        f"{rows} instances are more than the {max_rows} that one request may hold. "
+        "Split them up, or send a batch or a job.",
+        facts={"limit": limit_name, "maximum": max_rows, "needed": rows},
+    )

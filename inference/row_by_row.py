@@ -1,0 +1,219 @@
+"""Parsed rows to tensors, each row judged for itself. Pure.
+
+msgspec reads a row in a fraction of the time that naming its problems takes, so only
+rows that it refuses are inspected, and of these only so many as the answer names.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from inference.engine.client import Tensor
+from inference.engine.signature import Layout, Signature
+from inference.errors import ErrorCode, Problem
+from inference.row_problems import inspector_of
+from inference.row_types import (
+    column_type,
+    late_checks,
+    named_row,
+)
+from inference.stacking import UNFIT, Stack, Uneven, stack_values
+from inference.value_checks import invalid
+
+MAX_PROBLEMS_PER_ROW = 10
+_UNEVEN = "must be as long as the other rows: the model cannot fill them up"
+_UNTOLD = "is invalid; only the first problems of a request are told"
+
+
+class DecodedRows(msgspec.Struct, frozen=True):
+    """Tensors of the good rows, their positions, and what is wrong with the others."""
+
+    tensors: tuple[Tensor, ...]
+    indexes: list[int]
+    problems: list[Problem]
+
+
+class RowReader:
+    """Reads the parsed rows of one model version."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+        self._stack: Stack = stack_values(signature)
+        self._nested = signature.layout in (Layout.TENSOR, Layout.TENSORS)
+        self._inspector = inspector_of(signature, max_problems=MAX_PROBLEMS_PER_ROW)
+        self._late = late_checks(signature.columns)
+        self._all_required = all(column.required for column in signature.columns)
+        if self._nested:
+            return
+        self._objects = named_row(signature.columns)
+        self._arrays = named_row(signature.columns, array_like=True)
+        self._single = (
+            column_type(signature.columns[0]) if len(signature.columns) == 1 else None
+        )
+
+    def read(
+        self,
+        rows: Sequence[Any],
+        *,
+        from_text: bool = False,
+        max_told: int | None = None,
+        max_seconds: float | None = None,
+    ) -> DecodedRows:
+        """Check rows that are parsed already.
+
+        With `from_text` strings are read as what their column holds (CSV). Beyond
+        `max_told` problems a bad row has one problem that does not say more. With
+        `max_seconds` reading ends at a bad row after so long, or with `max_told`.
+        """
+        deadline = None if max_seconds is None else time.perf_counter() + max_seconds
+        good: list[Any] = []
+        indexes: list[int] = []
+        problems: list[Problem] = []
+        for index, row in enumerate(rows):
+            values = None
+            if not self._nested:
+                values = self._convert(row, strict=not from_text)
+            if values is None:
+                all_told = max_told is not None and len(problems) >= max_told
+                if all_told and deadline is not None:
+                    break
+                if all_told and self._is_bad(row):
+                    problems.append(_untold(index))
+                    continue
+                values, found = self._inspector.inspect(row, index, from_text=from_text)
+                if found:
+                    problems += found
+                    if deadline is not None and time.perf_counter() > deadline:
+                        break
+                    continue
+            good.append(values)
+            indexes.append(index)
+        if self._nested and good:
+            self._drop_uneven(good, indexes, problems)
+        tensors = self._stack_fit(good) if good else ()
+        if tensors is None:
+            self._drop_unfit(good, indexes, problems, max_told=max_told)
+            tensors = self._stack(good) if good else ()
+        return DecodedRows(tensors, indexes, problems)
+
+    def _convert(self, row: Any, *, strict: bool) -> Any:
+        """Give the row's values; None if msgspec's types do not hold."""
+        try:
+            if isinstance(row, dict):
+                read = msgspec.convert(row, self._objects, strict=strict)
+                values = msgspec.structs.astuple(read)
+            elif isinstance(row, list | tuple):
+                read = msgspec.convert(row, self._arrays, strict=strict)
+                values = msgspec.structs.astuple(read)
+            elif self._single is not None:
+                values = (msgspec.convert(row, self._single, strict=strict),)
+            else:
+                return None
+        except (msgspec.ValidationError, RecursionError):
+            return None
+        for position, allows in self._late:
+            if not allows(values[position]):
+                return None
+        return values
+
+    def _is_bad(self, row: Any) -> bool:
+        """Judge a row whose problems nobody will be told."""
+        if self._nested:
+            return bool(self._inspector.inspect(row, 0)[1])
+        return self._convert(_whole(row), strict=True) is None
+
+    def _stack_fit(self, good: list[Any]) -> tuple[Tensor, ...] | None:
+        """Stack; None if a value is not finite or out of the range of its dtype."""
+        try:
+            tensors = self._stack(good)
+        except UNFIT:
+            return None
+        # Tensors of optional columns hold NaN where there is no value.
+        fit = (
+            all_finite(tensors)
+            if self._all_required
+            else all(map(_row_is_finite, good))
+        )
+        return tensors if fit else None
+
+    def _drop_uneven(
+        self, good: list[Any], indexes: list[int], problems: list[Problem]
+    ) -> None:
+        """Keep the rows of the first one's lengths, if others cannot be filled up."""
+        try:
+            self._stack(good)
+        except Uneven:
+            pass
+        except UNFIT:
+            return
+        else:
+            return
+        several = self._signature.layout is Layout.TENSORS
+        kept: list[tuple[int, Any]] = []
+        first: list[tuple[int, ...]] = []
+        for index, values in zip(indexes, good, strict=True):
+            shapes = [np.shape(value) for value in (values if several else [values])]
+            first = first or shapes
+            if shapes == first:
+                kept.append((index, values))
+                continue
+            unlike = [a != b for a, b in zip(shapes, first, strict=True)].index(True)
+            field = self._signature.inputs[unlike].name if several else None
+            problems.append(invalid(index, field, _UNEVEN))
+        problems.sort(key=lambda problem: problem.index or 0)
+        indexes[:] = [index for index, _ in kept]
+        good[:] = [values for _, values in kept]
+
+    def _drop_unfit(
+        self,
+        good: list[Any],
+        indexes: list[int],
+        problems: list[Problem],
+        *,
+        max_told: int | None,
+    ) -> None:
+        kept: list[tuple[int, Any]] = []
+        for index, values in zip(indexes, good, strict=True):
+            if self._stack_fit([values]) is not None:
+                kept.append((index, values))
+            elif max_told is not None and len(problems) >= max_told:
+                problems.append(_untold(index))
+            else:
+                problems += self._inspector.inspect(values, index)[1]
+        problems.sort(key=lambda problem: problem.index or 0)
+        indexes[:] = [index for index, _ in kept]
+        good[:] = [values for _, values in kept]
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether tensors hold no NaN and no infinity."""
+    return all(
+        bool(np.isfinite(tensor.data).all())
+        for tensor in tensors
+        if tensor.data.dtype.kind == "f"
+    )
+
+
+def _row_is_finite(values: Sequence[Any]) -> bool:
+    return all(math.isfinite(value) for value in values if isinstance(value, float))
+
+
+def _whole(row: Any) -> Any:
+    """Write 3.0 as 3, which msgspec asks for in parsed rows and JSON does not."""
+    if type(row) is dict:
+        return {name: _integer(value) for name, value in row.items()}
+    if type(row) is list:
+        return [_integer(value) for value in row]
+    return row
+
+
+def _integer(value: Any) -> Any:
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _untold(index: int) -> Problem:
+    return Problem(issue=_UNTOLD, index=index, code=ErrorCode.INVALID_INPUT)

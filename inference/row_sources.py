@@ -1,0 +1,60 @@
+"""How the plan comes by rows that the body alone does not give. Pure.
+
+Pictures, uploaded files, and the same request for another version.
+"""
+
+from collections.abc import Generator
+from typing import Any
+
+from inference import refusals
+from inference.decoding import DecodedRequest, with_images
+from inference.dialects.dialect import ReadsFiles
+from inference.effects import Call, Effect, ReadImages, ReadUpload, UploadedFile
+from inference.input_files import AskedFile
+from inference.progress import Progress
+from inference.row_by_row import DecodedRows
+from inference.tables import Target
+from inference.uploads import uris
+
+Reading = Generator[Effect, Any, DecodedRequest]
+
+
+def read_images(decoded: DecodedRequest, remaining_s: float) -> Reading:
+    """Have pictures decoded, if there are any."""
+    if decoded.images is None:
+        return decoded
+    if remaining_s <= 0:
+        raise refusals.too_late()
+    read: DecodedRows = yield ReadImages(decoded.images, remaining_s)
+    return with_images(decoded, read)
+
+
+def read_file(
+    call: Call, progress: Progress, target: Target, asked: AskedFile
+) -> Reading:
+    """Read the instances out of a file that the customer uploaded before."""
+    dialect, entry = call.dialect, progress.entry
+    assert isinstance(dialect, ReadsFiles)
+    assert entry is not None
+    file: UploadedFile = yield ReadUpload(
+        uris.read(asked.input_uri),
+        entry.key.customer_id,
+        dialect.max_binary_body_bytes,
+    )
+    return dialect.decode_file(call, target, asked, file, entry.admission.limits)
+
+
+def decode_for(
+    target: Target,
+    call: Call,
+    progress: Progress,
+    body: bytes,
+    decoded: DecodedRequest,
+    remaining_s: float,
+) -> Reading:
+    """Read the request again for a version that takes something else."""
+    if target.signature == progress.target.signature:  # type: ignore[union-attr]
+        return decoded
+    limits = progress.entry.admission.limits  # type: ignore[union-attr]
+    decoded = call.dialect.decode(call, target, body, limits)
+    return (yield from read_images(decoded, remaining_s))

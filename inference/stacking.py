@@ -1,0 +1,210 @@
+"""Decoded rows to tensors, by functions compiled from a signature. Pure.
+
+Numbers are packed straight into the tensor's memory, which for 100 rows of 30 columns
+takes less than half the time of `np.array`.
+"""
+
+import math
+import struct
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from inference import times
+from inference.engine.client import Array, Tensor
+from inference.engine.padding import Padding
+from inference.engine.padding import stack as fill_up
+from inference.engine.signature import (
+    OBJECT_DTYPES,
+    Column,
+    Layout,
+    Signature,
+    TensorInput,
+)
+from inference.engine.tensors import numpy_dtype, object_array
+from inference.row_types import KINDS, late_checks
+
+Stack = Callable[[Sequence[Any]], tuple[Tensor, ...]]
+
+# What packing raises for values that a dtype cannot hold.
+UNFIT = (ValueError, OverflowError, struct.error)
+
+# Padding must not turn a small request into a large tensor.
+_MAX_PADDED_VALUES = 4_000_000
+
+
+class Uneven(ValueError):
+    """Rows of different lengths, and no rule or too little memory to fill them up."""
+
+
+def stack_values(signature: Signature) -> Stack:
+    """Give the function that turns rows, each a sequence of values, into tensors."""
+    if signature.layout is Layout.TENSOR:
+        only = TensorInput("input", signature.dtype, signature.shape)
+        stack_only = _stack_nested(only, signature.padding)
+        return lambda rows: (Tensor("input", stack_only(rows)),)
+    if signature.layout is Layout.TENSORS:
+        return _stack_tensors(signature)
+    if signature.layout is Layout.TABLE:
+        return _stack_table(signature.columns)
+    fill = _filler(signature.columns)
+    stack = _stack_matrix(signature)
+    if fill is None:
+        return stack
+    return lambda rows: stack([fill(row) for row in rows])
+
+
+def stack_structs(signature: Signature) -> Stack:
+    """Give the function that turns decoded Structs into tensors."""
+    stack, as_tuple = stack_values(signature), msgspec.structs.astuple
+    checks = late_checks(signature.columns)
+
+    def stack_checked(rows: Sequence[Any]) -> tuple[Tensor, ...]:
+        tuples = [as_tuple(row) for row in rows]
+        for index, allows in checks:
+            if not all(allows(row[index]) for row in tuples):
+                raise ValueError("a rule is broken")
+        return stack(tuples)
+
+    if checks or _filler(signature.columns) or signature.layout is not Layout.MATRIX:
+        return stack_checked
+    packed = _packer(signature)
+    if packed is None:
+        return stack_checked
+    pack, width, dtype = packed
+
+    def stack_packed(rows: Sequence[Any]) -> tuple[Tensor, ...]:
+        memory = bytearray().join([pack(*as_tuple(row)) for row in rows])
+        return (Tensor("input", np.frombuffer(memory, dtype).reshape(-1, width)),)
+
+    return stack_packed
+
+
+def _packer(
+    signature: Signature,
+) -> tuple[Callable[..., bytes], int, np.dtype[Any]] | None:
+    """Give what writes one row into memory; it raises OverflowError or struct.error."""
+    kind = KINDS.get(signature.dtype)
+    code, width = kind and kind.code, len(signature.columns)
+    if code is None:
+        return None
+    return struct.Struct(f"={width}{code}").pack, width, np.dtype(signature.dtype)
+
+
+def _stack_matrix(signature: Signature) -> Stack:
+    packed = _packer(signature)
+    if packed is None:
+        width = len(signature.columns)
+        return lambda rows: (
+            Tensor("input", np.array(rows, object).reshape(-1, width)),
+        )
+    pack, width, dtype = packed
+
+    def stack(rows: Sequence[Any]) -> tuple[Tensor, ...]:
+        memory = bytearray().join([pack(*row) for row in rows])
+        return (Tensor("input", np.frombuffer(memory, dtype).reshape(-1, width)),)
+
+    return stack
+
+
+def _stack_table(columns: tuple[Column, ...]) -> Stack:
+    stackers = [(column.name, _stack_column(column)) for column in columns]
+
+    def stack(rows: Sequence[Any]) -> tuple[Tensor, ...]:
+        by_column = zip(*rows, strict=True)
+        return tuple(
+            Tensor(name, stack_one(values))
+            for (name, stack_one), values in zip(stackers, by_column, strict=True)
+        )
+
+    return stack
+
+
+def _stack_column(column: Column) -> Callable[[tuple[Any, ...]], Array]:
+    """Make `[rows]`. What has no value is NaN among numbers, NaT among times, or None.
+
+    As in pandas, integers become floats where one is missing, and booleans objects.
+    """
+    kind, dtype = KINDS[column.dtype].python, column.dtype
+    if dtype in OBJECT_DTYPES:
+        return object_array
+    if kind is datetime:
+        return times.to_array
+    if kind is float:
+        return lambda values: _floats(values, dtype)
+    if column.required:
+        return lambda values: np.array(values, dtype)
+    incomplete = object_array if kind is bool else _floats
+    return lambda values: (
+        incomplete(values) if None in values else np.array(values, dtype)
+    )
+
+
+def _floats(values: tuple[Any, ...], dtype: str = "float64") -> Array:
+    """Raise OverflowError for what a narrow dtype cannot hold. None becomes NaN."""
+    wide = np.array(values, np.float64)
+    if dtype == "float64":
+        return wide
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(dtype)
+    if np.isinf(narrow).any():
+        raise OverflowError("a number is too great for its dtype")
+    return narrow
+
+
+def _stack_tensors(signature: Signature) -> Stack:
+    stackers = [
+        (given.name, _stack_nested(given, signature.padding))
+        for given in signature.inputs
+    ]
+
+    def stack(rows: Sequence[Any]) -> tuple[Tensor, ...]:
+        by_input = zip(*rows, strict=True)
+        return tuple(
+            Tensor(name, stack_one(values))
+            for (name, stack_one), values in zip(stackers, by_input, strict=True)
+        )
+
+    return stack
+
+
+def _stack_nested(
+    given: TensorInput, padding: Padding | None
+) -> Callable[[Sequence[Any]], Array]:
+    """Make `[rows, *shape]`; rows shorter than the longest are filled up."""
+    dtype: Any = numpy_dtype(given.dtype)
+    if -1 not in given.shape:
+        return lambda rows: np.array(rows, dtype)
+    value = None if padding is None else padding.fill(given.name)
+
+    def stack(rows: Sequence[Any]) -> Array:
+        # One at a time: lists of unequal length within a row are refused here.
+        arrays: list[Any] = [np.array(row, dtype) for row in rows]
+        shapes = {array.shape for array in arrays}
+        if len(shapes) == 1:
+            return np.stack(arrays)
+        longest = [max(sizes) for sizes in zip(*shapes, strict=True)]
+        if value is None or len(rows) * math.prod(longest) > _MAX_PADDED_VALUES:
+            raise Uneven(given.name)
+        return fill_up(arrays, value)
+
+    return stack
+
+
+def _filler(
+    columns: tuple[Column, ...],
+) -> Callable[[Sequence[Any]], tuple[Any, ...]] | None:
+    """Give what fills in the values that rows of a matrix lack."""
+    if all(column.required for column in columns):
+        return None
+    # Numbers of other dtypes have no value that stands for none.
+    absent = [
+        math.nan if KINDS[column.dtype].python is float else 0 for column in columns
+    ]
+    return lambda row: tuple(
+        other if value is None else value
+        for value, other in zip(row, absent, strict=True)
+    )

@@ -1,0 +1,134 @@
+"""The part of the plan that answers chunk by chunk. Pure.
+
+The head waits for the first chunk, so that what fails until then has a status of its
+own. An error after it is the last event; the driver writes it as such.
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import msgspec
+
+from inference import refusals
+from inference.dialects import event_stream
+from inference.dialects.event_stream import Usage
+from inference.effects import Headers
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.errors import ApiError, ErrorCode
+from inference.stream_effects import (
+    NextChunk,
+    OpenStream,
+    SendHead,
+    SendPiece,
+    Sign,
+    Stream,
+    StreamEffect,
+)
+from inference.tables import Target
+
+DEFAULT_MAX_STREAM_S = 300.0
+DEFAULT_MAX_STREAMS = 256
+_KEEP_ALIVE_S = 15.0
+_RETRY_AFTER_S = 5.0
+# A client may take this long to take a fixed answer.
+_FIXED_S = 10.0
+
+
+class StreamLimits(msgspec.Struct):
+    """How many streams one process may have, for how long, and how many it has."""
+
+    max_streams: int = DEFAULT_MAX_STREAMS
+    max_stream_s: float = DEFAULT_MAX_STREAM_S
+    open: int = 0
+
+    def enter(self) -> None:
+        if self.open >= self.max_streams:
+            raise ApiError(
+                ErrorCode.OVERLOADED,
+                "There are as many streams as can be served at once. Try again.",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        self.open += 1
+
+    def leave(self) -> None:
+        self.open -= 1
+
+
+class StreamedCall(msgspec.Struct):
+    """A call whose units are spent, and how it is answered."""
+
+    opening: OpenStream
+    target: Target
+    request_id: str
+    headers: Headers
+    # Seconds since the call began.
+    elapsed: Callable[[], float]
+    # The head has left, so that nothing can stand in any more.
+    begun: bool = False
+
+
+def stream(
+    call: StreamedCall, limits: StreamLimits
+) -> Generator[StreamEffect, Any, bytes]:
+    """Send the head and all events but the last, which is returned."""
+    limits.enter()
+    try:
+        chunks = yield from _send_chunks(call)
+    finally:
+        limits.leave()
+    usage = Usage(1, chunks, round(call.elapsed() * 1000, 2))
+    return event_stream.end_event(call.target.model_json, usage, call.request_id)
+
+
+def send_fixed(
+    chunk: Any,
+    model_json: msgspec.Raw,
+    *,
+    request_id: str,
+    headers: Headers,
+    elapsed_s: float,
+) -> Generator[StreamEffect, Any, bytes]:
+    """Send a fixed answer as the only chunk; return the last event."""
+    yield SendHead(headers)
+    yield SendPiece(event_stream.chunk_event(0, chunk), _FIXED_S)
+    usage = Usage(1, 1, round(elapsed_s * 1000, 2))
+    return event_stream.end_event(model_json, usage, request_id)
+
+
+def _send_chunks(call: StreamedCall) -> Generator[StreamEffect, Any, int]:
+    source, chunk = yield from _open(call)
+    call.begun = True
+    yield SendHead(call.headers)
+    count = 0
+    while chunk is not Sign.ENDED:
+        if chunk is Sign.NOTHING_YET:
+            piece = event_stream.KEEP_ALIVE
+        else:
+            piece = event_stream.chunk_event(count, chunk)
+            count += 1
+        yield SendPiece(piece, _left(call))
+        chunk = yield _next(call, source)
+    return count
+
+
+def _open(call: StreamedCall) -> Generator[StreamEffect, Any, tuple[Stream, Any]]:
+    try:
+        source: Stream = yield call.opening
+        chunk = yield _next(call, source)
+    except EngineError as error:
+        if error.code is EngineErrorCode.BAD_REQUEST:
+            message = "This model does not stream, or not this input. Call predict."
+            raise ApiError(ErrorCode.INVALID_INPUT, message) from error
+        raise
+    return source, chunk
+
+
+def _next(call: StreamedCall, source: Stream) -> NextChunk:
+    return NextChunk(source, min(_KEEP_ALIVE_S, _left(call)))
+
+
+def _left(call: StreamedCall) -> float:
+    left = call.opening.timeout_s - call.elapsed()
+    if left <= 0:
+        raise refusals.too_late()
+    return left

@@ -1,0 +1,170 @@
+"""Why nested lists are refused, found without walking through them in Python. Pure.
+
+A row may hold a million values. msgspec checks them in C and says where the first bad
+one is, so only that one is looked at here.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from inference.engine.padding import Padding
+from inference.engine.signature import Column, TensorInput
+from inference.engine.tensors import numpy_dtype
+from inference.errors import Problem
+from inference.row_types import KINDS, nested_type
+from inference.value_checks import (
+    broken_rule,
+    check_type,
+    invalid,
+    readable_name,
+    size_name,
+    type_name,
+    unprocessable,
+)
+
+_POSITIONS = re.compile(r"\[(\d+)\]")
+
+
+class TensorInspector:
+    """Checks the parsed value of one input of one row."""
+
+    def __init__(
+        self, given: TensorInput, padding: Padding | None, *, named: bool
+    ) -> None:
+        self._type = nested_type(given.dtype, given.shape, padding)
+        self._shape = given.shape
+        self._name = given.name if named else ""
+        self._column = Column(name=given.name, dtype=given.dtype)
+        self._longest = padding.longest if padding else None
+        self._uneven = -1 in given.shape[1:]
+
+    def inspect(self, value: Any, index: int) -> tuple[Any, list[Problem]]:
+        """Give the nested lists, or the first problem in them."""
+        try:
+            checked = self._convert(value)
+        except msgspec.ValidationError as error:
+            return None, [self._explain(value, _positions(error), index)]
+        except RecursionError:
+            return None, [invalid(index, self._name or None, "is nested too deeply")]
+        issue = self._misfit(checked)
+        if issue:
+            return None, [unprocessable(index, self._name or None, issue)]
+        return checked, []
+
+    def _convert(self, value: Any) -> Any:
+        try:
+            return msgspec.convert(value, self._type)
+        except msgspec.ValidationError as error:
+            positions = _positions(error)
+            # 3.0 is an integer in JSON; msgspec takes it for one only while it parses.
+            if not _is_whole(_descend(value, positions)):
+                raise
+        return msgspec.convert(_whole(value, len(self._shape)), self._type)
+
+    def _misfit(self, value: Any) -> str:
+        """Say what msgspec's types cannot."""
+        if KINDS[self._column.dtype].python is not float and not self._uneven:
+            return ""
+        try:
+            array = np.array(value, numpy_dtype(self._column.dtype))
+        except ValueError:
+            return "must have inner arrays of equal length"
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return "must be finite"
+        return ""
+
+    def _explain(self, value: Any, positions: list[int], index: int) -> Problem:
+        bad = _descend(value, positions)
+        field = self._name + "".join(f"[{position}]" for position in positions)
+        shape = self._shape[len(positions) :]
+        if shape:
+            if isinstance(bad, list | tuple) and self._is_too_long(bad, shape[0]):
+                issue = f"must have at most {self._longest} values"
+                return unprocessable(index, field or None, issue)
+            sizes = ", ".join("any" if size < 0 else str(size) for size in shape)
+            issue = f"must be an array of shape [{sizes}]"
+            if isinstance(bad, list | tuple) and shape[0] >= 0:
+                field += f"[{min(len(bad), shape[0])}]"
+            return invalid(index, field or None, issue, received=size_name(bad))
+        checked, issue = check_type(bad, KINDS[self._column.dtype].python)
+        if issue:
+            return invalid(index, field or None, issue, received=type_name(bad))
+        issue = broken_rule(checked, self._column) or "is invalid"
+        return unprocessable(index, field or None, issue)
+
+    def _is_too_long(self, value: Sequence[Any], size: int) -> bool:
+        return size < 0 and self._longest is not None and len(value) > self._longest
+
+
+class TensorRowInspector:
+    """Checks parsed rows of one or several input tensors."""
+
+    def __init__(
+        self,
+        inputs: tuple[TensorInput, ...],
+        padding: Padding | None,
+        *,
+        named: bool,
+        max_problems: int,
+    ) -> None:
+        self._inspectors = {
+            given.name: TensorInspector(given, padding, named=named) for given in inputs
+        }
+        self._named = named
+        self._max_problems = max_problems
+
+    def inspect(
+        self, row: Any, index: int, *, from_text: bool = False
+    ) -> tuple[Any, list[Problem]]:
+        """Give the row as it is stacked, or its problems.
+
+        Nested lists have no form as text, so `from_text` means nothing here.
+        """
+        if not self._named:
+            [only] = self._inspectors.values()
+            return only.inspect(row, index)
+        if not isinstance(row, Mapping):
+            names = ", ".join(self._inspectors)
+            issue = f"must be an object with the inputs {names}"
+            return None, [invalid(index, None, issue, received=type_name(row))]
+        problems: list[Problem] = []
+        for name in row:
+            if name not in self._inspectors and len(problems) < self._max_problems:
+                issue = "is not an input of this model"
+                problems.append(invalid(index, readable_name(name), issue))
+        values = []
+        for name, inspector in self._inspectors.items():
+            if len(problems) >= self._max_problems:
+                break
+            if name not in row:
+                problems.append(invalid(index, name, "is required"))
+                continue
+            value, found = inspector.inspect(row[name], index)
+            problems += found
+            values.append(value)
+        return tuple(values), problems
+
+
+def _positions(error: msgspec.ValidationError) -> list[int]:
+    _, _, path = str(error).rpartition("`$")
+    return [int(position) for position in _POSITIONS.findall(path)]
+
+
+def _descend(value: Any, positions: list[int]) -> Any:
+    for position in positions:
+        value = value[position]
+    return value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _whole(value: Any, depth: int) -> Any:
+    if depth > 0 and isinstance(value, list | tuple):
+        return [_whole(item, depth - 1) for item in value]
+    return int(value) if _is_whole(value) else value

@@ -1,0 +1,34 @@
+"""Dates and times of requests as numpy has them: in UTC, without a zone. Pure."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from inference.engine.client import Array
+
+# Whole years that 64 bits of nanoseconds can hold.
+EARLIEST = datetime(1678, 1, 1)
+LATEST = datetime(2262, 1, 1)
+
+
+def in_utc(value: datetime) -> datetime:
+    """Drop the zone; without one a time is in UTC already."""
+    if value.tzinfo is None:
+        return value
+    try:
+        return value.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        # The first or last day that there is, so out of range in any zone.
+        return value.replace(tzinfo=None)
+
+
+def is_in_range(value: datetime) -> bool:
+    return EARLIEST <= in_utc(value) < LATEST
+
+
+def to_array(values: Sequence[datetime | None]) -> Array:
+    """Give `[rows]` of nanoseconds, NaT where there is no value."""
+    times: Any = [None if value is None else in_utc(value) for value in values]
+    return np.array(times, "datetime64[us]").astype("datetime64[ns]")

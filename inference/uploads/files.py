@@ -1,0 +1,205 @@
+"""Uploaded files: announced, received, read and deleted.
+
+The bytes lie in the storage `uploads` of STORAGES, whatever that is: the local disk,
+or an object store. On their way there they pass through a file on the local disk,
+never through memory as a whole.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
+
+from django.conf import settings
+from django.core.files.base import File
+from django.core.files.storage import Storage, storages
+from django.core.signing import Signer
+from django.http import UnreadablePostError
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from accounts.models import Customer
+from inference.errors import ApiError, ErrorCode
+from inference.models import Upload
+from inference.uploads import uris
+
+_PIECE_BYTES = 256 * 1024
+# The row says for so long that a file has expired.
+_REMEMBERED = timedelta(days=7)
+_MAX_REMOVALS = 500
+
+
+class _OnDisk(File):  # type: ignore[type-arg]  # not generic at run time
+    """A file that a storage on the same disk may take by rename."""
+
+    def temporary_file_path(self) -> str:
+        return str(self.name)
+
+
+def announce(
+    customer: Customer, *, content_type: str, max_bytes: int | None = None
+) -> Upload:
+    """Make room for one file."""
+    bound = settings.UPLOAD_MAX_BYTES
+    return Upload.objects.create(
+        id=f"upl_{secrets.token_hex(16)}",
+        customer=customer,
+        content_type=uris.known_type(content_type),
+        max_bytes=bound if max_bytes is None else min(bound, max_bytes),
+        expires_at=timezone.now() + timedelta(seconds=settings.UPLOAD_TTL_S),
+    )
+
+
+def sign(upload: Upload) -> str:
+    """Give the signature that lets whoever has it send this file, until it expires.
+
+    HMAC-SHA256 with the installation's secret key, over all that was agreed on.
+    """
+    expires = int(upload.expires_at.timestamp())
+    agreed = f"{upload.pk}:{upload.content_type}:{upload.max_bytes}:{expires}"
+    return Signer(salt="inference.uploads").signature(agreed)
+
+
+def find_signed(upload_id: str, signature: str) -> Upload:
+    """Find what may be sent; raises ApiError NOT_FOUND and GONE."""
+    upload = Upload.objects.filter(pk=upload_id).first()
+    if upload is None or not constant_time_compare(signature, sign(upload)):
+        raise uris.not_found()
+    if upload.expires_at <= timezone.now():
+        raise uris.gone()
+    return upload
+
+
+def find(upload_id: str, *, customer_id: int) -> Upload:
+    """Find a customer's complete file; raises ApiError NOT_FOUND, GONE, CONFLICT."""
+    upload = Upload.objects.filter(pk=upload_id, customer_id=customer_id).first()
+    if upload is None:
+        raise uris.not_found()
+    if upload.expires_at <= timezone.now():
+        raise uris.gone()
+    if upload.stored_at is None:
+        raise uris.not_sent()
+    return upload
+
+
+def receive(upload: Upload, stream: IO[bytes], *, length: int) -> Upload:
+    """Store the file; it may be sent again until one attempt is complete.
+
+    Raises ApiError: CONFLICT if it was stored before, REQUEST_TIMEOUT if it breaks off.
+    """
+    if upload.stored_at is not None:
+        raise ApiError(ErrorCode.CONFLICT, "This file was uploaded already.")
+    if length > upload.max_bytes:
+        raise ApiError(
+            ErrorCode.TOO_LARGE,
+            f"The file may have at most {upload.max_bytes} bytes.",
+            facts={"maximum": upload.max_bytes},
+        )
+    with NamedTemporaryFile(
+        dir=settings.HOME.uploads, prefix="incoming-", delete=False
+    ) as file:
+        path = Path(file.name)
+        try:
+            digest = _copy(stream, file, length)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            name = _storage().save(upload.pk, _OnDisk(file, name=str(path)))
+        finally:
+            path.unlink(missing_ok=True)
+    now = timezone.now()
+    stored = Upload.objects.filter(pk=upload.pk, stored_at=None).update(
+        stored_at=now, file=name, bytes=length, sha256=digest
+    )
+    if not stored:
+        # Another attempt was quicker.
+        _storage().delete(name)
+        raise ApiError(ErrorCode.CONFLICT, "This file was uploaded already.")
+    upload.refresh_from_db()
+    return upload
+
+
+def open_file(upload: Upload) -> IO[bytes]:
+    """Open for reading; raises ApiError GONE if a sweep was quicker."""
+    try:
+        opened: Any = _storage().open(upload.file, "rb")
+    except FileNotFoundError:
+        raise uris.gone() from None
+    return opened  # type: ignore[no-any-return]  # Django's File reads like a file
+
+
+def read(upload: Upload, *, max_bytes: int) -> bytes:
+    """Read a file into memory; raises ApiError TOO_LARGE."""
+    if upload.bytes > max_bytes:
+        raise uris.too_large(max_bytes)
+    with open_file(upload) as file:
+        return file.read()
+
+
+def copy(upload: Upload, path: Path) -> None:
+    """Give the file a second name on the local disk, or copy it there."""
+    storage = _storage()
+    try:
+        os.link(storage.path(upload.file), path)
+    except (NotImplementedError, OSError):
+        # Stores of objects have no paths, and links do not leave their disk.
+        with path.open("xb") as file:
+            file.writelines(pieces(upload))
+
+
+def pieces(upload: Upload) -> Iterator[bytes]:
+    with open_file(upload) as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+def remove(upload: Upload) -> None:
+    """Delete a file before its time, and forget that there was one.
+
+    Jobs that were submitted with it have a copy of their own.
+    """
+    if upload.file:
+        _storage().delete(upload.file)
+    Upload.objects.filter(pk=upload.pk).delete()
+
+
+def remove_expired(*, now: datetime) -> int:
+    """Delete files past their time, and later what is known of them; count the files.
+
+    What an interrupted transfer left on the disk goes too.
+    """
+    expired = Upload.objects.filter(expires_at__lte=now).exclude(file="")
+    removed = 0
+    for upload in expired.order_by("expires_at")[:_MAX_REMOVALS]:
+        _storage().delete(upload.file)
+        Upload.objects.filter(pk=upload.pk).update(file="")
+        removed += 1
+    Upload.objects.filter(expires_at__lte=now - _REMEMBERED, file="").delete()
+    oldest = (now - timedelta(seconds=settings.UPLOAD_TTL_S)).timestamp()
+    for path in settings.HOME.uploads.glob("incoming-*"):
+        if path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+    return removed
+
+
+def _copy(stream: IO[bytes], file: IO[bytes], length: int) -> str:
+    digest, left = hashlib.sha256(), length
+    try:
+        while left and (piece := stream.read(min(_PIECE_BYTES, left))):
+            digest.update(piece)
+            file.write(piece)
+            left -= len(piece)
+    except UnreadablePostError:
+        pass
+    if left:
+        message = "The file did not arrive as a whole."
+        raise ApiError(ErrorCode.REQUEST_TIMEOUT, message)
+    return digest.hexdigest()
+
+
+def _storage() -> Storage:
+    return storages["uploads"]

@@ -1,0 +1,32 @@
+"""What goes in and out of the upload views."""
+
+from rest_framework import serializers
+
+from inference.uploads import uris
+
+
+class UploadRequestSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    content_type = serializers.ChoiceField(
+        choices=sorted(uris.CONTENT_TYPES), default="application/json"
+    )
+    max_bytes = serializers.IntegerField(
+        min_value=1,
+        max_value=2**50,
+        required=False,
+        help_text="A smaller bound than the server's own.",
+    )
+
+
+class UploadSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    upload_url = serializers.URLField()
+    input_uri = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+    content_type = serializers.CharField()
+    max_bytes = serializers.IntegerField()
+
+
+class StoredUploadSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    input_uri = serializers.CharField()
+    bytes = serializers.IntegerField()
+    sha256 = serializers.CharField()
+    expires_at = serializers.DateTimeField()

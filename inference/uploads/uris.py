@@ -1,0 +1,59 @@
+"""How requests name an uploaded file, and what kinds of files there are. Pure."""
+
+import re
+
+from inference import call_headers
+from inference.errors import ApiError, ErrorCode
+
+_URI = re.compile(r"upload://(upl_[0-9a-f]{32})")
+NPY = "application/x-npy"
+CSV_TYPES = frozenset({"text/csv", "application/csv"})
+LINES_TYPES = frozenset({"application/jsonl", "application/x-ndjson"})
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
+CONTENT_TYPES = CSV_TYPES | LINES_TYPES | IMAGE_TYPES | {"application/json", NPY}
+
+
+def write(upload_id: str) -> str:
+    return f"upload://{upload_id}"
+
+
+def read(uri: object) -> str:
+    """Give the upload's id; raise ApiError for what is no such URI."""
+    found = _URI.fullmatch(uri) if isinstance(uri, str) else None
+    if found is None:
+        message = "`input_uri` must be what POST /api/v1/uploads gave."
+        raise ApiError(ErrorCode.INVALID_INPUT, message)
+    return found[1]
+
+
+def known_type(content_type: str) -> str:
+    """Give the media type without parameters; raise ApiError for unknown ones."""
+    kind = call_headers.media_type(content_type.encode("latin-1", "replace"))
+    if kind not in CONTENT_TYPES:
+        names = ", ".join(sorted(CONTENT_TYPES))
+        message = f"Files may be of these types: {names}."
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+    return kind
+
+
+def not_found() -> ApiError:
+    """Say the same of what never was and of what is another customer's."""
+    return ApiError(ErrorCode.NOT_FOUND, "There is no such upload.")
+
+
+def gone() -> ApiError:
+    return ApiError(ErrorCode.GONE, "The upload has expired. Upload the file again.")
+
+
+def not_sent() -> ApiError:
+    message = "The file was not uploaded yet. PUT it to its `upload_url` first."
+    return ApiError(ErrorCode.CONFLICT, message)
+
+
+def too_large(max_bytes: int) -> ApiError:
+    return ApiError(
+        ErrorCode.TOO_LARGE,
+        f"The uploaded file is larger than the {max_bytes} bytes that a prediction "
+        "reads. Submit a job.",
+        facts={"limit": "max_input_file_bytes", "maximum": max_bytes},
+    )

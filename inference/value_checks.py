@@ -1,0 +1,182 @@
+"""What is wrong with one parsed value. Pure.
+
+It runs only where the compiled types refused, or over values that are parsed already.
+Problems name fields and types, never values.
+"""
+
+import binascii
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from inference.engine.signature import Column
+from inference.errors import ErrorCode, Problem
+from inference.json_values import broken_schema
+from inference.row_types import bounds, choices, text_limit
+from inference.times import EARLIEST, LATEST, is_in_range
+
+_MAX_NAME_LENGTH = 100
+# Of the values that a rule allows.
+_MOST_TOLD = 20
+_SURROGATES = re.compile("[\ud800-\udfff]")
+EXPECTED: dict[type, str] = {
+    float: "must be a number",
+    int: "must be an integer",
+    bool: "must be true or false",
+    str: "must be a string",
+    bytes: "must be bytes as base64",
+    datetime: "must be a date and time by ISO 8601",
+    object: "must be a JSON value",
+}
+
+
+def check_type(value: Any, wanted: type) -> tuple[Any, str]:
+    """Give the value as the wanted type, and what is wrong with it if it is not."""
+    if wanted is object:
+        return value, ""
+    if wanted is bool or wanted is str:
+        ok = isinstance(value, wanted)
+    elif wanted is bytes:
+        return _read_base64(value)
+    elif wanted is datetime:
+        return _read_time(value)
+    elif isinstance(value, bool):
+        ok = False
+    elif wanted is float:
+        ok = isinstance(value, int | float)
+        if ok:
+            value = _as_float(value)
+    else:
+        # 3.0 is an integer in JSON, which has but one kind of number.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        ok = isinstance(value, int) or (
+            isinstance(value, float) and not math.isfinite(value)
+        )
+    return value, "" if ok else EXPECTED[wanted]
+
+
+def broken_rule(value: Any, column: Column) -> str:
+    """Say which rule the value breaks; its type is right already."""
+    if column.dtype == "json":
+        return broken_schema(value, column.json_schema or {})
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be finite"
+    if isinstance(value, str):
+        if len(value) > text_limit(column):
+            return f"must have at most {text_limit(column)} characters"
+    elif isinstance(value, bytes):
+        if column.max_length is not None and len(value) > column.max_length:
+            return f"must have at most {column.max_length} bytes"
+    elif isinstance(value, datetime):
+        if not is_in_range(value):
+            return f"must be within the years {EARLIEST.year} to {LATEST.year - 1}"
+    elif not isinstance(value, bool):
+        low, high = bounds(column)
+        if low is not None and value < low:
+            return f"must be at least {low:g}"
+        if high is not None and value > high:
+            return f"must be at most {high:g}"
+    allowed = choices(column)
+    if allowed and value not in allowed:
+        return not_among(allowed)
+    return ""
+
+
+def not_among(allowed: Sequence[object]) -> str:
+    """Say of a value that it is none of those that a rule lists."""
+    more = ", …" if len(allowed) > _MOST_TOLD else ""
+    return "must be one of " + ", ".join(map(str, allowed[:_MOST_TOLD])) + more
+
+
+def read_text(value: str, wanted: type) -> Any:
+    """Read a cell of a CSV file as what its column holds; empty is no value."""
+    if wanted is str:
+        return value
+    text = value.strip()
+    if not text:
+        return None
+    if wanted in (bytes, datetime, object):
+        return text
+    if wanted is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(
+            text.lower(), value
+        )
+    try:
+        return int(text) if wanted is int else float(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return value
+
+
+def readable_name(name: object) -> str:
+    """Give a caller's own member name back in a form that is safe to show."""
+    return _SURROGATES.sub("\ufffd", str(name))[:_MAX_NAME_LENGTH]
+
+
+def invalid(
+    index: int, field: str | None, issue: str, *, received: str | None = None
+) -> Problem:
+    return Problem(
+        issue=issue,
+        index=index,
+        field=field,
+        code=ErrorCode.INVALID_INPUT,
+        received=received,
+    )
+
+
+def unprocessable(index: int, field: str | None, issue: str) -> Problem:
+    return Problem(issue=issue, index=index, field=field, code=ErrorCode.UNPROCESSABLE)
+
+
+def type_name(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "object" if isinstance(value, Mapping) else "array"
+
+
+def size_name(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"array of {len(value)}"
+    return type_name(value)
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _read_base64(value: Any) -> tuple[Any, str]:
+    if isinstance(value, bytes):
+        return value, ""
+    if not isinstance(value, str):
+        return value, EXPECTED[bytes]
+    try:
+        return binascii.a2b_base64(value.encode("ascii"), strict_mode=True), ""
+    except ValueError:
+        return value, EXPECTED[bytes]
+
+
+def _read_time(value: Any) -> tuple[Any, str]:
+    if isinstance(value, datetime):
+        return value, ""
+    if not isinstance(value, str):
+        return value, EXPECTED[datetime]
+    try:
+        return datetime.fromisoformat(value), ""
+    except ValueError:
+        return value, EXPECTED[datetime]

@@ -1,0 +1,27 @@
+"""What an error code means, for templates of apps that do not know the codes."""
+
+import re
+
+from django import template
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
+
+from inference.error_advice import ADVICE, Advice
+from inference.errors import ErrorCode
+
+register = template.Library()
+_CODE = re.compile(r"`([^`]+)`")
+
+
+@register.filter
+def advice(code: str) -> Advice | None:
+    """Return when a code is answered and what to do; None for one that is unknown."""
+    if code not in ErrorCode.__members__:
+        return None
+    return ADVICE.get(ErrorCode(code))
+
+
+@register.filter
+def with_code(text: str) -> SafeString:
+    """Show what stands between backticks as code."""
+    return mark_safe(_CODE.sub(r"<code>\1</code>", escape(text)))

@@ -1,0 +1,162 @@
+"""The form of a route: what people may type, and the reasons for refusing it."""
+
+import json
+from typing import Any
+
+from django import forms
+from django.forms.fields import InvalidJSONInput
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminTextareaWidget,
+)
+
+from registry import routes
+from registry.models import ModelVersion, Route
+
+_FALLBACK_ON = (
+    ("OVERLOADED", "OVERLOADED: too much waits for the version"),
+    ("MODEL_UNAVAILABLE", "MODEL_UNAVAILABLE: it is not loaded, or its engine is away"),
+    ("INFERENCE_TIMEOUT", "INFERENCE_TIMEOUT: it took longer than the deadline"),
+    ("MODEL_ERROR", "MODEL_ERROR: the model itself failed"),
+)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+class JsonTextField(forms.JSONField):
+    """JSON to type in; an empty box means `nothing`, and the other way round."""
+
+    def __init__(self, *, nothing: Any, example: Any, help_text: str) -> None:
+        self.nothing = nothing
+        self._example = json.dumps(example)
+        super().__init__(
+            required=False,
+            help_text=help_text,
+            widget=UnfoldAdminTextareaWidget(
+                attrs={
+                    "rows": 3,
+                    "class": "font-mono",
+                    "spellcheck": "false",
+                    "placeholder": self._example,
+                }
+            ),
+        )
+
+    def to_python(self, value: Any) -> Any:
+        if isinstance(value, str):
+            value = value.strip()
+            self._require_json(value)
+        read = super().to_python(value)
+        return self.nothing if read is None else read
+
+    def _require_json(self, text: str) -> None:
+        """Say where a text is no JSON; Python reads NaN too, which databases do not."""
+        try:
+            json.loads(text or "null", parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise forms.ValidationError(
+                f"This is no JSON: {error}. It is to look like {self._example}",
+                code="invalid",
+            ) from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except RecursionError:
+            # Shown again as it was typed; `to_python` has said what is wrong.
+            return InvalidJSONInput(data)
+
+    def prepare_value(self, value: Any) -> Any:
+        if value is None or value == self.nothing:
+            return ""
+        return super().prepare_value(value)
+
+
+class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    """Edit the canary's weight; the default gets the rest."""
+
+    canary_weight_percent = forms.IntegerField(
+        min_value=0,
+        max_value=100,
+        help_text="The default version gets the rest.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+    input_rules = JsonTextField(
+        nothing={},
+        example={"worst area": {"min": 0, "max": 5000}},
+        help_text='By column: min, max, enum, max_length, "optional": false. What is '
+        "set here replaces the model's own. Empty: the model's own.",
+    )
+    batching = JsonTextField(
+        nothing={},
+        example={"max_wait_ms": 2, "max_batch_rows": 64, "max_batch_bytes": 1000000},
+        help_text="How batches form, within the engine's bounds; takes effect within "
+        "seconds and loads nothing again. Empty: the model's own.",
+    )
+    fallback_answer = JsonTextField(
+        nothing=None,
+        example={"label": "unknown"},
+        help_text="Given as the prediction of every instance when no version can "
+        "answer: in /v2 as tensors, in a stream as its chunk. Not charged. Empty: "
+        "none, callers get the error.",
+    )
+    fallback_on = forms.MultipleChoiceField(
+        choices=_FALLBACK_ON,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="The errors that the fallback stands in for.",
+        error_messages={"required": "Choose at least one error."},
+    )
+
+    class Meta:
+        model = Route
+        fields = (
+            "enabled",
+            "default_version",
+            "canary_version",
+            "canary_weight_percent",
+            "low_confidence_below",
+            "input_rules",
+            "batching",
+            "cache_ttl_s",
+            "cache_scope",
+            "fallback_version",
+            "fallback_answer",
+            "fallback_on",
+        )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        own = ModelVersion.objects.filter(
+            registered_model=self.instance.registered_model_id
+        ).select_related("registered_model")
+        for name in ("default_version", "canary_version", "fallback_version"):
+            if name in self.fields:
+                self.fields[name].queryset = own  # type: ignore[attr-defined]
+        for name in ("canary_version", "fallback_version"):
+            if name in self.fields:
+                self.fields[name].empty_label = "none"  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        if not data.get("canary_version"):
+            data["canary_weight_percent"] = 0
+        weight = data.get("canary_weight_percent")
+        if weight is not None:
+            # Set here, because the database's own check of the sum runs after this.
+            self.instance.default_weight_percent = 100 - weight
+        for problem in routes.problems_of(
+            default=data.get("default_version"),
+            canary=data.get("canary_version"),
+            fallback=data.get("fallback_version"),
+            fallback_on=data.get("fallback_on"),
+            fallback_answer=data.get("fallback_answer"),
+            # What the form refused already needs no second reason.
+            changed=[name for name in self.changed_data if name not in self.errors],
+            input_rules=data.get("input_rules") or {},
+            batching=data.get("batching") or {},
+        ):
+            self.add_error(problem.field, problem.sentence)
+        return data

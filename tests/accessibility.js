@@ -1,0 +1,68 @@
+() => {
+  const problems = [];
+  const shown = (e) => e.checkVisibility({checkOpacity: true, checkVisibilityCSS: true});
+  const describe = (e) => `${e.tagName.toLowerCase()}#${e.id}.${e.className} ` +
+    e.textContent.trim().slice(0, 40);
+
+  if (!document.documentElement.lang) problems.push("no lang");
+  if (!document.title) problems.push("no title");
+  if (document.querySelectorAll("main").length !== 1) problems.push("not one main");
+  const h1 = [...document.querySelectorAll("h1")].filter(shown);
+  if (h1.length !== 1) problems.push(`${h1.length} h1`);
+  let last = 0;
+  for (const heading of document.querySelectorAll("h1, h2, h3, h4")) {
+    const level = Number(heading.tagName[1]);
+    if (level > last + 1) problems.push("heading skips a level: " + describe(heading));
+    last = level;
+  }
+  const ids = [...document.querySelectorAll("[id]")].map((e) => e.id);
+  for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) problems.push("id twice: " + id);
+  for (const name of ["aria-describedby", "aria-labelledby"])
+    for (const e of document.querySelectorAll(`[${name}]`))
+      for (const id of e.getAttribute(name).split(/\s+/))
+        if (!document.getElementById(id)) problems.push(`${name} to nothing: ${id}`);
+
+  for (const e of document.querySelectorAll("input, select, textarea")) {
+    if (e.type === "hidden" || !shown(e)) continue;
+    const named = e.labels?.length || e.getAttribute("aria-label");
+    if (!named) problems.push("no label: " + describe(e));
+  }
+  for (const e of document.querySelectorAll("a, button, summary")) {
+    if (!shown(e)) continue;
+    if (!e.textContent.trim() && !e.getAttribute("aria-label")) problems.push("no name: " + describe(e));
+  }
+  for (const e of document.querySelectorAll("img")) if (!e.hasAttribute("alt")) problems.push("no alt: " + e.src);
+  for (const e of document.querySelectorAll("progress, [role=img]"))
+    if (!e.hasAttribute("aria-hidden") && !e.hasAttribute("aria-label") && !e.hasAttribute("aria-labelledby"))
+      problems.push("no name: " + describe(e));
+
+  const parse = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const luminance = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour[3] === 1) return colour;
+    }
+    return [255, 255, 255, 1];
+  };
+  let measured = 0;
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === Node.TEXT_NODE && n.textContent.trim());
+    if (!own || !shown(e) || e.closest("svg, script, noscript, progress, .hidden")) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [luminance(parse(style.color)), luminance(ground(e))].sort((x, y) => y - x);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+    const ratio = (a + 0.05) / (b + 0.05);
+    measured += 1;
+    if (ratio < (large ? 3 : 4.5)) problems.push(`contrast ${ratio.toFixed(2)}: ${describe(e)}`);
+  }
+  if (measured < 3) problems.push("nothing measured");
+  return problems;
+}

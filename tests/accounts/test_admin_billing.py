@@ -1,0 +1,184 @@
+import datetime
+
+import pytest
+from django.contrib.auth.models import Group
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts import admin_billing, soft_limits
+from accounts.models import ApiKey, Customer, Plan, Price
+from tests.accounts.test_billing import TENTH, use
+from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory, UserFactory
+
+pytestmark = pytest.mark.django_db
+
+
+def url(name, *args):
+    return reverse(f"admin:accounts_{name}", args=args)
+
+
+@pytest.fixture
+def manager(client):
+    person = UserFactory(is_staff=True)
+    person.groups.add(Group.objects.get(name="account managers"))
+    client.force_login(person)
+    return client
+
+
+def test_a_price_is_kept_and_listed(manager):
+    plan = PlanFactory()
+    form = {"plan": plan.pk, "unit": "rows", "model": "", "valid_from": "2026-01-01"}
+
+    manager.post(url("price_add"), form | {"amount": "0.002"})
+    refused = manager.post(url("price_add"), form | {"amount": "-1"})
+
+    assert Price.objects.get().history.count() == 1
+    assert refused.status_code == 200
+    assert "every model" in manager.get(url("price_changelist")).content.decode()
+
+
+def test_invoice_lines_of_a_month_are_downloaded(manager):
+    key = ApiKeyFactory()
+    Price.objects.create(
+        plan=key.customer.plan, unit="rows", amount="0.5", valid_from="2026-01-01"
+    )
+    use(key, rows=3)
+
+    response = manager.get(
+        url("customer_export_invoice", key.customer.pk), {"month": "2026-11"}
+    )
+
+    lines = b"".join(response.streaming_content).decode().splitlines()
+    assert lines[0].startswith("day,customer,plan")
+    assert lines[-1].endswith(",rows,3,0.5,1.5")
+    assert "invoice-" in response["Content-Disposition"]
+
+
+def test_the_customers_page_shows_what_each_version_costs_per_request(manager):
+    key = ApiKeyFactory()
+    plan = key.customer.plan
+    Price.objects.create(plan=plan, unit="rows", amount="0.5", valid_from="2020-01-01")
+    page = url("customer_change", key.customer.pk)
+    before = manager.get(page).context["overview"]["costs"]
+    for _ in range(3):
+        use(key, rows=1, at=timezone.now())
+    use(key, rows=20, version="2", at=timezone.now())
+
+    response = manager.get(page)
+
+    assert before is None
+    assert response.context["overview"]["costs"] == {
+        "total": "11.5",
+        "versions": [
+            {
+                "model": "cancer",
+                "version": "2",
+                "requests": 1,
+                "cost": "10",
+                "per_request": "10",
+            },
+            {
+                "model": "cancer",
+                "version": "1",
+                "requests": 3,
+                "cost": "1.5",
+                "per_request": "0.5",
+            },
+        ],
+    }
+    assert "This month’s cost" in response.content.decode()
+
+
+def test_a_month_that_is_none_is_not_found(manager):
+    customer = CustomerFactory()
+
+    for month in ("2026-13", "x", "../etc", "9999-12", "0001-01"):
+        response = manager.get(
+            url("customer_export_invoice", customer.pk), {"month": month}
+        )
+        assert response.status_code == 404
+
+
+def test_a_customer_is_archived(manager):
+    key = ApiKeyFactory()
+
+    manager.post(url("customer_archive", key.customer.pk), {"_form_submitted": "True"})
+
+    assert Customer.objects.get().archived_at is not None
+    assert ApiKey.objects.get().revoked_at is not None
+
+
+def test_warnings_are_listed(manager):
+    key = ApiKeyFactory(customer__plan__daily_quota=10)
+    use(key, rows=9)
+    soft_limits.look(now=TENTH)
+
+    page = manager.get(url("limitevent_changelist")).content.decode()
+
+    assert "80 % of day, rows" in page
+    assert "9 of 10" in page
+
+
+def test_limits_in_json_are_checked_and_may_be_emptied(manager):
+    plan = PlanFactory()
+    form = {
+        "name": "P",
+        "description": "",
+        "burst_requests": 1,
+        "sustained_requests": 1,
+        "quota_unit": "rows",
+        "max_predict_rows": 1,
+        "max_batch_rows": 1,
+        "max_job_rows": 1,
+        "max_keys": 1,
+    }
+
+    bad = manager.post(
+        url("plan_change", plan.pk),
+        form | {"further_quotas": '{"day": {"rows": -1}}'},
+    )
+    good = manager.post(url("plan_change", plan.pk), form | {"further_quotas": ""})
+
+    assert "must be an integer from 0" in bad.content.decode()
+    assert good.status_code == 302
+    assert Plan.objects.get().further_quotas == {}
+
+
+def test_a_key_gets_networks_and_limits_of_its_own(manager):
+    customer = CustomerFactory()
+    form = {
+        "customer": customer.pk,
+        "name": "k",
+        "mode": "live",
+        "scopes": ["predict"],
+        "allowed_models": "",
+        "expires_at_0": "",
+        "expires_at_1": "",
+        "burst_requests": 5,
+    }
+
+    bad = manager.post(url("apikey_add"), form | {"allowed_networks": "10.0.0.1/8"})
+    manager.post(url("apikey_add"), form | {"allowed_networks": "10.0.0.0/8\n::1"})
+
+    assert "no IPv4 or IPv6 network" in bad.content.decode()
+    key = ApiKey.objects.get()
+    assert key.allowed_networks == ["10.0.0.0/8", "::1/128"]
+    assert key.burst_requests == 5
+    page = manager.get(url("apikey_change", key.pk)).content.decode()
+    assert "10.0.0.0/8" in page
+    assert datetime.datetime.now(datetime.UTC) > key.created_at
+
+
+def test_months_to_download_begin_with_the_customer(manager):
+    customer = CustomerFactory()
+    Customer.objects.update(
+        created_at=datetime.datetime(2026, 9, 30, tzinfo=datetime.UTC)
+    )
+    customer.refresh_from_db()
+    now = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+
+    page = manager.get(url("customer_export_invoice", customer.pk))
+
+    named = [f"{month:%Y-%m}" for month in admin_billing.months(customer, now=now)]
+    assert named == ["2026-11", "2026-10", "2026-09"]
+    assert f"?month={timezone.now():%Y-%m}" in page.content.decode()

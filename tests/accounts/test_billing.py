@@ -1,0 +1,185 @@
+import datetime
+from decimal import Decimal
+
+import pytest
+
+from accounts import billing, usage
+from accounts.models import Price
+from accounts.usage_event import UsageEvent
+from tests.factories import ApiKeyFactory, PlanFactory
+
+pytestmark = pytest.mark.django_db
+
+NOVEMBER = datetime.date(2026, 11, 1)
+TENTH = datetime.datetime(2026, 11, 10, 12, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def key():
+    key = ApiKeyFactory(customer__name="Acme", customer__plan__name="Pro")
+    # The customer was there before the month began.
+    key.customer.history.update(history_date=TENTH - datetime.timedelta(days=90))
+    return key
+
+
+def price(plan, unit, amount, *, model="", since=datetime.date(2026, 1, 1)):
+    return Price.objects.create(
+        plan=plan, unit=unit, amount=Decimal(amount), model=model, valid_from=since
+    )
+
+
+def use(key, *, rows=1, at=TENTH, **changes):
+    event = {
+        "id": "e",
+        "at": at.timestamp(),
+        "customer_id": key.customer_id,
+        "key_id": key.key_id,
+        "operation": "predict",
+        "model": "cancer",
+        "version": "1",
+        "variant": "default",
+        "status": 200,
+        "code": "",
+        "rows": rows,
+        "charged": True,
+        "compute_us": 0,
+        "total_us": 10_000,
+        "shap_samples": 0,
+        "request_id": "r",
+    } | changes
+    use.count += 1
+    usage.record(f"s{use.count}", [UsageEvent(**event)], 1)
+
+
+use.count = 0
+
+
+def bill(key):
+    return {
+        (line.day.day, line.unit): (line.units, line.price, line.cost)
+        for line in billing.lines(key.customer, month=NOVEMBER)
+    }
+
+
+def test_each_unit_is_priced_and_what_has_no_price_is_free(key):
+    price(key.customer.plan, "rows", "0.002")
+    price(key.customer.plan, "compute_ms", "0.000000001")
+    use(key, rows=3, compute_us=1500)
+    use(key, rows=4)
+
+    assert bill(key) == {
+        (10, "requests"): (2, None, 0),
+        (10, "rows"): (7, Decimal("0.002"), Decimal("0.014")),
+        (10, "compute_ms"): (
+            Decimal("1.5"),
+            Decimal("0.000000001"),
+            Decimal("0.0000000015"),
+        ),
+    }
+
+
+def test_what_is_not_charged_costs_nothing(key):
+    price(key.customer.plan, "rows", "1")
+    use(key, charged=False)
+    use(key, charged=False, status=503, code="OVERLOADED", compute_us=900)
+
+    assert bill(key) == {}
+
+
+def test_a_models_own_price_goes_before_that_of_all(key):
+    price(key.customer.plan, "rows", "1")
+    price(key.customer.plan, "rows", "5", model="cancer")
+    use(key)
+    use(key, model="digits")
+
+    lines = list(billing.lines(key.customer, month=NOVEMBER))
+
+    costs = {line.model: line.cost for line in lines if line.unit == "rows"}
+    assert costs == {"cancer": 5, "digits": 1}
+
+
+def test_a_price_holds_from_its_day_on(key):
+    price(key.customer.plan, "rows", "1")
+    price(key.customer.plan, "rows", "2", since=datetime.date(2026, 11, 11))
+    use(key)
+    use(key, at=TENTH + datetime.timedelta(days=1))
+
+    assert bill(key)[10, "rows"][1] == 1
+    assert bill(key)[11, "rows"][1] == 2
+
+
+def test_each_day_has_the_plan_of_its_end(key):
+    price(key.customer.plan, "rows", "1")
+    large = PlanFactory(name="Large")
+    price(large, "rows", "0.5")
+    for days in (-1, 0, 1):
+        use(key, at=TENTH + datetime.timedelta(days=days))
+    key.customer.plan = large
+    key.customer.save()
+    newest = key.customer.history.latest()
+    newest.history_date = TENTH + datetime.timedelta(hours=1)
+    newest.save()
+
+    prices = {day: cost[1] for (day, unit), cost in bill(key).items() if unit == "rows"}
+    assert prices == {9: 1, 10: Decimal("0.5"), 11: Decimal("0.5")}
+
+
+def test_a_month_is_that_of_utc(key):
+    price(key.customer.plan, "rows", "1")
+    first = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    for at in (
+        first - datetime.timedelta(seconds=1),
+        first,
+        datetime.datetime(2026, 11, 30, 23, 59, tzinfo=datetime.UTC),
+        datetime.datetime(2026, 12, 1, tzinfo=datetime.UTC),
+    ):
+        use(key, at=at)
+
+    assert {day for day, _ in bill(key)} == {1, 30}
+
+
+def test_costs_per_version_and_request_add_up(key):
+    price(key.customer.plan, "rows", "0.1")
+    for _ in range(3):
+        use(key, rows=2)
+    use(key, rows=1, version="2")
+
+    lines = list(billing.lines(key.customer, month=NOVEMBER))
+    first, second = billing.by_version(lines)
+
+    assert (first.version, first.requests, first.cost) == ("1", 3, Decimal("0.6"))
+    assert first.cost_per_request == Decimal("0.2")
+    assert second.cost == Decimal("0.1")
+    assert billing.total(lines) == Decimal("0.7")
+
+
+def test_the_csv_has_a_line_per_unit_and_no_formulas(key):
+    key.customer.name = "=Acme"
+    key.customer.save()
+    key.customer.history.update(history_date=TENTH - datetime.timedelta(days=90))
+    price(key.customer.plan, "rows", "0.0000001")
+    use(key, rows=30)
+
+    rows = list(billing.csv_rows(key.customer, month=NOVEMBER))
+
+    same = ("2026-11-10", "'=Acme", "Pro", key.key_id, "cancer", "1")
+    assert rows == [
+        billing.CSV_COLUMNS,
+        (*same, "requests", "1", "", "0"),
+        (*same, "rows", "30", "0.0000001", "0.000003"),
+    ]
+
+
+def test_another_customers_usage_is_on_another_bill(key):
+    use(ApiKeyFactory())
+
+    assert bill(key) == {}
+
+
+def test_a_refunded_call_is_taken_in_once_and_costs_nothing(key):
+    price(key.customer.plan, "requests", "1")
+    failed = {"status": 503, "code": "MODEL_UNAVAILABLE", "charged": False}
+    use(key)
+    use(key, **failed)
+
+    assert bill(key) == {(10, "requests"): (1, 1, 1), (10, "rows"): (1, None, 0)}

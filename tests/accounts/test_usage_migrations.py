@@ -1,0 +1,63 @@
+"""Usage that was there before roll-ups is billed as before, and rolled up."""
+
+import datetime
+
+import pytest
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from accounts import roll_ups, usage
+from accounts.models import UsageDay, UsageHour
+from tests.factories import CustomerFactory
+
+NOON = datetime.datetime(2026, 10, 3, 12, tzinfo=datetime.UTC)
+HOUR = datetime.timedelta(hours=1)
+
+
+def migrate(name):
+    executor = MigrationExecutor(connection)
+    executor.loader.build_graph()
+    executor.migrate([("accounts", name)])
+    return executor.loader.project_state([("accounts", name)]).apps
+
+
+@pytest.fixture
+def newest():
+    """Give the name of the newest migration, and leave the database at it."""
+    leaves = MigrationExecutor(connection).loader.graph.leaf_nodes("accounts")
+    name = leaves[0][1]
+    yield name
+    migrate(name)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_minutes_from_before_are_charged_as_before_and_rolled_up(newest):
+    customer_id = CustomerFactory().pk
+    before = migrate("0009_suspicions").get_model("accounts", "Usage")
+    facts = {
+        "customer_id": customer_id,
+        "key_id": "key",
+        "operation": "predict",
+        "status": 200,
+        "requests": 2,
+        "compute_us": 500,
+        "total_us": 900,
+        "shap_samples": 7,
+        "latency_buckets": {"3": 2},
+    }
+    before.objects.bulk_create(
+        before(segment=f"s{n}", minute=NOON + n * HOUR / 2, charged_requests=n, **facts)
+        for n in range(3)
+    )
+
+    migrate(newest)
+
+    span = usage.between(NOON, NOON + 2 * HOUR)
+    totals = usage.totals(span)
+    assert (totals["requests"], totals["charged_requests"]) == (6, 3)
+    assert totals["charged_compute_us"] == 1000
+    assert totals["charged_shap_samples"] == 14
+    assert roll_ups.roll_up(now=NOON + 2 * HOUR).done == 2
+    assert usage.totals(usage.between(NOON, NOON + 2 * HOUR)) == totals
+    assert [row.requests for row in UsageHour.objects.order_by("start")] == [4, 2]
+    assert UsageDay.objects.get().latency_buckets == {"3": 6}

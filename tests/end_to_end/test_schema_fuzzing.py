@@ -1,0 +1,53 @@
+"""Made-up requests for every operation of the OpenAPI document, to a real Modelyard."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("modelyard"),
+]
+
+SEED = 20261120
+# What the promise is about: 503 and 504 say that we are busy, not that we broke.
+CONFIGURATION = """
+[checks]
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "503", "504"]
+"""
+_MAX_EXAMPLES = 4
+
+
+def test_no_operation_answers_with_a_server_error(modelyard, tmp_path):
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
+    demo = modelyard.demo
+    # With the key, so that the document has what this caller may call.
+    headers = modelyard.headers(demo["bench_api_key"])
+    schema = modelyard.client.get(
+        "/api/schema/", headers=headers | {"Accept": "application/json"}
+    )
+    (tmp_path / "openapi.json").write_bytes(schema.content)
+
+    run = subprocess.run(
+        [
+            Path(sys.executable).with_name("schemathesis"),
+            *("--config-file", tmp_path / "schemathesis.toml"),
+            *("run", tmp_path / "openapi.json", "--url", demo["base_url"]),
+            *("--header", f"Authorization: {headers['Authorization']}"),
+            *("--checks", "not_a_server_error"),
+            *("--phases", "examples,coverage,fuzzing"),
+            *("--max-examples", str(_MAX_EXAMPLES), "--seed", str(SEED)),
+            *("--workers", "2", "--continue-on-failure", "--no-color"),
+            *("--request-timeout", "60", "--generation-database", "none"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+
+    assert run.returncode == 0, run.stdout[-10_000:] + run.stderr[-2000:]
+    assert schema.json()["paths"]

@@ -1,0 +1,100 @@
+"""Small models of three kinds, saved as MLflow saves them."""
+
+from pathlib import Path
+
+
+def save_table(path: Path) -> None:
+    """A scikit-learn model over columns of four types, one of them optional."""
+    import mlflow.sklearn
+    import pandas
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rows = pandas.DataFrame(
+        {
+            "age": [20, 30, 40, 50] * 10,
+            "income": [1.5, 2.5, 3.5, 4.5] * 10,
+            "member": [True, False, True, False] * 10,
+            "score": [0.1, None, 0.3, 0.4] * 10,
+        }
+    )
+    model = HistGradientBoostingRegressor(max_iter=5, min_samples_leaf=2)
+    model.fit(rows, rows["age"] * 2.0 + rows["income"])
+    signature = ModelSignature(
+        inputs=Schema(
+            [
+                ColSpec("long", "age"),
+                ColSpec("double", "income"),
+                ColSpec("boolean", "member"),
+                ColSpec("double", "score", required=False),
+            ]
+        ),
+        outputs=Schema([ColSpec("double")]),
+    )
+    mlflow.sklearn.save_model(
+        model,
+        path,
+        signature=signature,
+        serialization_format="cloudpickle",
+        pip_requirements=["scikit-learn"],
+    )
+
+
+def save_tensor(path: Path) -> None:
+    """A torch module over rows of three floats."""
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import infer_signature
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Softmax(dim=-1)).eval()
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with torch.no_grad():
+        outputs = module(torch.from_numpy(rows)).numpy()
+    mlflow.pytorch.save_model(
+        module,
+        path,
+        signature=infer_signature(rows, outputs),
+        input_example=rows,
+        pip_requirements=["torch"],
+    )
+
+
+def save_text(path: Path) -> None:
+    """Python code over text, with parameters; its answer is a table."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    code = path.with_suffix(".py")
+    code.write_text(TEXT_CODE)
+    mlflow.pyfunc.save_model(
+        path,
+        python_model=str(code),
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("string", "text")]),
+            outputs=Schema([ColSpec("string", "loud"), ColSpec("long", "length")]),
+            params=ParamSchema(
+                [ParamSpec("times", "long", 1), ParamSpec("end", "string", "!")]
+            ),
+        ),
+        pip_requirements=["pandas"],
+    )
+
+
+TEXT_CODE = """
+import mlflow
+import pandas
+
+
+class Shout(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        params = params or {}
+        text = model_input["text"].str.upper() * params["times"] + params["end"]
+        return pandas.DataFrame({"loud": text, "length": text.str.len()})
+
+
+mlflow.models.set_model(Shout())
+"""

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from inference.dialects import open_inference_outputs as outputs
+from inference.dialects.open_inference_messages import OutputParameters, RequestedOutput
+from inference.engine.client import Tensor
+from inference.errors import ApiError
+
+SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], "float32")
+TENSORS = (Tensor("scores", SCORES), Tensor("other", np.zeros(2)))
+
+
+def test_all_outputs_come_unless_some_are_named():
+    found = outputs.wanted(TENSORS, None, binary=True, labels=())
+
+    assert [(output.name, output.binary) for output in found] == [
+        ("scores", True),
+        ("other", True),
+    ]
+
+
+def test_named_outputs_come_in_the_order_and_form_of_the_request():
+    requested = (
+        RequestedOutput("other", OutputParameters(binary_data=True)),
+        RequestedOutput("scores"),
+    )
+
+    found = outputs.wanted(TENSORS, requested, binary=False, labels=())
+
+    assert [(output.name, output.binary) for output in found] == [
+        ("other", True),
+        ("scores", False),
+    ]
+
+
+def test_outputs_that_the_model_has_not_are_refused():
+    with pytest.raises(ApiError, match="no output `x`"):
+        outputs.wanted(TENSORS, (RequestedOutput("x"),), binary=False, labels=())
+
+
+def test_classification_names_the_best_classes():
+    requested = (RequestedOutput("scores", OutputParameters(classification=2)),)
+
+    (found,) = outputs.wanted(
+        TENSORS, requested, binary=False, labels=("cat", "dog", "cow")
+    )
+
+    assert found.data.tolist() == [
+        ["0.700000:1:dog", "0.200000:2:cow"],
+        ["0.500000:0:cat", "0.250000:1:dog"],
+    ]
+
+
+def test_classification_without_labels_has_indexes():
+    assert outputs.classify(SCORES, 9, ())[1].tolist() == [
+        "0.500000:0",
+        "0.250000:1",
+        "0.250000:2",
+    ]
+
+
+def test_texts_have_no_classification():
+    with pytest.raises(ApiError):
+        outputs.classify(np.array(["a"], object), 1, ())

@@ -1,0 +1,77 @@
+"""Python models as people write them for MLflow."""
+
+import numpy as np
+from mlflow.pyfunc import PythonModel
+
+
+class Writer(PythonModel):
+    """Repeats a text; its parameters say how often, and between what."""
+
+    def predict(self, context, model_input, params=None):
+        return [
+            {"text": (params["between"]).join([text] * params["times"])}
+            for text in model_input["text"]
+        ]
+
+    def predict_stream(self, context, model_input, params=None):
+        for index in range(params["times"]):
+            yield {"index": index, "text": model_input["text"]}
+
+
+class OnlyStreams(PythonModel):
+    closed = False
+
+    def predict(self, context, model_input, params=None):
+        raise NotImplementedError
+
+    def predict_stream(self, context, model_input, params=None):
+        try:
+            yield from model_input["text"]
+        finally:
+            type(self).closed = True
+
+
+class Chat(PythonModel):
+    """Of MLflow's typed kind: takes a list, gives nested objects."""
+
+    def predict(self, model_input: list[str]):
+        return [{"words": text.split(), "first": text[:1]} for text in model_input]
+
+
+class Everything(PythonModel):
+    """Says of each column what arrived."""
+
+    def predict(self, context, model_input, params=None):
+        row = model_input.iloc[0]
+        return [
+            {
+                "types": {
+                    name: str(dtype) for name, dtype in model_input.dtypes.items()
+                },
+                "year": row["when"].year,
+                "bytes": row["raw"].decode(),
+                "tags": row["tags"],
+                "name": row["profile"]["name"],
+            }
+        ] * len(model_input)
+
+
+class Vectors(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return np.array([[len(text), 1.0] for text in model_input["text"]])
+
+
+class Sums(PythonModel):
+    def predict(self, context, model_input, params=None):
+        return {name: values.sum(axis=1) for name, values in model_input.items()}
+
+
+class Gaps(PythonModel):
+    """Names the columns that a row lacks."""
+
+    def predict(self, context, model_input, params=None):
+        missing = model_input.isna()
+        return [
+            [name for name in missing.columns if row[name]]
+            for _, row in missing.iterrows()
+        ]

@@ -1,0 +1,70 @@
+import pytest
+
+from inference.engine import lane as lanes
+from inference.engine.errors import EngineErrorCode
+from inference.engine.lane import Lane
+from inference.engine.waiting import QueueLimits, Room
+from tests.inference.engine.fakes import FakeRunner
+from tests.inference.engine.test_waiting import entry
+
+
+@pytest.fixture
+def lane():
+    limits = QueueLimits(
+        max_rows=100, max_bytes=10_000, max_batch_rows=10, max_batch_bytes=1000
+    )
+    return Lane(FakeRunner(), limits, Room(1000, 100_000))
+
+
+def test_nothing_is_known_of_a_lane_at_first(lane):
+    assert lane.idle
+    assert lane.drain_s(job=False) == 0.0
+    assert lane.most_job_rows() == 0
+    assert lane.job_price_s() == 0.0
+
+
+def test_a_queue_takes_what_its_rows_take_at_the_measured_pace(lane):
+    lane.pace.observe(10, 0.05, saturated=True)
+    lane.interactive.append(entry(40))
+
+    assert lane.drain_s(job=False) == pytest.approx(0.2)
+    assert not lane.idle
+
+
+def test_before_the_pace_is_known_single_batches_tell(lane):
+    lane.interactive.append(entry(40))
+    assert lane.drain_s(job=False) is None
+
+    lane.cost.observe(10, 0.1)
+
+    assert lane.drain_s(job=False) == pytest.approx(0.4)
+
+
+def test_a_batch_of_jobs_costs_fifty_milliseconds_at_most(lane):
+    lane.pace.observe(10, 0.1, saturated=True)
+    lane.jobs.append(entry(40, job=True))
+
+    assert lane.most_job_rows() == 5
+    assert lane.job_price_s() == pytest.approx(0.05)
+
+
+def test_limits_may_change_under_what_waits(lane):
+    lane.interactive.append(entry(8))
+
+    lane.limit(lane.limits.__class__(100, 10_000, 4, 1000), max_wait_s=0.01)
+    lane.interactive.append(entry(4))
+
+    assert [one.rows for one in lane.interactive.take(0.0)[0]] == [8]
+    assert lane.max_wait_s == 0.01
+
+
+def test_a_refusal_says_when_to_come_back():
+    limits = QueueLimits(1, 1, 1, 1)
+    lane = Lane(FakeRunner(), limits, Room(1, 1))
+
+    assert lanes.overloaded(lane, 2.5).retry_after_ms == 2500
+    assert lanes.overloaded(lane, 0.0).retry_after_ms == 10
+    assert lanes.overloaded(lane, 1e6).retry_after_ms == 60_000
+    error = lanes.overloaded(lane, None)
+    assert error.retry_after_ms == 1000
+    assert error.code is EngineErrorCode.OVERLOADED

@@ -1,0 +1,142 @@
+"""Memory comes back: by what an engine counts, and by what the process holds."""
+
+import asyncio
+import os
+
+import numpy as np
+import psutil
+import pytest
+
+from inference.engine import memory
+from inference.engine.client import InProcessEngineClient
+from inference.engine.engine import Engine
+from inference.engine.runner import Loaded
+from tests.inference.engine.fakes import (
+    KEY,
+    MATRIX,
+    FakeRunner,
+    ready,
+    rows,
+    run,
+    settings,
+    to_load,
+    until,
+)
+
+MIB = 1024 * 1024
+CYCLES = 200
+
+
+class HeavyRunner(FakeRunner):
+    """Holds 10 MiB, in a cycle, as graphs of modules are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = np.ones(10 * MIB, np.uint8)
+        self.itself = self
+
+
+class LeakingRunner(HeavyRunner):
+    """The mutant: something keeps its weights."""
+
+    kept = []
+
+    def unload(self):
+        super().unload()
+        self.kept.append(self.weights)
+
+
+def resident():
+    return psutil.Process(os.getpid()).memory_info().rss
+
+
+async def cycle(engine, predict, times):
+    for _ in range(times):
+        engine.load(to_load())
+        await ready(engine)
+        await predict()
+        engine.unload(KEY)
+    await until(lambda: not engine.versions.nbytes)
+
+
+def grown_after(home, make_runner, *, cycles):
+    """Bytes that the process has more of, after load, predict and unload."""
+
+    async def main():
+        made = []
+
+        def load(version, device):
+            made.append(make_runner())
+            return Loaded(made[-1], MATRIX)
+
+        engine = Engine(settings(home, inline_ms=0), load=load)
+        client = InProcessEngineClient(engine)
+
+        async def predict():
+            await client.predict(KEY, rows(1), timeout_s=60)
+
+        await cycle(engine, predict, 5)
+        await until(lambda: all(one.unloaded.is_set() for one in made))
+        made.clear()
+        memory.collect()
+        before = resident()
+        await cycle(engine, predict, cycles)
+        await until(lambda: all(one.unloaded.is_set() for one in made))
+        made.clear()
+        engine.close()
+        # The last ones are freed in a thread, soon.
+        for _ in range(20):
+            memory.collect()
+            grown = resident() - before
+            if grown < MIB:
+                break
+            await asyncio.sleep(0.05)
+        return grown
+
+    return run(main())
+
+
+@pytest.mark.usefixtures("settled")
+def test_two_hundred_cycles_give_their_memory_back(tmp_path):
+    assert grown_after(tmp_path, HeavyRunner, cycles=CYCLES) < 50 * MIB
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_leak_would_be_seen(tmp_path):
+    try:
+        assert grown_after(tmp_path, LeakingRunner, cycles=10) > 50 * MIB
+    finally:
+        LeakingRunner.kept.clear()
+
+
+def test_an_artifact_is_as_large_as_its_files(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "weights").write_bytes(b"x" * 1000)
+    (tmp_path / "MLmodel").write_bytes(b"x" * 10)
+
+    assert memory.artifact_bytes(str(tmp_path)) == 1010
+    assert memory.artifact_bytes("/nowhere") == 0
+
+
+def test_the_host_has_room_and_uses_some_of_it():
+    host = memory.of_device("cpu")
+
+    assert 0 < host.used() < host.capacity() <= psutil.virtual_memory().total
+
+
+@pytest.fixture
+def settled():
+    """Leave what earlier tests made out of this: there is much of it."""
+    memory.settle()
+
+
+@pytest.mark.parametrize("limit", ["1000", "max", ""])
+def test_a_container_has_what_it_may_use(tmp_path, monkeypatch, limit):
+    path = tmp_path / "memory.max"
+    path.write_text(limit)
+    monkeypatch.setattr(memory, "_CGROUP_LIMIT", path)
+
+    capacity = memory.of_device("cpu").capacity()
+
+    total = psutil.virtual_memory().total
+    assert capacity == (800 if limit == "1000" else int(total * 0.8))

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from inference.engine.messages import OutputTensor
+from inference.engine.outputs import described, finish
+from inference.engine.signature import Layout, Signature, Task
+from inference.engine.tensors import Tensor
+
+
+def signature(**fields):
+    return Signature(layout=Layout.TENSOR, **fields)
+
+
+def outputs(*arrays):
+    return tuple(
+        Tensor(f"output_{index}", np.asarray(array))
+        for index, array in enumerate(arrays)
+    )
+
+
+def test_several_outputs_are_named_by_their_places():
+    named = finish(outputs([1], [2]), signature(outputs=("first", "second")))
+
+    assert [(one.name, one.data.tolist()) for one in named] == [
+        ("first", [1]),
+        ("second", [2]),
+    ]
+
+
+def test_outputs_that_have_their_names_keep_them():
+    given = (Tensor("b", np.ones(1)), Tensor("a", np.zeros(1)))
+
+    assert finish(given, signature(outputs=("a", "b"))) == given
+
+
+def test_vectors_are_scaled_to_length_one_but_for_zeros():
+    wanted = signature(task=Task.EMBEDDING, normalize=True)
+    vectors = np.array([[3, 4], [0, 0]], dtype=np.float32)
+
+    (output,) = finish(outputs(vectors), wanted)
+
+    assert output.data.dtype == np.float32
+    assert output.data == pytest.approx(np.array([[0.6, 0.8], [0, 0]]))
+
+
+@pytest.mark.parametrize(
+    "arrays", [(), ([1.0],), ([[1]],), ([[1.0]], [[1.0]]), ([["a"]],)]
+)
+def test_all_but_one_vector_per_row_is_no_embedding(arrays):
+    with pytest.raises(ValueError, match="one vector"):
+        finish(outputs(*arrays), signature(task=Task.EMBEDDING))
+
+
+def test_sizes_that_differ_between_runs_vary():
+    long = outputs(np.ones((2, 5, 3), "float32"), np.array(["a", "b"], object))
+    short = outputs(np.ones((1, 4, 3), "float32"), np.array(["a"], object))
+
+    assert described([long, short], signature()) == (
+        OutputTensor("output_0", "float32", (-1, 3)),
+        OutputTensor("output_1", "str", ()),
+    )
+
+
+def test_sizes_that_the_signature_leaves_open_vary():
+    given = outputs(np.ones((2, 5, 3)))
+
+    (output,) = described([given, given], signature(output_shapes=((-1, 3),)))
+
+    assert output.shape == (-1, 3)

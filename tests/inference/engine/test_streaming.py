@@ -1,0 +1,136 @@
+import asyncio
+
+import pytest
+
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.streaming import Streams
+from tests.inference.engine.fakes import FakeStreamRunner, rows, run, until
+
+
+class Reader:
+    """Remembers what a stream tells."""
+
+    def __init__(self):
+        self.chunks = []
+        self.end = None
+        self.error = None
+
+    def chunk(self, stream_id, chunk):
+        self.chunks.append(bytes(chunk))
+
+    def ended(self, stream_id, chunks):
+        self.end = chunks
+
+    def stream_failed(self, stream_id, error):
+        self.error = error
+
+
+def start(streams, runner, reader, *, credits=10, timeout_s=10.0):  # noqa: A002 - its name
+    return streams.start(
+        1, reader, runner, rows(0), None, credits=credits, timeout_s=timeout_s
+    )
+
+
+async def threads_gone(streams):
+    await until(lambda: not len(streams))
+
+
+def test_a_stream_ends_after_its_chunks():
+    async def main():
+        streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
+
+        start(streams, FakeStreamRunner(count=2), reader)
+        await threads_gone(streams)
+
+        assert len(reader.chunks) == reader.end == 2
+        assert streams.unanswered == 0
+
+    run(main())
+
+
+def test_a_model_that_hangs_fails_in_time_and_keeps_its_place():
+    async def main():
+        streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
+        runner = FakeStreamRunner()
+        runner.hold()
+
+        start(streams, runner, reader, timeout_s=0.02)
+        await until(lambda: reader.error is not None)
+
+        assert reader.error.code is EngineErrorCode.DEADLINE_EXCEEDED
+        assert (len(streams), streams.unanswered) == (1, 0)
+        with pytest.raises(EngineError) as caught:
+            start(streams, runner, Reader())
+        assert caught.value.code is EngineErrorCode.OVERLOADED
+        runner.release()
+        await threads_gone(streams)
+        assert runner.closed.is_set()
+
+    run(main())
+
+
+def test_a_cancelled_stream_tells_nothing_more_and_waits_for_no_credit():
+    async def main():
+        streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
+        runner = FakeStreamRunner(count=100)
+        stream = start(streams, runner, reader, credits=1)
+        await until(lambda: len(reader.chunks) == 1)
+
+        stream.cancel()
+        await threads_gone(streams)
+
+        assert runner.closed.is_set()
+        assert (reader.end, reader.error, len(reader.chunks)) == (None, None, 1)
+
+    run(main())
+
+
+def test_credits_that_are_no_credits_are_ignored():
+    async def main():
+        streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
+        runner = FakeStreamRunner()
+
+        stream = start(streams, runner, reader, credits=-5)
+        stream.grant(-3)
+        await asyncio.sleep(0.02)
+        assert runner.made == 0
+        stream.grant(10)
+        await threads_gone(streams)
+
+        assert reader.end == 3
+
+    run(main())
+
+
+def test_a_model_that_fails_to_clean_up_fails_its_stream_only():
+    class Untidy(FakeStreamRunner):
+        def stream(self, tensors, params):
+            try:
+                yield 1
+                yield 2
+            finally:
+                raise RuntimeError("cannot clean up")
+
+    async def main():
+        streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
+
+        start(streams, Untidy(), reader)
+        await threads_gone(streams)
+
+        assert reader.error.code is EngineErrorCode.MODEL_ERROR
+
+    run(main())
+
+
+def test_threads_end_although_the_loop_is_gone():
+    runner = FakeStreamRunner(count=1000)
+
+    async def main():
+        streams = Streams(1, loop=asyncio.get_running_loop())
+        start(streams, runner, Reader(), credits=1)
+        await until(lambda: runner.made == 1)
+        streams.close()
+
+    run(main())
+
+    assert runner.closed.wait(60)

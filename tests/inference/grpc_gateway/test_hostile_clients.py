@@ -1,0 +1,586 @@
+"""What one client may ask of the gRPC port: every bound, and that nothing is left."""
+
+import asyncio
+import contextlib
+import gc
+import gzip
+
+import pytest
+from hyperframe import frame as hyper
+
+from accounts.limits import Limits
+from inference.grpc_gateway.calls import GrpcCall
+from inference.grpc_gateway.http2 import limits
+from inference.grpc_gateway.http2.connection import Connection
+from inference.grpc_gateway.http2.frames import Code
+from tests.inference.gateway.plant import Plant
+from tests.inference.grpc_gateway.peer import (
+    ALIVE,
+    LIVE,
+    PREFACE,
+    STREAM,
+    framed,
+    head,
+    on_loop,
+    row,
+    serve_wide,
+    serving,
+)
+
+CALM = Code.ENHANCE_YOUR_CALM
+MANY = 1_100
+UNLIMITED = Limits(plan="p", rates=())
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        hyper.SettingsFrame(0),
+        hyper.PingFrame(0),
+        hyper.PingFrame(0, flags=("ACK",)),
+        hyper.PriorityFrame(1),
+        hyper.DataFrame(1),
+        hyper.DataFrame(1, flags=("PADDED",), pad_length=20),
+        hyper.WindowUpdateFrame(0, 1),
+        hyper.WindowUpdateFrame(1, 1),
+    ],
+)
+@on_loop
+async def test_floods_of_empty_frames_end_the_connection(tmp_path, frame):
+    async with serving(Plant(tmp_path)) as found:
+        async with found.peer() as peer:
+            peer.send(peer.headers(1), *[frame] * MANY)
+
+            assert await peer.end() == CALM
+        await found.emptied()
+
+
+@pytest.mark.parametrize("kind", [hyper.DataFrame, hyper.RstStreamFrame])
+@on_loop
+async def test_floods_of_frames_that_come_too_late_end_the_connection(tmp_path, kind):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.call(1, fields=head(LIVE))
+        peer.send(*[kind(1)] * MANY)
+
+        assert await peer.end() == CALM
+
+
+@on_loop
+async def test_useful_calls_give_back_what_noise_takes(tmp_path):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        for stream_id in range(1, 2 * MANY, 2):
+            peer.send(hyper.PingFrame(0), hyper.WindowUpdateFrame(0, 1))
+            peer.call(stream_id, fields=head(LIVE))
+            if stream_id % 64 == 1:
+                await peer.answer(stream_id)
+        _, data = await peer.answer(2 * MANY - 1)
+
+    assert data == ALIVE
+
+
+@on_loop
+async def test_rapid_resets_are_bounded_and_their_work_is_given_up(tmp_path):
+    plant = Plant(tmp_path, limits=UNLIMITED)
+    plant.engine.hold = asyncio.Event()
+    opened = 0
+
+    async with serving(plant) as found:
+        async with found.peer() as peer:
+            for stream_id in range(1, 8 * limits.MAX_STREAMS, 2):
+                peer.call(stream_id, row(1.5))
+                peer.send(hyper.RstStreamFrame(stream_id, 8))
+                opened += 1
+                if opened % 64 == 0:
+                    # Some have begun when they are given up, and some have not.
+                    await asyncio.sleep(0)
+            assert await peer.end() == CALM
+        await found.emptied()
+
+    assert plant.metrics.abandoned == 2 * limits.MAX_STREAMS + 1
+    assert plant.metrics.abandoned < opened
+
+
+@on_loop
+async def test_resets_that_a_client_provokes_are_bounded_too(tmp_path):
+    plant = Plant(tmp_path, limits=UNLIMITED)
+    plant.engine.hold = asyncio.Event()
+
+    async with serving(plant) as found:
+        async with found.peer() as peer:
+            for stream_id in range(1, 8 * limits.MAX_STREAMS, 2):
+                peer.call(stream_id, row(1.5))
+                # RFC 9113, section 6.9: the stream is reset, by us (CVE-2025-8671).
+                peer.raw(b"\0\0\x04\x08\0" + stream_id.to_bytes(4) + bytes(4))
+            assert await peer.end() == CALM
+        await found.emptied()
+
+    # Each is noise too.
+    assert plant.metrics.abandoned <= 2 * limits.MAX_STREAMS
+
+
+@pytest.mark.parametrize("piece", [b"", b"x" * 10_000])
+@on_loop
+async def test_header_blocks_without_an_end_are_cut_off(tmp_path, piece):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.send(peer.headers(1, flags=()))
+        peer.send(*[hyper.ContinuationFrame(1, piece)] * 20)
+
+        assert await peer.end() == CALM
+
+
+@on_loop
+async def test_too_large_metadata_refuses_its_call_only(tmp_path):
+    large = [*head(LIVE), ("x-large", "1" * limits.MAX_HEADER_LIST_BYTES)]
+
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        # Huffman's code for `1` has five bits.
+        peer.call(1, fields=large)
+        fields, _ = await peer.answer(1)
+        peer.call(3, fields=head(LIVE))
+        _, data = await peer.answer(3)
+
+    assert fields["grpc-status"] == "8"
+    assert data == ALIVE
+
+
+@on_loop
+async def test_bombs_of_indexed_headers_are_not_unpacked(tmp_path):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.send(peer.headers(1, [*head(LIVE), ("x-bomb", "v" * 3_000)]))
+        bomb = peer.encoder.encode([*head(LIVE), *[("x-bomb", "v" * 3_000)] * 1_000])
+        assert len(bomb) < 1_200
+        peer.send(peer.headers(3, block=bomb))
+
+        assert await peer.end() == CALM
+
+
+@on_loop
+async def test_header_blocks_that_must_be_read_anew_are_bounded(tmp_path):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        for number in range(40):
+            value = f"{number}" + "~" * 4_000
+            peer.send(peer.headers(2 * number + 1, [*head(LIVE), ("x-new", value)]))
+
+        assert await peer.end() == CALM
+
+
+@on_loop
+async def test_callers_with_a_key_may_change_their_headers_with_every_call(tmp_path):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        for number in range(60):
+            stream_id = 2 * number + 1
+            value = f"{number}" + "~" * 2_500
+            peer.call(stream_id, row(1.5), [*head(), ("x-new", value)])
+            fields, _ = await peer.answer(stream_id)
+            assert fields["grpc-status"] == "0"
+
+
+@on_loop
+async def test_streams_beyond_the_bound_are_refused_alone(tmp_path):
+    plant = Plant(tmp_path)
+    plant.engine.hold = asyncio.Event()
+    last = 2 * limits.MAX_STREAMS + 1
+
+    async with serving(plant) as found, found.peer() as peer:
+        for stream_id in range(1, last + 2, 2):
+            peer.call(stream_id, row(1.5))
+        assert await peer.reset(last) == Code.REFUSED_STREAM
+        plant.engine.hold.set()
+        fields, _ = await peer.answer(last - 2)
+        await peer.until(lambda: all(map(peer.ended, range(1, last, 2))))
+        peer.call(last + 2, fields=head(LIVE))
+        _, data = await peer.answer(last + 2)
+
+    assert fields["grpc-status"] == "0"
+    assert data == ALIVE
+    assert plant.engine.calls == limits.MAX_STREAMS
+
+
+@on_loop
+async def test_calls_beyond_the_bound_of_all_connections_are_refused(tmp_path):
+    bound = 4096
+    connections = bound // limits.MAX_STREAMS
+
+    async with serving(Plant(tmp_path)) as found, contextlib.AsyncExitStack() as stack:
+        for _ in range(connections):
+            peer = await stack.enter_async_context(found.peer())
+            for stream_id in range(1, 2 * limits.MAX_STREAMS, 2):
+                peer.send(peer.headers(stream_id, head(STREAM)))
+            await peer.pong()
+            assert not peer.blocks
+        assert found.server.calls == bound
+        last = await stack.enter_async_context(found.peer())
+        last.call(1, row(1.5))
+        fields, _ = await last.answer(1)
+
+    assert fields["grpc-status"] == "8"
+
+
+@on_loop
+async def test_strangers_leave_room_for_callers_with_a_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_ALL_KEYLESS_CALLS", limits.MAX_KEYLESS_CALLS + 1)
+    first_too_many = 2 * limits.MAX_KEYLESS_CALLS + 1
+    keyless = head(LIVE, key=None)
+
+    async with serving(Plant(tmp_path)) as found:
+        async with found.peer() as peer, found.peer() as other:
+            for stream_id in range(1, first_too_many + 1, 2):
+                peer.send(peer.headers(stream_id, keyless))
+            refused = [(await peer.answer(first_too_many))[0]]
+            assert list(peer.blocks) == [first_too_many]
+            other.send(other.headers(1, keyless), other.headers(3, keyless))
+            refused.append((await other.answer(3))[0])
+            other.call(5, row(1.5))
+            fields, _ = await other.answer(5)
+            # What is answered makes room.
+            peer.send(hyper.DataFrame(1, framed(b""), flags=("END_STREAM",)))
+            await peer.answer(1)
+            peer.call(first_too_many + 2, fields=keyless)
+            _, data = await peer.answer(first_too_many + 2)
+        await found.emptied()
+
+    assert [each["grpc-status"] for each in refused] == ["8", "8"]
+    assert fields["grpc-status"] == "0"
+    assert data == ALIVE
+
+
+@on_loop
+async def test_messages_of_strangers_are_small_and_plain(tmp_path):
+    keyless = head(LIVE, key=None, grpc_encoding="gzip")
+    large = framed(b"", length=limits.MAX_KEYLESS_MESSAGE_BYTES + 1)
+    bomb = framed(gzip.compress(bytes(2**19)), compressed=True)
+
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        for stream_id, data in ((1, large), (3, bomb)):
+            flags = ("END_STREAM",) if data is bomb else ()
+            peer.send(
+                peer.headers(stream_id, keyless),
+                hyper.DataFrame(stream_id, data, flags=flags),
+            )
+        statuses = [(await peer.answer(n))[0]["grpc-status"] for n in (1, 3)]
+        assert not peer.of(hyper.WindowUpdateFrame, 1)
+
+    assert statuses == ["8", "12"]
+
+
+@on_loop
+async def test_a_window_that_stays_shut_ends_its_stream(tmp_path):
+    async with serving(Plant(tmp_path)) as found:
+        async with found.peer(INITIAL_WINDOW_SIZE=0) as peer:
+            peer.call(1, fields=head(LIVE))
+            await peer.pong()
+            found.pass_time(limits.STALL_S - 1)
+            await peer.pong()
+            assert not peer.of(hyper.RstStreamFrame)
+            found.pass_time(2)
+            assert await peer.reset(1) == Code.CANCEL
+        await found.emptied()
+
+
+@pytest.mark.parametrize("stream_id", [0, 3])
+@on_loop
+async def test_windows_opened_for_nothing_are_noise_while_answers_wait(
+    tmp_path, stream_id
+):
+    plant = Plant(tmp_path)
+    plant.engine.hold = asyncio.Event()
+
+    async with serving(plant) as found:
+        async with found.peer(INITIAL_WINDOW_SIZE=0) as peer:
+            peer.call(1, fields=head(LIVE))
+            peer.call(3, row(1.5))
+            await peer.pong()
+            peer.send(*[hyper.WindowUpdateFrame(stream_id, 1)] * MANY)
+
+            assert await peer.end() == CALM
+        await found.emptied()
+
+
+@on_loop
+async def test_windows_opened_byte_by_byte_are_none_if_they_let_answers_go(tmp_path):
+    width = 2 * MANY // 4
+    plant = Plant(tmp_path)
+    serve_wide(plant, width)
+
+    async with (
+        serving(plant) as found,
+        found.peer(INITIAL_WINDOW_SIZE=0) as peer,
+    ):
+        peer.call(1, fields=head(LIVE))
+        peer.call(3, row(*[0] * width))
+        await peer.until(lambda: 3 in peer.blocks)
+        peer.send(*[hyper.WindowUpdateFrame(3, 1)] * MANY)
+        await peer.until(lambda: len(peer.data.get(3, b"")) == MANY)
+        # The other one is not touched by that.
+        assert 1 not in peer.data
+        peer.send(hyper.WindowUpdateFrame(3, 10**6), hyper.WindowUpdateFrame(1, 10**6))
+        _, data = await peer.answer(1)
+        fields, _ = await peer.answer(3)
+
+    assert data == ALIVE
+    assert fields["grpc-status"] == "0"
+
+
+@on_loop
+async def test_answers_that_nobody_reads_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_UNREAD_BYTES", 10)
+
+    async with serving(Plant(tmp_path)) as found:
+        async with found.peer(INITIAL_WINDOW_SIZE=0) as peer:
+            for stream_id in (1, 3, 5):
+                peer.call(stream_id, fields=head(LIVE))
+            assert await peer.reset(5) == Code.REFUSED_STREAM
+            peer.send(hyper.WindowUpdateFrame(1, 100))
+            await peer.answer(1)
+            peer.call(7, fields=head(LIVE))
+            peer.send(hyper.WindowUpdateFrame(7, 100))
+            _, data = await peer.answer(7)
+        await found.emptied()
+
+    assert data == ALIVE
+
+
+@on_loop
+async def test_a_client_that_reads_nothing_at_all_is_hung_up_on(tmp_path):
+    width, count = 15_000, 400
+    plant = Plant(tmp_path, limits=UNLIMITED)
+    serve_wide(plant, width)
+    message = framed(row(*[0] * width))
+
+    async with (
+        serving(plant) as found,
+        found.peer(INITIAL_WINDOW_SIZE=2**31 - 1) as peer,
+    ):
+        peer.send(hyper.WindowUpdateFrame(0, 2**30))
+        peer.writer.transport.pause_reading()
+        for stream_id in range(1, 2 * count, 2):
+            frames = [
+                hyper.DataFrame(stream_id, message[start : start + 16_384])
+                for start in range(0, len(message), 16_384)
+            ]
+            frames[-1].flags.add("END_STREAM")
+            peer.send(peer.headers(stream_id), *frames)
+        # The kernel's buffers fill with answers; then calls are not read any more.
+        known = -1
+        while known != plant.engine.calls:
+            known = plant.engine.calls
+            await asyncio.sleep(1)
+        assert 0 < known < count
+        found.pass_time(limits.STALL_S - 1)
+        assert found.server.connections
+        found.pass_time(2)
+        await found.emptied()
+
+
+@on_loop
+async def test_large_messages_have_their_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_LARGE_BYTES", 300_000)
+    plant = Plant(tmp_path)
+    serve_wide(plant, 50_000)
+    message = framed(row(*[0] * 50_000))
+
+    async with serving(plant) as found:
+        async with found.peer(INITIAL_WINDOW_SIZE=10**6) as peer:
+            peer.send(hyper.WindowUpdateFrame(0, 10**6))
+            for stream_id in (1, 3, 5):
+                peer.send(
+                    peer.headers(stream_id), hyper.DataFrame(stream_id, message[:10])
+                )
+            await peer.pong()
+            granted = [f.stream_id for f in peer.of(hyper.WindowUpdateFrame)]
+            assert granted == [0, 1, 3]
+
+            rest = [
+                hyper.DataFrame(1, message[start : start + 10_000])
+                for start in range(10, len(message), 10_000)
+            ]
+            rest[-1].flags.add("END_STREAM")
+            peer.send(*rest)
+            fields, _ = await peer.answer(1)
+            await peer.until(lambda: peer.of(hyper.WindowUpdateFrame, 5))
+        await found.emptied()
+
+    assert fields["grpc-status"] == "0"
+
+
+@on_loop
+async def test_nothing_is_kept_of_streams_that_end_before_their_turn(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(limits, "MAX_LARGE_BYTES", 300_000)
+
+    async with serving(Plant(tmp_path)) as found:
+        async with found.peer() as peer:
+            for stream_id in (1, 3, 5):
+                data = framed(b"", length=250_000)
+                peer.send(peer.headers(stream_id), hyper.DataFrame(stream_id, data))
+            await peer.pong()
+            [connection] = found.server.connections
+            assert len(connection.grants._asking) == 2
+            peer.send(hyper.RstStreamFrame(3, 8), hyper.RstStreamFrame(5, 8))
+            await peer.pong()
+            assert not connection.grants._asking
+        await found.emptied()
+
+
+@on_loop
+async def test_a_message_that_waits_for_its_turn_is_not_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_LARGE_BYTES", 300_000)
+    large = framed(b"", length=250_000)
+
+    async with serving(Plant(tmp_path), message_timeout_s=5) as found:
+        async with found.peer() as peer:
+            peer.send(peer.headers(1), hyper.DataFrame(1, large))
+            await peer.pong()
+            found.pass_time(3)
+            peer.send(peer.headers(3), hyper.DataFrame(3, large))
+            await peer.pong()
+            found.pass_time(3)
+            late, _ = await peer.answer(1)
+            await peer.until(lambda: peer.of(hyper.WindowUpdateFrame, 3))
+            # From now on it is the client who is waited for.
+            found.pass_time(4)
+            await peer.pong()
+            assert not peer.ended(3)
+            found.pass_time(2)
+            await peer.answer(3)
+        await found.emptied()
+
+    assert late["grpc-status"] == "4"
+
+
+@pytest.mark.parametrize("sent", [b"", PREFACE[:10], PREFACE, PREFACE + b"\0\0\0"])
+@on_loop
+async def test_clients_that_do_not_introduce_themselves_are_hung_up_on(tmp_path, sent):
+    async with serving(Plant(tmp_path)) as found, found.peer(greet=False) as peer:
+        peer.raw(sent)
+        async with asyncio.timeout(10):
+            while not found.server.connections:
+                await asyncio.sleep(0.01)
+        found.pass_time(limits.GREETING_S + 1)
+
+        assert await peer.end() == Code.SETTINGS_TIMEOUT
+
+
+@on_loop
+async def test_half_a_header_block_is_not_waited_for_for_ever(tmp_path):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        await peer.pong()
+        peer.send(peer.headers(1, flags=()))
+        await asyncio.sleep(0.1)
+        found.pass_time(limits.GREETING_S + 1)
+
+        assert await peer.end() == Code.SETTINGS_TIMEOUT
+
+
+@pytest.mark.parametrize("sent", [b"", framed(b"", length=1000), b"\0\0"])
+@on_loop
+async def test_half_a_message_is_not_waited_for_for_ever(tmp_path, sent):
+    async with serving(Plant(tmp_path), message_timeout_s=5) as found:
+        async with found.peer() as peer:
+            peer.send(peer.headers(1), hyper.DataFrame(1, sent))
+            await peer.pong()
+            found.pass_time(4)
+            await peer.pong()
+            assert not peer.ended(1)
+            found.pass_time(2)
+            fields, _ = await peer.answer(1)
+        await found.emptied()
+
+    assert fields["grpc-status"] == "4"
+
+
+@on_loop
+async def test_idle_connections_are_asked_to_leave(tmp_path):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.call(1, fields=head(LIVE))
+        await peer.answer(1)
+        found.pass_time(limits.IDLE_S + 2)
+        await peer.until(lambda: peer.of(hyper.PingFrame))
+        [ping] = peer.of(hyper.PingFrame)
+        peer.send(hyper.PingFrame(0, ping.opaque_data, flags=("ACK",)))
+
+        assert await peer.end() == Code.NO_ERROR
+
+
+@on_loop
+async def test_clients_that_are_gone_are_found_out(tmp_path):
+    plant = Plant(tmp_path)
+    plant.engine.hold = asyncio.Event()
+
+    async with serving(plant) as found, found.peer() as peer:
+        peer.call(1, row(1.5))
+        await peer.until_called(plant)
+        found.pass_time(limits.SILENT_S + 1)
+        await peer.until(lambda: peer.of(hyper.PingFrame))
+        found.pass_time(limits.PING_S + 1)
+        await found.emptied()
+
+    assert plant.metrics.abandoned == 1
+
+
+@on_loop
+async def test_clients_that_are_alive_may_wait_for_their_answer(tmp_path):
+    plant = Plant(tmp_path)
+    plant.engine.hold = asyncio.Event()
+
+    async with serving(plant) as found, found.peer() as peer:
+        peer.call(1, row(1.5))
+        await peer.until_called(plant)
+        for count in (1, 2, 3):
+            found.pass_time(limits.SILENT_S + 1)
+            await peer.until(lambda known=count: len(peer.of(hyper.PingFrame)) == known)
+            ping = peer.of(hyper.PingFrame)[-1]
+            peer.send(hyper.PingFrame(0, ping.opaque_data, flags=("ACK",)))
+            await asyncio.sleep(0.05)
+        plant.engine.hold.set()
+        fields, _ = await peer.answer(1)
+
+    assert fields["grpc-status"] == "0"
+
+
+@on_loop
+async def test_a_client_that_closes_its_half_has_left(tmp_path):
+    plant = Plant(tmp_path)
+    plant.engine.hold = asyncio.Event()
+
+    async with serving(plant) as found, found.peer() as peer:
+        peer.call(1, row(1.5))
+        await peer.until_called(plant)
+        peer.writer.write_eof()
+        await found.emptied()
+
+    assert plant.metrics.abandoned == 1
+
+
+@on_loop
+async def test_connections_beyond_the_bound_are_turned_away(tmp_path):
+    plant = Plant(tmp_path)
+
+    async with serving(plant, max_connections=1) as found, found.peer() as first:
+        await first.pong()
+        async with found.peer() as second:
+            assert await second.end() is None
+        first.call(1, fields=head(LIVE))
+        await first.answer(1)
+
+
+@on_loop
+async def test_nothing_is_left_of_connections(tmp_path):
+    async with serving(Plant(tmp_path)) as found:
+        for number in range(5):
+            async with found.peer() as peer:
+                peer.call(1, row(1.5))
+                peer.call(3, row(1.5, model="other"))
+                await peer.answer(1)
+                await peer.answer(3)
+                # One is not complete, and one is not read.
+                peer.send(peer.headers(5), hyper.DataFrame(5, b"\0\0"))
+                peer.send(peer.headers(7), *[hyper.PingFrame(0)] * number)
+                await peer.pong()
+        await found.emptied()
+        del peer
+    gc.collect()
+
+    left = [each for each in gc.get_objects() if type(each) in (Connection, GrpcCall)]
+    assert left == []

@@ -1,0 +1,114 @@
+"""Encrypted gRPC ports, with certificates made for the test."""
+
+import asyncio
+import datetime
+import ipaddress
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from grpc import aio
+
+from inference.gateway.settings import from_environment
+from inference.grpc_gateway import open_inference_pb2 as messages
+from inference.grpc_gateway.server import GrpcServer, GrpcSettings
+from tests.inference.gateway.plant import Plant
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Make a certificate that signs itself; gives the paths of it and of its key."""
+    folder = tmp_path_factory.mktemp("certificates")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = folder / "certificate.pem", folder / "key.pem"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return paths
+
+
+async def ask(folder, credentials, **settings):
+    """Ask a server with these settings whether it is alive."""
+    plant = Plant(folder)
+    server = GrpcServer(plant.app, GrpcSettings(max_message_bytes=1024, **settings))
+    await server.start()
+    target = f"127.0.0.1:{server.port}"
+    channel = (
+        aio.secure_channel(target, credentials)
+        if credentials
+        else aio.insecure_channel(target)
+    )
+    try:
+        async with channel:
+            live = channel.unary_unary(
+                "/inference.GRPCInferenceService/ServerLive",
+                response_deserializer=messages.ServerLiveResponse.FromString,
+            )
+            return (await live(b"", timeout=5)).live
+    finally:
+        await server.stop(0)
+
+
+def test_calls_are_encrypted_where_there_is_a_certificate(tmp_path, certificate):
+    path, key = certificate
+    trusting = grpc.ssl_channel_credentials(path.read_bytes())
+
+    assert asyncio.run(ask(tmp_path, trusting, certificate=path, key=key))
+
+
+def test_plain_calls_do_not_reach_an_encrypted_port(tmp_path, certificate):
+    path, key = certificate
+
+    with pytest.raises(aio.AioRpcError):
+        asyncio.run(ask(tmp_path, None, certificate=path, key=key))
+
+
+def test_clients_show_a_certificate_where_an_authority_is_named(tmp_path, certificate):
+    path, key = certificate
+    authority = path.read_bytes()
+    unknown = grpc.ssl_channel_credentials(authority)
+    known = grpc.ssl_channel_credentials(authority, key.read_bytes(), authority)
+    settings = {"certificate": path, "key": key, "client_ca": path}
+
+    for name in ("known", "unknown"):
+        (tmp_path / name).mkdir()
+
+    assert asyncio.run(ask(tmp_path / "known", known, **settings))
+    with pytest.raises(aio.AioRpcError):
+        asyncio.run(ask(tmp_path / "unknown", unknown, **settings))
+
+
+@pytest.mark.parametrize("given", [["CERTIFICATE"], ["KEY"], ["CLIENT_CA"]])
+def test_half_of_an_encryption_is_refused(certificate, given):
+    environment = {f"MODELYARD_GRPC_{name}_FILE": str(certificate[0]) for name in given}
+
+    with pytest.raises(ValueError, match="MODELYARD_GRPC_"):
+        from_environment(environment)
+
+
+def test_files_that_are_not_there_are_named():
+    with pytest.raises(ValueError, match="MODELYARD_GRPC_KEY_FILE names no file"):
+        from_environment({"MODELYARD_GRPC_KEY_FILE": "/nowhere/key.pem"})

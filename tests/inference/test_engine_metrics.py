@@ -1,0 +1,67 @@
+import msgspec
+
+from inference import engine_metrics
+from inference.engine.client import InProcessEngineClient
+from tests.inference.engine.fakes import KEY, FakeRunner, loaded_engine, rows, run
+
+
+def status_of_an_engine(home):
+    async def main():
+        engine = await loaded_engine(home, FakeRunner())
+        await InProcessEngineClient(engine).predict(KEY, rows(1, 2), timeout_s=5)
+        return msgspec.to_builtins(msgspec.structs.asdict(engine.status()))
+
+    return run(main())
+
+
+def test_everything_that_an_engine_counts_is_shown(tmp_path):
+    status = status_of_an_engine(tmp_path)
+
+    text = engine_metrics.render({"cpu": status})
+
+    shown = {line.split("{")[0] for line in text.splitlines() if line[0] != "#"}
+    for name in status["counters"]:
+        if name.startswith("refused_"):
+            assert f'bound="{name.removeprefix("refused_")}"' in text
+        elif name == "busy_us":
+            assert "modelyard_engine_busy_seconds_total" in shown
+        else:
+            names = {f"modelyard_engine_{name}", f"modelyard_engine_{name}_total"}
+            assert names & shown, name
+    assert 'modelyard_engine_rows_total{engine="cpu"} 2' in text
+    assert 'modelyard_engine_busy_seconds_total{engine="cpu"} ' in text
+    labels = 'engine="cpu",model="doubler",version="1"'
+    assert f'modelyard_version_state{{{labels},state="ready"}} 1' in text
+
+
+def test_each_family_is_named_once_however_many_engines_there_are(tmp_path):
+    status = status_of_an_engine(tmp_path)
+
+    text = engine_metrics.render({"cpu": status, "cuda-0": status})
+
+    types = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))
+    assert 'modelyard_engine_batches_total{engine="cuda-0"} 1' in text
+
+
+def test_without_engines_there_is_nothing_to_show():
+    assert engine_metrics.render({}) == ""
+
+
+def test_the_memory_of_a_device_is_shown_once_it_is_open(tmp_path):
+    status = status_of_an_engine(tmp_path)
+    memory = {"title": "A", "total_bytes": 9, "used_bytes": 5, "reserved_bytes": 3}
+
+    text = engine_metrics.render(
+        {
+            "cpu": status | {"device_status": None},
+            "cuda-0": status | {"device_status": memory},
+        }
+    )
+
+    lines = [line for line in text.splitlines() if "device_memory_bytes{" in line]
+    assert lines == [
+        'modelyard_engine_device_memory_bytes{engine="cuda-0",kind="total"} 9',
+        'modelyard_engine_device_memory_bytes{engine="cuda-0",kind="used"} 5',
+        'modelyard_engine_device_memory_bytes{engine="cuda-0",kind="reserved"} 3',
+    ]

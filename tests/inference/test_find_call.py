@@ -1,0 +1,39 @@
+"""`manage.py find_call`: from the request id of an error to what happened."""
+
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from accounts.limits import ReachedLimit
+from inference.home import Home
+from inference.spool import SpoolWriter
+from tests.inference.test_spool import event
+
+
+@pytest.fixture
+def folder(settings, tmp_path):
+    settings.HOME = Home(tmp_path)
+    settings.HOME.prepare()
+    return settings.HOME.spool
+
+
+def test_a_call_is_told_with_all_that_is_known_of_it(folder, capsys):
+    writer = SpoolWriter(folder, "boot")
+    limit = ReachedLimit("day", "customer", "plan", "rows", maximum=10)
+    refused = event(3, at=60.0, request_id="r-1", status=429, charged=False)
+    writer.append([refused, event(5, at=1.0, request_id="r-1"), event(7)])
+    writer.append([event(9, at=90.0, request_id="r-1", limit=limit)])
+
+    call_command("find_call", "r-1")
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["rows"] for line in lines] == [5, 3, 9]
+    assert lines[1]["status"] == 429
+    assert lines[1]["at"] == "1970-01-01T00:01:00+00:00"
+    assert lines[2]["limit"] == limit.facts()
+
+
+def test_an_unknown_request_id_is_said_to_be_unknown(folder):
+    with pytest.raises(CommandError, match="No call of the last 7 days"):
+        call_command("find_call", "nothing")

@@ -1,0 +1,48 @@
+"""Operators see in the metrics how far the roll-ups of usage are."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from accounts import usage
+from accounts.models import UnrolledHour
+from inference import ledger_report
+from inference.ledger_report import LedgerReport
+from tests.accounts.test_leases import event
+from tests.factories import CustomerFactory
+from tests.inference.test_controller import Plant
+
+
+def test_a_report_is_given_as_gauges_with_its_age(tmp_path):
+    path = tmp_path / "ledger.json"
+    ledger_report.write(path, LedgerReport(at=100.0, roll_up_lag_s=40.5))
+
+    assert ledger_report.gauges(path, now=107.0) == {
+        "usage_roll_up_lag_seconds": 40.5,
+        "ledger_report_age_seconds": 7.0,
+    }
+    assert [each.name for each in tmp_path.iterdir()] == ["ledger.json"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"at": "soon"}'])
+def test_no_report_is_no_gauge(tmp_path, content):
+    path = tmp_path / "ledger.json"
+    if content is not None:
+        path.write_bytes(content)
+
+    assert ledger_report.gauges(path, now=1.0) == {}
+
+
+@pytest.mark.django_db
+def test_the_controller_reports_how_long_roll_ups_have_waited(home):
+    old = timezone.now() - timedelta(days=2)
+    usage.record("boot.spool", [event(CustomerFactory.create(), 1, at=old)], 1)
+    UnrolledHour.objects.update(since=timezone.now() - timedelta(minutes=7))
+
+    Plant(home).run(1)
+
+    now = timezone.now().timestamp()
+    gauges = ledger_report.gauges(home.ledger_report, now=now)
+    assert 420 <= gauges["usage_roll_up_lag_seconds"] < 500
+    assert gauges["ledger_report_age_seconds"] < 60

@@ -1,0 +1,156 @@
+"""The plan of a stream, driven by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from inference.dialects.event_stream import KEEP_ALIVE
+from inference.engine.client import Tensor
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import VersionKey
+from inference.engine.signature import Column, Layout, Signature
+from inference.errors import ApiError, ErrorCode
+from inference.snapshot import CallableModel, CallableVersion
+from inference.stream_effects import (
+    NextChunk,
+    OpenStream,
+    SendHead,
+    SendPiece,
+    Sign,
+)
+from inference.streaming import StreamedCall, StreamLimits, stream
+from inference.tables import Target
+from tests.fakes import ManualClock
+
+SIGNATURE = Signature(layout=Layout.TABLE, columns=(Column("text", dtype="str"),))
+VERSION = CallableVersion(version=3, signature=SIGNATURE)
+TARGET = Target(CallableModel("m", (VERSION,)), VERSION, variant="default")
+OPENING = OpenStream(
+    ("cpu",), VersionKey("m", 3), (Tensor("text", np.array(["a"], object)),), 30.0
+)
+HEADERS = [(b"content-type", b"text/event-stream")]
+
+
+class Driver:
+    """Gives `chunks` one after the other; an exception among them is raised."""
+
+    def __init__(self, *chunks, limits=None):
+        self.clock = ManualClock(0.0)
+        self.limits = limits or StreamLimits()
+        self.chunks = list(chunks)
+        self.head = None
+        self.pieces = []
+        self.waits = []
+        self.open = 0
+
+    def run(self):
+        call = StreamedCall(OPENING, TARGET, "req", HEADERS, self.clock)
+        steps = stream(call, self.limits)
+        step, value = steps.send, None
+        try:
+            while True:
+                effect = step(value)
+                step = steps.send
+                try:
+                    value = self.perform(effect)
+                except (ApiError, EngineError) as error:
+                    step, value = steps.throw, error
+        except StopIteration as stop:
+            return stop.value
+
+    def perform(self, effect):
+        match effect:
+            case OpenStream():
+                self.open = self.limits.open
+                return "stream"
+            case NextChunk("stream", wait_s):
+                self.waits.append(wait_s)
+                chunk = self.chunks.pop(0) if self.chunks else Sign.ENDED
+                if isinstance(chunk, Exception):
+                    raise chunk
+                if chunk is Sign.NOTHING_YET:
+                    self.clock.advance(wait_s)
+                return chunk
+            case SendHead():
+                self.head = effect.headers
+            case SendPiece():
+                assert self.head is not None
+                self.pieces.append(effect.data)
+        return None
+
+
+def test_each_chunk_is_an_event_and_the_end_tells_the_usage():
+    driver = Driver("a\n", None, {"b": 1})
+
+    end = driver.run()
+
+    assert driver.head == HEADERS
+    assert driver.pieces == [
+        b'id: 0\ndata: {"chunk":"a\\n"}\n\n',
+        b'id: 1\ndata: {"chunk":null}\n\n',
+        b'id: 2\ndata: {"chunk":{"b":1}}\n\n',
+    ]
+    assert end.startswith(b"event: end\ndata: ")
+    assert end.endswith(b"\n\n")
+    assert json.loads(end.partition(b"data: ")[2]) == {
+        "model": {"name": "m", "version": "3", "variant": "default"},
+        "usage": {"rows": 1, "chunks": 3, "total_ms": 0.0},
+        "request_id": "req",
+    }
+
+
+def test_a_stream_without_chunks_has_only_its_end():
+    driver = Driver()
+
+    assert driver.run().startswith(b"event: end")
+    assert driver.head == HEADERS
+    assert driver.pieces == []
+
+
+def test_a_silent_model_keeps_the_connection_alive_until_the_deadline():
+    driver = Driver(Sign.NOTHING_YET, Sign.NOTHING_YET, "late")
+
+    with pytest.raises(ApiError) as caught:
+        driver.run()
+
+    assert caught.value.code is ErrorCode.INFERENCE_TIMEOUT
+    assert driver.waits == [15.0, 15.0]
+    assert driver.pieces == [KEEP_ALIVE]
+
+
+def test_what_fails_before_the_first_chunk_is_raised_before_the_head():
+    driver = Driver(EngineError(EngineErrorCode.MODEL_ERROR, "secret"))
+
+    with pytest.raises(EngineError):
+        driver.run()
+
+    assert driver.head is None
+
+
+def test_models_that_do_not_stream_are_refused_with_advice():
+    driver = Driver(EngineError(EngineErrorCode.BAD_REQUEST, "it has no stream"))
+
+    with pytest.raises(ApiError) as caught:
+        driver.run()
+
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert "Call predict" in caught.value.message
+
+
+def test_streams_are_bounded_and_counted_down_however_they_end():
+    limits = StreamLimits(max_streams=1)
+    failing = Driver(EngineError(EngineErrorCode.MODEL_ERROR, ""), limits=limits)
+    with pytest.raises(EngineError):
+        failing.run()
+    assert (failing.open, limits.open) == (1, 0)
+
+    abandoned = stream(StreamedCall(OPENING, TARGET, "r", HEADERS, lambda: 0), limits)
+    next(abandoned)
+    with pytest.raises(ApiError) as caught:
+        Driver(limits=limits).run()
+    abandoned.close()
+
+    assert caught.value.code is ErrorCode.OVERLOADED
+    assert caught.value.retry_after_s > 0
+    assert limits.open == 0

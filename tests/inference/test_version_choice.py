@@ -1,0 +1,108 @@
+"""Every way to name a version, for every operation of every protocol."""
+
+import json
+
+import msgspec
+import pytest
+
+from inference.dialects.embedding import EMBEDDING
+from inference.engine.signature import Task
+from inference.gateway.routes import find_prediction
+from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
+from tests.inference.test_prediction import SIGNATURE, Driver, snapshot
+
+ROW = {"mean radius": 1.5, "area": 2}
+OWN = {"instances": [ROW]}
+TENSOR = {"name": "input", "datatype": "FP32", "shape": [1, 2], "data": [1.5, 2]}
+BODIES = {
+    "predict": OWN,
+    "predict/batch": OWN,
+    "explain": OWN,
+    "embed": OWN,
+    "stream": OWN,
+    "invocations": {"inputs": [[1.5, 2]]},
+    "infer": {"inputs": [TENSOR]},
+}
+ACCEPT_3 = {b"accept": b"application/vnd.modelyard.v1+json; model-version=3"}
+HEADER_1 = {b"x-model-version": b"1"}
+HEADER_ALIAS = {b"x-model-version": b"champion"}
+WAYS = [
+    ("", {}, "2"),
+    ("", ACCEPT_3, "3"),
+    ("", HEADER_1, "1"),
+    ("", HEADER_ALIAS, "2"),
+    ("", HEADER_1 | ACCEPT_3, "1"),
+    ("/versions/3", {}, "3"),
+    ("/versions/champion", {}, "2"),
+    ("/versions/3", HEADER_1, "3"),
+    ("/versions/champion", HEADER_1 | ACCEPT_3, "2"),
+]
+
+
+class AnyDriver(Driver):
+    """Also streams, with nothing to say."""
+
+    def perform(self, effect):
+        match effect:
+            case OpenStream():
+                return "stream"
+            case NextChunk():
+                return Sign.ENDED
+            case SendHead() | SendPiece():
+                return None
+        return super().perform(effect)
+
+
+def published(*, embeds):
+    """Publish versions 1 to 3; without a name the default, 2, answers."""
+    found = snapshot()
+    model, *others = found.models
+    signature = SIGNATURE
+    if embeds:
+        signature = msgspec.structs.replace(signature, task=Task.EMBEDDING)
+    versions = tuple(
+        msgspec.structs.replace(version, signature=signature)
+        for version in model.versions
+    )
+    default = msgspec.structs.replace(model.variants[0], weight_percent=100)
+    model = msgspec.structs.replace(model, versions=versions, variants=(default,))
+    return msgspec.structs.replace(found, models=(model, *others))
+
+
+def ask(operation, path_part, headers):
+    root = "/v2" if operation == "infer" else "/api/v1"
+    path = find_prediction(f"{root}/models/cancer{path_part}/{operation}")
+    driver = AnyDriver(published(embeds=path.dialect is EMBEDDING))
+    return driver.call(
+        json.dumps(BODIES[operation]).encode(),
+        headers=headers,
+        operation=path.operation,
+        dialect=path.dialect,
+        model=path.model,
+        version=path.version,
+    )
+
+
+@pytest.mark.parametrize(("path_part", "headers", "version"), WAYS)
+@pytest.mark.parametrize("operation", BODIES)
+def test_version_is_that_of_path_then_header_then_accept(
+    operation, path_part, headers, version
+):
+    answer = ask(operation, path_part, headers)
+
+    assert answer.status == 200, answer.body
+    assert answer.event.version == version
+
+
+@pytest.mark.parametrize(
+    ("path_part", "headers"),
+    [
+        ("/versions/9", {}),
+        ("/versions/challenger", HEADER_1),
+        ("", {b"x-model-version": b"9"}),
+        ("", {b"accept": b"application/vnd.modelyard.v1+json; model-version=9"}),
+    ],
+)
+@pytest.mark.parametrize("operation", BODIES)
+def test_a_version_that_is_not_there_is_not_found(operation, path_part, headers):
+    assert ask(operation, path_part, headers).status == 404

@@ -1,0 +1,260 @@
+"""One machine of real processes on the test's own database.
+
+Gateways, the site and the controller are started as the supervisor starts them. The
+engine is a thread of the test, with a model that doubles its input.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import httpx
+from django.conf import settings
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import Group
+from django.db import connection
+from django.test import override_settings
+
+from accounts.models import SpoolSegment, Usage
+from config.groups import ensure_groups
+from config.processes import process_specs
+from inference import spool
+from inference.engine.server import EngineServer
+from tests.factories import UserFactory
+from tests.factories_registry import ModelVersionFactory, RouteFactory
+from tests.inference.engine.fakes import FakeRunner, fake_engine, ready
+from tests.inference.gateway.test_several_processes import Gateways
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "doubler"
+PREDICT = f"/api/v1/models/{MODEL}/predict"
+BODY = b'{"instances": [{"width": 1.0, "height": 2.0}]}'
+PASSWORD = "correct horse battery staple"
+# What has to come about does so within this time however busy the machine is.
+PATIENCE_S = 60.0
+
+
+def wait_until(condition, *, what, timeout_s=PATIENCE_S):
+    """Poll until `condition()` is true; give its value."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come about"
+        time.sleep(0.05)
+    return value
+
+
+def database_url(*, port=None):
+    """Name the test's database for other processes; `port` stands before it."""
+    facts = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{facts['NAME']}"
+    host = "127.0.0.1" if port else facts["HOST"]
+    login = facts["USER"] + (f":{facts['PASSWORD']}" if facts["PASSWORD"] else "")
+    return f"postgres://{login}@{host}:{port or facts['PORT']}/{facts['NAME']}"
+
+
+@contextlib.contextmanager
+def engine(home, *versions):
+    """Serve an engine that has loaded these versions, on a loop of its own."""
+    stop, started = asyncio.Event(), threading.Event()
+    loops = []
+
+    async def main():
+        loops.append(asyncio.get_running_loop())
+        served = fake_engine(home.root, FakeRunner())
+        server = EngineServer(served, home.engine_socket("cpu"), clock=served.clock)
+        await server.start()
+        for version in versions:
+            served.load(version)
+            await ready(served, version.key)
+        started.set()
+        await stop.wait()
+        await server.stop(1)
+        served.close()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    assert started.wait(60)
+    try:
+        yield
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+def site_answers(home):
+    """Tell whether the site serves; its socket is there before it does."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(10)
+        asking.connect(str(home.site_socket))
+        asking.sendall(b"GET /healthz HTTP/1.0\r\nhost: localhost\r\n\r\n")
+        return asking.recv(12).endswith(b" 200")
+    return False
+
+
+class Machine:
+    """The processes of `settings.HOME`, by their names; those of Django can be killed.
+
+    `site` and `controller` are in `processes`, gateways in `gateways.processes`.
+    """
+
+    def __init__(self, *, gateways, database=None, **environment):
+        self.home = settings.HOME
+        self._specs = {spec.name: spec for spec in process_specs()}
+        self._environment = {
+            "MODELYARD_HOME": str(self.home.root),
+            "DATABASE_URL": database or database_url(),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'platform'}",
+            "LOG_LEVEL": "CRITICAL",
+            **environment,
+        }
+        self.processes = {}
+        self.gateways = Gateways(self.home, gateways, **environment)
+        self.url = self.gateways.url
+
+    def start(self, name):
+        spec = self._specs[name]
+        self.processes[name] = subprocess.Popen(
+            spec.command,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                **spec.environment,
+                **self._environment,
+                "MODELYARD_PROCESS": name,
+            },
+            start_new_session=True,
+        )
+
+    def kill(self, name):
+        """End a process with all that it has started, in the middle of anything."""
+        process = self.processes.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self):
+        self.gateways.kill()
+        for name in list(self.processes):
+            self.kill(name)
+
+    def answers(self, token, *, status=200):
+        """Tell whether a prediction with this key gets the status."""
+        headers = {"authorization": f"Bearer {token}"}
+        with contextlib.suppress(httpx.TransportError):
+            answer = httpx.post(
+                f"{self.url}{PREDICT}",
+                content=BODY,
+                headers=headers,
+                timeout=10,
+                verify=False,
+            )
+            return answer.status_code == status
+        return False
+
+    def spooled(self):
+        """Give the request ids of all events on disk, by their segment."""
+        return {
+            path.name: [event.request_id for event, _ in spool.read_events(path)]
+            for path in self.home.spool.glob(f"*{spool.SUFFIX}")
+        }
+
+    def ingested(self):
+        """Tell whether every segment is read to its present end."""
+        read = dict(SpoolSegment.objects.values_list("name", "ingested_bytes"))
+        return all(
+            read.get(path.name, 0) == path.stat().st_size
+            for path in self.home.spool.glob(f"*{spool.SUFFIX}")
+        )
+
+
+@contextlib.contextmanager
+def running(*, gateways=4, database=None, **environment):
+    """Give a machine that serves MODEL to whoever has a key by then."""
+    version = ModelVersionFactory(registered_model__name=MODEL, version=1)
+    RouteFactory(default_version=version)
+    machine = Machine(gateways=gateways, database=database, **environment)
+    try:
+        with engine(machine.home):
+            machine.start("site")
+            machine.start("controller")
+            machine.gateways.wait_until_up(machine.gateways.names)
+            wait_until(lambda: site_answers(machine.home), what="the site")
+            yield machine
+            machine.stop()
+    finally:
+        machine.stop()
+
+
+def account_manager():
+    """Make somebody who may sign in to the admin of another process."""
+    ensure_groups()
+    hasher = "django.contrib.auth.hashers.PBKDF2PasswordHasher"
+    with override_settings(PASSWORD_HASHERS=[hasher]):
+        password = make_password(PASSWORD)
+    person = UserFactory(is_staff=True)
+    person.password = password
+    person.save()
+    person.groups.add(Group.objects.get(name="account managers"))
+    return person
+
+
+class Admin:
+    """A signed-in person's browser, without the browser."""
+
+    def __init__(self, url, person):
+        self._url = url
+        self._person = person
+        self._client = httpx.Client(base_url=url, timeout=30)
+
+    def __enter__(self):
+        with contextlib.ExitStack() as unless_signed_in:
+            unless_signed_in.callback(self._client.close)
+            answer = self.post(
+                "/admin/login/",
+                username=self._person.username,
+                password=PASSWORD,
+                next="/admin/",
+            )
+            assert answer.status_code == 302, answer.text[:500]
+            unless_signed_in.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        self._client.close()
+
+    def page(self, path):
+        return self._client.get(path)
+
+    def post(self, path, **fields):
+        """Send the form of a page as its browser would."""
+        page = self._client.get(path)
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+        assert token, f"{path}: {page.status_code} {page.text[:500]}"
+        return self._client.post(
+            path,
+            data={"csrfmiddlewaretoken": token[1], **fields},
+            headers={"referer": f"{self._url}{path}"},
+        )
+
+
+def counted_once(machine):
+    """Check that each event on disk is counted once; give the ids of all events.
+
+    A row of usage names its segment, so that no sum hides a loss behind a double.
+    """
+    spooled = machine.spooled()
+    counts = dict.fromkeys(spooled, 0)
+    for segment, requests in Usage.objects.values_list("segment", "requests"):
+        counts[segment] += requests
+    assert counts == {name: len(ids) for name, ids in spooled.items()}
+    everything = [request_id for ids in spooled.values() for request_id in ids]
+    assert len(everything) == len(set(everything))
+    return set(everything)
