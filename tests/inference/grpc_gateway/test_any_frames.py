@@ -61,6 +61,9 @@ class Wire:
     def write(self, data):
         assert data
 
+    def get_write_buffer_size(self):
+        return 0
+
     def is_closing(self):
         return self.closed
 
