@@ -17,11 +17,25 @@ _CREDENTIALS = frozenset(
         "DATABASE_URL",
         "CACHE_URL",
         "CELERY_BROKER_URL",
+        "EMAIL_URL",
+        "UPLOAD_STORAGE_OPTIONS",
+        "SECRET_KEY",
         "MLFLOW_TRACKING_URI",
+        "MLFLOW_TRACKING_USERNAME",
         "MLFLOW_TRACKING_PASSWORD",
         "MLFLOW_TRACKING_TOKEN",
+        # Of the stores that artifacts and uploads may lie in.
+        "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
-        "SECRET_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_WEB_IDENTITY_TOKEN",
+        "AWS_SHARED_CREDENTIALS",
+        "AZURE_STORAGE_ACCESS_KEY",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AZURE_CLIENT_SECRET",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        # libpq reads it by itself.
+        "PGPASSWORD",
     )
     for suffix in ("", "_FILE")
 )

@@ -1,7 +1,13 @@
+import re
+from pathlib import Path
+
+import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
 
 from config.processes import process_specs
 from inference.engine.devices import found
+
+SETTINGS = Path(__file__).resolve().parents[2] / "platform" / "config" / "settings.py"
 
 
 def test_headers_that_the_gateway_lets_through_reach_django():
@@ -53,3 +59,17 @@ def test_every_gateway_shares_the_grpc_port(settings):
     assert [spec.environment["MODELYARD_GRPC_PORT"] for spec in gateways] == [
         "8123"
     ] * 2
+
+
+@pytest.mark.parametrize("module", ["inference.engine", "inference.gateway"])
+def test_the_data_plane_gets_no_credential_of_anything_else(module):
+    # A model is code: what its process can read, it can send away.
+    [spec] = [spec for spec in process_specs() if module in spec.command]
+    urls = re.findall(
+        r'env[.\w]*\(\s*"(\w+_(?:URL|URI|KEY|OPTIONS))"', SETTINGS.read_text()
+    )
+    public = {"MODELYARD_PUBLIC_URL"}
+
+    assert {"DATABASE_URL", "EMAIL_URL", "SECRET_KEY"} <= set(urls)
+    for name in {*urls, "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} - public:
+        assert {name, f"{name}_FILE"} <= spec.hidden
