@@ -35,6 +35,8 @@ from inference.models import JobChunk, PredictionJob
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.
 LEASE_S = 15.0
+# A lease that ends later was given by a clock that has been put back since.
+_LONGEST_LEASE_S = 60.0
 # Starts in a row that may die before the job counts as poison.
 MAX_ATTEMPTS = 3
 # Nobody knows how long the jobs before it take.
@@ -188,6 +190,18 @@ def claimable(now: datetime) -> QuerySet[PredictionJob]:
         Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now),
         status__in=UNFINISHED,
     )
+
+
+def cut_leases(*, now: datetime) -> int:
+    """End leases of a clock that was put back in due time; return how many.
+
+    A worker that lives renews its own long before; one that died would keep its job
+    from all others until the clock is there again.
+    """
+    longest = now + timedelta(seconds=_LONGEST_LEASE_S)
+    return PredictionJob.objects.filter(
+        status__in=UNFINISHED, lease_expires_at__gt=longest
+    ).update(lease_expires_at=now + timedelta(seconds=LEASE_S))
 
 
 def claim(job_id: str, *, worker: str, now: datetime) -> Lease | None:

@@ -26,6 +26,8 @@ def sweep(*, now: datetime) -> int:
     Those that were never started or have waited longest come first. If the broker is
     down, the first failure ends the sweep; the next one tries again.
     """
+    if cut := jobs.cut_leases(now=now):
+        logger.warning("job_leases_of_another_time", count=cut)
     if given_up := jobs.quarantine(jobs.claimable(now), now=now):
         logger.warning("jobs_quarantined", count=given_up)
     waiting = jobs.claimable(now).order_by(

@@ -60,6 +60,31 @@ def test_a_dead_workers_job_is_sent_within_thirty_seconds(hints):
     assert now - NOW <= timedelta(seconds=30)
 
 
+def test_a_dead_workers_job_does_not_wait_for_a_clock_that_was_put_back(hints):
+    job = make_job()
+    jobs.claim(job.pk, worker="w1", now=NOW + timedelta(hours=1))
+    now = NOW
+    while not hints and now - NOW < timedelta(hours=1):
+        now += timedelta(seconds=10)
+        job_sweep.sweep(now=now)
+
+    assert now - NOW <= timedelta(seconds=30)
+    assert jobs.claim(job.pk, worker="w2", now=now)
+
+
+def test_a_clock_that_was_put_back_takes_no_job_from_a_worker_that_lives(hints):
+    third = jobs.MAX_ATTEMPTS - 1
+    job = make_job(attempts=third)
+    lease = jobs.claim(job.pk, worker="w1", now=NOW + timedelta(hours=1))
+    for seconds in range(0, 60, 5):
+        now = NOW + timedelta(seconds=seconds)
+        job_sweep.sweep(now=now)
+        assert jobs.renew(lease, now=now)
+
+    assert hints == []
+    jobs.finish(lease, now=now)
+
+
 def test_those_that_waited_longest_come_first(hints, monkeypatch):
     monkeypatch.setattr(job_sweep, "_MAX_HINTS", 2)
     recent = make_job(status=Status.PROCESSING, lease_expires_at=NOW)
