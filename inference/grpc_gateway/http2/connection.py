@@ -6,32 +6,22 @@ client may do has its name in `limits.py`.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
 
 from inference.grpc_gateway.http2 import frames, limits
 from inference.grpc_gateway.http2.frames import (
-    ACK,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    FRAME_HEAD,
-    FRAME_HEAD_BYTES,
-    HEADERS,
-    PADDED,
-    PREFACE,
-    PRIORITIZED,
-    SETTINGS,
-    STREAM_MASK,
     Code,
     ConnectionFault,
     Setting,
     StreamFault,
 )
 from inference.grpc_gateway.http2.grants import Grants
-from inference.grpc_gateway.http2.header_blocks import BlockParts, HeaderReader
+from inference.grpc_gateway.http2.header_blocks import HeaderReader
 from inference.grpc_gateway.http2.heartbeat import Heartbeat, Sign
+from inference.grpc_gateway.http2.intake import Intake
 from inference.grpc_gateway.http2.outbox import Outbox
 from inference.grpc_gateway.http2.place import Place
 from inference.grpc_gateway.http2.stream import Stream
@@ -50,7 +40,7 @@ _ANY_STREAM = 2**31 - 1
 
 
 class Connection(asyncio.Protocol):
-    """Reads frames, and writes what streams answer."""
+    """Takes frames, and writes what streams answer."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -58,14 +48,10 @@ class Connection(asyncio.Protocol):
         self._outbox: Outbox
         self.client = "unknown"
         self._closing = False
-        # What was read of the next frame, or of the preface.
-        self._rest = b""
-        self._greeted = self._settled = False
+        self._intake = Intake(self, place.now)
         self._header_reader: HeaderReader[Any] = HeaderReader(place.interpret)
         self.streams: dict[int, Stream] = {}
         self._last_stream_id = 0
-        # A header block that is not complete.
-        self._parts: BlockParts | None = None
         # DATA that was read since the client's window was opened last.
         self._unreturned_bytes = 0
         self.grants = Grants(self.open_window)
@@ -91,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._outbox.write(_GREETING)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = True
+        self._closing = self._intake.stopped = True
         self._place.leave(self)
         self._abandon_streams()
 
@@ -103,10 +89,8 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._heartbeat.heard = True
-        if self._rest:
-            data = self._rest + data
         try:
-            self._rest = self._read(data)
+            self._intake.read(data)
         except ConnectionFault as fault:
             self._break_off(fault)
         except Exception:
@@ -128,64 +112,11 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
             self._pump()
 
-    # Frames
+    # Taker
 
-    def _read(self, data: bytes) -> bytes:
-        """Read what is complete; gives what is not."""
-        position, size = 0, len(data)
-        if not self._greeted:
-            if not PREFACE.startswith(data[: len(PREFACE)]):
-                self.abort()
-                return b""
-            if size < len(PREFACE):
-                return data
-            self._greeted = True
-            position = len(PREFACE)
-        while size - position >= FRAME_HEAD_BYTES:
-            head, flags, stream_id = FRAME_HEAD.unpack_from(data, position)
-            start = position + FRAME_HEAD_BYTES
-            length = head >> 8
-            if length > limits.MAX_FRAME_BYTES:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a frame is too large")
-            end = start + length
-            if end > size:
-                break
-            position = end
-            try:
-                self._take(head & 0xFF, flags, stream_id & STREAM_MASK, data[start:end])
-            except StreamFault as fault:
-                self._reset(stream_id & STREAM_MASK, fault.code)
-            if self._closing:
-                return b""
-        return data[position:]
-
-    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._parts is not None and kind != frames.CONTINUATION:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a header block is not complete")
-        if kind == DATA:
-            self._take_data(flags, stream_id, payload)
-        elif kind == HEADERS:
-            self._take_headers(flags, stream_id, payload)
-        elif not self._settled and kind != SETTINGS:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "settings come first")
-        elif kind == frames.WINDOW_UPDATE:
-            self._take_window_update(stream_id, payload)
-        elif kind == frames.RST_STREAM:
-            self._take_reset(stream_id, payload)
-        elif kind == frames.CONTINUATION:
-            self._take_continuation(flags, stream_id, payload)
-        elif kind == frames.PUSH_PROMISE:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "clients do not push")
-        else:
-            self._make_noise()
-            if kind == SETTINGS:
-                self._take_settings(flags, stream_id, payload)
-            elif kind == frames.PING:
-                self._take_ping(flags, stream_id, payload)
-            elif kind == frames.PRIORITY and len(payload) != 5:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
-
-    def _take_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+    def take_data(
+        self, stream_id: int, payload: bytes, *, padded: bool, ended: bool
+    ) -> None:
         length = len(payload)
         self._unreturned_bytes += length
         # The window of the connection is opened as it is read, so its rest is always
@@ -197,46 +128,22 @@ class Connection(asyncio.Protocol):
         if stream is None:
             self._require_opened(stream_id)
             # On its way when we answered or gave up.
-            self._make_noise()
+            self.take_noise()
             return
         if stream.ended:
             raise StreamFault(Code.STREAM_CLOSED, "DATA after the end")
         stream.window -= length
         if stream.window < 0:
             raise StreamFault(Code.FLOW_CONTROL_ERROR, "more than its window")
-        if flags & PADDED:
+        if padded:
             payload = frames.unpadded(payload)
-        if flags & END_STREAM:
+        if ended:
             stream.ended = True
         elif not payload:
-            self._make_noise()
+            self.take_noise()
         stream.received(payload)
 
-    def _take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if not stream_id & 1 or not self._settled:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "HEADERS where none belong")
-        if flags & (PADDED | PRIORITIZED):
-            if flags & PADDED:
-                payload = frames.unpadded(payload)
-            if flags & PRIORITIZED:
-                payload = frames.unprioritized(payload)
-        if flags & END_HEADERS:
-            self._take_block(stream_id, payload, ended=bool(flags & END_STREAM))
-        else:
-            ended = bool(flags & END_STREAM)
-            self._parts = BlockParts(stream_id, payload, ended=ended)
-            self._since = self._place.now()
-
-    def _take_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        parts = self._parts
-        if parts is None:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "a CONTINUATION of nothing")
-        parts.add(stream_id, payload)
-        if flags & END_HEADERS:
-            self._parts = None
-            self._take_block(stream_id, parts.joined(), ended=parts.ended)
-
-    def _take_block(self, stream_id: int, block: bytes, *, ended: bool) -> None:
+    def take_block(self, stream_id: int, block: bytes, *, ended: bool) -> None:
         if stream_id <= self._last_stream_id:
             self._take_trailers(stream_id, block, ended=ended)
             return
@@ -262,7 +169,7 @@ class Connection(asyncio.Protocol):
         fields = self._header_reader.fields(block)
         if any(name.startswith(b":") for name, _ in fields):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream is opened again")
-        self._make_noise()
+        self.take_noise()
         stream = self.streams.get(stream_id)
         if stream is None:
             return
@@ -273,39 +180,28 @@ class Connection(asyncio.Protocol):
         stream.ended = True
         stream.received(b"")
 
-    def _take_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise ConnectionFault(Code.PROTOCOL_ERROR, "settings are of no stream")
-        if flags & ACK:
-            if payload or not self._settled:
-                raise ConnectionFault(Code.FRAME_SIZE_ERROR, "an ACK says nothing")
-            return
-        settings = frames.read_settings(payload, most=limits.MAX_SETTINGS)
+    def take_settings(self, settings: Iterable[tuple[int, int]]) -> None:
         self._outbox.apply(settings, self.streams)
-        self._settled = True
         self._outbox.write(frames.SETTINGS_ACK)
         self._pump()
 
-    def _take_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id or len(payload) != 8:
-            code = Code.PROTOCOL_ERROR if stream_id else Code.FRAME_SIZE_ERROR
-            raise ConnectionFault(code, "a PING has 8 bytes and no stream")
-        if not flags & ACK:
-            self._outbox.write(frames.ping(payload, ack=True))
-        elif payload == _DRAIN_PING and self._draining:
+    def take_ping(self, payload: bytes) -> None:
+        self._outbox.write(frames.ping(payload, ack=True))
+
+    def take_pong(self, payload: bytes) -> None:
+        if payload == _DRAIN_PING and self._draining:
             self.finish_draining()
 
-    def _take_window_update(self, stream_id: int, payload: bytes) -> None:
-        increment = frames.read_number(payload) & STREAM_MASK
+    def take_window_update(self, stream_id: int, increment: int) -> None:
         if stream_id == 0:
             self._open_all_windows(increment)
             return
         stream, before = self.streams.get(stream_id), self._outbox.waiting_bytes
         if stream is None:
             self._require_opened(stream_id)
-            self._make_noise()
+            self.take_noise()
         elif not increment:
-            self._make_noise()
+            self.take_noise()
             raise StreamFault(Code.PROTOCOL_ERROR, "a window opened by 0")
         else:
             self._outbox.open_stream_window(stream, increment)
@@ -326,20 +222,28 @@ class Connection(asyncio.Protocol):
 
     def _opened_for_nothing(self, increment: int) -> None:
         if not self._outbox.waiting or increment < limits.SMALL_UPDATE_BYTES:
-            self._make_noise()
+            self.take_noise()
 
-    def _take_reset(self, stream_id: int, payload: bytes) -> None:
-        frames.read_number(payload)
+    def take_reset(self, stream_id: int) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
             self._require_opened(stream_id)
-            self._make_noise()
+            self.take_noise()
             return
         self._forget(stream)
         stream.client_left()
         if not self._allowances.resets.spend(1):
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many streams given up")
         self._close_if_drained()
+
+    def take_noise(self) -> None:
+        if not self._allowances.noise.spend(1):
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many empty frames")
+
+    def take_fault(self, stream_id: int, fault: StreamFault) -> None:
+        self._reset(stream_id, fault.code)
+
+    # What frames mean
 
     def _require_opened(self, stream_id: int) -> None:
         if not stream_id & 1 or stream_id > self._last_stream_id:
@@ -348,10 +252,6 @@ class Connection(asyncio.Protocol):
     def _spend_header_bytes(self, count: int) -> None:
         if not self._allowances.header_bytes.spend(count):
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many headers")
-
-    def _make_noise(self) -> None:
-        if not self._allowances.noise.spend(1):
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many empty frames")
 
     # For streams
 
@@ -404,7 +304,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Hang up without another word."""
-        self._closing = True
+        self._closing = self._intake.stopped = True
         self._transport.abort()
 
     # For the listener
@@ -448,8 +348,8 @@ class Connection(asyncio.Protocol):
         elif self._outbox.paused:
             if now - self._since > limits.STALL_S:
                 self.abort()
-        elif not self._settled or self._parts is not None:
-            if now - self._since > limits.GREETING_S:
+        elif self._intake.waits:
+            if now - self._intake.since > limits.GREETING_S:
                 self._break_off(ConnectionFault(Code.SETTINGS_TIMEOUT, "too slow"))
         else:
             self._look_for_life(now)
@@ -539,7 +439,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once what was written has left."""
-        self._closing = True
+        self._closing = self._intake.stopped = True
         self._since = self._place.now()
         self._abandon_streams()
         self._outbox.flush()
