@@ -71,7 +71,7 @@ class GatewayApp:
         self._relay = relay
         self._paths: dict[bytes, PredictionPath | None] = {}
         self._open_inference = OpenInferenceApp(
-            OpenInferenceFacts(plan, engines),
+            OpenInferenceFacts(plan, engines, clock=clock),
             new_request_id=plan.new_request_id,
             clock=clock,
         )
@@ -127,7 +127,11 @@ class GatewayApp:
                 await _say(scope, send, 200, b"ready")
         elif is_open_inference(path):
             answer = self._open_inference.answer(
-                scope["method"], path, scope["headers"], scope["client"][0]
+                scope["method"],
+                path,
+                scope["query_string"],
+                scope["headers"],
+                scope["client"][0],
             )
             await respond(scope, send, *answer)
         elif routes.find_prediction(path) is not None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from inference import call_headers
+from accounts.key_format import holds_key
+from inference import call_headers, refusals
 from inference.dialects.open_inference import render_error
 from inference.effects import Headers
 from inference.errors import ApiError, ErrorCode
@@ -37,14 +38,24 @@ class OpenInferenceApp:
         self._clock = clock
 
     def answer(
-        self, method: str, path: str, headers: list[tuple[bytes, bytes]], peer: str
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        peer: str,
     ) -> HttpAnswer:
         selected = call_headers.select(headers)
         request_id = call_headers.request_id(selected) or self._new_request_id()
         try:
+            if holds_key(query):
+                raise refusals.key_in_query()
             status, found = self._find(method, path.rstrip("/"), selected, peer)
         except ApiError as error:
-            return render_error(error, request_id=request_id, now=self._clock())
+            now = self._clock()
+            refused = render_error(error, request_id=request_id, now=now)
+            refused[1].extend(self._facts.rate_headers(selected, now, error.limit))
+            return refused
         body = msgspec.json.encode(found)
         return (
             status,
@@ -53,6 +64,7 @@ class OpenInferenceApp:
                 (b"content-length", b"%d" % len(body)),
                 (b"x-request-id", request_id.encode()),
                 (b"cache-control", b"no-store"),
+                *self._facts.rate_headers(selected, self._clock()),
             ],
             body,
         )

@@ -3,11 +3,14 @@
 Of the server everybody is told; of models whoever has a key that may call them.
 """
 
+import time
+from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 
 import msgspec
 
+from accounts.limits import ReachedLimit
 from inference.call_headers import Headers
 from inference.callers import find_caller, require_network
 from inference.dialects import open_inference_data as data
@@ -16,7 +19,7 @@ from inference.engine.messages import VersionKey
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.engines import Engines
 from inference.prediction import PredictionPlan
-from inference.refusals import NO_MODEL, lacks_scope
+from inference.refusals import NO_MODEL, lacks_scope, of_limits, rate_headers
 from inference.tables import KeyEntry, ModelEntry, Target
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
@@ -54,11 +57,22 @@ class IndexEntry(msgspec.Struct, frozen=True):
 
 
 class OpenInferenceFacts:
-    """Answers from the snapshot and from what engines reported last."""
+    """Answers from the snapshot and from what engines reported last.
 
-    def __init__(self, plan: PredictionPlan, engines: Engines) -> None:
+    Whoever asks for a model's facts is counted as a caller of predictions is, by rates
+    but not by quotas: nothing is worked out for it.
+    """
+
+    def __init__(
+        self,
+        plan: PredictionPlan,
+        engines: Engines,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._plan = plan
         self._engines = engines
+        self._clock = clock
 
     def server(self) -> ServerFacts:
         return ServerFacts("modelyard", _own_version(), EXTENSIONS)
@@ -70,12 +84,21 @@ class OpenInferenceFacts:
         """Find who asks; raises ApiError."""
         entry = find_caller(self._plan.tables, headers, now)
         require_network(entry, peer, headers, self._plan.trusted_proxies)
-        if _READING.isdisjoint(entry.scopes):
-            raise lacks_scope("models:read")
         return entry
 
+    def rate_headers(
+        self, headers: Headers, now: float, limit: ReachedLimit | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """Give the rate headers of whoever sent these; none without a valid key."""
+        try:
+            entry = find_caller(self._plan.tables, headers, now)
+        except ApiError:
+            return []
+        return rate_headers(entry.admission, limit, now)
+
     def model(self, caller: KeyEntry, name: str, version: str | None) -> ModelFacts:
-        """Describe a version, or the model's default; raises ApiError NOT_FOUND."""
+        """Describe a version, or the model's default; raises ApiError."""
+        self._admit(caller)
         entry = self._find(caller, name)
         target = self._target(entry, version)
         inputs = target.compiled(input_binding).expected
@@ -98,7 +121,8 @@ class OpenInferenceFacts:
         )
 
     def model_ready(self, caller: KeyEntry, name: str, version: str | None) -> bool:
-        """Tell whether a call would be answered now; raises ApiError NOT_FOUND."""
+        """Tell whether a call would be answered now; raises ApiError."""
+        self._admit(caller)
         entry = self._find(caller, name)
         if version is None and not entry.model.variants:
             return False
@@ -106,7 +130,8 @@ class OpenInferenceFacts:
         return self._engines.is_ready(key, on=entry.model.engines)
 
     def index(self, caller: KeyEntry, *, ready_only: bool = False) -> list[IndexEntry]:
-        """List the versions that the key may call."""
+        """List the versions that the key may call; raises ApiError."""
+        self._admit(caller)
         found = []
         for name, entry in self._plan.tables.models.items():
             if caller.models is not None and name not in caller.models:
@@ -125,6 +150,14 @@ class OpenInferenceFacts:
                         )
                     )
         return found
+
+    def _admit(self, caller: KeyEntry) -> None:
+        if _READING.isdisjoint(caller.scopes):
+            raise lacks_scope("models:read")
+        refusal = caller.enter(self._clock())
+        if refusal is not None:
+            raise of_limits(refusal)
+        caller.admission.leave()
 
     def _find(self, caller: KeyEntry, name: str) -> ModelEntry:
         entry = self._plan.tables.models.get(name)

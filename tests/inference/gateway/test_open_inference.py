@@ -260,3 +260,50 @@ async def test_models_that_a_key_may_not_call_are_not_there(tmp_path):
 
     assert statuses == [404, 404, 404]
     assert index.json() == []
+
+
+FACTS = [
+    ("GET", "/v2/models/m"),
+    ("GET", "/v2/models/m/ready"),
+    ("POST", "/v2/repository/index"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), FACTS)
+@on_loop
+async def test_facts_are_asked_for_within_the_rates(tmp_path, method, path):
+    plant = Plant(tmp_path, limits=Limits(plan="p", rates=(Rate("burst", 2, 60),)))
+    await plant.engines.ask()
+
+    first = await plant.ask(path, b"", method=method)
+    left = first.headers["x-ratelimit-remaining"]
+    second = await plant.ask(path, b"", method=method)
+    third = await plant.ask(path, b"", method=method)
+
+    assert [first.status_code, second.status_code, third.status_code] == [200, 200, 429]
+    assert (left, second.headers["x-ratelimit-remaining"]) == ("1", "0")
+    assert third.headers["ratelimit"].startswith('"burst";r=0')
+    assert int(third.headers["retry-after"]) > 0
+    # Predictions have the same rates.
+    assert (await infer(plant)).status_code == 429
+    plant.clock.advance(60)
+    assert (await infer(plant)).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), FACTS)
+@on_loop
+async def test_facts_need_a_scope_and_no_key_in_the_address(tmp_path, method, path):
+    plant = Plant(tmp_path)
+    in_query = await plant.ask(f"{path}?api_key={KEY.token}", b"", method=method)
+    snapshot = plant.tables.snapshot
+    [key] = snapshot.keys
+    narrow = msgspec.structs.replace(key, scopes=("usage",))
+    plant.tables.replace(msgspec.structs.replace(snapshot, keys=(narrow,)))
+
+    narrowed = await plant.ask(path, b"", method=method)
+
+    assert in_query.status_code == 401
+    assert "do not belong into URLs" in in_query.json()["error"]
+    assert narrowed.status_code == 403
+    assert "models:read" in narrowed.json()["error"]
+    assert "ratelimit" in narrowed.headers

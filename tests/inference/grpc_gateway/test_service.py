@@ -390,6 +390,36 @@ async def test_models_are_described_to_their_callers(tmp_path):
     assert missing.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize(
+    ("scopes", "code"),
+    [
+        (("usage",), grpc.StatusCode.PERMISSION_DENIED),
+        (("models:read",), grpc.StatusCode.RESOURCE_EXHAUSTED),
+    ],
+)
+@on_loop
+async def test_models_are_described_by_scope_and_within_the_rates(
+    tmp_path, scopes, code
+):
+    # Nobody waits for the end of a window that is as long as a day.
+    plant = Plant(
+        tmp_path, limits=Limits(plan="p", rates=(Rate("sustained", 1, 86_400),))
+    )
+    snapshot = plant.tables.snapshot
+    [key] = snapshot.keys
+    key = msgspec.structs.replace(key, scopes=scopes)
+    plant.tables.replace(msgspec.structs.replace(snapshot, keys=(key,)))
+
+    async with serving(plant) as client:
+        if scopes == ("models:read",):
+            await client.call("ModelReady", messages.ModelReadyRequest(name="m"))
+        refused = await refusal(
+            client.call("ModelMetadata", messages.ModelMetadataRequest(name="m"))
+        )
+
+    assert refused.code() is code
+
+
 @on_loop
 async def test_typed_contents_of_every_kind(tmp_path):
     dtypes = {
