@@ -20,6 +20,7 @@ test-services: setup ## Run the tests that keep data on PostgreSQL, Redis, Rabbi
 		--ignore=tests/inference/engine --ignore=tests/inference/gateway \
 		tests/accounts tests/config tests/inference tests/registry
 	@$(python) tests/services.py $(python) -m pytest tests/end_to_end/test_kills.py \
+		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \
 		tests/end_to_end/test_changes_reach_every_gateway.py
 
@@ -28,6 +29,7 @@ torture: setup ## Run the long tiers of simulations and property tests (long)
 	@MODELYARD_USAGE_SIMULATIONS=300 $(python) -m pytest -o timeout=3600 tests/accounts/test_usage_simulation.py
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -m hypothesis --hypothesis-show-statistics
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -s tests/end_to_end/test_kills.py \
+		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \
 		tests/end_to_end/test_changes_reach_every_gateway.py
 

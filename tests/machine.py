@@ -61,14 +61,14 @@ def database_url(*, port=None):
 
 
 @contextlib.contextmanager
-def engine(home, *versions):
+def engine(home, *versions, runner=None):
     """Serve an engine that has loaded these versions, on a loop of its own."""
     stop, started = asyncio.Event(), threading.Event()
     loops = []
 
     async def main():
         loops.append(asyncio.get_running_loop())
-        served = fake_engine(home.root, FakeRunner())
+        served = fake_engine(home.root, runner or FakeRunner())
         server = EngineServer(served, home.engine_socket("cpu"), clock=served.clock)
         await server.start()
         for version in versions:
@@ -102,7 +102,8 @@ def site_answers(home):
 class Machine:
     """The processes of `settings.HOME`, by their names; those of Django can be killed.
 
-    `site` and `controller` are in `processes`, gateways in `gateways.processes`.
+    `site` and `controller` are in `processes`, gateways in `gateways.processes`;
+    `worker` and `beat` run once they are started.
     """
 
     def __init__(self, *, gateways, database=None, **environment):
@@ -176,13 +177,13 @@ class Machine:
 
 
 @contextlib.contextmanager
-def running(*, gateways=4, database=None, **environment):
+def running(*, gateways=4, database=None, runner=None, **environment):
     """Give a machine that serves MODEL to whoever has a key by then."""
     version = ModelVersionFactory(registered_model__name=MODEL, version=1)
     RouteFactory(default_version=version)
     machine = Machine(gateways=gateways, database=database, **environment)
     try:
-        with engine(machine.home):
+        with engine(machine.home, runner=runner):
             machine.start("site")
             machine.start("controller")
             machine.gateways.wait_until_up(machine.gateways.names)
