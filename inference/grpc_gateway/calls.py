@@ -99,14 +99,12 @@ class GrpcCall(Stream):
     # Stream
 
     def opened(self) -> None:
-        method = self.head.method
-        if method is None or not method.needs_key:
-            # Strangers get nothing back.
-            self.unseen_bytes = 0
         refusal = self.head.refusal or self._rules.why_not(self)
         if refusal:
             self.connection.refuse(self, refusal)
-        elif self.ended:
+            return
+        self.known = not self.head.keyless
+        if self.ended:
             self.received(b"")
 
     def granted(self) -> None:

@@ -22,6 +22,7 @@ from inference.grpc_gateway.http2.grants import Grants
 from inference.grpc_gateway.http2.header_blocks import HeaderReader
 from inference.grpc_gateway.http2.heartbeat import Heartbeat, Sign
 from inference.grpc_gateway.http2.intake import Intake
+from inference.grpc_gateway.http2.leftovers import Leftovers
 from inference.grpc_gateway.http2.outbox import Outbox
 from inference.grpc_gateway.http2.place import Place
 from inference.grpc_gateway.http2.stream import Stream
@@ -44,6 +45,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._outbox: Outbox
         self.client = "unknown"
@@ -52,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._header_reader: HeaderReader[Any] = HeaderReader(place.interpret)
         self.streams: dict[int, Stream] = {}
         self._last_stream_id = 0
+        self._leftovers = Leftovers()
         # DATA that was read since the client's window was opened last.
         self._unreturned_bytes = 0
         self.grants = Grants(self.open_window)
@@ -89,14 +92,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         self._heartbeat.heard = True
-        try:
-            self._intake.read(data)
-        except ConnectionFault as fault:
-            self._break_off(fault)
-        except Exception:
-            # The edge of the process: the other connections go on.
-            logger.exception("connection_failed")
-            self.abort()
+        self._read(data)
 
     def pause_writing(self) -> None:
         # Whoever does not read what we answer is not read either, control frames
@@ -108,9 +104,58 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._outbox.paused = False
-        if not self._closing:
+        if self._closing:
+            return
+        if self._intake.stopped:
+            # Not at once: a transport may say so while a frame is worked on.
+            self._loop.call_soon(self._read_on)
+        else:
             self._transport.resume_reading()
-            self._pump()
+        self._pump()
+
+    # Reading
+
+    def _read(self, data: bytes) -> None:
+        waits = self._intake.stopped
+        try:
+            self._intake.read(data)
+        except ConnectionFault as fault:
+            self._break_off(fault)
+        except Exception:
+            # The edge of the process: the other connections go on.
+            logger.exception("connection_failed")
+            self.abort()
+        if self._intake.stopped and not waits and not self._closing:
+            self._transport.pause_reading()
+            # Otherwise when the sweep has brought back what is overdrawn.
+            if not self._allowances.overdrawn:
+                self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Go on where reading was stopped, unless there is still a reason for that."""
+        if (
+            not self._intake.stopped
+            or self._closing
+            or self._outbox.paused
+            or self._allowances.overdrawn
+        ):
+            return
+        self._intake.stopped = False
+        self._read(b"")
+        if not self._intake.stopped and not self._outbox.paused:
+            self._transport.resume_reading()
+
+    def _spend(self, allowance: limits.Allowance, count: int, text: str) -> None:
+        """Take from an allowance; raises ConnectionFault if it is used up.
+
+        Whoever is trusted waits instead until it has come back.
+        """
+        if allowance.spend(count):
+            return
+        if not self._allowances.trusted:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, text)
+        self._intake.stopped = True
+        self._transport.pause_reading()
 
     # Taker
 
@@ -128,7 +173,8 @@ class Connection(asyncio.Protocol):
         if stream is None:
             self._require_opened(stream_id)
             # On its way when we answered or gave up.
-            self.take_noise()
+            if not self._leftovers.take(stream_id, length, ended=ended):
+                self.take_noise()
             return
         if stream.ended:
             raise StreamFault(Code.STREAM_CLOSED, "DATA after the end")
@@ -169,8 +215,10 @@ class Connection(asyncio.Protocol):
         fields = self._header_reader.fields(block)
         if any(name.startswith(b":") for name, _ in fields):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream is opened again")
-        self.take_noise()
         stream = self.streams.get(stream_id)
+        if stream is None and ended and self._leftovers.end(stream_id):
+            return
+        self.take_noise()
         if stream is None:
             return
         if stream.ended:
@@ -228,17 +276,16 @@ class Connection(asyncio.Protocol):
         stream = self.streams.get(stream_id)
         if stream is None:
             self._require_opened(stream_id)
-            self.take_noise()
+            if not self._leftovers.end(stream_id):
+                self.take_noise()
             return
         self._forget(stream)
         stream.client_left()
-        if not self._allowances.resets.spend(1):
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many streams given up")
+        self._spend(self._allowances.resets, 1, "too many streams given up")
         self._close_if_drained()
 
     def take_noise(self) -> None:
-        if not self._allowances.noise.spend(1):
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many empty frames")
+        self._spend(self._allowances.noise, 1, "too many empty frames")
 
     def take_fault(self, stream_id: int, fault: StreamFault) -> None:
         self._reset(stream_id, fault.code)
@@ -250,8 +297,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame of no stream")
 
     def _spend_header_bytes(self, count: int) -> None:
-        if not self._allowances.header_bytes.spend(count):
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many headers")
+        self._spend(self._allowances.header_bytes, count, "too many headers")
 
     # For streams
 
@@ -261,7 +307,7 @@ class Connection(asyncio.Protocol):
         """Send a whole answer, and end the stream."""
         if stream.closed or self._closing:
             return
-        self._allowances.answered(stream.unseen_bytes)
+        self._credit(stream)
         if self._outbox.answer(stream, prefix, body, trailers):
             self._complete(stream)
         else:
@@ -270,9 +316,12 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, stream: Stream, block: bytes) -> None:
         """Answer with a header block only, and end the stream."""
-        if not stream.closed and not self._closing:
-            self._outbox.refuse(stream, block)
-            self._complete(stream)
+        if stream.closed or self._closing:
+            return
+        if stream.known:
+            self._credit(stream)
+        self._outbox.refuse(stream, block)
+        self._complete(stream)
 
     def send(self, stream: Stream, prefix: bytes, body: bytes) -> None:
         """Send a part of an answer; `sent` is called once it has been written."""
@@ -280,8 +329,7 @@ class Connection(asyncio.Protocol):
             return
         if not stream.begun:
             self._outbox.begin(stream)
-        self._allowances.answered(stream.unseen_bytes)
-        stream.unseen_bytes = 0
+        self._credit(stream)
         if self._outbox.send(stream, prefix, body):
             stream.sent()
         else:
@@ -294,8 +342,15 @@ class Connection(asyncio.Protocol):
             return
         if not stream.begun:
             self._outbox.begin(stream)
+        if stream.known:
+            self._credit(stream)
         if self._outbox.end(stream, trailers):
             self._complete(stream)
+
+    def _credit(self, stream: Stream) -> None:
+        """Give back what a call that is answered took."""
+        self._allowances.answered(stream.unseen_bytes, known=stream.known)
+        stream.unseen_bytes = 0
 
     def open_window(self, stream: Stream, count: int) -> None:
         """Let the client send so many bytes more of a stream."""
@@ -340,6 +395,7 @@ class Connection(asyncio.Protocol):
         """Close if the client lets us wait: for a frame, a sign of life, its end."""
         self._allowances.pass_time(now - self._swept)
         self._swept = now
+        self._read_on()
         if self._closing:
             # What was answered last may still be on its way out.
             unsent = self._transport.get_write_buffer_size()
@@ -399,6 +455,7 @@ class Connection(asyncio.Protocol):
         """End a stream that is answered, whatever its client has left to say."""
         self._forget(stream)
         if not stream.ended:
+            self._leftovers.add(stream.stream_id, stream.window)
             self._outbox.write(frames.rst_stream(stream.stream_id, Code.NO_ERROR))
         if self._draining:
             self._close_if_drained()
@@ -409,11 +466,17 @@ class Connection(asyncio.Protocol):
             return
         self._outbox.write(frames.rst_stream(stream_id, code))
         stream = self.streams.get(stream_id)
-        if stream is not None:
+        if stream is None:
+            # It was not even opened.
+            self._leftovers.add(stream_id, limits.STREAM_WINDOW)
+        else:
+            if not stream.ended:
+                self._leftovers.add(stream_id, stream.window)
             self._forget(stream)
             stream.client_left()
-        if not self._allowances.resets.spend(1):
-            fault = ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many streams given up")
+        try:
+            self._spend(self._allowances.resets, 1, "too many streams given up")
+        except ConnectionFault as fault:
             self._break_off(fault)
         self._close_if_drained()
 
@@ -443,6 +506,9 @@ class Connection(asyncio.Protocol):
         self._since = self._place.now()
         self._abandon_streams()
         self._outbox.flush()
+        if not self._outbox.paused:
+            # To learn of its end.
+            self._transport.resume_reading()
         if self._transport.can_write_eof():
             # To close with bytes unread would reset the connection, and what was
             # written last with it.

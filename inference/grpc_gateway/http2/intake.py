@@ -82,7 +82,7 @@ class Intake:
         self._parts: BlockParts | None = None
         # Since when the rest of the greeting, or of that block, is waited for.
         self.since = now()
-        # No frame is handed on any more.
+        # No frame is handed on, until others had their turn or for good.
         self.stopped = False
 
     @property
@@ -94,11 +94,12 @@ class Intake:
         """Hand on the frames that are complete by now; raises ConnectionFault."""
         if self._rest:
             data = self._rest + data
-        self._rest = self._hand_on(data)
+        self._rest = data if self.stopped else self._hand_on(data)
 
     def _hand_on(self, data: bytes) -> bytes:
         """Give what is not complete."""
         position, size = 0, len(data)
+        turn_ends = self._now() + limits.TURN_S
         if not self._greeted:
             if not PREFACE.startswith(data[: len(PREFACE)]):
                 self._taker.abort()
@@ -122,7 +123,8 @@ class Intake:
                 self._take(head & 0xFF, flags, stream_id, data[start:end])
             except StreamFault as fault:
                 self._taker.take_fault(stream_id, fault)
-            if self.stopped:
+            if self.stopped or self._now() > turn_ends:
+                self.stopped = True
                 break
         return data[position:]
 

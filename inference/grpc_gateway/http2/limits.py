@@ -24,8 +24,10 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024
 # A window opened by less, with nothing sent for it, is noise; one opened by more is
 # soon as large as windows may be.
 SMALL_UPDATE_BYTES = 1024
-# What one stream may send before others have their turn.
+# What one stream may send before others have their turn, and for how long the frames
+# of one connection may be worked on.
 TURN_BYTES = 64 * 1024
+TURN_S = 0.01
 
 MAX_FRAME_BYTES = 16_384
 MAX_SETTINGS = 32
@@ -49,6 +51,13 @@ IDLE_S = 300.0
 SILENT_S = 60.0
 PING_S = 20.0
 
+# Strangers may share a connection, behind a proxy, with callers who have a key. So long
+# after one of these was answered it is not ended because of an allowance, but read only
+# as that comes back.
+TRUST_S = 10.0
+# What such a call gives back beyond its own headers: about those of a stranger.
+EARNED_HEADER_BYTES = 128
+
 
 class Allowance:
     """What a client may do beyond use; `spend` says whether it still may."""
@@ -58,6 +67,10 @@ class Allowance:
     def __init__(self, most: float, *, per_s: float) -> None:
         self._most = self._left = most
         self._per_s = per_s
+
+    @property
+    def overdrawn(self) -> bool:
+        return self._left < 0
 
     def spend(self, count: float) -> bool:
         self._left -= count
@@ -73,7 +86,7 @@ class Allowance:
 class Allowances:
     """Those of one connection."""
 
-    __slots__ = ("header_bytes", "noise", "resets")
+    __slots__ = ("_trusted_s", "header_bytes", "noise", "resets")
 
     def __init__(self) -> None:
         # Frames that move nothing: pings, settings, empty data, late updates.
@@ -82,16 +95,32 @@ class Allowances:
         # CVE-2025-8671); all that may be open at once, and as many more.
         self.resets = Allowance(2 * MAX_STREAMS, per_s=100)
         # Header blocks not seen before: reading them costs most of all. Whoever has a
-        # key gets back what their answered calls took.
+        # key gets back what their calls took.
         self.header_bytes = Allowance(4 * MAX_HEADER_BLOCK_BYTES, per_s=16 * 1024)
+        self._trusted_s = 0.0
 
-    def answered(self, header_bytes: int) -> None:
+    @property
+    def trusted(self) -> bool:
+        """Tell whether a call with a key was answered lately."""
+        return self._trusted_s > 0
+
+    @property
+    def overdrawn(self) -> bool:
+        every = (self.noise, self.resets, self.header_bytes)
+        return any(allowance.overdrawn for allowance in every)
+
+    def answered(self, header_bytes: int, *, known: bool) -> None:
+        """Learn that a call was answered; `known`: it came with a key."""
         self.noise.give_back(4)
         self.resets.give_back(1)
-        if header_bytes:
-            self.header_bytes.give_back(header_bytes)
+        if known:
+            self.header_bytes.give_back(header_bytes + EARNED_HEADER_BYTES)
+            self._trusted_s = TRUST_S
 
     def pass_time(self, seconds: float) -> None:
+        if not self.overdrawn:
+            # Otherwise nobody is read, and nobody can be answered.
+            self._trusted_s -= seconds
         self.noise.pass_time(seconds)
         self.resets.pass_time(seconds)
         self.header_bytes.pass_time(seconds)

@@ -21,6 +21,7 @@ class Stream(ABC):
         "ended",
         "extra_window",
         "granted_bytes",
+        "known",
         "outgoing",
         "stream_id",
         "stuck_since",
@@ -38,8 +39,10 @@ class Stream(ABC):
         self.window = STREAM_WINDOW
         self.granted_bytes = 0
         self.asking = False
-        # Of the head that opened it, if it was not seen before; given back once it is
-        # answered.
+        # Whoever opened it has a key.
+        self.known = False
+        # Of the head that opened it, if it was not seen before; given back to those who
+        # are known once it is answered.
         self.unseen_bytes = 0
         # What we may send beyond the window that the client's settings give.
         self.extra_window = 0

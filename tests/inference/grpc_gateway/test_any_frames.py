@@ -10,19 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.grpc_gateway.http2 import frames
-from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 from tests import torture
 from tests.inference.gateway.plant import Plant
 from tests.inference.grpc_gateway.peer import (
     INFER,
     LIVE,
-    PREFACE,
     STREAM,
     framed,
     head,
     row,
 )
+from tests.inference.grpc_gateway.wire import connect
 
 STREAMS = st.integers(0, 9)
 FLAGS = st.sampled_from([0, 1, 4, 5, 8, 12, 13, 0x20, 0x25, 0xFF])
@@ -49,44 +48,9 @@ FRAMES = st.one_of(
 )
 
 
-class Wire:
-    """A transport that takes everything, in pauses at times."""
-
-    def __init__(self):
-        self.closed = False
-
-    def get_extra_info(self, name):
-        return ("127.0.0.1", 1) if name == "peername" else None
-
-    def write(self, data):
-        assert data
-
-    def get_write_buffer_size(self):
-        return 0
-
-    def is_closing(self):
-        return self.closed
-
-    def can_write_eof(self):
-        return False
-
-    def close(self):
-        self.closed = True
-
-    abort = close
-
-    def pause_reading(self):
-        pass
-
-    resume_reading = pause_reading
-
-
 async def converse(folder, sent, cut):
     server = GrpcServer(Plant(folder).app, GrpcSettings(max_message_bytes=1000))
-    connection = Connection(server)
-    wire = Wire()
-    connection.connection_made(wire)
-    connection.data_received(PREFACE + frames.settings({}))
+    connection, _ = connect(server)
     for number, frame in enumerate(sent):
         data = frames.frame(*frame)
         for part in (data[:cut], data[cut:]):
