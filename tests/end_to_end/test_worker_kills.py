@@ -1,4 +1,4 @@
-"""Worker and beat are killed again and again while jobs run and gateways answer calls."""
+"""Worker and beat are killed again and again while jobs run and gateways answer."""
 
 import random
 import time
