@@ -1,4 +1,9 @@
-"""What a batch of so many rows, and a queue, will take: learnt from those before."""
+"""What a batch of so many rows, and a queue, will take: learnt from those before.
+
+One batch that was preempted says little; several slow ones do count.
+"""
+
+import math
 
 _KEEP = 0.8
 _OUTLIER = 3.0
@@ -16,7 +21,6 @@ class CostModel:
         if before is None:
             self._seconds[bucket] = seconds
             return
-        # One batch that was preempted says little; several slow ones do count.
         seconds = min(seconds, _OUTLIER * before)
         self._seconds[bucket] = _KEEP * before + (1 - _KEEP) * seconds
 
@@ -43,6 +47,8 @@ class Pace:
     def __init__(self) -> None:
         self._rows = 0.0
         self._seconds = 0.0
+        # What batches with nobody behind them took, before more is known.
+        self._alone_row_s = math.inf
         # 0: not known yet. Read for every request, computed for every batch.
         self.row_s = 0.0
 
@@ -53,7 +59,12 @@ class Pace:
         burst look longer than it is.
         """
         if not saturated and seconds >= self.row_s * rows:
+            if not self.row_s:
+                self._alone_row_s = min(self._alone_row_s, seconds / rows)
             return
+        # A stall leaves a queue behind, which must not be refused because of it.
+        usual_row_s = self.row_s or self._alone_row_s
+        seconds = min(seconds, _OUTLIER * usual_row_s * rows)
         self._rows = _KEEP * self._rows + rows
         self._seconds = _KEEP * self._seconds + seconds
         self.row_s = self._seconds / self._rows

@@ -104,10 +104,14 @@ class SlowRunner(FakeRunner):
         super().__init__()
         self.clock = clock
         self.row_s = row_s
+        # On top, for the next batches: as if the process had been stopped meanwhile.
+        self.stalls: list[float] = []
 
     def run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         outputs = super().run(tensors)
         self.clock.now += self.row_s * len(tensors[0].data)
+        if self.stalls:
+            self.clock.now += self.stalls.pop(0)
         return outputs
 
 

@@ -53,3 +53,34 @@ def test_a_pace_that_was_too_slow_is_corrected_without_a_full_queue():
         pace.observe(2, 0.01, saturated=False)
 
     assert pace.row_s < 0.02
+
+
+def test_a_batch_that_was_preempted_hardly_changes_the_pace():
+    pace = Pace()
+    for _ in range(20):
+        pace.observe(10, 0.05, saturated=True)
+
+    pace.observe(10, 4.0, saturated=True)
+
+    assert pace.row_s < 0.01
+
+
+def test_a_first_full_queue_after_a_stall_is_judged_by_batches_before_it():
+    pace = Pace()
+    pace.observe(1, 0.006, saturated=False)
+    pace.observe(1, 0.9, saturated=False)
+
+    pace.observe(2, 1.2, saturated=True)
+
+    assert pace.row_s < 0.02
+
+
+def test_a_pace_that_slows_down_is_followed():
+    pace = Pace()
+    for _ in range(20):
+        pace.observe(10, 0.05, saturated=True)
+
+    for _ in range(20):
+        pace.observe(10, 0.5, saturated=True)
+
+    assert pace.row_s == pytest.approx(0.05, rel=0.1)

@@ -144,6 +144,22 @@ def test_the_queue_is_bounded_in_time(tmp_path):
     run(main())
 
 
+def test_what_piled_up_behind_a_stall_is_not_refused_because_of_it(tmp_path):
+    async def main():
+        full = await Overloaded().start(tmp_path)
+        await full.queue(*[1] * 12)
+        # The batch of ten, behind the one that is held, and with others behind it.
+        full.runner.stalls = [0.0, 3.0]
+        full.runner.release()
+        await asyncio.gather(*full.calls)
+
+        await asyncio.gather(*(full.predict(1) for _ in range(120)))
+
+        assert full.engine.status().counters["refused"] == 0
+
+    run(main())
+
+
 def test_what_cannot_be_done_before_its_deadline_is_refused_at_once(tmp_path):
     async def main():
         full = await Overloaded().start(tmp_path)
