@@ -23,6 +23,8 @@ class Answered:
     took_s: float
     retry_after_s: int | None = None
     version: str = ""
+    # What a refusal said; empty where all is well.
+    body: str = ""
 
 
 class Generator:
@@ -41,6 +43,7 @@ class Generator:
         self.answers: list[Answered] = []
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self.in_flight = 0
         self._began = time.perf_counter()
 
@@ -66,7 +69,6 @@ class Generator:
         started = self.now()
         total = round(requests_per_s * seconds)
         sent = 0
-        sending: set[asyncio.Task[None]] = set()
         while sent < total:
             # As many as are due by now, in one go: timers are not exact.
             due = min(int((self.now() - started) * requests_per_s) + 1, total)
@@ -75,18 +77,22 @@ class Generator:
                 if self._idle:
                     self._idle.pop().send(self.now())
                     continue
+                self.in_flight += 1
                 task = asyncio.create_task(self._send_on_new(self.now()))
-                sending.add(task)
-                task.add_done_callback(sending.discard)
+                self._connecting.add(task)
+                task.add_done_callback(self._connecting.discard)
             await asyncio.sleep(0.001)
         ended = self.now()
-        deadline = time.perf_counter() + self._timeout_s
-        while (self.in_flight or sending) and time.perf_counter() < deadline:
-            await asyncio.sleep(0.01)
+        await self.all_answered()
         return [one for one in self.answers if started <= one.sent_s <= ended]
 
+    async def all_answered(self) -> None:
+        """Wait for all that was sent; what hangs stays in `in_flight`."""
+        deadline = self.now() + self._timeout_s
+        while self.in_flight and self.now() < deadline:
+            await asyncio.sleep(0.01)
+
     async def _send_on_new(self, now: float) -> None:
-        self.in_flight += 1
         try:
             connection = await self._connect()
         except OSError:
@@ -147,13 +153,16 @@ class _Connection(asyncio.Protocol):
         length = end + len(_HEAD_END) + int(headers.get("content-length", "0"))
         if len(self._received) < length:
             return
+        status = int(lines[0].split(" ")[1])
+        body = b"" if status == 200 else self._received[end + len(_HEAD_END) : length]
         self._received.clear()
         self.closing = headers.get("connection") == "close"
         retry_after = headers.get("retry-after")
         self._end(
-            int(lines[0].split(" ")[1]),
+            status,
             None if retry_after is None else int(retry_after),
             headers.get("x-model-version", ""),
+            body.decode(),
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -166,11 +175,15 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def _end(
-        self, status: int, retry_after_s: int | None = None, version: str = ""
+        self,
+        status: int,
+        retry_after_s: int | None = None,
+        version: str = "",
+        body: str = "",
     ) -> None:
         assert self._sent_s is not None
         sent_s, self._sent_s = self._sent_s, None
         took_s = self._generator.now() - sent_s
         self._generator.answered(
-            self, Answered(sent_s, status, took_s, retry_after_s, version)
+            self, Answered(sent_s, status, took_s, retry_after_s, version, body)
         )

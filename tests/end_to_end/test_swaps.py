@@ -37,9 +37,14 @@ def statuses(answers):
     return Counter(one.status for one in answers)
 
 
+def failed(answers):
+    """Give those that are no prediction; their bodies say why."""
+    return [one for one in answers if one.status != 200]
+
+
 @pytest.fixture
 def plane(tmp_path):
-    with data_plane.running(tmp_path) as running:
+    with data_plane.running(tmp_path, row_s=ROW_S) as running:
         yield running
 
 
@@ -49,20 +54,22 @@ def test_a_hundred_default_moves_fail_no_request(plane):
     def move(generator, version, leaving=None):
         plane.load(version, row_s=ROW_S)
         plane.publish(version)
+        published_s = generator.now()
         plane.wait(
-            lambda: generator.answers[-1].version == str(version),
+            lambda: any(
+                one.version == str(version) and one.sent_s > published_s
+                for one in generator.answers[-MOVES:]
+            ),
             what=f"an answer of version {version}",
             timeout_s=60,
         )
         if leaving is not None:
-            # Requests that chose it are on their way; those that wait are answered.
-            time.sleep(0.3)
+            # What chose it was sent to the engine before, and is answered.
             plane.engine.unload(VersionKey(data_plane.MODEL, leaving))
 
     async def main():
         async with generator_for(plane) as generator:
             load = asyncio.create_task(generator.send(100, 240))
-            await asyncio.sleep(0.2)
             present, newest = [1], 1
             for number in range(MOVES):
                 leaving = None
@@ -74,12 +81,13 @@ def test_a_hundred_default_moves_fail_no_request(plane):
                     present.reverse()
                 await asyncio.to_thread(move, generator, present[-1], leaving)
             load.cancel()
-            await asyncio.sleep(0.5)
+            await generator.all_answered()
+            assert not generator.in_flight
         return generator.answers
 
     answers = asyncio.run(main())
 
-    assert statuses(answers).keys() == {200}
+    assert failed(answers) == []
     moves = sum(
         one.version != following.version
         for one, following in itertools.pairwise(
@@ -128,6 +136,12 @@ def poison(plane, supervisor):
         urllib.request.urlopen(request, timeout=10)
 
 
+async def until(condition):
+    """Let the loop turn; the test's own time-out ends what never comes about."""
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize("harm", [kill, poison])
 def test_a_lost_engine_comes_back_by_itself_and_nobody_hangs(tmp_path, harm):
     plane = DataPlane(tmp_path)
@@ -136,16 +150,24 @@ def test_a_lost_engine_comes_back_by_itself_and_nobody_hangs(tmp_path, harm):
     async def main(supervisor):
         async with generator_for(plane) as generator:
             load = asyncio.create_task(generator.send(50, 240))
-            await asyncio.sleep(1)
+            await until(lambda: len(generator.answers) > 50)
+            lost = supervisor.pids()["engine"]
             harmed_s = generator.now()
             await asyncio.to_thread(harm, plane, supervisor)
-            await asyncio.sleep(0.5)
-            while generator.answers[-1].status != 200 and not load.done():
-                await asyncio.sleep(0.05)
-            back_s = generator.now() - harmed_s
-            await asyncio.sleep(1)
+            await until(lambda: supervisor.pids().get("engine", lost) != lost)
+            started_s = generator.now()
+            await until(
+                lambda: any(
+                    one.status == 200 and one.sent_s > started_s
+                    for one in generator.answers[-100:]
+                )
+            )
+            back_s = generator.now()
+            count = len(generator.answers)
+            await until(lambda: len(generator.answers) > count + 50)
             load.cancel()
-            await asyncio.sleep(0.5)
+            await generator.all_answered()
+            assert not generator.in_flight
         return generator.answers, harmed_s, back_s
 
     try:
@@ -159,11 +181,10 @@ def test_a_lost_engine_comes_back_by_itself_and_nobody_hangs(tmp_path, harm):
     finally:
         plane.stop()
 
-    after = [one for one in answers if one.sent_s > harmed_s + back_s]
-    assert statuses(after).keys() == {200}
+    assert failed(one for one in answers if one.sent_s > back_s) == []
     # Ten seconds are promised beside its own start; that depends on the machine.
-    assert back_s < 10 + 3 * first_s
-    away = [one for one in answers if one.status != 200]
+    assert back_s - harmed_s < 10 + 3 * first_s
+    away = failed(answers)
     assert away
     # In flight when it died, or refused since: told at once, and when to come back.
     assert statuses(away).keys() <= {503, 500}
@@ -178,14 +199,16 @@ def test_sigterm_under_load_fails_no_accepted_request(plane):
 
     async def main():
         async with generator_for(plane) as generator:
-            await generator.connect(50)
-            load = asyncio.create_task(generator.send(150, 3))
-            await asyncio.sleep(1.5)
+            # So many that none has to wait to be accepted, which ends with the gateway.
+            await generator.connect(400)
+            load = asyncio.create_task(generator.send(100, 240))
+            await until(lambda: len(generator.answers) > 150)
             gateway = plane.processes["inference.gateway"]
             stopping_s = generator.now()
             gateway.send_signal(signal.SIGTERM)
             code = await asyncio.to_thread(gateway.wait, 30)
-            await load
+            load.cancel()
+            await generator.all_answered()
         return generator.answers, stopping_s, code
 
     answers, stopping_s, code = asyncio.run(main())
@@ -194,9 +217,9 @@ def test_sigterm_under_load_fails_no_accepted_request(plane):
 
     assert code == 0
     assert engine.wait(30) == 0
-    before = [one for one in answers if one.sent_s < stopping_s - 0.01]
+    before = [one for one in answers if one.sent_s < stopping_s]
     assert len(before) > 150
-    assert statuses(before).keys() == {200}
+    assert failed(before) == []
     # Nobody listens any more; what it took in was answered.
     assert statuses(answers).keys() <= {200, 503, 0}
 
@@ -204,11 +227,15 @@ def test_sigterm_under_load_fails_no_accepted_request(plane):
 def test_sigterm_for_an_engine_under_load_fails_no_accepted_request(plane):
     async def main():
         async with generator_for(plane) as generator:
-            load = asyncio.create_task(generator.send(150, 3))
-            await asyncio.sleep(1.5)
+            load = asyncio.create_task(generator.send(150, 240))
+            await until(lambda: len(generator.answers) > 150)
             plane.processes["inference.engine"].send_signal(signal.SIGTERM)
             code = await asyncio.to_thread(plane.processes["inference.engine"].wait, 30)
-            await load
+            ended_s = generator.now()
+            await until(lambda: generator.answers[-1].sent_s > ended_s)
+            load.cancel()
+            await generator.all_answered()
+            assert not generator.in_flight
         return generator.answers, code
 
     answers, code = asyncio.run(main())
