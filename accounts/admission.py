@@ -440,15 +440,15 @@ class Admission:
             left = 0
         left_text = b"%d" % left
         return [
-            (b"X-RateLimit-Limit", nearest.limit_text),
+            nearest.limit_header,
             (b"X-RateLimit-Remaining", left_text),
-            (b"X-RateLimit-Reset", nearest.reset_text),
+            nearest.reset_header,
             self._policy,
             (
                 b"RateLimit",
                 # A window ends with a whole second, so this is rounded up.
-                b'"%b";r=%b;t=%d'
-                % (nearest.name.encode(), left_text, nearest.ends - int(now)),
+                b"%b;r=%b;t=%d"
+                % (nearest.quoted_name, left_text, nearest.ends - int(now)),
             ),
         ]
 

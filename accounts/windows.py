@@ -12,6 +12,9 @@ from accounts.limits import (
     Recalled,
 )
 
+LIMIT_HEADER = b"X-RateLimit-Limit"
+RESET_HEADER = b"X-RateLimit-Reset"
+
 # What the first lease of a window asks for; grows while leases are spent fast.
 _FIRST_BLOCK = 64
 # A holder has at most 1/64 of a quota in hand, and of what is left at most its share
@@ -39,27 +42,40 @@ _LEARN = 0.1
 
 
 class Window:
-    """What rates and quotas share: a span of time, a limit, and its header texts."""
+    """What rates and quotas share: a span of time, a limit, and headers for both."""
 
-    __slots__ = ("ends", "limit", "limit_text", "name", "reset_text", "share", "starts")
+    __slots__ = (
+        "ends",
+        "limit",
+        "limit_header",
+        "name",
+        "quoted_name",
+        "reset_header",
+        "share",
+        "starts",
+    )
 
     def __init__(self, name: str, limit: int) -> None:
-        self.name = name
+        self.set_name(name)
         self.starts = 0
         # 0: no window has begun.
         self.ends = 0
         self.set_limit(limit)
-        self.reset_text = b"0"
+        self.reset_header = (RESET_HEADER, b"0")
+
+    def set_name(self, name: str) -> None:
+        self.name = name
+        self.quoted_name = b'"%b"' % name.encode()
 
     def set_limit(self, limit: int) -> None:
         self.limit = limit
-        self.limit_text = b"%d" % limit
+        self.limit_header = (LIMIT_HEADER, b"%d" % limit)
         self.share = 1.0 / limit if limit else 0.0
 
     def begin(self, starts: int, ends: int) -> None:
         self.starts = starts
         self.ends = ends
-        self.reset_text = b"%d" % ends
+        self.reset_header = (RESET_HEADER, b"%d" % ends)
 
 
 class RateWindow(Window):
@@ -95,7 +111,7 @@ class RateWindow(Window):
         self.earliest = starts - rate.window_s
 
     def policy(self) -> bytes:
-        return b'"%s";q=%d;w=%d' % (self.name.encode(), self.limit, self.window_s)
+        return b"%s;q=%d;w=%d" % (self.quoted_name, self.limit, self.window_s)
 
 
 class QuotaWindow(Window):
@@ -176,7 +192,7 @@ class QuotaWindow(Window):
 
     def replace(self, quota: Quota) -> None:
         self.quota = quota
-        self.name = quota.policy_name
+        self.set_name(quota.policy_name)
         self.set_limit(quota.limit)
         self.believe_until = self.closed_until = 0.0
         self.patience_s = _FIRST_PATIENCE_S
@@ -308,8 +324,8 @@ class QuotaWindow(Window):
         return now < self.believe_until and need > self.limit - self.granted
 
     def policy(self) -> bytes:
-        return b'"%s";q=%d;w=%d;qu="%s"' % (
-            self.name.encode(),
+        return b'%s;q=%d;w=%d;qu="%s"' % (
+            self.quoted_name,
             self.limit,
             self.ends - self.starts,
             self.quota.unit.encode(),

@@ -78,7 +78,7 @@ def stack_structs(signature: Signature) -> Stack:
 
     def stack_packed(rows: Sequence[Any]) -> tuple[Tensor, ...]:
         memory = bytearray().join([pack(*as_tuple(row)) for row in rows])
-        return (Tensor("input", np.frombuffer(memory, dtype).reshape(-1, width)),)
+        return (Tensor("input", np.ndarray((len(rows), width), dtype, memory)),)
 
     return stack_packed
 
@@ -105,7 +105,7 @@ def _stack_matrix(signature: Signature) -> Stack:
 
     def stack(rows: Sequence[Any]) -> tuple[Tensor, ...]:
         memory = bytearray().join([pack(*row) for row in rows])
-        return (Tensor("input", np.frombuffer(memory, dtype).reshape(-1, width)),)
+        return (Tensor("input", np.ndarray((len(rows), width), dtype, memory)),)
 
     return stack
 

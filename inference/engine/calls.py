@@ -21,8 +21,9 @@ from inference.engine.tensors import Buffer, InvalidTensor, Prediction, Tensor
 
 
 def _timeout_ms(timeout_s: float) -> int:
+    ms = int(timeout_s * 1000)
     # 0 would mean none at all.
-    return max(int(timeout_s * 1000), 1)
+    return ms if ms > 0 else 1
 
 
 def _encoded(

@@ -39,6 +39,9 @@ def encode(message: Request | Reply, *buffers: Buffer) -> bytes:
 
 def frame(header: bytes, *buffers: Buffer) -> bytes:
     size = len(header)
+    if len(buffers) == 1:
+        only = buffers[0]
+        return b"".join((_PREFIX.pack(4 + size + len(only), size), header, only))
     prefix = _PREFIX.pack(4 + size + sum(map(len, buffers)), size)
     return b"".join((prefix, header, *buffers))
 

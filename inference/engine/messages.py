@@ -63,7 +63,7 @@ class VersionToLoad(msgspec.Struct, frozen=True):
     pinned: bool = True
 
 
-class Predict(msgspec.Struct, frozen=True, array_like=True, tag="predict"):
+class Predict(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predict"):
     id: int
     key: VersionKey
     rows: int
@@ -76,7 +76,7 @@ class Predict(msgspec.Struct, frozen=True, array_like=True, tag="predict"):
     params: Params | None = None
 
 
-class Predicted(msgspec.Struct, frozen=True, array_like=True, tag="predicted"):
+class Predicted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predicted"):
     id: int
     tensors: tuple[TensorHeader, ...]
     # Wait in the queue, time on the device, and rows that shared the batch.

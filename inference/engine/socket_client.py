@@ -36,6 +36,9 @@ _CONNECT_TIMEOUT_S = 1.0
 _CONTROL_TIMEOUT_S = 10.0
 _MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 _LARGE_BYTES = 64 * 1024
+# So many calls of one turn of the loop are sent without waiting for its end: the engine
+# computes them while the others are read.
+_MAX_TOGETHER = 16
 
 
 class Waiter(Protocol):
@@ -325,12 +328,14 @@ class SocketEngineClient:
             assert self._loop is not None
             self._loop.call_soon(self._flush)
         self._out.append(data)
+        if len(self._out) >= _MAX_TOGETHER:
+            self._flush()
 
     def _flush(self) -> None:
-        """Send all calls of this turn of the loop in one write."""
+        """Send what has gathered in one write; called at the end of the turn, too."""
         out, self._out = self._out, []
         connection = self._connection
-        if connection is None or connection.transport is None:
+        if not out or connection is None or connection.transport is None:
             return
         transport = connection.transport
         if transport.get_write_buffer_size() > _MAX_BUFFERED_BYTES:

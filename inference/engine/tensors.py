@@ -149,15 +149,13 @@ def _decode_one(header: TensorHeader, buffer: memoryview) -> Array:
     if dtype is None:
         raise InvalidTensor(f"unknown dtype {header.dtype[:40]!r}")
     try:
-        # A negative size would let reshape guess; the product then differs.
-        count = 1
-        for size in header.shape:
-            count *= size
-        if count * dtype.itemsize != header.nbytes:
-            raise InvalidTensor("shape and number of bytes do not agree")
-        return np.frombuffer(buffer, dtype).reshape(header.shape)
-    except (ValueError, TypeError) as error:
+        array: Array = np.ndarray(header.shape, dtype, buffer)
+    except (ValueError, TypeError, OverflowError) as error:
         raise InvalidTensor("shape and number of bytes do not agree") from error
+    # A single -1 would be guessed from the buffer.
+    if array.nbytes != header.nbytes or array.shape != header.shape:
+        raise InvalidTensor("shape and number of bytes do not agree")
+    return array
 
 
 def _decode_objects(header: TensorHeader, buffer: memoryview) -> Array:

@@ -1,0 +1,84 @@
+"""What the socket client writes, and when; its answers: test_client_contract.py."""
+
+import asyncio
+
+import numpy as np
+
+from inference.engine import frames
+from inference.engine.messages import Predict, VersionKey
+from inference.engine.socket_client import SocketEngineClient
+from inference.engine.tensors import Tensor
+
+KEY = VersionKey("m", 1)
+ROW = Tensor("input", np.zeros((1, 2), np.float32))
+
+
+class Nobody:
+    def resume(self, value):
+        raise AssertionError("nothing was answered")
+
+    fail = resume
+
+
+def test_calls_of_one_turn_leave_together_but_none_waits_for_many(tmp_path):
+    """So an engine computes the first of them while the others are being read."""
+    within_the_turn, writes, received = asyncio.run(written(tmp_path, calls=40))
+
+    assert [asked(data) for data in within_the_turn] == [16, 16]
+    assert [asked(data) for data in writes] == [16, 16, 8]
+    assert asked(b"".join(received)) == 40
+
+
+async def written(tmp_path, *, calls):
+    received, ended = [], []
+
+    async def engine(reader, writer):
+        while data := await reader.read(1 << 20):
+            received.append(data)
+        writer.close()
+        await writer.wait_closed()
+        ended.append(True)
+
+    server = await asyncio.start_unix_server(engine, tmp_path / "engine.sock")
+    client = SocketEngineClient(tmp_path / "engine.sock")
+    assert await client.connect()
+    writes = []
+    client._connection.transport = Writes(client._connection.transport, writes)
+
+    for _ in range(calls):
+        client.begin(KEY, (ROW,), Nobody(), timeout_s=5)
+    within_the_turn = list(writes)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    client._pending.clear()
+    await client.close()
+    while not ended:
+        await asyncio.sleep(0.001)
+    server.close()
+    await server.wait_closed()
+    return within_the_turn, writes, received
+
+
+class Writes:
+    """A transport that tells what was written to it."""
+
+    def __init__(self, transport, writes):
+        self._transport = transport
+        self._writes = writes
+
+    def write(self, data):
+        self._writes.append(data)
+        self._transport.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+
+def asked(data):
+    requests = [
+        frames.decode_request(one.header) for one in frames.FrameDecoder().feed(data)
+    ]
+    assert all(isinstance(request, Predict) for request in requests)
+    assert len({request.id for request in requests}) == len(requests)
+    return len(requests)
