@@ -14,11 +14,15 @@ setup: ## Make the virtual environment with the tools for development
 test: setup ## Run every test
 	@$(python) -m pytest -n auto --dist loadgroup
 
-test-services: setup ## Run the tests that keep data on PostgreSQL, Redis, RabbitMQ
+test-services: test-data test-faults ## Run tests on PostgreSQL, Redis and RabbitMQ
+
+test-data: setup ## Run the tests that keep data, on services
 	@$(python) tests/services.py $(python) -m pytest -n auto --dist loadgroup \
 		-m "not processes and not browser" \
 		--ignore=tests/inference/engine --ignore=tests/inference/gateway \
 		tests/accounts tests/config tests/inference tests/registry
+
+test-faults: setup ## Run the tests that kill processes and take databases away, on services
 	@$(python) tests/services.py $(python) -m pytest tests/end_to_end/test_kills.py \
 		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \
@@ -66,4 +70,4 @@ constraints: setup ## Pin what is installed now
 	@(head -2 constraints.txt; .venv/bin/pip freeze --exclude-editable | sed 's/+cpu$$//') >constraints.new
 	@mv constraints.new constraints.txt
 
-.PHONY: help run setup test test-services torture lint types check bench format engine worker grpc-code constraints
+.PHONY: help run setup test test-services test-data test-faults torture lint types check bench format engine worker grpc-code constraints
