@@ -32,7 +32,7 @@ logger = structlog.get_logger(__name__)
 
 # A prediction that is late says so itself; this ends what does not.
 _DEADLINE_GRACE_S = 1.0
-_AWAY = "The server is going away. Open another stream."
+_AWAY = "The server is going away. Call again."
 _SOON = statuses.metadata([(b"retry-after", b"1")])
 
 Message = bytes | memoryview
@@ -116,6 +116,9 @@ class GrpcCall(Stream):
     def drain(self) -> None:
         """Nothing: a call that has come is answered."""
 
+    def cut_off(self) -> None:
+        self.refuse(Status.UNAVAILABLE, _AWAY, _SOON)
+
     def client_left(self) -> None:
         self.leave()
 
@@ -161,17 +164,22 @@ class GrpcCall(Stream):
         return complete
 
     def _hand_over(self, compressed: bool, body: Message) -> None:
+        inflator, most = self.head.inflator, self._max_bytes
         if not compressed:
             self._handle(body)
-        elif self.head.keyless:
-            text = "This method takes no compressed messages."
-            self.refuse(Status.UNIMPLEMENTED, text)
-        elif not self.head.inflator:
+        elif not inflator:
             text = "A message is compressed, but `grpc-encoding` says nothing of it."
             self.refuse(Status.INTERNAL, text)
+        elif self.head.keyless:
+            # It is small, before and after: threads are for those with a key.
+            try:
+                plain = inflate(body, inflator, max_bytes=most)
+            except (MessageTooLarge, ValueError) as error:
+                self.not_inflated(error)
+            else:
+                self._handle(plain)
         else:
-            most = self._max_bytes
-            self.work = _Inflating(self, body, self.head.inflator, most)
+            self.work = _Inflating(self, body, inflator, most)
 
     def inflated(self, body: bytes) -> None:
         self.work = None
@@ -315,7 +323,7 @@ class StreamedCall(GrpcCall):
         if done:
             self.connection.end(self, statuses.OK_TRAILERS)
         elif self._draining:
-            self.refuse(Status.UNAVAILABLE, _AWAY, _SOON)
+            self.cut_off()
         elif self._has_message(reader):
             self._busy = True
             message = reader.take()

@@ -29,6 +29,8 @@ _BACKLOG = 2048
 # For clients that do not answer when they are told that we go: what they asked before
 # they could know is answered if it comes within this time.
 _LAST_CALLS_S = 1.0
+# For clients to hear that their calls are not finished, at the end of all.
+_LAST_WORDS_S = 0.5
 _TOO_MANY = statuses.refusal(Status.RESOURCE_EXHAUSTED, "Too many calls at once.")
 
 
@@ -103,18 +105,25 @@ class GrpcServer:
         self._sweeper = asyncio.create_task(self._keep_sweeping())
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, and give those in flight so long to finish."""
+        """Take no more calls, and give those in flight so long to finish.
+
+        What is not finished then is refused so that clients may try it elsewhere.
+        """
         if self._server is not None:
             self._server.close()
         self._listening.close()
         for connection in list(self.connections):
             connection.drain()
         deadline = self.now() + grace_s
+        last_words = deadline - min(_LAST_WORDS_S, grace_s / 2)
         last_calls = self.now() + min(_LAST_CALLS_S, grace_s)
         while self.connections and self.now() < deadline:
             if self.now() >= last_calls:
                 for connection in list(self.connections):
                     connection.finish_draining()
+            if self.now() >= last_words:
+                for connection in list(self.connections):
+                    connection.cut_off()
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()

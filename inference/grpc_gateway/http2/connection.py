@@ -391,6 +391,15 @@ class Connection(asyncio.Protocol):
                 stream.drain()
             self._close_if_drained()
 
+    def cut_off(self) -> None:
+        """Answer no more, and say so to whoever waits."""
+        self.finish_draining()
+        for stream in list(self.streams.values()):
+            stream.cut_off()
+        if not self._closing:
+            # Of what is left, a part has been answered, and its client does not read.
+            self._close()
+
     def sweep(self, now: float) -> None:
         """Close if the client lets us wait: for a frame, a sign of life, its end."""
         self._allowances.pass_time(now - self._swept)

@@ -79,3 +79,7 @@ class Stream(ABC):
     @abstractmethod
     def drain(self) -> None:
         """End soon: the server is going away."""
+
+    @abstractmethod
+    def cut_off(self) -> None:
+        """End now: the server is gone in a moment."""

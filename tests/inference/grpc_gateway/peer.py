@@ -165,6 +165,10 @@ class Peer:
             if frame.stream_id == stream_id
         )
 
+    def pings(self):
+        """Give those that are to be answered."""
+        return [f for f in self.of(hyper.PingFrame) if "ACK" not in f.flags]
+
     def _pongs(self):
         return [frame for frame in self.of(hyper.PingFrame) if "ACK" in frame.flags]
 

@@ -10,7 +10,7 @@ from hyperframe import frame as hyper
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.frames import Code
 from inference.grpc_gateway.open_inference_pb2 import ModelStreamInferResponse
-from tests.inference.gateway.plant import Plant
+from tests.inference.gateway.plant import KEY, Plant
 from tests.inference.grpc_gateway.peer import (
     ALIVE,
     LIVE,
@@ -23,6 +23,7 @@ from tests.inference.grpc_gateway.peer import (
 )
 
 OK, DEADLINE_EXCEEDED, TOO_LARGE, UNIMPLEMENTED, INTERNAL = "0", "4", "8", "12", "13"
+UNAUTHENTICATED = "16"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,25 @@ async def test_compressed_messages_are_read(tmp_path, encoding, compress):
         statuses = [(await peer.answer(n))[0]["grpc-status"] for n in (1, 3, 5)]
 
     assert statuses == [OK, TOO_LARGE, INTERNAL]
+
+
+@pytest.mark.parametrize("key", [KEY.token, None])
+@pytest.mark.parametrize(
+    "method", ["ServerLive", "ServerReady", "ServerMetadata", "ModelInfer"]
+)
+@on_loop
+async def test_every_method_reads_what_may_be_compressed(tmp_path, key, method):
+    """Whoever keeps to `grpc-accept-encoding` is understood (compression.md)."""
+    path = f"/inference.GRPCInferenceService/{method}"
+    body = gzip.compress(row(1.5) if method == "ModelInfer" else b"")
+    end = hyper.DataFrame(1, framed(body, compressed=True), flags=("END_STREAM",))
+
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.send(peer.headers(1, head(path, key=key, grpc_encoding="gzip")), end)
+        answer, _ = await peer.answer(1)
+
+    refused = method == "ModelInfer" and key is None
+    assert answer["grpc-status"] == (UNAUTHENTICATED if refused else OK)
 
 
 @on_loop

@@ -245,22 +245,44 @@ async def test_strangers_leave_room_for_callers_with_a_key(tmp_path, monkeypatch
 
 
 @on_loop
-async def test_messages_of_strangers_are_small_and_plain(tmp_path):
-    keyless = head(LIVE, key=None, grpc_encoding="gzip")
-    large = framed(b"", length=limits.MAX_KEYLESS_MESSAGE_BYTES + 1)
-    bomb = framed(gzip.compress(bytes(2**19)), compressed=True)
+async def test_messages_of_strangers_are_small(tmp_path):
+    keyless = head(LIVE, key=None)
+    data = framed(b"", length=limits.MAX_KEYLESS_MESSAGE_BYTES + 1)
 
     async with serving(Plant(tmp_path)) as found, found.peer() as peer:
-        for stream_id, data in ((1, large), (3, bomb)):
-            flags = ("END_STREAM",) if data is bomb else ()
-            peer.send(
-                peer.headers(stream_id, keyless),
-                hyper.DataFrame(stream_id, data, flags=flags),
-            )
-        statuses = [(await peer.answer(n))[0]["grpc-status"] for n in (1, 3)]
+        peer.send(peer.headers(1, keyless), hyper.DataFrame(1, data))
+        answer, _ = await peer.answer(1)
         assert not peer.of(hyper.WindowUpdateFrame, 1)
 
-    assert statuses == ["8", "12"]
+    assert answer["grpc-status"] == "8"
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        (gzip.compress(b""), "0"),
+        (gzip.compress(bytes(limits.MAX_KEYLESS_MESSAGE_BYTES)), "0"),
+        (gzip.compress(bytes(limits.MAX_KEYLESS_MESSAGE_BYTES + 1)), "8"),
+        (gzip.compress(bytes(2**19)), "8"),
+        (gzip.compress(b"")[:-1], "13"),
+        (b"", "13"),
+    ],
+)
+@on_loop
+async def test_compressed_messages_of_strangers_cost_no_thread(
+    tmp_path, monkeypatch, message, status
+):
+    """Whatever `grpc-accept-encoding` names is read (compression.md of gRPC)."""
+    keyless = head(LIVE, key=None, grpc_encoding="gzip")
+    data = framed(message, compressed=True)
+
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", None)
+        end = hyper.DataFrame(1, data, flags=("END_STREAM",))
+        peer.send(peer.headers(1, keyless), end)
+        answer, _ = await peer.answer(1)
+
+    assert answer["grpc-status"] == status
 
 
 @on_loop

@@ -97,3 +97,4 @@ def test_tritonclient_over_grpc(ports):
     assert found["no key"][0] == "StatusCode.UNAUTHENTICATED"
     assert found["no model"][0] == "StatusCode.NOT_FOUND"
     assert found["gzip"] == DOUBLED
+    assert found["gzip without a key"]

@@ -115,8 +115,20 @@ def by_grpc(address, token):
         .as_numpy("output")
         .tolist()
     )
+    found["gzip without a key"] = compressed_health(address)
     client.close()
     return found
+
+
+def compressed_health(address):
+    """Ask as a channel does that compresses all it sends."""
+    import grpc
+    from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+    gzip = grpc.Compression.Gzip
+    with grpc.insecure_channel(address, compression=gzip) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        return stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=20).live
 
 
 def described(tensor):
