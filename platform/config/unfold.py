@@ -18,6 +18,7 @@ UNFOLD: dict[str, Any] = {
     "SHOW_HISTORY": True,
     "SHOW_BACK_BUTTON": True,
     "STYLES": ["/static/modelyard/admin.css"],
+    "SCRIPTS": ["/static/modelyard/admin.js"],
     "BORDER_RADIUS": "6px",
     "ENVIRONMENT": "config.navigation.environment",
     "DASHBOARD_CALLBACK": "config.dashboard.add_context",
