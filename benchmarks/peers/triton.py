@@ -3,32 +3,41 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers import (
     ONE_THREAD,
     TORCH,
     Launch,
+    NamedRows,
     Peer,
     Setup,
     open_inference_body,
 )
 
 _MODEL = """
-import os, sys
+import json, os, sys
 # The backend's embedded interpreter does not read PYTHONPATH.
 sys.path.insert(0, os.environ["SITE_PACKAGES"])
-import torch, triton_python_backend_utils as triton
+import numpy, torch, triton_python_backend_utils as triton
 
 class TritonPythonModel:
     def initialize(self, args):
         torch.set_num_threads(1)
         self.model = torch.export.load(os.environ["EXPORTED"]).module()
+        config = json.loads(args["model_config"])
+        self.names = [one["name"] for one in config["input"]]
+
+    def _rows(self, request):
+        arrays = [
+            triton.get_input_tensor_by_name(request, name).as_numpy()
+            for name in self.names
+        ]
+        only = arrays[0] if len(arrays) == 1 else numpy.concatenate(arrays, axis=1)
+        return torch.from_numpy(only)
 
     def execute(self, requests):
-        inputs = [
-            torch.from_numpy(triton.get_input_tensor_by_name(r, "input").as_numpy())
-            for r in requests
-        ]
+        inputs = [self._rows(request) for request in requests]
         with torch.inference_mode():
             outputs = self.model(torch.cat(inputs)).split([len(i) for i in inputs])
         return [
@@ -40,11 +49,12 @@ class TritonPythonModel:
 _CONFIG = """
 backend: "python"
 max_batch_size: 4096
-input [{ name: "input" data_type: TYPE_FP32 dims: [COLUMNS] }]
+input [INPUTS]
 output [{ name: "output" data_type: TYPE_FP32 dims: [OUTPUTS] }]
 dynamic_batching { }
 instance_group [{ kind: KIND_CPU count: 1 }]
 """
+_INPUT = '{{ name: "{}" data_type: TYPE_FP32 dims: [{}] }}'
 
 
 def prepare(setup: Setup, *, columns: int = 30, outputs: int = 2) -> Launch:
@@ -55,12 +65,11 @@ def prepare(setup: Setup, *, columns: int = 30, outputs: int = 2) -> Launch:
     for file in stub.iterdir():
         shutil.copy(file, backend / file.name)
     repository = setup.folder / "repository"
-    version = repository / "model" / "1"
-    version.mkdir(parents=True, exist_ok=True)
-    (version / "model.py").write_text(_MODEL)
-    (repository / "model" / "config.pbtxt").write_text(
-        _CONFIG.replace("COLUMNS", str(columns)).replace("OUTPUTS", str(outputs))
-    )
+    _write_model(repository / "model", [_INPUT.format("input", columns)], outputs)
+    if setup.columns:
+        # A name is that of an input, so a named column is an input of its own.
+        inputs = [_INPUT.format(name, 1) for name in setup.columns]
+        _write_model(repository / "named", inputs, outputs)
     binary = server / "bin" / "tritonserver"
     binary.chmod(0o755)
     (backend / "triton_python_backend_stub").chmod(0o755)
@@ -82,6 +91,8 @@ def prepare(setup: Setup, *, columns: int = 30, outputs: int = 2) -> Launch:
         ready_url=f"{setup.url}/v2/models/model/ready",
         predict_url=f"{setup.url}/v2/models/model/infer",
         body=open_inference_body,
+        named_url=f"{setup.url}/v2/models/named/infer",
+        named_body=_named_body,
         environment={
             **ONE_THREAD,
             "EXPORTED": str(setup.exported),
@@ -89,6 +100,28 @@ def prepare(setup: Setup, *, columns: int = 30, outputs: int = 2) -> Launch:
             "SITE_PACKAGES": str(site_packages),
         },
     )
+
+
+def _write_model(folder: Path, inputs: list[str], outputs: int) -> None:
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    (folder / "1" / "model.py").write_text(_MODEL)
+    (folder / "config.pbtxt").write_text(
+        _CONFIG.replace("INPUTS", ", ".join(inputs)).replace("OUTPUTS", str(outputs))
+    )
+
+
+def _named_body(rows: NamedRows) -> dict[str, Any]:
+    return {
+        "inputs": [
+            {
+                "name": name,
+                "shape": [len(rows), 1],
+                "datatype": "FP32",
+                "data": [row[name] for row in rows],
+            }
+            for name in rows[0]
+        ]
+    }
 
 
 def _libpython(setup: Setup) -> Path:

@@ -76,7 +76,9 @@ class Predict(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predi
     params: Params | None = None
 
 
-class Predicted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predicted"):
+class Predicted(
+    msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predicted"
+):
     id: int
     tensors: tuple[TensorHeader, ...]
     # Wait in the queue, time on the device, and rows that shared the batch.
