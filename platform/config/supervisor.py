@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _PR_SET_PDEATHSIG = 1
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 10.0
+# Of a session's nice value, while others set theirs.
+_AUTOGROUP_TRIES = 5
 # A child that has run this long has recovered; its next death starts over.
 _STABLE_AFTER_S = 20.0
 _LOG_BYTES = 10 * 1024 * 1024
@@ -234,10 +236,29 @@ def prepare_child(parent: int, nice: int = 0) -> None:
     """Run in the child before exec, so that it ends with its parent."""
     if nice:
         os.nice(nice)
+        _nice_session(nice)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def _nice_session(nice: int) -> None:
+    """Let the whole session of this process stand back, and not in itself alone.
+
+    Where sessions share the processors first (sched(7), autogroup), nice values count
+    within a session only, and each of our processes has one of its own.
+    """
+    for _ in range(_AUTOGROUP_TRIES):
+        try:
+            Path("/proc/self/autogroup").write_text(str(nice))
+        except BlockingIOError:
+            # Without privileges one may be set each tenth of a second.
+            time.sleep(0.1)
+        except OSError:
+            return
+        else:
+            return
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

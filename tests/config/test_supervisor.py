@@ -4,6 +4,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +140,33 @@ def test_hidden_variables_do_not_reach_the_process(home, monkeypatch):
     wait_until(lambda: supervisor.log_path("a").read_text().strip())
     supervisor.stop()
     assert supervisor.log_path("a").read_text().strip() == "False"
+
+
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
+
+@pytest.mark.skipif(
+    not AUTOGROUP.exists() or AUTOGROUP.read_text().strip() != "1",
+    reason="sessions do not share the processors here",
+)
+def test_background_work_stands_back_for_other_sessions_too(home):
+    code = """
+import os
+print(os.nice(0), open("/proc/self/autogroup").read().split()[-1], flush=True)
+"""
+    specs = [
+        ProcessSpec(name, (sys.executable, "-c", code), 1, nice=nice)
+        for name, nice in (("a", 7), ("b", 0), ("c", 12))
+    ]
+    supervisor = Supervisor(tuple(specs), home=home)
+
+    supervisor.start()
+
+    for spec in specs:
+        wait_until(lambda spec=spec: supervisor.log_path(spec.name).read_text().strip())
+    supervisor.stop()
+    here = os.nice(0)
+    for spec in specs:
+        process, session = supervisor.log_path(spec.name).read_text().split()[:2]
+        assert int(process) == min(here + spec.nice, 19)
+        assert int(session) == spec.nice
