@@ -6,6 +6,7 @@ Every variable is listed with its default in docs/settings.md.
 import os
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote
 
 import environ
 from django.core.management.utils import get_random_secret_key
@@ -170,6 +171,13 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
     # A file as in production: in memory, threads of one test would share its locks.
     DATABASES["default"]["TEST"] = {"NAME": str(HOME.root / "test.sqlite3")}
+    if MODELYARD_PROCESS and DATABASES["default"]["NAME"] != ":memory:":
+        # Commands of people make the file. A server whose file is moved away, or on a
+        # disk that is not mounted, waits for it: an empty one in its place would
+        # only look like a database.
+        DATABASES["default"]["NAME"] = (
+            f"file:{quote(DATABASES['default']['NAME'])}?mode=rw"
+        )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHE_URL = env("CACHE_URL", default="")

@@ -4,6 +4,7 @@ import contextlib
 import sqlite3
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -38,6 +39,20 @@ def locked():
         holder.execute("BEGIN EXCLUSIVE")
         yield
         holder.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def moved():
+    """Take the file away as a disk that is not mounted does; it was never empty."""
+    path = Path(connection.settings_dict["NAME"])
+    files = [path, *path.parent.glob(f"{path.name}-*")]
+    for file in files:
+        file.rename(file.with_name(f"away-{file.name}"))
+    yield
+    made = [file.name for file in files if file.exists()]
+    for file in files:
+        file.with_name(f"away-{file.name}").replace(file)
+    assert made == []
 
 
 def someone_waits(url, person):
@@ -113,8 +128,9 @@ def see_the_admin_is_back(plant, admin, issued):
 
 
 @pytest.mark.skipif("connection.vendor != 'sqlite'", reason="it locks SQLite")
-def test_a_locked_sqlite_costs_no_call_and_no_event(home):
-    outage_under_load(locked)
+@pytest.mark.parametrize("away", [locked, moved])
+def test_a_sqlite_that_is_away_costs_no_call_and_no_event(home, away):
+    outage_under_load(away)
 
 
 @pytest.mark.skipif(
