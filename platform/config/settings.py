@@ -11,6 +11,7 @@ from urllib.parse import quote
 import environ
 from django.core.management.utils import get_random_secret_key
 
+from config import mail
 from config.content_policy import CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY
 from config.unfold import UNFOLD as UNFOLD
 from inference import logs
@@ -372,14 +373,14 @@ CSRF_FAILURE_VIEW = "config.error_pages.csrf_failure"
 # A link by which a person sets a password holds for three days, and once.
 PASSWORD_RESET_TIMEOUT = 3 * 24 * 3600
 # smtp+tls://user:password@host:587; printed to the log until one is named.
-_mail = env.email_url("EMAIL_URL", default="consolemail://")
+_mail = mail.settings_of(env("EMAIL_URL", default=""))
 EMAIL_BACKEND = env("EMAIL_BACKEND", default=_mail["EMAIL_BACKEND"])
-EMAIL_HOST = _mail["EMAIL_HOST"] or "localhost"
-EMAIL_PORT = _mail["EMAIL_PORT"] or 25
-EMAIL_HOST_USER = _mail["EMAIL_HOST_USER"] or ""
-EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_PASSWORD"] or ""
-EMAIL_USE_TLS = _mail.get("EMAIL_USE_TLS", False)
-EMAIL_USE_SSL = _mail.get("EMAIL_USE_SSL", False)
+EMAIL_HOST = _mail["EMAIL_HOST"]
+EMAIL_PORT = _mail["EMAIL_PORT"]
+EMAIL_HOST_USER = _mail["EMAIL_HOST_USER"]
+EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS = _mail["EMAIL_USE_TLS"]
+EMAIL_USE_SSL = _mail["EMAIL_USE_SSL"]
 # A mail server that hangs must not keep the site's threads.
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env("DEFAULT_FROM_EMAIL", default="modelyard@localhost")
