@@ -51,7 +51,9 @@ class Connection(asyncio.Protocol):
         self.client = "unknown"
         self._closing = False
         self._intake = Intake(self, place.now)
-        self._header_reader: HeaderReader[Any] = HeaderReader(place.interpret)
+        self._header_reader: HeaderReader[Any] = HeaderReader(
+            place.interpret, self._spend_header_bytes
+        )
         self.streams: dict[int, Stream] = {}
         self._last_stream_id = 0
         self._leftovers = Leftovers()
@@ -196,9 +198,8 @@ class Connection(asyncio.Protocol):
         self._last_stream_id = stream_id
         head, unseen_bytes = self._header_reader.kept.get(block), 0
         if head is None:
-            unseen_bytes = len(block)
-            self._spend_header_bytes(unseen_bytes)
             head = self._header_reader.read(block)
+            unseen_bytes = self._header_reader.cost_bytes
         if (
             self._final
             or len(self.streams) >= limits.MAX_STREAMS
@@ -211,7 +212,6 @@ class Connection(asyncio.Protocol):
         stream.opened()
 
     def _take_trailers(self, stream_id: int, block: bytes, *, ended: bool) -> None:
-        self._spend_header_bytes(len(block))
         fields = self._header_reader.fields(block)
         if any(name.startswith(b":") for name, _ in fields):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream is opened again")

@@ -29,8 +29,14 @@ EMPTY_TABLE = b"\x20"
 class HeaderReader(Generic[Head]):
     """Reads the blocks of one connection, in their order."""
 
-    def __init__(self, interpret: Callable[[Fields], Head]) -> None:
+    def __init__(
+        self, interpret: Callable[[Fields], Head], spend: Callable[[int], None]
+    ) -> None:
+        """Learn whom to tell what reading took; it may raise ConnectionFault."""
         self._interpret = interpret
+        self._spend = spend
+        # Of the block that was read last.
+        self.cost_bytes = 0
         self._decoder = Decoder(2 * limits.MAX_HEADER_LIST_BYTES)
         self._table = self._decoder.header_table = _WatchedTable()
         # What remembered blocks mean.
@@ -66,6 +72,8 @@ class HeaderReader(Generic[Head]):
             self._table.changes += 1
         if self._table.changes != changes:
             self.kept.clear()
+        self.cost_bytes = len(block) + limits.FIELD_BYTES * len(fields)
+        self._spend(self.cost_bytes)
         return fields
 
 

@@ -165,6 +165,24 @@ async def test_header_blocks_that_must_be_read_anew_are_bounded(tmp_path):
 
 
 @on_loop
+async def test_header_blocks_of_many_short_fields_are_bounded_sooner(tmp_path):
+    # `:method: POST`, `:scheme: http`, `:path: /`, and 400 fields of one byte each.
+    block = b"\x83\x86\x84" + b"\x90" * 400
+    count = limits.HEADER_BYTES // (limits.FIELD_BYTES * 400) + 1
+
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        for number in range(count):
+            new = block + b"\x00\x01x\x02%02d" % number
+            stream_id = 2 * number + 1
+            end = ("END_HEADERS", "END_STREAM")
+            peer.send(peer.headers(stream_id, block=new, flags=end))
+
+        assert await peer.end() == CALM
+
+    assert count * len(new) < limits.HEADER_BYTES / 8
+
+
+@on_loop
 async def test_callers_with_a_key_may_change_their_headers_with_every_call(tmp_path):
     async with serving(Plant(tmp_path)) as found, found.peer() as peer:
         for number in range(60):

@@ -24,6 +24,10 @@ class Counting:
         return tuple(fields)
 
 
+def ignore(count):
+    """Let blocks cost nothing."""
+
+
 def read(reader, block):
     """Do as a connection does."""
     found = reader.kept.get(block)
@@ -32,7 +36,7 @@ def read(reader, block):
 
 def test_a_block_that_comes_again_is_read_once():
     interpret, encoder = Counting(), Encoder()
-    reader = HeaderReader(interpret)
+    reader = HeaderReader(interpret, ignore)
 
     found = [read(reader, encoder.encode(FIELDS)) for _ in range(10)]
 
@@ -49,7 +53,7 @@ LISTS = st.lists(st.tuples(NAMES, VALUES), max_size=5)
 @given(st.lists(st.one_of(LISTS, st.sampled_from([0, 100, 4096]))), st.booleans())
 def test_what_is_remembered_is_what_a_decoder_would_read(steps, huffman):
     encoder, decoder = Encoder(), Decoder()
-    reader = HeaderReader(tuple)
+    reader = HeaderReader(tuple, ignore)
 
     for step in steps:
         if isinstance(step, int):
@@ -70,7 +74,7 @@ def test_what_is_remembered_is_what_a_decoder_would_read(steps, huffman):
 
 
 def test_blocks_are_forgotten_when_the_table_changes():
-    encoder, reader = Encoder(), HeaderReader(tuple)
+    encoder, reader = Encoder(), HeaderReader(tuple, ignore)
     for _ in range(2):
         read(reader, encoder.encode(FIELDS))
     block = encoder.encode(FIELDS)
@@ -81,8 +85,20 @@ def test_blocks_are_forgotten_when_the_table_changes():
     assert not reader.kept
 
 
+def test_bytes_and_fields_have_their_price_once():
+    paid, encoder = [], Encoder()
+    reader = HeaderReader(tuple, paid.append)
+    blocks = [encoder.encode(FIELDS) for _ in range(5)]
+
+    for block in blocks:
+        read(reader, block)
+
+    price = limits.FIELD_BYTES * len(FIELDS)
+    assert paid == [len(block) + price for block in blocks[:2]]
+
+
 def test_few_blocks_are_remembered_and_no_long_ones():
-    reader = HeaderReader(tuple)
+    reader = HeaderReader(tuple, ignore)
 
     for number in range(10 * limits.MAX_KEPT_BLOCKS):
         read(reader, literal(b"x", b"%d" % number))
@@ -110,7 +126,7 @@ def test_few_blocks_are_remembered_and_no_long_ones():
 )
 def test_bombs_and_nonsense_end_the_connection(block, code):
     with pytest.raises(ConnectionFault) as caught:
-        HeaderReader(tuple).read(block)
+        HeaderReader(tuple, ignore).read(block)
 
     assert caught.value.code is (code or Code.ENHANCE_YOUR_CALM)
 
@@ -118,7 +134,7 @@ def test_bombs_and_nonsense_end_the_connection(block, code):
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(block):
     try:
-        found = HeaderReader(tuple).read(block)
+        found = HeaderReader(tuple, ignore).read(block)
     except ConnectionFault:
         return
     assert all(isinstance(part, bytes) for field in found for part in field)
