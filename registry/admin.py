@@ -17,13 +17,13 @@ from registry.admin_history import HistoryAdmin
 from registry.admin_lookup import get_or_404
 from registry.admin_routes import RouteAdmin
 from registry.admin_sync import SyncBannerMixin
-from registry.admin_versions import ModelVersionAdmin
+from registry.admin_versions import ModelVersionAdmin, VersionColumns
 from registry.models import ModelVersion, RegisteredModel
 
 __all__ = ["ModelVersionAdmin", "RegisteredModelAdmin", "RouteAdmin"]
 
 
-class VersionInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
+class VersionInline(VersionColumns, TabularInline):  # type: ignore[misc]  # unfold is untyped
     model = ModelVersion
     fields = readonly_fields = (
         "link",
@@ -40,41 +40,9 @@ class VersionInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     hide_title = True
     verbose_name_plural = "versions"
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelVersion]:
-        versions: QuerySet[ModelVersion] = super().get_queryset(request)
-        return versions.select_related("registered_model").prefetch_related(
-            "aliases", "default_in", "canary_in"
-        )
-
     @display(description="version")
     def link(self, version: ModelVersion) -> SafeString:
         return admin_columns.version_link(version)
-
-    @display(description="role")
-    def roles(self, version: ModelVersion) -> SafeString:
-        return admin_columns.roles(version)
-
-    @display(description="aliases")
-    def aliases(self, version: ModelVersion) -> SafeString:
-        return admin_columns.aliases(version)
-
-    @display(description="metrics")
-    def metrics_text(self, version: ModelVersion) -> SafeString:
-        return admin_columns.metrics(version)
-
-    @display(description="artifact")
-    def artifact(self, version: ModelVersion) -> SafeString:
-        return admin_columns.artifact(version)
-
-    @display(description="problems")
-    def problems(self, version: ModelVersion) -> SafeString:
-        return admin_columns.problems(version)
 
 
 @admin.register(RegisteredModel)

@@ -22,8 +22,44 @@ from registry.models import ModelVersion, Route
 CHANGE_ROUTE = ["move_route"]
 
 
+class VersionColumns:
+    """What lists of versions show of each."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # versions are registered in MLflow
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a version never changes; what may be done are actions
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[ModelVersion]:
+        versions: models.QuerySet[ModelVersion] = super().get_queryset(request)  # type: ignore[misc]
+        return versions.select_related("registered_model").prefetch_related(
+            "aliases", "default_in", "canary_in"
+        )
+
+    @display(description="role")
+    def roles(self, version: ModelVersion) -> SafeString:
+        return admin_columns.roles(version)
+
+    @display(description="aliases")
+    def aliases(self, version: ModelVersion) -> SafeString:
+        return admin_columns.aliases(version)
+
+    @display(description="metrics")
+    def metrics_text(self, version: ModelVersion) -> SafeString:
+        return admin_columns.metrics(version)
+
+    @display(description="artifact")
+    def artifact(self, version: ModelVersion) -> SafeString:
+        return admin_columns.artifact(version)
+
+    @display(description="problems")
+    def problems(self, version: ModelVersion) -> SafeString:
+        return admin_columns.problems(version)
+
+
 @admin.register(ModelVersion)
-class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # unfold is untyped
+class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # unfold is untyped
     list_display = (
         "title",
         "roles",
@@ -100,44 +136,16 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
         ),
     )
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # versions are registered in MLflow
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # a version never changes; what may be done are actions
-
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    def get_queryset(self, request: HttpRequest) -> models.QuerySet[ModelVersion]:
-        versions: models.QuerySet[ModelVersion] = super().get_queryset(request)
-        return versions.select_related("registered_model").prefetch_related(
-            "aliases", "default_in", "canary_in"
-        )
 
     @display(description="version", ordering="registered_model__name")
     def title(self, version: ModelVersion) -> str:
         return str(version)
 
-    @display(description="role")
-    def roles(self, version: ModelVersion) -> SafeString:
-        return admin_columns.roles(version)
-
-    @display(description="aliases")
-    def aliases(self, version: ModelVersion) -> SafeString:
-        return admin_columns.aliases(version)
-
-    @display(description="metrics")
-    def metrics_text(self, version: ModelVersion) -> SafeString:
-        return admin_columns.metrics(version)
-
     @display(description="metrics")
     def all_metrics(self, version: ModelVersion) -> SafeString:
         return admin_columns.metrics(version, shown=len(version.metrics))
-
-    @display(description="artifact")
-    def artifact(self, version: ModelVersion) -> SafeString:
-        return admin_columns.artifact(version)
 
     @display(description="inputs")
     def inputs(self, version: ModelVersion) -> SafeString:
@@ -146,10 +154,6 @@ class ModelVersionAdmin(SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # u
     @display(description="problems")
     def problem_count(self, version: ModelVersion) -> SafeString:
         return admin_columns.problem_count(version)
-
-    @display(description="problems")
-    def problems(self, version: ModelVersion) -> SafeString:
-        return admin_columns.problems(version)
 
     @action(
         description="Make default",
