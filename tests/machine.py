@@ -61,14 +61,14 @@ def database_url(*, port=None):
 
 
 @contextlib.contextmanager
-def engine(home, *versions, runner=None):
+def engine(home, *versions, runner=None, load_s=0.0):
     """Serve an engine that has loaded these versions, on a loop of its own."""
     stop, started = asyncio.Event(), threading.Event()
     loops = []
 
     async def main():
         loops.append(asyncio.get_running_loop())
-        served = fake_engine(home.root, runner or FakeRunner())
+        served = fake_engine(home.root, runner or FakeRunner(), load_s=load_s)
         server = EngineServer(served, home.engine_socket("cpu"), clock=served.clock)
         await server.start()
         for version in versions:
@@ -177,13 +177,13 @@ class Machine:
 
 
 @contextlib.contextmanager
-def running(*, gateways=4, database=None, runner=None, **environment):
+def running(*, gateways=4, database=None, runner=None, load_s=0.0, **environment):
     """Give a machine that serves MODEL to whoever has a key by then."""
     version = ModelVersionFactory(registered_model__name=MODEL, version=1)
     RouteFactory(default_version=version)
     machine = Machine(gateways=gateways, database=database, **environment)
     try:
-        with engine(machine.home, runner=runner):
+        with engine(machine.home, runner=runner, load_s=load_s):
             machine.start("site")
             machine.start("controller")
             machine.gateways.wait_until_up(machine.gateways.names)
@@ -195,6 +195,10 @@ def running(*, gateways=4, database=None, runner=None, **environment):
 
 
 def account_manager():
+    return staff("account managers")
+
+
+def staff(group):
     """Make somebody who may sign in to the admin of another process."""
     ensure_groups()
     hasher = "django.contrib.auth.hashers.PBKDF2PasswordHasher"
@@ -203,7 +207,7 @@ def account_manager():
     person = UserFactory(is_staff=True)
     person.password = password
     person.save()
-    person.groups.add(Group.objects.get(name="account managers"))
+    person.groups.add(Group.objects.get(name=group))
     return person
 
 

@@ -138,11 +138,16 @@ def fake_engine(
     clock: Callable[[], float] = time.monotonic,
     on_fatal: Callable[[], None] = lambda: None,
     depth: int = 1,
+    load_s: float = 0.0,
     **fields: Any,
 ) -> Engine:
+    def load(version: VersionToLoad, device: str) -> Loaded:
+        time.sleep(load_s)
+        return Loaded(runner, signature, depth)
+
     return Engine(
         settings(home, **fields),
-        load=lambda version, device: Loaded(runner, signature, depth),
+        load=load,
         clock=clock,
         on_fatal=on_fatal,
     )
