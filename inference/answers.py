@@ -20,6 +20,8 @@ from inference.options import NO_OPTIONS, Options
 _MANY_SCORES = 64
 _PROBABILITY_DIGITS = 9
 _DEFAULT_THRESHOLD = 0.5
+_SURE = b',"low_confidence":false},'
+_UNSURE = b',"low_confidence":true},'
 
 Label = str | int
 Compile = Callable[[Any, Options], list[Any]]
@@ -60,6 +62,47 @@ class AnswerEncoder:
         # No score is below minus infinity.
         self._low = -np.inf if low_confidence_below is None else low_confidence_below
         self._classifies = signature.task is Task.CLASSIFICATION
+        # What stands before the score of each class where many are written at once.
+        self._beginnings = [
+            b'{"label":%b,"score":' % msgspec.json.encode(label)
+            for label in self._labels
+        ]
+
+    def many_as_json(
+        self, outputs: tuple[Tensor, ...], options: Options = NO_OPTIONS
+    ) -> bytes | None:
+        """Write the predictions of many rows as one JSON array, without objects.
+
+        None where `predictions` has to make them: they are few, ask for more than the
+        best class, or are not all known.
+        """
+        data: Any = outputs[0].data
+        if (
+            not self._classifies
+            or len(outputs) > 1
+            or data.dtype.kind != "f"
+            or data.ndim != 2
+            or data.size <= _MANY_SCORES
+            or not 1 < data.shape[1] == len(self._beginnings)
+            or options.top_k is not None
+            or (self._threshold is not None and data.shape[1] == 2)
+            or not np.isfinite(data).all()
+        ):
+            return None
+        rows = len(data)
+        best = data.argmax(axis=1)
+        scores = _dump(data[np.arange(rows), best])
+        endings = [_SURE] * rows
+        if self._low > -np.inf:
+            endings = [
+                _UNSURE if score < self._low else _SURE for score in orjson.loads(scores)
+            ]
+        parts = [b""] * (3 * rows)
+        parts[0::3] = map(self._beginnings.__getitem__, best.tolist())
+        parts[1::3] = scores[1:-1].split(b",")
+        parts[2::3] = endings
+        # Without the comma behind the last.
+        return b"[%b]" % b"".join(parts)[:-1]
 
     def predictions(
         self, outputs: tuple[Tensor, ...], options: Options = NO_OPTIONS
@@ -209,12 +252,14 @@ def to_json_values(data: Array) -> list[Any]:
         return objects
     if data.dtype.kind == "M":
         return _times(data)
+    values: list[Any] = orjson.loads(_dump(data))
+    return values
+
+
+def _dump(data: Array) -> bytes:
     if not data.flags.c_contiguous or not data.dtype.isnative:
         data = np.ascontiguousarray(data, data.dtype.newbyteorder("="))
-    values: list[Any] = orjson.loads(
-        orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
-    )
-    return values
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _times(data: Array) -> list[Any]:

@@ -24,7 +24,7 @@ _OTHER_TYPES = IMAGE_TYPES | {FORM_TYPE, TEXT_TYPE}
 
 
 class _Body(msgspec.Struct, gc=False, omit_defaults=True):
-    predictions: list[Any] | UnsetType
+    predictions: list[Any] | Raw | UnsetType
     prediction: Any
     model: Raw
     request_id: str
@@ -151,9 +151,15 @@ def _encode_body(finished: Finished) -> bytes:
     target, decoded = finished.target, finished.decoded
     predictions: list[Any] = []
     if finished.prediction is not None:
-        predictions = target.tools()[1].predictions(
-            finished.prediction.tensors, decoded.options
-        )
+        encoder, outputs = target.tools()[1], finished.prediction.tensors
+        plain = decoded.indexes is None and not decoded.single
+        if plain and finished.explained is None:
+            many = encoder.many_as_json(outputs, decoded.options)
+            if many is not None:
+                return _encoder.encode(
+                    _Body(Raw(many), UNSET, target.model_json, finished.request_id)
+                )
+        predictions = encoder.predictions(outputs, decoded.options)
     placed = _place(predictions, decoded)
     single = decoded.single
     answer = _Body(
@@ -168,8 +174,7 @@ def _encode_body(finished: Finished) -> bytes:
     body = _encoder.encode(answer)
     # NaN and infinity are null by now; to search bytes is cheaper than to check rows.
     if b"null" in body and finished.prediction is not None:
-        outputs = finished.prediction.tensors
-        warnings = target.tools()[1].warnings(predictions, outputs)
+        warnings = encoder.warnings(predictions, outputs)
         if warnings and decoded.indexes is not None:
             warnings = tuple(
                 Warned(decoded.indexes[warned.index]) for warned in warnings

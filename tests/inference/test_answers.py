@@ -4,6 +4,8 @@ import math
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference.answers import AnswerEncoder, to_json_values
 from inference.engine.client import Tensor
@@ -136,6 +138,53 @@ def test_many_scores_are_ranked_as_few_are():
     one_by_one = [answer(encode, scores[index : index + 1])[0] for index in range(300)]
 
     assert together == one_by_one
+
+
+@given(
+    st.integers(2, 5),
+    st.integers(1, 60),
+    st.sampled_from([np.float32, np.float64, np.float16]),
+    st.sampled_from([None, 0.0, 0.5, 0.9]),
+    st.sampled_from([None, 0.3]),
+    st.randoms(use_true_random=False),
+)
+def test_many_are_written_as_they_are_one_by_one(
+    classes, rows, dtype, low, threshold, random
+):
+    # The last label is one that JSON has to escape.
+    labels = (1, *(f"class {number}" for number in range(2, classes)), '"é\n')
+    scores = np.array(
+        [[round(random.random(), 3) for _ in range(classes)] for _ in range(rows)],
+        dtype,
+    )
+    encode = encoder(labels=labels, low=low, decision_threshold=threshold)
+
+    written = encode.many_as_json((Tensor("output", scores),))
+
+    if rows * classes <= 64 or (threshold is not None and classes == 2):
+        assert written is None
+    else:
+        assert json.loads(written) == answer(encode, scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "options"),
+    [
+        (np.full((40, 3), np.nan, np.float32), {}),
+        (np.array([[0.1, -np.inf, 0.9]] * 40, np.float32), {}),
+        (np.ones((40, 3), np.float32), {"top_k": 2}),
+        (np.ones((40, 4), np.float32), {}),
+        (np.ones((40, 3), np.int64), {}),
+        (np.ones((40, 3, 2), np.float32), {}),
+        (np.ones((120, 1), np.float32), {}),
+    ],
+)
+def test_what_is_no_plain_best_class_is_left_to_the_other_way(scores, options):
+    encode = encoder(labels=LABELS)
+
+    assert (
+        encode.many_as_json((Tensor("output", scores),), Options(**options)) is None
+    )
 
 
 def test_non_finite_scores_leave_the_class_unknown():
