@@ -95,7 +95,8 @@ class AnswerEncoder:
         endings = [_SURE] * rows
         if self._low > -np.inf:
             endings = [
-                _UNSURE if score < self._low else _SURE for score in orjson.loads(scores)
+                _UNSURE if score < self._low else _SURE
+                for score in orjson.loads(scores)
             ]
         parts = [b""] * (3 * rows)
         parts[0::3] = map(self._beginnings.__getitem__, best.tolist())

@@ -182,9 +182,7 @@ def test_many_are_written_as_they_are_one_by_one(
 def test_what_is_no_plain_best_class_is_left_to_the_other_way(scores, options):
     encode = encoder(labels=LABELS)
 
-    assert (
-        encode.many_as_json((Tensor("output", scores),), Options(**options)) is None
-    )
+    assert encode.many_as_json((Tensor("output", scores),), Options(**options)) is None
 
 
 def test_non_finite_scores_leave_the_class_unknown():
