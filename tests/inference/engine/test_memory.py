@@ -3,6 +3,7 @@
 import asyncio
 import os
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -11,6 +12,8 @@ from inference.engine import memory
 from inference.engine.client import InProcessEngineClient
 from inference.engine.engine import Engine
 from inference.engine.runner import Loaded
+from inference.engine.signature import Layout, Signature
+from inference.engine.tensors import Tensor
 from tests.inference.engine.fakes import (
     KEY,
     MATRIX,
@@ -107,6 +110,59 @@ def test_a_leak_would_be_seen(tmp_path):
         assert grown_after(tmp_path, LeakingRunner, cycles=10) > 50 * MIB
     finally:
         LeakingRunner.kept.clear()
+
+
+REAL_CYCLES = 40
+
+
+@pytest.fixture
+def program(tmp_path):
+    """An exported program of 4 MB: forty that stayed would be 160 MB."""
+    import torch
+
+    net = torch.nn.Sequential(
+        torch.nn.Linear(3, 1000), torch.nn.Linear(1000, 1000), torch.nn.Linear(1000, 2)
+    )
+    exported = torch.export.export(
+        net.eval(),
+        (torch.ones(4, 3),),
+        dynamic_shapes=({0: torch.export.Dim("rows")},),
+    )
+    (tmp_path / "program" / "data").mkdir(parents=True)
+    torch.export.save(exported, tmp_path / "program" / "data" / "model.pt2")
+    return to_load(
+        path=str(tmp_path / "program"),
+        flavors=("python_function", "pytorch"),
+        signature=msgspec.to_builtins(
+            Signature(layout=Layout.TENSOR, dtype="float32", shape=(3,))
+        ),
+    )
+
+
+@pytest.mark.usefixtures("settled")
+def test_real_programs_give_their_memory_back(tmp_path, program):
+    async def main():
+        engine = Engine(settings(tmp_path, inline_ms=0))
+        client = InProcessEngineClient(engine)
+        three = (Tensor("input", np.ones((2, 3), np.float32)),)
+
+        async def cycles(times):
+            for _ in range(times):
+                engine.load(program)
+                await ready(engine)
+                await client.predict(KEY, three, timeout_s=60)
+                engine.unload(KEY)
+                await until(lambda: not engine.versions.nbytes)
+            memory.collect()
+
+        await cycles(5)
+        before = resident()
+        await cycles(REAL_CYCLES)
+        grown = resident() - before
+        engine.close()
+        return grown
+
+    assert run(main()) < 50 * MIB
 
 
 def test_an_artifact_is_as_large_as_its_files(tmp_path):
