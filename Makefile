@@ -26,7 +26,9 @@ test-faults: setup ## Run the tests that kill processes and take databases away,
 	@$(python) tests/services.py $(python) -m pytest tests/end_to_end/test_kills.py \
 		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \
-		tests/end_to_end/test_changes_reach_every_gateway.py
+		tests/end_to_end/test_changes_reach_every_gateway.py \
+		tests/inference/gateway/test_exact_limits.py \
+		tests/inference/gateway/test_ledger_after_kills.py
 
 torture: setup ## Run the long tiers of simulations and property tests (long)
 	@MODELYARD_SIMULATIONS=10000 $(python) -m pytest -o timeout=3600 tests/accounts/test_lease_simulation.py

@@ -12,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
 from accounts import key_format
 from accounts.limits import Limits, Quota, Rate
@@ -31,7 +30,7 @@ from registry.routing import Variant
 from tests.factories import CustomerFactory
 from tests.inference.engine.fakes import KEY, MATRIX, to_load
 from tests.inference.gateway.test_several_processes import Gateways
-from tests.machine import engine, site_answers, wait_until
+from tests.machine import database_url, engine, site_answers, wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 
@@ -105,7 +104,7 @@ def start_site(home):
         env=os.environ
         | {
             "MODELYARD_HOME": str(home.root),
-            "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+            "DATABASE_URL": database_url(),
         },
     )
 
