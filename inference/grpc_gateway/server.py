@@ -19,6 +19,7 @@ from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.header_blocks import Fields
 from inference.grpc_gateway.http2.stream import Stream
+from inference.grpc_gateway.http2.turns import Turns
 from inference.grpc_gateway.service import InferenceService
 from inference.grpc_gateway.statuses import Status
 
@@ -75,6 +76,7 @@ class GrpcServer:
         self._max_connections = settings.max_connections
         self._service = InferenceService(app, OpenInferenceFacts(app.plan, app.engines))
         self._tls = _tls(settings)
+        self.turns = Turns()
         self.connections: set[Connection] = set()
         # Of all connections.
         self.calls = 0

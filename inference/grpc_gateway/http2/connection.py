@@ -45,7 +45,6 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._loop = asyncio.get_running_loop()
         self._transport: Any = None
         self._outbox: Outbox
         self.client = "unknown"
@@ -102,18 +101,14 @@ class Connection(asyncio.Protocol):
         self._outbox.paused = True
         if not self._closing:
             self._since = self._place.now()
-            self._transport.pause_reading()
+            self._stop_reading()
 
     def resume_writing(self) -> None:
         self._outbox.paused = False
-        if self._closing:
-            return
-        if self._intake.stopped:
+        if not self._closing:
+            self._pump()
             # Not at once: a transport may say so while a frame is worked on.
-            self._loop.call_soon(self._read_on)
-        else:
-            self._transport.resume_reading()
-        self._pump()
+            self._await_turn()
 
     # Reading
 
@@ -129,22 +124,30 @@ class Connection(asyncio.Protocol):
             self.abort()
         if self._intake.stopped and not waits and not self._closing:
             self._transport.pause_reading()
-            # Otherwise when the sweep has brought back what is overdrawn.
-            if not self._allowances.overdrawn:
-                self._loop.call_soon(self._read_on)
+            self._await_turn()
+
+    def _await_turn(self) -> None:
+        """Read on when it is our turn, unless there is another reason not to.
+
+        Whether that is over is looked after when the client reads, and by the sweep.
+        """
+        if self._may_read_on():
+            self._place.turns.wait(self._read_on)
+
+    def _may_read_on(self) -> bool:
+        return (
+            self._intake.stopped
+            and not self._closing
+            and not self._outbox.paused
+            and not self._allowances.overdrawn
+        )
 
     def _read_on(self) -> None:
-        """Go on where reading was stopped, unless there is still a reason for that."""
-        if (
-            not self._intake.stopped
-            or self._closing
-            or self._outbox.paused
-            or self._allowances.overdrawn
-        ):
+        if not self._may_read_on():
             return
         self._intake.stopped = False
         self._read(b"")
-        if not self._intake.stopped and not self._outbox.paused:
+        if not self._intake.stopped:
             self._transport.resume_reading()
 
     def _spend(self, allowance: limits.Allowance, count: int, text: str) -> None:
@@ -156,6 +159,9 @@ class Connection(asyncio.Protocol):
             return
         if not self._allowances.trusted:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, text)
+        self._stop_reading()
+
+    def _stop_reading(self) -> None:
         self._intake.stopped = True
         self._transport.pause_reading()
 
@@ -404,7 +410,7 @@ class Connection(asyncio.Protocol):
         """Close if the client lets us wait: for a frame, a sign of life, its end."""
         self._allowances.pass_time(now - self._swept)
         self._swept = now
-        self._read_on()
+        self._await_turn()
         if self._closing:
             # What was answered last may still be on its way out.
             unsent = self._transport.get_write_buffer_size()

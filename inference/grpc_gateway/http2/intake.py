@@ -160,6 +160,10 @@ class Intake:
                 self._take_ping(flags, stream_id, payload)
             elif kind == frames.PRIORITY and len(payload) != 5:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "PRIORITY has 5 bytes")
+            elif (kind == frames.PRIORITY and not stream_id) or (
+                kind == frames.GOAWAY and stream_id
+            ):
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "not of this stream")
 
     def _take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1 or not self._settled:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from inference.grpc_gateway.http2.header_blocks import Fields
 from inference.grpc_gateway.http2.stream import Stream
+from inference.grpc_gateway.http2.turns import Turns
 
 if TYPE_CHECKING:
     from inference.grpc_gateway.http2.connection import Connection
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 class Place(Protocol):
     # The header block that answers with a message begin with.
     answer_head: bytes
+    turns: Turns
 
     def join(self, connection: "Connection") -> bool:
         """Count one more connection; False: there are too many."""

@@ -274,6 +274,9 @@ async def test_broken_rules_end_the_connection(tmp_path, frames, code):
         (b"\0\0\x03\x02\0\0\0\0\x01abc", Code.FRAME_SIZE_ERROR),
         (b"\0\0\x07\x06\0\0\0\0\0sevenby", Code.FRAME_SIZE_ERROR),
         (b"\0\0\x08\x06\0\0\0\0\x01of eight", Code.PROTOCOL_ERROR),
+        # What is of a stream, of none; what is of none, of a stream.
+        (b"\0\0\x05\x02\0\0\0\0\0\0\0\0\0\x10", Code.PROTOCOL_ERROR),
+        (b"\0\0\x08\x07\0\0\0\0\x01\0\0\0\0\0\0\0\0", Code.PROTOCOL_ERROR),
         # A head of no stream, and one that is pushed.
         (b"\0\0\x01\x01\x04\0\0\0\0\x82", Code.PROTOCOL_ERROR),
         (b"\0\0\x05\x05\x04\0\0\0\x01\0\0\0\x02\x82", Code.PROTOCOL_ERROR),

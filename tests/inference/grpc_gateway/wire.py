@@ -7,9 +7,11 @@ from tests.inference.grpc_gateway.peer import PREFACE
 
 
 class Wire:
-    """A transport that takes everything."""
+    """A transport that takes everything, or reports that it has more than it should."""
 
-    def __init__(self):
+    def __init__(self, most_bytes=None):
+        self.connection = None
+        self._most_bytes = most_bytes
         self.closed = False
         self.reading = True
         self._sent = b""
@@ -31,9 +33,20 @@ class Wire:
     def get_extra_info(self, name):
         return ("127.0.0.1", 1) if name == "peername" else None
 
+    @property
+    def sent_bytes(self):
+        return len(self._sent)
+
     def write(self, data):
         assert data
         self._sent += data
+        if self._most_bytes is not None and len(self._sent) > self._most_bytes:
+            self.connection.pause_writing()
+
+    def be_read(self):
+        """Have room for as much again."""
+        self._most_bytes += len(self._sent)
+        self.connection.resume_writing()
 
     def get_write_buffer_size(self):
         return 0
@@ -56,9 +69,10 @@ class Wire:
         self.reading = True
 
 
-def connect(server):
+def connect(server, **options):
     """Give a greeted connection of a server, and its wire."""
-    connection, wire = Connection(server), Wire()
+    connection, wire = Connection(server), Wire(**options)
+    wire.connection = connection
     connection.connection_made(wire)
     connection.data_received(PREFACE + hyper.SettingsFrame(0).serialize())
     return connection, wire
