@@ -5,7 +5,12 @@ from accounts.admin_customers import CustomerAdmin
 from accounts.admin_keys import ApiKeyAdmin
 from accounts.admin_plans import PlanAdmin
 from accounts.admin_suspicions import SuspicionAdmin
-from accounts.admin_usage import QuotaCounterAdmin, UsageAdmin
+from accounts.admin_usage import (
+    QuotaCounterAdmin,
+    UsageAdmin,
+    UsageDayAdmin,
+    UsageHourAdmin,
+)
 
 __all__ = [
     "ApiKeyAdmin",
@@ -16,4 +21,6 @@ __all__ = [
     "QuotaCounterAdmin",
     "SuspicionAdmin",
     "UsageAdmin",
+    "UsageDayAdmin",
+    "UsageHourAdmin",
 ]

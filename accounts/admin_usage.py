@@ -2,10 +2,10 @@
 
 import csv
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import F, QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -18,7 +18,9 @@ from unfold.contrib.filters.admin import (
 from unfold.decorators import display
 
 from accounts import admin_columns, usage
-from accounts.models import QuotaCounter, Usage
+from accounts.grains import Grain
+from accounts.models import QuotaCounter, Usage, UsageDay, UsageHour
+from accounts.models.usage import UsageSums
 
 
 class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
@@ -32,50 +34,56 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
         return False
 
 
-@admin.register(Usage)
-class UsageAdmin(ReadOnlyAdmin):
-    list_display = (
-        "minute",
-        "customer_name",
-        "public_id",
-        "call",
-        "result",
-        "requests",
-        "row_count",
-    )
-    list_display_links = ("minute",)
-    list_select_related = ("customer",)
-    list_filter = (
-        ("customer", RelatedDropdownFilter),
-        ("minute", RangeDateTimeFilter),
+class UsageSumsAdmin(ReadOnlyAdmin):
+    """Calls of one kind, added up over a minute, an hour or a day."""
+
+    # When a row's time begins, and how long it is.
+    time_field: ClassVar[str] = "start"
+    grain: ClassVar[Grain]
+    shown = ("customer_name", "public_id", "call", "result", "requests", "row_count")
+    filters = (
         ("operation", AllValuesCheckboxFilter),
         ("model", AllValuesCheckboxFilter),
         ("status", AllValuesCheckboxFilter),
     )
+    list_select_related = ("customer",)
     list_filter_submit = True
     list_per_page = 50
     # Counting a large table for a line of text is not worth its time.
     show_full_result_count = False
     search_fields = ("key_id", "customer__name", "model")
-    ordering = ("-minute", "-id")
     actions = ("export_csv",)
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        return (self.time_field, *self.shown)
+
+    def get_list_filter(self, request: HttpRequest) -> tuple[Any, ...]:
+        return (
+            ("customer", RelatedDropdownFilter),
+            (self.time_field, RangeDateTimeFilter),
+            *self.filters,
+        )
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        return (f"-{self.time_field}", "-id")
 
     @admin.action(description="Export as CSV, by day", permissions=["view"])
     def export_csv(
-        self, request: HttpRequest, queryset: QuerySet[Usage]
+        self, request: HttpRequest, queryset: QuerySet[Any]
     ) -> StreamingHttpResponse:
-        return csv_response(usage.of_minutes(queryset), name="usage")
+        rows = queryset.annotate(at=F(self.time_field))
+        return csv_response(usage.Span((rows,), self.grain), name="usage")
 
     @display(description="customer", ordering="customer__name")
-    def customer_name(self, row: Usage) -> SafeString:
+    def customer_name(self, row: Any) -> SafeString:
         return admin_columns.customer_link(row.customer)
 
     @display(description="key id", ordering="key_id")
-    def public_id(self, row: Usage) -> SafeString:
+    def public_id(self, row: UsageSums) -> SafeString:
         return admin_columns.code(row.key_id)
 
     @display(description="call", ordering="model")
-    def call(self, row: Usage) -> SafeString:
+    def call(self, row: UsageSums) -> SafeString:
         version = f"v{row.version}" if row.version else ""
         return admin_columns.two_lines(
             row.model or "–", f"{row.operation} {version} {row.variant}"
@@ -86,15 +94,33 @@ class UsageAdmin(ReadOnlyAdmin):
         ordering="status",
         label={"answered": "success", "refused": "warning", "failed": "danger"},
     )
-    def result(self, row: Usage) -> tuple[str, str]:
+    def result(self, row: UsageSums) -> tuple[str, str]:
         if row.status < 400:
             return "answered", f"{row.status}"
         kind = "refused" if row.status < 500 else "failed"
         return kind, f"{row.status} {row.code}".strip()
 
     @display(description="rows", ordering="rows")
-    def row_count(self, row: Usage) -> SafeString:
+    def row_count(self, row: UsageSums) -> SafeString:
         return admin_columns.two_lines(f"{row.rows:,}", f"{row.charged_rows:,} charged")
+
+
+@admin.register(Usage)
+class UsageAdmin(UsageSumsAdmin):
+    time_field = "minute"
+    grain = "minute"
+
+
+@admin.register(UsageHour)
+class UsageHourAdmin(UsageSumsAdmin):
+    grain = "hour"
+
+
+@admin.register(UsageDay)
+class UsageDayAdmin(UsageSumsAdmin):
+    """Days that have ended; they stay when their minutes are deleted."""
+
+    grain = "day"
 
 
 @admin.register(QuotaCounter)

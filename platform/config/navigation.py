@@ -17,7 +17,9 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("registry.RegistrySync", "Registry sync", "sync"),
     ),
     "Traffic": (
-        ("accounts.Usage", "Usage", "bar_chart"),
+        ("accounts.Usage", "Usage by minute", "bar_chart"),
+        ("accounts.UsageHour", "Usage by hour", "schedule"),
+        ("accounts.UsageDay", "Usage by day", "calendar_month"),
         ("inference.PredictionJob", "Prediction jobs", "pending_actions"),
         ("inference.Upload", "Uploads", "upload_file"),
     ),
@@ -26,6 +28,7 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("accounts.Plan", "Plans", "sell"),
         ("accounts.Price", "Prices", "payments"),
         ("accounts.ApiKey", "API keys", "key"),
+        ("accounts.LimitEvent", "Warnings", "notification_important"),
         ("accounts.Suspicion", "Suspicions", "report"),
         ("accounts.QuotaCounter", "Quota counters", "data_usage"),
     ),

@@ -6,14 +6,15 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
 from django.contrib.sessions.models import Session
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import api_keys, soft_limits, usage
-from accounts.models import ApiKey, Customer, Plan
+from accounts import api_keys, roll_ups, soft_limits, usage
+from accounts.models import ApiKey, Customer, Plan, Usage, UsageDay, UsageHour
 from accounts.signals import access_changed
 from tests.accounts.test_leases import event
 from tests.factories import (
@@ -439,6 +440,42 @@ def test_selected_usage_is_exported(manager):
 
     assert response["Content-Type"].startswith("text/csv")
     assert customer.name in response.getvalue().decode()
+
+
+def test_usage_of_long_ago_is_listed_by_hour_and_by_day_and_exported(manager):
+    customer = CustomerFactory(name="Acme")
+    long_ago = timezone.now() - datetime.timedelta(days=100)
+    usage.record("b-1.spool", [event(customer, 3, at=long_ago)], 1)
+    roll_ups.roll_up(now=timezone.now())
+    # As they are once they are old.
+    Usage.objects.all().delete()
+
+    assert "Acme" not in manager.get(url("usage_changelist")).content.decode()
+    for model, row in (
+        ("usagehour", UsageHour.objects.get()),
+        ("usageday", UsageDay.objects.get()),
+    ):
+        export = manager.post(
+            url(f"{model}_changelist"),
+            {"action": "export_csv", "_selected_action": [str(row.pk)]},
+        )
+
+        assert "Acme" in manager.get(url(f"{model}_changelist")).content.decode()
+        lines = list(csv.DictReader(io.StringIO(export.getvalue().decode())))
+        assert [
+            (line["day"], line["customer"], line["charged_rows"]) for line in lines
+        ] == [(f"{long_ago:%Y-%m-%d}", "Acme", "3")]
+        assert manager.get(url(f"{model}_add")).status_code == 403
+        assert manager.post(url(f"{model}_delete", row.pk)).status_code == 403
+
+
+def test_every_list_of_accounts_is_in_the_sidebar(manager):
+    page = manager.get(reverse("admin:index")).content.decode()
+
+    for model in admin.site._registry:
+        if model._meta.app_label == "accounts":
+            path = url(f"{model._meta.model_name}_changelist")
+            assert f'href="{path}"' in page, path
 
 
 def test_usage_cannot_be_changed(manager):
