@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from django.apps import apps
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
@@ -57,6 +58,8 @@ OWNERS = [
     (ApiKey, "customer"),
     (Customer, "members"),
 ]
+# Rows of customers that no caller and no member is ever shown.
+OF_STAFF_ALONE = {"KeyNetworks", "QuotaCounter", "Suspicion", "UnrolledHour"}
 
 
 def operations():
@@ -184,6 +187,20 @@ def test_own_objects_are_found_by_the_same_calls(client, worlds):
     assert job.status_code == 200
     assert "mine" in used.content.decode()
     assert files.find(mine.upload.pk, customer_id=mine.customer.pk) == mine.upload
+
+
+def test_every_kind_of_row_that_has_an_owner_is_named_above():
+    owned = {
+        model.__name__
+        for model in apps.get_models()
+        for field in model._meta.get_fields()
+        # Histories are copies for the admin.
+        if field.many_to_one
+        and field.related_model is Customer
+        and not model.__name__.startswith("Historical")
+    }
+
+    assert owned == {model.__name__ for model, _ in OWNERS[:-1]} | OF_STAFF_ALONE
 
 
 def test_nobody_meets_anything_of_another_customer(client, worlds):
