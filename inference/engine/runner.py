@@ -11,7 +11,13 @@ from inference.engine import example
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import OutputTensor, Params, VersionToLoad
 from inference.engine.outputs import described
-from inference.engine.runners import pyfunc, torch_export, torch_module, torch_script
+from inference.engine.runners import (
+    own_code,
+    pyfunc,
+    torch_export,
+    torch_module,
+    torch_script,
+)
 from inference.engine.signature import Signature
 from inference.engine.tensors import Tensor, dtype_name
 
@@ -97,7 +103,9 @@ def load(version: VersionToLoad, device: str) -> Loaded:
     """
     try:
         signature = msgspec.convert(version.signature, Signature)
-        runner = _choose(version).load(version, signature, device)
+        kind = _choose(version)
+        own_code.forget_namesakes(version.path)
+        runner = kind.load(version, signature, device)
         outputs = _prove(runner, signature, Path(version.path))
     except EngineError:
         raise

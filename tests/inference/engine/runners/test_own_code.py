@@ -1,0 +1,93 @@
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+
+from inference.engine import runner
+from inference.engine.messages import VersionKey, VersionToLoad
+from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.tensors import Tensor
+
+SIGNATURE = Signature(
+    layout=Layout.MATRIX,
+    columns=(Column(name="x"),),
+    shape=(1,),
+    task=Task.REGRESSION,
+)
+MLMODEL = """\
+flavors:
+  python_function:
+    code: code
+    loader_module: entrance_of_test
+mlflow_version: 3.0.0
+model_uuid: 00000000000000000000000000000000
+utc_time_created: '2026-01-01 00:00:00.000000'
+"""
+ENTRANCE = """\
+from package_of_test.factor import FACTOR
+
+
+class Scaled:
+    def predict(self, rows, params=None):
+        return rows.sum(axis=1) * FACTOR
+
+
+def _load_pyfunc(path):
+    return Scaled()
+"""
+
+
+@pytest.fixture(autouse=True)
+def path_as_before(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield
+    for name in [*sys.modules]:
+        if "_of_test" in name:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Give what loads a version whose code multiplies by its number."""
+
+    def loaded(version, *, own_file=""):
+        folder = tmp_path / str(version)
+        (folder / "code" / "package_of_test").mkdir(parents=True)
+        (folder / "MLmodel").write_text(MLMODEL)
+        (folder / "code" / "entrance_of_test.py").write_text(ENTRANCE)
+        # A package without `__init__.py` is one, too.
+        factor = folder / "code" / "package_of_test" / "factor.py"
+        factor.write_text(f"FACTOR = {version}\n")
+        if own_file:
+            (folder / "code" / own_file).write_text("")
+        wanted = VersionToLoad(
+            key=VersionKey("scaled", version),
+            path=str(folder),
+            flavors=("python_function",),
+            signature=msgspec.to_builtins(SIGNATURE),
+            trusted=True,
+        )
+        return runner.load(wanted, "cpu").runner
+
+    return loaded
+
+
+def answer(of):
+    (output,) = of.run((Tensor("x", np.array([[1.5]])),))
+    return output.data.tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_version_runs_its_own_code_whatever_the_others_named_theirs(load):
+    first, second = load(1), load(2)
+
+    assert answer(second) == [3.0]
+    assert answer(first) == [1.5]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_libraries_stay_whatever_an_artifact_names_its_code(load):
+    load(1, own_file="numpy.py")
+
+    assert sys.modules["numpy"] is np
