@@ -53,7 +53,7 @@ _MLMODEL = """\
 flavors:
   python_function:
     code: code
-    loader_module: {module}
+    loader_module: slow_rows
     python_version: {python}
 mlflow_version: 3.0.0
 model_uuid: 00000000000000000000000000000000
@@ -116,10 +116,8 @@ class DataPlane:
         folder = self.home.artifacts / f"slow-{version}"
         (folder / "code").mkdir(parents=True, exist_ok=True)
         python = ".".join(str(part) for part in sys.version_info[:3])
-        # A name of its own: a process imports a module once, whatever its file.
-        module = f"slow_rows_{version}"
-        (folder / "MLmodel").write_text(_MLMODEL.format(python=python, module=module))
-        (folder / "code" / f"{module}.py").write_text(
+        (folder / "MLmodel").write_text(_MLMODEL.format(python=python))
+        (folder / "code" / "slow_rows.py").write_text(
             _CODE.format(row_s=row_s, poison=POISON)
         )
         return VersionToLoad(

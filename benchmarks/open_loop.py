@@ -44,7 +44,7 @@ class Generator:
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self.in_flight = 0
+        self.in_flight = self.sent = 0
         self._began = time.perf_counter()
 
     async def __aenter__(self) -> Self:
@@ -74,6 +74,7 @@ class Generator:
             due = min(int((self.now() - started) * requests_per_s) + 1, total)
             while sent < due:
                 sent += 1
+                self.sent += 1
                 if self._idle:
                     self._idle.pop().send(self.now())
                     continue
@@ -85,6 +86,11 @@ class Generator:
         ended = self.now()
         await self.all_answered()
         return [one for one in self.answers if started <= one.sent_s <= ended]
+
+    async def all_sent(self, count: int) -> None:
+        """Wait until so many requests have left since the beginning."""
+        while self.sent < count:
+            await asyncio.sleep(0.01)
 
     async def all_answered(self) -> None:
         """Wait for all that was sent; what hangs stays in `in_flight`."""

@@ -42,11 +42,12 @@ class Phase:
     accepted_p50_s: float
     accepted_max_s: float
     refused_p50_s: float
-    # 95th percentiles by second: in the median one, and in the one least disturbed by
-    # what else the machine does.
+    # By second: the 95th percentile of the median one, and the median of the one least
+    # disturbed by what else the machine does.
     refused_p95_s: float
-    refused_best_p95_s: float
-    # The same in the gateway's own record, without what the generator adds.
+    refused_best_p50_s: float
+    # In the gateway's own record, without what the generator adds.
+    refused_inside_p50_s: float
     refused_inside_best_p95_s: float
     without_retry_after: int
     # Rows that the engine ran in a second of its device's time.
@@ -64,7 +65,8 @@ async def phase(
     took_s = max((one.sent_s + one.took_s for one in accepted), default=0.0) - min(
         (one.sent_s for one in accepted), default=0.0
     )
-    p95s = _p95s_by_second(refused) or [0.0]
+    outside = [(one.sent_s, one.took_s) for one in refused]
+    inside = _refused_inside(plane, began_at)
     busy_s = (after["busy_us"] - before["busy_us"]) / 1e6
     made = Phase(
         requests_per_s=requests_per_s,
@@ -75,43 +77,41 @@ async def phase(
         accepted_p50_s=_percentile([one.took_s for one in accepted], 50),
         accepted_max_s=_percentile([one.took_s for one in accepted], 100),
         refused_p50_s=_percentile([one.took_s for one in refused], 50),
-        refused_p95_s=statistics.median(p95s),
-        refused_best_p95_s=min(p95s),
-        refused_inside_best_p95_s=min(_p95s_inside(plane, began_at) or [0.0]),
+        refused_p95_s=statistics.median(_by_second(outside, 95)),
+        refused_best_p50_s=min(_by_second(outside, 50)),
+        refused_inside_p50_s=_percentile([took_s for _, took_s in inside], 50),
+        refused_inside_best_p95_s=min(_by_second(inside, 95)),
         without_retry_after=sum(not one.retry_after_s for one in refused),
         rows_per_busy_s=(after["rows"] - before["rows"]) / busy_s if busy_s else 0.0,
     )
     return made, answers
 
 
-def recovered_after_s(answers: Sequence[Answered]) -> float:
-    """Seconds from the first of these requests until all are answered soon again."""
-    slow = [
-        one.sent_s for one in answers if one.status != 200 or one.took_s > RECOVERED_S
+def recovered_after_s(flood: Sequence[Answered], after: Sequence[Answered]) -> float:
+    """Seconds from a flood's last refusal until all are answered soon again."""
+    over_s = max(one.sent_s + one.took_s for one in flood if one.status == 503)
+    slow_s = [
+        one.sent_s for one in after if one.status != 200 or one.took_s > RECOVERED_S
     ]
-    return max(slow) - min(one.sent_s for one in answers) if slow else 0.0
+    return max(0.0, max(slow_s, default=over_s) - over_s)
 
 
-def _p95s_by_second(refused: Sequence[Answered]) -> list[float]:
-    return _p95s((one.sent_s, one.took_s) for one in refused)
-
-
-def _p95s_inside(plane: DataPlane, began_at: float) -> list[float]:
-    """Read from the spool how long the gateway itself took for each refusal."""
-    return _p95s(
+def _refused_inside(plane: DataPlane, began_at: float) -> list[tuple[float, float]]:
+    """Read from the spool when, and how long, the gateway itself took to refuse."""
+    return [
         (event.at, event.total_us / 1e6)
         for path in plane.home.spool.glob(f"*{spool.SUFFIX}")
         for event, _ in spool.read_events(path)
         if event.status == 503 and event.at >= began_at
-    )
+    ]
 
 
-def _p95s(refusals: Iterable[tuple[float, float]]) -> list[float]:
-    """Give the 95th percentile of each second."""
+def _by_second(refusals: Iterable[tuple[float, float]], percent: int) -> list[float]:
+    """Give the percentile of each second; 0 where nothing was refused at all."""
     seconds: dict[int, list[float]] = {}
     for at, took_s in refusals:
         seconds.setdefault(int(at), []).append(took_s)
-    return [_percentile(took, 95) for took in seconds.values()]
+    return [_percentile(took, percent) for took in seconds.values()] or [0.0]
 
 
 def _percentile(values: Sequence[float], percent: int) -> float:
@@ -147,14 +147,15 @@ async def measure(plane: DataPlane, *, seconds: float) -> None:
             phases.append(made)
             print(_line(made))
         # Back to back: the flood, and right after its last request half the capacity.
+        sent = generator.sent + round(CAPACITY * 10 * seconds)
         flood = asyncio.create_task(generator.send(CAPACITY * 10, seconds))
-        await asyncio.sleep(seconds)
+        await generator.all_sent(sent)
         _, after = await phase(plane, generator, CAPACITY / 2, 8)
-        await flood
+        flooded = await flood
     peak = max(one.goodput for one in phases)
     least = min(one.goodput for one in phases if one.requests_per_s > CAPACITY)
     print(f"\ngoodput over capacity: {least / peak:.1%} of its peak ({peak:.1f}/s)")
-    print(f"recovered {recovered_after_s(after):.1f} s after the flood")
+    print(f"recovered {recovered_after_s(flooded, after):.1f} s after the flood")
 
 
 def main() -> int:

@@ -35,12 +35,13 @@ def test_a_flood_costs_no_throughput_and_is_over_soon(plane):
     async def main():
         async with generator_for(plane) as generator:
             peak, _ = await overload.phase(plane, generator, CAPACITY * 1.2, 2)
+            sent = generator.sent + round(CAPACITY * FACTOR * 4)
             flood = asyncio.create_task(
                 overload.phase(plane, generator, CAPACITY * FACTOR, 4)
             )
-            await asyncio.sleep(4)
+            await generator.all_sent(sent)
             # Half of what it can do, right after the last of the flood was sent.
-            _, after = await overload.phase(plane, generator, CAPACITY / 2, 6)
+            _, after = await overload.phase(plane, generator, CAPACITY / 2, 8)
             flooded, answers = await flood
         return peak, flooded, answers, after
 
@@ -55,8 +56,10 @@ def test_a_flood_costs_no_throughput_and_is_over_soon(plane):
     goodput = len(during) / (ended - min(one.sent_s for one in during))
     assert goodput >= 0.9 * best
     assert flooded.without_retry_after == 0
-    # In a second least disturbed by others; refusals that waited would take seconds.
-    assert flooded.refused_p50_s < 0.05
-    assert flooded.refused_best_p95_s < 0.05
+    # By the gateway's own record: a generator without a processor measures itself.
+    assert flooded.refused_inside_p50_s < 0.05
     assert flooded.refused_inside_best_p95_s < 0.05
-    assert overload.recovered_after_s(after) < 5
+    # Outside, refusals that waited would take as long as what was accepted.
+    assert flooded.refused_p50_s < flooded.accepted_p50_s / 2
+    assert flooded.refused_best_p50_s < 0.05
+    assert overload.recovered_after_s(answers, after) < 5
