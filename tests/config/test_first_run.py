@@ -21,7 +21,7 @@ def test_training_ends_when_the_set_up_is_killed(tmp_path):
     examples = tmp_path / "examples"
     examples.mkdir()
     (examples / "__main__.py").write_text(
-        "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+        "import os, time; print(os.getpid(), flush=True); time.sleep(300)"
     )
     environment = {
         **os.environ,

@@ -41,7 +41,7 @@ def alive(pid):
         return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def sleeper(name, stop_phase=1, code="import time; time.sleep(60)"):
+def sleeper(name, stop_phase=1, code="import time; time.sleep(300)"):
     return ProcessSpec(name, (sys.executable, "-c", code), stop_phase)
 
 
@@ -85,8 +85,8 @@ def test_stop_ends_every_process_and_what_it_left_in_its_group(home):
     stubborn = (
         "import signal, subprocess, sys, time;"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
-        "print(p.pid, flush=True); time.sleep(60)"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)']);"
+        "print(p.pid, flush=True); time.sleep(300)"
     )
     spec = ProcessSpec("b", (sys.executable, "-c", stubborn), 2, stop_timeout_s=0.5)
     supervisor = Supervisor((sleeper("a"), spec), home=home)
@@ -110,8 +110,8 @@ def test_processes_end_when_their_supervisor_is_killed(home):
         "from inference.home import Home; from pathlib import Path;"
         f"home = Home(Path({str(home.root)!r}));"
         "s = Supervisor((ProcessSpec('a', (sys.executable, '-c',"
-        " 'import time; time.sleep(60)'), 1),), home=home);"
-        "s.start(); print(s.pids()['a'], flush=True); time.sleep(60)"
+        " 'import time; time.sleep(300)'), 1),), home=home);"
+        "s.start(); print(s.pids()['a'], flush=True); time.sleep(300)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
