@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from django.core.cache import cache
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -62,6 +63,8 @@ class Visit:
         return response
 
     def log_in(self, username, password):
+        # All tests have one address, and so few attempts a minute in common.
+        cache.clear()
         self.open("/admin/login/")
         self.page.fill("#id_username", username)
         self.page.fill("#id_password", password)
@@ -76,6 +79,7 @@ class Visit:
 
     def sign_in(self, username, password):
         """Sign in to the customer portal."""
+        cache.clear()
         self.open("/portal/sign-in/")
         self.page.fill("#id_username", username)
         self.page.fill("#id_password", password)
