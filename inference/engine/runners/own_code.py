@@ -31,6 +31,6 @@ def forget_namesakes(artifact: str) -> None:
 
 
 def _place(module: ModuleType) -> Path:
-    """Give its file; a package may have none, but has its folder."""
-    places = [module.__file__, *getattr(module, "__path__", ())]
+    """Give its file, or its folder; what is built into Python has neither."""
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     return Path(next((place for place in places if place), "")).resolve()

@@ -1,3 +1,4 @@
+import json
 import sys
 
 import msgspec
@@ -6,6 +7,7 @@ import pytest
 
 from inference.engine import runner
 from inference.engine.messages import VersionKey, VersionToLoad
+from inference.engine.runners import own_code
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.engine.tensors import Tensor
 
@@ -91,3 +93,15 @@ def test_libraries_stay_whatever_an_artifact_names_its_code(load):
     load(1, own_file="numpy.py")
 
     assert sys.modules["numpy"] is np
+
+
+def test_code_named_like_a_part_of_python_harms_nobody(tmp_path):
+    # What is built in has no file.
+    (tmp_path / "3" / "code").mkdir(parents=True)
+    for name in ("sys.py", "time.csv", "itertools.py", "json"):
+        (tmp_path / "3" / "code" / name).touch()
+
+    own_code.forget_namesakes(str(tmp_path / "3"))
+
+    assert sys.modules["sys"] is sys
+    assert sys.modules["json"] is json
