@@ -74,7 +74,8 @@ class GrpcServer:
         self.max_message_bytes = settings.max_message_bytes
         self.message_timeout_s = settings.message_timeout_s
         self._max_connections = settings.max_connections
-        self._service = InferenceService(app, OpenInferenceFacts(app.plan, app.engines))
+        facts = OpenInferenceFacts(app.plan, app.engines, clock=app.clock)
+        self._service = InferenceService(app, facts)
         self._tls = _tls(settings)
         self.turns = Turns()
         self.connections: set[Connection] = set()
