@@ -1,6 +1,7 @@
 """Who is calling: from headers to a key that may be used from there. Pure."""
 
 from accounts import key_format
+from accounts.limits import ReachedLimit
 from accounts.networks import Networks, client_address
 from inference import call_headers, refusals
 from inference.effects import Headers
@@ -37,9 +38,18 @@ def require_network(
         raise refusals.outside_networks(address)
 
 
-def rate_headers(tables: Tables, headers: call_headers.Headers, now: float) -> Headers:
-    """Give the rate headers of whoever sent these; none without a valid key."""
+def rate_headers(
+    tables: Tables,
+    headers: call_headers.Headers,
+    now: float,
+    limit: ReachedLimit | None = None,
+) -> Headers:
+    """Give the rate headers of whoever sent these; none without a valid key.
+
+    `limit` is the one that refused them, if one did.
+    """
     try:
-        return find_caller(tables, headers, now).admission.headers(now)
+        admission = find_caller(tables, headers, now).admission
     except ApiError:
         return []
+    return refusals.rate_headers(admission, limit, now)

@@ -75,3 +75,18 @@ def open_inference_body(rows: Rows) -> dict[str, Any]:
             }
         ]
     }
+
+
+def open_inference_columns(rows: NamedRows) -> dict[str, Any]:
+    """The same protocol's form of named columns: a tensor of one value per row each."""
+    return {
+        "inputs": [
+            {
+                "name": name,
+                "shape": [len(rows), 1],
+                "datatype": "FP32",
+                "data": [row[name] for row in rows],
+            }
+            for name in rows[0]
+        ]
+    }

@@ -11,6 +11,7 @@ from benchmarks.peers import (
     Peer,
     Setup,
     open_inference_body,
+    open_inference_columns,
 )
 
 _RUNTIME = """
@@ -44,18 +45,7 @@ class Runtime(MLModel):
 
 def _named_body(rows: NamedRows) -> dict[str, Any]:
     """Write a pandas frame as MLServer's documentation does: a tensor per column."""
-    return {
-        "parameters": {"content_type": "pd"},
-        "inputs": [
-            {
-                "name": name,
-                "shape": [len(rows), 1],
-                "datatype": "FP32",
-                "data": [row[name] for row in rows],
-            }
-            for name in rows[0]
-        ],
-    }
+    return {"parameters": {"content_type": "pd"}, **open_inference_columns(rows)}
 
 
 def prepare(setup: Setup, *, batching: bool) -> Launch:

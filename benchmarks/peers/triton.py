@@ -3,16 +3,15 @@
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from benchmarks.peers import (
     ONE_THREAD,
     TORCH,
     Launch,
-    NamedRows,
     Peer,
     Setup,
     open_inference_body,
+    open_inference_columns,
 )
 
 _MODEL = """
@@ -92,7 +91,7 @@ def prepare(setup: Setup, *, columns: int = 30, outputs: int = 2) -> Launch:
         predict_url=f"{setup.url}/v2/models/model/infer",
         body=open_inference_body,
         named_url=f"{setup.url}/v2/models/named/infer",
-        named_body=_named_body,
+        named_body=open_inference_columns,
         environment={
             **ONE_THREAD,
             "EXPORTED": str(setup.exported),
@@ -108,20 +107,6 @@ def _write_model(folder: Path, inputs: list[str], outputs: int) -> None:
     (folder / "config.pbtxt").write_text(
         _CONFIG.replace("INPUTS", ", ".join(inputs)).replace("OUTPUTS", str(outputs))
     )
-
-
-def _named_body(rows: NamedRows) -> dict[str, Any]:
-    return {
-        "inputs": [
-            {
-                "name": name,
-                "shape": [len(rows), 1],
-                "datatype": "FP32",
-                "data": [row[name] for row in rows],
-            }
-            for name in rows[0]
-        ]
-    }
 
 
 def _libpython(setup: Setup) -> Path:

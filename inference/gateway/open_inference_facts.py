@@ -11,15 +11,16 @@ from importlib import metadata
 import msgspec
 
 from accounts.limits import ReachedLimit
+from inference import effects
 from inference.call_headers import Headers
-from inference.callers import find_caller, require_network
+from inference.callers import find_caller, rate_headers, require_network
 from inference.dialects import open_inference_data as data
 from inference.dialects.open_inference import input_binding
 from inference.engine.messages import VersionKey
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.engines import Engines
 from inference.prediction import PredictionPlan
-from inference.refusals import NO_MODEL, lacks_scope, of_limits, rate_headers
+from inference.refusals import NO_MODEL, lacks_scope, of_limits
 from inference.tables import KeyEntry, ModelEntry, Target
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
@@ -88,13 +89,9 @@ class OpenInferenceFacts:
 
     def rate_headers(
         self, headers: Headers, now: float, limit: ReachedLimit | None = None
-    ) -> list[tuple[bytes, bytes]]:
+    ) -> effects.Headers:
         """Give the rate headers of whoever sent these; none without a valid key."""
-        try:
-            entry = find_caller(self._plan.tables, headers, now)
-        except ApiError:
-            return []
-        return rate_headers(entry.admission, limit, now)
+        return rate_headers(self._plan.tables, headers, now, limit)
 
     def model(self, caller: KeyEntry, name: str, version: str | None) -> ModelFacts:
         """Describe a version, or the model's default; raises ApiError."""
