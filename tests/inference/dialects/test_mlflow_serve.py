@@ -1,12 +1,11 @@
 """The same requests to `mlflow models serve` and to us, answer by answer."""
 
+import asyncio
 import json
 import os
-import subprocess
-import sys
-import time
+import runpy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import msgspec
@@ -14,7 +13,6 @@ import pytest
 import yaml
 
 from accounts.limits import Limits
-from benchmarks.ports import free_port
 from inference.dialects.dialect import Finished
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.effects import Call
@@ -28,11 +26,7 @@ from inference.tables import Target
 from tests.inference.dialects import mlflow_models
 from tests.inference.dialects.mlflow_corpus import QUESTIONS, Question
 
-pytestmark = pytest.mark.processes
-
-BIN = Path(sys.executable).parent
 LIMITS = Limits(plan="p", rates=())
-START_TIMEOUT_S = 200
 SAVE = {
     "table": mlflow_models.save_table,
     "tensor": mlflow_models.save_tensor,
@@ -87,65 +81,57 @@ class OurAnswers:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    """Start one `mlflow models serve` per model; gives their models and addresses."""
+def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    processes, addresses = [], {}
-    try:
-        for name, save in SAVE.items():
-            save(folder / name)
-            port = free_port()
-            addresses[name] = f"http://127.0.0.1:{port}"
-            command = [BIN / "mlflow", "models", "serve", "--env-manager", "local"]
-            command += ["-m", folder / name, "-p", str(port), "-w", "1"]
-            processes.append(
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-            )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        for address in addresses.values():
-            while not is_up(address):
-                assert time.monotonic() < deadline, "mlflow did not start"
-                time.sleep(0.2)
-        yield folder, addresses
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(30)
+    for name, save in SAVE.items():
+        save(folder / name)
+    return folder
 
 
-def is_up(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/ping", timeout=5).status_code == 200
-    except httpx.TransportError:
-        return False
+def ask_mlflow(path: Path, questions: list[Question]) -> list[httpx.Response]:
+    """Ask the application that `mlflow models serve` has uvicorn run.
+
+    MLflow's own command line for uvicorn says which one, and its environment which
+    model. `mlflow models serve` imports much more than that before it starts uvicorn.
+    """
+    from mlflow.pyfunc import scoring_server
+
+    command, environment = scoring_server.get_cmd(str(path))
+    module, _, name = command.split()[-1].partition(":")
+    with pytest.MonkeyPatch.context() as patch:
+        # The application sets this one by itself.
+        patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+        for key in environment.keys() - os.environ.keys():
+            patch.setenv(key, environment[key])
+        return asyncio.run(post_all(runpy.run_module(module)[name], questions))
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", SAVE)
-def test_answers_are_those_of_mlflow_models_serve(name, servers):
-    folder, addresses = servers
-    ours = OurAnswers(name, folder / name)
-    different = []
-
-    with httpx.Client(base_url=addresses[name]) as client:
-        for question in QUESTIONS[name]:
-            theirs = client.post(
+async def post_all(app: Any, questions: list[Question]) -> list[httpx.Response]:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://them") as client:
+        return [
+            await client.post(
                 "/invocations",
                 content=question.body,
                 headers={"content-type": question.content_type},
             )
-            reply = ours.ask(question)
-            if (name, question.name) in ONLY_OURS:
-                assert (reply.status, theirs.status_code) == (200, 400)
-            elif not same(reply, theirs):
-                different.append((question.name, reply, theirs.text[:200]))
+            for question in questions
+        ]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", SAVE)
+def test_answers_are_those_of_mlflow_models_serve(name, models):
+    ours = OurAnswers(name, models / name)
+    answers = ask_mlflow(models / name, QUESTIONS[name])
+    different = []
+
+    for question, theirs in zip(QUESTIONS[name], answers, strict=True):
+        reply = ours.ask(question)
+        if (name, question.name) in ONLY_OURS:
+            assert (reply.status, theirs.status_code) == (200, 400)
+        elif not same(reply, theirs):
+            different.append((question.name, reply, theirs.text[:200]))
 
     assert different == []
 
