@@ -55,7 +55,7 @@ def attribute(question: Question) -> Attributions:
 
 
 def warm_up() -> None:
-    """Import shap and compile what it compiles, which takes seconds."""
+    """Import shap, which takes seconds."""
     attribute(
         Question(
             rows=np.eye(2),

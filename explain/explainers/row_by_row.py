@@ -1,5 +1,7 @@
 """Running one of shap's own explainers over a model, one row at a time."""
 
+import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +21,7 @@ def attribute(
     max_evals: int,
 ) -> Attributions:
     """Explain each row by itself: its values do not depend on those it came with."""
-    # Deferred: shap takes seconds to import, and gradients do without it.
-    import shap
-
+    shap = _import_shap()
     masker = shap.maskers.Independent(background, max_samples=len(background))
     count = len(question.rows)
     values = np.zeros(question.rows.shape)
@@ -38,6 +38,26 @@ def attribute(
         base_values[index] = np.ravel(explanation.base_values)[0]
         samples[index] = output.rows
     return Attributions(values, base_values, outputs, samples)
+
+
+@functools.cache
+def _import_shap() -> Any:
+    """Import shap, and let its loops run as the Python that they are.
+
+    numba would compile them within the first explanation, for seconds in which the
+    engine serves little else. What that saves later is microseconds per coalition, for
+    each of which the model runs on many rows.
+    """
+    # Deferred: shap takes seconds to import, and gradients do without it.
+    import shap
+
+    for name, module in list(sys.modules.items()):
+        # shap knows its links by their identity; they compile in no time.
+        if name.startswith("shap.") and name != "shap.links":
+            for attribute, value in list(vars(module).items()):
+                if hasattr(value, "py_func"):
+                    setattr(module, attribute, value.py_func)
+    return shap
 
 
 class _CountedOutput:
