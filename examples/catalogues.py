@@ -54,7 +54,10 @@ def _read_catalogues(folder: str) -> Iterator[tuple[str, str]]:
     root = Path(django.__file__).parent
     # The English catalogue is empty, as English is in the code; any other has the keys.
     name = "de" if folder == "en" else folder
-    for path in sorted(root.glob(f"**/locale/{name}/LC_MESSAGES/*.mo")):
+    # Not "**", which would look into every folder of Django.
+    folders = [*root.glob("conf/locale"), *root.glob("contrib/*/locale")]
+    paths = [path for each in folders for path in each.glob(f"{name}/LC_MESSAGES/*.mo")]
+    for path in sorted(paths):
         with path.open("rb") as file:
             catalogue = gettext.GNUTranslations(file)
         # The one way to list the messages: gettext itself only looks them up.

@@ -43,8 +43,9 @@ def train(sentences: Sequence[Sentence]) -> SentenceNetwork:
         [torch.from_numpy(ngram_buckets(text)) for text in texts]
         for texts in by_message(sentences)
     ]
+    counts = np.array([len(texts) for texts in bags])
     network = SentenceNetwork()
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01, fused=True)
     loss_of = nn.CrossEntropyLoss()
 
     def embed(chosen: list[Tensor]) -> Tensor:
@@ -53,11 +54,12 @@ def train(sentences: Sequence[Sentence]) -> SentenceNetwork:
 
     for _ in range(40):
         # Two of each message's texts.
-        pairs = [draw.choice(len(texts), 2, replace=False) for texts in bags]
+        first = draw.integers(counts)
+        pairs = np.stack([first, (first + draw.integers(1, counts)) % counts])
         for batch in torch.randperm(len(bags)).split(256):
             one, other = (
-                embed([bags[index][pairs[index][side]] for index in batch])
-                for side in (0, 1)
+                embed([bags[index][side[index]] for index in batch.tolist()])
+                for side in pairs
             )
             likeness = one @ other.T / TEMPERATURE
             same = torch.arange(len(batch))
