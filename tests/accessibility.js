@@ -1,5 +1,9 @@
 () => {
   const problems = [];
+  // Colours are judged as they will stay. What inherits one only then begins its own change.
+  const changes = () => document.getAnimations().filter((a) => a instanceof CSSTransition);
+  for (let left = changes(); left.length; left = changes()) for (const change of left) change.finish();
+
   const shown = (e) => e.checkVisibility({checkOpacity: true, checkVisibilityCSS: true});
   const describe = (e) => `${e.tagName.toLowerCase()}#${e.id}.${e.className} ` +
     e.textContent.trim().slice(0, 40);

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 from django.core.cache import cache
+from django.test import Client
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
@@ -61,6 +63,20 @@ class Visit:
         response = self.page.goto(self.base_url + path)
         self.page.wait_for_load_state("networkidle")
         return response
+
+    def look(self, width, scheme="light"):
+        """See the page that is open at another width, or in another scheme."""
+        height = self.page.viewport_size["height"]
+        self.page.set_viewport_size({"width": width, "height": height})
+        self.page.emulate_media(color_scheme=scheme)
+
+    def come_in(self, user):
+        """Be signed in without the form, which takes as long as two pages."""
+        client = Client()
+        client.force_login(user)
+        name = settings.SESSION_COOKIE_NAME
+        cookie = {"name": name, "value": client.cookies[name].value}
+        self.page.context.add_cookies([{**cookie, "url": self.base_url}])
 
     def log_in(self, username, password):
         # All tests have one address, and so few attempts a minute in common.

@@ -23,12 +23,34 @@ def browser():
         yield chromium
 
 
-@pytest.fixture(params=[1280, 390], ids=["desktop", "phone"])
-def visit(request, browser, live_server) -> Iterator[Visit]:
-    context = browser.new_context(viewport={"width": request.param, "height": 844})
+WIDTHS = [1280, 390]
+
+
+@pytest.fixture
+def desktop(browser, live_server) -> Iterator[Visit]:
+    context = browser.new_context(viewport={"width": 1280, "height": 844})
     context.set_default_timeout(60_000)
     yield Visit(context.new_page(), live_server.url)
     context.close()
+
+
+@pytest.fixture(params=WIDTHS, ids=["desktop", "phone"])
+def visit(request, desktop) -> Visit:
+    desktop.look(request.param)
+    return desktop
+
+
+@pytest.fixture
+def boss():
+    return UserFactory.create(is_staff=True, is_superuser=True)
+
+
+def assert_fits(visit):
+    """Assert that nothing sticks out at any width, and that nothing went wrong."""
+    for width in WIDTHS:
+        visit.look(width)
+        assert visit.overflow_px <= 0
+    assert visit.complaints == []
 
 
 def _route(**kwargs):
@@ -41,25 +63,29 @@ def _route(**kwargs):
 
 
 @pytest.mark.parametrize("path", ["/", "/docs/errors", "/admin/login/"])
-def test_a_page_fits_and_loads_only_its_own_things(visit, path):
+def test_a_page_fits_and_loads_only_its_own_things(desktop, path):
     _route()
 
-    visit.open(path)
+    desktop.open(path)
 
-    assert visit.overflow_px <= 0
-    assert visit.complaints == []
+    assert_fits(desktop)
 
 
-def test_swagger_ui_shows_the_typed_operation_with_its_example(visit):
+def test_swagger_ui_shows_the_typed_operation_with_its_example(desktop):
     _route()
+    page = desktop.page
+    head = "#operations-breast-cancer-predictBreastCancer button >> nth=0"
 
-    visit.open("/docs/")
-    visit.page.click("#operations-breast-cancer-predictBreastCancer button >> nth=0")
+    desktop.open("/docs/")
+    for width in WIDTHS:
+        desktop.look(width)
+        page.click(head)
+        assert '"width": 1' in page.input_value(".body-param__text")
+        assert desktop.overflow_px <= 0
+        page.click(head)
+        page.wait_for_selector(".body-param__text", state="hidden")
 
-    body = visit.page.input_value(".body-param__text")
-    assert '"width": 1' in body
-    assert visit.overflow_px <= 0
-    assert visit.complaints == []
+    assert desktop.complaints == []
 
 
 def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit):
@@ -78,19 +104,16 @@ def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit):
     assert visit.complaints == []
 
 
-def test_redoc_draws_the_document(visit):
+def test_redoc_draws_the_document(desktop):
     _route()
 
-    visit.open("/docs/redoc/")
-    visit.page.wait_for_selector('[id="tag/breast-cancer"]', state="attached")
+    desktop.open("/docs/redoc/")
+    desktop.page.wait_for_selector('[id="tag/breast-cancer"]', state="attached")
 
-    assert visit.overflow_px <= 0
-    assert visit.complaints == []
+    assert_fits(desktop)
 
 
-def test_a_person_logs_in_and_sees_the_dashboard(visit):
-    boss = UserFactory.create(is_staff=True, is_superuser=True)
-
+def test_a_person_logs_in_and_sees_the_dashboard(visit, boss):
     visit.log_in(boss.username, PASSWORD)
     visit.page.wait_for_load_state("networkidle")
 
@@ -99,50 +122,54 @@ def test_a_person_logs_in_and_sees_the_dashboard(visit):
     assert visit.complaints == []
 
 
-def test_the_dashboard_draws_its_chart(visit):
+def test_the_dashboard_draws_its_chart(desktop, boss):
     from tests.config.test_dashboard import spend
 
-    boss = UserFactory.create(is_staff=True, is_superuser=True)
     spend(issue_key().key.customer, (3, {}))
+    desktop.come_in(boss)
 
-    visit.log_in(boss.username, PASSWORD)
-    visit.page.wait_for_load_state("networkidle")
+    desktop.open("/admin/")
 
-    drawn = visit.page.evaluate(
+    drawn = desktop.page.evaluate(
         "Chart.getChart(document.querySelector('canvas.chart')).data.datasets.length"
     )
     assert drawn == 3
-    assert visit.overflow_px <= 0
-    assert visit.complaints == []
+    assert_fits(desktop)
 
 
 @pytest.mark.parametrize(
     "page", ["registry/modelversion", "auth/user", "auth/user/add"]
 )
-def test_the_admin_stays_within_its_policy(visit, page):
+def test_the_admin_stays_within_its_policy(desktop, boss, page):
     _route()
-    boss = UserFactory.create(is_staff=True, is_superuser=True)
-    visit.log_in(boss.username, PASSWORD)
+    desktop.come_in(boss)
 
-    visit.open(f"/admin/{page}/")
+    desktop.open(f"/admin/{page}/")
 
-    assert visit.page.locator("#content").is_visible()
-    assert visit.complaints == []
+    for width in WIDTHS:
+        desktop.look(width)
+        assert desktop.page.locator("#content").is_visible()
+    assert desktop.complaints == []
 
 
-def test_the_pages_of_a_route_and_a_version_fit_and_fold_what_is_long(visit):
+def test_the_pages_of_a_route_and_a_version_fit_and_fold_what_is_long(desktop, boss):
     digest = "f3fbf1a91d5e016a82a6f8c37dea3c82bc007711ede101411041970f4eb1ee2e"
     route = _route(artifact_digest=digest)
-    boss = UserFactory.create(is_staff=True, is_superuser=True)
-    visit.log_in(boss.username, PASSWORD)
+    page = desktop.page
+    desktop.come_in(boss)
 
-    visit.open(f"/admin/registry/modelversion/{route.default_version.pk}/change/")
-    assert visit.overflow_px <= 0
-    visit.page.click("summary:has-text('column')")
-    assert visit.page.is_visible("td >> text=width")
+    desktop.open(f"/admin/registry/modelversion/{route.default_version.pk}/change/")
+    for width in WIDTHS:
+        desktop.look(width)
+        assert desktop.overflow_px <= 0
+        assert not page.is_visible("td >> text=width")
+        page.click("summary:has-text('column')")
+        assert page.is_visible("td >> text=width")
+        page.click("summary:has-text('column')")
 
-    visit.open(f"/admin/registry/route/{route.pk}/change/")
-    assert visit.overflow_px <= 0
-    assert visit.page.is_checked("input[name=fallback_on][value=OVERLOADED]")
-    assert visit.page.input_value("#id_batching") == ""
-    assert visit.complaints == []
+    desktop.open(f"/admin/registry/route/{route.pk}/change/")
+    for width in WIDTHS:
+        desktop.look(width)
+        assert page.is_checked("input[name=fallback_on][value=OVERLOADED]")
+        assert page.input_value("#id_batching") == ""
+    assert_fits(desktop)
