@@ -41,9 +41,10 @@ def launched():
 class Visit:
     """One page of a browser, and its errors, blocked parts and foreign requests."""
 
-    def __init__(self, page, base_url):
+    def __init__(self, page, base_url, views=()):
         self.page = page
         self.base_url = base_url
+        self.views = views
         self.complaints = []
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))

@@ -41,12 +41,18 @@ HIDE_TOKENS = """() => {
 }"""
 
 
+@pytest.fixture(scope="module")
+def browser():
+    with launched() as chromium:
+        yield chromium
+
+
 @pytest.fixture
-def visit(live_server):
-    with launched() as browser:
-        context = browser.new_context(viewport={"width": 1280, "height": 800})
-        context.set_default_timeout(60_000)
-        yield Visit(context.new_page(), live_server.url)
+def visit(browser, live_server):
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(60_000)
+    yield Visit(context.new_page(), live_server.url)
+    context.close()
 
 
 @pytest.fixture

@@ -32,25 +32,32 @@ def browser():
         yield chromium
 
 
-@pytest.fixture(
-    params=[(1280, "light"), (360, "light"), (360, "dark")],
-    ids=["desktop", "phone", "dark phone"],
-)
+VIEWS = {
+    "desktop": [(1280, "light")],
+    "phone": [(360, "light"), (360, "dark")],
+}
+
+
+@pytest.fixture(params=VIEWS)
 def visit(request, browser, live_server):
-    width, scheme = request.param
-    context = browser.new_context(
-        viewport={"width": width, "height": 740}, color_scheme=scheme
-    )
-    context.set_default_timeout(60_000)
-    yield Visit(context.new_page(), live_server.url)
-    context.close()
+    """A page of which each state is looked at in every view of the device."""
+    yield from _visit(browser, live_server, VIEWS[request.param])
 
 
 @pytest.fixture
 def desktop(browser, live_server):
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    yield from _visit(browser, live_server, VIEWS["desktop"])
+
+
+@pytest.fixture
+def everywhere(browser, live_server):
+    yield from _visit(browser, live_server, [*VIEWS["desktop"], *VIEWS["phone"]])
+
+
+def _visit(browser, live_server, views):
+    context = browser.new_context(viewport={"width": views[0][0], "height": 740})
     context.set_default_timeout(60_000)
-    yield Visit(context.new_page(), live_server.url)
+    yield Visit(context.new_page(), live_server.url, views)
     context.close()
 
 
@@ -71,14 +78,21 @@ def spend(customer):
 
 
 def assert_in_order(visit):
-    assert accessibility.problems(visit.page) == []
-    assert visit.overflow_px <= 0
+    assert_fits_and_is_accessible(visit)
     assert visit.complaints == []
+
+
+def assert_fits_and_is_accessible(visit):
+    for width, scheme in visit.views:
+        visit.look(width, scheme)
+        assert accessibility.problems(visit.page) == [], (width, scheme)
+        assert visit.overflow_px <= 0, (width, scheme)
+    visit.look(*visit.views[0])
 
 
 @pytest.mark.parametrize("day", ["first", "busy"])
 def test_every_page_is_accessible_fits_and_loads_only_its_own_things(
-    visit, customer, day
+    everywhere, customer, day
 ):
     other = CustomerFactory.create(name="A very long name of a customer " * 3)
     other.members.add(customer.members.get())
@@ -89,9 +103,9 @@ def test_every_page_is_accessible_fits_and_loads_only_its_own_things(
         api_keys.revoke(issue_key(customer).key)
     else:
         ApiKey.objects.exclude(pk=key.pk).delete()
-    visit.open("/portal/sign-in/")
-    assert_in_order(visit)
-    visit.sign_in("mia", PASSWORD)
+    everywhere.open("/portal/sign-in/")
+    assert_in_order(everywhere)
+    everywhere.come_in(customer.members.get())
 
     base = f"/portal/{customer.pk}/"
     for page in (
@@ -104,8 +118,8 @@ def test_every_page_is_accessible_fits_and_loads_only_its_own_things(
         f"keys/{key.key_id}/revoke/",
         "../account/",
     ):
-        visit.open(base + page)
-        assert_in_order(visit)
+        everywhere.open(base + page)
+        assert_in_order(everywhere)
 
 
 def test_a_member_s_whole_journey(visit, customer):
@@ -173,7 +187,7 @@ def test_a_key_shows_the_models_it_may_call_with_a_body_to_send(desktop, custome
     issued = issue_key(customer)
     publishing.mark_changed()
     publishing.publish(now=timezone.now())
-    desktop.sign_in("mia", PASSWORD)
+    desktop.come_in(customer.members.get())
 
     desktop.open(f"/portal/{customer.pk}/try/")
     desktop.page.fill("#try-key", issued.token)
@@ -236,7 +250,7 @@ def test_a_test_key_is_tried_here_and_filled_into_the_docs(desktop, customer, ca
 
 
 def test_a_wrong_key_is_said_to_be_wrong(desktop, customer):
-    desktop.sign_in("mia", PASSWORD)
+    desktop.come_in(customer.members.get())
     desktop.open(f"/portal/{customer.pk}/try/")
 
     desktop.page.fill("#try-key", "my_live_wrong")
@@ -256,7 +270,7 @@ def test_an_invited_person_s_first_day(visit, customer, settings):
     page.fill("#id_new_password2", "short")
     page.click("main button")
     assert page.locator("text=Error:").first.is_visible()
-    assert accessibility.problems(page) == []
+    assert_fits_and_is_accessible(visit)
     # A page with errors is no success, and browsers note that.
     visit.complaints.clear()
 
@@ -279,7 +293,7 @@ def test_an_invited_person_s_first_day(visit, customer, settings):
     visit.page.context.clear_cookies()
     visit.page.goto(visit.base_url + link.removeprefix(settings.MODELYARD_PUBLIC_URL))
     page.wait_for_selector("text=This link has ended")
-    assert accessibility.problems(page) == []
+    assert_fits_and_is_accessible(visit)
     visit.complaints.clear()
     visit.open("/portal/forgotten/")
     assert_in_order(visit)
@@ -296,8 +310,7 @@ def test_a_locked_name_is_told_so_on_a_page_that_can_be_read(visit, customer):
     page.click("main button")
 
     page.wait_for_selector("h1:has-text('Too many failed sign-ins')")
-    assert accessibility.problems(page) == []
-    assert visit.overflow_px <= 0
+    assert_fits_and_is_accessible(visit)
     page.click("text=Back to sign in")
     page.wait_for_selector("h1:has-text('Sign in')")
 
@@ -320,7 +333,7 @@ def test_pages_of_customers_that_cannot_go_on_say_so(desktop, customer, state):
     else:
         ApiKey.objects.update(expires_at=timezone.now())
         words = "No key works any more"
-    desktop.sign_in("mia", PASSWORD)
+    desktop.come_in(customer.members.get())
 
     for page in ("keys/", "", "try/", "refusals/"):
         desktop.open(f"/portal/{customer.pk}/{page}")
