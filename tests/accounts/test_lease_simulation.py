@@ -12,9 +12,12 @@ from accounts import lending
 from accounts.windows import QuotaWindow
 from tests.accounts.lease_world import World
 
-SEEDS = int(os.environ.get("MODELYARD_SIMULATIONS", "300"))
-# Of those seeds that a fault needs to show; each mutant shows in the first few.
+SEEDS = int(os.environ.get("MODELYARD_SIMULATIONS", "200"))
+# In which a mutant has to show.
 MUTANT_SEEDS = 400
+# In which a mutant that needs rare circumstances showed when it was written, so that
+# not all seeds before have to be gone through.
+PROMISING_SEEDS = (157, 166, 48, 88)
 
 
 def simulate(seed):
@@ -44,7 +47,7 @@ def test_limits_hold_in_every_simulated_world(capsys):
 
 def breaks():
     """Whether some seed shows that the limits do not hold."""
-    for seed in range(MUTANT_SEEDS):
+    for seed in (*range(4), *PROMISING_SEEDS, *range(4, MUTANT_SEEDS)):
         world = simulate(seed)
         try:
             world.check()

@@ -1,7 +1,7 @@
 """A client that waits as it is told does not meet the same wall twice.
 
-10,000 sessions of clients that are in a hurry, against the counts of one gateway and of
-several that share them.
+Thousands of sessions of clients that are in a hurry, against the counts of one gateway
+and of several that share them.
 """
 
 import heapq
@@ -14,9 +14,10 @@ from accounts.admission import Admission
 from accounts.back_off import BackOffs
 from accounts.limits import LeaseRequest, Limits, Quota, Rate
 from accounts.shared_counts import SharedCounts
+from tests import torture
 from tests.accounts.test_admission import NOON, Site
 
-SESSIONS = 2_500
+SESSIONS = torture.examples(1_000)
 CALLS = 40
 
 
