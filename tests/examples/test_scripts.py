@@ -20,9 +20,13 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("examples")]
 
 
+def database(home):
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
 def run(*arguments, home):
     environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+        "MLFLOW_TRACKING_URI": database(home),
         "MODELYARD_ARTIFACT_ROOT": str(home / "artifacts"),
     }
     return subprocess.run(
@@ -161,14 +165,14 @@ def test_second_run_leaves_everything_as_it_is(home, output):
     assert again.count("already registered") == 6
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_interrupted_registration_is_completed(home, versions):
     # Asks for `versions` so that they are listed before this adds a folder to them.
-    drop_last_version = (
-        "import mlflow; client = mlflow.MlflowClient(); "
-        "client.delete_registered_model_alias('breast-cancer', 'challenger'); "
-        "client.delete_model_version('breast-cancer', '3')"
-    )
-    run("-c", drop_last_version, home=home)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(database(home))
+    client.delete_registered_model_alias("breast-cancer", "challenger")
+    client.delete_model_version("breast-cancer", "3")
 
     again = run("examples/breast_cancer.py", "--if-missing", home=home).stdout
 
