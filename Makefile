@@ -1,5 +1,7 @@
 .DEFAULT_GOAL := help
 python := .venv/bin/python
+# Many processes run the same code: compiled once is enough for all of them.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16

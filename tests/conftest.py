@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from django.conf import settings as django_settings
 from django.core.cache import cache
 from django.db import connection
 
@@ -56,6 +57,16 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix):
 def quick_passwords(settings):
     """Hash passwords quickly; the real hashers take half a second by design."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def static_files_on_demand():
+    """Look for a static file when it is asked for, and not for all in each client.
+
+    Every client of a test starts the site's middleware anew, and a list of a thousand
+    files took longer than most tests.
+    """
+    django_settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-"""Gives every test run a home and temporary files of its own.
+"""Gives every test run a home, temporary files and enough processes of its own.
 
 A plug-in rather than a conftest: pytest-django reads the settings before any conftest.
 """
@@ -7,6 +7,8 @@ import atexit
 import os
 import shutil
 import tempfile
+
+import pytest
 
 
 def _make_folder() -> str:
@@ -34,3 +36,12 @@ else:
         os.environ.pop(_name, None)
 # Also for MLflow itself, which would make its tables in the current folder.
 os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{_home}/mlflow/mlflow.db"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are processors.
+
+    Tests also wait: for other processes, for a browser, for a lease to run out.
+    """
+    return len(os.sched_getaffinity(0)) + 1
