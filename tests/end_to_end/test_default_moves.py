@@ -25,10 +25,10 @@ pytestmark = [
     pytest.mark.timeout(240 * FACTOR),
 ]
 
-MOVES = 30 * FACTOR
+MOVES = 18 * FACTOR
 # Now and then nothing moves until whatever is not needed has left the engine, so that
 # the next move has to load its version.
-REST_EVERY = 10
+REST_EVERY = 6
 GATEWAYS = 2
 # A route that moved at once would have nobody to answer for so long.
 LOAD_S = 0.7
@@ -71,7 +71,7 @@ def test_no_call_fails_while_the_default_moves(home):
         turns = itertools.cycle([*others, model.versions.get(version=1)])
         with (
             machine.Admin(plant.url, person) as admin,
-            Load(plant.gateways.port, [token], connections=16, pause_s=0.01) as load,
+            Load(plant.gateways.port, [token], connections=8, pause_s=0.02) as load,
         ):
             for move, version in enumerate(itertools.islice(turns, MOVES), 1):
                 loads += version.version not in loaded()

@@ -117,7 +117,7 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
         job_ids = [submit(plant, jobs_key.token, number) for number in range(JOBS)]
         plant.start("worker")
         plant.start("beat")
-        with Load(plant.gateways.port, [calls_key.token], connections=8) as load:
+        with Load(plant.gateways.port, [calls_key.token], connections=4) as load:
             taken, longest_s = kill_again_and_again(plant, random.Random(20261122))
             machine.wait_until(
                 lambda: (
