@@ -9,13 +9,28 @@ from django.conf import settings
 from django.core.cache import cache
 from django.test import Client
 
+# The first draws the same pages without windows around them, for half of the work.
 CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    filter(
+        None,
+        map(
+            shutil.which,
+            (
+                "chromium-headless-shell",
+                "chromium",
+                "chromium-browser",
+                "google-chrome",
+            ),
+        ),
+    ),
     None,
 )
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-gpu-compositing",
+    "--disable-gpu-rasterization",
+    "--disable-software-rasterizer",
     "--disable-background-networking",
     "--disable-quic",
     "--no-first-run",
