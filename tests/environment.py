@@ -38,7 +38,7 @@ else:
 os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{_home}/mlflow/mlflow.db"
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Run one process more than there are processors.
 
