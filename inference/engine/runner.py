@@ -104,7 +104,8 @@ def load(version: VersionToLoad, device: str) -> Loaded:
     try:
         signature = msgspec.convert(version.signature, Signature)
         kind = _choose(version)
-        own_code.forget_namesakes(version.path)
+        if kind.runs:
+            own_code.forget_namesakes(version.path)
         runner = kind.load(version, signature, device)
         outputs = _prove(runner, signature, Path(version.path))
     except EngineError:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inference.engine import runner
+from inference.engine.errors import EngineError
 from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.runners import own_code
 from inference.engine.signature import Column, Layout, Signature, Task
@@ -93,6 +94,27 @@ def test_libraries_stay_whatever_an_artifact_names_its_code(load):
     load(1, own_file="numpy.py")
 
     assert sys.modules["numpy"] is np
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_version_whose_code_never_runs_makes_nobody_s_forgotten(load, tmp_path):
+    load(1)
+    factor = sys.modules["package_of_test.factor"]
+    folder = tmp_path / "untrusted"
+    (folder / "code" / "package_of_test").mkdir(parents=True)
+    (folder / "data").mkdir()
+    (folder / "data" / "model.pt2").write_bytes(b"no program")
+    program = VersionToLoad(
+        key=VersionKey("program", 1),
+        path=str(folder),
+        flavors=("pytorch",),
+        signature=msgspec.to_builtins(SIGNATURE),
+    )
+
+    with pytest.raises(EngineError):
+        runner.load(program, "cpu")
+
+    assert sys.modules["package_of_test.factor"] is factor
 
 
 def test_code_named_like_a_part_of_python_harms_nobody(tmp_path):
