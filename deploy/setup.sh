@@ -63,6 +63,7 @@ if ! wait $pip; then
     exit 1
 fi
 trap - INT TERM
+echo "Compiling them (less than a minute)"
 # pip would compile one file after the other, and the packages' own tests, too.
 "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv/lib" || true
 echo "$wanted" >"$stamp"

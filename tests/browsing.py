@@ -9,22 +9,9 @@ from django.conf import settings
 from django.core.cache import cache
 from django.test import Client
 
-# The first draws the same pages without windows around them, for half of the work.
-CHROMIUM = next(
-    filter(
-        None,
-        map(
-            shutil.which,
-            (
-                "chromium-headless-shell",
-                "chromium",
-                "chromium-browser",
-                "google-chrome",
-            ),
-        ),
-    ),
-    None,
-)
+# The first draws the same pages without windows around them, for less of the processor.
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
