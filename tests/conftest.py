@@ -8,7 +8,7 @@ from django.core.cache import cache
 from django.db import connection
 
 from inference.engine import memory
-from tests import torture
+from tests import browsing, torture
 
 torture.load_profile()
 
@@ -73,3 +73,10 @@ def static_files_on_demand():
 def empty_cache():
     """Start without what an earlier run left on a server."""
     cache.clear()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for the tests of a module; each opens windows of its own."""
+    with browsing.launched() as chromium:
+        yield chromium

@@ -19,7 +19,7 @@ from accounts import api_keys, soft_limits, usage
 from accounts.models import ApiKey, Customer, Plan
 from tests.accounts.test_leases import event
 from tests.accounts.test_refusals import refused
-from tests.browsing import CHROMIUM, Visit, launched
+from tests.browsing import CHROMIUM, Visit
 from tests.factories import UserFactory
 
 pytestmark = [
@@ -39,12 +39,6 @@ HIDE_TOKENS = """() => {
   for (const shown of document.querySelectorAll("pre, code"))
     shown.textContent = shorten(shown.textContent);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browsing import CHROMIUM, Visit, launched
+from tests.browsing import CHROMIUM, Visit
 from tests.factories import UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 
@@ -15,14 +15,6 @@ pytestmark = [
 ]
 
 PASSWORD = "correct horse battery staple"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
-
-
 WIDTHS = [1280, 390]
 
 

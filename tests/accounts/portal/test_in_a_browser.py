@@ -14,7 +14,7 @@ from inference.models import ServingRoute
 from tests import accessibility
 from tests.accounts.test_leases import event
 from tests.accounts.test_refusals import refused
-from tests.browsing import CHROMIUM, Visit, launched
+from tests.browsing import CHROMIUM, Visit
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 
@@ -24,14 +24,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
 ]
 PASSWORD = "correct horse battery staple"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as chromium:
-        yield chromium
-
-
 VIEWS = {
     "desktop": [(1280, "light")],
     "phone": [(360, "light"), (360, "dark")],
