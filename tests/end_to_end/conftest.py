@@ -34,7 +34,7 @@ class Installation:
         inherited = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("MODELYARD_", "DJANGO_", "PYTEST_"))
+            if not name.startswith(("MODELYARD_", "MLFLOW_", "DJANGO_", "PYTEST_"))
         }
         return {
             **inherited,
