@@ -14,6 +14,9 @@ from tests.factories import ApiKeyFactory, CustomerFactory
 NOON = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC)
 DAY = window_of("day", NOON.timestamp())[0]
 MONTH = window_of("month", NOON.timestamp())[0]
+# A connection for each thread: two of these tests at once are more than PostgreSQL
+# takes with its usual settings.
+many_connections = pytest.mark.xdist_group("many connections")
 
 
 def ask(
@@ -260,6 +263,7 @@ def test_a_holder_taken_for_dead_too_early_is_counted_right_in_the_end(customer)
     assert granted() == 70
 
 
+@many_connections
 @pytest.mark.django_db(transaction=True)
 def test_64_threads_are_lent_exactly_the_limit():
     customer = CustomerFactory(plan__daily_quota=1000)
@@ -281,6 +285,7 @@ def test_64_threads_are_lent_exactly_the_limit():
     assert sum(lease.granted for lease in Lease.objects.all()) == 1000
 
 
+@many_connections
 @pytest.mark.django_db(transaction=True)
 def test_racing_recalls_and_grants_lose_no_unit():
     customer = CustomerFactory(plan__daily_quota=200)
@@ -306,6 +311,7 @@ def test_racing_recalls_and_grants_lose_no_unit():
     assert spent == 96
 
 
+@many_connections
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("left", [1, 3])
 def test_the_last_units_raced_by_64_have_as_many_winners(left):
