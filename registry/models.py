@@ -18,6 +18,9 @@ class RegistrySync(models.Model):
     running_since = models.DateTimeField(
         null=True, blank=True, help_text="Set while one synchronisation runs."
     )
+    running_on = models.CharField(
+        max_length=500, blank=True, help_text="The machine and folder of the last one."
+    )
 
     class Meta:
         verbose_name = "registry sync"

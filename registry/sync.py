@@ -6,8 +6,12 @@ deleted but aliases: what disappears from MLflow is marked as missing, because a
 may still serve it.
 """
 
+import contextlib
+import fcntl
+import os
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +36,8 @@ from registry.signals import registry_changed
 
 log = structlog.get_logger(__name__)
 
-# A sync that has run for longer was killed.
+# A sync of another machine that has run for longer was killed; of those that were
+# killed on this one its file tells at once.
 LOCK_EXPIRES_AFTER = timedelta(minutes=30)
 # Metrics may still be logged after registration; those of older versions are read
 # once, because each costs MLflow two queries.
@@ -67,22 +72,24 @@ def synchronise(registry: ModelRegistry) -> Outcome:
 
     An unreachable MLflow leaves everything as it is and is told in RegistrySync.
     """
-    started_at, started = timezone.now(), time.monotonic()
-    if not _claim(started_at):
-        return Outcome(ran=False, error="Another synchronisation is running.")
-    outcome = Outcome(ran=True, error="The synchronisation was interrupted.")
-    try:
-        outcome = _synchronise(registry, now=started_at)
-    except Exception as error:
-        # A process boundary: a person must see that the sync failed, whatever it was.
-        log.exception("sync failed")
-        outcome = Outcome(
-            ran=True,
-            error=f"The synchronisation failed ({type(error).__name__}). "
-            "The log of the worker says more.",
-        )
-    finally:
-        _release(started_at, outcome, duration_s=time.monotonic() - started)
+    with _alone_here() as alone:
+        started_at, started = timezone.now(), time.monotonic()
+        if not alone or not _claim(started_at):
+            return Outcome(ran=False, error="Another synchronisation is running.")
+        outcome = Outcome(ran=True, error="The synchronisation was interrupted.")
+        try:
+            outcome = _synchronise(registry, now=started_at)
+        except Exception as error:
+            # A process boundary: a person must see that the sync failed, whatever it
+            # was.
+            log.exception("sync failed")
+            outcome = Outcome(
+                ran=True,
+                error=f"The synchronisation failed ({type(error).__name__}). "
+                "The log of the worker says more.",
+            )
+        finally:
+            _release(started_at, outcome, duration_s=time.monotonic() - started)
     return outcome
 
 
@@ -112,13 +119,42 @@ def _synchronise(registry: ModelRegistry, *, now: datetime) -> Outcome:
     return outcome
 
 
+@contextlib.contextmanager
+def _alone_here() -> Iterator[bool]:
+    """Hold the file of this installation's sync; tell whether nobody else does.
+
+    The kernel lets go of it for a process that was killed.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    file = os.open(settings.HOME.run / "sync.lock", flags, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(file)
+
+
+def here() -> str:
+    """Name this installation among those that share a database."""
+    return f"{socket.gethostname()}:{settings.HOME.root}"[:500]
+
+
 def _claim(now: datetime) -> bool:
-    """Take the one lock by a guarded update."""
+    """Take the one lock by a guarded update, while this installation's file is held."""
     RegistrySync.objects.get_or_create(pk=1)
-    free = Q(running_since=None) | Q(running_since__lt=now - LOCK_EXPIRES_AFTER)
+    free = (
+        Q(running_since=None)
+        | Q(running_since__lt=now - LOCK_EXPIRES_AFTER)
+        # Whoever held it here was killed, or its file would be held still.
+        | Q(running_on=here())
+    )
     return bool(
         RegistrySync.objects.filter(free, pk=1).update(
             running_since=now,
+            running_on=here(),
             attempted_at=now,
             tracking_uri=mlflow_client.shown_uri(settings.MLFLOW_TRACKING_URI)[:500],
         )

@@ -261,7 +261,27 @@ def test_only_one_sync_runs_at_a_time(mlflow):
     assert not RegisteredModel.objects.exists()
 
 
-def test_a_killed_sync_blocks_only_for_a_while(mlflow):
+def test_only_one_sync_runs_at_a_time_in_one_installation(mlflow):
+    mlflow.add("iris", 1)
+    others = []
+    registry = mlflow.models
+    mlflow.models = lambda: others.append(sync.synchronise(mlflow)) or registry()
+
+    assert sync.synchronise(mlflow).ran
+    assert [other.ran for other in others] == [False]
+
+
+def test_a_sync_that_was_killed_here_blocks_nobody(mlflow):
+    mlflow.add("iris", 1)
+    RegistrySync.objects.create(
+        pk=1, running_since=timezone.now(), running_on=sync.here()
+    )
+
+    assert sync.synchronise(mlflow).ran
+    assert RegistrySync.objects.get().running_since is None
+
+
+def test_a_sync_that_was_killed_elsewhere_blocks_only_for_a_while(mlflow):
     mlflow.add("iris", 1)
     killed = timezone.now() - sync.LOCK_EXPIRES_AFTER - timedelta(seconds=1)
     RegistrySync.objects.create(pk=1, running_since=killed)
