@@ -40,8 +40,9 @@ def charge(
 ) -> None:
     """Spend the quota units of one chunk and record its usage; `rows` have an answer.
 
-    A chunk counts as one request, as a batch of its size would. Raises ApiError with
-    QUOTA_EXCEEDED if a quota does not cover all of it; the caller rolls back.
+    A chunk counts as one request, as a batch of its size would, for the customer and
+    for a key with quotas of its own. Raises ApiError with QUOTA_EXCEEDED if a quota does
+    not cover all of it; the caller rolls back.
     """
     job = PredictionJob.objects.select_related("customer__plan", "api_key").get(
         pk=job_id
@@ -54,9 +55,15 @@ def charge(
             "compute_ms": -(-compute_us // 1000),
             "shap_samples": 0,
         }
-        for quota in plans.limits_of(job.customer).quotas:
+        limits = plans.limits_of(job.customer)
+        own = plans.key_limits_of(job.api_key, limits)
+        for quota in limits.quotas:
             if costs[quota.unit]:
                 _spend(job, quota, units=costs[quota.unit], now=now)
+        for quota in own.quotas if own else ():
+            if costs[quota.unit]:
+                key_id = job.api_key.key_id
+                _spend(job, quota, key_id=key_id, units=costs[quota.unit], now=now)
     event = UsageEvent(
         id=f"{job_id}-{sequence}",
         at=now.timestamp(),
@@ -86,7 +93,9 @@ def close(job_id: str, *, now: datetime) -> None:
     )
 
 
-def _spend(job: PredictionJob, quota: Quota, *, units: int, now: datetime) -> None:
+def _spend(
+    job: PredictionJob, quota: Quota, *, key_id: str = "", units: int, now: datetime
+) -> None:
     starts, ends = window_of(quota.name, now.timestamp())
     request = LeaseRequest(
         customer_id=job.customer_id,
@@ -95,13 +104,15 @@ def _spend(job: PredictionJob, quota: Quota, *, units: int, now: datetime) -> No
         window_start=starts,
         units=units,
         minimum=units,
+        key_id=key_id,
     )
     grant = leases.grant(holder(job.pk), request)
     if grant.units < units:
         raise ApiError(
             ErrorCode.QUOTA_EXCEEDED,
-            f"The quota of {quota.limit} {quota.unit} per {quota.name} does not cover "
-            f"the next {units}. What is done can be fetched.",
+            f"The quota of {quota.limit} {quota.unit} per {quota.name}"
+            f"{' of this API key' if key_id else ''} does not cover the next {units}. "
+            "What is done can be fetched.",
             retry_after_s=ends - now.timestamp(),
             facts={
                 "limit": quota.policy_name,

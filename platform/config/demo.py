@@ -317,7 +317,8 @@ def _example(facts: dict[str, Any], model: str, title: str) -> Example:
         path = settings.HOME.root / "requests" / f"{model}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(body)
-        data = shlex.quote(f"@{os.path.relpath(path)}")
+        # Whole, as a shell may be anywhere when it is pasted.
+        data = shlex.quote(f"@{path.resolve()}")
     command = (
         f"curl -s {url} -H 'Authorization: Bearer {facts['api_key']}' "
         f"-H 'Content-Type: application/json' -d {data}"

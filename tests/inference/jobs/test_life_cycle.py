@@ -224,6 +224,34 @@ def test_a_chunk_that_a_quota_does_not_cover_leaves_no_trace():
     assert Usage.objects.get().rows == 2
 
 
+def test_rows_are_charged_to_the_key_too():
+    plan = PlanFactory(quota_unit="rows", daily_quota=100)
+    key = ApiKeyFactory(customer=CustomerFactory(plan=plan), daily_quota=3)
+    lease = claim(make_job(api_key=key))
+    jobs.commit_chunk(lease, output(rows=2), now=NOW)
+
+    with pytest.raises(ApiError, match="of this API key") as caught:
+        jobs.commit_chunk(lease, output(index=1, rows=2), now=NOW)
+
+    assert caught.value.facts["limit"] == "key-day"
+    assert set(QuotaCounter.objects.values_list("key_id", "granted")) == {
+        ("", 2),
+        (key.key_id, 2),
+    }
+
+
+def test_other_keys_of_the_customer_keep_what_one_key_may_not():
+    plan = PlanFactory(quota_unit="rows", daily_quota=100)
+    key = ApiKeyFactory(customer=CustomerFactory(plan=plan), daily_quota=1)
+    other = ApiKeyFactory(customer=key.customer)
+    jobs.commit_chunk(claim(make_job(api_key=key)), output(rows=1), now=NOW)
+
+    jobs.commit_chunk(claim(make_job(api_key=other)), output(rows=4), now=NOW)
+
+    assert QuotaCounter.objects.get(key_id="").granted == 5
+    assert QuotaCounter.objects.exclude(key_id="").get().granted == 1
+
+
 def test_a_finished_job_is_complete():
     job = make_job(rows_total=None)
     lease = claim(job)
