@@ -133,6 +133,22 @@ class LimitsSerializer(serializers.Serializer[Any]):
     max_jobs_in_flight = serializers.IntegerField(allow_null=True)
 
 
+class QuotaSerializer(serializers.Serializer[Any]):
+    name = serializers.ChoiceField(choices=["day", "month"])
+    unit = serializers.ChoiceField(choices=UNITS)
+    limit = serializers.IntegerField()
+    used = serializers.IntegerField(help_text="About a second behind.")
+    resets_at = serializers.DateTimeField(default_timezone=datetime.UTC)
+
+
+class KeyLimitsSerializer(serializers.Serializer[Any]):
+    """What one key may use of its customer's limits."""
+
+    rates = RateSerializer(many=True)
+    max_concurrency = serializers.IntegerField(allow_null=True)
+    quotas = QuotaSerializer(many=True)
+
+
 class KeySerializer(serializers.Serializer[Any]):
     id = serializers.CharField(source="key_id")
     name = serializers.CharField()
@@ -146,14 +162,9 @@ class KeySerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(
         allow_null=True, default_timezone=datetime.UTC
     )
-
-
-class QuotaSerializer(serializers.Serializer[Any]):
-    name = serializers.ChoiceField(choices=["day", "month"])
-    unit = serializers.ChoiceField(choices=UNITS)
-    limit = serializers.IntegerField()
-    used = serializers.IntegerField(help_text="About a second behind.")
-    resets_at = serializers.DateTimeField(default_timezone=datetime.UTC)
+    limits = KeyLimitsSerializer(
+        allow_null=True, help_text="Null: it may use all that its customer may."
+    )
 
 
 class MeSerializer(serializers.Serializer[Any]):

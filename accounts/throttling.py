@@ -1,8 +1,8 @@
 """Rates of the API that Django serves, counted by django-ratelimit in the cache.
 
 Predictions are admitted on the data plane (`accounts.admission`). Jobs, usage and the
-like have the same burst and sustained rates, but per key, and counted on their own: a
-script that polls its jobs takes nothing away from predictions.
+like have the same burst and sustained rates, and those of the key, but per key, and
+counted on their own: a script that polls its jobs takes nothing away from predictions.
 """
 
 import time
@@ -46,7 +46,7 @@ class RateReached(Throttled):
 
 
 class KeyThrottle(BaseThrottle):
-    """Refuse a key that calls faster than its plan allows, and tell it where it is."""
+    """Refuse a key that calls faster than its plan or it may; tell it where it is."""
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
         key = request.auth
@@ -55,7 +55,7 @@ class KeyThrottle(BaseThrottle):
             return True
         limits = plans.limits_of(key.customer)
         counts: list[_Count] = []
-        for rate in limits.rates:
+        for rate in _rates(key, limits):
             # Burst first: what it refuses is not counted against the minute.
             counts.append(_count(request, key, rate, increment=True))
             if counts[-1].refused:
@@ -72,13 +72,21 @@ def describe_uncounted(request: Request, view: "APIView", key: ApiKey) -> None:
     counts_here = any(isinstance(each, KeyThrottle) for each in view.get_throttles())
     if not counts_here or "RateLimit" in view.headers:
         return
-    rates = plans.limits_of(key.customer).rates
+    rates = _rates(key, plans.limits_of(key.customer))
     counts = [_count(request, key, rate, increment=False) for rate in rates]
     view.headers.update(_headers(counts))
 
 
+def _rates(key: ApiKey, limits: Limits) -> list[Rate]:
+    """Give the plan's rates and the key's own, the shortest windows first."""
+    own = plans.key_limits_of(key, limits)
+    rates = [*limits.rates, *(own.rates if own else ())]
+    return sorted(rates, key=lambda rate: rate.window_s)
+
+
 def _refusal(count: _Count, limits: Limits) -> Refusal:
-    rate, source = count.rate, limits.source_of(count.rate.name)
+    rate = count.rate
+    source = limits.source_of(rate.name) if rate in limits.rates else "key"
     return Refusal(
         kind="rate",
         retry_after_s=float(count.wait_s),

@@ -443,10 +443,16 @@ def quota_used(
     quota: Literal["day", "month"],
     unit: str,
     now: datetime.datetime,
+    key_id: str = "",
 ) -> tuple[int, datetime.datetime]:
-    """Return the units spent in the current window, and when it ends."""
+    """Return the units spent in the current window, and when it ends.
+
+    With `key_id` only what that key has spent.
+    """
     starts, ends = (_time(seconds) for seconds in window_of(quota, now.timestamp()))
-    units = charged_units(customer_id, unit=unit, starts_at=starts, ends_at=ends)
+    units = charged_units(
+        customer_id, unit=unit, starts_at=starts, ends_at=ends, key_id=key_id
+    )
     return units, ends
 
 

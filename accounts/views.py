@@ -1,6 +1,7 @@
 """What callers may know about themselves: their key, plan and usage."""
 
-from typing import cast
+from datetime import datetime
+from typing import Any, cast
 
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
@@ -11,6 +12,7 @@ from rest_framework.views import APIView
 
 from accounts import billing, plans, usage
 from accounts.authentication import HasScope
+from accounts.limits import Quota
 from accounts.models import ApiKey
 from accounts.serializers import (
     MeSerializer,
@@ -32,31 +34,53 @@ class MeView(APIView):
         key = cast(ApiKey, request.auth)
         customer = key.customer
         limits = plans.limits_of(customer)
+        own = plans.key_limits_of(key, limits)
         now = timezone.now()
-        quotas = []
-        for quota in limits.quotas:
-            used, resets_at = usage.quota_used(
-                customer.pk, quota=quota.name, unit=quota.unit, now=now
-            )
-            quotas.append(
-                {
-                    "name": quota.name,
-                    "unit": quota.unit,
-                    "limit": quota.limit,
-                    "used": used,
-                    "resets_at": resets_at,
-                }
-            )
+        facts = {
+            "key_id": key.key_id,
+            "name": key.name,
+            "mode": key.mode,
+            "scopes": key.scopes,
+            "allowed_models": key.allowed_models,
+            "expires_at": key.expires_at,
+            "limits": own
+            and {
+                "rates": own.rates,
+                "max_concurrency": own.max_concurrency,
+                "quotas": _quotas(customer.pk, own.quotas, now, key_id=key.key_id),
+            },
+        }
         answer = MeSerializer(
             {
                 "customer": customer.name,
-                "key": key,
+                "key": facts,
                 "plan": limits.plan,
                 "limits": limits,
-                "quotas": quotas,
+                "quotas": _quotas(customer.pk, limits.quotas, now),
             }
         )
         return Response(answer.data)
+
+
+def _quotas(
+    customer_id: int, quotas: tuple[Quota, ...], now: datetime, *, key_id: str = ""
+) -> list[dict[str, Any]]:
+    """Tell how much of each quota is used; with `key_id`, by that key."""
+    found = []
+    for quota in quotas:
+        used, resets_at = usage.quota_used(
+            customer_id, quota=quota.name, unit=quota.unit, now=now, key_id=key_id
+        )
+        found.append(
+            {
+                "name": quota.name,
+                "unit": quota.unit,
+                "limit": quota.limit,
+                "used": used,
+                "resets_at": resets_at,
+            }
+        )
+    return found
 
 
 class UsageView(APIView):

@@ -1,9 +1,11 @@
 import datetime
 
+import msgspec
 import pytest
 from django.utils import timezone
 
 from accounts import usage
+from accounts.api_keys import OwnLimits
 from tests.accounts.test_leases import event
 from tests.factories import CustomerFactory, issue_key
 
@@ -38,6 +40,7 @@ def test_callers_see_their_key_plan_limits_and_quotas(call):
             "scopes": ["predict"],
             "models": ["digits"],
             "expires_at": None,
+            "limits": None,
         },
         "plan": "Starter",
         "limits": {
@@ -58,6 +61,29 @@ def test_callers_see_their_key_plan_limits_and_quotas(call):
     assert parsed > now
     assert (parsed.day, parsed.hour, parsed.minute) == (1, 0, 0)
     assert resets_at.endswith("Z")
+
+
+def test_a_key_with_limits_of_its_own_sees_them_and_what_it_has_used(call):
+    customer = CustomerFactory(plan__monthly_quota=1000)
+    issued = issue_key(customer, limits=OwnLimits(burst_requests=9, daily_quota=20))
+    now = timezone.now()
+    events = [
+        event(customer, 12, at=now),
+        msgspec.structs.replace(
+            event(customer, 3, at=now), id="own", key_id=issued.key.key_id
+        ),
+    ]
+    usage.record("boot-1.spool", events, 10)
+
+    answer = call("/api/v1/me", issued.token).json()
+
+    del answer["key"]["limits"]["quotas"][0]["resets_at"]
+    assert answer["key"]["limits"] == {
+        "rates": [{"name": "key-burst", "quota": 9, "window_s": 1}],
+        "max_concurrency": None,
+        "quotas": [{"name": "day", "unit": "rows", "limit": 20, "used": 3}],
+    }
+    assert answer["quotas"][0]["used"] == 15
 
 
 def test_a_key_needs_no_scope_to_see_itself(call):

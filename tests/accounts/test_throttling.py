@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from accounts.api_keys import OwnLimits
 from tests.factories import CustomerFactory, issue_key
 
 pytestmark = pytest.mark.django_db
@@ -92,6 +93,18 @@ def test_a_refusal_names_its_rate(call, now):
     )
     resets_at = datetime.datetime.fromisoformat(error["resets_at"]).timestamp()
     assert resets_at - int(now.seconds) == int(refused["Retry-After"])
+
+
+def test_a_key_with_a_rate_of_its_own_is_held_to_it(call, now):
+    customer = CustomerFactory(plan__burst_requests=9)
+    token = issue_key(customer, limits=OwnLimits(burst_requests=2)).token
+    answers = [call("/api/v1/me", token) for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert answers[0]["RateLimit"] == '"key-burst";r=1;t=1'
+    assert '"key-burst";q=2;w=1' in answers[0]["RateLimit-Policy"]
+    error = answers[2].json()["error"]
+    assert (error["limit"], error["source"]) == ("key-burst", "key")
 
 
 @pytest.mark.parametrize(
