@@ -186,8 +186,13 @@ def test_a_whole_day(visit, alex, mailoutbox):
     status, account = account_of(visit, first)
     assert (status, account["plan"]) == (200, "Starter")
 
+    # Loading the page again shows the key's page, and issues nothing.
+    page.reload()
+    settled(visit)
+    assert first not in page.content()
+    assert page.url.endswith(f"/apikey/{ApiKey.objects.get().pk}/change/")
+
     # It is used until its quota is nearly spent, which the page says.
-    page.click("text=back to Acme")
     use(customer, first, 870)
     open_customer(visit, "Acme")
     assert page.locator("text=870 of 1,000 rows").first.is_visible()
@@ -280,8 +285,9 @@ def test_many_customers_and_many_keys(visit, alex):
     assert [row["api_key"] for row in rows] == tokens
     assert [row["name"] for row in rows] == ["till 1", "till 2", "till 3"]
     assert [account_of(visit, token)[0] for token in tokens] == [200, 200, 200]
-    page.click("text=back to North")
+    page.reload()
     settled(visit)
+    assert page.url.endswith("/change/")
     assert not TOKEN.search(page.content())
     assert ApiKey.objects.count() == 3
     assert visit.complaints == []

@@ -357,6 +357,9 @@ def test_a_key_is_made_with_the_keyboard_alone(desktop, customer):
 
     page.wait_for_selector("#token")
     assert ApiKey.objects.get().name == "typed"
+    page.reload()
+    page.wait_for_selector("text=typed")
+    assert ApiKey.objects.count() == 1
     assert desktop.complaints == []
 
 
