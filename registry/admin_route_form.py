@@ -75,6 +75,12 @@ class JsonTextField(forms.JSONField):
         return super().prepare_value(value)
 
 
+class _AsOf(forms.CharField):
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        # It is nothing that a person changes.
+        return False
+
+
 class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     """Edit the canary's weight; the default gets the rest."""
 
@@ -109,6 +115,8 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
         help_text="The errors that the fallback stands in for.",
         error_messages={"required": "Choose at least one error."},
     )
+    # Which state of the route the person saw who fills this in.
+    as_of = _AsOf(required=False, widget=forms.HiddenInput)
 
     class Meta:
         model = Route
@@ -138,10 +146,16 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
         for name in ("canary_version", "fallback_version"):
             if name in self.fields:
                 self.fields[name].empty_label = "none"  # type: ignore[attr-defined]
+        if self.instance.pk:
+            self.initial["as_of"] = self.instance.updated_at.isoformat()
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}
         if not data.get("canary_version"):
+            if data.get("canary_weight_percent") and not (
+                "canary_version" in self.changed_data or "canary_version" in self.errors
+            ):
+                self.add_error("canary_version", "Choose the version to give it to.")
             data["canary_weight_percent"] = 0
         weight = data.get("canary_weight_percent")
         if weight is not None:
@@ -159,4 +173,12 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
             batching=data.get("batching") or {},
         ):
             self.add_error(problem.field, problem.sentence)
+        if data.get("as_of") and data["as_of"] != self.initial["as_of"]:
+            # What was not touched here would undo it.
+            self.add_error(
+                None,
+                f"{self.instance.updated_by or 'Somebody'} has changed this route "
+                "since you opened this page. Load the page again and repeat your "
+                "change.",
+            )
         return data

@@ -69,7 +69,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
             "When the version in charge cannot answer",
             {"fields": ("fallback_version", "fallback_answer", "fallback_on")},
         ),
-        ("Last change", {"fields": ("updated_at", "updated_by")}),
+        ("Last change", {"fields": ("updated_at", "updated_by", "as_of")}),
     )
 
     def save_model(

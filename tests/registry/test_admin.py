@@ -406,6 +406,7 @@ def route_form(client, route, **changes):
         "cache_ttl_s": route.cache_ttl_s,
         "cache_scope": route.cache_scope,
         "fallback_on": route.fallback_on,
+        "as_of": route.updated_at.isoformat(),
         **changes,
     }
     url = reverse("admin:registry_route_change", args=[route.pk])
@@ -556,6 +557,37 @@ def test_a_route_takes_no_version_of_another_model_nor_one_twice(client, sign_in
         response = route_form(client, route, canary_version=version.pk)
         assert response.status_code == 200
         assert route.canary_version not in (other, route.default_version)
+
+
+def test_a_share_is_not_taken_without_a_version_to_give_it_to(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+
+    response = route_form(client, route, canary_weight_percent=50)
+
+    assert response.context["adminform"].form.errors == {
+        "canary_version": ["Choose the version to give it to."]
+    }
+
+
+def test_a_form_from_before_anothers_change_does_not_undo_it(client, sign_in):
+    person = sign_in("change_route", "view_route")
+    route = RouteFactory(with_canary=True)
+    url = reverse("admin:registry_route_change", args=[route.pk])
+    seen = client.get(url).context["adminform"].form["as_of"].value()
+    route_form(client, route, cache_ttl_s=60)
+    assert route.cache_ttl_s == 60
+
+    late = route_form(client, route, as_of=seen, cache_ttl_s=0)
+
+    assert late.context["adminform"].form.non_field_errors() == [
+        f"{person} has changed this route since you opened this page. "
+        "Load the page again and repeat your change."
+    ]
+    assert route.cache_ttl_s == 60
+    again = client.get(url).context["adminform"].form["as_of"].value()
+    assert route_form(client, route, as_of=again, cache_ttl_s=5).status_code == 302
+    assert route.cache_ttl_s == 5
 
 
 def test_a_routes_history_says_how_traffic_was_divided(client, sign_in):
