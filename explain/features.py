@@ -136,5 +136,5 @@ def not_explainable(message: str) -> EngineError:
     return EngineError(EngineErrorCode.NOT_EXPLAINABLE, message)
 
 
-def bad_request(message: str) -> EngineError:
-    return EngineError(EngineErrorCode.BAD_REQUEST, message)
+def bad_option(option: str, message: str) -> EngineError:
+    return EngineError(EngineErrorCode.BAD_REQUEST, message, option=option)

@@ -58,7 +58,7 @@ def explain(
     try:
         method, attributions = table.answer(question, method=options.method)
     except CannotExplain as error:
-        raise features.bad_request(str(error)) from error
+        raise features.bad_option("method", str(error)) from error
     if not np.isfinite(attributions.values).all():
         raise features.not_explainable(
             "The model gives values that are not finite near this instance."
@@ -86,9 +86,9 @@ def warm_up() -> None:
 
 def _check(options: ExplainOptions) -> None:
     if not 0 <= options.samples <= _MOST_SAMPLES:
-        raise features.bad_request(f"`samples` must be from 0 to {_MOST_SAMPLES}.")
+        raise features.bad_option("samples", f"It must be from 0 to {_MOST_SAMPLES}.")
     if not 0 <= options.seed <= _GREATEST_SEED:
-        raise features.bad_request(f"`seed` must be from 0 to {_GREATEST_SEED}.")
+        raise features.bad_option("seed", f"It must be from 0 to {_GREATEST_SEED}.")
 
 
 def _explanation(

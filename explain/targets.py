@@ -72,22 +72,24 @@ def choose(
         best: NDArray[np.intp] = outputs.argmax(axis=1)
         return best
     if columns > 1:
-        raise features.bad_request(
-            f"The model has {columns} outputs; say which by its index as `target`."
+        raise features.bad_option(
+            "target", f"The model has {columns} outputs; say which by its index."
         )
     return np.zeros(rows, dtype=np.intp)
 
 
 def _index(target: str | int, signature: Signature, columns: int) -> int:
     if columns == 1:
-        raise features.bad_request("The model has one output; leave out `target`.")
+        raise features.bad_option("target", "The model has one output; leave it out.")
     if isinstance(target, int) and 0 <= target < columns:
         return target
     if target in signature.labels:
         return signature.labels.index(str(target))
     names = ", ".join(signature.labels[:_NAMED_CLASSES])
     known = f"its classes are {names}" if names else f"it has {columns} outputs"
-    raise features.bad_request(f"The model has no class {str(target)[:80]!r}; {known}.")
+    raise features.bad_option(
+        "target", f"The model has no class {str(target)[:80]!r}; {known}."
+    )
 
 
 def label(signature: Signature, target: int) -> str | int | None:

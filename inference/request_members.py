@@ -66,9 +66,10 @@ def refuse(problems: list[Problem]) -> NoReturn:
 
 
 def refuse_size(rows: int, max_rows: int, limit_name: str) -> NoReturn:
+    larger = "a job" if limit_name == "max_batch_rows" else "a batch or a job"
     raise ApiError(
         ErrorCode.TOO_LARGE,
         f"{rows} instances are more than the {max_rows} that one request may hold. "
-        "Split them up, or send a batch or a job.",
+        f"Split them up, or send {larger}.",
         facts={"limit": limit_name, "maximum": max_rows, "needed": rows},
     )

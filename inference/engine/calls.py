@@ -138,7 +138,9 @@ def error(reply: Failed) -> EngineError:
         code = EngineErrorCode(reply.code)
     except ValueError:  # from a newer engine
         code = EngineErrorCode.MODEL_ERROR
-    return EngineError(code, reply.message, retry_after_ms=reply.retry_after_ms)
+    return EngineError(
+        code, reply.message, retry_after_ms=reply.retry_after_ms, option=reply.option
+    )
 
 
 def connection_lost(message: str) -> EngineError:

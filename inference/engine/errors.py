@@ -34,7 +34,8 @@ RETRYABLE = ELSEWHERE | {EngineErrorCode.DEVICE_FAILED}
 class EngineError(Exception):
     """A request the engine did not answer with predictions.
 
-    `message` is written for operators; fronts decide what callers may see.
+    `message` is written for operators; fronts decide what callers may see. With
+    `option` it is written for the caller, and tells what is wrong with that option.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class EngineError(Exception):
         message: str,
         *,
         retry_after_ms: int | None = None,
+        option: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after_ms = retry_after_ms
+        self.option = option
 
     @property
     def retryable(self) -> bool:

@@ -175,6 +175,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     code: str
     message: str
     retry_after_ms: int | None = None
+    # What the message is about, if it is for the caller.
+    option: str = ""
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):

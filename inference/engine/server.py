@@ -275,7 +275,10 @@ class Connection(asyncio.Protocol):
             )
 
     def _send_error(self, request_id: int, error: EngineError) -> None:
-        self._send(Failed(request_id, error.code, error.message, error.retry_after_ms))
+        retry_after_ms = error.retry_after_ms
+        self._send(
+            Failed(request_id, error.code, error.message, retry_after_ms, error.option)
+        )
 
     def _send(self, reply: Reply) -> None:
         self._write(frames.encode(reply))

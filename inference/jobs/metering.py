@@ -41,8 +41,8 @@ def charge(
     """Spend the quota units of one chunk and record its usage; `rows` have an answer.
 
     A chunk counts as one request, as a batch of its size would, for the customer and
-    for a key with quotas of its own. Raises ApiError with QUOTA_EXCEEDED if a quota does
-    not cover all of it; the caller rolls back.
+    for a key with quotas of its own. Raises ApiError with QUOTA_EXCEEDED if a quota
+    does not cover all of it; the caller rolls back.
     """
     job = PredictionJob.objects.select_related("customer__plan", "api_key").get(
         pk=job_id

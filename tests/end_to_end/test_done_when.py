@@ -133,6 +133,28 @@ def test_explanation_adds_up(modelyard):
     assert abs(explanation["additivity_residual"]) < 0.01
 
 
+def test_option_that_no_explainer_knows_is_named_with_those_it_may_be(modelyard):
+    def refused(**options):
+        response = modelyard.client.post(
+            "/api/v1/models/breast-cancer/explain",
+            json={
+                "instances": modelyard.rows("breast-cancer")[:1],
+                "options": options,
+            },
+            headers=modelyard.headers(),
+        )
+        assert response.status_code == 400, response.text
+        (detail,) = response.json()["error"]["details"]
+        return detail
+
+    target, method = refused(target="nobody"), refused(method="magic")
+
+    assert target["field"] == "options.target"
+    assert "malignant, benign" in target["issue"]
+    assert method["field"] == "options.method"
+    assert "gradient" in method["issue"]
+
+
 def test_explanation_is_drawn_as_svg(modelyard):
     response = modelyard.client.post(
         "/api/v1/models/breast-cancer/explain",

@@ -101,6 +101,7 @@ def test_unknown_target_is_refused_with_the_known_ones(model):
 
     assert error.code is EngineErrorCode.BAD_REQUEST
     assert "malignant, benign" in error.message
+    assert error.option == "target"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,10 @@ def test_unknown_target_is_refused_with_the_known_ones(model):
     [{"method": "magic"}, {"samples": -1}, {"samples": 10**9}, {"seed": -1}],
 )
 def test_bad_option_is_refused(model, options):
-    assert refusal(model, rows(), **options).code is EngineErrorCode.BAD_REQUEST
+    error = refusal(model, rows(), **options)
+
+    assert error.code is EngineErrorCode.BAD_REQUEST
+    assert [error.option] == list(options)
 
 
 def test_score_of_the_second_class_alone_is_explained_for_either(tmp_path):
