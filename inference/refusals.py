@@ -7,7 +7,8 @@ from accounts.key_admission import KeyAdmission
 from accounts.limits import Limits, ReachedLimit
 from accounts.reached import Refusal, limit_headers
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors import ApiError, ErrorCode
+from inference.request_members import problem, with_facts
 
 _LIMIT_CODES = {
     "rate": ErrorCode.RATE_LIMIT_EXCEEDED,
@@ -152,10 +153,7 @@ def of_engine(error: EngineError) -> ApiError:
         message = "This model version cannot be explained in the way that was asked."
         return ApiError(ErrorCode.INVALID_INPUT, message)
     if error.option:
-        problem = Problem(issue=error.message, field=f"options.{error.option}")
-        return ApiError(
-            ErrorCode.INVALID_INPUT, "1 field is invalid.", details=(problem,)
-        )
+        return with_facts([problem(f"options.{error.option}", error.message)])
     if code is EngineErrorCode.BAD_REQUEST:
         message = "The model does not take this input or these options."
         return ApiError(ErrorCode.INVALID_INPUT, message)

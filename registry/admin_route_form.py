@@ -146,15 +146,15 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
         for name in ("canary_version", "fallback_version"):
             if name in self.fields:
                 self.fields[name].empty_label = "none"  # type: ignore[attr-defined]
-        if self.instance.pk:
-            self.initial["as_of"] = self.instance.updated_at.isoformat()
+        self.initial["as_of"] = self.instance.updated_at.isoformat()
 
     def clean(self) -> dict[str, Any]:
         data: dict[str, Any] = super().clean() or {}
         if not data.get("canary_version"):
-            if data.get("canary_weight_percent") and not (
-                "canary_version" in self.changed_data or "canary_version" in self.errors
-            ):
+            if data.get("canary_weight_percent") and "canary_version" not in {
+                *self.changed_data,
+                *self.errors,
+            }:
                 self.add_error("canary_version", "Choose the version to give it to.")
             data["canary_weight_percent"] = 0
         weight = data.get("canary_weight_percent")

@@ -57,12 +57,11 @@ def charge(
         }
         limits = plans.limits_of(job.customer)
         own = plans.key_limits_of(job.api_key, limits)
-        for quota in limits.quotas:
+        charges = [("", quota) for quota in limits.quotas]
+        if own is not None:
+            charges += [(job.api_key.key_id, quota) for quota in own.quotas]
+        for key_id, quota in charges:
             if costs[quota.unit]:
-                _spend(job, quota, units=costs[quota.unit], now=now)
-        for quota in own.quotas if own else ():
-            if costs[quota.unit]:
-                key_id = job.api_key.key_id
                 _spend(job, quota, key_id=key_id, units=costs[quota.unit], now=now)
     event = UsageEvent(
         id=f"{job_id}-{sequence}",
@@ -94,7 +93,7 @@ def close(job_id: str, *, now: datetime) -> None:
 
 
 def _spend(
-    job: PredictionJob, quota: Quota, *, key_id: str = "", units: int, now: datetime
+    job: PredictionJob, quota: Quota, *, key_id: str, units: int, now: datetime
 ) -> None:
     starts, ends = window_of(quota.name, now.timestamp())
     request = LeaseRequest(
