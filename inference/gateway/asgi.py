@@ -94,7 +94,9 @@ class AsgiExchange(Exchange):
         if self._over:
             return
         if message["type"] == "http.response.start":
-            self._head = (message["status"], list(message["headers"]))
+            # As ASGI asks for; the connection looks for names in lower case.
+            headers = [(name.lower(), value) for name, value in message["headers"]]
+            self._head = (message["status"], headers)
             return
         body: bytes = message.get("body", b"")
         more = message.get("more_body", False)

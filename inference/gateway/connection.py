@@ -331,7 +331,7 @@ class Connection(asyncio.Protocol):
             return
         self._answer_begun = True
         self._chunked = False
-        if any(name == b"connection" and b"close" in value for name, value in headers):
+        if any(n == b"connection" and b"close" in v.lower() for n, v in headers):
             request = self._request = request._replace(keep_alive=False)
         elif not request.keep_alive:
             headers = [*headers, _CLOSE]

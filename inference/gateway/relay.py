@@ -31,18 +31,9 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-_OURS = frozenset(
-    {
-        b"expect",
-        b"forwarded",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-proto",
-        b"x-real-ip",
-        b"x-request-id",
-    }
-)
+# Of a client, by name or by how the name begins.
+_OURS = frozenset({b"expect", b"forwarded", b"x-real-ip", b"x-request-id"})
+_FORWARDED = b"x-forwarded-"
 # Who answers is this gateway, which says the date itself.
 _OUR_SERVERS = frozenset({b"date", b"server"})
 _CONNECT_TIMEOUT_S = 2.0
@@ -176,7 +167,7 @@ class Relay:
         self, response: httpx.Response, send: Send, request_id: str
     ) -> None:
         headers = _passed_on(response.headers.raw, _HOP_BY_HOP | _OUR_SERVERS)
-        if not any(name.lower() == b"x-request-id" for name, _ in headers):
+        if not any(name == b"x-request-id" for name, _ in headers):
             headers.append((b"x-request-id", request_id.encode()))
         await send(
             {
@@ -237,36 +228,62 @@ def _target(scope: Message) -> bytes:
 def _request_headers(
     scope: Message, request_id: str, trusted_proxies: Networks
 ) -> Headers:
-    headers = _passed_on(scope["headers"], _HOP_BY_HOP | _OURS)
+    # WSGI writes `-` as `_`: a name with `_` would pass for one of ours.
+    headers = [
+        (name, value)
+        for name, value in _passed_on(scope["headers"], _HOP_BY_HOP | _OURS)
+        if b"_" not in name and not name.startswith(_FORWARDED)
+    ]
     if any(name == b"transfer-encoding" for name, _ in scope["headers"]):
         headers.append((b"transfer-encoding", b"chunked"))
     host = next((v for n, v in scope["headers"] if n == b"host"), b"")
     client = scope.get("client")
     peer = str(client[0]) if client else "unknown"
-    given = [v for n, v in scope["headers"] if n == b"x-forwarded-for"]
-    forwarded = b",".join(given) if given else None
-    address = client_address(peer, forwarded, trusted_proxies)
+    address = client_address(peer, _joined(scope, b"x-forwarded-for"), trusted_proxies)
+    scheme: str = scope["scheme"]
+    if trusted_proxies.contain(peer):
+        scheme = _forwarded_scheme(scope) or scheme
     return [
         *headers,
         (b"x-forwarded-for", address.encode("latin-1", "replace")),
         (b"x-forwarded-host", host),
-        (b"x-forwarded-proto", scope["scheme"].encode()),
+        (b"x-forwarded-proto", scheme.encode()),
         (b"x-request-id", request_id.encode()),
     ]
 
 
+def _forwarded_scheme(scope: Message) -> str | None:
+    """Return the scheme that a trusted proxy was called by; None: it does not say."""
+    given = _joined(scope, b"x-forwarded-proto")
+    if given is None:
+        return None
+    # Of several proxies, the first heard the client.
+    first = given.partition(b",")[0].strip().lower()
+    return "https" if first == b"https" else "http"
+
+
+def _joined(scope: Message, wanted: bytes) -> bytes | None:
+    """Join the values of one header (RFC 9110, section 5.3); None: there is none."""
+    given = [value for name, value in scope["headers"] if name == wanted]
+    return b",".join(given) if given else None
+
+
 def _passed_on(headers: Headers, dropped: frozenset[bytes]) -> Headers:
-    """Drop what concerns one hop only, also what `Connection` names."""
+    """Drop what concerns one hop only, also what `Connection` names.
+
+    Names come in lower case, whatever case the site's server writes.
+    """
+    lowered = [(name.lower(), value) for name, value in headers]
     named = {
         token.strip().lower()
-        for name, value in headers
-        if name.lower() == b"connection"
+        for name, value in lowered
+        if name == b"connection"
         for token in value.split(b",")
     }
     # These frame the message, whatever a client says about its connection.
     named -= {b"content-length", b"host", b"authorization", b"cookie"}
     return [
         (name, value)
-        for name, value in headers
-        if name.lower() not in dropped and name.lower() not in named
+        for name, value in lowered
+        if name not in dropped and name not in named
     ]

@@ -13,6 +13,7 @@ import numpy as np
 from accounts import key_format
 from accounts.admission import Admission
 from accounts.limits import Limits, Quota, Rate
+from accounts.networks import Networks
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
@@ -251,6 +252,7 @@ class Plant:
         engines=("cpu",),
         max_upload_bytes=1000,
         prefetch=False,
+        trusted_proxies=(),
         **spool,
     ):
         self.clock = ManualClock(1_000_000.0)
@@ -286,6 +288,7 @@ class Plant:
                 max_bytes=max_upload_bytes,
                 idle_timeout_s=5,
                 site_timeout_s=5,
+                trusted_proxies=Networks(trusted_proxies),
                 clock=self.clock,
             ),
             files=InputFiles(transport=self.site),

@@ -8,7 +8,7 @@ import pytest
 from inference.gateway import uploads
 from inference.gateway.clients import SlowBodies
 from inference.gateway.relay import Relay
-from tests.inference.gateway.plant import Plant
+from tests.inference.gateway.plant import Plant, read_answer
 from tests.inference.gateway.test_app import on_loop, turns
 
 
@@ -40,6 +40,11 @@ async def test_who_the_client_is_is_said_by_the_gateway_alone(tmp_path):
         "x-forwarded-for": "1.2.3.4",
         "x-forwarded-host": "evil",
         "x-forwarded-proto": "https",
+        "x-forwarded-ssl": "on",
+        "x-forwarded-protocol": "ssl",
+        "x_forwarded_proto": "https",
+        "script_name": "/evil",
+        "path_info": "/evil",
         "forwarded": "for=1.2.3.4",
         "x-real-ip": "1.2.3.4",
         "x-request-id": "bad id",
@@ -52,7 +57,66 @@ async def test_who_the_client_is_is_said_by_the_gateway_alone(tmp_path):
     assert request.headers["x-forwarded-host"] == "public"
     assert request.headers["x-forwarded-proto"] == "http"
     assert request.headers["x-request-id"].startswith("req_")
+    ours = {"for", "host", "proto"}
     assert not {"forwarded", "x-real-ip"} & set(request.headers)
+    assert not [name for name in request.headers if "_" in name]
+    assert {
+        name.removeprefix("x-forwarded-")
+        for name in request.headers
+        if name.startswith("x-forwarded-")
+    } == ours
+
+
+@pytest.mark.parametrize(
+    ("trusted", "given", "passed_on"),
+    [
+        (["127.0.0.0/8"], ["https"], "https"),
+        (["127.0.0.0/8"], ["http"], "http"),
+        (["127.0.0.0/8"], ["HTTPS , http"], "https"),
+        (["127.0.0.0/8"], ["https", "http"], "https"),
+        (["127.0.0.0/8"], ["http", "https"], "http"),
+        (["127.0.0.0/8"], ["javascript"], "http"),
+        (["127.0.0.0/8"], [], "http"),
+        (["10.0.0.0/8"], ["https"], "http"),
+    ],
+)
+@on_loop
+async def test_scheme_of_a_call_is_taken_from_a_trusted_proxy(
+    tmp_path, trusted, given, passed_on
+):
+    plant = Plant(tmp_path, trusted_proxies=trusted)
+    lines = b"".join(b"X-Forwarded-Proto: %b\r\n" % text.encode() for text in given)
+
+    async with plant.connect(b"GET /docs/ HTTP/1.1\r\nHost: x\r\n%b\r\n" % lines) as (
+        reader,
+        _,
+    ):
+        await read_answer(reader)
+
+    [request] = plant.site.requests
+    assert request.headers.get_list("x-forwarded-proto") == [passed_on]
+
+
+@on_loop
+async def test_answer_of_the_site_is_framed_once(tmp_path):
+    plant = Plant(tmp_path)
+    # Names as gunicorn writes them.
+    plant.site.answer = httpx.Response(
+        200,
+        headers={"Content-Length": "5", "X-Request-ID": "site", "Connection": "Close"},
+        content=b"hello",
+    )
+
+    async with plant.connect(b"GET /docs/ HTTP/1.1\r\nHost: x\r\n\r\n") as (
+        reader,
+        _,
+    ):
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readexactly(5)
+
+    names = [line.partition(b":")[0] for line in head.splitlines()[1:-1]]
+    assert sorted(names) == [b"content-length", b"date", b"x-request-id"]
+    assert body == b"hello"
 
 
 @on_loop
