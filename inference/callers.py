@@ -10,7 +10,7 @@ from inference.tables import KeyEntry, Tables
 
 
 def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> KeyEntry:
-    """Find the key; raises ApiError UNAUTHENTICATED."""
+    """Find the key; raises ApiError UNAUTHENTICATED, or OVERLOADED without snapshot."""
     token = call_headers.token(headers)
     if token is None:
         raise refusals.unauthenticated()
@@ -19,6 +19,9 @@ def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> Ke
         parsed = key_format.parse(token)
         entry = None if parsed is None else tables.find_key(parsed.digest)
         if entry is None:
+            if parsed is not None and not tables.snapshot.sequence:
+                # Nothing was published yet: any key may be a valid one.
+                raise refusals.starting()
             raise refusals.unauthenticated()
         tables.remember_token(token, entry)
     expires_at = entry.key.expires_at

@@ -37,6 +37,14 @@ def unauthenticated() -> ApiError:
     )
 
 
+def starting() -> ApiError:
+    return ApiError(
+        ErrorCode.OVERLOADED,
+        "This gateway has only started and knows no keys yet. Try again.",
+        retry_after_s=_NOT_SERVED_RETRY_S,
+    )
+
+
 def key_in_query() -> ApiError:
     return ApiError(
         ErrorCode.UNAUTHENTICATED,

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -37,7 +38,7 @@ _Key = tuple[int, str, str, str, int]
 
 
 class _SiteAway(Exception):
-    """The site, or its database, does not answer."""
+    """The site, or its database, does not answer, or refuses."""
 
 
 class LeaseClient:
@@ -64,8 +65,10 @@ class LeaseClient:
         self._gathering: dict[_Key, list[LeaseRequest]] = {}
         self._under_way: dict[_Key, asyncio.Task[None]] = {}
         self._away_until = 0.0
-        # Whether the site did not answer when it was asked last.
+        # Whether the site did not lend when it was asked last.
         self._away = False
+        # How often it did not, by the reason: its status, or what went wrong.
+        self.failures: Counter[str] = Counter()
 
     async def fetch(self, request: LeaseRequest, admission: AnyAdmission) -> None:
         """Have a lease granted to `admission`, or an overdraft while the site is away.
@@ -107,6 +110,11 @@ class LeaseClient:
                 logger.warning("lease_release_failed", customer_id=request.customer_id)
                 return
 
+    @property
+    def failing(self) -> bool:
+        """Tell whether the site lent nothing when it was asked last."""
+        return self._away
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -147,7 +155,9 @@ class LeaseClient:
             response.raise_for_status()
             grant = _grant_decoder.decode(response.content)
         except (httpx.HTTPError, msgspec.DecodeError) as error:
-            logger.warning("lease_refused", reason=type(error).__name__)
+            reason = _reason(error)
+            self.failures[reason] += 1
+            logger.warning("lease_refused", reason=reason)
             self._away_until = self._timer() + _AWAY_S
             self._away = True
             raise _SiteAway from error
@@ -163,6 +173,13 @@ def _key(request: LeaseRequest) -> _Key:
         request.unit,
         request.window_start,
     )
+
+
+def _reason(error: Exception) -> str:
+    """Name a failure in one of a few words: an answer by its status."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"status {error.response.status_code}"
+    return type(error).__name__
 
 
 def _take_note(task: "asyncio.Task[None]") -> None:

@@ -101,6 +101,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    # First: what follows is for people's requests.
+    "config.internal_calls.InternalCallMiddleware",
     "config.request_log.RequestLogMiddleware",
     "config.hosts.KnownHostMiddleware",
     "django.middleware.security.SecurityMiddleware",

@@ -1,4 +1,4 @@
-"""Every URL the site answers."""
+"""Every URL that the site answers people; `urls_internal` has those of processes."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -18,9 +18,6 @@ urlpatterns = [
     path("api/v1/", include("inference.jobs.urls")),
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("inference.uploads.urls")),
-    path("internal/", include("accounts.urls_internal")),
-    path("internal/", include("inference.uploads.urls_internal")),
-    path("", include("inference.urls_health")),
     # Before the admin's own, which it replaces under the same name.
     path("admin/login/", login),
     path("admin/", admin.site.urls),

@@ -56,6 +56,37 @@ def test_units_are_lent_over_http(post, customer):
     assert (second["units"], second["remaining"]) == (5, 0)
 
 
+@pytest.fixture
+def public(settings):
+    """Guard people's requests as docs/deployment.md says."""
+    settings.ALLOWED_HOSTS = ["models.example.com"]
+    settings.SECURE_SSL_REDIRECT = True
+
+
+def test_what_guards_peoples_requests_does_not_stop_a_gateways(public, post, customer):
+    lent = post("/internal/leases", body(customer), HTTP_HOST="localhost")
+    nothing = post("/internal/other", {}, HTTP_HOST="localhost")
+
+    assert (lent.status_code, lent.json()["units"]) == (200, 10)
+    assert nothing.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [{"REMOTE_ADDR": "10.0.0.9"}, {"REMOTE_ADDR": "", "HTTP_X_FORWARDED_FOR": "x"}],
+)
+def test_a_call_from_outside_passes_nothing_by_its_path(public, post, customer, origin):
+    answer = post("/internal/leases", body(customer), HTTP_HOST="localhost", **origin)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "INVALID_HEADER"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_is_told_to_those_who_know_no_host_name(public, client, db, path):
+    assert client.get(path, HTTP_HOST="10.1.2.3:8000").status_code in (200, 503)
+
+
 def test_units_are_given_up_over_http(post, customer):
     post("/internal/leases", body(customer, number=1, minimum=10))
 

@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.django_db
 
 
-@pytest.mark.parametrize("path", ["/", "/admin/", "/api/v1/me", "/docs/", "/healthz"])
+@pytest.mark.parametrize("path", ["/", "/admin/", "/api/v1/me", "/docs/", "/portal/"])
 @pytest.mark.parametrize("host", ["evil.example", "a_b..", "127.0.0.1@evil", ""])
 def test_an_unknown_host_is_refused_quietly(path, host, client, caplog):
     with caplog.at_level(logging.INFO):

@@ -5,6 +5,7 @@ import functools
 import json
 import tracemalloc
 
+import msgspec
 import pytest
 
 from inference.engine.errors import EngineError, EngineErrorCode
@@ -327,6 +328,23 @@ async def test_operators_see_metrics_and_what_readiness_waits_for(tmp_path):
     assert waiting.json()["waiting_for"] == ["m v1 is ready on no engine"]
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     assert ready.json()["engines"]["cpu"]["versions"][0]["state"] == "ready"
+
+
+@on_loop
+async def test_before_the_first_snapshot_a_key_is_told_to_wait(tmp_path):
+    plant = Plant(tmp_path)
+    plant.tables.snapshot = msgspec.structs.replace(
+        plant.tables.snapshot, sequence=0, keys=()
+    )
+    plant.tables.replace(msgspec.structs.replace(plant.tables.snapshot, models=()))
+
+    keyed = await plant.ask()
+    described = await plant.ask("/v2/models/m", method="GET")
+    nonsense = await plant.ask(headers={"authorization": "Bearer x"})
+
+    assert (keyed.status_code, described.status_code) == (503, 503)
+    assert keyed.headers["retry-after"] == "5"
+    assert nonsense.status_code == 401
 
 
 @on_loop

@@ -51,6 +51,25 @@ async def test_calls_at_once_share_a_request_for_units(tmp_path):
     assert plant.site.paths()["/internal/leases"] < 5
 
 
+@on_loop
+async def test_a_refusal_of_the_site_is_counted_by_its_status(tmp_path, caplog):
+    few = Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 10),))
+    plant = Plant(tmp_path, limits=few)
+    plant.site.failure = httpx.HTTPStatusError(
+        "refused", request=httpx.Request("POST", "/"), response=httpx.Response(400)
+    )
+
+    refused = await plant.ask()
+    failing = plant.leases.failing
+    plant.site.failure = None
+    plant.clock.advance(10)
+    granted = await plant.ask()
+
+    assert (refused.status_code, granted.status_code) == (503, 200)
+    assert (failing, plant.leases.failing) == (True, False)
+    assert plant.leases.failures == {"status 400": 1}
+
+
 @pytest.mark.parametrize(
     "failure", [httpx.ConnectError("gone"), httpx.ReadTimeout("slow")]
 )

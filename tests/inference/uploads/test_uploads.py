@@ -210,12 +210,15 @@ def test_what_is_known_of_an_upload_is_forgotten_in_the_end(client, key):
     assert not Upload.objects.exists()
 
 
-def test_gateways_read_a_customers_file_over_the_sites_socket(client, key):
+def test_gateways_read_a_customers_file_over_the_sites_socket(client, key, settings):
     announced = announce(client, key)
     send(client, announced)
     upload = upload_of(announced)
     url = f"/internal/uploads/{upload.pk}"
     own = {"customer": upload.customer_id, "max_bytes": 100}
+    # A gateway names no public host, and speaks plain HTTP.
+    settings.ALLOWED_HOSTS = ["models.example.com"]
+    settings.SECURE_SSL_REDIRECT = True
 
     response = client.get(url, own, REMOTE_ADDR="")
 
@@ -226,6 +229,8 @@ def test_gateways_read_a_customers_file_over_the_sites_socket(client, key):
     small = own | {"max_bytes": 3}
     assert client.get(url, small, REMOTE_ADDR="").status_code == 413
     # As a gateway relays what comes from outside.
+    settings.ALLOWED_HOSTS = ["testserver"]
+    settings.SECURE_SSL_REDIRECT = False
     assert client.get(url, own, HTTP_X_FORWARDED_FOR="1.2.3.4").status_code == 404
 
 

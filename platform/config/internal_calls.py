@@ -1,0 +1,39 @@
+"""Calls of this installation's own processes: answered before any public middleware."""
+
+from collections.abc import Callable
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.urls import Resolver404, get_resolver
+
+from accounts.internal_views import is_from_this_installation
+
+_URLS = "config.urls_internal"
+# Of orchestrators and balancers, which know no host name and speak plain HTTP.
+_HEALTH = frozenset({"/healthz", "/health", "/readyz", "/ready"})
+
+
+class InternalCallMiddleware:
+    """Answer gateways at the site's own socket, and questions after health.
+
+    A gateway names no public host and speaks plain HTTP, so what guards people's
+    requests (ALLOWED_HOSTS, the redirect to HTTPS) would refuse its leases. Whatever
+    was relayed, or came over TCP, goes on to that.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.path in _HEALTH or (
+            request.path.startswith("/internal/") and is_from_this_installation(request)
+        ):
+            try:
+                found = get_resolver(_URLS).resolve(request.path_info)
+                answer: HttpResponseBase = found.func(
+                    request, *found.args, **found.kwargs
+                )
+            except (Resolver404, Http404):
+                return HttpResponse("not found", status=404, content_type="text/plain")
+            return answer
+        return self._get_response(request)

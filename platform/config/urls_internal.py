@@ -1,0 +1,9 @@
+"""What processes ask, and no person: see `config.internal_calls`."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("internal/", include("accounts.urls_internal")),
+    path("internal/", include("inference.uploads.urls_internal")),
+    path("", include("inference.urls_health")),
+]
