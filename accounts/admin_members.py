@@ -77,7 +77,7 @@ class MemberInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     @display(description="password")
     def new_link(self, row: Any) -> SafeString | str:
         if not members.may_have_link(row.user) or not row.user.email:
-            return "set by an operator"
+            return "set by an administrator"
         invite = reverse("admin:accounts_customer_invite", args=(row.customer_id,))
         return format_html(
             '<a class="text-link" href="{}?{}" aria-label="New link for {}">'

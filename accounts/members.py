@@ -77,7 +77,7 @@ def _add(customer: Customer, *, email: str) -> tuple[User, bool]:
     known = User.objects.filter(Q(username=email) | Q(email__iexact=email))
     people = list(known.select_for_update()[:2])
     if len(people) > 1:
-        raise ValidationError("Several people have this address. Ask an operator.")
+        raise ValidationError("Several people have this address. Ask an administrator.")
     if people:
         [person] = people
         if not person.is_active:

@@ -94,21 +94,25 @@ def test_operators_cannot_touch_a_superuser(client):
     )
 
 
+def _save(client, person, **changes):
+    """Post the page of a person as a browser does, with some fields changed."""
+    url = reverse("admin:auth_user_change", args=[person.pk])
+    form = client.get(url).context["adminform"].form
+    sent = {name: form[name].value() for name in form.fields if name != "password"}
+    sent = {name: value for name, value in sent.items() if value not in (None, False)}
+    return client.post(url, {**sent, **changes})
+
+
 def test_operators_cannot_make_themselves_superusers(client):
     operator = _member("operators")
     client.force_login(operator)
 
-    client.post(
-        reverse("admin:auth_user_change", args=[operator.pk]),
-        {
-            "username": operator.username,
-            "email": "operator@example.com",
-            "is_active": "on",
-            "is_staff": "on",
-            "is_superuser": "on",
-            "groups": [Group.objects.get(name="operators").pk],
-            "user_permissions": [Permission.objects.first().pk],
-        },
+    _save(
+        client,
+        operator,
+        email="operator@example.com",
+        is_superuser="on",
+        user_permissions=[Permission.objects.first().pk],
     )
 
     operator.refresh_from_db()
@@ -116,6 +120,141 @@ def test_operators_cannot_make_themselves_superusers(client):
     assert operator.email == "operator@example.com"
     assert not operator.is_superuser
     assert not operator.user_permissions.exists()
+
+
+def test_operators_put_nobody_into_groups_that_they_are_not_in(client):
+    operator, newcomer = _member("operators"), UserFactory.create()
+    client.force_login(operator)
+    every_group = [group.pk for group in Group.objects.all()]
+
+    for person in (operator, newcomer):
+        refused = _save(client, person, is_staff="on", groups=every_group)
+
+        assert "groups" in refused.context["adminform"].form.errors
+        assert person.groups.count() == (person == operator)
+
+    own = [Group.objects.get(name="operators").pk]
+    assert _save(client, newcomer, is_staff="on", groups=own).status_code == 302
+    assert [group.pk for group in newcomer.groups.all()] == own
+
+
+def test_groups_that_an_operator_cannot_give_stay_with_a_person(client):
+    readers = Group.objects.create(name="readers")
+    person = UserFactory.create()
+    person.groups.add(readers)
+    client.force_login(_member("operators"))
+
+    _save(client, person, first_name="Ada", groups=[])
+
+    person.refresh_from_db()
+    assert person.first_name == "Ada"
+    assert list(person.groups.all()) == [readers]
+
+
+def _account_manager():
+    return _member("account managers")
+
+
+def _deactivated_account_manager():
+    person = _member("account managers")
+    person.is_active = False
+    person.save()
+    return person
+
+
+def _account_manager_to_be():
+    person = _member("account managers")
+    person.is_staff = False
+    person.save()
+    return person
+
+
+def _with_a_permission():
+    person = UserFactory.create()
+    person.user_permissions.add(Permission.objects.get(codename="add_apikey"))
+    return person
+
+
+def _member_of_a_customer():
+    person = UserFactory.create()
+    CustomerFactory.create().members.add(person)
+    return person
+
+
+@pytest.mark.parametrize(
+    "has_more_rights",
+    [
+        _account_manager,
+        _deactivated_account_manager,
+        _account_manager_to_be,
+        _with_a_permission,
+        _member_of_a_customer,
+    ],
+)
+def test_operators_take_over_nobody_with_rights_that_they_lack(client, has_more_rights):
+    person = has_more_rights()
+    before = (person.username, person.email, person.password, person.is_staff)
+    client.force_login(_member("operators"))
+    password_url = reverse("admin:auth_user_password_change", args=[person.pk])
+
+    password = client.post(
+        password_url, {"usable_password": "true", "password1": "x", "password2": "x"}
+    )
+    delete = client.post(
+        reverse("admin:auth_user_delete", args=[person.pk]), {"post": "yes"}
+    )
+    change = _save(
+        client,
+        person,
+        username="taken",
+        email="operator@example.com",
+        is_staff="on",
+        groups=[],
+        first_name="Ada",
+    )
+
+    assert (password.status_code, delete.status_code) == (403, 403)
+    # What is no way to their rights is changed.
+    assert change.status_code == 302
+    had = set(person.groups.all())
+    person.refresh_from_db()
+    assert (person.username, person.email, person.password, person.is_staff) == before
+    assert (person.first_name, set(person.groups.all())) == ("Ada", had)
+
+
+def test_operators_set_the_password_of_people_without_more_rights(client):
+    client.force_login(_member("operators"))
+
+    for person in (UserFactory.create(), _member("operators")):
+        url = reverse("admin:auth_user_password_change", args=[person.pk])
+        sent = {
+            "usable_password": "true",
+            "password1": "a-long-pass-word",
+            "password2": "a-long-pass-word",
+        }
+
+        assert client.post(url, sent).status_code == 302
+        person.refresh_from_db()
+        assert person.check_password("a-long-pass-word")
+
+
+def test_only_superusers_change_groups(client):
+    person = _member("operators")
+    person.user_permissions.set(
+        Permission.objects.filter(content_type__model="group", codename__endswith="p")
+    )
+    group = Group.objects.get(name="operators")
+    had = set(group.permissions.all())
+    client.force_login(person)
+
+    for url in (
+        reverse("admin:auth_group_change", args=[group.pk]),
+        reverse("admin:auth_group_add"),
+    ):
+        sent = {"name": "all", "permissions": [p.pk for p in Permission.objects.all()]}
+
+        assert client.post(url, sent).status_code == 403
+    assert set(group.permissions.all()) == had
 
 
 def test_a_bulk_delete_by_an_operator_spares_superusers(client):
