@@ -1,6 +1,5 @@
 """The forms behind API keys in the admin."""
 
-import re
 from typing import Any
 
 from django import forms
@@ -11,7 +10,7 @@ from unfold.widgets import (
     UnfoldAdminTextareaWidget,
 )
 
-from accounts.api_keys import LIMIT_FIELDS, read_models
+from accounts.api_keys import LIMIT_FIELDS, read_lines, read_models
 from accounts.limits import SCOPES
 from accounts.models import ApiKey
 from accounts.networks import normalised
@@ -69,12 +68,13 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run 
                 self.initial[name] = "\n".join(getattr(self.instance, name))
 
     def clean_allowed_models(self) -> list[str]:
-        return read_models(self.cleaned_data["allowed_models"])
+        kept = self.instance.allowed_models if self.instance.pk else ()
+        return read_models(self.cleaned_data["allowed_models"], kept=kept)
 
     def clean_allowed_networks(self) -> list[str]:
         text: str = self.cleaned_data["allowed_networks"]
         try:
-            return [normalised(name) for name in re.split(r"[\s,]+", text) if name]
+            return [normalised(line) for line in read_lines(text)]
         except ValueError as error:
             raise forms.ValidationError(str(error)) from error
 

@@ -16,7 +16,7 @@ from accounts import key_format, networks
 from accounts.limits import SCOPES
 from accounts.models import ApiKey, Customer
 from accounts.overrides import MAX_QUOTA, MAX_RATE
-from accounts.signals import access_changed
+from accounts.signals import access_changed, model_names_wanted
 
 DEFAULT_OVERLAP = datetime.timedelta(hours=24)
 MAX_OVERLAP = datetime.timedelta(days=30)
@@ -46,22 +46,39 @@ class OwnLimits:
 
 
 MOST_MODELS = 200
-_LONGEST_MODEL_NAME = 255
+_SHOWN_UNKNOWN = 5
 LIMIT_FIELDS = tuple(own.name for own in dataclasses.fields(OwnLimits))
 
 
-def read_models(text: str) -> list[str]:
-    """Read names of models, by spaces, lines or commas.
+def known_models() -> list[str]:
+    """Return the names of all models that are registered."""
+    answers = model_names_wanted.send(sender=ApiKey)
+    return sorted({name for _, names in answers for name in names or ()})
 
-    Raise ValidationError for too many, or one longer than any model's: every gateway
-    holds them, and the registry need not have them yet.
+
+def read_lines(text: str) -> list[str]:
+    """Read one entry a line, whatever kind of line end; blanks are part of an entry."""
+    return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
+
+
+def read_models(text: str, *, kept: Sequence[str] = ()) -> list[str]:
+    """Read names of models, one a line.
+
+    Raise ValidationError for too many, which every gateway would have to hold, and for
+    names that no model has, unless they are among `kept`: a model may be gone by now.
     """
-    names = sorted({name for name in re.split(r"[\s,]+", text) if name})
+    names = sorted(set(read_lines(text)))
     if len(names) > MOST_MODELS:
         raise ValidationError(f"A key can name at most {MOST_MODELS} models.")
-    for name in names:
-        if len(name) > _LONGEST_MODEL_NAME:
-            raise ValidationError(f"“{name[:20]}…” is too long for a model's name.")
+    unknown = sorted(set(names) - set(kept) - set(known_models())) if names else []
+    if unknown:
+        shown = ", ".join(f"“{name[:100]}”" for name in unknown[:_SHOWN_UNKNOWN])
+        more = len(unknown) - _SHOWN_UNKNOWN
+        rest = f" and {more} more" if more > 0 else ""
+        raise ValidationError(
+            f"There is no model {shown}{rest}. Write one name a line, as the list of"
+            " models has it."
+        )
     return names
 
 

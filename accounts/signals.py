@@ -1,7 +1,10 @@
-"""What accounts tells the apps above it."""
+"""What accounts tells the apps above it, and asks them."""
 
 from django.dispatch import Signal
 
 # A key, customer or plan changed in a way that gateways must learn of. Sent inside the
 # transaction that changes it, so that both are seen or neither.
 access_changed = Signal()
+
+# Which models are there? Each receiver returns their names.
+model_names_wanted = Signal()

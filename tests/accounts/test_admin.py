@@ -24,6 +24,7 @@ from tests.factories import (
     UserFactory,
     issue_key,
 )
+from tests.factories_registry import RegisteredModelFactory
 
 pytestmark = pytest.mark.django_db
 TOKEN = re.compile(r"my_(?:live|test)_\w{12}_\w{49}")
@@ -74,7 +75,7 @@ def key_form(customer, **changes):
         "name": "laptop",
         "mode": "live",
         "scopes": ["predict", "usage"],
-        "allowed_models": "digits\nbreast-cancer",
+        "allowed_models": "",
         "expires_at_0": "",
         "expires_at_1": "",
     } | changes
@@ -288,9 +289,13 @@ def test_a_customer_s_usage_is_exported(manager):
 
 def test_an_issued_key_s_token_is_shown_and_works(manager, changes):
     customer = CustomerFactory()
+    for name in ("breast-cancer", "digits"):
+        RegisteredModelFactory(name=name)
     changes.clear()
 
-    response = manager.post(url("apikey_add"), key_form(customer))
+    response = manager.post(
+        url("apikey_add"), key_form(customer, allowed_models="digits\nbreast-cancer")
+    )
 
     tokens = set(TOKEN.findall(response.content.decode()))
     assert len(tokens) == 1
@@ -343,6 +348,18 @@ def test_a_senseless_key_is_refused(manager, change):
     assert response.status_code == 200
     assert not TOKEN.search(response.content.decode())
     assert not ApiKey.objects.exists()
+
+
+def test_a_key_keeps_the_name_of_a_model_that_is_gone(manager):
+    key = issue_key(allowed_models=["gone"]).key
+    path = url("apikey_change", key.pk)
+
+    refused = manager.post(path, key_form(key.customer, allowed_models="gone\nlost"))
+    manager.post(path, key_form(key.customer, name="n", allowed_models="gone"))
+
+    assert "There is no model “lost”." in refused.content.decode()
+    key.refresh_from_db()
+    assert (key.name, key.allowed_models) == ("n", ["gone"])
 
 
 def test_scopes_and_models_of_a_key_can_be_changed(manager, changes):

@@ -9,6 +9,7 @@ from django.utils import timezone
 from accounts import api_keys
 from accounts.models import ApiKey
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
+from tests.factories_registry import RegisteredModelFactory
 
 pytestmark = pytest.mark.django_db
 TOKEN = re.compile(r"my_(?:live|test)_\w{12}_\w{49}")
@@ -24,7 +25,10 @@ def form(**changes):
 
 
 def test_a_new_key_is_shown_once_and_works(member, customer):
-    response = member.post(url("keys", customer), form(allowed_models="digits\niris"))
+    for name in ("digits", "Churn Model v1.2"):
+        RegisteredModelFactory(name=name)
+    names = "digits\r\nChurn Model v1.2\n"
+    response = member.post(url("keys", customer), form(allowed_models=names))
 
     tokens = set(TOKEN.findall(response.content.decode()))
     assert len(tokens) == 1
@@ -32,7 +36,7 @@ def test_a_new_key_is_shown_once_and_works(member, customer):
     key = api_keys.recognise(token)
     assert key is not None
     assert (key.customer, key.scopes) == (customer, ["predict"])
-    assert key.allowed_models == ["digits", "iris"]
+    assert key.allowed_models == ["Churn Model v1.2", "digits"]
     assert key.created_by == customer.members.get()
     assert "no-store" in response["Cache-Control"]
     secret = token.split("_")[3]
@@ -43,13 +47,17 @@ def test_a_new_key_is_shown_once_and_works(member, customer):
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (" ".join(f"m{number}" for number in range(201)), "at most 200 models"),
-        ("m" * 256, "too long for a model"),
+        ("\n".join(f"m{number}" for number in range(201)), "at most 200 models"),
+        ("Churn Model v1.1", "There is no model “Churn Model v1.1”."),
+        ("Churn Model v1.2\r\ndigits, iris\rv1.2", "“digits, iris”, “v1.2”"),
+        ("\n".join(f"m{number}" for number in range(10, 19)), "“m14” and 4 more."),
     ],
 )
-def test_a_key_names_no_more_models_than_a_gateway_should_hold(
+def test_a_key_names_models_that_are_there_and_not_too_many(
     member, customer, names, words
 ):
+    RegisteredModelFactory(name="Churn Model v1.2")
+
     response = member.post(url("keys", customer), form(allowed_models=names))
 
     assert response.status_code == 422
