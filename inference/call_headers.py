@@ -1,4 +1,4 @@
-"""What the headers of a call mean. Pure.
+"""What the headers and the query of a call mean. Pure.
 
 Rare headers are read into facts once per distinct value; the caches are bounded.
 """
@@ -6,6 +6,7 @@ Rare headers are read into facts once per distinct value; the caches are bounded
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -36,6 +37,7 @@ _JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
 _VENDOR_TYPE = "application/vnd.modelyard.v1+json"
 _PROBLEM_TYPE = "application/problem+json"
 _SVG_TYPES = frozenset({"image/svg+xml", "image/*"})
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 MAX_DEADLINE_MS = 3_600_000
 # Browsers send some 150 bytes. Of a longer one the rest is not read: it is read before
 # the key, and what it means is kept.
@@ -59,6 +61,15 @@ ACCEPT_ANYTHING = Accepted()
 def select(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Keep the headers that the plan looks at; names are in lower case already."""
     return {name: value for name, value in headers if name in NAMES}
+
+
+def asks_to_explain(query: bytes) -> bool | None:
+    """Read the flag `explain` of a query; None: it is neither true nor false."""
+    if b"explain" not in query:
+        return False
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    given = {_FLAGS.get(value.lower()) for name, value in pairs if name == "explain"}
+    return given.pop() if len(given) == 1 else None if given else False
 
 
 def token(headers: Headers) -> bytes | None:

@@ -30,8 +30,8 @@ class Call(msgspec.Struct, gc=False):
     # None: the site's default model, or the one that the body names.
     model: str | None = None
     version: str | None = None
-    # ?explain=true
-    explain: bool = False
+    # ?explain=true; None: neither true nor false, which is refused.
+    explain: bool | None = False
     # Address of the peer: the caller, or a proxy before us.
     peer: str = ""
     # Says whether the query holds an API key, where logs and caches keep it.

@@ -64,10 +64,6 @@ ADVICE: dict[ErrorCode, Advice] = {
         "that has finished.",
         "Read the object again and decide anew.",
     ),
-    ErrorCode.IDEMPOTENCY_IN_FLIGHT: Advice(
-        "A request with the same Idempotency-Key has not been answered yet.",
-        "Wait for its answer; retry after the time in Retry-After.",
-    ),
     ErrorCode.GONE: Advice(
         "What was asked for existed, but its retention has ended.",
         "Create it again if you still need it.",
@@ -85,10 +81,6 @@ ADVICE: dict[ErrorCode, Advice] = {
         "Everything has the right form and type, but a value breaks a rule: its range, "
         "its list of choices or its length; or it is not finite, such as 1e999.",
         "Correct the values that `details` names.",
-    ),
-    ErrorCode.IDEMPOTENCY_MISMATCH: Advice(
-        "The Idempotency-Key was used before with another request.",
-        "Use a new key for a new request.",
     ),
     ErrorCode.RATE_LIMIT_EXCEEDED: Advice(
         "You sent more requests per second or minute than `limit` allows. `backoff`: "

@@ -187,7 +187,7 @@ class PredictionPlan:
             decoded = yield from row_sources.read_images(decoded, remaining_s)
         options = decoded.options
         rows = progress.rows = decoded.rows
-        explains = call.explain or call.operation == "explain"
+        explains = call.explain is True or call.operation == "explain"
         for _ in range(_MAX_LEASES_PER_CALL):
             # A call belongs to the day in which it is admitted, also in the ledger.
             progress.now = self._clock()
@@ -357,6 +357,8 @@ class PredictionPlan:
         )
         if call.key_in_query:
             raise refusals.key_in_query()
+        if call.explain is None:
+            raise refusals.unclear_flag("explain")
         if entry.networks is not None:
             callers.require_network(
                 entry, call.peer, call.headers, self.trusted_proxies

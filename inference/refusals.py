@@ -7,7 +7,7 @@ from accounts.key_admission import KeyAdmission
 from accounts.limits import Limits, ReachedLimit
 from accounts.reached import Refusal, limit_headers
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.errors import ApiError, ErrorCode
+from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import problem, with_facts
 
 _LIMIT_CODES = {
@@ -50,6 +50,15 @@ def key_in_query() -> ApiError:
         ErrorCode.UNAUTHENTICATED,
         "API keys do not belong into URLs, where logs and histories keep them. Send"
         " `Authorization: Bearer …` or `X-API-Key`, and rotate this key.",
+    )
+
+
+def unclear_flag(name: str) -> ApiError:
+    """Refuse a flag of the query that is neither true nor false."""
+    return ApiError(
+        ErrorCode.INVALID_INPUT,
+        f"`{name}` in the query must be true or false.",
+        details=(Problem(field=name, issue="must be true or false"),),
     )
 
 

@@ -102,15 +102,16 @@ class _PlanView(APIView):
     def _call(
         self, request: HttpRequest, model: str | None, version: str | None
     ) -> Call:
+        query = request.META.get("QUERY_STRING", "").encode("latin-1", "replace")
         return Call(
             operation=self.operation,
             headers=_headers(request),
             dialect=self.dialect,
             model=model,
             version=version,
-            explain=_asks_to_explain(request),
+            explain=call_headers.asks_to_explain(query),
             peer=client_address(request),
-            key_in_query=holds_key(request.META.get("QUERY_STRING", "").encode()),
+            key_in_query=holds_key(query),
         )
 
 
@@ -363,11 +364,6 @@ def _headers(request: HttpRequest) -> dict[bytes, bytes]:
     if request_id is not None:
         headers[b"x-request-id"] = request_id.encode()
     return headers
-
-
-def _asks_to_explain(request: HttpRequest) -> bool:
-    query = request.META.get("QUERY_STRING", "").lower().split("&")
-    return not {"explain=true", "explain=1"}.isdisjoint(query)
 
 
 def _read_body(request: HttpRequest, limit: int) -> bytes:

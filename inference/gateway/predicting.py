@@ -21,15 +21,13 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
-_TRUE = frozenset({b"explain=true", b"explain=1"})
-
 
 class PredictionHead(NamedTuple):
     """What the plan needs of a head."""
 
     path: PredictionPath
     headers: dict[bytes, bytes]
-    explain: bool
+    explain: bool | None
     key_in_query: bool
     # The client waits for a word before it sends its body.
     expects: bool
@@ -38,7 +36,7 @@ class PredictionHead(NamedTuple):
     def of(
         cls, request: Request, path: PredictionPath, query: bytes
     ) -> "PredictionHead":
-        explain = query != b"" and not _TRUE.isdisjoint(query.lower().split(b"&"))
+        explain = query != b"" and call_headers.asks_to_explain(query)
         expects = any(
             name == b"expect" and value.lower() == b"100-continue"
             for name, value in request.headers

@@ -279,6 +279,31 @@ CASES = [
     Case(
         "explain with predict", 200, path=PREDICT + "?explain=true", says="base_value"
     ),
+    Case("explanation not asked for", 200, path=PREDICT + "?explain=false"),
+    *(
+        Case(
+            f"explain{value}",
+            400,
+            path=f"{path}?explain{value}",
+            code="INVALID_INPUT",
+            says="`explain` in the query must be true or false",
+        )
+        for path in (PREDICT, BATCH)
+        for value in ("=maybe", "=", "=true&explain=false")
+    ),
+    Case(
+        "whole numbers written as floats",
+        200,
+        path=BATCH,
+        body=rows(ROW) | {"options": {"timeout_ms": 8500.0, "batch_size": 1.0}},
+    ),
+    Case(
+        "a part of an integer",
+        400,
+        body=rows(ROW) | {"options": {"timeout_ms": 85.5}},
+        code="INVALID_INPUT",
+        says="options.timeout_ms",
+    ),
     Case(
         "explain in full",
         200,
