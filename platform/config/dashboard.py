@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from accounts import roll_ups, usage
 from accounts.models import ApiKey, Usage
+from config import demo
 from inference.models import Engine, LoadedVersion, ServingRoute
 from registry.models import RegisteredModel, RegistrySync, Route
 
@@ -65,6 +66,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         errors_url=reverse("errors"),
         canaries=canaries,
         steps=_first_steps(request) if not day["requests"] else [],
+        demo=demo.for_staff(),
     )
     if may("accounts.view_usage"):
         context["top_customers"] = usage.top_customers(last_day)

@@ -169,6 +169,8 @@ def needs_people() -> bool:
     return (
         facts.get("base_url") != settings.MODELYARD_PUBLIC_URL
         or facts.get("grpc_target") != _grpc_target()
+        or facts.get("mlflow_tracking_uri") != settings.MLFLOW_TRACKING_URI
+        or facts.get("staff", {}).keys() != _STAFF.keys()
         or not facts.get("models", {}).keys() >= set(MODELS)
         or not all(_works(token) for token in tokens)
         or not User.objects.filter(username=facts.get("admin_user")).exists()
@@ -220,6 +222,7 @@ def create_people(_say: Say) -> str:
             "customer_user": member.username,
             "customer_password": member_password,
             "staff": staff,
+            "mlflow_tracking_uri": settings.MLFLOW_TRACKING_URI,
             "models": {name: {"instances": _instances(name)} for name in MODELS},
         }
     )
@@ -283,20 +286,37 @@ def _write_facts(facts: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def for_staff() -> dict[str, Any] | None:
+    """Say to people in the admin what the demo is for; None: this is no demo."""
+    facts = read_facts()
+    if "mlflow_tracking_uri" not in facts:
+        return None
+    return {
+        "tracking_uri": facts["mlflow_tracking_uri"],
+        "staff": [{"name": name, "group": group} for name, group in _STAFF.items()],
+        "facts": settings.HOME.demo,
+    }
+
+
 def card() -> Card:
     """Describe the running demo, with calls made just now; raise NotAnswering."""
     facts = read_facts()
     url = facts["base_url"]
     admin = f"{facts['admin_user']} / {facts['admin_password']}"
+    staff = "\n".join(
+        f"         {name} / {facts['staff'][name]}, one of the {group}"
+        for name, group in _STAFF.items()
+    )
     customer = f"{facts['customer_user']} / {facts['customer_password']}"
     return Card(
         facts=(
             f"Docs     {url}/docs/      try every operation with a key\n"
-            f"Admin    {facts['admin_url']}     {admin}\n"
+            f"Admin    {facts['admin_url']}     {admin}\n{staff}\n"
             f"Portal   {url}/portal/    {customer}, a customer\n"
             f"API      {url}/api/v1/\n"
             f"gRPC     {facts['grpc_target'] or 'off'}\n"
             f"Metrics  {facts['metrics_url']}\n"
+            f"MLflow   {facts['mlflow_tracking_uri']}\n"
             "Guides   docs/README.md, and what to try first: README.md\n"
             f"All of this, and keys for scripts: {settings.HOME.demo}"
         ),

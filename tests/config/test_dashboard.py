@@ -205,3 +205,17 @@ def test_the_dashboard_costs_the_same_however_much_there_is(
     # Two of them are the session and the person.
     with django_assert_max_num_queries(24):
         admin.get(reverse("admin:index"))
+
+
+def test_the_demo_says_where_its_registry_is_and_who_may_sign_in(admin, settings):
+    facts = {"mlflow_tracking_uri": "sqlite:////here/mlflow.db", "staff": {"dana": "x"}}
+    settings.HOME.demo.write_text(json.dumps(facts))
+    try:
+        page = admin.get("/admin/").content.decode()
+    finally:
+        settings.HOME.demo.unlink()
+
+    assert "sqlite:////here/mlflow.db" in page
+    assert "dana" in page
+    assert str(settings.HOME.demo) in page
+    assert "This is the demo" not in admin.get("/admin/").content.decode()

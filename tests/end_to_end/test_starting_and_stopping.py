@@ -40,6 +40,16 @@ def test_sigterm_ends_every_process(modelyard):
     assert modelyard.first_run.survivors == []
 
 
+def test_the_card_names_the_demos_registry_and_everybody_who_may_sign_in(modelyard):
+    card = "\n".join(modelyard.card)
+    demo = modelyard.demo
+
+    assert demo["mlflow_tracking_uri"] in card
+    assert len(demo["staff"]) == 3
+    for name, password in demo["staff"].items():
+        assert f"{name} / {password}" in card
+
+
 def test_second_run_finds_everything_in_place_and_is_ready_soon(modelyard):
     lines = modelyard.first_run.second_card
 

@@ -1,3 +1,5 @@
+import json
+
 import jsonschema
 import msgspec
 import pytest
@@ -219,6 +221,13 @@ def test_every_error_code_is_explained_and_documented():
 
     assert set(ADVICE) == set(ErrorCode)
     assert examples == {code.value for code in ErrorCode}
+
+
+def test_nothing_is_promised_that_no_code_answers():
+    """Whoever reads of an Idempotency-Key would rely on it."""
+    text = json.dumps(_document()) + json.dumps([a.when for a in ADVICE.values()])
+
+    assert "idempotency" not in text.lower()
 
 
 def test_similar_names_get_components_of_their_own():
