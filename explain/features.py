@@ -62,25 +62,20 @@ def to_tensors(
         return (Tensor(like[0].name, matrix),)
     sent = {tensor.name for tensor in like}
     return tuple(
-        Tensor(column.name, _column(values, column.dtype))
+        Tensor(column.name, _column(values, column.carrier))
         for column, values in zip(signature.columns, matrix.T, strict=True)
         if column.name in sent
     )
 
 
 def _column(values: Rows, dtype: str) -> Array:
-    """Give a column its dtype, or the one that it has where values are missing."""
-    missing = np.isnan(values)
-    if dtype.startswith("float") or not missing.any():
+    """Give a column the dtype that carries it; truth values that may lack are objects.
+
+    Numbers without a value are NaN.
+    """
+    if dtype not in OBJECT_DTYPES:
         return np.ascontiguousarray(values, dtype=dtype)
-    if dtype != "bool":
-        return np.ascontiguousarray(values, dtype=np.float64)
-    return object_array(
-        [
-            None if absent else bool(value)
-            for value, absent in zip(values, missing, strict=True)
-        ]
-    )
+    return object_array([None if np.isnan(value) else bool(value) for value in values])
 
 
 def read_background(signature: Signature, folder: Path) -> Rows:

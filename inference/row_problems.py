@@ -15,6 +15,7 @@ from inference.value_checks import (
     EXPECTED,
     broken_rule,
     check_type,
+    inexact,
     invalid,
     read_text,
     readable_name,
@@ -122,7 +123,7 @@ class RowInspector:
                 problems.append(invalid(index, column.name, "is required"))
             return None
         value, issue = check_type(value, kind.python)
-        if issue:
+        if issue := issue or inexact(value, column):
             received = type_name(value)
             problems.append(invalid(index, column.name, issue, received=received))
         elif issue := broken_rule(value, column):

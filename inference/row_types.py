@@ -16,6 +16,7 @@ from inference.engine.signature import (
     BYTES,
     DATETIME,
     JSON,
+    MAX_WHOLE_FLOAT,
     TEXT,
     Column,
     Signature,
@@ -77,10 +78,17 @@ _CHOOSABLE = (int, str, float, bool)
 Allows = Callable[[Any], bool]
 
 
+def has_whole_floats(column: Column) -> bool:
+    """Tell whether floats carry the column's whole numbers."""
+    return KINDS[column.dtype].python is int and column.carrier == "float64"
+
+
 def bounds(column: Column) -> tuple[float | int | None, float | int | None]:
     """Combine a column's rules with the range of its dtype."""
     kind = KINDS[column.dtype]
     low, high = kind.minimum, kind.maximum
+    if has_whole_floats(column) and low is not None and high is not None:
+        low, high = max(low, -MAX_WHOLE_FLOAT), min(high, MAX_WHOLE_FLOAT)
     if low is not None and column.minimum is not None:
         low = max(low, column.minimum)
     if high is not None and column.maximum is not None:

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from inference.engine.signature import Column
+from inference.engine.signature import MAX_WHOLE_FLOAT, Column
 from inference.errors import ErrorCode, Problem
 from inference.json_values import broken_schema
-from inference.row_types import bounds, choices, text_limit
+from inference.row_types import bounds, choices, has_whole_floats, text_limit
 from inference.times import EARLIEST, LATEST, is_in_range
 
 _MAX_NAME_LENGTH = 100
@@ -56,6 +56,18 @@ def check_type(value: Any, wanted: type) -> tuple[Any, str]:
             isinstance(value, float) and not math.isfinite(value)
         )
     return value, "" if ok else EXPECTED[wanted]
+
+
+def inexact(value: Any, column: Column) -> str:
+    """Say of a whole number that the column's floats would change it."""
+    if not has_whole_floats(column) or not isinstance(value, int):
+        return ""
+    if abs(value) <= MAX_WHOLE_FLOAT:
+        return ""
+    return (
+        f"must be from -{MAX_WHOLE_FLOAT} to {MAX_WHOLE_FLOAT}: the model gets floats "
+        "in this column, which may be missing, and beyond these they are not exact"
+    )
 
 
 def broken_rule(value: Any, column: Column) -> str:

@@ -128,21 +128,25 @@ def read_elements(datatype: str, elements: Sequence[Any]) -> Array:
 
 
 def write_json(data: Array) -> bytes:
-    """Write the elements as one flat list; NaN and infinity are null."""
+    """Write the elements as one flat list; NaN, infinity and None are null."""
     flat = data.reshape(-1)
     if data.dtype == object:
-        return orjson.dumps([_text(item) for item in flat.tolist()])
+        items = flat.tolist()
+        return orjson.dumps([None if item is None else _text(item) for item in items])
     if not flat.flags.c_contiguous or not flat.dtype.isnative:
         flat = np.ascontiguousarray(flat, flat.dtype.newbyteorder("="))
     return orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def write_raw(data: Array) -> bytes | memoryview:
-    """Give the elements' bytes, without a copy where they lie as they are sent."""
+    """Give the elements' bytes, without a copy where they lie as they are sent.
+
+    Raw elements know no null: among texts None is the empty one.
+    """
     if data.dtype == object:
         parts: list[bytes] = []
         for item in data.ravel().tolist():
-            text = _text(item).encode()
+            text = b"" if item is None else _text(item).encode()
             parts += (len(text).to_bytes(4, "little"), text)
         return b"".join(parts)
     numbers: Any = np.ascontiguousarray(data, data.dtype.newbyteorder("<"))

@@ -15,19 +15,19 @@ from inference.dialects.open_inference_data import BF16, InvalidData
 from inference.dialects.open_inference_messages import Shape
 from inference.engine.client import Array, Tensor
 from inference.engine.signature import (
-    TEXT,
+    MAX_WHOLE_FLOAT,
     Column,
     Layout,
     Signature,
 )
+from inference.engine.tensors import numpy_dtype
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, with_facts
-from inference.row_types import MAX_TEXT_LENGTH, bounds, text_limit
+from inference.row_types import MAX_TEXT_LENGTH, bounds, has_whole_floats, text_limit
 from inference.value_checks import not_among, readable_name
 
 # What a model's only input is called where its signature has no name for it.
 ONLY_INPUT = "input"
-_MAX_ROWS_TOLD = 3
 
 
 class SentTensor(NamedTuple):
@@ -55,13 +55,22 @@ class Expected(msgspec.Struct, frozen=True):
 
 
 class InputBinding:
-    """Checks and binds the inputs of one model version."""
+    """Checks and binds the inputs of one model version.
+
+    Optional columns of types that the protocol cannot write are left out.
+    """
 
     def __init__(self, signature: Signature) -> None:
         """Raise ApiError where an input has no form in this protocol."""
         self._layout = signature.layout
         self._padding = signature.padding
-        self._columns = [_expected_column(column) for column in signature.columns]
+        # What an optional column lacks is filled in where the model runs.
+        columns = [
+            column
+            for column in signature.columns
+            if column.required or data.datatype_of(column.dtype) is not None
+        ]
+        self._columns = [_expected_column(column) for column in columns]
         whole: tuple[Expected, ...] = ()
         if signature.layout is Layout.MATRIX:
             shape = (len(signature.columns),)
@@ -77,8 +86,8 @@ class InputBinding:
         self.expected: tuple[Expected, ...] = whole or tuple(self._columns)
         self._whole = {expected.name: expected for expected in whole}
         self._by_column = {expected.name: expected for expected in self._columns}
-        self._rules = [_rule(column) for column in signature.columns]
-        optional = [not column.required for column in signature.columns]
+        self._rules = [_rule(column) for column in columns]
+        optional = [not column.required for column in columns]
         # By column of a matrix.
         self._optional: Any = np.array(optional) if any(optional) else False
         self._has_rules = any(rule is not None for rule in self._rules)
@@ -125,10 +134,12 @@ class InputBinding:
             if tensor is not None:
                 array = _read(tensor, expected)
                 _require_usable(array, tensor.name, may_be_nan=not column.required)
+                if self._layout is Layout.TABLE:
+                    array = _carried(array, column)
             elif column.required:
                 raise _invalid(f"The input `{column.name}` is missing.")
             else:
-                array = _absent(column, rows)
+                array = self._absent(column, rows)
             arrays.append(array)
         if self._has_rules:
             self._check_rules(arrays, rows)
@@ -138,6 +149,14 @@ class InputBinding:
             Tensor(expected.name, array)
             for expected, array in zip(self._columns, arrays, strict=True)
         )
+
+    def _absent(self, column: Column, rows: int) -> Array:
+        """Make a column without any value; a matrix of integers has 0 for none."""
+        if self._layout is Layout.MATRIX:
+            dtype = np.dtype(column.dtype)
+            return np.full(rows, np.nan if dtype.kind == "f" else 0, dtype)
+        dtype = numpy_dtype(column.carrier)
+        return np.full(rows, np.nan if dtype.kind == "f" else None, dtype)
 
     def _refuse_names(
         self, sent: Sequence[SentTensor], known: dict[str, Expected]
@@ -321,14 +340,18 @@ def _require_usable(array: Any, name: str, *, may_be_nan: Any) -> None:
         raise ApiError(ErrorCode.UNPROCESSABLE, issue)
 
 
-def _absent(column: Column, rows: int) -> Array:
-    """Give what the column holds in rows that have no value for it.
+def _carried(array: Array, column: Column) -> Array:
+    """Cast a column to the dtype that the engine carries it in."""
+    if has_whole_floats(column) and _beyond(array, MAX_WHOLE_FLOAT):
+        raise _invalid(
+            f"The input `{column.name}` has a number beyond {MAX_WHOLE_FLOAT}, which "
+            "the model, that gets floats in an optional column, would get as another."
+        )
+    return array.astype(numpy_dtype(column.carrier), copy=False)
 
-    numpy has no integers and booleans that are missing: these go as objects.
-    """
-    if column.dtype != TEXT and np.dtype(column.dtype).kind == "f":
-        return np.full(rows, np.nan, column.dtype)
-    return np.full(rows, None, object)
+
+def _beyond(array: Any, limit: int) -> bool:
+    return bool(((array > limit) | (array < -limit)).any())
 
 
 def _invalid(message: str) -> ApiError:

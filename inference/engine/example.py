@@ -88,7 +88,7 @@ def _table(payload: Mapping[str, Any], signature: Signature) -> tuple[Tensor, ..
         value = payload.get("inputs", payload.get("instances"))
         columns = _columns_of(value, signature)
     return tuple(
-        Tensor(column.name, column_array(columns[column.name], column.dtype))
+        Tensor(column.name, column_array(columns[column.name], column.carrier))
         for column in signature.columns
         if column.name in columns
     )
@@ -111,7 +111,6 @@ def _columns_of(value: Any, signature: Signature) -> dict[str, list[Any]]:
 def column_array(values: Sequence[Any], dtype: str) -> Array:
     """Make one column as JSON writes it; a missing number is NaN, all else None.
 
-    So whole numbers with a missing one among them are floats, and truth values objects.
     Bytes are in base64, moments in ISO 8601.
     """
     if dtype == TEXT:

@@ -101,13 +101,11 @@ def check_params(signature: Signature, params: Params | None) -> None:
 
 
 def _carries(tensor: Tensor, column: Column) -> bool:
-    """Tell whether an array may hold a column: missing values change their dtype."""
+    """Tell whether an array may hold a column; numbers of other dtypes are cast."""
     dtype = tensor.data.dtype
-    if column.dtype in OBJECT_DTYPES:
+    if column.carrier in OBJECT_DTYPES:
         return dtype.kind == "O"
-    if dtype.kind == "O":
-        return column.dtype == "bool" and not column.required
-    return (dtype.kind == "M") == (column.dtype == DATETIME)
+    return dtype.kind != "O" and (dtype.kind == "M") == (column.dtype == DATETIME)
 
 
 def _bad_request(message: str) -> EngineError:

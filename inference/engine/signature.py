@@ -34,6 +34,11 @@ JSON = "json"
 OBJECT_DTYPES = frozenset({TEXT, BYTES, JSON})
 # UTC without a zone, as MLflow and pandas have it.
 DATETIME = "datetime64[ns]"
+# Floats hold whole numbers up to here, and of those beyond only some.
+MAX_WHOLE_FLOAT = 2**53
+_WHOLE_DTYPES = frozenset(
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+)
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -48,6 +53,22 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
     max_length: int | None = None
     # JSON Schema of one value, for columns of dtype "json".
     json_schema: dict[str, Any] | None = None
+    # A route asks for a value that the model itself can do without.
+    required_by_route: bool = False
+
+    @property
+    def carrier(self) -> str:
+        """The dtype of the tensor `[rows]` that carries the column of a table.
+
+        Where a value may be missing, whole numbers are floats and truth values objects,
+        as in pandas: always, and not only beside a row that lacks one. So what a model
+        gets for a row does not depend on its company.
+        """
+        if self.required and not self.required_by_route:
+            return self.dtype
+        if self.dtype == "bool":
+            return JSON
+        return "float64" if self.dtype in _WHOLE_DTYPES else self.dtype
 
 
 class TensorInput(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -155,6 +176,8 @@ def with_rules(signature: Signature, rules: dict[str, Any]) -> Signature:
             max_length=rules[column.name].get("max_length", column.max_length),
             # A route may ask for more than the model needs, never for less.
             required=column.required or rules[column.name].get("optional") is False,
+            required_by_route=not column.required
+            and rules[column.name].get("optional") is False,
         )
         if column.name in rules
         else column

@@ -40,13 +40,17 @@ def test_missing_values_survive_the_way_to_numbers_and_back():
     assert size.dtype == np.float32
 
 
-def test_columns_without_gaps_have_their_own_dtypes():
+def test_columns_have_the_same_dtypes_without_gaps():
     matrix = np.array([[1.0, 0.0, 2.0]])
     like = tuple(Tensor(column.name, matrix) for column in MIXED.columns)
 
     back = features.to_tensors(MIXED, matrix, like=like)
 
-    assert [str(tensor.data.dtype) for tensor in back] == ["int64", "bool", "float32"]
+    assert [str(tensor.data.dtype) for tensor in back] == [
+        "float64",
+        "object",
+        "float32",
+    ]
 
 
 @pytest.mark.parametrize(

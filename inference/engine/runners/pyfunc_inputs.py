@@ -5,15 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.signature import DATETIME, Column, Layout, Signature
+from inference.engine.signature import (
+    DATETIME,
+    OBJECT_DTYPES,
+    TEXT,
+    Column,
+    Layout,
+    Signature,
+)
 from inference.engine.tensors import Array, Tensor, numpy_dtype
 
 
 class InputMaker:
     """Makes a model's input; `named` is False where its columns have no names.
 
-    A table becomes a DataFrame with all columns of the signature, in its order. What an
-    optional column lacks is None or NaN, as in pandas; whole numbers become floats.
+    A table becomes a DataFrame with all columns of the signature, in its order. A
+    column has the same dtype whatever values are in it, and of whatever callers: pandas
+    would infer another one from a batch where all text is missing.
     """
 
     def __init__(self, signature: Signature, *, named: bool = True) -> None:
@@ -39,7 +47,9 @@ class InputMaker:
         rows = len(tensors[0].data)
         return pandas.DataFrame(
             {
-                label: _column(by_name.get(column.name), column, rows)
+                label: _with_dtype(
+                    _values(by_name.get(column.name), column, rows), column
+                )
                 for label, column in zip(self._labels, self._columns, strict=True)
             }
         )
@@ -50,23 +60,30 @@ def _writeable(data: Array) -> Array:
     return data if data.flags.writeable else data.copy()
 
 
-def _column(values: Array | None, column: Column, rows: int) -> Array:
-    if values is None:
-        return _missing(column, rows)
-    if column.dtype != "float32" and column.dtype != "float64":
-        wanted = numpy_dtype(column.dtype)
-        if values.dtype.kind == "f" and not np.isnan(values).any():
-            return values.astype(wanted)
-    return values
+def _with_dtype(values: Array, column: Column) -> Any:
+    """Give a column the dtype that pandas has for it; text that is missing is NaN.
+
+    As an array pandas would look into it: objects that all are text become text.
+    """
+    import pandas
+
+    if column.dtype == TEXT:
+        # `str` since pandas 3, `object` before.
+        return pandas.Series(values, dtype=pandas.Series(["a"]).dtype)
+    if column.carrier in OBJECT_DTYPES:
+        return pandas.Series(values, dtype=object)
+    return values.astype(numpy_dtype(column.carrier), copy=False)
 
 
-def _missing(column: Column, rows: int) -> Array:
-    """Make a column without any value."""
-    dtype = numpy_dtype(column.dtype)
-    if column.dtype == DATETIME:
+def _values(values: Array | None, column: Column, rows: int) -> Array:
+    """Return the values, or a column without any."""
+    if values is not None:
+        return values
+    dtype = numpy_dtype(column.carrier)
+    if dtype.kind == "M":
         return np.full(rows, "NaT", dtype=dtype)
-    if dtype.kind in "fiu":
-        return np.full(rows, np.nan, dtype=dtype if dtype.kind == "f" else "float64")
+    if dtype.kind == "f":
+        return np.full(rows, np.nan, dtype=dtype)
     return np.full(rows, None, dtype=object)
 
 

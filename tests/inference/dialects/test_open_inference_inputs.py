@@ -190,6 +190,61 @@ def test_types_that_the_protocol_cannot_write_are_named():
     assert "`when` is of type datetime64[ns]" in error.message
 
 
+def test_optional_columns_that_the_protocol_cannot_write_are_left_out():
+    signature = Signature(
+        layout=Layout.TABLE,
+        columns=(
+            Column("when", dtype="datetime64[ns]", required=False),
+            Column("size", dtype="float64"),
+            Column("raw", dtype="bytes", required=False),
+        ),
+    )
+    size = {"name": "size", "shape": [1], "datatype": "FP64", "data": [1.5]}
+
+    decoded = decode(signature, {"inputs": [size]})
+
+    assert [tensor.name for tensor in decoded.tensors] == ["size"]
+
+
+def test_optional_columns_have_one_dtype_whether_they_are_sent_or_not():
+    signature = Signature(
+        layout=Layout.TABLE,
+        columns=(
+            Column("count", dtype="int64", required=False),
+            Column("member", dtype="bool", required=False),
+            Column("size", dtype="float64"),
+        ),
+    )
+    size = {"name": "size", "shape": [1], "datatype": "FP64", "data": [1.5]}
+    count = {"name": "count", "shape": [1], "datatype": "INT64", "data": [2**53]}
+    member = {"name": "member", "shape": [1], "datatype": "BOOL", "data": [True]}
+
+    sent = decode(signature, {"inputs": [size, count, member]}).tensors
+    absent = decode(signature, {"inputs": [size]}).tensors
+
+    assert [t.data.dtype for t in sent] == [t.data.dtype for t in absent]
+    assert sent[0].data.tolist() == [2**53]
+    assert np.isnan(absent[0].data).all()
+    for number in (2**53 + 1, -(2**63)):
+        error = refused(signature, size, count | {"data": [number]})
+        assert error.code is ErrorCode.INVALID_INPUT
+
+
+def test_a_matrix_of_integers_has_0_where_a_column_is_left_out():
+    signature = Signature(
+        layout=Layout.MATRIX,
+        columns=(Column("a", dtype="int64"), Column("b", "int64", required=False)),
+        dtype="int64",
+        shape=(2,),
+    )
+    a = {"name": "a", "shape": [1], "datatype": "INT64", "data": [7]}
+
+    (matrix,) = decode(signature, {"inputs": [a]}).tensors
+
+    assert matrix.data.dtype == np.int64
+    assert matrix.data.tolist() == [[7, 0]]
+
+
 def test_rows_longer_than_the_model_takes_are_refused_with_the_limit():
     signature = msgspec.structs.replace(TENSORS, padding=Padding(buckets=(2, 4)))
     values = list(range(5))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_outputs as outputs
 from inference.dialects.open_inference_messages import OutputParameters, RequestedOutput
 from inference.engine.client import Tensor
@@ -62,3 +63,10 @@ def test_classification_without_labels_has_indexes():
 def test_texts_have_no_classification():
     with pytest.raises(ApiError):
         outputs.classify(np.array(["a"], object), 1, ())
+
+
+def test_a_text_that_the_model_did_not_give_is_null_and_raw_it_is_empty():
+    texts = np.array(["a", None, {"b": None}], object)
+
+    assert data.write_json(texts) == b'["a",null,"{\\"b\\":null}"]'
+    assert bytes(data.write_raw(texts))[:9] == b"\1\0\0\0a\0\0\0\0"

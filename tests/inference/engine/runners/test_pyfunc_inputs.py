@@ -33,14 +33,6 @@ def test_a_column_that_nobody_sent_holds_missing_values_of_its_kind():
     assert frame["raw"].tolist() == [None, None]
 
 
-def test_whole_numbers_are_floats_only_where_some_are_missing():
-    some = Tensor("count", np.array([1.0, np.nan]))
-    none = Tensor("count", np.array([1.0, 2.0]))
-
-    assert InputMaker(MIXED).make([TEXT, some])["count"].dtype == np.float64
-    assert InputMaker(MIXED).make([TEXT, none])["count"].dtype == np.int64
-
-
 def test_columns_without_names_are_numbered():
     assert list(InputMaker(MIXED, named=False).make([TEXT]).columns) == list(range(7))
 

@@ -1,0 +1,133 @@
+"""A column has one dtype, whatever values and callers a batch brings together."""
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+
+from inference.decoding import InstanceDecoder
+from inference.engine import runner
+from inference.engine.mlflow_signature import from_mlflow
+from inference.engine.signature import with_rules
+from inference.errors import ApiError
+from tests.inference.engine.runners import logged
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+COLUMNS = [("string", "city"), ("long", "count"), ("boolean", "member"), ("any", "tag")]
+ROWS = [
+    {"city": "Oslo", "count": 1, "member": True, "tag": "a"},
+    {"city": None, "count": None, "member": None, "tag": None},
+    {},
+    {"city": "Oslo", "count": 2, "member": False, "tag": [1]},
+]
+
+
+class Served:
+    """A saved model, called with JSON as the gateway and the engine call it."""
+
+    def __init__(self, folder):
+        version = logged.version(folder)
+        self.signature = from_mlflow(
+            {"inputs": json.loads(_signature(folder)["inputs"])}
+        )
+        self._runner = runner.load(version, "cpu").runner
+
+    def ask(self, *rows):
+        body = json.dumps({"instances": rows}).encode()
+        decoded = InstanceDecoder(self.signature).decode_request(body)
+        (output,) = runner.run(self._runner, decoded.tensors, None)
+        return output.data.tolist()
+
+
+def _signature(folder):
+    import yaml
+
+    return yaml.safe_load((folder / "MLmodel").read_text())["signature"]
+
+
+def schema(columns):
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    kinds = {"any": AnyType()}
+    specs = [ColSpec(kinds.get(kind, kind), n, required=False) for kind, n in columns]
+    return ModelSignature(inputs=Schema(specs))
+
+
+@pytest.fixture(scope="module")
+def teller(tmp_path_factory):
+    """Python code that says which dtypes it got."""
+
+    def tell(model_input):
+        dtypes = [str(dtype) for dtype in model_input.dtypes]
+        return [{"dtypes": dtypes}] * len(model_input)
+
+    folder = tmp_path_factory.mktemp("models") / "teller"
+    logged.save_pyfunc(folder, tell, signature=schema(COLUMNS))
+    return Served(folder)
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    """A pipeline of scikit-learn that has learnt what a missing city is worth."""
+    import mlflow.sklearn
+    from sklearn.compose import make_column_transformer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+    from sklearn.tree import DecisionTreeRegressor
+
+    rows = pandas.DataFrame({"city": ["Oslo", "Bergen", None], "count": [1, 2, None]})
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["city"]), remainder="passthrough"
+    )
+    model = make_pipeline(encode, DecisionTreeRegressor()).fit(rows, [10, 50, 99])
+    folder = tmp_path_factory.mktemp("models") / "pipeline"
+    mlflow.sklearn.save_model(
+        model,
+        folder,
+        signature=schema(COLUMNS[:2]),
+        serialization_format="cloudpickle",
+        pip_requirements=[],
+    )
+    return Served(folder)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_alone_gets_the_dtypes_that_it_gets_in_company(teller, row):
+    whole = pandas.DataFrame({"city": ["Oslo", None], "count": [1, None]})
+    trained = [str(dtype) for dtype in whole.dtypes]
+
+    assert teller.ask(row) == [{"dtypes": [*trained, "object", "object"]}]
+    assert teller.ask(row, *ROWS)[0] == teller.ask(row)[0]
+
+
+def test_a_missing_text_is_answered_alone_as_it_was_learnt(pipeline):
+    missing, oslo = {"city": None, "count": None}, {"city": "Oslo", "count": 1}
+
+    assert pipeline.ask(missing) == pipeline.ask({}) == [99]
+    assert pipeline.ask(oslo, missing) == [10, 99]
+
+
+def test_a_whole_number_that_floats_would_change_is_refused(teller):
+    decoder = InstanceDecoder(teller.signature)
+    rows = [{"count": 2**53}, {"count": None}, {"count": -(2**53) - 1}]
+
+    with pytest.raises(ApiError) as refused:
+        decoder.decode_request(json.dumps({"instances": rows}).encode())
+
+    assert refused.value.status == 400
+    assert [(p.index, p.field) for p in refused.value.details] == [(2, "count")]
+    assert len(decoder.decode_rows(rows[:2]).indexes) == 2
+
+
+def test_a_route_that_requires_a_value_changes_no_dtype(teller):
+    required = with_rules(teller.signature, {"count": {"optional": False}})
+    decoder = InstanceDecoder(required)
+    count = decoder.decode_rows([{"count": 3}]).tensors[1].data
+
+    assert count.dtype == np.float64
+    assert decoder.decode_rows([{"count": None}]).problems
+    assert decoder.decode_rows([{"count": 2**53 + 1}]).problems
