@@ -10,7 +10,7 @@ from inference import snapshot
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode
 from inference.jobs.life_cycle import Target
-from inference.snapshot import CallableModel, CallableVersion, Snapshot
+from inference.snapshot import CallableModel, CallableVersion, Snapshot, SnapshotCorrupt
 from inference.tables import PUBLISHED
 from registry.routing import choose_pinned
 
@@ -80,7 +80,7 @@ def _snapshot() -> Snapshot:
     try:
         stat = path.stat()
         return _read(path, stat.st_mtime_ns, stat.st_ino)
-    except FileNotFoundError:
+    except (FileNotFoundError, SnapshotCorrupt):
         raise ApiError(
             ErrorCode.MODEL_UNAVAILABLE,
             "The models are not ready yet.",

@@ -3,6 +3,7 @@
 Every variable is listed with its default in docs/settings.md.
 """
 
+import fcntl
 import os
 from importlib import metadata
 from pathlib import Path
@@ -55,11 +56,22 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[:
 
 
 def _secret_key() -> str:
-    """Read the installation's own secret key, making it on the first start."""
-    if not HOME.secret_key.exists():
-        HOME.secret_key.touch(mode=0o600)
-        HOME.secret_key.write_text(get_random_secret_key())
-    return HOME.secret_key.read_text()
+    """Read the installation's own secret key, making it on the first start.
+
+    One process makes it, and the file appears whole: a start that is killed leaves none
+    that is empty.
+    """
+    path, partial = HOME.secret_key, HOME.secret_key.with_suffix(".partial")
+    folder = os.open(HOME.root, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if not path.exists() or not path.read_text():
+            partial.touch(mode=0o600)
+            partial.write_text(get_random_secret_key())
+            partial.replace(path)
+    finally:
+        os.close(folder)
+    return path.read_text()
 
 
 SECRET_KEY = env("SECRET_KEY", default="") or _secret_key()
@@ -220,20 +232,18 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 if CELERY_BROKER_URL.startswith("filesystem://"):
-    CELERY_BROKER_TRANSPORT_OPTIONS = {
-        "data_folder_in": str(HOME.broker),
-        "data_folder_out": str(HOME.broker),
-        "control_folder": str(HOME.broker / "control"),
-        "store_processed": False,
-    }
+    CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | int] = {"folder": str(HOME.broker)}
+    CELERY_BROKER_TRANSPORT = "config.hint_files:Transport"
 else:
     # Whoever submits a job must not wait for a broker that is down: the sweep sends.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 0}
-CELERY_BEAT_SCHEDULE_FILENAME = str(HOME.root / "beat-schedule")
+# In memory: a file of when each was sent last would keep beat from starting if a kill
+# left half of it, and all intervals are short.
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
     "sync-registry": {"task": "registry.tasks.sync_registry", "schedule": 60.0},
     "sweep-jobs": {"task": "inference.tasks.sweep_jobs", "schedule": 10.0},
-    "remove-old-jobs": {"task": "inference.tasks.remove_old_jobs", "schedule": 3600.0},
+    "remove-old-jobs": {"task": "inference.tasks.remove_old_jobs", "schedule": 600.0},
     "look-at-soft-limits": {
         "task": "accounts.tasks.look_at_soft_limits",
         "schedule": 60.0,

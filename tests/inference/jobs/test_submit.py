@@ -202,14 +202,10 @@ def test_the_job_is_dispatched_after_the_commit(
 def test_a_broker_folder_that_is_gone_does_not_fail_the_request(
     client, key, monkeypatch, django_capture_on_commit_callbacks, tmp_path
 ):
-
     missing = str(tmp_path / "missing" / "folder")
     app = Celery("broken", broker="filesystem://", set_as_current=False)
-    app.conf.broker_transport_options = {
-        "data_folder_in": missing,
-        "data_folder_out": missing,
-        "control_folder": str(tmp_path / "control"),
-    }
+    app.conf.broker_transport = "config.hint_files:Transport"
+    app.conf.broker_transport_options = {"folder": missing}
     monkeypatch.setattr("inference.jobs.life_cycle.current_app", app)
 
     with django_capture_on_commit_callbacks(execute=True):
