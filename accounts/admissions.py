@@ -19,6 +19,8 @@ class Admissions:
         self._make = make
         self._of_customers: dict[int, Admission] = {}
         self._of_keys: dict[str, Admission] = {}
+        # Of keys that replaced another one: under which key they are counted.
+        self._quota_keys: dict[str, str] = {}
 
     def find(
         self,
@@ -27,6 +29,7 @@ class Admissions:
         limits: Limits,
         key_id: str,
         key_limits: KeyLimits | None,
+        quota_key_id: str = "",
     ) -> Admission | KeyAdmission:
         """Give the counts that a call with this key goes through."""
         customer = self._of_customers.get(customer_id)
@@ -37,6 +40,9 @@ class Admissions:
         if key_limits is None:
             return customer
         own = _limits_of_key(key_limits)
+        if quota_key_id:
+            self._quota_keys[key_id] = quota_key_id
+            key_id = quota_key_id
         key = self._of_keys.get(key_id)
         if key is None:
             key = self._of_keys[key_id] = self._make(customer_id, own, key_id=key_id)
@@ -55,7 +61,7 @@ class Admissions:
         """Undo a spend of a customer who may have left since."""
         for admission in (
             self._of_customers.get(customer_id),
-            self._of_keys.get(key_id),
+            self._of_keys.get(self._quota_keys.get(key_id, key_id)),
         ):
             if admission is not None:
                 admission.refund(rows, now)

@@ -94,6 +94,7 @@ def issue(
     expires_at: datetime.datetime | None = None,
     mode: key_format.Mode = "live",
     created_by: User | None = None,
+    first_key_id: str = "",
 ) -> IssuedKey:
     """Create a key; raise ValidationError for unknown scopes, a past expiry, what is no
     network, or limits that are none.
@@ -112,6 +113,7 @@ def issue(
         allowed_networks=_networks(allowed_networks),
         expires_at=expires_at,
         created_by=created_by,
+        first_key_id=first_key_id,
         **dataclasses.asdict(limits),
     )
     access_changed.send(sender=ApiKey)
@@ -164,8 +166,10 @@ def rotate(
     created_by: User | None = None,
 ) -> IssuedKey:
     """Replace a key by one that may do the same and lives as long; the old one stays
-    valid for `overlap`. Raise ValidationError if it is no longer active, was rotated
-    before, or if no time lies in `overlap`.
+    valid for `overlap`, and both have one quota together.
+
+    Raise ValidationError if the key is no longer active, was rotated before, or if no
+    time lies in `overlap`.
     """
     if not datetime.timedelta() <= overlap <= MAX_OVERLAP:
         raise ValidationError(
@@ -190,6 +194,7 @@ def rotate(
         expires_at=now + lifetime if lifetime else None,
         mode="test" if key.mode == ApiKey.Mode.TEST else "live",
         created_by=created_by,
+        first_key_id=key.quota_key_id,
     )
     key.expires_at = min(key.expires_at or now + overlap, now + overlap)
     key.replaced_by = issued.key

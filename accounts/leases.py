@@ -255,7 +255,7 @@ def _limit(request: LeaseRequest) -> int | None:
     quotas = limits.quotas
     if request.key_id:
         key = customer.api_keys.filter(key_id=request.key_id).first()
-        own = None if key is None else plans.key_limits_of(key, limits)
+        own = None if key is None else plans.key_limits_of(key.limited_as, limits)
         quotas = () if own is None else own.quotas
     for quota in quotas:
         if (quota.name, quota.unit) == (request.quota, request.unit):

@@ -79,7 +79,7 @@ def describe_uncounted(request: Request, view: "APIView", key: ApiKey) -> None:
 
 def _rates(key: ApiKey, limits: Limits) -> list[Rate]:
     """Give the plan's rates and the key's own, the shortest windows first."""
-    own = plans.key_limits_of(key, limits)
+    own = plans.key_limits_of(key.limited_as, limits)
     rates = [*limits.rates, *(own.rates if own else ())]
     return sorted(rates, key=lambda rate: rate.window_s)
 
@@ -111,7 +111,7 @@ def _count(request: Request, key: ApiKey, rate: Rate, *, increment: bool) -> _Co
     usage = get_usage(
         request._request,
         group=f"api-{rate.name}",
-        key=lambda group, _: key.key_id,
+        key=lambda group, _: key.quota_key_id,
         rate=(rate.quota, rate.window_s),
         increment=increment,
     )

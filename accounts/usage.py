@@ -422,7 +422,10 @@ def charged_units(
     segment_prefix: str = "",
     key_id: str = "",
 ) -> int:
-    """Add up the quota units spent, if asked for in the spool files of one process."""
+    """Add up the quota units spent, if asked for in the spool files of one process.
+
+    With `key_id` only those of that key and of what replaced it by rotation.
+    """
     if segment_prefix:
         # Hours and days do not tell which process a call came from.
         rows = minutes(starts_at, ends_at).filter(
@@ -432,7 +435,9 @@ def charged_units(
     else:
         span = between(starts_at, ends_at, customer_id=customer_id)
     if key_id:
-        span = span.filter(key_id=key_id)
+        keys = ApiKey.objects.filter(customer_id=customer_id).sharing(key_id)
+        # As values: the database would look for keys of every row again.
+        span = span.filter(key_id__in=[key_id, *keys.values_list("key_id", flat=True)])
     units = _summed(span).get((), Counter[str]())[_UNIT_FIELDS[unit]]
     return units // 1000 if unit == "compute_ms" else units
 
@@ -447,7 +452,7 @@ def quota_used(
 ) -> tuple[int, datetime.datetime]:
     """Return the units spent in the current window, and when it ends.
 
-    With `key_id` only what that key has spent.
+    With `key_id` only what that key has spent, and what replaced it by rotation.
     """
     starts, ends = (_time(seconds) for seconds in window_of(quota, now.timestamp()))
     units = charged_units(

@@ -34,7 +34,7 @@ class MeView(APIView):
         key = cast(ApiKey, request.auth)
         customer = key.customer
         limits = plans.limits_of(customer)
-        own = plans.key_limits_of(key, limits)
+        own = plans.key_limits_of(key.limited_as, limits)
         now = timezone.now()
         facts = {
             "key_id": key.key_id,
@@ -47,7 +47,9 @@ class MeView(APIView):
             and {
                 "rates": own.rates,
                 "max_concurrency": own.max_concurrency,
-                "quotas": _quotas(customer.pk, own.quotas, now, key_id=key.key_id),
+                "quotas": _quotas(
+                    customer.pk, own.quotas, now, key_id=key.quota_key_id
+                ),
             },
         }
         answer = MeSerializer(

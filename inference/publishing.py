@@ -41,6 +41,7 @@ _KEY_FIELDS = (
     "allowed_networks",
     "expires_at",
     "mode",
+    "first_key_id",
     *api_keys.LIMIT_FIELDS,
 )
 
@@ -235,14 +236,20 @@ def _access_keys(
     ).order_by("pk")
     # Rows, not models: there may be 100,000 of them within the second that is promised.
     rows = valid.values_list(*_KEY_FIELDS, named=True).iterator(chunk_size=5000)
+    known = [row for row in rows if row.customer_id in customers]
+    # The limits of a key's newest heir hold for all of them: they count together.
+    heirs = {row.first_key_id: row for row in known if row.first_key_id}
     return tuple(
-        _access_key(row, customers[row.customer_id])
-        for row in rows
-        if row.customer_id in customers
+        _access_key(
+            row,
+            heirs.get(row.first_key_id or row.key_id, row),
+            customers[row.customer_id],
+        )
+        for row in known
     )
 
 
-def _access_key(key: Any, limits: Limits) -> AccessKey:
+def _access_key(key: Any, limited_as: Any, limits: Limits) -> AccessKey:
     return AccessKey(
         key_id=key.key_id,
         digest=bytes.fromhex(key.digest),
@@ -250,7 +257,8 @@ def _access_key(key: Any, limits: Limits) -> AccessKey:
         scopes=tuple(key.scopes),
         models=tuple(key.allowed_models),
         expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
-        limits=plans.key_limits_of(key, limits),
+        limits=plans.key_limits_of(limited_as, limits),
         networks=tuple(key.allowed_networks),
         test=key.mode == ApiKey.Mode.TEST,
+        quota_key_id=key.first_key_id,
     )

@@ -91,6 +91,8 @@ class AccessKey(msgspec.Struct, frozen=True, gc=False):
     networks: tuple[str, ...] = ()
     # Of test mode: all is checked, nothing is charged.
     test: bool = False
+    # The key under which its own rates and quotas are counted; empty: itself.
+    quota_key_id: str = ""
 
 
 class AccessCustomer(msgspec.Struct, frozen=True, gc=False):

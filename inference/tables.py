@@ -292,6 +292,7 @@ class Tables:
                 customer_id=key.customer_id,
                 limits=limits,
                 key_id=key.key_id,
+                quota_key_id=key.quota_key_id,
                 key_limits=key.limits,
             )
             back_off = None

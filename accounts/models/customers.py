@@ -79,6 +79,11 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             customer__active=True,
         )
 
+    def sharing(self, quota_key_id: str) -> Self:
+        """Keep the keys whose rates and quotas count together, the newest last."""
+        same = Q(key_id=quota_key_id) | Q(first_key_id=quota_key_id)
+        return self.filter(same).order_by("pk")
+
 
 class ApiKey(models.Model):
     """A credential, stored as a public id and the SHA-256 of the whole token."""
@@ -144,6 +149,14 @@ class ApiKey(models.Model):
         related_name="replaces",
         help_text="The key that rotation gave for it.",
     )
+    first_key_id = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        editable=False,
+        help_text="The first key of its rotations: all of them have one quota together."
+        " Empty: this one.",
+    )
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
@@ -176,6 +189,22 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.key_id})"
+
+    @property
+    def quota_key_id(self) -> str:
+        """Name the key under which its rates and quotas are counted."""
+        return self.first_key_id or self.key_id
+
+    @property
+    def limited_as(self) -> "ApiKey":
+        """Return the key whose limits hold for it: after a rotation, those of its heir.
+
+        Both count together, and two limits of one quota would contradict each other.
+        """
+        if self.replaced_by_id is None:
+            return self
+        sharing = ApiKey.objects.sharing(self.quota_key_id)
+        return sharing.filter(revoked_at=None).last() or self
 
     @property
     def state(self) -> State:

@@ -56,10 +56,10 @@ def charge(
             "shap_samples": 0,
         }
         limits = plans.limits_of(job.customer)
-        own = plans.key_limits_of(job.api_key, limits)
+        own = plans.key_limits_of(job.api_key.limited_as, limits)
         charges = [("", quota) for quota in limits.quotas]
         if own is not None:
-            charges += [(job.api_key.key_id, quota) for quota in own.quotas]
+            charges += [(job.api_key.quota_key_id, quota) for quota in own.quotas]
         for key_id, quota in charges:
             if costs[quota.unit]:
                 _spend(job, quota, key_id=key_id, units=costs[quota.unit], now=now)

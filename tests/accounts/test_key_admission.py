@@ -46,6 +46,19 @@ def test_a_key_without_limits_of_its_own_uses_its_customers_counts(admissions):
     assert first is second
 
 
+def test_an_unrecorded_call_of_an_heir_gives_back_what_both_keys_share(admissions):
+    sites = Sites()
+    heir = admissions.find(
+        customer_id=1, limits=PLAN, key_id="b", key_limits=OWN, quota_key_id="k"
+    )
+    assert spend(heir, sites, 100) is None
+    assert isinstance(spend(find(admissions), sites, 100), Refusal)
+
+    admissions.refund(customer_id=1, key_id="b", rows=100, now=NOON)
+
+    assert spend(find(admissions), sites, 100) is None
+
+
 def test_a_key_is_refused_beyond_its_own_rate(admissions):
     admission = find(admissions)
 

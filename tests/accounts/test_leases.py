@@ -1,15 +1,16 @@
 import datetime
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 from django.db import connection
 
-from accounts import leases, usage
+from accounts import api_keys, leases, usage
 from accounts.admission import window_of
 from accounts.limits import LeaseGrant, LeaseRequest, Recalled
-from accounts.models import Lease, QuotaCounter
+from accounts.models import ApiKey, Lease, QuotaCounter
 from accounts.usage_event import UsageEvent
-from tests.factories import ApiKeyFactory, CustomerFactory
+from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
 
 NOON = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC)
 DAY = window_of("day", NOON.timestamp())[0]
@@ -94,6 +95,25 @@ def test_a_key_s_counter_begins_with_what_that_key_has_used(customer):
 
     assert leases.grant("a", ask(customer, 500, key_id=key.key_id)).units == 30
     assert leases.grant("a", ask(customer, 500, key_id=other.key_id)).units == 100
+
+
+def test_a_rotated_key_and_its_heirs_have_one_quota_together(customer):
+    limits = api_keys.OwnLimits(daily_quota=100)
+    old = issue_key(customer, limits=limits).key
+    new = api_keys.rotate(old).key
+    newest = api_keys.rotate(new).key
+    old.refresh_from_db()
+    for number, key in enumerate((old, new, newest)):
+        spent = msgspec.structs.replace(event(customer, 20), key_id=key.key_id)
+        usage.record(f"boot{number}-1.spool", [spent], 100)
+    # Whose limit it is can be changed at the newest only.
+    ApiKey.objects.filter(pk=newest.pk).update(daily_quota=90)
+
+    assert old.quota_key_id == new.quota_key_id == newest.quota_key_id == old.key_id
+    assert leases.grant("boot0", ask(customer, 500, key_id=old.key_id)).units == 30
+    assert leases.grant("boot1", ask(customer, 1, key_id=old.key_id)).units == 0
+    # Of what the dead holder was lent, only what the heirs' calls say was spent stays.
+    assert leases.settle("boot0") == 10
 
 
 def test_days_and_months_are_counted_apart(customer):

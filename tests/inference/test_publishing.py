@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts import api_keys
 from accounts.limits import KeyLimits, Rate
-from accounts.models import Customer
+from accounts.models import ApiKey, Customer
 from inference import publishing, snapshot
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 from inference.snapshot import AccessKey, CachePolicy, Fallback, FixedAnswer
@@ -295,6 +295,18 @@ def test_a_key_is_published_with_networks_limits_and_mode():
     assert key.test
     assert key.networks == ("10.0.0.0/8",)
     assert key.limits == KeyLimits(rates=(Rate("key-burst", 2, 1),))
+
+
+def test_a_rotated_key_is_published_with_the_limits_of_its_heir():
+    issue_key()
+    old = issue_key(limits=api_keys.OwnLimits(burst_requests=2)).key
+    new = api_keys.rotate(old).key
+    ApiKey.objects.filter(pk=new.pk).update(burst_requests=5)
+
+    _, *keys = assemble().keys
+
+    assert [key.quota_key_id for key in keys] == ["", old.key_id]
+    assert {key.limits for key in keys} == {KeyLimits(rates=(Rate("key-burst", 5, 1),))}
 
 
 def test_a_revoked_an_expired_and_an_inactive_customers_key_are_left_out():

@@ -1,7 +1,7 @@
 import msgspec
 
 from accounts import key_format
-from accounts.limits import Limits, Rate
+from accounts.limits import KeyLimits, Limits, Rate
 from inference.engine.signature import Column, Layout, Signature
 from inference.snapshot import (
     AccessCustomer,
@@ -102,6 +102,22 @@ def test_two_keys_of_a_customer_share_its_counts():
     assert (
         tables.find_key(KEY.digest).admission is tables.find_key(other.digest).admission
     )
+
+
+def test_a_rotated_key_and_its_heir_share_their_own_counts():
+    [key] = published().keys
+    key = msgspec.structs.replace(key, limits=KeyLimits(rates=(Rate("r", 3, 3600),)))
+    other = key_format.generate("live")
+    heir = msgspec.structs.replace(
+        key, key_id=other.key_id, digest=other.digest, quota_key_id=key.key_id
+    )
+    tables = Tables(published(keys=(heir, key)))
+    old, new = tables.find_key(KEY.digest), tables.find_key(other.digest)
+
+    entered = [entry.admission.enter(10.0) is None for entry in (old, new) * 2]
+
+    assert entered == [True, True, True, False]
+    assert len(tables.admissions.everyone()) == 2
 
 
 def test_unchanged_version_keeps_its_decoder():
