@@ -55,6 +55,10 @@ ADVICE: dict[ErrorCode, Advice] = {
         "The Accept header asks for a form that this operation does not have.",
         "Accept application/json.",
     ),
+    ErrorCode.HEADERS_TOO_LARGE: Advice(
+        "The request's target and headers are longer than 64 KiB together.",
+        "Send less in them: cookies that are not ours, or a long query.",
+    ),
     ErrorCode.REQUEST_TIMEOUT: Advice(
         "The body did not arrive in time.",
         "Send it again over a better connection, or send less.",

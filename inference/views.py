@@ -83,6 +83,12 @@ class _PlanView(APIView):
         # All headers are the plan's.
         return {}
 
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse what a gateway relays: it counts rates and answers these itself."""
+        if request.META.get("REMOTE_ADDR", "") == "":
+            raise ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
+        super().initial(request, *args, **kwargs)
+
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> NoReturn:

@@ -118,16 +118,23 @@ class GatewayApp:
 
     async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if routes.asks_alive(path):
-            await _say(scope, send, 200, b"ok")
-        elif routes.asks_ready(path):
-            if self.engines.waiting_for(self.plan.tables):
+        method: str = scope["method"]
+        if routes.has_dots(path):
+            message = "A segment of the path is . or .., which clients resolve."
+            error = ApiError(ErrorCode.INVALID_HEADER, message)
+            await self._refuse(scope, send, error)
+        elif (alive := routes.asks_alive(path)) or routes.asks_ready(path):
+            if method not in ("GET", "HEAD"):
+                await self._refuse_method(scope, send, "GET, HEAD")
+            elif alive:
+                await _say(scope, send, 200, b"ok")
+            elif self.engines.waiting_for(self.plan.tables):
                 await _say(scope, send, 503, b"not ready")
             else:
                 await _say(scope, send, 200, b"ready")
         elif is_open_inference(path):
             answer = self._open_inference.answer(
-                scope["method"],
+                method,
                 path,
                 scope["query_string"],
                 scope["headers"],
@@ -140,16 +147,20 @@ class GatewayApp:
             given = call_headers.select(scope["headers"])
             limits = rate_headers(self.plan.tables, given, self.clock())
             await self._refuse(scope, send, error, (b"allow", b"POST"), *limits)
-        elif scope["method"] == "TRACE":
-            # It would give keys back to whoever made a browser send them.
-            error = ApiError(ErrorCode.METHOD_NOT_ALLOWED, "TRACE is not answered.")
-            await self._refuse(scope, send, error, (b"allow", b"GET, POST"))
+        elif method in ("CONNECT", "TRACE"):
+            # TRACE would give a browser's keys back to the page that it shows.
+            await self._refuse_method(scope, send, "GET, POST")
         elif routes.is_private(path):
             error = ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
             await self._refuse(scope, send, error)
         else:
             request_id = self.request_id(scope["headers"])
             await self._relay(scope, receive, send, request_id=request_id)
+
+    async def _refuse_method(self, scope: Message, send: Send, allowed: str) -> None:
+        message = f"This path is not for {scope['method']}."
+        error = ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
+        await self._refuse(scope, send, error, (b"allow", allowed.encode()))
 
     async def _refuse(
         self, scope: Message, send: Send, error: ApiError, *extra: tuple[bytes, bytes]

@@ -1,6 +1,7 @@
 """Answers requests by ASGI applications: all that is not worth a way of its own."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -133,6 +134,9 @@ class AsgiExchange(Exchange):
     def _scope(self) -> Message:
         request = self._request
         path, query = split_target(request.target)
+        headers = request.headers
+        if (host := _host(request.target)) is not None:
+            headers = [(b"host", host), *(h for h in headers if h[0] != b"host")]
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -142,7 +146,7 @@ class AsgiExchange(Exchange):
             "path": unquote(path.decode("latin-1")),
             "raw_path": path,
             "query_string": query,
-            "headers": request.headers,
+            "headers": headers,
             "client": (self._connection.client, 0),
             "server": None,
         }
@@ -158,3 +162,11 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
         return url.path or b"/", url.query or b""
     path, _, query = target.partition(b"#")[0].partition(b"?")
     return path, query
+
+
+def _host(target: bytes) -> bytes | None:
+    """Return whom an absolute target is for: it is above Host (RFC 9112, 3.2.2)."""
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or not scheme.isalnum():
+        return None
+    return re.split(rb"[/?#]", rest, maxsplit=1)[0].rpartition(b"@")[2]

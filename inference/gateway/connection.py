@@ -21,6 +21,8 @@ from inference.gateway.heads import KnownHead
 logger = structlog.get_logger(__name__)
 
 _MAX_HEADER_BYTES = 64 * 1024
+# Of one that has no end yet: what came before it in its first read counts, too.
+_MAX_UNFINISHED_HEADER_BYTES = _MAX_HEADER_BYTES + 256 * 1024
 _LARGE_BYTES = 64 * 1024
 # Requests that wait behind the one that is answered; then reading stops.
 _MAX_PIPELINED = 16
@@ -30,6 +32,8 @@ _MAX_PIPELINED_BYTES = 64 * 1024
 _LINGER_S = 2.0
 # For a client that reads nothing of what it is sent.
 _UNREAD_S = 60.0
+# Around a value they are no part of it (RFC 9112, section 5.1).
+_BLANKS = b" \t"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = (b"connection", b"close")
 _CHUNKED = (b"transfer-encoding", b"chunked")
@@ -53,9 +57,11 @@ class Connection(asyncio.Protocol):
         # Nothing is read or written any more, but for what a lingering one throws away.
         self._closing = self._lingering = False
         self._paused = self._draining = self._deaf = self._advancing = False
-        # The request that is parsed: bytes of its head so far, 0 between requests, and
-        # who takes its body.
+        # The request that is parsed: bytes of its head so far at most, 0 between
+        # requests, and who takes its body.
         self._head_bytes = 0
+        # Of what the parser is given now.
+        self._fed_bytes = 0
         self._began_head = self._upgrading = False
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -178,22 +184,26 @@ class Connection(asyncio.Protocol):
 
     def _parse(self, data: bytes) -> None:
         self._began_head = False
+        self._fed_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline_upgrade(data[upgrade.args[0] :])
             return
-        except httptools.HttpParserCallbackError:
+        except httptools.HttpParserCallbackError as error:
+            if isinstance(error.__context__, ApiError):
+                self._refuse(error.__context__)
+                return
             logger.exception("connection_failed")
             self.abort()
             return
         except httptools.HttpParserError:
-            self._refuse("Invalid HTTP request received.")
+            self._refuse(_invalid("Invalid HTTP request received."))
             return
         if self._head_bytes and not self._began_head:
             self._head_bytes += len(data)
-            if self._head_bytes > _MAX_HEADER_BYTES:
-                self._refuse("The request's headers are too large.")
+            if self._head_bytes > _MAX_UNFINISHED_HEADER_BYTES:
+                self._refuse(_too_large())
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -208,7 +218,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._parsing = True
-        self._head_bytes = 1
+        self._head_bytes = self._fed_bytes
         self._began_head = True
         if self._current is None:
             self._since = self._place.now()
@@ -222,14 +232,21 @@ class Connection(asyncio.Protocol):
         # What comes behind a body must not be merged into its head, and has no end
         # (RFC 9110, section 6.5.1).
         if not self._body_open:
-            self._headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value.strip(_BLANKS)))
 
     def on_headers_complete(self) -> None:
+        most_bytes = self._head_bytes
+        if not self._began_head:
+            most_bytes += self._fed_bytes
         self._head_bytes = 0
         if self._closing:
             return
+        if most_bytes > _MAX_HEADER_BYTES:
+            self._check_size()
         parser = self._parser
         http_1_0 = parser.get_http_version() != "1.1"
+        if not http_1_0:
+            self._check_host()
         request = Request(
             parser.get_method(),
             self._target,
@@ -244,6 +261,20 @@ class Connection(asyncio.Protocol):
         if head and not self._upgrading:
             self._place.heads.remember(head, request, reading)
         self._receive(reading.open(self), request)
+
+    def _check_size(self) -> None:
+        size = len(self._target) + sum(len(n) + len(v) + 4 for n, v in self._headers)
+        if size > _MAX_HEADER_BYTES:
+            raise _too_large()
+
+    def _check_host(self) -> None:
+        """Refuse a request for no host or for several (RFC 9112, section 3.2)."""
+        hosts = 0
+        for name, _ in self._headers:
+            if name == b"host":
+                hosts += 1
+        if hosts != 1:
+            raise _invalid("A request must have one Host header.")
 
     def _receive(self, exchange: Exchange, request: Request) -> None:
         """Give the body that follows to an exchange, which begins in its turn."""
@@ -479,7 +510,7 @@ class Connection(asyncio.Protocol):
         if rest:
             self.data_received(rest)
 
-    def _refuse(self, message: str) -> None:
+    def _refuse(self, error: ApiError) -> None:
         """Answer what is no request, after those before it, and hang up."""
         self._deaf = True
         broken, self._receiver = self._receiver, None
@@ -496,7 +527,6 @@ class Connection(asyncio.Protocol):
         if self._current is not None:
             self.drain()
             return
-        error = ApiError(ErrorCode.INVALID_HEADER, message)
         status, headers, body = self._place.refusal(error)
         self._transport.write(self._head(status, [*headers, _CLOSE]) + body)
         self._body_open = True
@@ -522,6 +552,17 @@ class Connection(asyncio.Protocol):
         if head.count(b"\n") != len(lines) + 2:
             raise ValueError("a header holds a line break")
         return head
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_HEADER, message)
+
+
+def _too_large() -> ApiError:
+    return ApiError(
+        ErrorCode.HEADERS_TOO_LARGE,
+        f"The target and headers may have at most {_MAX_HEADER_BYTES} bytes.",
+    )
 
 
 class _Resumed:

@@ -15,6 +15,7 @@ from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.routes import find_prediction
 
 _MODELS = "/v2/models/"
+_INDEX = "/v2/repository/index"
 
 HttpAnswer = tuple[int, Headers, bytes]
 
@@ -55,6 +56,9 @@ class OpenInferenceApp:
             now = self._clock()
             refused = render_error(error, request_id=request_id, now=now)
             refused[1].extend(self._facts.rate_headers(selected, now, error.limit))
+            if error.code is ErrorCode.METHOD_NOT_ALLOWED:
+                allowed = ", ".join(_methods(path.rstrip("/")))
+                refused[1].append((b"allow", allowed.encode()))
             return refused
         body = msgspec.json.encode(found)
         return (
@@ -72,13 +76,13 @@ class OpenInferenceApp:
     def _find(
         self, method: str, path: str, headers: call_headers.Headers, peer: str
     ) -> tuple[int, Any]:
-        if path == "/v2/repository/index":
-            _require(method, "POST")
+        allowed = _methods(path)
+        if method not in allowed:
+            message = f"Use {allowed[0]} for this path."
+            raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
+        if path == _INDEX:
             caller = self._facts.caller(headers, peer, self._clock())
             return 200, self._facts.index(caller)
-        if find_prediction(path) is not None:
-            _require(method, "POST")
-        _require(method, "GET", "HEAD")
         if path == "/v2":
             return 200, self._facts.server()
         if path == "/v2/health/live":
@@ -107,10 +111,10 @@ def _split(path: str) -> tuple[str, str | None, str]:
     return name, version, rest
 
 
-def _require(method: str, *allowed: str) -> None:
-    if method not in allowed:
-        message = f"Use {allowed[0]} for this path."
-        raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
+def _methods(path: str) -> tuple[str, ...]:
+    if path == _INDEX or find_prediction(path) is not None:
+        return ("POST",)
+    return ("GET", "HEAD")
 
 
 def _nothing() -> ApiError:

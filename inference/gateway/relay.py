@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from http import HTTPStatus
 
 import httpx
 import structlog
@@ -93,16 +94,14 @@ class Relay:
             await self._refuse(scope, send, error, request_id)
             return
         except (httpx.InvalidURL, httpx.LocalProtocolError):
-            message = "The request's target or its headers cannot be passed on."
-            refusal = ApiError(ErrorCode.INVALID_HEADER, message)
-            await self._refuse(scope, send, refusal, request_id)
+            await self._refuse(scope, send, _not_passed_on(), request_id)
             return
         except httpx.HTTPError as error:
             logger.warning("site_away", reason=type(error).__name__)
             await self._say_away(scope, send, request_id)
             return
         try:
-            await self._answer(response, send, request_id)
+            await self._answer(scope, response, send, request_id)
         finally:
             await response.aclose()
 
@@ -164,10 +163,13 @@ class Relay:
         raise AssertionError("unreachable")
 
     async def _answer(
-        self, response: httpx.Response, send: Send, request_id: str
+        self, scope: Message, response: httpx.Response, send: Send, request_id: str
     ) -> None:
         headers = _passed_on(response.headers.raw, _HOP_BY_HOP | _OUR_SERVERS)
         if not any(name == b"x-request-id" for name, _ in headers):
+            if response.status_code >= HTTPStatus.BAD_REQUEST:
+                await self._refuse(scope, send, _unread(response), request_id)
+                return
             headers.append((b"x-request-id", request_id.encode()))
         await send(
             {
@@ -217,6 +219,23 @@ async def respond(
     if scope["method"] == "HEAD":
         body = b""
     await send({"type": "http.response.body", "body": body})
+
+
+def _unread(response: httpx.Response) -> ApiError:
+    """Put an error of the site's server, of which Django knows nothing, in our words.
+
+    Every answer of Django has a request id.
+    """
+    logger.warning("site_refused", status=response.status_code)
+    if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _not_passed_on()
+    message = "Something went wrong on our side."
+    return ApiError(ErrorCode.INTERNAL_ERROR, message)
+
+
+def _not_passed_on() -> ApiError:
+    message = "The request's target or its headers cannot be passed on."
+    return ApiError(ErrorCode.INVALID_HEADER, message)
 
 
 def _target(scope: Message) -> bytes:

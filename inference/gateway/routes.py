@@ -1,6 +1,5 @@
 """Which paths the gateway answers itself. Pure."""
 
-from posixpath import normpath
 from typing import NamedTuple
 
 from inference.dialects.dialect import Dialect
@@ -78,9 +77,14 @@ def asks_ready(path: str) -> bool:
 
 
 def is_private(path: str) -> bool:
-    """Tell whether a path is for this installation's own processes and operators.
-
-    Dots are followed first, as they are on the way to the site.
-    """
-    first = normpath(path).strip("/").partition("/")[0].lower()
+    """Tell whether a path is for this installation's own processes and operators."""
+    first = path.lstrip("/").partition("/")[0].lower()
     return first in ("internal", "metrics")
+
+
+def has_dots(path: str) -> bool:
+    """Tell whether a segment is `.` or `..`, which clients resolve (RFC 3986, 5.2.4).
+
+    What resolves them on the way would make another path of one that is read here.
+    """
+    return "/." in path and not {".", ".."}.isdisjoint(path.split("/"))

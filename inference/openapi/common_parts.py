@@ -73,8 +73,9 @@ PARAMETERS: dict[str, Any] = {
     "RequestId": {
         "name": "X-Request-Id",
         "in": "header",
-        "description": "Your own name for this request; returned and logged.",
-        "schema": {"type": "string", "maxLength": 128},
+        "description": "Your own name for this request: 1 to 128 letters, digits, "
+        "`._:-`; returned and logged. Any other is replaced by ours.",
+        "schema": {"type": "string"},
     },
     "ModelVersion": {
         "name": "X-Model-Version",

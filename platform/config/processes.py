@@ -137,9 +137,12 @@ def _site_command(python: str) -> tuple[str, ...]:
         "65536",
         "--limit-request-fields",
         "32768",
-        # The gateway is the only client and sets these itself.
+        # The gateway is the only client and sets these itself, but for SCRIPT_NAME and
+        # PATH_INFO, which no header may set.
         "--forwarded-allow-ips",
         "*",
+        "--forwarder-headers",
+        "",
         "--worker-tmp-dir",
         str(settings.HOME.run),
         "--no-control-socket",

@@ -23,6 +23,7 @@ def test_headers_that_the_gateway_lets_through_reach_django():
     assert parsed.limit_request_line == 0
     assert parsed.limit_request_field_size >= 64 * 1024
     assert parsed.limit_request_fields >= 10_000
+    assert parsed.forwarder_headers == ""
 
 
 def test_several_gateways_are_processes_of_their_own(settings):

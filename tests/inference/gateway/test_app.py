@@ -158,6 +158,74 @@ async def test_private_paths_do_not_exist_outside(tmp_path, path):
     assert plant.site.requests == []
 
 
+DOTS = [
+    f"POST {target} HTTP/1.1"
+    for target in (
+        "/x/../api/v1/models/m/predict",
+        "/./api/v1/models/m/predict",
+        "/x/%2e%2E/api/v1/models/m/predict",
+        "/x%2F..%2Fapi/v1/models/m/predict",
+        "http://other/x/../api/v1/models/m/predict",
+        "/docs/..",
+        "/x/../internal/leases",
+    )
+]
+
+
+@pytest.mark.parametrize("line", DOTS)
+@on_loop
+async def test_dots_in_a_path_lead_nowhere(tmp_path, line):
+    plant = Plant(tmp_path)
+    sent = f"{line}\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+
+    async with plant.connect(sent.encode()) as (reader, _):
+        status, _, body = await read_answer(reader)
+
+    assert (status, json.loads(body)["error"]["code"]) == (400, "INVALID_HEADER")
+    assert plant.site.requests == []
+
+
+@on_loop
+async def test_absolute_target_says_whom_the_request_is_for(tmp_path):
+    plant = Plant(tmp_path)
+    sent = b"GET http://me:pw@named:81/docs/?q=1 HTTP/1.1\r\nhost: other\r\n\r\n"
+
+    async with plant.connect(sent) as (reader, _):
+        await read_answer(reader)
+
+    [asked] = plant.site.requests
+    assert asked.headers.get_list("host") == ["named:81"]
+    assert asked.headers["x-forwarded-host"] == "named:81"
+    assert asked.url.raw_path == b"/docs/?q=1"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("TRACE", "/healthz", "GET, HEAD"),
+        ("POST", "/readyz", "GET, HEAD"),
+        ("TRACE", "/docs/", "GET, POST"),
+        ("CONNECT", "other:443", "GET, POST"),
+        ("TRACE", "/api/v1/models/m/predict", "POST"),
+        ("POST", "/v2/models/m", "GET, HEAD"),
+        ("GET", "/v2/models/m/infer", "POST"),
+        ("GET", "/v2/repository/index", "POST"),
+    ],
+)
+@on_loop
+async def test_refusal_of_a_method_names_the_right_ones(
+    tmp_path, method, target, allowed
+):
+    plant = Plant(tmp_path)
+    sent = f"{method} {target} HTTP/1.1\r\nhost: x\r\n\r\n"
+
+    async with plant.connect(sent.encode()) as (reader, _):
+        status, headers, _ = await read_answer(reader)
+
+    assert (status, headers["allow"]) == (405, allowed)
+    assert plant.site.requests == []
+
+
 @on_loop
 async def test_health_is_a_word(tmp_path):
     plant = Plant(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from inference.gateway.asgi import answered_by
 from tests.inference.gateway.plant import (
     GOOD,
+    KEY,
     Plant,
     listener,
     listening,
@@ -220,6 +221,55 @@ async def test_head_that_trickles_in_is_cut_off(tmp_path):
         plant.clock.advance(11)
         plant.listener.sweep()
         assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("size", [1_000, 30_000, 1_000_000])
+@on_loop
+async def test_head_that_is_too_large_is_refused(tmp_path, size):
+    plant = Plant(tmp_path)
+    large = b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-a: %b\r\n\r\n"
+    sent = large % (b"y" * 60_000) + large % (b"y" * 70_000)
+
+    async with plant.connect() as (reader, writer):
+        for start in range(0, len(sent), size):
+            writer.write(sent[start : start + size])
+            await asyncio.sleep(0)
+        fits, refused = await read_answer(reader), await read_answer(reader)
+
+    assert (fits[0], refused[0]) == (200, 431)
+    assert json.loads(refused[2])["error"]["code"] == "HEADERS_TOO_LARGE"
+    assert refused[1]["connection"] == "close"
+
+
+@pytest.mark.parametrize("hosts", [[], ["x", "x"]])
+@on_loop
+async def test_request_for_no_one_host_is_refused(tmp_path, hosts):
+    plant = Plant(tmp_path)
+    lines = "".join(f"Host: {host}\r\n" for host in hosts)
+
+    async with plant.connect(f"GET /healthz HTTP/1.1\r\n{lines}\r\n".encode()) as (
+        reader,
+        _,
+    ):
+        status, headers, _ = await read_answer(reader)
+
+    assert (status, headers["connection"]) == (400, "close")
+
+
+@on_loop
+async def test_blanks_around_a_value_are_no_part_of_it(tmp_path):
+    plant = Plant(tmp_path)
+    blank = [("accept", " \tapplication/json \t")]
+    by_header = [("x-api-key", f"{KEY.token} "), ("accept", "application/json ")]
+
+    async with plant.connect() as (reader, writer):
+        writer.write(request(content=CONTENT, headers=blank))
+        accepted = await read_answer(reader)
+        sent = request(content=CONTENT, headers=by_header)
+        writer.write(sent.replace(b"authorization", b"x-other"))
+        by_key = await read_answer(reader)
+
+    assert (accepted[0], by_key[0]) == (200, 200)
 
 
 @on_loop

@@ -220,6 +220,23 @@ async def test_upload_that_stops_times_out(tmp_path):
     assert sent[0]["status"] == 408
 
 
+@pytest.mark.parametrize(
+    ("status", "answered", "code"),
+    [(400, 400, "INVALID_HEADER"), (502, 500, "INTERNAL_ERROR")],
+)
+@on_loop
+async def test_errors_of_the_sites_server_come_in_our_shape(
+    tmp_path, status, answered, code
+):
+    plant = Plant(tmp_path)
+    plant.site.answer = httpx.Response(status, html="<h1>gunicorn</h1>")
+
+    answer = await plant.ask("/x", method="GET")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (answered, code)
+    assert answer.headers["x-request-id"] == answer.json()["error"]["request_id"]
+
+
 CHUNKED = [(b"transfer-encoding", b"chunked")]
 
 
