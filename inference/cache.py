@@ -37,16 +37,6 @@ class CacheCounts(msgspec.Struct):
     entries: int = 0
     bytes: int = 0
 
-    def plus(self, other: "CacheCounts") -> "CacheCounts":
-        """Give the sum of two caches'."""
-        return CacheCounts(
-            self.hits + other.hits,
-            self.misses + other.misses,
-            self.evictions + other.evictions,
-            self.entries + other.entries,
-            self.bytes + other.bytes,
-        )
-
 
 class _Entry(msgspec.Struct, gc=False):
     prediction: Prediction

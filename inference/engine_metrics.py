@@ -1,4 +1,4 @@
-"""What engines count, as Prometheus text. Pure.
+"""What engines count, as Prometheus metrics. Pure.
 
 Engines have no port of their own: each gateway asks them once a second for their
 status, and the operators' port shows what it heard.
@@ -7,7 +7,7 @@ status, and the operators' port shows what it heard.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from inference.metrics import label_text
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 # By name of the engine: its EngineStatus as plain data.
 Statuses = Mapping[str, Mapping[str, Any]]
@@ -51,34 +51,37 @@ _VERSION_GAUGES = {
 _STATES = ("loading", "ready", "failed", "evicted")
 
 
-def render(engines: Statuses) -> str:
-    return "".join(f"{line}\n" for line in _lines(engines)) if engines else ""
-
-
-def _lines(engines: Statuses) -> Iterator[str]:
+def of_engines(engines: Statuses) -> Iterator[Metric]:
+    """Return what engines count; nothing without an engine."""
+    if not engines:
+        return
     for name in _counter_names(engines):
         about = _COUNTERS.get(name, f"Counted by engines as {name}.")
-        yield from _head(f"engine_{name}_total", about, "counter")
-        yield from _values(engines, f"engine_{name}_total", name)
-    yield from _head("engine_busy_seconds_total", "Time of the device.", "counter")
+        yield _counted(CounterMetricFamily, engines, name, about)
+    busy = CounterMetricFamily(
+        "modelyard_engine_busy_seconds", "Time of the device.", labels=["engine"]
+    )
+    refused = CounterMetricFamily(
+        "modelyard_engine_refused",
+        "Requests refused, by the bound that was reached.",
+        labels=["engine", "bound"],
+    )
     for engine, status in engines.items():
-        seconds = status["counters"].get("busy_us", 0) / 1e6
-        yield f"modelyard_engine_busy_seconds_total{{{_label(engine)}}} {seconds:.10g}"
-    about = "Requests refused, by the bound that was reached."
-    yield from _head("engine_refused_total", about, "counter")
-    for engine, status in engines.items():
+        busy.add_metric([engine], status["counters"].get("busy_us", 0) / 1e6)
         for bound in _REFUSED:
             value = status["counters"].get(f"refused_{bound}", 0)
-            labels = f'{_label(engine)},bound="{bound}"'
-            yield f"modelyard_engine_refused_total{{{labels}}} {value}"
+            refused.add_metric([engine, bound], value)
+    yield busy
+    yield refused
     for name, about in _GAUGES.items():
-        yield from _head(f"engine_{name}", about, "gauge")
-        yield from _values(engines, f"engine_{name}", name)
-    yield from _head("engine_memory_bytes", "Memory of the process.", "gauge")
+        yield _counted(GaugeMetricFamily, engines, name, about)
+    memory = GaugeMetricFamily(
+        "modelyard_engine_memory_bytes", "Memory of the process.", labels=["engine"]
+    )
     for engine, status in engines.items():
-        value = status["memory_bytes"]
-        yield f"modelyard_engine_memory_bytes{{{_label(engine)}}} {value}"
-    yield from _devices(engines)
+        memory.add_metric([engine], status["memory_bytes"])
+    yield memory
+    yield _devices(engines)
     yield from _versions(engines)
 
 
@@ -89,47 +92,49 @@ def _counter_names(engines: Statuses) -> list[str]:
     return sorted(counted - special - _GAUGES.keys())
 
 
-def _values(engines: Statuses, family: str, counter: str) -> Iterator[str]:
+def _counted(
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    engines: Statuses,
+    name: str,
+    about: str,
+) -> Metric:
+    family = kind(f"modelyard_engine_{name}", about, labels=["engine"])
     for engine, status in engines.items():
-        value = status["counters"].get(counter, 0)
-        yield f"modelyard_{family}{{{_label(engine)}}} {value}"
+        family.add_metric([engine], status["counters"].get(name, 0))
+    return family
 
 
-def _devices(engines: Statuses) -> Iterator[str]:
-    about = "Memory of the device: all, used by anybody, and reserved by this engine."
-    yield from _head("engine_device_memory_bytes", about, "gauge")
+def _devices(engines: Statuses) -> Metric:
+    family = GaugeMetricFamily(
+        "modelyard_engine_device_memory_bytes",
+        "Memory of the device: all, used by anybody, and reserved by this engine.",
+        labels=["engine", "kind"],
+    )
     for engine, status in engines.items():
         device = status["device_status"]
         for kind in ("total", "used", "reserved") if device else ():
-            labels = f'{_label(engine)},kind="{kind}"'
-            value = device[f"{kind}_bytes"]
-            yield f"modelyard_engine_device_memory_bytes{{{labels}}} {value}"
+            family.add_metric([engine, kind], device[f"{kind}_bytes"])
+    return family
 
 
-def _versions(engines: Statuses) -> Iterator[str]:
+def _versions(engines: Statuses) -> Iterator[Metric]:
+    labels = ["engine", "model", "version"]
+    each = [
+        ((engine, version["key"][0], str(version["key"][1])), version)
+        for engine, status in engines.items()
+        for version in status["versions"]
+    ]
     for name, about in _VERSION_GAUGES.items():
-        yield from _head(f"version_{name}", about, "gauge")
-        for labels, version in _each_version(engines):
-            yield f"modelyard_version_{name}{{{labels}}} {version[name]}"
-    yield from _head("version_state", "1 for the state a version is in.", "gauge")
-    for labels, version in _each_version(engines):
+        family = GaugeMetricFamily(f"modelyard_version_{name}", about, labels=labels)
+        for key, version in each:
+            family.add_metric(key, version[name])
+        yield family
+    states = GaugeMetricFamily(
+        "modelyard_version_state",
+        "1 for the state a version is in.",
+        labels=[*labels, "state"],
+    )
+    for key, version in each:
         for state in _STATES:
-            value = int(version["state"] == state)
-            yield f'modelyard_version_state{{{labels},state="{state}"}} {value}'
-
-
-def _each_version(engines: Statuses) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for engine, status in engines.items():
-        for version in status["versions"]:
-            model, number = version["key"]
-            labels = f'model="{label_text(model)}",version="{number}"'
-            yield f"{_label(engine)},{labels}", version
-
-
-def _head(name: str, about: str, kind: str) -> Iterator[str]:
-    yield f"# HELP modelyard_{name} {about}"
-    yield f"# TYPE modelyard_{name} {kind}"
-
-
-def _label(engine: str) -> str:
-    return f'engine="{label_text(engine)}"'
+            states.add_metric([*key, state], int(version["state"] == state))
+    yield states

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from inference.metrics import Gauge
+
 
 class LedgerReport(msgspec.Struct, frozen=True):
     # Seconds since the epoch.
@@ -26,13 +28,13 @@ def write(path: Path, report: LedgerReport) -> None:
     partial.replace(path)
 
 
-def gauges(path: Path, *, now: float) -> dict[str, float]:
+def gauges(path: Path, *, now: float) -> list[Gauge]:
     """Give the report as gauges, with its age; nothing where there is none."""
     try:
         report = _decoder.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
-        return {}
-    return {
-        "usage_roll_up_lag_seconds": report.roll_up_lag_s,
-        "ledger_report_age_seconds": max(0.0, now - report.at),
-    }
+        return []
+    return [
+        Gauge("usage_roll_up_lag_seconds", report.roll_up_lag_s),
+        Gauge("ledger_report_age_seconds", max(0.0, now - report.at)),
+    ]

@@ -1,13 +1,22 @@
 """Counts of calls by model, version, variant, operation and status. Pure.
 
 One look-up and a few additions per call; Prometheus text is made only when asked for.
-Histograms have a bucket per power of two. `state` and `add` let one process answer for
-several.
+Histograms have a bucket per power of two. `state` lets one process answer for several:
+each keeps its counts under its own label, so that one that restarts, or is not heard,
+makes no sum fall.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
 
 import msgspec
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import generate_latest
 
 from accounts.usage_event import UsageEvent
 from inference.cache import CacheCounts
@@ -17,7 +26,12 @@ _TIME_BUCKETS = 27
 _ROW_BUCKETS = 15
 
 _Labels = tuple[str, str, str, str, int]
-_LABEL_NAMES = ("model", "version", "variant", "operation", "status")
+_LABEL_NAMES = ("gateway", "model", "version", "variant", "operation", "status")
+# Below 2**n µs; below 2**n rows, which means at most 2**n - 1.
+_TIME_LIMITS = [*(str(2**n / 1e6) for n in range(_TIME_BUCKETS)), "+Inf"]
+_ROW_LIMITS = [*(str(2**n - 1) for n in range(_ROW_BUCKETS)), "+Inf"]
+# Series of a histogram that are written before the event loop gets its turn.
+_SERIES_AT_ONCE = 8
 
 
 class Series(msgspec.Struct):
@@ -32,15 +46,6 @@ class Series(msgspec.Struct):
     times: list[int] = msgspec.field(default_factory=lambda: [0] * (_TIME_BUCKETS + 1))
     sizes: list[int] = msgspec.field(default_factory=lambda: [0] * (_ROW_BUCKETS + 1))
 
-    def add(self, other: "Series") -> None:
-        self.count += other.count
-        self.total_us += other.total_us
-        self.compute_us += other.compute_us
-        self.rows += other.rows
-        self.samples += other.samples
-        self.times = [a + b for a, b in zip(self.times, other.times, strict=True)]
-        self.sizes = [a + b for a, b in zip(self.sizes, other.sizes, strict=True)]
-
 
 class MetricsState(msgspec.Struct):
     """All counts of one process, to be sent to another."""
@@ -50,6 +55,8 @@ class MetricsState(msgspec.Struct):
     unrecorded: int
     abandoned: int = 0
     cache: CacheCounts = msgspec.field(default_factory=CacheCounts)
+    # Requests for units of a quota that the site did not answer, by the reason.
+    lease_failures: dict[str, int] = {}
 
 
 class Metrics:
@@ -61,8 +68,9 @@ class Metrics:
         self.unrecorded = 0
         # Clients that left before their answer.
         self.abandoned = 0
-        # The cache itself counts.
+        # The cache itself counts, and so does the client of leases.
         self.cache = CacheCounts()
+        self.lease_failures: Mapping[str, int] = {}
 
     def observe(self, event: UsageEvent) -> None:
         labels = (
@@ -92,123 +100,159 @@ class Metrics:
             self.unrecorded,
             self.abandoned,
             self.cache,
+            dict(self.lease_failures),
         )
 
-    def add(self, other: MetricsState) -> None:
-        """Count the calls of another process too."""
-        for labels, found in other.series:
-            self._series.setdefault(labels, Series()).add(found)
-        self.unauthenticated += other.unauthenticated
-        self.unrecorded += other.unrecorded
-        self.abandoned += other.abandoned
-        self.cache = self.cache.plus(other.cache)
 
-    def render(self, gauges: Mapping[str, float] | None = None) -> str:
-        """Write everything, and gauges of the process, as Prometheus text."""
-        series = [(_text(labels), found) for labels, found in self._series.items()]
-        lines = [
-            *_counter("requests", "Answered calls.", [(k, s.count) for k, s in series]),
-            *_counter("rows", "Rows predicted.", [(k, s.rows) for k, s in series]),
-            *_counter(
-                "compute_seconds",
-                "Time on the device.",
-                [(k, s.compute_us / 1e6) for k, s in series],
-            ),
-            *_counter(
-                "shap_samples",
-                "Forward passes spent on explanations.",
-                [(k, s.samples) for k, s in series],
-            ),
-            *_counter(
-                "unauthenticated_requests",
-                "Calls without a valid key.",
-                [("", self.unauthenticated)],
-            ),
-            *_counter(
-                "unrecorded_requests",
-                "Calls refused because the spool could not be written.",
-                [("", self.unrecorded)],
-            ),
-            *_counter(
-                "abandoned_requests",
-                "Calls whose client left before the answer.",
-                [("", self.abandoned)],
-            ),
-            *_cache_lines(self.cache),
-            *_histogram_head("request_duration_seconds", "Time to the answer."),
-        ]
-        for labels, found in series:
-            limits = [2**index / 1e6 for index in range(_TIME_BUCKETS)]
-            name, total = "request_duration_seconds", found.total_us / 1e6
-            lines += _histogram(name, labels, limits, found.times, total)
-        lines += _histogram_head("request_rows", "Rows per call.")
-        for labels, found in series:
-            # Below 2**n rows means at most 2**n - 1.
-            limits = [2**index - 1 for index in range(_ROW_BUCKETS)]
-            lines += _histogram("request_rows", labels, limits, found.sizes, found.rows)
-        typed = ""
-        named = [(name.partition("{")[0], name) for name in gauges or {}]
-        for family, name in sorted(named):
-            value = (gauges or {})[name]
-            if family != typed:
-                # Once for a family, and its samples after it.
-                lines.append(f"# TYPE modelyard_{family} gauge")
-                typed = family
-            lines.append(f"modelyard_{name} {value:g}")
-        return "\n".join(lines) + "\n"
+class Gauge(msgspec.Struct, frozen=True):
+    name: str
+    value: float
+    labels: dict[str, str] = {}
 
 
-def label_text(value: object) -> str:
-    """Escape a label's value."""
-    text = str(value).replace("\\", r"\\").replace('"', r"\"")
-    return text.replace("\n", r"\n")
+def write(families: Iterable[Metric]) -> Iterator[bytes]:
+    """Write Prometheus text piece by piece; families of one name follow each other."""
+    name = ""
+    for family in families:
+        text = generate_latest(_Collected(family))
+        if family.name == name:
+            # Its two lines of description were written with the piece before.
+            text = text.split(b"\n", 2)[2]
+        name = family.name
+        yield text
 
 
-def _text(labels: _Labels) -> str:
-    pairs = zip(_LABEL_NAMES, labels, strict=True)
-    return ",".join(f'{name}="{label_text(value)}"' for name, value in pairs)
-
-
-def _counter(
-    name: str, about: str, values: Iterable[tuple[str, float]]
-) -> Iterable[str]:
-    yield f"# HELP modelyard_{name}_total {about}"
-    yield f"# TYPE modelyard_{name}_total counter"
-    for labels, value in values:
-        braces = f"{{{labels}}}" if labels else ""
-        yield f"modelyard_{name}_total{braces} {value:.10g}"
-
-
-def _cache_lines(cache: CacheCounts) -> Iterable[str]:
-    yield from _counter(
-        "cache_hits", "Predictions given from the cache.", [("", cache.hits)]
+def of_gateways(states: Mapping[str, MetricsState]) -> Iterator[Metric]:
+    """Return the counts of gateways, by their names."""
+    series = [
+        ((gateway, *map(str, labels)), found)
+        for gateway, state in states.items()
+        for labels, found in state.series
+    ]
+    for name, about, count in _COUNTS:
+        family = CounterMetricFamily(f"modelyard_{name}", about, labels=_LABEL_NAMES)
+        for key, found in series:
+            family.add_metric(key, count(found))
+        yield family
+    for name, about, total in _TOTALS:
+        family = CounterMetricFamily(f"modelyard_{name}", about, labels=["gateway"])
+        for gateway, state in states.items():
+            family.add_metric([gateway], total(state))
+        yield family
+    about = "Requests for units of a quota that the site refused or did not answer."
+    failures = CounterMetricFamily(
+        "modelyard_lease_failures", about, labels=["gateway", "reason"]
     )
-    yield from _counter(
-        "cache_misses", "Predictions that it did not hold.", [("", cache.misses)]
+    for gateway, state in states.items():
+        for reason, number in state.lease_failures.items():
+            failures.add_metric([gateway, reason], number)
+    yield failures
+    for name, about, held in _CACHE_GAUGES:
+        gauge = GaugeMetricFamily(f"modelyard_{name}", about, labels=["gateway"])
+        for gateway, state in states.items():
+            gauge.add_metric([gateway], held(state))
+        yield gauge
+    yield from _histograms(
+        "request_duration_seconds",
+        "Time to the answer.",
+        _TIME_LIMITS,
+        [(key, found.times, found.total_us / 1e6) for key, found in series],
     )
-    yield from _counter(
+    yield from _histograms(
+        "request_rows",
+        "Rows per call.",
+        _ROW_LIMITS,
+        [(key, found.sizes, found.rows) for key, found in series],
+    )
+
+
+def of_gauges(gauges: Iterable[Gauge]) -> Iterator[Metric]:
+    families: dict[str, Metric] = {}
+    for gauge in gauges:
+        name = f"modelyard_{gauge.name}"
+        about = _GAUGES.get(gauge.name, "")
+        family = families.setdefault(name, Metric(name, about, "gauge"))
+        family.add_sample(name, gauge.labels, gauge.value)
+    for name in sorted(families):
+        yield families[name]
+
+
+class _Collected:
+    """One family, where prometheus-client expects all that a process has."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
+def _histograms(
+    name: str,
+    about: str,
+    limits: list[str],
+    series: list[tuple[tuple[str, ...], list[int], float]],
+) -> Iterator[Metric]:
+    for first in range(0, len(series) or 1, _SERIES_AT_ONCE):
+        family = HistogramMetricFamily(f"modelyard_{name}", about, labels=_LABEL_NAMES)
+        for labels, counts, total in series[first : first + _SERIES_AT_ONCE]:
+            buckets = list(zip(limits, accumulate(counts), strict=True))
+            family.add_metric(labels, buckets=buckets, sum_value=total)
+        yield family
+
+
+_COUNTS: tuple[tuple[str, str, Callable[[Series], float]], ...] = (
+    ("requests", "Answered calls.", lambda found: found.count),
+    ("rows", "Rows predicted.", lambda found: found.rows),
+    ("compute_seconds", "Time on the device.", lambda found: found.compute_us / 1e6),
+    (
+        "shap_samples",
+        "Forward passes spent on explanations.",
+        lambda found: found.samples,
+    ),
+)
+_TOTALS: tuple[tuple[str, str, Callable[[MetricsState], float]], ...] = (
+    (
+        "unauthenticated_requests",
+        "Calls without a valid key.",
+        lambda state: state.unauthenticated,
+    ),
+    (
+        "unrecorded_requests",
+        "Calls refused because the spool could not be written.",
+        lambda state: state.unrecorded,
+    ),
+    (
+        "abandoned_requests",
+        "Calls whose client left before the answer.",
+        lambda state: state.abandoned,
+    ),
+    ("cache_hits", "Predictions given from the cache.", lambda state: state.cache.hits),
+    (
+        "cache_misses",
+        "Predictions that it did not hold.",
+        lambda state: state.cache.misses,
+    ),
+    (
         "cache_evictions",
         "Predictions that left it early, for want of room.",
-        [("", cache.evictions)],
-    )
-    for name, value in (("entries", cache.entries), ("bytes", cache.bytes)):
-        yield f"# TYPE modelyard_cache_{name} gauge"
-        yield f"modelyard_cache_{name} {value}"
-
-
-def _histogram_head(name: str, about: str) -> Iterable[str]:
-    yield f"# HELP modelyard_{name} {about}"
-    yield f"# TYPE modelyard_{name} histogram"
-
-
-def _histogram(
-    name: str, labels: str, limits: list[float], counts: list[int], total: float
-) -> Iterable[str]:
-    seen = 0
-    for limit, count in zip(limits, counts, strict=False):
-        seen += count
-        yield f'modelyard_{name}_bucket{{{labels},le="{limit:g}"}} {seen}'
-    seen = sum(counts)
-    yield f'modelyard_{name}_bucket{{{labels},le="+Inf"}} {seen}'
-    yield f"modelyard_{name}_sum{{{labels}}} {total:.10g}"
-    yield f"modelyard_{name}_count{{{labels}}} {seen}"
+        lambda state: state.cache.evictions,
+    ),
+)
+_CACHE_GAUGES: tuple[tuple[str, str, Callable[[MetricsState], float]], ...] = (
+    ("cache_entries", "Predictions in the cache.", lambda state: state.cache.entries),
+    ("cache_bytes", "Their memory.", lambda state: state.cache.bytes),
+)
+_GAUGES = {
+    "ready": "1 while every gateway can answer.",
+    "snapshot_sequence": "Number of the snapshot that gateways answer from.",
+    "snapshot_age_seconds": "Time since it was published.",
+    "spool_failing": "1 while usage events cannot be written.",
+    "leases_failing": "1 while the site lends no units of quotas.",
+    "overdrawn_units": "Units spent beyond leases.",
+    "keys_backing_off": "Keys that are closed because they hammered.",
+    "engine_up": "1 for an engine that answers.",
+    "gateway_up": "1 for a gateway that answers.",
+    "usage_roll_up_lag_seconds": "How long the oldest hour waits to be rolled up.",
+    "ledger_report_age_seconds": "Time since the controller looked at the ledger.",
+}

@@ -3,6 +3,7 @@
 Every gateway of a machine listens on it, and whichever is asked answers for all.
 """
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from accounts.limits import Recall
 from inference import ledger_report
 from inference.gateway.asgi import Message, Receive, Send
 from inference.gateway.engines import Engines
+from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import respond
-from inference.gateway.reports import GatewayReport, metrics_text, readiness
+from inference.gateway.reports import GatewayReport, metrics_of, readiness
 from inference.gateway.siblings import Siblings
-from inference.metrics import Metrics, label_text
+from inference.metrics import Gauge, Metrics, write
 from inference.prediction import PredictionPlan
 from inference.tables import Tables
 
@@ -34,6 +36,7 @@ class Reporter:
         engines: Engines,
         metrics: Metrics,
         recorder: Recorder,
+        leases: LeaseClient,
         name: str = "gateway",
         boot_id: str = "",
         ledger_report: Path | None = None,
@@ -42,6 +45,7 @@ class Reporter:
         self._engines = engines
         self._metrics = metrics
         self._recorder = recorder
+        self._leases = leases
         self._name = name
         self._boot_id = boot_id
         self._ledger_report = ledger_report
@@ -60,31 +64,36 @@ class Reporter:
             },
         )
 
-    def _gauges(self) -> dict[str, float]:
-        snapshot = self._plan.tables.snapshot
-        gauges = {
-            "ready": float(not self._engines.waiting_for(self._plan.tables)),
-            "snapshot_sequence": float(snapshot.sequence),
-            "snapshot_age_seconds": time.time() - snapshot.published_at
-            if snapshot.sequence
-            else 0.0,
-            "spool_failing": float(self._recorder.failing),
-            "overdrawn_units": float(
-                sum(
-                    admission.overdrawn()
-                    for admission in self._plan.tables.admissions.everyone()
-                )
-            ),
-        }
-        back_offs = self._plan.tables.back_offs
-        if back_offs is not None:
-            gauges["keys_backing_off"] = float(back_offs.closed_now(time.time()))
-        for name in self._plan.tables.engines:
-            up = name in self._engines.reports
-            gauges[f'engine_up{{engine="{label_text(name)}"}}'] = float(up)
+    def _gauges(self) -> list[Gauge]:
+        tables = self._plan.tables
+        snapshot = tables.snapshot
+        age_s = time.time() - snapshot.published_at if snapshot.sequence else 0.0
+        overdrawn = sum(it.overdrawn() for it in tables.admissions.everyone())
+        gauges = [
+            Gauge("ready", float(not self._engines.waiting_for(tables))),
+            Gauge("snapshot_sequence", float(snapshot.sequence)),
+            Gauge("snapshot_age_seconds", age_s),
+            Gauge("spool_failing", float(self._recorder.failing)),
+            Gauge("leases_failing", float(self._leases.failing)),
+            Gauge("overdrawn_units", float(overdrawn)),
+        ]
+        if tables.back_offs is not None:
+            closed = tables.back_offs.closed_now(time.time())
+            gauges.append(Gauge("keys_backing_off", float(closed)))
+        for name in tables.engines:
+            up = float(name in self._engines.reports)
+            gauges.append(Gauge("engine_up", up, {"engine": name}))
         if self._ledger_report is not None:
-            gauges |= ledger_report.gauges(self._ledger_report, now=time.time())
+            gauges += ledger_report.gauges(self._ledger_report, now=time.time())
         return gauges
+
+    async def ask_engines(self) -> None:
+        """Learn the engines' counts of now.
+
+        Another gateway may have heard them later than this one: to show what was heard
+        last would let a count fall from one scrape to the next.
+        """
+        await self._engines.ask()
 
 
 class OperatorApp:
@@ -103,8 +112,14 @@ class OperatorApp:
         if scope["type"] != "http":
             return
         if scope["path"] == "/metrics":
-            text = metrics_text(await self._reports(), expected=self._names)
-            await _answer(scope, send, 200, _METRICS_TYPE, text.encode())
+            await self._reporter.ask_engines()
+            found = metrics_of(await self._reports(), expected=self._names)
+            text = []
+            for piece in write(found):
+                text.append(piece)
+                # Calls go on between the pieces: many models make a long text.
+                await asyncio.sleep(0)
+            await _answer(scope, send, 200, _METRICS_TYPE, b"".join(text))
             return
         if scope["path"] in ("/healthz", "/health"):
             await _answer(scope, send, 200, b"text/plain", b"ok")

@@ -1,12 +1,13 @@
-"""What one gateway says of itself, and the sum over the gateways of a machine. Pure."""
+"""What one gateway says of itself, and what all of a machine say together. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from prometheus_client.core import Metric
 
-from inference import engine_metrics
-from inference.metrics import Metrics, MetricsState, label_text
+from inference import engine_metrics, metrics
+from inference.metrics import Gauge, MetricsState
 
 # Of several gateways the worst counts: here the least, elsewhere the greatest.
 _LEAST = ("ready", "snapshot_sequence", "engine_up")
@@ -19,7 +20,7 @@ class GatewayReport(msgspec.Struct):
     name: str
     boot_id: str
     metrics: MetricsState
-    gauges: dict[str, float]
+    gauges: list[Gauge]
     # Models whose default cannot answer yet.
     waiting_for: list[str]
     snapshot_sequence: int
@@ -27,27 +28,36 @@ class GatewayReport(msgspec.Struct):
     engines: dict[str, Any] = {}
 
 
-def metrics_text(
-    reports: Iterable[GatewayReport], *, expected: Iterable[str] = ()
-) -> str:
-    """Write the sum of all reports as Prometheus text; name who did not report."""
-    sums = Metrics()
-    gauges: dict[str, float] = {}
+def metrics_of(
+    reports: Sequence[GatewayReport], *, expected: Iterable[str] = ()
+) -> Iterator[Metric]:
+    """Return the metrics of all reports; the first knows the engines best."""
+    gauges: dict[tuple[str, str], Gauge] = {}
     up = dict.fromkeys(expected, 0.0)
     engines: dict[str, Any] = {}
     for report in reports:
-        engines |= report.engines
-        sums.add(report.metrics)
+        engines = report.engines | engines
         up[report.name] = 1.0
-        for name, value in report.gauges.items():
-            if name.startswith(_SUM):
-                gauges[name] = gauges.get(name, 0.0) + value
-                continue
-            worse = min if name.startswith(_LEAST) else max
-            gauges[name] = worse(value, gauges.get(name, value))
-    for name, value in up.items():
-        gauges[f'gateway_up{{gateway="{label_text(name)}"}}'] = value
-    return sums.render(gauges) + engine_metrics.render(engines)
+        for gauge in report.gauges:
+            key = (gauge.name, str(gauge.labels))
+            gauges[key] = _together(gauges.get(key, gauge), gauge)
+    yield from metrics.of_gateways({it.name: it.metrics for it in reports})
+    yield from metrics.of_gauges(
+        [
+            *gauges.values(),
+            *(Gauge("gateway_up", value, {"gateway": it}) for it, value in up.items()),
+        ]
+    )
+    yield from engine_metrics.of_engines(engines)
+
+
+def _together(one: Gauge, other: Gauge) -> Gauge:
+    if one is other:
+        return one
+    if one.name in _SUM:
+        return Gauge(one.name, one.value + other.value, one.labels)
+    worse = min if one.name in _LEAST else max
+    return Gauge(one.name, worse(one.value, other.value), one.labels)
 
 
 def readiness(

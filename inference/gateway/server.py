@@ -105,6 +105,7 @@ async def serve(
     recorder = Recorder(writer)
     metrics = Metrics()
     metrics.cache = plan.cache.counts
+    metrics.lease_failures = leases.failures
     bodies = SlowBodies(time.monotonic)
     site = http_over(settings.home.site_socket, _SITE_CONNECTIONS)
     relay = Relay(
@@ -139,6 +140,7 @@ async def serve(
         engines=engines,
         metrics=metrics,
         recorder=recorder,
+        leases=leases,
         name=settings.name,
         boot_id=boot_id,
         ledger_report=settings.home.ledger_report,

@@ -9,6 +9,7 @@ from accounts import usage
 from accounts.models import UnrolledHour
 from inference import ledger_report
 from inference.ledger_report import LedgerReport
+from inference.metrics import Gauge
 from tests.accounts.test_leases import event
 from tests.factories import CustomerFactory
 from tests.inference.test_controller import Plant
@@ -18,10 +19,10 @@ def test_a_report_is_given_as_gauges_with_its_age(tmp_path):
     path = tmp_path / "ledger.json"
     ledger_report.write(path, LedgerReport(at=100.0, roll_up_lag_s=40.5))
 
-    assert ledger_report.gauges(path, now=107.0) == {
-        "usage_roll_up_lag_seconds": 40.5,
-        "ledger_report_age_seconds": 7.0,
-    }
+    assert ledger_report.gauges(path, now=107.0) == [
+        Gauge("usage_roll_up_lag_seconds", 40.5),
+        Gauge("ledger_report_age_seconds", 7.0),
+    ]
     assert [each.name for each in tmp_path.iterdir()] == ["ledger.json"]
 
 
@@ -31,7 +32,7 @@ def test_no_report_is_no_gauge(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
 
-    assert ledger_report.gauges(path, now=1.0) == {}
+    assert ledger_report.gauges(path, now=1.0) == []
 
 
 @pytest.mark.django_db
@@ -43,6 +44,7 @@ def test_the_controller_reports_how_long_roll_ups_have_waited(home):
     Plant(home).run(1)
 
     now = timezone.now().timestamp()
-    gauges = ledger_report.gauges(home.ledger_report, now=now)
+    found = ledger_report.gauges(home.ledger_report, now=now)
+    gauges = {gauge.name: gauge.value for gauge in found}
     assert 420 <= gauges["usage_roll_up_lag_seconds"] < 500
     assert gauges["ledger_report_age_seconds"] < 60

@@ -1,7 +1,8 @@
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference.cache import CacheCounts
-from inference.metrics import Metrics
+from inference.metrics import Gauge, Metrics, of_gateways, of_gauges, write
 from tests.inference.test_spool import event
 
 
@@ -13,8 +14,12 @@ def parsed(text):
     }
 
 
-def samples(metrics, **gauges):
-    return parsed(metrics.render(gauges))
+def text(families):
+    return b"".join(write(families)).decode()
+
+
+def samples(metrics):
+    return parsed(text(of_gateways({"gateway": metrics.state()})))
 
 
 def only(found, name, **labels):
@@ -68,34 +73,61 @@ def test_names_of_models_are_escaped():
     assert only(samples(metrics), "modelyard_requests_total", model='a"b\\c\nd') == [1]
 
 
-def test_gauges_are_told():
-    assert only(samples(Metrics(), ready=1.0), "modelyard_ready") == [1]
-
-
-def test_the_caches_of_several_processes_are_counted_together():
+def test_each_gateway_keeps_its_own_counts():
     one, other = Metrics(), Metrics()
     one.cache = CacheCounts(hits=3, misses=2, evictions=1, entries=4, bytes=500)
     other.cache = CacheCounts(hits=1, bytes=100)
+    other.lease_failures = {"status 400": 2}
 
-    one.add(other.state())
+    found = parsed(text(of_gateways({"a": one.state(), "b": other.state()})))
 
-    text = one.render()
-    assert "\nmodelyard_cache_hits_total 4\n" in text
-    assert "\nmodelyard_cache_misses_total 2\n" in text
-    assert "\nmodelyard_cache_evictions_total 1\n" in text
-    assert "\nmodelyard_cache_entries 4\n" in text
-    assert "\nmodelyard_cache_bytes 600\n" in text
+    assert only(found, "modelyard_cache_hits_total", gateway="a") == [3]
+    assert only(found, "modelyard_cache_hits_total", gateway="b") == [1]
+    assert only(found, "modelyard_cache_entries") == [4, 0]
+    assert only(found, "modelyard_cache_bytes") == [500, 100]
+    assert only(found, "modelyard_lease_failures_total", reason="status 400") == [2]
+
+
+@pytest.mark.parametrize("value", [999_999, 1_234_567, 2**53 - 1, 1_790_000_000.25])
+def test_no_digit_of_a_number_is_lost(value):
+    metrics = Metrics()
+    metrics.unauthenticated = int(value)
+
+    counted = only(samples(metrics), "modelyard_unauthenticated_requests_total")
+    told = parsed(text(of_gauges([Gauge("snapshot_age_seconds", value)])))
+
+    assert counted == [int(value)]
+    assert only(told, "modelyard_snapshot_age_seconds") == [value]
+
+
+def test_a_family_is_described_once_however_long_it_is():
+    metrics = Metrics()
+    for number in range(50):
+        metrics.observe(event(1, model=f"m{number}"))
+
+    written = text(of_gateways({"a": metrics.state(), "b": metrics.state()}))
+
+    types = [line for line in written.splitlines() if line.startswith("# TYPE")]
+    assert len(types) == len(set(types))
+    found = parsed(written)
+    assert len(only(found, "modelyard_request_rows_count", gateway="b")) == 50
+    longest = only(found, "modelyard_request_duration_seconds_bucket", le="67.108864")
+    assert len(longest) == 100
 
 
 def test_gauges_of_one_family_are_typed_once():
-    gauges = {'engine_up{engine="a"}': 1.0, "ready": 1.0, 'engine_up{engine="b"}': 0.0}
+    gauges = [
+        Gauge("engine_up", 1.0, {"engine": "a"}),
+        Gauge("ready", 1.0),
+        Gauge("engine_up", 0.0, {"engine": "b"}),
+    ]
 
-    lines = Metrics().render(gauges).splitlines()
+    lines = text(of_gauges(gauges)).splitlines()
 
-    assert lines[-5:] == [
+    assert [line for line in lines if not line.startswith("# HELP")] == [
         "# TYPE modelyard_engine_up gauge",
-        'modelyard_engine_up{engine="a"} 1',
-        'modelyard_engine_up{engine="b"} 0',
+        'modelyard_engine_up{engine="a"} 1.0',
+        'modelyard_engine_up{engine="b"} 0.0',
         "# TYPE modelyard_ready gauge",
-        "modelyard_ready 1",
+        "modelyard_ready 1.0",
     ]

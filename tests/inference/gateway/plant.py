@@ -275,6 +275,7 @@ class Plant:
         self.writer = SpoolWriter(folder, "boot", **spool)
         self.recorder = Recorder(self.writer)
         self.metrics = Metrics()
+        self.metrics.lease_failures = self.leases.failures
         self.bodies = SlowBodies(self.clock)
         self.app = GatewayApp(
             plan=self.plan,
@@ -302,6 +303,7 @@ class Plant:
             engines=self.engines,
             metrics=self.metrics,
             recorder=self.recorder,
+            leases=self.leases,
         )
         self.operator_app = OperatorApp(self.reporter)
         self.control_app = ControlApp(self.reporter, self.tables)

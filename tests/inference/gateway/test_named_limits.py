@@ -318,4 +318,4 @@ async def test_a_key_that_hammers_is_told_to_back_off(tmp_path):
     assert last.headers["ratelimit"] == '"backoff";r=0;t=21'
     assert last.headers["x-ratelimit-remaining"] == "0"
     assert (after_the_window.status_code, as_told.status_code) == (429, 200)
-    assert "modelyard_keys_backing_off 0" in metrics.text
+    assert "modelyard_keys_backing_off 0.0" in metrics.text

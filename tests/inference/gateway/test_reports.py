@@ -1,6 +1,6 @@
-from inference.gateway.reports import GatewayReport, metrics_text, readiness
-from inference.metrics import Metrics
-from tests.inference.test_metrics import only, parsed
+from inference.gateway.reports import GatewayReport, metrics_of, readiness
+from inference.metrics import Gauge, Metrics
+from tests.inference.test_metrics import only, parsed, text
 from tests.inference.test_spool import event
 
 
@@ -13,23 +13,55 @@ def report(name, *, calls=0, waiting_for=(), sequence=3, **gauges):
         name=name,
         boot_id=f"boot of {name}",
         metrics=metrics.state(),
-        gauges=gauges,
+        gauges=[Gauge(name, value) for name, value in gauges.items()],
         waiting_for=list(waiting_for),
         snapshot_sequence=sequence,
     )
 
 
-def test_counts_of_all_gateways_are_added_up():
-    found = parsed(metrics_text([report("a", calls=3), report("b", calls=4)]))
+def found_in(*reports, expected=()):
+    return parsed(text(metrics_of(reports, expected=expected)))
 
-    assert only(found, "modelyard_requests_total", status=200) == [7]
-    assert only(found, "modelyard_rows_total", version=1) == [14]
-    assert only(found, "modelyard_request_rows_count", version=1) == [7]
-    assert only(found, "modelyard_unauthenticated_requests_total") == [7]
+
+def test_counts_of_each_gateway_are_its_own():
+    found = found_in(report("a", calls=3), report("b", calls=4))
+
+    assert only(found, "modelyard_requests_total", gateway="a", status=200) == [3]
+    assert only(found, "modelyard_requests_total", gateway="b", status=200) == [4]
+    assert only(found, "modelyard_rows_total", version=1) == [6, 8]
+    assert only(found, "modelyard_request_rows_count", version=1) == [3, 4]
+    assert only(found, "modelyard_unauthenticated_requests_total") == [3, 4]
+
+
+def test_no_count_falls_when_a_gateway_restarts_or_is_not_heard():
+    before = found_in(report("a", calls=3), report("b", calls=40))
+    restarted = found_in(report("a", calls=3), report("b", calls=1))
+    unheard = found_in(report("a", calls=3), expected=("a", "b"))
+
+    # That of `b` begins anew, which Prometheus understands; no sum goes back.
+    for found in (before, restarted, unheard):
+        assert only(found, "modelyard_requests_total", gateway="a") == [3]
+    assert only(restarted, "modelyard_requests_total", gateway="b") == [1]
+    assert only(unheard, "modelyard_requests_total", gateway="b") == []
+
+
+def test_who_answers_knows_the_engines_best():
+    status = {"counters": {}, "memory_bytes": 1, "device_status": None, "versions": []}
+    fresh, old = report("a"), report("b")
+    fresh.engines = {"cpu": status | {"counters": {"rows": 100}}}
+    old.engines = {
+        "cpu": status | {"counters": {"rows": 90}},
+        "cuda-0": status | {"counters": {"rows": 5}},
+    }
+
+    found = found_in(fresh, old)
+
+    assert only(found, "modelyard_engine_rows_total", engine="cpu") == [100]
+    assert only(found, "modelyard_engine_rows_total", engine="cuda-0") == [5]
 
 
 def test_a_gateway_that_does_not_report_is_shown_as_down():
-    found = parsed(metrics_text([report("a", calls=3)], expected=("a", "b")))
+    found = found_in(report("a", calls=3), expected=("a", "b"))
 
     assert only(found, "modelyard_gateway_up", gateway="a") == [1]
     assert only(found, "modelyard_gateway_up", gateway="b") == [0]
@@ -42,7 +74,7 @@ def test_the_worst_gauge_of_all_gateways_counts():
         report("b", ready=0.0, snapshot_age_seconds=9.0, spool_failing=0.0),
     ]
 
-    found = parsed(metrics_text(reports))
+    found = found_in(*reports)
 
     assert only(found, "modelyard_ready") == [0]
     assert only(found, "modelyard_snapshot_age_seconds") == [9]
