@@ -130,7 +130,7 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
         if isinstance(exception, kind):
             return _plain(kind)
     if outages.is_outage(exception):
-        return outages.away()
+        return outages.away(exception)
     return ApiError(ErrorCode.INTERNAL_ERROR, "Something failed on our side.")
 
 

@@ -354,10 +354,7 @@ class Front:
 
     def _record(self, event: UsageEvent) -> None:
         if self._spool is None:
-            try:
-                self._spool = spool.SpoolWriter(self._home.spool, self.boot_id)
-            except OSError as error:
-                raise spool.SpoolUnavailable(os.strerror(error.errno or 0)) from error
+            self._spool = spool.SpoolWriter(self._home.spool, self.boot_id)
             atexit.register(self.close)
         self._spool.append([event])
         if self._sync_timer is None:
@@ -375,7 +372,7 @@ class Front:
         try:
             # Without the lock: a slow disk must not hold up other threads.
             writer.sync()
-        except OSError:
+        except spool.SpoolUnavailable:
             logger.exception("spool_sync_failed")
 
 

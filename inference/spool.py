@@ -9,6 +9,7 @@ cut short was never answered for; readers stop before it.
 import fcntl
 import os
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ _FRAME = struct.Struct("<II")
 _MAX_EVENT_BYTES = 1 << 20
 _DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
 DEFAULT_TOTAL_BYTES = 4 * 1024**3
+
+# More than most events.
+_PROBE_BYTES = 4096
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(UsageEvent)
@@ -52,7 +56,10 @@ class SpoolWriter:
         self.dirty = False
         # Full segments that are still to be flushed and closed.
         self._finished: list[int] = []
-        self._file = self._open()
+        try:
+            self._file = self._open()
+        except OSError as error:
+            raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
         self._allowed = 0
         self.measure()
 
@@ -84,13 +91,33 @@ class SpoolWriter:
         self.dirty = True
 
     def sync(self) -> None:
-        """Make what is written survive a power failure; may run in another thread."""
+        """Make what is written survive a power failure; may run in another thread.
+
+        Raises SpoolUnavailable where the disk cannot take it.
+        """
         self.dirty = False
-        os.fsync(self._file)
-        while self._finished:
-            finished = self._finished.pop()
-            os.fsync(finished)
-            os.close(finished)
+        try:
+            os.fsync(self._file)
+            while self._finished:
+                finished = self._finished.pop()
+                try:
+                    os.fsync(finished)
+                finally:
+                    os.close(finished)
+        except OSError as error:
+            raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
+
+    def probe(self) -> None:
+        """Raise SpoolUnavailable if nothing can be written; may run in a thread."""
+        if self._allowed < _PROBE_BYTES:
+            raise SpoolUnavailable("The spool is full.")
+        try:
+            with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
+                written = file.write(bytes(_PROBE_BYTES))
+        except OSError as error:
+            raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
+        if written is not None and written < _PROBE_BYTES:
+            raise SpoolUnavailable("The disk is full.")
 
     def measure(self) -> None:
         """Learn from the disk how much all processes' segments leave to be written."""
@@ -105,8 +132,10 @@ class SpoolWriter:
 
     def close(self) -> None:
         """Flush and let go of the segments: they are complete now."""
-        self.sync()
-        os.close(self._file)
+        try:
+            self.sync()
+        finally:
+            os.close(self._file)
 
     def _rotate(self) -> None:
         finished = self._file

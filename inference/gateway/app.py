@@ -18,6 +18,7 @@ from inference.gateway.asgi import AsgiExchange, Message, Receive, Send, split_t
 from inference.gateway.clients import ClientLeft
 from inference.gateway.engines import Engines
 from inference.gateway.exchange import Reading, Request
+from inference.gateway.health import Health
 from inference.gateway.image_reader import ImageReader
 from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
@@ -62,6 +63,7 @@ class GatewayApp:
         self.engines = engines
         self.recorder = recorder
         self.metrics = metrics
+        self.health = Health(plan.tables, engines, recorder)
         self.body_timeout_s = body_timeout_s
         self.clock = clock
         self.timer = timer
@@ -71,7 +73,7 @@ class GatewayApp:
         self._relay = relay
         self._paths: dict[bytes, PredictionPath | None] = {}
         self._open_inference = OpenInferenceApp(
-            OpenInferenceFacts(plan, engines, clock=clock),
+            OpenInferenceFacts(plan, engines, self.health, clock=clock),
             new_request_id=plan.new_request_id,
             clock=clock,
         )
@@ -128,10 +130,10 @@ class GatewayApp:
                 await self._refuse_method(scope, send, "GET, HEAD")
             elif alive:
                 await _say(scope, send, 200, b"ok")
-            elif self.engines.waiting_for(self.plan.tables):
-                await _say(scope, send, 503, b"not ready")
-            else:
+            elif self.health.ready:
                 await _say(scope, send, 200, b"ready")
+            else:
+                await _say(scope, send, 503, b"not ready")
         elif is_open_inference(path):
             answer = self._open_inference.answer(
                 method,

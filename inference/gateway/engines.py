@@ -19,7 +19,6 @@ from inference.engine.messages import (
 from inference.engine.socket_client import PendingCall, Waiter
 from inference.engine.tensors import Tensor
 from inference.stream_effects import OpenStream
-from inference.tables import Tables
 
 logger = structlog.get_logger(__name__)
 
@@ -169,23 +168,6 @@ class Engines:
         for client in (*self._clients.values(), *self._retired):
             await client.close()
 
-    def waiting_for(self, tables: Tables) -> list[str]:
-        """Say what keeps the defaults of the routes from answering."""
-        if not tables.snapshot.sequence and not tables.models:
-            return ["no snapshot was published yet"]
-        waiting = []
-        for entry in tables.models.values():
-            model = entry.model
-            default = next((v for v in model.variants if v.role == "default"), None)
-            if default is None:
-                if model.routed and not self._failed(model.name):
-                    waiting.append(f"{model.name} has no default that is served yet")
-                continue
-            key = VersionKey(model.name, default.version)
-            if not self.is_ready(key, on=model.engines):
-                waiting.append(f"{key} is ready on no engine")
-        return waiting
-
     def is_ready(self, key: VersionKey, *, on: Sequence[str]) -> bool:
         """Tell whether one of these engines reported the version as ready."""
         return any(self._has(name, key) for name in on)
@@ -205,7 +187,7 @@ class Engines:
             for version in report.versions
         )
 
-    def _failed(self, model: str) -> bool:
+    def has_failed(self, model: str) -> bool:
         """Tell whether a version cannot load: then waiting for it is no use."""
         return any(
             version.key.model == model and version.state == "failed"

@@ -19,6 +19,7 @@ from inference.dialects.open_inference import input_binding
 from inference.engine.messages import VersionKey
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.engines import Engines
+from inference.gateway.health import Health
 from inference.prediction import PredictionPlan
 from inference.refusals import NO_MODEL, lacks_scope, of_limits
 from inference.tables import KeyEntry, ModelEntry, Target
@@ -68,18 +69,20 @@ class OpenInferenceFacts:
         self,
         plan: PredictionPlan,
         engines: Engines,
+        health: Health,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._plan = plan
         self._engines = engines
+        self._health = health
         self._clock = clock
 
     def server(self) -> ServerFacts:
         return ServerFacts("modelyard", _own_version(), EXTENSIONS)
 
     def server_ready(self) -> bool:
-        return not self._engines.waiting_for(self._plan.tables)
+        return self._health.ready
 
     def caller(self, headers: Headers, peer: str, now: float) -> KeyEntry:
         """Find who asks; raises ApiError."""

@@ -13,6 +13,7 @@ from accounts.limits import Recall
 from inference import ledger_report
 from inference.gateway.asgi import Message, Receive, Send
 from inference.gateway.engines import Engines
+from inference.gateway.health import Health
 from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import respond
@@ -46,6 +47,7 @@ class Reporter:
         self._metrics = metrics
         self._recorder = recorder
         self._leases = leases
+        self._health = Health(plan.tables, engines, recorder)
         self._name = name
         self._boot_id = boot_id
         self._ledger_report = ledger_report
@@ -56,7 +58,8 @@ class Reporter:
             boot_id=self._boot_id,
             metrics=self._metrics.state(),
             gauges=self._gauges(),
-            waiting_for=list(self._engines.waiting_for(self._plan.tables)),
+            ready=self._health.ready,
+            waiting_for=[*self._health.obstacles(), *self._health.coming()],
             snapshot_sequence=self._plan.tables.snapshot.sequence,
             engines={
                 name: msgspec.to_builtins(msgspec.structs.asdict(report))
@@ -70,7 +73,7 @@ class Reporter:
         age_s = time.time() - snapshot.published_at if snapshot.sequence else 0.0
         overdrawn = sum(it.overdrawn() for it in tables.admissions.everyone())
         gauges = [
-            Gauge("ready", float(not self._engines.waiting_for(tables))),
+            Gauge("ready", float(self._health.ready)),
             Gauge("snapshot_sequence", float(snapshot.sequence)),
             Gauge("snapshot_age_seconds", age_s),
             Gauge("spool_failing", float(self._recorder.failing)),

@@ -48,27 +48,41 @@ class Recorder:
         try:
             self._writer.append_encoded(frames)
         except SpoolUnavailable as error:
-            if not self.failing:
-                logger.error("spool_unavailable", reason=str(error))
-            self.failing = True
+            self._note(error)
             for recording in waiting:
                 recording.unrecorded()
             return
-        self.failing = False
+        self._note(None)
         for recording in waiting:
             recording.recorded()
 
     async def keep_synced(self) -> None:
-        """Flush to the disk ten times a second, in a thread of its own."""
+        """Flush to the disk ten times a second, in a thread of its own.
+
+        Once a second it is tried whether the disk takes more: a gateway that nobody
+        calls must know it too, and one that was given no calls for it must recover.
+        """
         measured = 0.0
         while True:
             await asyncio.sleep(_SYNC_S)
-            if self._writer.dirty:
-                await asyncio.to_thread(self._writer.sync)
-            now = self._loop.time()
-            if now - measured >= _MEASURE_S:
-                measured = now
-                self._writer.measure()
+            try:
+                if self._writer.dirty:
+                    await asyncio.to_thread(self._writer.sync)
+                now = self._loop.time()
+                if now - measured >= _MEASURE_S:
+                    measured = now
+                    self._writer.measure()
+                    await asyncio.to_thread(self._writer.probe)
+                    self._note(None)
+            except SpoolUnavailable as error:
+                self._note(error)
+
+    def _note(self, error: SpoolUnavailable | None) -> None:
+        if error is not None and not self.failing:
+            logger.error("spool_unavailable", reason=str(error))
+        elif error is None and self.failing:
+            logger.info("spool_available")
+        self.failing = error is not None
 
     def close(self) -> None:
         self.flush()

@@ -21,7 +21,9 @@ class GatewayReport(msgspec.Struct):
     boot_id: str
     metrics: MetricsState
     gauges: list[Gauge]
-    # Models whose default cannot answer yet.
+    # Whether all that was answered before can be answered now.
+    ready: bool
+    # What is not, and what comes: models without a version that is served yet.
     waiting_for: list[str]
     snapshot_sequence: int
     # Status of each engine by its name, as this gateway heard it last.
@@ -73,12 +75,12 @@ def readiness(
     for report in reversed(found):
         gateways[report.name] = {
             "up": True,
-            "ready": not report.waiting_for,
+            "ready": report.ready,
             "snapshot_sequence": report.snapshot_sequence,
         }
         engines |= report.engines
     return {
-        "ready": not waiting,
+        "ready": all(report.ready for report in found),
         "waiting_for": waiting,
         "snapshot_sequence": min((r.snapshot_sequence for r in found), default=0),
         "gateways": gateways,

@@ -38,7 +38,7 @@ from inference.gateway.sockets import bind_control, http_over
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.snapshot import Snapshot
-from inference.spool import SpoolWriter
+from inference.spool import SpoolUnavailable, SpoolWriter
 from inference.streaming import StreamLimits
 from inference.tables import Tables
 
@@ -99,9 +99,12 @@ async def serve(
         ),
     )
     engines = Engines(SocketEngineClient)
-    writer = SpoolWriter(
-        settings.home.spool, boot_id, max_total_bytes=settings.spool_max_bytes
-    )
+    try:
+        writer = SpoolWriter(
+            settings.home.spool, boot_id, max_total_bytes=settings.spool_max_bytes
+        )
+    except SpoolUnavailable as error:
+        sys.exit(f"The gateway cannot write to {settings.home.spool}: {error}.")
     recorder = Recorder(writer)
     metrics = Metrics()
     metrics.cache = plan.cache.counts

@@ -74,7 +74,7 @@ class GrpcServer:
         self.max_message_bytes = settings.max_message_bytes
         self.message_timeout_s = settings.message_timeout_s
         self._max_connections = settings.max_connections
-        facts = OpenInferenceFacts(app.plan, app.engines, clock=app.clock)
+        facts = OpenInferenceFacts(app.plan, app.engines, app.health, clock=app.clock)
         self._service = InferenceService(app, facts)
         self._tls = _tls(settings)
         self.turns = Turns()

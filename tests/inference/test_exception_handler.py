@@ -1,8 +1,11 @@
 """Whatever a DRF view raises becomes the one error shape, without a leak."""
 
+import errno
 import json
+import sqlite3
 
 import pytest
+import redis
 from django.core.exceptions import PermissionDenied
 from django.http import Http404
 from django_ratelimit.exceptions import Ratelimited
@@ -47,6 +50,11 @@ def error_of(response):
         (exceptions.UnsupportedMediaType(SECRET), 415, "UNSUPPORTED_MEDIA_TYPE"),
         (exceptions.APIException(SECRET), 500, "INTERNAL_ERROR"),
         (RuntimeError(SECRET), 500, "INTERNAL_ERROR"),
+        (OSError(errno.ENOSPC, SECRET), 503, "OVERLOADED"),
+        (OSError(errno.EROFS, SECRET), 503, "OVERLOADED"),
+        (FileNotFoundError(errno.ENOENT, SECRET), 500, "INTERNAL_ERROR"),
+        (redis.ReadOnlyError(SECRET), 503, "OVERLOADED"),
+        (sqlite3.OperationalError(SECRET), 503, "OVERLOADED"),
     ],
 )
 def test_every_exception_has_its_code_and_tells_no_secret(exception, status, code):

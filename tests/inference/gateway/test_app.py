@@ -399,6 +399,50 @@ async def test_operators_see_metrics_and_what_readiness_waits_for(tmp_path):
 
 
 @on_loop
+async def test_a_spool_that_cannot_be_written_makes_a_gateway_unready(tmp_path):
+    plant = Plant(tmp_path)
+    await plant.engines.ask()
+    syncing = asyncio.create_task(plant.recorder.keep_synced())
+
+    async def becomes(status):
+        async with asyncio.timeout(60):
+            while (await plant.ask("/readyz", method="GET")).status_code != status:
+                await asyncio.sleep(0.05)
+
+    await becomes(200)
+    # Nobody calls, and yet it is known.
+    aside = tmp_path.with_name("aside")
+    tmp_path.rename(aside)
+    await becomes(503)
+    detail = await plant.ask("/readyz", method="GET", app=plant.operator_app)
+    aside.rename(tmp_path)
+    await becomes(200)
+    syncing.cancel()
+
+    assert detail.status_code == 503
+    assert detail.json()["waiting_for"] == ["usage events cannot be written"]
+
+
+@on_loop
+async def test_a_model_on_its_way_to_its_first_answer_leaves_the_gateway_ready(
+    tmp_path,
+):
+    plant = Plant(tmp_path)
+    [model] = plant.tables.snapshot.models
+    coming = msgspec.structs.replace(model, name="coming", variants=())
+    plant.tables.replace(
+        msgspec.structs.replace(plant.tables.snapshot, models=(model, coming))
+    )
+    await plant.engines.ask()
+
+    detail = await plant.ask("/readyz", method="GET", app=plant.operator_app)
+    server = await plant.ask("/v2/health/ready", method="GET")
+
+    assert (detail.status_code, server.status_code) == (200, 200)
+    assert detail.json()["waiting_for"] == ["coming has no default that is served yet"]
+
+
+@on_loop
 async def test_before_the_first_snapshot_a_key_is_told_to_wait(tmp_path):
     plant = Plant(tmp_path)
     plant.tables.snapshot = msgspec.structs.replace(

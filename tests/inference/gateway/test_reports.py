@@ -4,7 +4,7 @@ from tests.inference.test_metrics import only, parsed, text
 from tests.inference.test_spool import event
 
 
-def report(name, *, calls=0, waiting_for=(), sequence=3, **gauges):
+def report(name, *, calls=0, ready=True, waiting_for=(), sequence=3, **gauges):
     metrics = Metrics()
     for _ in range(calls):
         metrics.observe(event(2, version="1", status=200))
@@ -14,6 +14,7 @@ def report(name, *, calls=0, waiting_for=(), sequence=3, **gauges):
         boot_id=f"boot of {name}",
         metrics=metrics.state(),
         gauges=[Gauge(name, value) for name, value in gauges.items()],
+        ready=ready,
         waiting_for=list(waiting_for),
         snapshot_sequence=sequence,
     )
@@ -70,20 +71,20 @@ def test_a_gateway_that_does_not_report_is_shown_as_down():
 
 def test_the_worst_gauge_of_all_gateways_counts():
     reports = [
-        report("a", ready=1.0, snapshot_age_seconds=2.0, spool_failing=1.0),
-        report("b", ready=0.0, snapshot_age_seconds=9.0, spool_failing=0.0),
+        report("a", leases_failing=0.0, snapshot_age_seconds=2.0, spool_failing=1.0),
+        report("b", leases_failing=1.0, snapshot_age_seconds=9.0, spool_failing=0.0),
     ]
 
     found = found_in(*reports)
 
-    assert only(found, "modelyard_ready") == [0]
+    assert only(found, "modelyard_leases_failing") == [1]
     assert only(found, "modelyard_snapshot_age_seconds") == [9]
     assert only(found, "modelyard_spool_failing") == [1]
 
 
 def test_one_gateway_that_waits_makes_the_machine_wait():
     detail = readiness(
-        [report("a"), report("b", waiting_for=["m"], sequence=2)],
+        [report("a"), report("b", ready=False, waiting_for=["m"], sequence=2)],
         expected=("a", "b", "c"),
     )
 
@@ -92,6 +93,13 @@ def test_one_gateway_that_waits_makes_the_machine_wait():
     assert detail["snapshot_sequence"] == 2
     assert [name for name, its in detail["gateways"].items() if its["ready"]] == ["a"]
     assert detail["gateways"]["c"] == {"up": False, "ready": False}
+
+
+def test_a_model_that_was_never_served_makes_no_gateway_unready():
+    detail = readiness([report("a", waiting_for=["m has no default yet"])])
+
+    assert detail["ready"] is True
+    assert detail["waiting_for"] == ["m has no default yet"]
 
 
 def test_a_gateway_that_is_away_does_not_make_the_others_wait():

@@ -1,5 +1,7 @@
 """POST /api/v1/jobs."""
 
+import contextlib
+import errno
 import io
 import json
 import os
@@ -8,6 +10,7 @@ import msgspec
 import pytest
 from celery import Celery
 from django.conf import settings
+from django.db import connection
 
 from inference.jobs import files as job_files
 from inference.jobs import requests as job_requests
@@ -29,6 +32,28 @@ def published(home):
 @pytest.fixture
 def key():
     return issue_key(CustomerFactory(plan=PlanFactory(burst_requests=1000)))
+
+
+@contextlib.contextmanager
+def full_disk(monkeypatch):
+    def refuse(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        yield
+
+
+@contextlib.contextmanager
+def read_only_database(monkeypatch):
+    setting = {
+        "sqlite": "PRAGMA query_only",
+        "postgresql": "SET default_transaction_read_only",
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{setting} = ON")
+        yield
+        cursor.execute(f"{setting} = OFF")
 
 
 def headers(key):
@@ -421,3 +446,19 @@ def test_compressed_bodies_are_refused(client, key):
     assert response.status_code == 415
     assert error_of(response)["code"] == "UNSUPPORTED_MEDIA_TYPE"
     assert no_job_is_left()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("trouble", [full_disk, read_only_database])
+def test_trouble_with_the_disk_or_the_database_is_told_in_words(
+    client, key, monkeypatch, trouble
+):
+    client.raise_request_exception = False
+    with trouble(monkeypatch):
+        refused = post(client, key, {"model": "sum", "instances": INSTANCES})
+    accepted = post(client, key, {"model": "sum", "instances": INSTANCES})
+
+    assert (refused.status_code, accepted.status_code) == (503, 202)
+    assert refused.headers["Retry-After"] == "5"
+    assert error_of(refused)["code"] == "OVERLOADED"
+    assert PredictionJob.objects.count() == 1

@@ -167,7 +167,8 @@ def _all_ready(url: str) -> bool:
     """Tell whether every gateway is up and its models can answer."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
-            gateways = json.load(response)["gateways"].values()
-            return all(gateway["ready"] for gateway in gateways)
+            detail = json.load(response)
+            gateways = detail["gateways"].values()
+            return not detail["waiting_for"] and all(it["ready"] for it in gateways)
     except (urllib.error.URLError, OSError, ValueError):
         return False

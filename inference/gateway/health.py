@@ -1,0 +1,51 @@
+"""Whether a gateway can answer, for balancers, and what is not there yet."""
+
+from inference.engine.messages import VersionKey
+from inference.gateway.engines import Engines
+from inference.gateway.recorder import Recorder
+from inference.tables import Tables
+
+
+class Health:
+    """Looks at the snapshot, the engines' last reports and the spool."""
+
+    def __init__(self, tables: Tables, engines: Engines, recorder: Recorder) -> None:
+        self._tables = tables
+        self._engines = engines
+        self._recorder = recorder
+
+    @property
+    def ready(self) -> bool:
+        return not self.obstacles()
+
+    def obstacles(self) -> list[str]:
+        """Say what keeps calls from being answered that were answered before.
+
+        A model whose first version is on its way is none: a balancer would take the
+        whole gateway away from the others for it.
+        """
+        tables = self._tables
+        if not tables.snapshot.sequence:
+            return ["no snapshot was published yet"]
+        found = []
+        if self._recorder.failing:
+            found.append("usage events cannot be written")
+        for entry in tables.models.values():
+            model = entry.model
+            default = next((v for v in model.variants if v.role == "default"), None)
+            if default is None:
+                continue
+            key = VersionKey(model.name, default.version)
+            if not self._engines.is_ready(key, on=model.engines):
+                found.append(f"{key} is ready on no engine")
+        return found
+
+    def coming(self) -> list[str]:
+        """Say which models are on their way to their first answer."""
+        return [
+            f"{entry.model.name} has no default that is served yet"
+            for entry in self._tables.models.values()
+            if entry.model.routed
+            and not any(v.role == "default" for v in entry.model.variants)
+            and not self._engines.has_failed(entry.model.name)
+        ]
