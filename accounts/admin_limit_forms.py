@@ -24,6 +24,8 @@ LIMITS: dict[tuple[str, ...], str] = {
     ("max_job_rows",): "Rows of a job",
     ("max_body_bytes",): "Bytes of a body",
     ("max_jobs_in_flight",): "Jobs in flight",
+    ("max_uploads",): "Uploads kept",
+    ("max_upload_bytes",): "Bytes of uploads kept",
     ("max_keys",): "Keys it may make",
 } | {
     (FURTHER_QUOTAS, period, unit.value): f"{title} quota, {unit.label}"

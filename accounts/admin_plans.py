@@ -45,6 +45,7 @@ class PlanAdmin(HistoryAdmin):
                     ("max_predict_rows", "max_batch_rows"),
                     "max_job_rows",
                     ("max_body_bytes", "max_jobs_in_flight"),
+                    ("max_uploads", "max_upload_bytes"),
                 )
             },
         ),

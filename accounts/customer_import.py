@@ -9,6 +9,7 @@ from django.db import transaction
 
 from accounts import changes
 from accounts.models import Customer, Plan
+from accounts.models.customers import as_read
 
 COLUMNS = ("name", "plan", "contact_email", "notes")
 _REQUIRED = {"name", "plan"}
@@ -81,7 +82,7 @@ def _problem_of(heading: tuple[str, ...]) -> str:
 
 def _check(lines: list[tuple[int, dict[str, str]]]) -> Reading:
     plans = {plan.name: plan for plan in Plan.objects.filter(retired=False)}
-    taken = set(Customer.objects.values_list("name", flat=True))
+    taken = set(Customer.objects.values_list("name_as_read", flat=True))
     customers: list[Customer] = []
     problems: list[Problem] = []
     for line, row in lines:
@@ -90,9 +91,9 @@ def _check(lines: list[tuple[int, dict[str, str]]]) -> Reading:
         except ValidationError as error:
             problems += [Problem(line, text) for text in error.messages]
             # Who has the same name further down is told so, too.
-            taken.add((row.get("name") or "").strip())
+            taken.add(as_read(row.get("name") or ""))
             continue
-        taken.add(customer.name)
+        taken.add(as_read(customer.name))
         customers.append(customer)
     return Reading(tuple(customers), tuple(problems))
 
@@ -108,11 +109,12 @@ def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> C
     plan = plans.get(values.pop("plan"))
     if plan is None:
         problems.append(f"There is no plan “{row['plan'].strip()}” on offer.")
-    if values["name"] and values["name"] in taken:
+    if values["name"] and as_read(values["name"]) in taken:
         problems.append(f"There is a customer “{values['name']}” already.")
     customer = Customer(plan=plan, **values)
     try:
-        customer.full_clean(exclude=["plan"], validate_unique=False)
+        # Who has the name is known already: no query for each line.
+        customer.clean_fields(exclude=["plan"])
     except ValidationError as error:
         problems += [
             f"{field}: {text}"

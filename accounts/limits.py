@@ -61,6 +61,9 @@ class Limits(msgspec.Struct, frozen=True):
     # Of one prediction's body; None: as much as the site takes.
     max_body_bytes: int | None = None
     max_jobs_in_flight: int | None = None
+    # Of uploads that have not expired.
+    max_uploads: int = 1000
+    max_upload_bytes: int = 10_000_000_000
     # Of all these, by the names that callers read, those that the plan has otherwise.
     overridden: tuple[str, ...] = ()
 

@@ -24,6 +24,8 @@ OVERRIDABLE: dict[str, tuple[int, int, bool]] = {
     "max_job_rows": (1, MAX_RATE, False),
     "max_body_bytes": (1, MAX_RATE, True),
     "max_jobs_in_flight": (0, MAX_RATE, True),
+    "max_uploads": (0, MAX_RATE, False),
+    "max_upload_bytes": (0, MAX_QUOTA, False),
     "max_keys": (0, MAX_RATE, False),
 }
 # And quotas in other units; each replaces one of the plan, or comes beside them.

@@ -54,6 +54,8 @@ def limits_of(customer: Customer) -> Limits:
         max_job_rows=limit("max_job_rows"),
         max_body_bytes=limit("max_body_bytes"),
         max_jobs_in_flight=limit("max_jobs_in_flight"),
+        max_uploads=limit("max_uploads"),
+        max_upload_bytes=limit("max_upload_bytes"),
         overridden=tuple(_labels(own)),
     )
 

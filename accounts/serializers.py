@@ -131,6 +131,10 @@ class LimitsSerializer(serializers.Serializer[Any]):
         allow_null=True, help_text="Of one prediction's body. Null: the site's limit."
     )
     max_jobs_in_flight = serializers.IntegerField(allow_null=True)
+    max_uploads = serializers.IntegerField(help_text="That have not expired.")
+    max_upload_bytes = serializers.IntegerField(
+        help_text="Of all uploads that have not expired."
+    )
 
 
 class QuotaSerializer(serializers.Serializer[Any]):

@@ -7,11 +7,12 @@ from django.db import migrations
 
 def fill(apps: Any, schema_editor: Any) -> None:
     ApiKey = apps.get_model("accounts", "ApiKey")
+    first_of: dict[int, str] = {}
     # A key is always older than its heir.
     for key in ApiKey.objects.exclude(replaced_by=None).order_by("pk"):
-        ApiKey.objects.filter(pk=key.replaced_by_id).update(
-            first_key_id=key.first_key_id or key.key_id
-        )
+        first_of[key.replaced_by_id] = first_of.get(key.pk, key.key_id)
+    for heir, first in first_of.items():
+        ApiKey.objects.filter(pk=heir).update(first_key_id=first)
 
 
 class Migration(migrations.Migration):

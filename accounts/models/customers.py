@@ -1,9 +1,11 @@
 """Who pays, and the keys that they call with."""
 
 import datetime
+import unicodedata
 from typing import Any, Self
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models, transaction
 from django.db.models import Q
@@ -13,11 +15,40 @@ from simple_history.models import HistoricalRecords
 from accounts.models.plans import Plan, validate_overrides
 from accounts.signals import access_changed
 
+# Unicode's control and format characters, zero-width ones among them: nobody sees them.
+_UNSEEN = {"Cc", "Cf"}
+_LONGEST_AS_READ = 600
+
+
+def as_read(name: str) -> str:
+    """Return what two names have in common that people take for the same."""
+    seen = "".join(
+        " " if each.isspace() else each
+        for each in unicodedata.normalize("NFKC", name)
+        if each.isspace() or unicodedata.category(each) not in _UNSEEN
+    )
+    # Folding may leave letters that are composed in another way, and lengthen a name
+    # beyond what an index holds.
+    folded = unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())
+    return folded[:_LONGEST_AS_READ]
+
+
+class NameAsRead(models.CharField):  # type: ignore[type-arg]  # not generic at run time
+    """Set from the name whenever a row is written, in bulk too."""
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> str:
+        value = as_read(model_instance.name)  # type: ignore[attr-defined]
+        setattr(model_instance, self.attname, value)
+        return value
+
 
 class Customer(models.Model):
     """Who pays: owns API keys, limits and usage."""
 
-    name = models.CharField(max_length=200, unique=True)
+    name = models.CharField(max_length=200, db_index=True)
+    name_as_read = NameAsRead(
+        max_length=_LONGEST_AS_READ, unique=True, blank=True, editable=False, default=""
+    )
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="customers")
     active = models.BooleanField(
         default=True, help_text="An inactive customer's keys are refused."
@@ -41,7 +72,7 @@ class Customer(models.Model):
         settings.AUTH_USER_MODEL, blank=True, related_name="customers"
     )
     created_at = models.DateTimeField(auto_now_add=True)
-    history = HistoricalRecords()
+    history = HistoricalRecords(excluded_fields=["name_as_read"])
 
     class Meta:
         ordering = ["name"]
@@ -62,6 +93,17 @@ class Customer(models.Model):
         with transaction.atomic():
             super().save(**kwargs)
             access_changed.send(sender=Customer)
+
+    def clean(self) -> None:
+        """Refuse a name that people would take for another customer's, or for none."""
+        read = as_read(self.name)
+        if self.name and not read:
+            raise ValidationError({"name": "Write a name that people can see."})
+        same = Customer.objects.filter(name_as_read=read).exclude(pk=self.pk).first()
+        if same is not None:
+            raise ValidationError(
+                {"name": f"There is a customer “{same.name}” already."}
+            )
 
     @property
     def max_keys(self) -> int:

@@ -86,6 +86,16 @@ class Plan(models.Model):
         blank=True,
         help_text="Jobs that wait or run at once. Empty: no limit. 0: no jobs.",
     )
+    max_uploads = models.PositiveIntegerField(
+        default=1000,
+        validators=[MaxValueValidator(overrides.MAX_RATE)],
+        help_text="Uploads that have not expired. 0: none.",
+    )
+    max_upload_bytes = models.PositiveBigIntegerField(
+        default=10_000_000_000,
+        validators=[MaxValueValidator(overrides.MAX_QUOTA)],
+        help_text="Of all uploads that have not expired.",
+    )
     retired = models.BooleanField(
         default=False, help_text="No longer offered; customers on it keep it."
     )

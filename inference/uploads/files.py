@@ -18,10 +18,14 @@ from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import Storage, storages
 from django.core.signing import Signer
+from django.db import transaction
+from django.db.models import Min, Q, QuerySet, Sum
 from django.http import UnreadablePostError
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from accounts import plans
+from accounts.limits import Limits, ReachedLimit
 from accounts.models import Customer
 from inference.errors import ApiError, ErrorCode
 from inference.models import Upload
@@ -40,11 +44,17 @@ class _OnDisk(File):  # type: ignore[type-arg]  # not generic at run time
         return str(self.name)
 
 
+@transaction.atomic
 def announce(
     customer: Customer, *, content_type: str, max_bytes: int | None = None
 ) -> Upload:
-    """Make room for one file."""
-    bound = settings.UPLOAD_MAX_BYTES
+    """Make room for one file; raises ApiError QUOTA_EXCEEDED beyond the plan."""
+    limits = plans.limits_of(customer)
+    bound = min(settings.UPLOAD_MAX_BYTES, limits.max_upload_bytes)
+    _take_turn(customer.pk)
+    kept = _kept(customer.pk).count()
+    if kept >= limits.max_uploads:
+        raise _no_room(customer, limits, "max_uploads", "uploads", used=kept, needed=1)
     return Upload.objects.create(
         id=f"upl_{secrets.token_hex(16)}",
         customer=customer,
@@ -99,6 +109,15 @@ def receive(upload: Upload, stream: IO[bytes], *, length: int) -> Upload:
             f"The file may have at most {upload.max_bytes} bytes.",
             facts={"maximum": upload.max_bytes},
         )
+    _reserve(upload, length)
+    try:
+        return _store(upload, stream, length)
+    except BaseException:
+        Upload.objects.filter(pk=upload.pk, stored_at=None).update(bytes=0)
+        raise
+
+
+def _store(upload: Upload, stream: IO[bytes], length: int) -> Upload:
     with NamedTemporaryFile(
         dir=settings.HOME.uploads, prefix="incoming-", delete=False
     ) as file:
@@ -184,6 +203,56 @@ def remove_expired(*, now: datetime) -> int:
         if path.stat().st_mtime < oldest:
             path.unlink(missing_ok=True)
     return removed
+
+
+@transaction.atomic
+def _reserve(upload: Upload, length: int) -> None:
+    """Count a file's bytes before they come, so that two cannot both be the last."""
+    _take_turn(upload.customer_id)
+    customer = Customer.objects.select_related("plan").get(pk=upload.customer_id)
+    limits = plans.limits_of(customer)
+    others = _kept(customer.pk).exclude(pk=upload.pk)
+    used = others.aggregate(used=Sum("bytes"))["used"] or 0
+    if used + length > limits.max_upload_bytes:
+        raise _no_room(
+            customer, limits, "max_upload_bytes", "bytes", used=used, needed=length
+        )
+    Upload.objects.filter(pk=upload.pk, stored_at=None).update(bytes=length)
+
+
+def _take_turn(customer_id: int) -> None:
+    Customer.objects.select_for_update().get(pk=customer_id)
+
+
+def _kept(customer_id: int) -> QuerySet[Upload]:
+    """Select what has not expired, or whose file is not deleted yet."""
+    return Upload.objects.filter(
+        Q(expires_at__gt=timezone.now()) | ~Q(file=""), customer_id=customer_id
+    )
+
+
+def _no_room(
+    customer: Customer, limits: Limits, name: str, unit: str, *, used: int, needed: int
+) -> ApiError:
+    maximum: int = getattr(limits, name)
+    first = _kept(customer.pk).aggregate(first=Min("expires_at"))["first"]
+    wait_s = (first - timezone.now()).total_seconds() if first else None
+    return ApiError(
+        ErrorCode.QUOTA_EXCEEDED,
+        f"{maximum:,} {unit} of files that have not expired may be kept, and {used:,}"
+        f" are; this needs {needed:,} more. Let some expire.",
+        # Files are deleted within minutes after they expire.
+        retry_after_s=None if wait_s is None else max(60.0, wait_s),
+        limit=ReachedLimit(
+            name=name,
+            scope="customer",
+            source=limits.source_of(name),
+            unit=unit,
+            maximum=maximum,
+            used=used,
+            needed=needed,
+        ),
+    )
 
 
 def _copy(stream: IO[bytes], file: IO[bytes], length: int) -> str:

@@ -94,6 +94,8 @@ def plan_form(**changes):
         "max_predict_rows": 10,
         "max_batch_rows": 100,
         "max_job_rows": 1000,
+        "max_uploads": 10,
+        "max_upload_bytes": 1000,
         "max_keys": 20,
     } | changes
 

@@ -132,3 +132,38 @@ def test_a_note_undoes_nothing_that_others_changed_since_the_customer_was_read()
         assert kept.limit_overrides == {"burst_requests": 1}
         assert not kept.active
         assert kept.archived_at is not None
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        "ALPHA beta",
+        "Alpha\u200b Beta",
+        "Alpha  Beta ",
+        "\u2067Alpha Beta",
+        "Alpha\tBeta",
+        "\uff21lpha Beta",
+        "Alpha\xad Beta",
+    ],
+)
+def test_two_customers_have_no_names_that_read_alike(alike):
+    CustomerFactory(name="Alpha Beta")
+    plan = PlanFactory()
+
+    with pytest.raises(ValidationError, match="There is a customer “Alpha Beta”"):
+        Customer(name=alike, plan=plan).full_clean()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Customer(name=alike, plan=plan).save()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Customer.objects.bulk_create([Customer(name=alike, plan=plan)])
+
+
+def test_a_customer_has_a_name_that_is_seen_and_any_length_of_it_can_be_kept():
+    with pytest.raises(ValidationError, match="a name that people can see"):
+        Customer(name="\u200b\u2060", plan=PlanFactory()).full_clean()
+
+    # One letter that stands for eighteen.
+    customer = CustomerFactory(name="\ufdfa" * 200)
+    customer.full_clean()
+    customer.notes = "n"
+    customer.save()

@@ -54,6 +54,8 @@ def test_callers_see_their_key_plan_limits_and_quotas(call):
             "max_job_rows": 1_000_000,
             "max_body_bytes": None,
             "max_jobs_in_flight": None,
+            "max_uploads": 1000,
+            "max_upload_bytes": 10_000_000_000,
         },
         "quotas": [{"name": "month", "unit": "rows", "limit": 1000, "used": 12}],
     }

@@ -1,4 +1,4 @@
-"""Usage that was there before roll-ups is billed as before, and rolled up."""
+"""What was there before a migration means the same after it."""
 
 import datetime
 
@@ -7,7 +7,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from accounts import roll_ups, usage
-from accounts.models import UsageDay, UsageHour
+from accounts.models import ApiKey, Customer, UsageDay, UsageHour
 from tests.factories import CustomerFactory
 
 NOON = datetime.datetime(2026, 10, 3, 12, tzinfo=datetime.UTC)
@@ -61,3 +61,26 @@ def test_minutes_from_before_are_charged_as_before_and_rolled_up(newest):
     assert usage.totals(usage.between(NOON, NOON + 2 * HOUR)) == totals
     assert [row.requests for row in UsageHour.objects.order_by("start")] == [4, 2]
     assert UsageDay.objects.get().latency_buckets == {"3": 6}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_customers_and_rotations_from_before_are_kept(newest):
+    first = CustomerFactory(name="Acme")
+    before = migrate("0016_first_key_of_rotations")
+    customers, keys = (
+        before.get_model("accounts", name).objects for name in ("Customer", "ApiKey")
+    )
+    second = customers.create(name="ACME", plan_id=first.plan_id, active=False)
+    oldest, heir, its_heir = (
+        keys.create(customer_id=first.pk, name=name, key_id=name, digest=name)
+        for name in ("first", "second", "third")
+    )
+    keys.filter(pk=oldest.pk).update(replaced_by=heir)
+    keys.filter(pk=heir.pk).update(replaced_by=its_heir)
+
+    migrate(newest)
+
+    read = {each.pk: each.name_as_read for each in Customer.objects.all()}
+    assert read == {first.pk: "acme", second.pk: f"acme #{second.pk}"}
+    counted = {key.key_id: key.quota_key_id for key in ApiKey.objects.all()}
+    assert counted == {"first": "first", "second": "first", "third": "first"}

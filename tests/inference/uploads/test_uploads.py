@@ -91,6 +91,62 @@ def test_uploading_needs_a_key_that_predicts_or_starts_jobs(client, scopes, stat
     assert client.post("/api/v1/uploads").status_code == 401
 
 
+def test_a_plan_bounds_the_uploads_that_are_kept(client):
+    customer = CustomerFactory(plan__max_uploads=2)
+    key = issue_key(customer)
+    first = announce(client, key)
+    announce(client, key)
+
+    refused = client.post(
+        "/api/v1/uploads",
+        {"content_type": "text/csv"},
+        content_type="application/json",
+        headers=bearer(key),
+    )
+
+    assert code(refused) == (429, "QUOTA_EXCEEDED")
+    error = refused.json()["error"]
+    assert (error["limit"], error["maximum"], error["used"]) == ("max_uploads", 2, 2)
+    assert 0 < int(refused["Retry-After"]) <= 3600
+    assert announce(client, issue_key(CustomerFactory(plan=customer.plan)))
+    upload = upload_of(first)
+    upload.expires_at = timezone.now() - timedelta(seconds=1)
+    upload.save()
+    assert announce(client, key)
+
+
+def test_a_plan_bounds_the_bytes_of_all_uploads(client):
+    key = issue_key(CustomerFactory(plan__max_upload_bytes=len(ROWS) + 10))
+    first, second = announce(client, key), announce(client, key)
+    assert send(client, first).status_code == 200
+
+    refused = send(client, second)
+
+    assert code(refused) == (429, "QUOTA_EXCEEDED")
+    error = refused.json()["error"]
+    assert (error["limit"], error["used"]) == ("max_upload_bytes", len(ROWS))
+    assert error["needed"] == len(ROWS)
+    assert second["max_bytes"] == len(ROWS) + 10
+    assert send(client, second, ROWS[:10]).status_code == 200
+
+
+def test_bytes_on_their_way_count_until_they_have_failed(client, home):
+    key = issue_key(CustomerFactory(plan__max_upload_bytes=len(ROWS)))
+    first, second = announce(client, key), announce(client, key)
+    answers = []
+
+    class Breaking(io.BytesIO):
+        def read(self, size=-1):
+            answers.append(code(send(client, second)))
+            return b""
+
+    with pytest.raises(ApiError, match="did not arrive as a whole"):
+        files.receive(upload_of(first), Breaking(), length=len(ROWS))
+
+    assert answers == [(429, "QUOTA_EXCEEDED")]
+    assert send(client, second).status_code == 200
+
+
 def test_the_signature_is_the_permission(client, key):
     announced = announce(client, key)
     url = announced["upload_url"].replace("http://127.0.0.1:8000", "")
