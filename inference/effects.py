@@ -73,6 +73,7 @@ class ExplainCall(msgspec.Struct, frozen=True):
     tensors: tuple[Tensor, ...]
     timeout_s: float
     options: ExplainOptions
+    customer_id: int = 0
 
 
 class ReadImages(msgspec.Struct, frozen=True):
@@ -80,6 +81,7 @@ class ReadImages(msgspec.Struct, frozen=True):
 
     images: EncodedImages
     timeout_s: float
+    customer_id: int = 0
 
 
 class ReadUpload(msgspec.Struct, frozen=True):

@@ -87,6 +87,7 @@ class PredictingClient(Protocol):
         *,
         options: ExplainOptions,
         timeout_s: float,
+        customer_id: int = 0,
     ) -> Explained: ...
 
     def stream(
@@ -96,6 +97,7 @@ class PredictingClient(Protocol):
         *,
         timeout_s: float,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> Generator[Any, None, None]: ...
 
     def close(self) -> None: ...
@@ -289,6 +291,7 @@ class Front:
                         effect.tensors,
                         options=effect.options,
                         timeout_s=effect.timeout_s,
+                        customer_id=effect.customer_id,
                     ),
                 )
 
@@ -331,6 +334,7 @@ class Front:
                 opening.tensors,
                 timeout_s=opening.timeout_s,
                 params=opening.params,
+                customer_id=opening.customer_id,
             )
             try:
                 for chunk in chunks:

@@ -184,7 +184,7 @@ class PredictionPlan:
             decoded = yield from row_sources.read_file(call, progress, target, asked)
         if decoded.images is not None:
             remaining_s = timeout_s - (self._timer() - progress.started)
-            decoded = yield from row_sources.read_images(decoded, remaining_s)
+            decoded = yield from row_sources.read_images(decoded, progress, remaining_s)
         options = decoded.options
         rows = progress.rows = decoded.rows
         explains = call.explain is True or call.operation == "explain"
@@ -264,8 +264,10 @@ class PredictionPlan:
                 decoded.tensors,
                 timeout_s - elapsed,
                 _explain_options(call, options),
+                entry.key.customer_id,
             )
             progress.compute_us += explained.compute_us
+            progress.queue_us += explained.queue_us
             progress.samples = explained.samples
         return self._answer(call, progress, target, decoded, result, explained)
 

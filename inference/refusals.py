@@ -159,7 +159,10 @@ def not_recorded() -> ApiError:
 
 
 def of_engine(error: EngineError) -> ApiError:
-    """Translate; what a model or engine said about itself is not for callers."""
+    """Translate; what a model said about itself is not for callers.
+
+    What the engine says about a request is: it is why the caller is refused.
+    """
     code = error.code
     if code is EngineErrorCode.DEADLINE_EXCEEDED:
         return too_late()
@@ -167,12 +170,12 @@ def of_engine(error: EngineError) -> ApiError:
         message = "The model failed on this input. Its owner sees why in the logs."
         return ApiError(ErrorCode.MODEL_ERROR, message)
     if code is EngineErrorCode.NOT_EXPLAINABLE:
-        message = "This model version cannot be explained in the way that was asked."
+        message = f"This model version cannot be explained: {_sentence(error)}"
         return ApiError(ErrorCode.INVALID_INPUT, message)
     if error.option:
         return with_facts([problem(f"options.{error.option}", error.message)])
     if code is EngineErrorCode.BAD_REQUEST:
-        message = "The model does not take this input or these options."
+        message = f"The model does not take this input: {_sentence(error)}"
         return ApiError(ErrorCode.INVALID_INPUT, message)
     retry_after_s = _RETRY_AFTER_S.get(code, _NOT_SERVED_RETRY_S)
     if error.retry_after_ms is not None:
@@ -188,3 +191,12 @@ def of_engine(error: EngineError) -> ApiError:
         "The model cannot answer right now: it is loading or restarting.",
         retry_after_s=retry_after_s,
     )
+
+
+def not_streamed(error: EngineError) -> ApiError:
+    message = f"This cannot be streamed: {_sentence(error)} Call predict."
+    return ApiError(ErrorCode.INVALID_INPUT, message)
+
+
+def _sentence(error: EngineError) -> str:
+    return error.message.rstrip(".") + "."

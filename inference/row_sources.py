@@ -19,13 +19,18 @@ from inference.uploads import uris
 Reading = Generator[Effect, Any, DecodedRequest]
 
 
-def read_images(decoded: DecodedRequest, remaining_s: float) -> Reading:
+def read_images(
+    decoded: DecodedRequest, progress: Progress, remaining_s: float
+) -> Reading:
     """Have pictures decoded, if there are any."""
     if decoded.images is None:
         return decoded
     if remaining_s <= 0:
         raise refusals.too_late()
-    read: DecodedRows = yield ReadImages(decoded.images, remaining_s)
+    assert progress.entry is not None
+    read: DecodedRows = yield ReadImages(
+        decoded.images, remaining_s, progress.entry.key.customer_id
+    )
     return with_images(decoded, read)
 
 
@@ -57,4 +62,4 @@ def decode_for(
         return decoded
     limits = progress.entry.admission.limits  # type: ignore[union-attr]
     decoded = call.dialect.decode(call, target, body, limits)
-    return (yield from read_images(decoded, remaining_s))
+    return (yield from read_images(decoded, progress, remaining_s))

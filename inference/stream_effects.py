@@ -37,6 +37,7 @@ class OpenStream(msgspec.Struct, frozen=True):
     tensors: tuple[Tensor, ...]
     timeout_s: float
     params: dict[str, Any] | None = None
+    customer_id: int = 0
 
 
 class NextChunk(msgspec.Struct, frozen=True):

@@ -97,6 +97,7 @@ class StreamedPrediction:
                 decoded.tensors,
                 timeout_s,
                 decoded.params,
+                progress.entry.key.customer_id,  # type: ignore[union-attr]
             ),
             target,
             progress.request_id,

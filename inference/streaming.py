@@ -14,6 +14,7 @@ from inference.dialects import event_stream
 from inference.dialects.event_stream import Usage
 from inference.effects import Headers
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.shares import Shares
 from inference.errors import ApiError, ErrorCode
 from inference.stream_effects import (
     NextChunk,
@@ -30,28 +31,39 @@ DEFAULT_MAX_STREAM_S = 300.0
 DEFAULT_MAX_STREAMS = 256
 _KEEP_ALIVE_S = 15.0
 _RETRY_AFTER_S = 5.0
+# A client that takes less on average is given up: it holds what others wait for.
+_MIN_READ_BYTES_PER_S = 8 * 1024
+_READ_GRACE_S = 10.0
 # A client may take this long to take a fixed answer.
 _FIXED_S = 10.0
 
 
-class StreamLimits(msgspec.Struct):
-    """How many streams one process may have, for how long, and how many it has."""
+class StreamLimits:
+    """Bound the streams of one process, which customers share, and their time."""
 
-    max_streams: int = DEFAULT_MAX_STREAMS
-    max_stream_s: float = DEFAULT_MAX_STREAM_S
-    open: int = 0
+    def __init__(
+        self,
+        max_streams: int = DEFAULT_MAX_STREAMS,
+        max_stream_s: float = DEFAULT_MAX_STREAM_S,
+    ) -> None:
+        self.shares = Shares(max_streams)
+        self.max_stream_s = max_stream_s
 
-    def enter(self) -> None:
-        if self.open >= self.max_streams:
-            raise ApiError(
-                ErrorCode.OVERLOADED,
-                "There are as many streams as can be served at once. Try again.",
-                retry_after_s=_RETRY_AFTER_S,
+    def enter(self, customer_id: int) -> None:
+        """Raise ApiError OVERLOADED if too many are open."""
+        if self.shares.take(customer_id):
+            return
+        message = "There are as many streams as can be served at once. Try again."
+        own = self.shares.held(customer_id)
+        if own:
+            message = (
+                f"You have {own} streams open here, and the rest is for others. End "
+                "one, or try again."
             )
-        self.open += 1
+        raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
 
-    def leave(self) -> None:
-        self.open -= 1
+    def leave(self, customer_id: int) -> None:
+        self.shares.give_back(customer_id)
 
 
 class StreamedCall(msgspec.Struct):
@@ -71,11 +83,12 @@ def stream(
     call: StreamedCall, limits: StreamLimits
 ) -> Generator[StreamEffect, Any, bytes]:
     """Send the head and all events but the last, which is returned."""
-    limits.enter()
+    customer_id = call.opening.customer_id
+    limits.enter(customer_id)
     try:
         chunks = yield from _send_chunks(call)
     finally:
-        limits.leave()
+        limits.leave(customer_id)
     usage = Usage(1, chunks, round(call.elapsed() * 1000, 2))
     return event_stream.end_event(call.target.model_json, usage, call.request_id)
 
@@ -106,7 +119,8 @@ def _send_chunks(call: StreamedCall) -> Generator[StreamEffect, Any, int]:
         else:
             piece = event_stream.chunk_event(count, chunk)
             count += 1
-        yield SendPiece(piece, _left(call))
+        taking_s = _READ_GRACE_S + len(piece) / _MIN_READ_BYTES_PER_S
+        yield SendPiece(piece, min(taking_s, _left(call)))
         chunk = yield _next(call, source)
     return count
 
@@ -117,8 +131,7 @@ def _open(call: StreamedCall) -> Generator[StreamEffect, Any, tuple[Stream, Any]
         chunk = yield _next(call, source)
     except EngineError as error:
         if error.code is EngineErrorCode.BAD_REQUEST:
-            message = "This model does not stream, or not this input. Call predict."
-            raise ApiError(ErrorCode.INVALID_INPUT, message) from error
+            raise refusals.not_streamed(error) from error
         raise
     return source, chunk
 

@@ -347,6 +347,7 @@ class Batcher:
             code=outcome.error.code,
             entries=len(outcome.entries),
             exception=type(outcome.cause).__name__,
+            reason=outcome.error.message,
         )
         for entry in outcome.entries:
             self._fail(entry, outcome.error)

@@ -79,9 +79,15 @@ class BlockingEngineClient:
         *,
         timeout_s: float,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> Generator[Any, None, None]:
         data = calls.stream(
-            0, key, tensors, timeout_s=timeout_s, credits=inbox.WINDOW, params=params
+            0,
+            key,
+            tensors,
+            timeout_s=timeout_s,
+            params=params,
+            customer_id=customer_id,
         )
         deadline = time.monotonic() + timeout_s
         connection = self._connect(deadline)
@@ -103,9 +109,16 @@ class BlockingEngineClient:
         options: ExplainOptions,
         timeout_s: float,
         priority: Priority = "interactive",
+        customer_id: int = 0,
     ) -> Explained:
         data = calls.explain(
-            0, key, tensors, options=options, timeout_s=timeout_s, priority=priority
+            0,
+            key,
+            tensors,
+            options=options,
+            timeout_s=timeout_s,
+            priority=priority,
+            customer_id=customer_id,
         )
         return self._call(data, Explained, timeout_s)[0]
 
@@ -210,7 +223,12 @@ def _send_and_receive(connection: socket.socket, data: bytes, deadline: float) -
 def _read_stream(
     connection: socket.socket, data: bytes, deadline: float
 ) -> Generator[Any, None, None]:
-    read = 0
+
+    def grant(count: int) -> None:
+        connection.settimeout(_left(deadline, time.monotonic))
+        connection.sendall(frames.encode(Credit(0, count)))
+
+    returns = inbox.Returns(grant)
     for frame in _exchange_many(connection, data, deadline):
         reply = frames.decode_reply(frame.header)
         if isinstance(reply, Failed):
@@ -219,12 +237,8 @@ def _read_stream(
             return
         if not isinstance(reply, StreamChunk):
             raise MalformedFrame("neither a chunk nor an end")
-        read += 1
-        if read == inbox.WINDOW // 2:
-            read = 0
-            connection.settimeout(_left(deadline, time.monotonic))
-            connection.sendall(frames.encode(Credit(0, inbox.WINDOW // 2)))
         yield inbox.read_chunk(reply.chunk)
+        returns.count(reply.chunk)
 
 
 def _exchange_many(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from inference.engine import frames, tensors
+from inference.engine import frames, inbox, tensors
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
     MAX_FRAME_BYTES,
@@ -80,12 +80,21 @@ def stream(
     sent: Sequence[Tensor],
     *,
     timeout_s: float,
-    credits: int,  # noqa: A002 - the protocol's name for it
+    credits: int = inbox.WINDOW,  # noqa: A002 - the protocol's name for it
     params: Params | None = None,
+    customer_id: int = 0,
 ) -> bytes:
     headers, buffers = _encoded(sent)
     return _bounded(
-        Stream(request_id, key, headers, _timeout_ms(timeout_s), credits, params),
+        Stream(
+            request_id,
+            key,
+            headers,
+            _timeout_ms(timeout_s),
+            credits,
+            params,
+            customer_id,
+        ),
         *buffers,
     )
 
@@ -98,6 +107,7 @@ def explain(
     options: ExplainOptions,
     timeout_s: float,
     priority: Priority = "interactive",
+    customer_id: int = 0,
 ) -> bytes:
     headers, buffers = _encoded(sent)
     return _bounded(
@@ -109,6 +119,7 @@ def explain(
             _timeout_ms(timeout_s),
             options,
             priority,
+            customer_id,
         ),
         *buffers,
     )

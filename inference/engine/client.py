@@ -52,6 +52,7 @@ class EngineClient(Protocol):
         *,
         timeout_s: float,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> AsyncGenerator[Any, None]:
         """Give the chunks that answer one row, each a JSON value.
 
@@ -67,6 +68,7 @@ class EngineClient(Protocol):
         options: ExplainOptions,
         timeout_s: float,
         priority: Priority = "interactive",
+        customer_id: int = 0,
     ) -> Explained: ...
 
     async def load(self, version: VersionToLoad) -> None: ...

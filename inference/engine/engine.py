@@ -119,6 +119,7 @@ class Engine:
         *,
         timeout_s: float,
         priority: Priority = "interactive",
+        customer_id: int = 0,
     ) -> ExplainTask:
         """Queue an explanation; raise EngineError if it cannot be accepted."""
         version = self._ready(key)
@@ -131,6 +132,8 @@ class Engine:
             tensors,
             options,
             deadline=deadline,
+            customer_id=customer_id,
+            clock=self.clock,
         )
         self._explain_thread.submit(task)
         self.counters["explanations"] += 1
@@ -148,6 +151,7 @@ class Engine:
         credits: int,  # noqa: A002 - the protocol's name for it
         timeout_s: float,
         stream_id: int = 0,
+        customer_id: int = 0,
     ) -> RunningStream:
         """Begin to stream; raise EngineError if it cannot be accepted."""
         version = self._ready(key)
@@ -170,6 +174,7 @@ class Engine:
             params,
             credits=credits,
             timeout_s=timeout_s,
+            customer_id=customer_id,
         )
 
     def _ready(self, key: VersionKey) -> LoadedVersion:
@@ -201,6 +206,7 @@ class Engine:
             | self.batcher.counters
             | self.versions.counters
             | self.streams.counters
+            | self._explain_thread.counters
             | {
                 "unanswered": self.batcher.unanswered,
                 "running_streams": len(self.streams),

@@ -136,6 +136,7 @@ class LaneModel:
             loaded.runner.torch_function
         )
         self.cache: dict[str, Any] = {}
+        self.waited_s = 0.0
 
     def until(
         self, deadline: float, clock: Callable[[], float], *, job: bool = False
@@ -175,12 +176,14 @@ class LaneModel:
         )
         self._loop.call_soon_threadsafe(self._submit, entry, waiter)
         try:
-            return waiter.future.result(max(self._deadline - now, 0.0))
+            outputs = waiter.future.result(max(self._deadline - now, 0.0))
         except TimeoutError:
             self._loop.call_soon_threadsafe(self._batcher.cancel, entry)
             raise EngineError(
                 EngineErrorCode.DEADLINE_EXCEEDED, "the explanation took too long"
             ) from None
+        self.waited_s += waiter.queue_us / 1e6
+        return outputs
 
     def _submit(self, entry: Entry, waiter: "_Waiter") -> None:
         if self._lane.closed:
@@ -197,8 +200,10 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.future: Future[tuple[Tensor, ...]] = Future()
+        self.queue_us = 0
 
     def answered(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> None:
+        self.queue_us = queue_us
         stop = start + entry.rows
         self.future.set_result(
             tuple(

@@ -112,9 +112,10 @@ class InProcessEngineClient:
         *,
         timeout_s: float,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> AsyncGenerator[Any, None]:
         _check(tensors)
-        box = Inbox(lambda chunks: running.grant(chunks))
+        box = Inbox(lambda count: running.grant(count))
         running = self._engine.stream(
             key,
             tensors,
@@ -122,6 +123,7 @@ class InProcessEngineClient:
             params=params,
             credits=inbox.WINDOW,
             timeout_s=timeout_s,
+            customer_id=customer_id,
         )
         try:
             async for chunk in box.chunks():
@@ -137,18 +139,22 @@ class InProcessEngineClient:
         options: ExplainOptions,
         timeout_s: float,
         priority: Priority = "interactive",
+        customer_id: int = 0,
     ) -> Explained:
         _check(tensors)
-        started = self._engine.clock()
         task = self._engine.explain(
-            key, tuple(tensors), options, timeout_s=timeout_s, priority=priority
+            key,
+            tuple(tensors),
+            options,
+            timeout_s=timeout_s,
+            priority=priority,
+            customer_id=customer_id,
         )
         try:
             result = await asyncio.wait_for(asyncio.wrap_future(task.future), timeout_s)
         except TimeoutError:
             raise calls.timed_out() from None
-        compute_us = int((self._engine.clock() - started) * 1e6)
-        return Explained(0, result.explanations, compute_us, result.samples, result.svg)
+        return task.explained(0, result)
 
     async def load(self, version: VersionToLoad) -> None:
         self._engine.load(version)

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.frames import MalformedFrame
-from inference.engine.messages import StreamChunk
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.messages import StreamChunk, credits_of
 
-# Chunks on their way or unread at most; half of it is granted anew each time.
-WINDOW = 32
+# Bytes of chunks on their way or unread, one chunk aside; half of it is granted anew
+# each time. A chunk has the size that its model gives it, so a count bounds nothing.
+WINDOW = 64 * 1024
 
 
 class Inbox:
@@ -20,16 +21,15 @@ class Inbox:
     """
 
     def __init__(self, grant: Callable[[int], None]) -> None:
-        self._grant = grant
-        # Values of the first kind, or the error that ended the stream, or None.
-        self._arrived: asyncio.Queue[tuple[Any] | Exception | None] = asyncio.Queue()
-        self._read = 0
+        # Chunks as they came, or the error that ended the stream, or None.
+        self._arrived: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
+        self._returns = Returns(grant)
         self.finished = False
 
     # Waiter
 
     def resume(self, value: Any) -> None:
-        """Take a StreamChunk or the StreamEnd; raise MalformedFrame."""
+        """Take a StreamChunk or the StreamEnd."""
         if isinstance(value, StreamChunk):
             self.put(value.chunk)
         else:
@@ -42,30 +42,45 @@ class Inbox:
     # The stream
 
     def put(self, chunk: msgspec.Raw) -> None:
-        self._arrived.put_nowait((read_chunk(chunk),))
+        # A copy: the chunk would keep all that came with it.
+        self._arrived.put_nowait(bytes(chunk))
 
     def end(self) -> None:
         self.finished = True
         self._arrived.put_nowait(None)
 
     async def chunks(self) -> AsyncGenerator[Any, None]:
-        """Give the chunks; raise what the stream failed with."""
+        """Return the chunks; raise what the stream failed with."""
         while True:
             arrived = await self._arrived.get()
             if arrived is None:
                 return
             if isinstance(arrived, Exception):
                 raise arrived
-            self._read += 1
-            if self._read == WINDOW // 2:
-                self._read = 0
-                if not self.finished:
-                    self._grant(WINDOW // 2)
-            yield arrived[0]
+            yield read_chunk(arrived)
+            # Not before the reader wants another: it has passed this one on by now.
+            if not self.finished:
+                self._returns.count(arrived)
 
 
-def read_chunk(chunk: msgspec.Raw) -> Any:
+class Returns:
+    """Counts what was read of a stream, and gives it back in a few large grants."""
+
+    def __init__(self, grant: Callable[[int], None]) -> None:
+        self._grant = grant
+        self._read = 0
+
+    def count(self, chunk: bytes | msgspec.Raw) -> None:
+        self._read += credits_of(chunk)
+        if self._read >= WINDOW // 2:
+            read, self._read = self._read, 0
+            self._grant(read)
+
+
+def read_chunk(chunk: bytes | msgspec.Raw) -> Any:
+    """Decode a chunk; raise EngineError."""
     try:
         return msgspec.msgpack.decode(chunk)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedFrame("a chunk is no value") from error
+        message = f"the engine sent a chunk that is not a value: {error}"
+        raise EngineError(EngineErrorCode.CONNECTION_LOST, message) from error

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 MAX_FRAME_BYTES = 128 * 1024 * 1024
+# What the smallest chunk of a stream counts.
+MIN_CHUNK_CREDITS = 2048
 
 Params = dict[str, Any]
 
@@ -97,16 +99,29 @@ class Stream(msgspec.Struct, frozen=True, array_like=True, tag="stream"):
     key: VersionKey
     tensors: tuple[TensorHeader, ...]
     timeout_ms: int
-    # Chunks that may be sent before the first Credit.
+    # What may be sent before the first Credit.
     credits: int
     params: Params | None = None
+    # Customers share what an engine can stream at once; 0: unknown.
+    customer_id: int = 0
 
 
 class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
-    """Allow so many chunks more of stream `id`; nothing is answered."""
+    """Allow more of stream `id`; nothing is answered.
+
+    A chunk takes the credits that `credits_of` tells.
+    """
 
     id: int
-    chunks: int
+    credits: int
+
+
+def credits_of(chunk: bytes | msgspec.Raw) -> int:
+    """Return what a chunk takes of a stream's credits: its bytes, at least 2048.
+
+    So many small chunks as few large ones are made ahead of a slow reader.
+    """
+    return max(len(chunk), MIN_CHUNK_CREDITS)
 
 
 class StreamChunk(msgspec.Struct, frozen=True, array_like=True, tag="stream_chunk"):
@@ -141,6 +156,8 @@ class Explain(msgspec.Struct, frozen=True, array_like=True, tag="explain"):
     timeout_ms: int
     options: ExplainOptions
     priority: Priority = "interactive"
+    # Customers take turns; 0: unknown.
+    customer_id: int = 0
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -164,10 +181,13 @@ class Explanation(msgspec.Struct, frozen=True):
 class Explained(msgspec.Struct, frozen=True, array_like=True, tag="explained"):
     id: int
     explanations: tuple[Explanation, ...]
+    # Time of the work, without what it waited for the device.
     compute_us: int
     # Forward passes spent, summed over the instances.
     samples: int
     svg: str | None = None
+    # Wait in the queue, and for the device.
+    queue_us: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):

@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from queue import Empty, Full, Queue
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import structlog
 
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import ExplainOptions, Explanation
+from inference.engine.messages import Explained, ExplainOptions, Explanation
+from inference.engine.shares import FairQueue
 from inference.engine.signature import Signature
 from inference.engine.tensors import Tensor
 
@@ -38,12 +38,14 @@ class ExplainableModel(Protocol):
     `predict` shares the device with the callers' predictions, in pieces, and raises
     EngineError once the deadline has passed. `torch_function` maps `[rows, *shape]`
     to outputs and can be differentiated. `cache` lives as long as the version.
+    `waited_s` is what calls of `predict` have waited for the device so far.
     """
 
     signature: Signature
     path: Path
     torch_function: "Callable[[torch.Tensor], torch.Tensor] | None"
     cache: dict[str, Any]  # belongs to the explainer, which alone knows its types
+    waited_s: float
 
     def predict(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]: ...
 
@@ -60,7 +62,11 @@ class Explainer(Protocol):
 
 
 class ExplainTask:
-    """One accepted explanation, ended by `future`."""
+    """One accepted explanation, ended by `future`.
+
+    Its compute time is that of its own work: neither its wait in the queue nor that of
+    its predictions for the device.
+    """
 
     def __init__(
         self,
@@ -69,16 +75,45 @@ class ExplainTask:
         options: ExplainOptions,
         *,
         deadline: float,
+        clock: Callable[[], float],
+        customer_id: int = 0,
     ) -> None:
         self.model = model
         self.tensors = tensors
         self.options = options
         self.deadline = deadline
+        self.customer_id = customer_id
         self.future: Future[ExplainResult] = Future()
+        self._clock = clock
+        self._accepted_at = clock()
+        self._queue_s = self._compute_s = 0.0
+
+    def run(self, explainer: Explainer) -> ExplainResult:
+        """Explain, and measure it; raises what the explainer does."""
+        started = self._clock()
+        result = explainer(self.model, self.tensors, self.options)
+        waited = self.model.waited_s
+        self._queue_s = started - self._accepted_at + waited
+        self._compute_s = self._clock() - started - waited
+        return result
+
+    def explained(self, request_id: int, result: ExplainResult) -> Explained:
+        """Write what `run` returned as the reply."""
+        return Explained(
+            request_id,
+            result.explanations,
+            int(self._compute_s * 1e6),
+            result.samples,
+            result.svg,
+            int(self._queue_s * 1e6),
+        )
 
 
 class ExplainThread:
-    """Runs explanations one after another in a thread of its own."""
+    """Runs explanations one after another in a thread of its own.
+
+    Customers take turns, and share the places in the queue.
+    """
 
     def __init__(
         self,
@@ -89,40 +124,52 @@ class ExplainThread:
     ) -> None:
         self._plugins = plugins
         self._clock = clock
-        self._tasks: Queue[ExplainTask | None] = Queue(max_waiting)
+        self._changed = threading.Condition()
+        # These three belong to whoever holds `_changed`.
+        self._tasks: FairQueue[ExplainTask] = FairQueue(max_waiting)
+        self._warming = self._closed = False
         self._explainer: Explainer | None = None
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self.counters = {"refused_explanations": 0}
 
     def submit(self, task: ExplainTask) -> None:
         """Queue a task; raise EngineError OVERLOADED if too many wait."""
         self._start()
-        try:
-            self._tasks.put_nowait(task)
-        except Full:
+        with self._changed:
+            accepted = self._tasks.put(task.customer_id, task)
+            waiting = len(self._tasks)
+            self._changed.notify()
+        if not accepted:
+            self.counters["refused_explanations"] += 1
             raise EngineError(
                 EngineErrorCode.OVERLOADED,
-                f"{self._tasks.maxsize} explanations are waiting already",
+                f"{waiting} explanations are waiting already, and a customer may only "
+                "have as many as there are places left",
                 retry_after_ms=_RETRY_AFTER_MS,
-            ) from None
+            )
+        task.future.add_done_callback(lambda _: self._forget(task))
 
     def warm_up(self) -> None:
         """Import the explainer now, in the thread, so that the first call is quick."""
         self._start()
-        # Full means that tasks wait, and they import it as well.
-        if not self._tasks.full():
-            self._tasks.put_nowait(None)
+        with self._changed:
+            self._warming = True
+            self._changed.notify()
 
     def close(self) -> None:
         """Refuse what still waits; the task in progress ends with the process."""
-        self._closed = True
-        while True:
-            try:
-                task = self._tasks.get_nowait()
-            except Empty:
-                break
-            if task is not None:
-                _fail(task, EngineError(EngineErrorCode.DRAINING, "engine is closing"))
+        with self._changed:
+            self._closed = True
+            waiting = iter(self._tasks.take, None)
+            tasks = list(waiting)
+            self._changed.notify()
+        for task in tasks:
+            _fail(task, EngineError(EngineErrorCode.DRAINING, "engine is closing"))
+
+    def _forget(self, task: ExplainTask) -> None:
+        """Give back the place of a task whose caller left while it waited."""
+        with self._changed:
+            self._tasks.remove(task.customer_id, task)
 
     def _start(self) -> None:
         if self._thread is None:
@@ -132,8 +179,15 @@ class ExplainThread:
             self._thread.start()
 
     def _work(self) -> None:
-        while not self._closed:
-            task = self._tasks.get()
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed or self._warming or len(self._tasks)
+                )
+                if self._closed:
+                    return
+                self._warming = False
+                task = self._tasks.take()
             if task is None:
                 self._load()
             elif task.future.set_running_or_notify_cancel():
@@ -157,8 +211,14 @@ class ExplainThread:
 
     def _explain(self, explainer: Explainer, task: ExplainTask) -> None:
         try:
-            task.future.set_result(explainer(task.model, task.tensors, task.options))
+            task.future.set_result(task.run(explainer))
         except EngineError as error:
+            logger.info(
+                "not_explained",
+                code=error.code,
+                reason=error.message,
+                path=str(task.model.path),
+            )
             _fail(task, error)
         except (Exception, SystemExit) as cause:
             logger.exception("explain_failed", exception=type(cause).__name__)

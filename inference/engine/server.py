@@ -18,7 +18,6 @@ from inference.engine.messages import (
     Cancel,
     Credit,
     Explain,
-    Explained,
     Failed,
     GetStatus,
     Load,
@@ -31,7 +30,7 @@ from inference.engine.messages import (
     TensorHeader,
     Unload,
 )
-from inference.engine.plugins import ExplainResult
+from inference.engine.plugins import ExplainResult, ExplainTask
 from inference.engine.streaming import RunningStream
 from inference.engine.tensors import InvalidTensor, Tensor
 from inference.engine.waiting import Answer, Entry
@@ -127,7 +126,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(request, Credit):
             stream = self._streams.get(request.id)
             if stream is not None:
-                stream.grant(request.chunks)
+                stream.grant(request.credits)
         elif isinstance(request, GetStatus):
             self._send(self._engine.status(request.id))
         elif isinstance(request, Load):
@@ -164,7 +163,6 @@ class Connection(asyncio.Protocol):
     def _explain(self, request: Explain, body: memoryview) -> None:
         tensors = _rows(request, body)
         timeout_s = request.timeout_ms / 1000 if request.timeout_ms > 0 else _FOREVER_S
-        started = self._clock()
         try:
             task = self._engine.explain(
                 request.key,
@@ -172,6 +170,7 @@ class Connection(asyncio.Protocol):
                 request.options,
                 timeout_s=timeout_s,
                 priority=request.priority,
+                customer_id=request.customer_id,
             )
         except EngineError as error:
             self._send_error(request.id, error)
@@ -179,9 +178,7 @@ class Connection(asyncio.Protocol):
         self._explaining[request.id] = task.future
 
         def done(future: Future[ExplainResult]) -> None:
-            self._loop.call_soon_threadsafe(
-                self._explained, request.id, future, started
-            )
+            self._loop.call_soon_threadsafe(self._explained, request.id, task)
 
         task.future.add_done_callback(done)
 
@@ -199,6 +196,7 @@ class Connection(asyncio.Protocol):
                 credits=request.credits,
                 timeout_s=timeout_ms / 1000 if timeout_ms > 0 else _FOREVER_S,
                 stream_id=request.id,
+                customer_id=request.customer_id,
             )
         except EngineError as error:
             self._send_error(request.id, error)
@@ -248,31 +246,17 @@ class Connection(asyncio.Protocol):
         self._streams.pop(stream_id, None)
         self._send_error(stream_id, error)
 
-    def _explained(
-        self, request_id: int, future: Future[ExplainResult], started: float
-    ) -> None:
+    def _explained(self, request_id: int, task: ExplainTask) -> None:
+        future = task.future
         if self._explaining.pop(request_id, None) is None or future.cancelled():
             return
         error = future.exception()
         if error is None:
-            result = future.result()
-            compute_us = int((self._clock() - started) * 1e6)
-            self._send(
-                Explained(
-                    request_id,
-                    result.explanations,
-                    compute_us,
-                    result.samples,
-                    result.svg,
-                )
-            )
-        elif isinstance(error, EngineError):
-            self._send_error(request_id, error)
+            self._send(task.explained(request_id, future.result()))
         else:
-            self._send_error(
-                request_id,
-                EngineError(EngineErrorCode.MODEL_ERROR, type(error).__name__),
-            )
+            # The thread lets nothing else out.
+            assert isinstance(error, EngineError)
+            self._send_error(request_id, error)
 
     def _send_error(self, request_id: int, error: EngineError) -> None:
         retry_after_ms = error.retry_after_ms

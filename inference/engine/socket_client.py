@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from inference.engine import calls, frames, inbox
+from inference.engine import calls, frames
 from inference.engine.frames import FrameDecoder, MalformedFrame
 from inference.engine.inbox import Inbox
 from inference.engine.messages import (
@@ -225,6 +225,7 @@ class SocketEngineClient:
         *,
         timeout_s: float,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> AsyncGenerator[Any, None]:
         if self._connection is None:
             await self._reach()
@@ -234,12 +235,10 @@ class SocketEngineClient:
             key,
             tensors,
             timeout_s=timeout_s,
-            credits=inbox.WINDOW,
             params=params,
+            customer_id=customer_id,
         )
-        box = Inbox(
-            lambda chunks: self._write(frames.encode(Credit(request_id, chunks)))
-        )
+        box = Inbox(lambda count: self._write(frames.encode(Credit(request_id, count))))
         pending = self._send(request_id, data, timeout_s, box)
         try:
             async for chunk in box.chunks():
@@ -257,6 +256,7 @@ class SocketEngineClient:
         options: ExplainOptions,
         timeout_s: float,
         priority: Priority = "interactive",
+        customer_id: int = 0,
     ) -> Explained:
         explained: Explained = await self._call(
             lambda request_id: calls.explain(
@@ -266,6 +266,7 @@ class SocketEngineClient:
                 options=options,
                 timeout_s=timeout_s,
                 priority=priority,
+                customer_id=customer_id,
             ),
             timeout_s,
         )

@@ -15,15 +15,16 @@ import msgspec
 import structlog
 
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Params
+from inference.engine.messages import Params, credits_of
 from inference.engine.runner import StreamRunner
+from inference.engine.shares import Shares
 from inference.engine.tensors import Tensor
 
 logger = structlog.get_logger()
 
-MAX_CREDITS = 1024
 # One chunk, written as a message.
 MAX_CHUNK_BYTES = 1024 * 1024
+MAX_CREDITS = MAX_CHUNK_BYTES
 _BUSY_RETRY_MS = 1000
 
 _encoder = msgspec.msgpack.Encoder()
@@ -81,10 +82,10 @@ class RunningStream:
             daemon=True,
         ).start()
 
-    def grant(self, chunks: int) -> None:
-        """Let the model make so many chunks more."""
+    def grant(self, credits: int) -> None:  # noqa: A002 - the protocol's name for it
+        """Let the model make more chunks."""
         with self._changed:
-            self._credits = min(self._credits + max(chunks, 0), MAX_CREDITS)
+            self._credits = min(self._credits + max(credits, 0), MAX_CREDITS)
             self._changed.notify()
 
     def cancel(self) -> None:
@@ -142,7 +143,9 @@ class RunningStream:
             chunks = self._make(runner, tensors, params)
         # A model may raise anything, and must not take the engine down by sys.exit.
         except (Exception, SystemExit) as cause:
-            logger.warning("stream_failed", exception=type(cause).__name__)
+            logger.warning(
+                "stream_failed", exception=type(cause).__name__, reason=str(cause)[:500]
+            )
             failure = _error(cause)
         # The loop is closed when the engine stops.
         if not self._loop.is_closed():
@@ -164,25 +167,30 @@ class RunningStream:
                 except StopIteration:
                     break
                 made += 1
-                self._loop.call_soon_threadsafe(self._pass_on, _encode(chunk))
+                encoded = _encode(chunk)
+                with self._changed:
+                    self._credits -= credits_of(encoded)
+                self._loop.call_soon_threadsafe(self._pass_on, encoded)
         finally:
             generator.close()
         return made
 
     def _wanted(self) -> bool:
-        """Wait for a credit and spend it; False if nobody reads any more."""
+        """Wait for a credit; False if nobody reads any more.
+
+        The size of a chunk is known once it is made, so one may take more than is left.
+        """
         with self._changed:
             while self._credits < 1 and not self._cancelled:
                 self._changed.wait()
-            self._credits -= 1
             return not self._cancelled
 
 
 class Streams:
-    """The streams of one engine, so many at once and no more."""
+    """The streams of one engine, bounded in number; customers share the bound."""
 
     def __init__(self, max_streams: int, *, loop: asyncio.AbstractEventLoop) -> None:
-        self._max_streams = max_streams
+        self._shares = Shares(max_streams)
         self._loop = loop
         self._running: set[RunningStream] = set()
         self.counters = {"streams": 0, "stream_chunks": 0, "refused_streams": 0}
@@ -206,15 +214,22 @@ class Streams:
         *,
         credits: int,  # noqa: A002 - the protocol's name for it
         timeout_s: float,
+        customer_id: int = 0,
     ) -> RunningStream:
         """Begin; raise EngineError OVERLOADED if too many run already."""
-        if len(self._running) >= self._max_streams:
+        if not self._shares.take(customer_id):
             self.counters["refused_streams"] += 1
             raise EngineError(
                 EngineErrorCode.OVERLOADED,
-                f"{len(self._running)} streams are running already",
+                f"{len(self._running)} streams are running already, "
+                f"{self._shares.held(customer_id)} of them for this customer",
                 retry_after_ms=_BUSY_RETRY_MS,
             )
+
+        def ended(stream: RunningStream) -> None:
+            self._running.discard(stream)
+            self._shares.give_back(customer_id)
+
         self.counters["streams"] += 1
         stream = RunningStream(
             stream_id,
@@ -222,7 +237,7 @@ class Streams:
             credits=credits,
             loop=self._loop,
             counters=self.counters,
-            on_end=self._running.discard,
+            on_end=ended,
         )
         self._running.add(stream)
         stream.start(runner, tensors, params, timeout_s=timeout_s)

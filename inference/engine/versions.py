@@ -73,6 +73,9 @@ class LoadedVersion:
 class _Measured(NamedTuple):
     loaded: Loaded
     nbytes: int
+    # The load itself, and the wait for its turn and for memory.
+    load_ms: int
+    waited_ms: int
 
 
 class Versions:
@@ -219,35 +222,38 @@ class Versions:
         if version.lane is None:
             version.state, version.error = "loading", ""
         version.attempt += 1
-        attempt, started = version.attempt, self._clock()
+        attempt, wanted_at = version.attempt, self._clock()
         logger.info("loading", version=str(wanted.key), path=wanted.path)
-        task = self._thread.submit(self._load_measured, wanted, left)
+        task = self._thread.submit(self._load_measured, wanted, left, wanted_at)
 
         def done(task: Future[_Measured]) -> None:
-            self._loop.call_soon_threadsafe(
-                self._loaded, version, attempt, task, started
-            )
+            self._loop.call_soon_threadsafe(self._loaded, version, attempt, task)
 
         task.add_done_callback(done)
 
     def _load_measured(
-        self, wanted: VersionToLoad, left: Sequence[threading.Event]
+        self,
+        wanted: VersionToLoad,
+        left: Sequence[threading.Event],
+        wanted_at: float,
     ) -> _Measured:
         """Load in the loading thread, once those that had to leave are gone."""
         for gone in left:
             gone.wait(_LEAVE_S)
-        before = self._memory.used()
+        before, started = self._memory.used(), self._clock()
         loaded = self._load(wanted, self._settings.device)
+        load_ms = int((self._clock() - started) * 1000)
         memory.trim()
         grown = self._memory.used() - before
-        return _Measured(loaded, max(grown, memory.artifact_bytes(wanted.path)))
+        nbytes = max(grown, memory.artifact_bytes(wanted.path))
+        waited_ms = int((started - wanted_at) * 1000)
+        return _Measured(loaded, nbytes, load_ms, waited_ms)
 
     def _loaded(
         self,
         version: LoadedVersion,
         attempt: int,
         task: Future[_Measured],
-        started: float,
     ) -> None:
         wanted = version.wanted
         if self.by_key.get(wanted.key) is not version or version.attempt != attempt:
@@ -255,14 +261,13 @@ class Versions:
             if task.exception() is None:
                 self._release(self._batcher.open_lane(task.result().loaded.runner))
             return
-        version.load_ms = int((self._clock() - started) * 1000)
         error = task.exception()
         if error is not None:
             _load_failed(version, error)
             if failures.is_sticky(error):
                 self._on_fatal()
             return
-        loaded, version.nbytes = task.result()
+        loaded, version.nbytes, version.load_ms, waited_ms = task.result()
         version.measured = True
         limits, max_wait_s = batching.of_version(self._settings, wanted.batching)
         old, version.lane = (
@@ -284,6 +289,7 @@ class Versions:
             "ready",
             version=str(wanted.key),
             load_ms=version.load_ms,
+            waited_ms=waited_ms,
             memory_bytes=version.nbytes,
         )
         if old is not None:
@@ -375,7 +381,9 @@ def _load_failed(version: LoadedVersion, error: BaseException) -> None:
     message = (
         error.message
         if isinstance(error, EngineError)
-        else f"{version.wanted.key} was not loaded: {type(error).__name__}"
+        else f"{version.wanted.key} was not loaded: {type(error).__name__}: {error}"[
+            :500
+        ]
     )
     version.error = message
     # After a failed reload the old form goes on answering, with the reason shown.

@@ -121,6 +121,7 @@ class Engines:
                     call.tensors,
                     options=call.options,
                     timeout_s=call.timeout_s,
+                    customer_id=call.customer_id,
                 )
             except EngineError as error:
                 if error.code not in ELSEWHERE:
@@ -133,7 +134,11 @@ class Engines:
         failure = _no_engine()
         for client in self._in_turn(call.engines):
             chunks = client.stream(
-                call.key, call.tensors, params=call.params, timeout_s=call.timeout_s
+                call.key,
+                call.tensors,
+                params=call.params,
+                timeout_s=call.timeout_s,
+                customer_id=call.customer_id,
             )
             begun = False
             try:

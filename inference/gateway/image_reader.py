@@ -1,4 +1,7 @@
-"""Pictures decoded beside the event loop: in few threads, with few waiting."""
+"""Pictures decoded beside the event loop: in few threads, with few waiting.
+
+Customers take turns, and share the places in the queue.
+"""
 
 import asyncio
 import time
@@ -6,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from inference import refusals
 from inference.effects import ReadImages
+from inference.engine.shares import FairQueue
 from inference.errors import ApiError, ErrorCode
 from inference.images import read_images
 from inference.row_by_row import DecodedRows
@@ -21,33 +25,62 @@ class ImageReader:
 
     def __init__(self, *, max_pixels: int, max_waiting: int = 32) -> None:
         self._max_pixels = max_pixels
-        self._max_waiting = max_waiting
-        self._under_way = 0
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(max_waiting)
+        self._busy = 0
         # Threads start with the first pictures.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="images")
 
     async def read(self, effect: ReadImages) -> DecodedRows:
         """Raise ApiError: OVERLOADED, INFERENCE_TIMEOUT."""
-        if self._under_way >= self._max_waiting:
-            message = "More images are being decoded than fit in here. Try again."
-            raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
         deadline = time.monotonic() + effect.timeout_s
-        work = self._threads.submit(
-            read_images, effect.images, max_pixels=self._max_pixels, deadline=deadline
-        )
-        self._under_way += 1
-        loop = asyncio.get_running_loop()
-        # Counted until it is over, also where the caller left or waited too long.
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finish))
         try:
-            return await asyncio.wait_for(
-                asyncio.wrap_future(work), timeout=effect.timeout_s
-            )
+            async with asyncio.timeout(effect.timeout_s):
+                await self._take_turn(effect.customer_id)
+                work = self._threads.submit(
+                    read_images,
+                    effect.images,
+                    max_pixels=self._max_pixels,
+                    deadline=deadline,
+                )
+                loop = asyncio.get_running_loop()
+
+                def over(_: object) -> None:
+                    # The loop is closed when the gateway stops.
+                    if not loop.is_closed():
+                        loop.call_soon_threadsafe(self._pass_turn_on)
+
+                # Also where the caller left or waited too long.
+                work.add_done_callback(over)
+                return await asyncio.wrap_future(work)
         except TimeoutError:
             raise refusals.too_late() from None
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _finish(self) -> None:
-        self._under_way -= 1
+    async def _take_turn(self, customer_id: int) -> None:
+        """Wait for a free thread; raise ApiError OVERLOADED if too many wait."""
+        if self._busy < _THREADS:
+            self._busy += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        if not self._waiting.put(customer_id, turn):
+            message = "More images wait to be decoded than fit in here. Try again."
+            raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._waiting.remove(customer_id, turn)
+            if turn.done() and not turn.cancelled():
+                # It was given the turn that it cannot use any more.
+                self._pass_turn_on()
+            raise
+
+    def _pass_turn_on(self) -> None:
+        """Give a thread that is free to the next who waits."""
+        while (turn := self._waiting.take()) is not None:
+            # Cancelled: its caller left in this turn of the loop.
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy -= 1

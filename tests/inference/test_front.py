@@ -42,7 +42,7 @@ class FakePredictingEngine:
         scores = np.full((len(tensors[0].data), 2), 0.5, dtype="float32")
         return Prediction((Tensor("output", scores),), 1, 1, 1)
 
-    def stream(self, key, tensors, *, timeout_s, params=None):
+    def stream(self, key, tensors, *, timeout_s, params=None, customer_id=0):
         if self.failure is not None:
             raise self.failure
         try:

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -42,6 +43,7 @@ class Driver:
         self.head = None
         self.pieces = []
         self.waits = []
+        self.patience = []
         self.open = 0
 
     def run(self):
@@ -62,7 +64,7 @@ class Driver:
     def perform(self, effect):
         match effect:
             case OpenStream():
-                self.open = self.limits.open
+                self.open = self.limits.shares.used
                 return "stream"
             case NextChunk("stream", wait_s):
                 self.waits.append(wait_s)
@@ -77,6 +79,7 @@ class Driver:
             case SendPiece():
                 assert self.head is not None
                 self.pieces.append(effect.data)
+                self.patience.append(effect.timeout_s)
         return None
 
 
@@ -135,7 +138,39 @@ def test_models_that_do_not_stream_are_refused_with_advice():
         driver.run()
 
     assert caught.value.code is ErrorCode.INVALID_INPUT
-    assert "Call predict" in caught.value.message
+    assert caught.value.message == (
+        "This cannot be streamed: it has no stream. Call predict."
+    )
+
+
+def test_a_client_has_to_take_what_is_sent_at_a_least_rate():
+    driver = Driver("a", "x" * 81_000)
+
+    driver.run()
+
+    assert driver.patience == [pytest.approx(10, abs=0.1), pytest.approx(20, abs=0.2)]
+
+
+def test_a_customer_who_floods_leaves_streams_for_others():
+    limits = StreamLimits(max_streams=4)
+
+    def begin(customer_id):
+        opening = msgspec.structs.replace(OPENING, customer_id=customer_id)
+        call = StreamedCall(opening, TARGET, "r", HEADERS, lambda: 0)
+        steps = stream(call, limits)
+        next(steps)
+        return steps
+
+    flood = [begin(1), begin(1)]
+    with pytest.raises(ApiError) as caught:
+        begin(1)
+    once = begin(2)
+
+    assert caught.value.code is ErrorCode.OVERLOADED
+    assert "You have 2 streams open" in caught.value.message
+    for steps in (*flood, once):
+        steps.close()
+    assert limits.shares.used == 0
 
 
 def test_streams_are_bounded_and_counted_down_however_they_end():
@@ -143,7 +178,7 @@ def test_streams_are_bounded_and_counted_down_however_they_end():
     failing = Driver(EngineError(EngineErrorCode.MODEL_ERROR, ""), limits=limits)
     with pytest.raises(EngineError):
         failing.run()
-    assert (failing.open, limits.open) == (1, 0)
+    assert (failing.open, limits.shares.used) == (1, 0)
 
     abandoned = stream(StreamedCall(OPENING, TARGET, "r", HEADERS, lambda: 0), limits)
     next(abandoned)
@@ -153,4 +188,4 @@ def test_streams_are_bounded_and_counted_down_however_they_end():
 
     assert caught.value.code is ErrorCode.OVERLOADED
     assert caught.value.retry_after_s > 0
-    assert limits.open == 0
+    assert limits.shares.used == 0

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,14 +121,17 @@ def test_only_the_poisonous_request_fails(tmp_path):
         engine = await loaded_engine(tmp_path, FakeRunner())
         client = InProcessEngineClient(engine)
 
-        answers = await asyncio.gather(
-            *(
-                client.predict(KEY, rows(value), timeout_s=5)
-                for value in (1, 2, POISON, 4)
-            ),
-            return_exceptions=True,
-        )
+        with structlog.testing.capture_logs() as logged:
+            answers = await asyncio.gather(
+                *(
+                    client.predict(KEY, rows(value), timeout_s=5)
+                    for value in (1, 2, POISON, 4)
+                ),
+                return_exceptions=True,
+            )
 
+        [failed] = [one for one in logged if one["event"] == "batch_failed"]
+        assert failed["reason"] == "the model raised RuntimeError: poison"
         assert isinstance(answers[2], EngineError)
         assert answers[2].code is EngineErrorCode.MODEL_ERROR
         assert [float(answers[i].tensors[0].data[0, 0]) for i in (0, 1, 3)] == [2, 4, 8]

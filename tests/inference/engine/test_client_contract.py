@@ -17,7 +17,12 @@ from inference.engine.client import (
 )
 from inference.engine.engine import Engine
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Batching, ExplainOptions, VersionKey
+from inference.engine.messages import (
+    MIN_CHUNK_CREDITS,
+    Batching,
+    ExplainOptions,
+    VersionKey,
+)
 from inference.engine.runner import Loaded
 from inference.engine.server import EngineServer
 from inference.engine.signature import Column, Layout, Param, Signature
@@ -450,7 +455,31 @@ def test_a_model_makes_no_more_chunks_than_are_read(served):
                 await anext(chunks)
             await asyncio.sleep(0.05)
 
-            assert 100 <= runner.made <= 100 + inbox.WINDOW
+            assert 100 <= runner.made <= 100 + inbox.WINDOW // MIN_CHUNK_CREDITS
+            await chunks.aclose()
+
+    run(main())
+
+
+def test_large_chunks_are_made_one_at_a_time(served):
+    class Large(FakeStreamRunner):
+        def stream(self, tensors, params):
+            while True:
+                self.made += 1
+                yield "x" * 1_000_000
+
+    async def main():
+        runner = Large()
+        async with served(runner, STREAMED) as client:
+            await load(client)
+            chunks = stream(client, 0)
+
+            for _ in range(3):
+                await anext(chunks)
+            await asyncio.sleep(0.05)
+
+            # What is read is passed on before another is made.
+            assert runner.made == 3
             await chunks.aclose()
 
     run(main())
@@ -555,7 +584,10 @@ def test_streams_beyond_the_limit_are_refused_with_advice(served):
         runner = FakeStreamRunner(count=10_000)
         async with served(runner, STREAMED, max_streams=2) as client:
             await load(client)
-            running = [stream(client, 0, timeout_s=120) for _ in range(2)]
+            running = [
+                stream(client, 0, timeout_s=120, customer_id=customer)
+                for customer in range(2)
+            ]
             for chunks in running:
                 await anext(chunks)
 

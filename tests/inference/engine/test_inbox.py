@@ -5,9 +5,8 @@ import pytest
 
 from inference.engine import inbox
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.frames import MalformedFrame
 from inference.engine.inbox import WINDOW, Inbox
-from inference.engine.messages import StreamChunk, StreamEnd
+from inference.engine.messages import MIN_CHUNK_CREDITS, StreamChunk, StreamEnd
 from tests.inference.engine.fakes import run
 
 
@@ -24,13 +23,33 @@ def test_half_a_window_is_granted_as_it_is_read():
     async def main():
         granted = []
         box = Inbox(granted.append)
-        for value in range(WINDOW):
+        half = WINDOW // 2 // MIN_CHUNK_CREDITS
+        for value in range(half + 1):
             box.resume(chunk(value))
+        chunks = box.chunks()
 
-        assert await read(box, WINDOW // 2 - 1) == list(range(WINDOW // 2 - 1))
+        assert [await anext(chunks) for _ in range(half)] == list(range(half))
         assert granted == []
-        await read(box, 1)
+        await anext(chunks)
         assert granted == [WINDOW // 2]
+
+    run(main())
+
+
+def test_a_large_chunk_is_granted_anew_once_the_next_is_wanted():
+    async def main():
+        granted = []
+        box = Inbox(granted.append)
+        large = chunk("x" * 1_000_000)
+        box.resume(large)
+        chunks = box.chunks()
+
+        await anext(chunks)
+        assert granted == []
+        waiting = asyncio.ensure_future(anext(chunks))
+        await asyncio.sleep(0)
+        assert granted == [len(large.chunk)]
+        waiting.cancel()
 
     run(main())
 
@@ -39,11 +58,11 @@ def test_nothing_is_granted_for_a_stream_that_has_ended():
     async def main():
         granted = []
         box = Inbox(granted.append)
-        for value in range(WINDOW):
+        for value in range(100):
             box.resume(chunk(value))
-        box.resume(StreamEnd(1, WINDOW))
+        box.resume(StreamEnd(1, 100))
 
-        assert len([value async for value in box.chunks()]) == WINDOW
+        assert len([value async for value in box.chunks()]) == 100
         assert granted == []
 
     run(main())
@@ -77,6 +96,8 @@ def test_a_reader_waits_for_what_comes_later():
 
 
 @pytest.mark.parametrize("data", [b"", b"\xc1", b"\xa1\xff", b"\x91" * 100_000])
-def test_what_is_no_value_is_malformed(data):
-    with pytest.raises(MalformedFrame):
-        inbox.read_chunk(msgspec.Raw(data))
+def test_a_chunk_that_is_not_a_value_fails_its_stream(data):
+    with pytest.raises(EngineError) as caught:
+        inbox.read_chunk(data)
+
+    assert caught.value.code is EngineErrorCode.CONNECTION_LOST

@@ -4,13 +4,23 @@ import threading
 
 import numpy as np
 import pytest
+import structlog
 
 from inference.engine.client import InProcessEngineClient
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import ExplainOptions
 from inference.engine.tensors import Tensor
 from tests.inference.engine import explainer
-from tests.inference.engine.fakes import KEY, FakeRunner, loaded_engine, rows, run
+from tests.inference.engine.fakes import (
+    KEY,
+    FakeRunner,
+    ManualClock,
+    SlowRunner,
+    loaded_engine,
+    rows,
+    run,
+    until,
+)
 
 PLUGIN = ("tests.inference.engine.explainer:explain",)
 OPTIONS = ExplainOptions()
@@ -78,6 +88,173 @@ def test_too_many_explanations_are_refused_at_once(tmp_path, held):
 
         assert caught.value.code is EngineErrorCode.OVERLOADED
         assert caught.value.retry_after_ms
+        engine.close()
+
+    run(main())
+
+
+def test_a_customer_who_floods_leaves_others_their_turn(tmp_path, held, monkeypatch):
+    go_on, started = held
+    turns = []
+    before = explainer.explain
+
+    def explain(model, tensors, options):
+        turns.append(options.seed)
+        return before(model, tensors, options)
+
+    monkeypatch.setattr(explainer, "explain", explain)
+
+    async def main():
+        engine = await loaded_engine(
+            tmp_path, FakeRunner(), plugins=PLUGIN, max_explain_queue=8
+        )
+        client = InProcessEngineClient(engine)
+
+        def ask(customer_id):
+            # The seed only says whose it is.
+            options = ExplainOptions(seed=customer_id)
+            return asyncio.create_task(
+                client.explain(
+                    KEY, rows(1), options=options, timeout_s=60, customer_id=customer_id
+                )
+            )
+
+        first = ask(1)
+        await asyncio.to_thread(started.wait, 10)
+        flood = [ask(1) for _ in range(8)]
+        await asyncio.sleep(0)
+        once = ask(2)
+        await asyncio.sleep(0)
+        go_on.set()
+        answers = await asyncio.gather(first, *flood, once, return_exceptions=True)
+
+        refused = [one for one in answers if isinstance(one, EngineError)]
+        assert {error.code for error in refused} == {EngineErrorCode.OVERLOADED}
+        assert len(refused) == 4
+        assert engine.status().counters["refused_explanations"] == 4
+        assert turns == [1, 1, 2, 1, 1, 1]
+        engine.close()
+
+    run(main())
+
+
+def test_a_caller_who_leaves_gives_the_place_back(tmp_path, held):
+    go_on, started = held
+
+    async def main():
+        engine = await loaded_engine(
+            tmp_path, FakeRunner(), plugins=PLUGIN, max_explain_queue=1
+        )
+        client = InProcessEngineClient(engine)
+
+        def ask():
+            return asyncio.create_task(
+                client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+            )
+
+        running = ask()
+        await asyncio.to_thread(started.wait, 10)
+        leaving = ask()
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        waiting = ask()
+        await asyncio.sleep(0)
+        go_on.set()
+
+        assert (await running).explanations
+        assert (await waiting).explanations
+        engine.close()
+
+    run(main())
+
+
+def test_an_explanation_costs_its_own_work_and_not_its_wait(tmp_path, monkeypatch):
+    clock = ManualClock()
+    both, original = threading.Event(), explainer.explain
+
+    def explain(model, tensors, options):
+        assert both.wait(60)
+        clock.now += 2
+        result = original(model, tensors, options)
+        # The wait of its predictions for the device.
+        clock.now += 5
+        model.waited_s += 5
+        return result
+
+    monkeypatch.setattr(explainer, "explain", explain)
+
+    async def main():
+        engine = await loaded_engine(
+            tmp_path, FakeRunner(), plugins=PLUGIN, clock=clock
+        )
+        client = InProcessEngineClient(engine)
+        calls = [
+            asyncio.create_task(
+                client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+            )
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0)
+        both.set()
+
+        answers = await asyncio.gather(*calls)
+
+        assert [answer.compute_us for answer in answers] == [2_000_000] * 3
+        assert [answer.queue_us for answer in answers] == [
+            5_000_000,
+            12_000_000,
+            19_000_000,
+        ]
+        engine.close()
+
+    run(main())
+
+
+def test_predictions_of_an_explanation_tell_how_long_they_waited(tmp_path):
+    clock, waited = ManualClock(), []
+
+    async def main():
+        # Each batch of 256 rows takes 2.56 s by the clock; the pieces follow each
+        # other, and so wait for nobody.
+        runner = SlowRunner(clock, row_s=0.01)
+        engine = await loaded_engine(
+            tmp_path, runner, plugins=PLUGIN, clock=clock, inline_ms=0
+        )
+        client = InProcessEngineClient(engine)
+        runner.hold()
+        before = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=60))
+        await until(runner.started.is_set)
+        explaining = asyncio.create_task(
+            client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+        )
+        await until(lambda: engine.status().counters["queued_rows"] == 1)
+        clock.now += 3
+        runner.release()
+        await before
+
+        answer = await explaining
+
+        waited.append(answer.queue_us)
+        assert answer.compute_us == pytest.approx(10_000, abs=1_000)
+        assert answer.queue_us >= 3_000_000
+        engine.close()
+
+    run(main())
+
+
+def test_why_something_is_not_explained_is_logged(tmp_path):
+    async def main():
+        engine = await loaded_engine(tmp_path, FakeRunner(), plugins=PLUGIN)
+        client = InProcessEngineClient(engine)
+
+        with structlog.testing.capture_logs() as logged, pytest.raises(EngineError):
+            await client.explain(
+                KEY, rows(1), options=ExplainOptions(target="refuse"), timeout_s=60
+            )
+
+        [event] = [one for one in logged if one["event"] == "not_explained"]
+        assert event["reason"] == "no such class"
         engine.close()
 
     run(main())

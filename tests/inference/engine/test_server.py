@@ -8,6 +8,7 @@ from inference.engine import calls, frames
 from inference.engine.client import SocketEngineClient
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
+    MIN_CHUNK_CREDITS,
     Cancel,
     Credit,
     EngineStatus,
@@ -84,8 +85,18 @@ class Peer:
         self.writer.close()
 
 
-def stream(request_id, *values, credits=4):  # noqa: A002 - the protocol's name
-    return calls.stream(request_id, KEY, rows(*values), timeout_s=20, credits=credits)
+def credit(request_id, chunks):
+    return frames.encode(Credit(request_id, chunks * MIN_CHUNK_CREDITS))
+
+
+def stream(request_id, *values, chunks=4):
+    return calls.stream(
+        request_id,
+        KEY,
+        rows(*values),
+        timeout_s=20,
+        credits=chunks * MIN_CHUNK_CREDITS,
+    )
 
 
 def test_chunks_come_as_far_as_there_are_credits(tmp_path):
@@ -94,11 +105,11 @@ def test_chunks_come_as_far_as_there_are_credits(tmp_path):
         async with serving(tmp_path, runner) as (_, path, _):
             peer = await Peer.connect(path)
 
-            peer.writer.write(stream(1, 0, credits=3))
+            peer.writer.write(stream(1, 0, chunks=3))
             first = await peer.replies(3)
             await asyncio.sleep(0.05)
             made = runner.made
-            peer.writer.write(frames.encode(Credit(1, 2)) + frames.encode(Credit(9, 5)))
+            peer.writer.write(credit(1, 2) + credit(9, 5))
             more = await peer.replies(2)
 
             assert all(isinstance(reply, StreamChunk) for reply in first + more)
@@ -114,13 +125,14 @@ def test_credits_beyond_measure_do_not_make_the_engine_queue_without_end(tmp_pat
         async with serving(tmp_path, runner) as (_, path, _):
             peer = await Peer.connect(path)
 
-            peer.writer.write(stream(1, 0, credits=2**60))
-            peer.writer.write(frames.encode(Credit(1, 2**60)))
+            peer.writer.write(stream(1, 0, chunks=2**40))
+            peer.writer.write(credit(1, 2**40))
             await peer.replies(1)
-            await until(lambda: runner.made >= MAX_CREDITS)
+            most = MAX_CREDITS // MIN_CHUNK_CREDITS
+            await until(lambda: runner.made >= most)
             await asyncio.sleep(0.05)
 
-            assert runner.made <= 2 * MAX_CREDITS
+            assert runner.made <= 2 * most
             peer.close()
             assert await asyncio.to_thread(runner.closed.wait, 1)
 
@@ -140,7 +152,7 @@ def test_a_peer_that_hangs_up_closes_its_streams_only(tmp_path):
             leaving.writer.transport.abort()
 
             await until(lambda: len(engine.streams) == 1)
-            staying.writer.write(frames.encode(Credit(1, 1)))
+            staying.writer.write(credit(1, 1))
             await staying.replies(1)
             staying.close()
 

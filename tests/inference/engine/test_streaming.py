@@ -1,8 +1,10 @@
 import asyncio
 
 import pytest
+import structlog
 
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.inbox import WINDOW
 from inference.engine.streaming import Streams
 from tests.inference.engine.fakes import FakeStreamRunner, rows, run, until
 
@@ -25,9 +27,24 @@ class Reader:
         self.error = error
 
 
-def start(streams, runner, reader, *, credits=10, timeout_s=10.0):  # noqa: A002 - its name
+def start(
+    streams,
+    runner,
+    reader,
+    *,
+    credits=WINDOW,  # noqa: A002 - its name
+    timeout_s=10.0,
+    customer_id=1,
+):
     return streams.start(
-        1, reader, runner, rows(0), None, credits=credits, timeout_s=timeout_s
+        1,
+        reader,
+        runner,
+        rows(0),
+        None,
+        credits=credits,
+        timeout_s=timeout_s,
+        customer_id=customer_id,
     )
 
 
@@ -94,10 +111,63 @@ def test_credits_that_are_no_credits_are_ignored():
         stream.grant(-3)
         await asyncio.sleep(0.02)
         assert runner.made == 0
-        stream.grant(10)
+        stream.grant(WINDOW)
         await threads_gone(streams)
 
         assert reader.end == 3
+
+    run(main())
+
+
+def test_a_chunk_takes_its_bytes_of_the_credits():
+    class Large(FakeStreamRunner):
+        def stream(self, tensors, params):
+            while True:
+                self.made += 1
+                yield "x" * 20_000
+
+    async def main():
+        streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
+        runner = Large()
+
+        stream = start(streams, runner, reader, credits=50_000)
+        await until(lambda: len(reader.chunks) == 3)
+        stream.grant(10_000)
+        await asyncio.sleep(0.02)
+        assert runner.made == 3
+        stream.grant(1_000)
+        await until(lambda: runner.made == 4)
+
+        stream.cancel()
+        await threads_gone(streams)
+
+    run(main())
+
+
+def test_a_customer_who_floods_leaves_streams_for_others():
+    async def main():
+        streams = Streams(16, loop=asyncio.get_running_loop())
+        runner = FakeStreamRunner(count=1)
+        runner.hold()
+        accepted, refused = 0, []
+        for _ in range(16):
+            try:
+                start(streams, runner, Reader(), customer_id=1)
+                accepted += 1
+            except EngineError as error:
+                refused.append(error)
+        once = Reader()
+
+        start(streams, runner, once, customer_id=2)
+
+        assert (accepted, len(refused)) == (8, 8)
+        assert {error.code for error in refused} == {EngineErrorCode.OVERLOADED}
+        assert streams.counters["refused_streams"] == 8
+        runner.release()
+        await threads_gone(streams)
+        assert once.end == 1
+        start(streams, runner, Reader(), customer_id=1)
+        await threads_gone(streams)
 
     run(main())
 
@@ -114,10 +184,12 @@ def test_a_model_that_fails_to_clean_up_fails_its_stream_only():
     async def main():
         streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
 
-        start(streams, Untidy(), reader)
-        await threads_gone(streams)
+        with structlog.testing.capture_logs() as logged:
+            start(streams, Untidy(), reader)
+            await threads_gone(streams)
 
         assert reader.error.code is EngineErrorCode.MODEL_ERROR
+        assert [event["reason"] for event in logged] == ["cannot clean up"]
 
     run(main())
 

@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 import pytest
+import structlog
 
 from inference.engine import desired
 from inference.engine.client import InProcessEngineClient
@@ -14,6 +15,7 @@ from inference.engine.runner import Loaded
 from tests.inference.engine.fakes import (
     MATRIX,
     FakeRunner,
+    ManualClock,
     ready,
     rows,
     run,
@@ -124,6 +126,34 @@ def test_published_versions_load_while_there_is_room(tmp_path):
         assert counters["versions_memory_bytes"] == 80 * MIB
         assert counters["memory_budget_bytes"] == 100 * MIB
         assert [one.memory_bytes for one in engine.status().versions] == [40 * MIB] * 2
+
+    run(main())
+
+
+def test_the_time_of_a_load_leaves_out_the_wait_for_its_turn(tmp_path):
+    async def main():
+        clock = ManualClock()
+        shelf = Shelf(tmp_path, a=10, b=10)
+        first = threading.Event()
+
+        def load_slowly(wanted, device):
+            assert first.wait(60)
+            clock.now += 2
+            return shelf.load(wanted, device)
+
+        engine = Engine(settings(tmp_path), load=load_slowly, clock=clock)
+        with structlog.testing.capture_logs() as logged:
+            for name in ("a", "b"):
+                engine.load(shelf.to_load(name))
+            first.set()
+            for name in ("a", "b"):
+                await ready(engine, key(name))
+
+        found = engine.status().versions
+        assert [version.load_ms for version in found] == [2000, 2000]
+        told = [one["waited_ms"] for one in logged if one["event"] == "ready"]
+        assert told == [0, 2000]
+        engine.close()
 
     run(main())
 

@@ -122,7 +122,7 @@ class FakeEngine:
         doubled = np.asarray(tensors[0].data) * 2
         return Prediction((Tensor("output", doubled),), 1, 2, len(doubled))
 
-    async def stream(self, key, tensors, *, timeout_s, params=None):
+    async def stream(self, key, tensors, *, timeout_s, params=None, customer_id=0):
         """Give what `chunks` says; an exception among them is raised."""
         self.calls += 1
         self.streaming += 1

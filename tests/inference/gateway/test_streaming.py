@@ -72,7 +72,7 @@ async def test_chunks_arrive_as_events_and_are_metered_once(tmp_path):
     [event] = plant.events()
     assert (event.operation, event.status) == ("stream", 200)
     assert (event.rows, event.charged) == (1, True)
-    assert plant.plan.streams.open == plant.engine.streaming == 0
+    assert plant.plan.streams.shares.used == plant.engine.streaming == 0
 
 
 @on_loop
@@ -99,7 +99,6 @@ async def test_the_event_is_written_before_the_last_piece_leaves(tmp_path):
     ("failure", "status", "code"),
     [
         (EngineErrorCode.MODEL_ERROR, 500, "MODEL_ERROR"),
-        (EngineErrorCode.BAD_REQUEST, 400, "INVALID_INPUT"),
         (EngineErrorCode.OVERLOADED, 503, "OVERLOADED"),
         (EngineErrorCode.DEADLINE_EXCEEDED, 504, "INFERENCE_TIMEOUT"),
     ],
@@ -159,7 +158,7 @@ async def test_a_client_that_leaves_ends_the_models_work(tmp_path):
 
     [event] = plant.events()
     assert (event.status, event.code, event.charged) == (499, "CLIENT_LEFT", True)
-    assert plant.plan.streams.open == 0
+    assert plant.plan.streams.shares.used == 0
     assert plant.metrics.abandoned == 1
 
 
@@ -199,7 +198,7 @@ async def test_a_slow_client_holds_the_model_back(tmp_path):
 @on_loop
 async def test_streams_at_once_are_bounded(tmp_path):
     plant = Plant(tmp_path)
-    plant.plan.streams.max_streams = 1
+    plant.plan.streams.shares.most = 1
     plant.engine.chunks = ["a", asyncio.Event()]
 
     async with plant.connect(request(STREAM, CONTENT)) as (reader, writer):
@@ -207,7 +206,7 @@ async def test_streams_at_once_are_bounded(tmp_path):
         async with plant.connect(request(STREAM, CONTENT)) as (other, _):
             head = await asyncio.wait_for(other.readuntil(b"\r\n\r\n"), 30)
         writer.transport.abort()
-        await until(lambda: plant.plan.streams.open == 0)
+        await until(lambda: plant.plan.streams.shares.used == 0)
 
     assert head.startswith(b"HTTP/1.1 503")
     assert b"retry-after: " in head
@@ -238,7 +237,7 @@ async def test_a_client_that_takes_nothing_is_given_up_at_the_deadline(tmp_path)
         await until(plant.events)
 
     assert [event.status for event in plant.events()] == [499]
-    assert plant.plan.streams.open == 0
+    assert plant.plan.streams.shares.used == 0
     await until(lambda: plant.engine.streaming == 0)
 
 

@@ -1,0 +1,84 @@
+"""Bounds that many owners share, so that no owner can use up all of one.
+
+An owner may take one more only while it holds less than is free. Alone it gets half of
+the bound, two owners get a third each, and an owner that holds nothing finds room
+however much one other wants.
+"""
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Shares:
+    """Count what each owner holds of one bound."""
+
+    __slots__ = ("_held", "most", "used")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.used = 0
+        self._held: dict[Hashable, int] = {}
+
+    def take(self, owner: Hashable) -> bool:
+        """Take one for an owner, unless all is used or it has its share."""
+        held = self._held.get(owner, 0)
+        if held >= self.most - self.used:
+            return False
+        self._held[owner] = held + 1
+        self.used += 1
+        return True
+
+    def give_back(self, owner: Hashable) -> None:
+        self.used -= 1
+        left = self._held[owner] - 1
+        if left:
+            self._held[owner] = left
+        else:
+            del self._held[owner]
+
+    def held(self, owner: Hashable) -> int:
+        return self._held.get(owner, 0)
+
+
+class FairQueue(Generic[T]):
+    """Queue a bounded number of items; their owners take turns."""
+
+    def __init__(self, most: int) -> None:
+        self._shares = Shares(most)
+        # By owner, in the order of their turns.
+        self._waiting: dict[Hashable, deque[T]] = {}
+
+    def __len__(self) -> int:
+        return self._shares.used
+
+    def put(self, owner: Hashable, item: T) -> bool:
+        """Queue an item, unless the queue is full or the owner has its share of it."""
+        if not self._shares.take(owner):
+            return False
+        self._waiting.setdefault(owner, deque()).append(item)
+        return True
+
+    def take(self) -> T | None:
+        """Remove the next item; None if nothing waits."""
+        for owner, items in self._waiting.items():
+            item = items.popleft()
+            del self._waiting[owner]
+            if items:
+                # Behind the others.
+                self._waiting[owner] = items
+            self._shares.give_back(owner)
+            return item
+        return None
+
+    def remove(self, owner: Hashable, item: T) -> None:
+        """Remove an item that nobody waits for any more, if it still waits."""
+        items = self._waiting.get(owner)
+        if items is None or item not in items:
+            return
+        items.remove(item)
+        if not items:
+            del self._waiting[owner]
+        self._shares.give_back(owner)
