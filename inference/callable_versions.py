@@ -20,6 +20,14 @@ from inference.models import PredictionJob, ServingRoute
 from inference.snapshot import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 
+_ROLES = ("default_version", "canary_version", "fallback_version")
+# A route says which numbers; what these versions are is read with all others.
+_NOT_OF_ROUTES = [
+    f"{role}__{field}"
+    for role in _ROLES
+    for field in ("tags", "metrics", "signature", "metadata", "input_example")
+]
+
 
 class NotCallable(ValueError):
     """The version cannot be served; the text says why, for the admin."""
@@ -60,19 +68,18 @@ class CatalogModel:
 
 
 def read_catalog(*, with_jobs: bool = False) -> list[CatalogModel]:
-    """Read every model with its route and its named versions, in five queries.
+    """Read every model with its route and its named versions.
 
-    `with_jobs` adds the versions that unfinished jobs still need.
+    In a number of queries that never grows. `with_jobs` adds the versions that
+    unfinished jobs still need.
     """
     serving = {route.model: route for route in ServingRoute.objects.all()}
     routes = {
         route.registered_model_id: route
-        for route in Route.objects.select_related(
-            "default_version", "canary_version", "fallback_version"
-        )
+        for route in Route.objects.select_related(*_ROLES).defer(*_NOT_OF_ROUTES)
     }
     versions: dict[int, dict[int, ModelVersion]] = defaultdict(dict)
-    for version in _named_versions(with_jobs=with_jobs):
+    for version in (*_named_versions(), *(_versions_of_jobs() if with_jobs else ())):
         versions[version.registered_model_id][version.version] = version
     aliases: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for model_id, number, name in Alias.objects.order_by("name").values_list(
@@ -94,7 +101,7 @@ def read_catalog(*, with_jobs: bool = False) -> list[CatalogModel]:
     return catalog
 
 
-def _named_versions(*, with_jobs: bool) -> Iterable[ModelVersion]:
+def _named_versions() -> Iterable[ModelVersion]:
     routes = Route.objects.filter(enabled=True)
     served = ServingRoute.objects.filter(
         Q(default_version=OuterRef("version")) | Q(canary_version=OuterRef("version")),
@@ -107,17 +114,23 @@ def _named_versions(*, with_jobs: bool) -> Iterable[ModelVersion]:
         | Q(pk__in=routes.exclude(fallback_version=None).values("fallback_version"))
         | Q(Exists(served))
     )
-    if with_jobs:
-        unfinished = PredictionJob.objects.filter(
-            model=OuterRef("registered_model__name"),
-            version=OuterRef("version"),
-            status__in=(
-                PredictionJob.Status.PENDING,
-                PredictionJob.Status.PROCESSING,
-            ),
-        )
-        named |= Q(Exists(unfinished))
     return ModelVersion.objects.filter(named)
+
+
+def _versions_of_jobs() -> Iterable[ModelVersion]:
+    """Return the versions that unfinished jobs need, from their few pairs."""
+    unfinished = PredictionJob.objects.unfinished().order_by()
+    needed = set(unfinished.values_list("model", "version").distinct())
+    versions = ModelVersion.objects.filter(
+        registered_model__name__in={model for model, _ in needed},
+        version__in={version for _, version in needed},
+    ).select_related("registered_model")
+    # The query finds each name with each number; not each is a pair.
+    return [
+        version
+        for version in versions
+        if (version.registered_model.name, version.version) in needed
+    ]
 
 
 def version_to_load(

@@ -144,6 +144,17 @@ class ServingRoute(models.Model):
         return self.model
 
 
+class PredictionJobQuerySet(models.QuerySet["PredictionJob"]):
+    def unfinished(self) -> "PredictionJobQuerySet":
+        """Return the jobs that have not ended.
+
+        Asked by the time of their end, as their index is: databases use a partial
+        index only where a query names its condition, and SQLite sees in the query the
+        marks of its parameters, not their values.
+        """
+        return self.filter(completed_at=None)
+
+
 class PredictionJob(models.Model):
     """Asynchronous prediction over many instances. This row is the truth."""
 
@@ -167,7 +178,9 @@ class PredictionJob(models.Model):
     )
     input_format = models.CharField(max_length=8, help_text="json or csv.")
     input_file = models.CharField(
-        max_length=255, help_text="Relative to the jobs folder."
+        max_length=255,
+        blank=True,
+        help_text="Relative to the jobs folder. Empty once its removal has begun.",
     )
     input_bytes = models.PositiveBigIntegerField(default=0)
     input_offset = models.PositiveBigIntegerField(
@@ -203,19 +216,29 @@ class PredictionJob(models.Model):
         null=True, blank=True, help_text="When its input and output were deleted."
     )
 
+    objects = PredictionJobQuerySet.as_manager()
+
     class Meta:
         ordering = ["-id"]
         constraints = [
             models.CheckConstraint(
+                condition=Q(status__in=["pending", "processing"], completed_at=None)
+                | Q(
+                    status__in=["completed", "failed", "cancelled"],
+                    completed_at__isnull=False,
+                ),
+                name="inference_job_ends_at_a_time",
+            ),
+            models.CheckConstraint(
                 condition=Q(rows_failed__lte=F("rows_done")),
                 name="inference_job_failed_rows_are_done",
-            )
+            ),
         ]
         indexes = [
-            # The sweep looks for jobs without a live lease.
+            # Whose turn it is, what the sweep finds, and which versions jobs need.
             models.Index(
-                fields=["lease_expires_at"],
-                condition=Q(status__in=["pending", "processing"]),
+                fields=["customer", "lease_expires_at"],
+                condition=Q(completed_at__isnull=True),
                 name="inference_job_unfinished",
             ),
             # Ids sort by time, so a list needs no other order.
@@ -230,6 +253,11 @@ class PredictionJob(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def has_output(self) -> bool:
+        """Tell whether nothing of its input and output was deleted yet."""
+        return self.removed_at is None and self.input_file != ""
 
 
 class JobChunk(models.Model):

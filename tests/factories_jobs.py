@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from django.conf import settings
+from django.utils import timezone
 
 from accounts.models import ApiKey
 from inference import snapshot
@@ -49,6 +50,7 @@ def make_job(
     folder.mkdir(parents=True)
     (folder / "input.csv").write_text(str(text))
     api_key = api_key or ApiKeyFactory.create()
+    ended = fields.get("status") in ("completed", "failed", "cancelled")
     return PredictionJob.objects.create(
         **{
             "id": job_id,
@@ -63,6 +65,7 @@ def make_job(
             "input_bytes": len(str(text)),
             "chunk_rows": 2,
             "rows_total": rows if isinstance(rows, int) else None,
+            "completed_at": timezone.now() if ended else None,
             **fields,
         }
     )

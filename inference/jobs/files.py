@@ -1,5 +1,6 @@
 """The files of jobs: their input, below the jobs folder of this installation."""
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from inference.uploads import files as uploaded_files
 # Files up to this size are counted while the caller waits, larger ones by the worker.
 _COUNT_BYTES = 16 * 1024 * 1024
 # An upload of the greatest size may take that long.
+_ENTRIES_AT_ONCE = 500
 _ORPHAN_AGE = timedelta(hours=24)
 
 
@@ -72,14 +74,22 @@ def remove(job_id: str) -> None:
 def remove_orphans(*, now: datetime) -> int:
     """Delete what interrupted uploads, submits and removals left behind."""
     removed = 0
-    for entry in _old_entries(now):
-        if not job_ids.is_id(entry.name):
-            entry.unlink(missing_ok=True)
-        elif PredictionJob.objects.filter(pk=entry.name, removed_at=None).exists():
-            continue
-        else:
-            remove(entry.name)
-        removed += 1
+    old = _old_entries(now)
+    while entries := list(itertools.islice(old, _ENTRIES_AT_ONCE)):
+        names = [entry.name for entry in entries]
+        kept = set(
+            PredictionJob.objects.filter(pk__in=names, removed_at=None).values_list(
+                "pk", flat=True
+            )
+        )
+        for entry in entries:
+            if not job_ids.is_id(entry.name):
+                entry.unlink(missing_ok=True)
+            elif entry.name not in kept:
+                remove(entry.name)
+            else:
+                continue
+            removed += 1
     return removed
 
 

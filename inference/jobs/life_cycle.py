@@ -147,7 +147,7 @@ def _require_room(customer: Customer) -> None:
         return
     # One customer's submissions take turns here, so that two cannot both be the last.
     Customer.objects.select_for_update().get(pk=customer.pk)
-    unfinished = customer.jobs.filter(status__in=UNFINISHED).count()
+    unfinished = customer.jobs.unfinished().count()
     if unfinished < most:
         return
     raise ApiError(
@@ -186,9 +186,8 @@ def dispatch(job_id: str) -> bool:
 
 def claimable(now: datetime) -> QuerySet[PredictionJob]:
     """Return the unfinished jobs that nobody holds."""
-    return PredictionJob.objects.filter(
-        Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now),
-        status__in=UNFINISHED,
+    return PredictionJob.objects.unfinished().filter(
+        Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now)
     )
 
 
@@ -199,9 +198,8 @@ def cut_leases(*, now: datetime) -> int:
     from all others until the clock is there again.
     """
     longest = now + timedelta(seconds=_LONGEST_LEASE_S)
-    return PredictionJob.objects.filter(
-        status__in=UNFINISHED, lease_expires_at__gt=longest
-    ).update(lease_expires_at=now + timedelta(seconds=LEASE_S))
+    held = PredictionJob.objects.unfinished().filter(lease_expires_at__gt=longest)
+    return held.update(lease_expires_at=now + timedelta(seconds=LEASE_S))
 
 
 def claim(job_id: str, *, worker: str, now: datetime) -> Lease | None:
@@ -333,12 +331,16 @@ def fail(lease: Lease, error: ApiError, *, now: datetime) -> None:
 
 def cancel(job_id: str, *, now: datetime) -> None:
     """End an unfinished job for good; raise CONFLICT for a finished one."""
-    cancelled = PredictionJob.objects.filter(pk=job_id, status__in=UNFINISHED).update(
-        status=Status.CANCELLED,
-        completed_at=now,
-        lease_expires_at=None,
-        lease_token=F("lease_token") + 1,
-        waiting_since=None,
+    cancelled = (
+        PredictionJob.objects.unfinished()
+        .filter(pk=job_id)
+        .update(
+            status=Status.CANCELLED,
+            completed_at=now,
+            lease_expires_at=None,
+            lease_token=F("lease_token") + 1,
+            waiting_since=None,
+        )
     )
     if not cancelled:
         raise ApiError(
@@ -349,9 +351,11 @@ def cancel(job_id: str, *, now: datetime) -> None:
 def retry(job_id: str) -> bool:
     """Let a failed job go on from its last chunk; False if it is not failed."""
     with transaction.atomic():
-        revived = PredictionJob.objects.filter(
+        failed = PredictionJob.objects.filter(
             pk=job_id, status=Status.FAILED, removed_at=None
-        ).update(
+        )
+        # What is being deleted is as good as gone.
+        revived = failed.exclude(input_file="").update(
             status=Status.PENDING,
             attempts=0,
             completed_at=None,

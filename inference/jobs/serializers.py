@@ -137,7 +137,7 @@ class JobErrorsSerializer(serializers.Serializer[Any]):
 
 def present(job: PredictionJob, *, url: str, now: datetime) -> dict[str, Any]:
     """Describe a job as JobSerializer says; `url` is its own."""
-    offers_output = job.status in _FINISHED and job.removed_at is None
+    offers_output = job.status in _FINISHED and job.has_output
     facts = {
         "id": job.pk,
         "status": job.status,

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import F, QuerySet
 
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
@@ -46,23 +46,25 @@ def remove_old(*, now: datetime) -> int:
 
     The job itself stays, so that its id still says what became of it.
     """
-    oldest = now - timedelta(days=settings.JOB_RETENTION_DAYS)
-    # Chunks without the other condition: an earlier removal stopped half-way.
-    old = PredictionJob.objects.filter(
-        Q(removed_at=None) | Exists(JobChunk.objects.filter(job=OuterRef("pk"))),
-        completed_at__lt=oldest,
-    )
-    job_ids = list(
-        old.order_by("completed_at").values_list("pk", flat=True)[:_MAX_REMOVALS]
-    )
+    job_ids = list(removable(now=now).values_list("pk", flat=True)[:_MAX_REMOVALS])
     for job_id in job_ids:
         # First the note: nobody is offered an output of which half is gone. It also
         # keeps a retry from reviving the job.
-        PredictionJob.objects.filter(pk=job_id, removed_at=None).update(removed_at=now)
+        job = PredictionJob.objects.filter(pk=job_id)
+        job.update(input_file="")
         _remove_chunks(job_id)
         job_files.remove(job_id)
         job_metering.close(job_id, now=now)
+        # Last, so that a removal that was interrupted begins again.
+        job.update(removed_at=now)
     return len(job_ids) + job_files.remove_orphans(now=now)
+
+
+def removable(*, now: datetime) -> QuerySet[PredictionJob]:
+    """Return the jobs whose output is past its time, the oldest first."""
+    oldest = now - timedelta(days=settings.JOB_RETENTION_DAYS)
+    old = PredictionJob.objects.filter(removed_at=None, completed_at__lt=oldest)
+    return old.order_by("completed_at")
 
 
 def _remove_chunks(job_id: str) -> None:

@@ -102,7 +102,7 @@ class _JobView(APIView):
                 "completed, failed or cancelled.",
                 retry_after_s=2.0,
             )
-        if job.removed_at is not None:
+        if not job.has_output:
             raise ApiError(
                 ErrorCode.GONE, "The output of this job was deleted after its time."
             )

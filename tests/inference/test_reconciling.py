@@ -4,13 +4,18 @@ import pytest
 from django.utils import timezone
 
 from inference import engine_records, publishing
+from inference.callable_versions import read_catalog
 from inference.engine.messages import Batching, VersionKey, VersionStatus
 from inference.engine_links import EngineLink
-from inference.models import Engine, LoadedVersion, PredictionJob, ServingRoute
+from inference.models import Engine, LoadedVersion, ServingRoute
 from inference.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler
 from registry.models import ModelVersion, RegisteredModel, Route
-from tests.factories import ApiKeyFactory
-from tests.factories_registry import ModelVersionFactory, RouteFactory
+from tests.factories_jobs import make_job
+from tests.factories_registry import (
+    ModelVersionFactory,
+    RegisteredModelFactory,
+    RouteFactory,
+)
 from tests.fakes import FakeControlledEngine, ManualClock
 
 pytestmark = pytest.mark.django_db
@@ -250,17 +255,7 @@ def test_a_version_that_an_unfinished_job_needs_stays_loaded(plant):
     route = RouteFactory()
     plant.rounds(2)
     needed = key_of(route.default_version)
-    key = ApiKeyFactory()
-    PredictionJob.objects.create(
-        id="job_1",
-        customer=key.customer,
-        api_key=key,
-        model=needed.model,
-        version=needed.version,
-        variant="default",
-        input_format="json",
-        input_file="x",
-    )
+    make_job(model=needed.model, version=needed.version)
 
     move_default(route, add_version(route))
     plant.rounds(3)
@@ -268,6 +263,27 @@ def test_a_version_that_an_unfinished_job_needs_stays_loaded(plant):
     plant.rounds(2)
 
     assert needed in plant.engine.loaded
+
+
+def test_jobs_keep_their_own_pairs_of_model_and_version_only(home):
+    """One model's first and another's second version, not the four of them."""
+    versions = [
+        ModelVersionFactory(registered_model=model, version=number)
+        for model in (RegisteredModelFactory(), RegisteredModelFactory())
+        for number in (1, 2)
+    ]
+    for version in (versions[0], versions[3]):
+        key = key_of(version)
+        make_job(model=key.model, version=key.version)
+    make_job(model=key.model, version=1, status="completed")
+
+    catalog = read_catalog(with_jobs=True)
+
+    needed = {(entry.name, number) for entry in catalog for number in entry.versions}
+    assert needed == {
+        (version.registered_model.name, version.version)
+        for version in (versions[0], versions[3])
+    }
 
 
 def test_nothing_is_written_while_nothing_changes(plant, django_assert_num_queries):

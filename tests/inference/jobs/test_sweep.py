@@ -167,10 +167,12 @@ def test_the_age_is_a_setting(settings):
 
 
 def test_a_removal_that_stopped_half_way_is_completed(files):
-    job = old_job(8, removed_at=NOW)
+    job = old_job(8, input_file="")
 
     job_sweep.remove_old(now=NOW)
 
+    job.refresh_from_db()
+    assert job.removed_at == NOW
     assert not job.chunks.exists()
     assert not (files / job.pk).exists()
 

@@ -51,7 +51,6 @@ def completed_job(key, **fields):
             "rows_done": 2,
             "rows_failed": 1,
             "rows_total": 2,
-            "completed_at": timezone.now(),
             **fields,
         },
     )
