@@ -29,8 +29,15 @@ from inference.request_members import (
     unknown_members,
 )
 from inference.row_by_row import DecodedRows, RowReader
-from inference.row_types import KINDS, column_type, named_row, tensor_row, tensors_row
-from inference.stacking import Stack, stack_structs, stack_values
+from inference.row_types import (
+    KINDS,
+    column_type,
+    has_struct_names,
+    named_row,
+    tensor_row,
+    tensors_row,
+)
+from inference.stacking import Stack, stack_bare, stack_structs, stack_values
 
 MAX_SLOW_PASS_S = 0.005
 # What decoders and packing raise.
@@ -81,21 +88,24 @@ class InstanceDecoder:
             self._array_forms: tuple[_Form, ...] = (arrays,)
             return
         stack = stack_structs(signature)
+        has_names = has_struct_names(signature)
         if signature.layout is Layout.TENSORS:
+            self._forms = self._array_forms = ()
+            if not has_names:
+                return
             objects = _form(
                 tensors_row(signature.inputs, signature.padding), stack, single=True
             )
             self._forms = self._array_forms = (objects,)
             return
-        objects = _form(named_row(signature.columns), stack, single=True)
         arrays = _form(named_row(signature.columns, array_like=True), stack)
-        self._forms = (objects, arrays)
-        self._array_forms = (arrays, objects)
+        self._forms = self._array_forms = (arrays,)
+        if has_names:
+            objects = _form(named_row(signature.columns), stack, single=True)
+            self._forms = (objects, arrays)
+            self._array_forms = (arrays, objects)
         if len(signature.columns) == 1:
-            bare = _form(
-                column_type(signature.columns[0]),
-                lambda rows: self._stack_values([(row,) for row in rows]),
-            )
+            bare = _form(column_type(signature.columns[0]), stack_bare(signature))
             self._forms += (bare,)
             self._array_forms += (bare,)
 

@@ -13,63 +13,83 @@ from typing import Any
 _MAX_DEPTH = 32
 
 
-def broken_schema(value: Any, schema: dict[str, Any], path: str = "") -> str:
-    """Say where and how the value breaks the schema; "" if it does not."""
+class BrokenSchema(ValueError):
+    """A value breaks the schema of its column; the text says where and how."""
+
+
+class NotFinite(BrokenSchema):
+    """A number is right but for its size: infinite, or beyond what is sent."""
+
+
+def read_value(value: Any, schema: dict[str, Any], path: str = "") -> Any:
+    """Return the value as the model gets it, or raise BrokenSchema.
+
+    JSON has one kind of number, so whole ones become floats where the schema says
+    number, and 3.0 becomes 3 where it says integer. Members that are not required may
+    be null.
+    """
     if path.count("/") > _MAX_DEPTH:
-        return "is nested too deeply"
+        raise BrokenSchema("is nested too deeply")
     place = f"at {path}: " if path else ""
     match schema.get("type"):
         case "array":
             if not isinstance(value, list | tuple):
-                return f"{place}must be an array"
+                raise BrokenSchema(f"{place}must be an array")
             inner = schema.get("items", {})
-            return _first(
-                broken_schema(item, inner, f"{path}/{index}")
+            return [
+                read_value(item, inner, f"{path}/{index}")
                 for index, item in enumerate(value)
-            )
+            ]
         case "object":
             if not isinstance(value, dict):
-                return f"{place}must be an object"
-            return _broken_object(value, schema, path, place)
+                raise BrokenSchema(f"{place}must be an object")
+            return _read_object(value, schema, path, place)
         case None:
-            return _not_plain(value, path, place)
+            _require_plain(value, path, place)
+            return value
         case "number":
-            ok = isinstance(value, int | float) and not isinstance(value, bool)
-            if ok and not _can_travel(value):
-                return f"{place}must be finite"
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return _as_float(value, place)
         case "integer":
-            ok = isinstance(value, int) and not isinstance(value, bool)
-            if ok and not _can_travel(value):
-                return f"{place}must fit into 64 bits"
-            ok = ok or (isinstance(value, float) and value.is_integer())
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if isinstance(value, int) and not isinstance(value, bool):
+                if not _can_travel(value):
+                    raise NotFinite(f"{place}must fit into 64 bits")
+                return value
         case "boolean":
-            ok = isinstance(value, bool)
+            if isinstance(value, bool):
+                return value
         case _:
-            return _broken_text(value, schema, place)
-    return "" if ok else f"{place}must be of type {schema['type']}"
+            return _read_text(value, schema, place)
+    raise BrokenSchema(f"{place}must be of type {schema['type']}")
 
 
-def _broken_object(
+def _read_object(
     value: dict[str, Any], schema: dict[str, Any], path: str, place: str
-) -> str:
+) -> dict[str, Any]:
     properties = schema.get("properties", {})
-    for name in schema.get("required", ()):
+    required = schema.get("required", ())
+    for name in required:
         if name not in value:
-            return f"{place}must have the member {name}"
+            raise BrokenSchema(f"{place}must have the member {name}")
     others = schema.get("additionalProperties", {} if not properties else None)
+    read = {}
     for name, item in value.items():
         inner = properties.get(name, others)
         if inner is None:
-            return f"{place}has a member that the signature does not name"
-        shown = name if name in properties else "*"
-        if issue := broken_schema(item, inner, f"{path}/{shown}"):
-            return issue
-    return ""
+            raise BrokenSchema(f"{place}has a member that the signature does not name")
+        is_known = name in properties
+        if item is None and is_known and name not in required:
+            read[name] = None
+            continue
+        read[name] = read_value(item, inner, f"{path}/{name if is_known else '*'}")
+    return read
 
 
-def _broken_text(value: Any, schema: dict[str, Any], place: str) -> str:
+def _read_text(value: Any, schema: dict[str, Any], place: str) -> str:
     if not isinstance(value, str):
-        return f"{place}must be of type string"
+        raise BrokenSchema(f"{place}must be of type string")
     try:
         if schema.get("contentEncoding") == "base64":
             binascii.a2b_base64(value.encode("ascii"), strict_mode=True)
@@ -77,21 +97,32 @@ def _broken_text(value: Any, schema: dict[str, Any], place: str) -> str:
             datetime.fromisoformat(value)
     except ValueError:
         kind = "bytes as base64" if "contentEncoding" in schema else "a date and time"
-        return f"{place}must be {kind}"
-    return ""
+        raise BrokenSchema(f"{place}must be {kind}") from None
+    return value
 
 
-def _not_plain(value: Any, path: str, place: str) -> str:
+def _require_plain(value: Any, path: str, place: str) -> None:
     """Look through a value of any type for what no JSON can say."""
     if isinstance(value, list | tuple):
         items: Any = value
     elif isinstance(value, dict):
         items = value.values()
     elif isinstance(value, int | float) and not _can_travel(value):
-        return f"{place}must be finite"
+        raise NotFinite(f"{place}must be finite")
     else:
-        return ""
-    return _first(broken_schema(item, {}, f"{path}/*") for item in items)
+        return
+    for item in items:
+        read_value(item, {}, f"{path}/*")
+
+
+def _as_float(value: float, place: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise NotFinite(f"{place}must be finite")
+    return number
 
 
 def _can_travel(value: float) -> bool:
@@ -99,7 +130,3 @@ def _can_travel(value: float) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return -(2**63) <= value < 2**64
-
-
-def _first(issues: Any) -> str:
-    return next((issue for issue in issues if issue), "")

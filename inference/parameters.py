@@ -1,14 +1,12 @@
 """The `parameters` of a request, as a model's signature declares them. Pure."""
 
-from itertools import islice
 from typing import Any
 
 from inference.engine.signature import BYTES, DATETIME, Column, Param
 from inference.errors import ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, problem
-from inference.row_types import KINDS
 from inference.times import in_utc
-from inference.value_checks import broken_rule, check_type, readable_name, type_name
+from inference.value_checks import check_value, readable_name, type_name
 
 # Of a list; what a model does with each value is for its author to know.
 _MAX_VALUES = 10_000
@@ -32,7 +30,9 @@ class ParameterReader:
             return {}, [problem("parameters", "must be an object")]
         values: dict[str, Any] = {}
         problems: list[Problem] = []
-        for name, value in islice(given.items(), MAX_PROBLEMS):
+        for name, value in given.items():
+            if len(problems) >= MAX_PROBLEMS:
+                break
             field = f"parameters.{readable_name(name)}"
             param = self._params.get(name)
             if param is None:
@@ -65,10 +65,10 @@ def _check_one(value: Any, param: Param, field: str) -> tuple[Any, list[Problem]
     if value is None and param.default is None:
         return None, []
     column = Column(param.name, param.dtype, json_schema=param.json_schema)
-    checked, issue = check_type(value, KINDS[param.dtype].python)
-    if issue:
+    checked, issue, code = check_value(value, column)
+    if issue and code is ErrorCode.INVALID_INPUT:
         return None, [problem(field, issue, received=type_name(value))]
-    if issue := broken_rule(checked, column):
+    if issue:
         return None, [rule(field, issue)]
     if param.dtype == DATETIME:
         return in_utc(checked).isoformat(), []

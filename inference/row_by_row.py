@@ -13,12 +13,14 @@ import msgspec
 import numpy as np
 
 from inference.engine.client import Tensor
-from inference.engine.signature import Layout, Signature
+from inference.engine.signature import DATETIME, Layout, Signature
 from inference.errors import ErrorCode, Problem
 from inference.row_problems import inspector_of
 from inference.row_types import (
     column_type,
-    late_checks,
+    finish_row,
+    has_struct_names,
+    late_steps,
     named_row,
 )
 from inference.stacking import UNFIT, Stack, Uneven, stack_values
@@ -45,11 +47,19 @@ class RowReader:
         self._stack: Stack = stack_values(signature)
         self._nested = signature.layout in (Layout.TENSOR, Layout.TENSORS)
         self._inspector = inspector_of(signature, max_problems=MAX_PROBLEMS_PER_ROW)
-        self._late = late_checks(signature.columns)
+        self._late = late_steps(signature.columns)
+        # Without types msgspec reads "20261120" as so many seconds since 1970.
+        self._has_times = any(column.dtype == DATETIME for column in signature.columns)
         self._all_required = all(column.required for column in signature.columns)
         if self._nested:
             return
-        self._objects = named_row(signature.columns)
+        renamed = has_struct_names(signature)
+        self._fields = (
+            None
+            if renamed
+            else {column.name: f"f{i}" for i, column in enumerate(signature.columns)}
+        )
+        self._objects = named_row(signature.columns, renamed=renamed)
         self._arrays = named_row(signature.columns, array_like=True)
         self._single = (
             column_type(signature.columns[0]) if len(signature.columns) == 1 else None
@@ -76,7 +86,7 @@ class RowReader:
         for index, row in enumerate(rows):
             values = None
             if not self._nested:
-                values = self._convert(row, strict=not from_text)
+                values = self._convert(row, strict=not from_text or self._has_times)
             if values is None:
                 all_told = max_told is not None and len(problems) >= max_told
                 if all_told and deadline is not None:
@@ -102,23 +112,29 @@ class RowReader:
 
     def _convert(self, row: Any, *, strict: bool) -> Any:
         """Give the row's values; None if msgspec's types do not hold."""
-        try:
-            if isinstance(row, dict):
-                read = msgspec.convert(row, self._objects, strict=strict)
-                values = msgspec.structs.astuple(read)
-            elif isinstance(row, list | tuple):
-                read = msgspec.convert(row, self._arrays, strict=strict)
-                values = msgspec.structs.astuple(read)
-            elif self._single is not None:
-                values = (msgspec.convert(row, self._single, strict=strict),)
-            else:
-                return None
-        except (msgspec.ValidationError, RecursionError):
-            return None
-        for position, allows in self._late:
-            if not allows(values[position]):
-                return None
-        return values
+        for read in (self._named, self._bare):
+            try:
+                values = read(row, strict)
+                return finish_row(values, self._late) if self._late else values
+            # msgspec's errors are ValueErrors, too.
+            except (ValueError, RecursionError):
+                continue
+        return None
+
+    def _named(self, row: Any, strict: bool) -> tuple[Any, ...]:
+        """Read an object or an array of values."""
+        kind = self._objects if isinstance(row, dict) else self._arrays
+        if self._fields is not None and isinstance(row, dict):
+            if not row.keys() <= self._fields.keys():
+                raise ValueError("a column is unknown")
+            row = {self._fields[name]: value for name, value in row.items()}
+        return msgspec.structs.astuple(msgspec.convert(row, kind, strict=strict))
+
+    def _bare(self, row: Any, strict: bool) -> tuple[Any, ...]:
+        """Read the value of the only column."""
+        if self._single is None:
+            raise ValueError("there are several columns")
+        return (msgspec.convert(row, self._single, strict=strict),)
 
     def _is_bad(self, row: Any) -> bool:
         """Judge a row whose problems nobody will be told."""

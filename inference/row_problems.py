@@ -7,15 +7,13 @@ never values.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from inference.engine.signature import Column, Layout, Signature, TensorInput
-from inference.errors import Problem
+from inference.engine.signature import JSON, Column, Layout, Signature, TensorInput
+from inference.errors import ErrorCode, Problem
 from inference.row_types import KINDS
 from inference.tensor_problems import TensorRowInspector
 from inference.value_checks import (
     EXPECTED,
-    broken_rule,
-    check_type,
-    inexact,
+    check_value,
     invalid,
     read_text,
     readable_name,
@@ -62,7 +60,9 @@ class RowInspector:
         With `from_text` strings are read as what their column holds (CSV).
         """
         problems: list[Problem] = []
-        if isinstance(row, Mapping):
+        if self._is_bare(row):
+            given: Mapping[str, Any] = {self._columns[0].name: row}
+        elif isinstance(row, Mapping):
             self._refuse_unknown(row, index, problems)
             given = row
         elif isinstance(row, list | tuple):
@@ -74,8 +74,6 @@ class RowInspector:
                 column.name: value
                 for column, value in zip(self._columns, row, strict=True)
             }
-        elif len(self._columns) == 1:
-            given = {self._columns[0].name: row}
         else:
             issue = f"must be an object, or an array of {len(self._columns)} values"
             return None, [invalid(index, None, issue, received=type_name(row))]
@@ -85,6 +83,17 @@ class RowInspector:
                 break
             checked.append(self._value(given, column, index, problems, from_text))
         return tuple(checked), problems
+
+    def _is_bare(self, row: Any) -> bool:
+        """Tell whether a row is the value of the only column, not an object of it."""
+        if len(self._columns) > 1:
+            return False
+        column = self._columns[0]
+        if isinstance(row, Mapping):
+            return column.dtype == JSON and column.name not in row
+        if isinstance(row, list | tuple):
+            return column.dtype == JSON and len(row) != 1
+        return True
 
     def _first_astray(self, length: int) -> tuple[str, str]:
         """Name the first value that an array lacks, or has too many."""
@@ -122,10 +131,10 @@ class RowInspector:
             elif column.required:
                 problems.append(invalid(index, column.name, "is required"))
             return None
-        value, issue = check_type(value, kind.python)
-        if issue := issue or inexact(value, column):
+        checked, issue, code = check_value(value, column)
+        if issue and code is ErrorCode.INVALID_INPUT:
             received = type_name(value)
             problems.append(invalid(index, column.name, issue, received=received))
-        elif issue := broken_rule(value, column):
+        elif issue:
             problems.append(unprocessable(index, column.name, issue))
-        return value
+        return checked

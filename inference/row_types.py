@@ -4,7 +4,8 @@ Types are msgspec's, so that parsing and validating are one pass in C.
 """
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -22,7 +23,7 @@ from inference.engine.signature import (
     Signature,
     TensorInput,
 )
-from inference.json_values import broken_schema
+from inference.json_values import read_value
 from inference.times import is_in_range
 
 MAX_TEXT_LENGTH = 100_000
@@ -74,8 +75,11 @@ KINDS = {
 # Dtypes whose values may be limited to a list of choices.
 _CHOOSABLE = (int, str, float, bool)
 
-# Tells whether a value keeps a rule.
-Allows = Callable[[Any], bool]
+# msgspec takes no field by a name that JSON has to escape.
+_NOT_IN_STRUCTS = re.compile(r'[\\"\x00-\x1f]')
+
+# Gives a value as the model gets it; raises ValueError if it breaks a rule.
+LateStep = Callable[[Any], Any]
 
 
 def has_whole_floats(column: Column) -> bool:
@@ -131,8 +135,19 @@ def column_type(column: Column) -> Any:
     return annotated if column.required else annotated | None
 
 
-def named_row(columns: tuple[Column, ...], *, array_like: bool = False) -> Any:
-    """Make the Struct of one instance: an object by column names, or an array."""
+def has_struct_names(signature: Signature) -> bool:
+    """Tell whether fields of a Struct may have the names of the columns or tensors."""
+    named: tuple[Column | TensorInput, ...] = signature.columns or signature.inputs
+    return not any(_NOT_IN_STRUCTS.search(each.name) for each in named)
+
+
+def named_row(
+    columns: tuple[Column, ...], *, array_like: bool = False, renamed: bool = True
+) -> Any:
+    """Make the Struct of one instance: an object by column names, or an array.
+
+    Without `renamed` the members are called f0, f1 and so on.
+    """
     fields: list[Any] = []
     for index, column in enumerate(columns):
         name = f"f{index}"
@@ -146,7 +161,9 @@ def named_row(columns: tuple[Column, ...], *, array_like: bool = False) -> Any:
         fields,
         # Required fields may follow optional ones.
         kw_only=True,
-        rename={f"f{index}": column.name for index, column in enumerate(columns)},
+        rename={f"f{index}": column.name for index, column in enumerate(columns)}
+        if renamed and not array_like
+        else None,
         forbid_unknown_fields=True,
         array_like=array_like,
         gc=False,
@@ -190,23 +207,47 @@ def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> 
     return row
 
 
-def late_checks(columns: tuple[Column, ...]) -> list[tuple[int, Allows]]:
-    """List the rules that msgspec's types cannot say, by the column's position."""
-    checks = ((index, _late_check(column)) for index, column in enumerate(columns))
-    return [(index, allows) for index, allows in checks if allows is not None]
+def late_steps(columns: tuple[Column, ...]) -> list[tuple[int, LateStep]]:
+    """List what msgspec's types cannot say, by the column's position."""
+    steps = ((index, _late_step(column)) for index, column in enumerate(columns))
+    return [(index, step) for index, step in steps if step is not None]
 
 
-def _late_check(column: Column) -> Allows | None:
+def finish_row(
+    values: tuple[Any, ...], steps: Sequence[tuple[int, LateStep]]
+) -> tuple[Any, ...]:
+    """Take a row's late steps; raises ValueError."""
+    finished = list(values)
+    for index, step in steps:
+        finished[index] = step(finished[index])
+    return tuple(finished)
+
+
+def _late_step(column: Column) -> LateStep | None:
     kind = KINDS[column.dtype].python
     optional = not column.required
     if kind is object:
         schema = column.json_schema or {}
         return lambda value: (
-            optional if value is None else not broken_schema(value, schema)
+            None if optional and value is None else _read_json(value, schema)
         )
     if kind is datetime:
-        return lambda value: value is None or is_in_range(value)
+        return lambda value: _require(value, value is None or is_in_range(value))
     if choices(column) and kind in (float, bool):
         allowed: frozenset[Any] = frozenset(choices(column))
-        return lambda value: value in allowed or (optional and value is None)
+        return lambda value: _require(
+            value, value in allowed or (optional and value is None)
+        )
     return None
+
+
+def _read_json(value: Any, schema: dict[str, Any]) -> Any:
+    if value is None:
+        raise ValueError("a required column is null")
+    return read_value(value, schema)
+
+
+def _require(value: Any, allowed: bool) -> Any:
+    if not allowed:
+        raise ValueError("a rule is broken")
+    return value

@@ -25,7 +25,7 @@ from inference.engine.signature import (
     TensorInput,
 )
 from inference.engine.tensors import numpy_dtype, object_array
-from inference.row_types import KINDS, late_checks
+from inference.row_types import KINDS, finish_row, late_steps
 
 Stack = Callable[[Sequence[Any]], tuple[Tensor, ...]]
 
@@ -60,16 +60,16 @@ def stack_values(signature: Signature) -> Stack:
 def stack_structs(signature: Signature) -> Stack:
     """Give the function that turns decoded Structs into tensors."""
     stack, as_tuple = stack_values(signature), msgspec.structs.astuple
-    checks = late_checks(signature.columns)
+    finish = _finisher(signature)
 
     def stack_checked(rows: Sequence[Any]) -> tuple[Tensor, ...]:
-        tuples = [as_tuple(row) for row in rows]
-        for index, allows in checks:
-            if not all(allows(row[index]) for row in tuples):
-                raise ValueError("a rule is broken")
-        return stack(tuples)
+        return stack(finish([as_tuple(row) for row in rows]))
 
-    if checks or _filler(signature.columns) or signature.layout is not Layout.MATRIX:
+    if (
+        late_steps(signature.columns)
+        or _filler(signature.columns)
+        or signature.layout is not Layout.MATRIX
+    ):
         return stack_checked
     packed = _packer(signature)
     if packed is None:
@@ -81,6 +81,21 @@ def stack_structs(signature: Signature) -> Stack:
         return (Tensor("input", np.ndarray((len(rows), width), dtype, memory)),)
 
     return stack_packed
+
+
+def stack_bare(signature: Signature) -> Stack:
+    """Give the function that turns the values of an only column into tensors."""
+    stack, finish = stack_values(signature), _finisher(signature)
+    return lambda values: stack(finish([(value,) for value in values]))
+
+
+def _finisher(
+    signature: Signature,
+) -> Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]:
+    steps = late_steps(signature.columns)
+    if not steps:
+        return lambda rows: rows
+    return lambda rows: [finish_row(row, steps) for row in rows]
 
 
 def _packer(

@@ -11,16 +11,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from inference.engine.signature import MAX_WHOLE_FLOAT, Column
+from inference.engine.signature import JSON, MAX_WHOLE_FLOAT, Column
 from inference.errors import ErrorCode, Problem
-from inference.json_values import broken_schema
-from inference.row_types import bounds, choices, has_whole_floats, text_limit
+from inference.json_values import BrokenSchema, NotFinite, read_value
+from inference.row_types import KINDS, bounds, choices, has_whole_floats, text_limit
 from inference.times import EARLIEST, LATEST, is_in_range
 
 _MAX_NAME_LENGTH = 100
 # Of the values that a rule allows.
 _MOST_TOLD = 20
+_YEAR, _MONTH = re.compile(r"\d{4}", re.ASCII), re.compile(r"\d{4}-\d{2}", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_INVALID = ErrorCode.INVALID_INPUT
 EXPECTED: dict[type, str] = {
     float: "must be a number",
     int: "must be an integer",
@@ -32,10 +35,26 @@ EXPECTED: dict[type, str] = {
 }
 
 
+def check_value(value: Any, column: Column) -> tuple[Any, str, ErrorCode]:
+    """Return the value as the model gets it; else what is wrong, and its code.
+
+    A wrong type is INVALID_INPUT, a broken rule UNPROCESSABLE.
+    """
+    if column.dtype == JSON:
+        try:
+            return read_value(value, column.json_schema or {}), "", _INVALID
+        except NotFinite as broken:
+            return value, str(broken), ErrorCode.UNPROCESSABLE
+        except BrokenSchema as broken:
+            return value, str(broken), _INVALID
+    value, issue = check_type(value, KINDS[column.dtype].python)
+    if issue := issue or inexact(value, column):
+        return value, issue, _INVALID
+    return value, broken_rule(value, column), ErrorCode.UNPROCESSABLE
+
+
 def check_type(value: Any, wanted: type) -> tuple[Any, str]:
     """Give the value as the wanted type, and what is wrong with it if it is not."""
-    if wanted is object:
-        return value, ""
     if wanted is bool or wanted is str:
         ok = isinstance(value, wanted)
     elif wanted is bytes:
@@ -44,6 +63,8 @@ def check_type(value: Any, wanted: type) -> tuple[Any, str]:
         return _read_time(value)
     elif isinstance(value, bool):
         ok = False
+    elif isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+        return value, f"{EXPECTED[wanted]}; decimals have a point, not a comma"
     elif wanted is float:
         ok = isinstance(value, int | float)
         if ok:
@@ -72,8 +93,6 @@ def inexact(value: Any, column: Column) -> str:
 
 def broken_rule(value: Any, column: Column) -> str:
     """Say which rule the value breaks; its type is right already."""
-    if column.dtype == "json":
-        return broken_schema(value, column.json_schema or {})
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
     if isinstance(value, str):
@@ -188,7 +207,10 @@ def _read_time(value: Any) -> tuple[Any, str]:
         return value, ""
     if not isinstance(value, str):
         return value, EXPECTED[datetime]
+    # Python reads no year, and no month of one, alone.
+    missing = "-01-01" if _YEAR.fullmatch(value) else ""
+    missing = "-01" if _MONTH.fullmatch(value) else missing
     try:
-        return datetime.fromisoformat(value), ""
+        return datetime.fromisoformat(value + missing), ""
     except ValueError:
         return value, EXPECTED[datetime]

@@ -32,6 +32,12 @@ class InputColumn(NamedTuple):
         return "bytes" if self.type == "binary" else "other"
 
 
+def input_name(spec: Json, unnamed: str = "input") -> str:
+    """Return an input's name as requests write it; pandas also labels columns 0, 1."""
+    name = spec.get("name")
+    return unnamed if name is None else str(name)
+
+
 def columns_of(metadata: Json, signature: Json) -> list[InputColumn]:
     """Name the columns as requests do; none for tensors without column names."""
     inputs = signature.get("inputs") or []
@@ -40,14 +46,15 @@ def columns_of(metadata: Json, signature: Json) -> list[InputColumn]:
     if inputs[0].get("type") != "tensor":
         return [
             InputColumn(
-                spec.get("name") or "input",
+                input_name(spec),
                 str(spec.get("type", "")),
                 bool(spec.get("required", True)),
             )
             for spec in inputs
         ]
     dtype = str(inputs[0].get("tensor-spec", {}).get("dtype", ""))
-    return [InputColumn(name, dtype, True) for name in metadata.get("columns") or []]
+    names = map(str, metadata.get("columns") or [])
+    return [InputColumn(name, dtype, True) for name in names]
 
 
 def problems_of(rules: Json, columns: list[InputColumn]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from registry import column_rules
 from registry.mlflow_types import ArtifactRefused, Json, ModelFile
 
 MAX_MLMODEL_BYTES = 1_000_000
@@ -184,6 +185,6 @@ def _names(signature: dict[str, Json], metadata: Json) -> list[str]:
     """Name the columns as the prediction API does."""
     inputs = signature.get("inputs") or []
     if inputs and inputs[0].get("type") != "tensor":
-        return [str(spec.get("name") or "input") for spec in inputs]
+        return [column_rules.input_name(spec) for spec in inputs]
     columns = metadata.get("columns") if isinstance(metadata, dict) else None
     return [str(name) for name in columns] if isinstance(columns, list) else []

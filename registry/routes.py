@@ -207,8 +207,7 @@ def _inputs(version: ModelVersion) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {}
     for position, column in enumerate(declared):
-        name = column.get("name") or f"input {position}"
-        found[name] = column
+        found[column_rules.input_name(column, f"input {position}")] = column
     # A tensor's columns are named by the metadata.
     if columns and not set(columns) <= found.keys():
         found |= {name: place for place, name in enumerate(columns)}

@@ -6,6 +6,8 @@ numbers may come as text.
 """
 
 import csv
+import io
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
 from typing import Any, NoReturn
@@ -14,7 +16,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from inference.engine.mlflow_signature import INPUT_NAME
-from inference.engine.signature import Layout, Signature
+from inference.engine.signature import TEXT, Layout, Signature
 from inference.errors import ApiError, ErrorCode
 from inference.json_bodies import parse_object
 
@@ -123,16 +125,30 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
     except UnicodeDecodeError:
         raise ApiError(ErrorCode.INVALID_INPUT, "The CSV is not UTF-8.") from None
     try:
-        lines = [cells for cells in csv.reader(text.splitlines(keepends=True)) if cells]
+        # Not `splitlines`, which also ends a line at what may stand in a text.
+        lines = [cells for cells in csv.reader(io.StringIO(text, newline="")) if cells]
     except csv.Error:
         raise ApiError(ErrorCode.INVALID_INPUT, "The body is not CSV.") from None
     if len(lines) < 2:
         _refuse("The CSV must have a header and at least one row.")
     header, *records = lines
     if any(len(cells) != len(header) for cells in records):
-        _refuse("Each row of the CSV must have as many cells as its header.")
+        advice = ""
+        if len(header) == 1 and ";" in header[0]:
+            advice = " Separate cells with commas, and write decimals with a point."
+        _refuse(f"Each row of the CSV must have as many cells as its header.{advice}")
+    # A text that must be there is one, whatever it says.
+    texts = {
+        column.name
+        for column in signature.columns
+        if column.dtype == TEXT and column.required
+    }
     cells: list[list[Any]] = [
-        [None if cell in _MISSING else cell for cell in row] for row in records
+        [
+            None if cell in _MISSING and name not in texts else cell
+            for name, cell in zip(header, row, strict=True)
+        ]
+        for row in records
     ]
     return _of_table(header, cells, signature)
 
@@ -206,7 +222,7 @@ def _of_scalar(value: Any, signature: Signature) -> Rows:
 
 def _of_objects(rows: list[dict[str, Any]], signature: Signature) -> Rows:
     names = _names(signature)
-    if names and not rows[:1]:
+    if not rows:
         return rows
     if names and not names.isdisjoint(rows[0]):
         known = names
@@ -250,6 +266,10 @@ def _of_table(
     columns: Sequence[Any], data: Sequence[list[Any]], signature: Signature
 ) -> Rows:
     layout = signature.layout
+    columns = [str(name) for name in columns]
+    twice = Counter(columns) - Counter(set(columns))
+    for name in _names(signature) & twice.keys():
+        _refuse(f"The column `{name}` is there more than once.")
     if layout is Layout.TENSORS:
         shapes = {spec.name: spec.shape for spec in signature.inputs}
         wanted = [

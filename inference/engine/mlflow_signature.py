@@ -106,7 +106,7 @@ def _tensor_input(spec: dict[str, Any]) -> TensorInput:
     if any(size != -1 and size < 1 for size in shape):
         raise UnsupportedSignature("The sizes of an input tensor must be positive.")
     return TensorInput(
-        name=spec.get("name") or INPUT_NAME,
+        name=_name(spec),
         dtype=_TENSOR_DTYPES.get(dtype, dtype),
         shape=shape,
     )
@@ -143,10 +143,16 @@ def _columns(specs: list[dict[str, Any]], rules: dict[str, Any]) -> tuple[Column
     return columns
 
 
+def _name(spec: dict[str, Any]) -> str:
+    """Return an input's name; pandas also labels columns with 0, 1 and so on."""
+    name = spec.get("name")
+    return INPUT_NAME if name is None else str(name)
+
+
 def _column(
     spec: dict[str, Any], rules: dict[str, Any], *, dtype: str | None = None
 ) -> Column:
-    name = spec.get("name") or INPUT_NAME
+    name = _name(spec)
     rule = rules.get(name, {})
     schema = None
     if dtype is None:
@@ -189,7 +195,7 @@ def _param(spec: dict[str, Any]) -> Param:
 
 def _output_names(specs: list[dict[str, Any]]) -> tuple[str, ...]:
     names = [spec.get("name") for spec in specs]
-    if not all(names) or len(set(names)) < len(names):
+    if None in names or len(set(names)) < len(names):
         return ()
     return tuple(str(name) for name in names)
 

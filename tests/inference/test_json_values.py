@@ -1,6 +1,6 @@
 import pytest
 
-from inference.json_values import broken_schema
+from inference.json_values import BrokenSchema, read_value
 
 ORDER = {
     "type": "object",
@@ -36,7 +36,18 @@ FULL = {
     ],
 )
 def test_good_values_break_nothing(value, schema):
-    assert broken_schema(value, schema) == ""
+    assert read_value(value, schema) == value
+
+
+def test_numbers_get_the_type_of_the_schema_and_optional_members_may_be_null():
+    value = FULL | {"note": None, "paid": None}
+
+    read = read_value(value, ORDER)
+
+    assert read == value
+    assert [type(item) for item in read["items"]] == [int, int]
+    assert type(read["price"]) is float
+    assert type(read_value({"a": 2**70}, SCORES)["a"]) is float
 
 
 @pytest.mark.parametrize(
@@ -44,6 +55,8 @@ def test_good_values_break_nothing(value, schema):
     [
         ({}, ORDER, "must have the member items"),
         ([], ORDER, "must be an object"),
+        (FULL | {"items": None}, ORDER, "at /items: must be an array"),
+        ({"a": None}, SCORES, "at /*: must be of type number"),
         (FULL | {"secret": 1}, ORDER, "has a member that the signature does not name"),
         (FULL | {"items": 1}, ORDER, "at /items: must be an array"),
         (FULL | {"items": [1, "x"]}, ORDER, "at /items/1: must be of type integer"),
@@ -62,7 +75,10 @@ def test_good_values_break_nothing(value, schema):
     ],
 )
 def test_the_first_broken_place_is_named_without_its_value(value, schema, issue):
-    assert broken_schema(value, schema) == issue
+    with pytest.raises(BrokenSchema) as broken:
+        read_value(value, schema)
+
+    assert str(broken.value) == issue
 
 
 def test_depth_is_bounded():
@@ -70,4 +86,5 @@ def test_depth_is_bounded():
     for _ in range(500):
         value = [value]
 
-    assert broken_schema(value, {}) == "is nested too deeply"
+    with pytest.raises(BrokenSchema, match="is nested too deeply"):
+        read_value(value, {})

@@ -26,14 +26,23 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
     config = {"device": device} if "pytorch" in version.flavors else None
     model = mlflow.pyfunc.load_model(version.path, model_config=config)
     schema = model.metadata.get_input_schema()
-    named = schema is None or schema.has_input_names()
+    labels = None if schema is None else _labels(schema)
     # Requests are checked against the signature before they get here. MLflow would do
     # so once more, slower, and refuse whole numbers with missing ones among them.
     model.metadata.signature = _params_only(model.metadata.signature)
-    inputs = InputMaker(signature, named=named)
+    inputs = InputMaker(signature, labels=labels)
     if _streams(model):
         return StreamingPyfuncRunner(model, signature, inputs)
     return PyfuncRunner(model, signature, inputs)
+
+
+def _labels(schema: Any) -> list[str | int]:
+    """List the columns as the model's own table has them, which may be numbers."""
+    # Not `input_names`, which takes the label 0 for no name.
+    return [
+        place if spec.name is None else spec.name
+        for place, spec in enumerate(schema.inputs)
+    ]
 
 
 def _params_only(signature: Any) -> Any:

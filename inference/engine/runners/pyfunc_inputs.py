@@ -17,20 +17,19 @@ from inference.engine.tensors import Array, Tensor, numpy_dtype
 
 
 class InputMaker:
-    """Makes a model's input; `named` is False where its columns have no names.
+    """Makes a model's input; `labels` are its columns' where they are not their names.
 
     A table becomes a DataFrame with all columns of the signature, in its order. A
     column has the same dtype whatever values are in it, and of whatever callers: pandas
     would infer another one from a batch where all text is missing.
     """
 
-    def __init__(self, signature: Signature, *, named: bool = True) -> None:
+    def __init__(
+        self, signature: Signature, *, labels: Sequence[str | int] | None = None
+    ) -> None:
         self._layout = signature.layout
         self._columns = signature.columns
-        self._labels: list[str | int] = [
-            column.name if named else index
-            for index, column in enumerate(signature.columns)
-        ]
+        self._labels = labels or [column.name for column in signature.columns]
 
     def make(self, tensors: Sequence[Tensor]) -> Any:
         if self._layout is Layout.TABLE:

@@ -143,7 +143,19 @@ TEXT = [
     _json("params is a list", inputs=["a"], params=[1]),
     _json("an unknown param", inputs=["a"], params={"loudness": 3}),
 ]
+ODD_ROW = {'size 27"': 1.5, "a\\b": 2, "line\nbreak": 3}
+NAMES = [
+    _json(
+        "split",
+        dataframe_split={"columns": [*ODD_ROW], "data": [[*ODD_ROW.values()]] * 2},
+    ),
+    _json("records", dataframe_records=[ODD_ROW, dict(reversed(ODD_ROW.items()))]),
+    _json("inputs", inputs={name: [value] for name, value in ODD_ROW.items()}),
+    _json("a word", dataframe_records=[ODD_ROW | {"a\\b": "x"}]),
+    _json("lacks one", dataframe_records=[{"a\\b": 2}]),
+]
 QUESTIONS = {
+    "names": NAMES,
     "table": TABLE + BAD_BODIES,
     "tensor": TENSOR + BAD_BODIES,
     "text": TEXT + BAD_BODIES,

@@ -84,6 +84,36 @@ def save_text(path: Path) -> None:
     )
 
 
+def save_names(path: Path) -> None:
+    """Python code over columns whose names JSON has to escape."""
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    code = path.with_suffix(".py")
+    code.write_text(NAMES_CODE)
+    mlflow.pyfunc.save_model(
+        path,
+        python_model=str(code),
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("double", name) for name in ODD_NAMES])
+        ),
+        pip_requirements=["pandas"],
+    )
+
+
+ODD_NAMES = ('size 27"', "a\\b", "line\nbreak")
+NAMES_CODE = """
+import mlflow
+
+
+class Weigh(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        return (model_input * [1, 10, 100]).sum(axis=1).tolist()
+
+
+mlflow.models.set_model(Weigh())
+"""
 TEXT_CODE = """
 import mlflow
 import pandas

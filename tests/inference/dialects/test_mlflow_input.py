@@ -1,8 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 
+from inference.decoding import InstanceDecoder
 from inference.dialects.mlflow_input import read_csv, read_json
+from inference.engine.mlflow_signature import from_mlflow
 from inference.engine.signature import Column, Layout, Signature, TensorInput
 from inference.errors import ApiError, ErrorCode
 
@@ -140,11 +143,14 @@ def test_csv_is_read_by_its_header():
     ]
 
 
-def test_cells_that_pandas_calls_missing_are_null():
-    assert read_csv(b"a,b\n1,NA\n,x\n", TABLE) == [
-        {"a": "1", "b": None},
-        {"a": None, "b": "x"},
+def test_cells_that_pandas_calls_missing_are_null_but_in_text_that_must_be_there():
+    optional = Signature(Layout.TABLE, columns=(Column("t", "str", required=False),))
+
+    assert read_csv(b"a,b\n1,NA\n,null\n", TABLE) == [
+        {"a": "1", "b": "NA"},
+        {"a": None, "b": "null"},
     ]
+    assert read_csv(b"t\nNA\n", optional) == [{"t": None}]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +163,90 @@ def test_what_is_no_csv_is_refused(body):
         read_csv(body, TABLE)
 
     assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
+TIMES = Signature(
+    layout=Layout.TABLE,
+    columns=(Column("at", dtype="datetime64[ns]"), Column("n", "int64")),
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "day"),
+    [
+        ("20261120", "2026-11-20"),
+        ("2026", "2026-01-01"),
+        ("2026-11", "2026-11-01"),
+        ("2026-11-20T00:00:00Z", "2026-11-20"),
+    ],
+)
+def test_dates_are_iso_8601_in_every_format(written, day):
+    decoder = InstanceDecoder(TIMES)
+    texts = (
+        read_csv(f"at,n\n{written},1\n".encode(), TIMES),
+        rows(TIMES, dataframe_records=[{"at": written, "n": 1}]),
+    )
+
+    for read in texts:
+        decoded = decoder.decode_rows(read, from_text=True)
+        assert (
+            decoded.tensors[0].data.tolist()
+            == np.array([day], "datetime64[ns]").tolist()
+        )
+        assert decoded.tensors[1].data.tolist() == [1]
+
+
+@pytest.mark.parametrize("written", [1795132800, "1795132800", 1.5, "soon", True])
+def test_numbers_are_no_dates(written):
+    read = rows(TIMES, dataframe_records=[{"at": written, "n": 1}])
+
+    (problem,) = InstanceDecoder(TIMES).decode_rows(read, from_text=True).problems
+
+    assert problem.field == "at"
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\f", "\v", "\x1c", "\x1e"])
+def test_rows_of_csv_end_at_ends_of_lines_only(mark):
+    body = f"text\r\na{mark}b\nc\rd\n".encode()
+
+    assert read_csv(body, TEXT) == [
+        {"text": f"a{mark}b"},
+        {"text": "c"},
+        {"text": "d"},
+    ]
+
+
+def test_a_column_that_is_there_twice_is_refused():
+    with pytest.raises(ApiError, match="`a` is there more than once"):
+        read_csv(b"a,b,a\n1,x,2\n", TABLE)
+    with pytest.raises(ApiError, match="`a` is there more than once"):
+        rows(TABLE, dataframe_split={"columns": list("aba"), "data": [[1, "x", 2]]})
+    assert read_csv(b"a,z,b,z\n1,2,x,3\n", TABLE) == [{"a": "1", "b": "x"}]
+
+
+def test_no_rows_are_refused_for_every_model():
+    for signature in (TABLE, MATRIX, IMAGE, PAIR):
+        with pytest.raises(ApiError, match="at least one row"):
+            rows(signature, dataframe_records=[])
+
+
+def test_columns_may_have_numbers_for_names():
+    numbered = from_mlflow(
+        {"inputs": [{"type": "double", "name": name} for name in (2, 0, 1)]}
+    )
+    split = {"columns": [0, 1, 2], "data": [[10, 11, 12]]}
+
+    assert [column.name for column in numbered.columns] == ["2", "0", "1"]
+    assert rows(numbered, dataframe_split=split) == [{"0": 10, "1": 11, "2": 12}]
+    assert rows(numbered, dataframe_split={"data": split["data"]})[0]["2"] == 12
+    assert read_csv(b"2,1,0\n12,11,10\n", numbered)[0]["0"] == "10"
+
+
+def test_decimal_commas_are_named():
+    with pytest.raises(ApiError, match="commas, and write decimals with a point"):
+        read_csv(b"a;b\n1,5;2,5\n", MATRIX)
+
+    read = read_csv(b'a,b\n"1,5",2\n', MATRIX)
+    (problem,) = InstanceDecoder(MATRIX).decode_rows(read, from_text=True).problems
+
+    assert problem.issue == "must be a number; decimals have a point, not a comma"

@@ -31,6 +31,7 @@ SAVE = {
     "table": mlflow_models.save_table,
     "tensor": mlflow_models.save_tensor,
     "text": mlflow_models.save_text,
+    "names": mlflow_models.save_names,
 }
 # What docs/protocols.md says about them: here we answer, and MLflow's model fails.
 ONLY_OURS = {("table", "split without the optional column")}

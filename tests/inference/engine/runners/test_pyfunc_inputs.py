@@ -33,8 +33,10 @@ def test_a_column_that_nobody_sent_holds_missing_values_of_its_kind():
     assert frame["raw"].tolist() == [None, None]
 
 
-def test_columns_without_names_are_numbered():
-    assert list(InputMaker(MIXED, named=False).make([TEXT]).columns) == list(range(7))
+def test_columns_have_the_labels_of_the_models_own_table():
+    labels = [6, 1, 2, 3, 4, 5, 0]
+
+    assert list(InputMaker(MIXED, labels=labels).make([TEXT]).columns) == labels
 
 
 def test_several_tensors_are_a_dict_that_the_model_may_write_to():

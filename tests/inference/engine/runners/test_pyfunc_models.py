@@ -124,6 +124,24 @@ def test_a_file_of_outputs_that_is_missing_fails_the_version(boosted):
         runner.load(version, "cpu")
 
 
+def test_columns_whose_labels_are_numbers_have_these_as_names(tmp_path):
+    from sklearn.linear_model import LinearRegression
+
+    rows = pandas.DataFrame(
+        {2: [0.0, 1.0, 2.0], 0: [1.0, 0.0, 5.0], 1: [7.0, 3.0, 1.0]}
+    )
+    model = LinearRegression().fit(rows, [1.0, 2.0, 3.0])
+    save_sklearn(tmp_path / "labels", model, rows, input_example=rows)
+
+    loaded = runner.load(logged.version(tmp_path / "labels"), "cpu")
+    (output,) = loaded.runner.run(
+        tuple(Tensor(str(label), rows[label].to_numpy()) for label in (0, 1, 2))
+    )
+
+    assert [column.name for column in loaded.signature.columns] == ["2", "0", "1"]
+    assert output.data.tolist() == model.predict(rows).tolist()
+
+
 @pytest.fixture(scope="module")
 def writer(tmp_path_factory):
     from mlflow.models import infer_signature
