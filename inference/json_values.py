@@ -74,7 +74,7 @@ def _read_object(
         if name not in value:
             raise BrokenSchema(f"{place}must have the member {name}")
     others = schema.get("additionalProperties", {} if not properties else None)
-    read = {}
+    read: dict[str, Any] = {}
     for name, item in value.items():
         inner = properties.get(name, others)
         if inner is None:
