@@ -1,7 +1,9 @@
 """Where one installation keeps its files. Pure: gateway, engine and Django share it."""
 
+import errno
 import hashlib
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -108,11 +110,22 @@ class Home(msgspec.Struct, frozen=True):
         """Socket of one engine; `name` is its device, e.g. `cpu` or `cuda-0`."""
         return self.run / f"engine-{name}.sock"
 
+    @property
+    def static(self) -> Path:
+        return self.root / "static"
+
     def prepare(self) -> None:
-        """Create every folder; sockets' and keys' folders are private to the user."""
+        """Create every folder; all are private to the user, also those made before.
+
+        Raises OSError, also for a folder that all users share.
+        """
         for path in (self.root, self.run):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.run.chmod(0o700)
+            mode = path.stat().st_mode
+            if mode & stat.S_ISVTX:
+                raise PermissionError(errno.EPERM, "all users share this folder", path)
+            if mode & 0o077:
+                path.chmod(0o700)
         for path in (
             self.mlflow,
             self.artifacts,
@@ -124,5 +137,6 @@ class Home(msgspec.Struct, frozen=True):
             self.logs,
             self.jobs,
             self.uploads,
+            self.static,
         ):
             path.mkdir(parents=True, exist_ok=True)

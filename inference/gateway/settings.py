@@ -1,5 +1,6 @@
 """What the gateway reads from the environment, once, at its start."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -78,6 +79,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "INFO"
 
 
+def gateway_count(text: str) -> int:
+    """Read MODELYARD_GATEWAYS: a number, or `auto`: one for each two processors.
+
+    Raises ValueError.
+    """
+    if text == "auto":
+        return max(1, len(os.sched_getaffinity(0)) // 2)
+    return int(text)
+
+
 def gateway_names(count: int) -> tuple[str, ...]:
     """Name the gateways of one machine."""
     return ("gateway", *(f"gateway-{number}" for number in range(2, count + 1)))
@@ -118,7 +129,7 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
-    gateways = max(1, number("MODELYARD_GATEWAYS", int, 1))
+    gateways = max(1, number("MODELYARD_GATEWAYS", gateway_count, 1))
     name = environment.get("MODELYARD_PROCESS") or "gateway"
     if name not in gateway_names(gateways):
         raise ValueError(

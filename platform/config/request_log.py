@@ -1,4 +1,4 @@
-"""One request id and one log line for each request the site answers."""
+"""A request id for each request that the site answers, and a log line if it failed."""
 
 import re
 import secrets
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 
 log = structlog.get_logger(__name__)
@@ -14,7 +15,8 @@ _VALID_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 
 
 class RequestLogMiddleware:
-    """Give every request an id and log how it ended: never its query, body or key."""
+    """Give every request an id and log how it ended:
+    never its query, body or key."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response
@@ -26,12 +28,13 @@ class RequestLogMiddleware:
         request.request_id = request_id  # type: ignore[attr-defined]
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = self._get_response(request)
-            log.info(
-                "request",
-                method=request.method,
-                path=request.path,
-                status=response.status_code,
-                ms=round((time.perf_counter() - started) * 1000, 1),
-            )
+            if settings.LOG_REQUESTS or response.status_code >= 500:
+                log.info(
+                    "request",
+                    method=request.method,
+                    path=request.path,
+                    status=response.status_code,
+                    ms=round((time.perf_counter() - started) * 1000, 1),
+                )
         response.headers.setdefault("X-Request-Id", request_id)
         return response

@@ -16,6 +16,7 @@ from config import mail
 from config.content_policy import CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY
 from config.unfold import UNFOLD as UNFOLD
 from inference import logs
+from inference.gateway.settings import gateway_count
 from inference.home import Home
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -25,7 +26,16 @@ env = environ.FileAwareEnv()
 
 MODELYARD_HOME = Path(env("MODELYARD_HOME", default=str(BASE_DIR / "var"))).resolve()
 HOME = Home(MODELYARD_HOME)
-HOME.prepare()
+# Set by the supervisor in the processes that it starts.
+MODELYARD_PROCESS = env("MODELYARD_PROCESS", default="")
+try:
+    HOME.prepare()
+    _only_looks = False
+except OSError:
+    if MODELYARD_PROCESS:
+        raise
+    # Commands like `check` do, and work all the same; `serve` says what is wrong.
+    _only_looks = True
 MODELYARD_HOST = env("MODELYARD_HOST", default="127.0.0.1")
 MODELYARD_PORT = env.int("MODELYARD_PORT", default=8000)
 MODELYARD_OPERATOR_HOST = env("MODELYARD_OPERATOR_HOST", default="127.0.0.1")
@@ -38,10 +48,7 @@ MODELYARD_PUBLIC_URL = env(
 # Devices that get an engine process each; `auto`: every CUDA device, else the CPU.
 MODELYARD_DEVICES = env.list("MODELYARD_DEVICES", default=["auto"])
 # `auto`: one gateway process per two cores.
-_gateways = env("MODELYARD_GATEWAYS", default="1")
-MODELYARD_GATEWAYS = (
-    max(1, len(os.sched_getaffinity(0)) // 2) if _gateways == "auto" else int(_gateways)
-)
+MODELYARD_GATEWAYS = max(1, gateway_count(env("MODELYARD_GATEWAYS", default="1")))
 MODELYARD_SITE_WORKERS = env.int("MODELYARD_SITE_WORKERS", default=1)
 # What gateways stop at; the controller keeps what is counted within half of it.
 MODELYARD_SPOOL_MAX_BYTES = env.int("MODELYARD_SPOOL_MAX_BYTES", default=4 * 1024**3)
@@ -74,7 +81,9 @@ def _secret_key() -> str:
     return path.read_text()
 
 
-SECRET_KEY = env("SECRET_KEY", default="") or _secret_key()
+SECRET_KEY = env("SECRET_KEY", default="") or (
+    get_random_secret_key() if _only_looks else _secret_key()
+)
 HTTPS = env.bool("HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=31_536_000 if HTTPS else 0)
@@ -151,7 +160,10 @@ TEMPLATES = [
 
 # Logs: every process writes JSON lines, see inference/logs.py
 
-MODELYARD_PROCESS = env("MODELYARD_PROCESS", default="")
+# `files` below MODELYARD_HOME, or `stdout`: that of `serve`, for a journal.
+LOG_TO = env("LOG_TO", default="files")
+# A line for each request that the site answers, and not for failures alone.
+LOG_REQUESTS = env.bool("LOG_REQUESTS", default=False)
 # A person at the command line wants the command's own words.
 LOG_LEVEL = env("LOG_LEVEL", default="INFO" if MODELYARD_PROCESS else "WARNING")
 LOGGING_CONFIG = None
@@ -205,6 +217,8 @@ if CACHE_URL:
             "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 2},
         }
     }
+elif _only_looks:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 else:
     # SQLite underneath: counts are atomic across processes, as rate limits need.
     CACHES = {
@@ -272,7 +286,7 @@ USAGE_MINUTES_DAYS = env.int("USAGE_MINUTES_DAYS", default=62)
 JOB_FILE_MAX_BYTES = env.int("JOB_FILE_MAX_BYTES", default=1_000_000_000)
 JOB_RETENTION_DAYS = env.int("JOB_RETENTION_DAYS", default=7)
 # Uploads become a job's input by rename, so they lie where inputs do.
-FILE_UPLOAD_TEMP_DIR = str(HOME.jobs)
+FILE_UPLOAD_TEMP_DIR = None if _only_looks else str(HOME.jobs)
 
 # Uploads: files that are sent first and named in a prediction or job later
 
@@ -403,8 +417,7 @@ USE_TZ = True
 USE_I18N = False
 
 STATIC_URL = "/static/"
-STATIC_ROOT = HOME.root / "static"
+# There and empty: WhiteNoise warns at every start where it is missing.
+STATIC_ROOT = HOME.static
 # Straight from the packages: nothing to collect before the first start.
 WHITENOISE_USE_FINDERS = True
-# WhiteNoise warns at every start where it is missing, as before collectstatic.
-STATIC_ROOT.mkdir(exist_ok=True)

@@ -4,11 +4,11 @@ A child never outlives its supervisor: on Linux the kernel sends it SIGTERM when
 supervisor is gone, however it went.
 """
 
+import contextlib
 import ctypes
-import fcntl
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,11 +30,8 @@ _LONGEST_BACKOFF_S = 10.0
 _AUTOGROUP_TRIES = 5
 # A child that has run this long has recovered; its next death starts over.
 _STABLE_AFTER_S = 20.0
+# A log file that has grown to this becomes `….log.1`, in place of the one before.
 _LOG_BYTES = 10 * 1024 * 1024
-
-
-class CannotStart(Exception):
-    """A reason, in a sentence for the operator, why nothing was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,42 +62,6 @@ class _Child:
     start_again_at: float = 0.0
 
 
-def check_ports(host: str, ports: Mapping[int, str]) -> None:
-    """Raise CannotStart when a port is taken; `ports` maps each to its setting."""
-    for port, setting in ports.items():
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                raise CannotStart(
-                    f"Port {port} on {host} cannot be used ({error.strerror}). Stop "
-                    f"the program that has it, or choose another port: "
-                    f"{setting}={port + 100} make run"
-                ) from error
-
-
-def hold_home(home: Home) -> int:
-    """Lock the home for this process, or raise CannotStart naming the holder.
-
-    Returns the lock's file descriptor; the lock ends with the process.
-    """
-    path = home.root / "supervisor.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = path.read_text().strip() or "unknown"
-        os.close(descriptor)
-        raise CannotStart(
-            f"Modelyard is already running on {home.root} (process {holder}). Stop "
-            "that one first, or use another folder: MODELYARD_HOME=./var2 make run"
-        ) from error
-    os.truncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor
-
-
 class Supervisor:
     """Keeps the processes of `specs` running until `stop`."""
 
@@ -110,8 +71,13 @@ class Supervisor:
         *,
         home: Home,
         clock: Callable[[], float] = time.monotonic,
+        log_to_files: bool = True,
+        log_bytes: int = _LOG_BYTES,
     ) -> None:
+        """Without `log_to_files` the processes write to this one's standard output."""
         self._home = home
+        self._log_to_files = log_to_files
+        self._log_bytes = log_bytes
         self._clock = clock
         self._children = [_Child(spec) for spec in specs]
         self._stopping = threading.Event()
@@ -136,9 +102,10 @@ class Supervisor:
         return self._stopping.is_set()
 
     def tend(self) -> None:
-        """Notice the dead and start again those whose wait is over."""
+        """Notice the dead, start again those whose wait is over, rotate their logs."""
         now = self._clock()
         for child in self._children:
+            self._rotate_log(child.spec.name)
             if child.process is None:
                 if now >= child.start_again_at:
                     self._start(child)
@@ -157,7 +124,9 @@ class Supervisor:
                 process=child.spec.name,
                 status=status,
                 restart_in_s=wait_s,
-                log=str(self.log_path(child.spec.name)),
+                log=str(self.log_path(child.spec.name))
+                if self._log_to_files
+                else "stdout",
             )
 
     def pids(self) -> dict[str, int]:
@@ -202,17 +171,35 @@ class Supervisor:
         for child in self._children:
             child.process = None
 
+    def _rotate_log(self, name: str) -> None:
+        """Keep a log within its size while its process goes on writing to it.
+
+        The file is copied and emptied: what appends to it need not open it again. Only
+        what is written between the two is lost, a line at most.
+        """
+        path = self.log_path(name)
+        if not self._log_to_files or not path.exists():
+            return
+        if path.stat().st_size > self._log_bytes:
+            try:
+                shutil.copyfile(path, path.with_suffix(".log.1"))
+            except OSError as error:
+                # On a full disk the newest lines are worth more than the oldest.
+                log.warning("log_not_kept", process=name, reason=error.strerror)
+            os.truncate(path, 0)
+
     def _start(self, child: _Child) -> None:
-        path = self.log_path(child.spec.name)
-        if path.exists() and path.stat().st_size > _LOG_BYTES:
-            path.replace(path.with_suffix(".log.1"))
         parent = os.getpid()
         inherited = {
             name: value
             for name, value in os.environ.items()
             if name not in child.spec.hidden
         }
-        with path.open("ab") as output:
+        with contextlib.ExitStack() as files:
+            output = None
+            if self._log_to_files:
+                path = self.log_path(child.spec.name)
+                output = files.enter_context(path.open("ab"))
             child.process = subprocess.Popen(
                 child.spec.command,
                 stdin=subprocess.DEVNULL,

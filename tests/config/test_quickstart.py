@@ -24,8 +24,7 @@ def set_up(monkeypatch):
     """Give what runs the command with steps of the test's own, and starts nothing."""
 
     def run(*steps):
-        monkeypatch.setattr(f"{MODULE}.hold_home", lambda home: None)
-        monkeypatch.setattr(f"{MODULE}.check_ports", lambda host, ports: None)
+        monkeypatch.setattr(f"{MODULE}.before_start.check", lambda: None)
         monkeypatch.setattr(f"{MODULE}.first_run.steps", lambda: steps)
         monkeypatch.setattr(
             f"{MODULE}.process_specs", lambda: pytest.fail("it went on to serve")

@@ -1,6 +1,5 @@
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -8,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.supervisor import (
-    CannotStart,
-    ProcessSpec,
-    Supervisor,
-    check_ports,
-    hold_home,
-)
+from config.supervisor import ProcessSpec, Supervisor
 from inference.home import Home
 
 
@@ -43,26 +36,6 @@ def alive(pid):
 
 def sleeper(name, stop_phase=1, code="import time; time.sleep(300)"):
     return ProcessSpec(name, (sys.executable, "-c", code), stop_phase)
-
-
-def test_port_in_use_is_named_with_the_setting_that_moves_it():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-
-        with pytest.raises(CannotStart, match=rf"{port}.*MODELYARD_PORT={port + 100}"):
-            check_ports("127.0.0.1", {port: "MODELYARD_PORT"})
-
-
-def test_second_supervisor_of_one_home_is_refused(home):
-    descriptor = hold_home(home)
-
-    with pytest.raises(CannotStart, match=str(os.getpid())):
-        hold_home(home)
-
-    os.close(descriptor)
-    os.close(hold_home(home))
 
 
 def test_dead_process_is_started_again(home):
@@ -125,6 +98,42 @@ def test_processes_end_when_their_supervisor_is_killed(home):
         supervisor.kill()
 
     wait_until(lambda: not alive(child))
+
+
+def test_a_log_stays_within_its_size_while_its_process_runs(home):
+    code = "while True: print('x' * 99, flush=True); input()"
+    spec = ProcessSpec("a", (sys.executable, "-c", f"input = lambda: None\n{code}"), 1)
+    supervisor = Supervisor((spec,), home=home, log_bytes=20_000)
+    supervisor.start()
+    pid, log = supervisor.pids()["a"], supervisor.log_path("a")
+    rotated = log.with_suffix(".log.1")
+
+    def rotated_again():
+        supervisor.tend()
+        return rotated.exists() and rotated.stat().st_mtime_ns != first
+
+    first = None
+    wait_until(rotated_again)
+    first = rotated.stat().st_mtime_ns
+    wait_until(rotated_again)
+    supervisor.stop()
+
+    # Not by starting the process again.
+    assert supervisor.deaths() == {"a": 0}
+    assert set(rotated.read_text().splitlines()) == {"x" * 99}
+    assert pid
+
+
+def test_logs_may_go_where_the_supervisors_go(home, capfd):
+    spec = ProcessSpec("a", (sys.executable, "-c", "print('a line')"), 1)
+    supervisor = Supervisor((spec,), home=home, log_to_files=False)
+
+    supervisor.start()
+    wait_until(lambda: supervisor.tend() or supervisor.deaths()["a"])
+    supervisor.stop()
+
+    assert "a line" in capfd.readouterr().out
+    assert not list(home.logs.iterdir())
 
 
 def test_hidden_variables_do_not_reach_the_process(home, monkeypatch):

@@ -30,3 +30,19 @@ def test_a_name_that_no_gateway_has_is_refused():
 def test_a_number_that_is_none_is_refused():
     with pytest.raises(ValueError, match="MODELYARD_OVERDRAFT_PERCENT"):
         from_environment({"MODELYARD_OVERDRAFT_PERCENT": "much"})
+
+
+def test_a_gateway_alone_reads_the_automatic_number(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+
+    settings = from_environment(
+        {"MODELYARD_GATEWAYS": "auto", "MODELYARD_PROCESS": "gateway-4"}
+    )
+
+    assert (settings.name, settings.gateways) == ("gateway-4", 4)
+
+
+@pytest.mark.parametrize("text", ["many", "-1"])
+def test_a_number_of_gateways_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="MODELYARD_GATEWAYS"):
+        from_environment({"MODELYARD_GATEWAYS": text})

@@ -16,9 +16,9 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.panel import Panel
 
-from config import demo, first_run
+from config import before_start, demo, first_run
 from config.processes import process_specs
-from config.supervisor import CannotStart, Supervisor, check_ports, hold_home
+from config.supervisor import Supervisor
 
 _READY_TIMEOUT_S = 180.0
 # A process that died this often since it last ran well will not come up by itself.
@@ -31,16 +31,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         console = Console(highlight=False, soft_wrap=True)
         try:
-            hold_home(settings.HOME)
-            ports = {
-                settings.MODELYARD_PORT: "MODELYARD_PORT",
-                settings.MODELYARD_OPERATOR_PORT: "MODELYARD_OPERATOR_PORT",
-            }
-            if settings.MODELYARD_GRPC_PORT:
-                ports[settings.MODELYARD_GRPC_PORT] = "MODELYARD_GRPC_PORT"
-            check_ports(settings.MODELYARD_HOST, ports)
+            before_start.check()
             self._set_up(console)
-        except (CannotStart, demo.SetUpFailed) as error:
+        except (before_start.CannotStart, demo.SetUpFailed) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError(

@@ -6,8 +6,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from config import before_start
 from config.processes import process_specs
-from config.supervisor import CannotStart, Supervisor, check_ports, hold_home
+from config.supervisor import Supervisor
 
 
 class Command(BaseCommand):
@@ -15,22 +16,21 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            hold_home(settings.HOME)
-            check_ports(
-                settings.MODELYARD_HOST,
-                {
-                    settings.MODELYARD_PORT: "MODELYARD_PORT",
-                    settings.MODELYARD_OPERATOR_PORT: "MODELYARD_OPERATOR_PORT",
-                },
-            )
-        except CannotStart as error:
+            before_start.check()
+            before_start.check_database()
+        except before_start.CannotStart as error:
             raise CommandError(str(error)) from error
-        supervisor = Supervisor(process_specs(), home=settings.HOME)
+        to_files = settings.LOG_TO == "files"
+        supervisor = Supervisor(
+            process_specs(), home=settings.HOME, log_to_files=to_files
+        )
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: supervisor.request_stop())
         supervisor.start()
+        where = settings.HOME.logs if to_files else "this output"
         self.stdout.write(
             f"Modelyard is starting on {settings.MODELYARD_PUBLIC_URL}; "
-            f"logs are in {settings.HOME.logs}."
+            f"logs are in {where}."
         )
+        self.stdout.flush()
         supervisor.run()

@@ -1,0 +1,116 @@
+"""What must hold before processes are started, told in words if it does not."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import django.db
+import structlog
+from django.conf import settings
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+
+from inference.home import Home
+
+log = structlog.get_logger(__name__)
+
+
+class CannotStart(Exception):
+    """A reason, in a sentence for the operator, why nothing was started."""
+
+
+class Port(NamedTuple):
+    host: str
+    number: int
+    # What moves it elsewhere.
+    setting: str
+
+
+def check() -> None:
+    """Raise CannotStart unless this home and its ports are free and fit to be used."""
+    if settings.LOG_TO not in ("files", "stdout"):
+        raise CannotStart(f"LOG_TO is {settings.LOG_TO!r}; it may be files or stdout.")
+    hold_home(settings.HOME)
+    check_ports(ports())
+
+
+def ports() -> list[Port]:
+    public = settings.MODELYARD_HOST
+    found = [
+        Port(public, settings.MODELYARD_PORT, "MODELYARD_PORT"),
+        Port(
+            settings.MODELYARD_OPERATOR_HOST,
+            settings.MODELYARD_OPERATOR_PORT,
+            "MODELYARD_OPERATOR_PORT",
+        ),
+        Port(public, settings.MODELYARD_GRPC_PORT, "MODELYARD_GRPC_PORT"),
+    ]
+    # 0 means no gRPC, or any port.
+    return [port for port in found if port.number]
+
+
+def check_ports(ports: Sequence[Port]) -> None:
+    """Raise CannotStart when one cannot be listened on."""
+    for host, number, setting in ports:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, number))
+            except OSError as error:
+                raise CannotStart(
+                    f"Port {number} on {host} cannot be used ({error.strerror}). Stop "
+                    f"the program that has it, or choose another port: "
+                    f"{setting}={number + 100}"
+                ) from error
+
+
+def hold_home(home: Home) -> int:
+    """Lock the home for this process, or raise CannotStart naming the holder.
+
+    Returns the lock's file descriptor; the lock ends with the process.
+    """
+    path = home.root / "supervisor.lock"
+    try:
+        home.prepare()
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(
+            f"MODELYARD_HOME={home.root} cannot be written ({error.strerror}). It must "
+            "belong to the user that runs Modelyard."
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = path.read_text().strip() or "unknown"
+        os.close(descriptor)
+        raise CannotStart(
+            f"Modelyard is already running on {home.root} (process {holder}). Stop "
+            "that one first, or use another folder: MODELYARD_HOME=./var2"
+        ) from error
+    os.truncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def check_database() -> None:
+    """Raise CannotStart if the database lacks migrations.
+
+    One that does not answer is waited for: predictions go on from the last snapshot.
+    """
+    try:
+        executor = MigrationExecutor(connection)
+        lacking = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except django.db.Error as error:
+        log.warning("database_unavailable", reason=str(error).strip())
+        return
+    finally:
+        connection.close()
+    if lacking:
+        first, _ = lacking[0]
+        raise CannotStart(
+            f"The database lacks {len(lacking)} migrations, the first of them"
+            f" {first.app_label}.{first.name}. Run: manage.py migrate"
+        )

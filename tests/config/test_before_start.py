@@ -1,0 +1,116 @@
+"""What keeps Modelyard from starting is told in words."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db.migrations.recorder import MigrationRecorder
+
+from config import before_start
+from config.before_start import CannotStart, Port, check_ports, hold_home
+from inference.home import Home
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def home(tmp_path, settings):
+    settings.HOME = Home(tmp_path / "home")
+    return settings.HOME
+
+
+@pytest.mark.parametrize("name", ["MODELYARD_PORT", "MODELYARD_GRPC_PORT"])
+def test_a_port_in_use_is_named_with_the_setting_that_moves_it(home, settings, name):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        setattr(settings, name, port)
+
+        with pytest.raises(CannotStart, match=rf"{port}.*{name}={port + 100}"):
+            check_ports(before_start.ports())
+
+
+def test_the_operators_port_is_looked_for_at_its_own_address(settings):
+    settings.MODELYARD_HOST = "127.0.0.1"
+    settings.MODELYARD_OPERATOR_HOST, settings.MODELYARD_GRPC_PORT = "127.0.0.2", 0
+
+    assert [(port.host, port.setting) for port in before_start.ports()] == [
+        ("127.0.0.1", "MODELYARD_PORT"),
+        ("127.0.0.2", "MODELYARD_OPERATOR_PORT"),
+    ]
+    check_ports([Port("::1", 0, "MODELYARD_PORT")])
+
+
+def test_second_supervisor_of_one_home_is_refused(home):
+    descriptor = hold_home(home)
+
+    with pytest.raises(CannotStart, match=str(os.getpid())):
+        hold_home(home)
+
+    os.close(descriptor)
+    os.close(hold_home(home))
+
+
+def test_a_home_that_cannot_be_written_is_named():
+    with pytest.raises(CannotStart, match="MODELYARD_HOME=/proc/nowhere"):
+        hold_home(Home(Path("/proc/nowhere")))
+
+
+def test_a_home_that_others_could_read_is_closed_to_them(home):
+    home.root.mkdir(mode=0o755)
+
+    home.prepare()
+
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_all_users_share_is_no_home(home):
+    home.root.mkdir()
+    home.root.chmod(0o1777)
+
+    with pytest.raises(CannotStart, match="all users share this folder"):
+        hold_home(home)
+
+    assert stat.S_IMODE(home.root.stat().st_mode) == 0o1777
+
+
+@pytest.mark.django_db
+def test_a_database_without_its_migrations_is_told_how_to_get_them(home, monkeypatch):
+    monkeypatch.setattr(before_start, "ports", list)
+    monkeypatch.setattr(before_start.connection, "close", lambda: None)
+    before_start.check_database()
+    applied = MigrationRecorder.Migration.objects.filter(app="accounts")
+    name = applied.order_by("name").last().name
+    applied.filter(name=name).delete()
+
+    with pytest.raises(CommandError, match=rf"lacks .*accounts\.{name}.*migrate"):
+        call_command("serve")
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["check", "--deploy"]])
+def test_a_check_needs_neither_a_home_nor_tables(tmp_path, arguments):
+    """As on a machine that builds an image."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "MODELYARD_HOME": "/proc/nowhere",
+            "DATABASE_URL": f"sqlite:///{tmp_path}/empty.sqlite3",
+            "HTTPS": "true",
+            "ALLOWED_HOSTS": "models.example.com",
+            "MODELYARD_GATEWAYS": "auto",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "no issues" in done.stdout
