@@ -1,24 +1,59 @@
-"""Prices and warnings in the admin, and invoice lines as a file."""
+"""Prices, closed months and warnings in the admin, and invoice lines as a file."""
 
 import datetime
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any, cast
 
-from django.contrib import admin
-from django.http import StreamingHttpResponse
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseRedirect,
+    StreamingHttpResponse,
+)
+from django.shortcuts import get_object_or_404
+from django.urls import reverse
+from django.utils import timezone
 from unfold.contrib.filters.admin import RelatedDropdownFilter
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminSelectWidget
 
-from accounts import admin_columns, billing
+from accounts import admin_columns, api_keys, billing, statements
 from accounts.admin_history import HistoryAdmin
+from accounts.admin_lookup import get_or_404
 from accounts.admin_usage import ReadOnlyAdmin, write_lines
-from accounts.models import Customer, LimitEvent, Price
+from accounts.models import Customer, LimitEvent, Price, Statement
 
 _SHOWN_VERSIONS = 8
 _SHOWN_MONTHS = 24
 
 
+class PriceForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    """Offer the models that there are, and the one that the price has already."""
+
+    model = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget)
+
+    class Meta:
+        model = Price
+        fields = ("plan", "unit", "model", "amount", "valid_from")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "model" in self.fields:
+            names = {*api_keys.known_models(), self.instance.model} - {""}
+            field = cast(forms.ChoiceField, self.fields["model"])
+            field.choices = [("", "every model"), *((n, n) for n in sorted(names))]
+
+
 @admin.register(Price)
 class PriceAdmin(HistoryAdmin):
+    form = PriceForm
     list_display = ("plan", "unit", "model_name", "amount", "valid_from")
     list_select_related = ("plan",)
     list_filter = (("plan", RelatedDropdownFilter), "unit")
@@ -26,6 +61,17 @@ class PriceAdmin(HistoryAdmin):
     ordering = ("plan__name", "unit", "model", "-valid_from")
     history_list_display = ("amount", "valid_from")
     fields = ("plan", "unit", "model", "amount", "valid_from")
+
+    def save_model(
+        self, request: HttpRequest, obj: Price, form: Any, change: bool
+    ) -> None:
+        super().save_model(request, obj, form, change)
+        if obj.valid_from < timezone.now().date():
+            messages.warning(
+                request,
+                "It prices days that are over: months that are open cost something"
+                " else now. Closed months stay as they are.",
+            )
 
     @display(description="model", ordering="model")
     def model_name(self, price: Price) -> str:
@@ -87,13 +133,170 @@ def months(customer: Customer, *, now: datetime.datetime) -> list[datetime.date]
     return found
 
 
-def invoice_response(
-    customer: Customer, *, month: datetime.date
-) -> StreamingHttpResponse:
-    """Stream the invoice lines of one month as a CSV file."""
-    name = f"invoice-{customer.pk}-{month:%Y-%m}.csv"
+class InvoicePages:
+    """Mixed into the admin of customers: close its months, download their lines."""
+
+    def has_close_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("accounts.add_statement")
+
+    @action(
+        description="Invoice lines",
+        icon="receipt_long",
+        permissions=["export_usage"],
+    )
+    def export_invoice(
+        self, request: HttpRequest, object_id: str
+    ) -> HttpResponse | StreamingHttpResponse:
+        """List the months; close and correct them; download one: `?month=2026-11`."""
+        customer = get_or_404(self, request, object_id)
+        now = timezone.now()
+        here = reverse("admin:accounts_customer_export_invoice", args=(customer.pk,))
+        if request.method == "POST":
+            self._close_or_correct(request, customer, now)
+            return HttpResponseRedirect(here)
+        if "month" in request.GET:
+            return _month_response(customer, _month(request.GET["month"]), now)
+        listed = months(customer, now=now)
+        stated: dict[datetime.date, list[Statement]] = defaultdict(list)
+        own = customer.statements.filter(month__in=listed).defer("lines")
+        for statement in own.order_by("pk"):
+            stated[statement.month].append(statement)
+        return self._page(  # type: ignore[attr-defined,no-any-return]
+            request,
+            "accounts/invoice.html",
+            title=f"Invoice lines of {customer}",
+            customer=customer,
+            months=[
+                {
+                    "first": month,
+                    "statements": stated[month],
+                    "total": billing.plain(statements.total(stated[month])),
+                    "may_close": statements.may_close(month, now=now),
+                }
+                for month in listed
+            ],
+            may_close=self.has_close_permission(request),
+            back_url=reverse("admin:accounts_customer_change", args=(customer.pk,)),
+        )
+
+    def _close_or_correct(
+        self, request: HttpRequest, customer: Customer, now: datetime.datetime
+    ) -> None:
+        if not self.has_close_permission(request):
+            raise PermissionDenied
+        month = _month(request.POST.get("month", ""))
+        by = cast(User, request.user)
+        try:
+            if "correct" in request.POST:
+                closed = get_object_or_404(
+                    Statement, customer=customer, month=month, corrects=None
+                )
+                reason = request.POST.get("reason", "")
+                made = statements.correct(closed, reason=reason, by=by, now=now)
+                what = f"Corrected {month:%B %Y} by {made.total}: number {made}."
+            else:
+                made = statements.close(customer, month=month, by=by, now=now)
+                what = f"Closed {month:%B %Y} as number {made}: {made.total}."
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+            return
+        self.log_change(request, customer, what)  # type: ignore[attr-defined]
+        messages.success(request, what)
+
+
+@admin.register(Statement)
+class StatementAdmin(ReadOnlyAdmin):
+    """Closed months and their corrections, to read and to download."""
+
+    list_display = (
+        "number",
+        "customer_name_now",
+        "month_name",
+        "kind",
+        "total",
+        "closed_at",
+        "closed_by",
+    )
+    list_select_related = ("customer", "closed_by", "corrects")
+    list_filter = (("customer", RelatedDropdownFilter),)
+    search_fields = ("=number", "customer_name")
+    ordering = ("-number",)
+    fields = (
+        "number",
+        "customer",
+        "customer_name",
+        "month",
+        "corrects",
+        "reason",
+        "total",
+        "closed_at",
+        "closed_by",
+    )
+    actions_detail = ("download",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Statement]:
+        found: QuerySet[Statement] = super().get_queryset(request)
+        return found.defer("lines")
+
+    @action(description="Download lines", icon="download", permissions=["view"])
+    def download(self, request: HttpRequest, object_id: str) -> StreamingHttpResponse:
+        return _statement_response(get_or_404(self, request, object_id))
+
+    @display(description="customer", ordering="customer__name")
+    def customer_name_now(self, statement: Statement) -> Any:
+        return admin_columns.customer_link(statement.customer)
+
+    @display(description="month", ordering="month")
+    def month_name(self, statement: Statement) -> str:
+        return f"{statement.month:%B %Y}"
+
+    @display(description="kind")
+    def kind(self, statement: Statement) -> str:
+        if statement.corrects is None:
+            return "month"
+        return f"corrects {statement.corrects.number}"
+
+
+def _month(asked: str) -> datetime.date:
+    try:
+        month = datetime.date.fromisoformat(f"{asked}-01")
+    except ValueError as error:
+        raise Http404 from error
+    if month.year not in billing.YEARS:
+        raise Http404
+    return month
+
+
+def _month_response(
+    customer: Customer, month: datetime.date, now: datetime.datetime
+) -> HttpResponse | StreamingHttpResponse:
+    """Send a closed month as it was closed, or this month so far."""
+    closed = statements.of_month(customer, month)
+    if closed:
+        return _statement_response(closed[0])
+    if statements.may_close(month, now=now):
+        text = (
+            f"{month:%B %Y} is not closed: close it, then its lines stay as they are."
+        )
+        return HttpResponse(text, status=409, content_type="text/plain; charset=utf-8")
+    lines = billing.lines(customer, month=month)
+    return _csv(
+        billing.csv_rows(lines, customer=customer.name),
+        name=f"invoice-{customer.pk}-{month:%Y-%m}-so-far.csv",
+    )
+
+
+def _statement_response(statement: Statement) -> StreamingHttpResponse:
+    month = f"{statement.month:%Y-%m}"
+    return _csv(
+        statements.csv_rows(statement),
+        name=f"invoice-{statement.number}-{statement.customer_id}-{month}.csv",
+    )
+
+
+def _csv(rows: Iterable[tuple[Any, ...]], *, name: str) -> StreamingHttpResponse:
     return StreamingHttpResponse(
-        write_lines(billing.csv_rows(customer, month=month)),
+        write_lines(rows),
         content_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

@@ -8,7 +8,6 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet
 from django.http import (
-    Http404,
     HttpRequest,
     HttpResponse,
     HttpResponseRedirect,
@@ -23,7 +22,6 @@ from unfold.decorators import action, display
 
 from accounts import (
     admin_columns,
-    billing,
     changes,
     plans,
     quota_state,
@@ -31,7 +29,7 @@ from accounts import (
     refusals,
     usage,
 )
-from accounts.admin_billing import invoice_response, months, this_month
+from accounts.admin_billing import InvoicePages, this_month
 from accounts.admin_bulk import BulkActions
 from accounts.admin_history import HistoryAdmin
 from accounts.admin_limit_forms import CustomerForm
@@ -91,7 +89,7 @@ class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
 
 
 @admin.register(Customer)
-class CustomerAdmin(BulkActions, MemberActions, HistoryAdmin):
+class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     form = CustomerForm
     list_display = ("name", "plan", "state", "active_keys", "quota", "created_at")
     list_select_related = ("plan",)
@@ -170,7 +168,10 @@ class CustomerAdmin(BulkActions, MemberActions, HistoryAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         # Keys and usage stay, so a customer that has any is made inactive instead.
         if isinstance(obj, Customer) and (
-            obj.api_keys.exists() or obj.usage.exists() or obj.usagehour_set.exists()
+            obj.api_keys.exists()
+            or obj.usage.exists()
+            or obj.usagehour_set.exists()
+            or obj.statements.exists()
         ):
             return False
         return bool(super().has_delete_permission(request, obj))
@@ -235,33 +236,6 @@ class CustomerAdmin(BulkActions, MemberActions, HistoryAdmin):
         starts_at = (this_month - datetime.timedelta(days=1)).replace(day=1)
         own = usage.between(starts_at, now, customer_id=customer.pk)
         return csv_response(own, name=f"usage-{customer.pk}")
-
-    @action(
-        description="Invoice lines",
-        icon="receipt_long",
-        permissions=["export_usage"],
-    )
-    def export_invoice(
-        self, request: HttpRequest, object_id: str
-    ) -> HttpResponse | StreamingHttpResponse:
-        """Ask for a month, and download what it costs: `?month=2026-11`."""
-        customer = get_or_404(self, request, object_id)
-        asked = request.GET.get("month")
-        if asked:
-            try:
-                month = datetime.date.fromisoformat(f"{asked}-01")
-            except ValueError as error:
-                raise Http404 from error
-            if month.year not in billing.YEARS:
-                raise Http404
-            return invoice_response(customer, month=month)
-        context = {
-            "title": f"Invoice lines of {customer}",
-            "customer": customer,
-            "months": months(customer, now=timezone.now()),
-            "back_url": reverse("admin:accounts_customer_change", args=(customer.pk,)),
-        }
-        return self._page(request, "accounts/invoice.html", **context)
 
     @action(
         description="Archive",

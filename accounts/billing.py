@@ -1,13 +1,16 @@
 """What a customer's usage costs: lines for invoices, exact to the last digit.
 
 Charged usage only: refusals, failures on our side and keys in test mode cost nothing.
-Each day is priced by the plan that the customer had at its end, and by the newest price
-of that day; a price of one model goes before the price of all.
+Each minute is priced by the plan that the customer had when it began, and by the newest
+price of its day; a price of one model goes before the price of all. Where minutes are
+kept no more, an hour counts as the minute in which it began. `accounts/statements.py`
+keeps what was exported as it was.
 """
 
 import datetime
 import decimal
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,10 +18,11 @@ from decimal import Decimal
 from typing import Any
 
 from accounts import usage
-from accounts.grains import Grain, day_of
+from accounts.grains import Grain
 from accounts.models import Customer, Price
 
 _DAY = datetime.timedelta(days=1)
+_MINUTE = datetime.timedelta(minutes=1)
 # More digits than units and prices have together: nothing is rounded but quotients.
 _EXACT = decimal.Context(prec=80)
 _PER_REQUEST = Decimal("1e-9")
@@ -33,6 +37,8 @@ CSV_COLUMNS = (
     "units",
     "price",
     "cost",
+    # Number of the statement that has the line; empty while the month is open.
+    "statement",
 )
 
 
@@ -80,16 +86,17 @@ def month_of(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
 
 
 def lines(customer: Customer, *, month: datetime.date) -> Iterator[Line]:
-    """Price a customer's month, day by day."""
+    """Price a customer's month as it is known now, day by day and plan by plan."""
     starts_at, ends_at = month_of(month)
     pricing = Pricing(customer, starts_at, ends_at)
-    used = usage.between(starts_at, ends_at, customer_id=customer.pk)
-    for row in usage.over_time(used, "day", "key_id", "model", "version"):
-        yield from pricing.lines(row)
+    for span in pricing.spans:
+        used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
+        for row in usage.over_time(used, "day", "key_id", "model", "version"):
+            yield from pricing.lines(row, span)
 
 
 def total(billed: Iterable[Line]) -> Decimal:
-    return _sum(line.cost for line in billed)
+    return add(line.cost for line in billed)
 
 
 def per_request(cost: Decimal, requests: int) -> Decimal | None:
@@ -126,13 +133,19 @@ def over_time(
     own = usage.between(starts_at, ends_at, customer_id=customer.pk, grain=bucket)
     pricing = Pricing(customer, starts_at, ends_at)
     rows = usage.over_time(own, bucket, *fields)
-    priced = rows
-    if pricing.by_model and "model" not in fields:
-        priced = usage.over_time(own, bucket, *fields, "model")
+    by_model = pricing.by_model and "model" not in fields
     costs: dict[tuple[Any, ...], Decimal] = defaultdict(Decimal)
-    for row in priced:
-        group = (row["start"], *(row[field] for field in fields))
-        costs[group] = _EXACT.add(costs[group], pricing.cost(row))
+    for span in pricing.spans:
+        priced = rows
+        if by_model or len(pricing.spans) > 1:
+            part = usage.between(
+                span.starts_at, span.ends_at, customer_id=customer.pk, grain=bucket
+            )
+            further = ("model",) if by_model else ()
+            priced = usage.over_time(part, bucket, *fields, *further)
+        for row in priced:
+            group = (row["start"], *(row[field] for field in fields))
+            costs[group] = _EXACT.add(costs[group], pricing.cost(row, span))
     for row in rows:
         cost = costs[row["start"], *(row[field] for field in fields)]
         row["cost"] = cost
@@ -140,13 +153,15 @@ def over_time(
     return rows
 
 
-def csv_rows(customer: Customer, *, month: datetime.date) -> Iterator[tuple[Any, ...]]:
+def csv_rows(
+    billed: Iterable[Line], *, customer: str, statement: str = ""
+) -> Iterator[tuple[Any, ...]]:
     """Yield CSV_COLUMNS, then one row per line; they add up to the invoice."""
     yield CSV_COLUMNS
-    for line in lines(customer, month=month):
+    for line in billed:
         yield (
             line.day.isoformat(),
-            usage.plain_text(customer.name),
+            usage.plain_text(customer),
             usage.plain_text(line.plan),
             line.key_id,
             usage.plain_text(line.model),
@@ -155,11 +170,22 @@ def csv_rows(customer: Customer, *, month: datetime.date) -> Iterator[tuple[Any,
             plain(line.units),
             "" if line.price is None else plain(line.price),
             plain(line.cost),
+            statement,
         )
 
 
+@dataclass(frozen=True, slots=True)
+class PlanSpan:
+    """A time, in whole minutes, in which a customer had one plan."""
+
+    starts_at: datetime.datetime
+    ends_at: datetime.datetime
+    plan_id: int
+    plan: str
+
+
 class Pricing:
-    """What units cost a customer, by the plan and the prices of their day."""
+    """What units cost a customer, by the plan of their minute and the day's prices."""
 
     def __init__(
         self,
@@ -167,9 +193,9 @@ class Pricing:
         starts_at: datetime.datetime,
         ends_at: datetime.datetime,
     ) -> None:
-        self._plans = _plans_by_day(customer, starts_at, ends_at)
+        self.spans = _plan_spans(customer, starts_at, ends_at)
         prices = Price.objects.filter(
-            plan_id__in={plan for plan, _ in self._plans.values()},
+            plan_id__in={span.plan_id for span in self.spans},
             valid_from__lt=ends_at.date() + _DAY,
         )
         # By plan, unit and model, the newest first.
@@ -179,29 +205,27 @@ class Pricing:
             self._prices.setdefault(key, []).append(price)
         self.by_model = any(model for _, _, model in self._prices)
 
-    def lines(self, row: dict[str, Any]) -> Iterator[Line]:
+    def lines(self, row: dict[str, Any], span: PlanSpan) -> Iterator[Line]:
         """Price a row of `usage.over_time` that is of one key, model and version."""
         day = row["start"].date()
-        plan_id, plan = self._plans[day]
         for unit, units in _units(row):
             if units:
                 yield Line(
                     day=day,
-                    plan=plan,
+                    plan=span.plan,
                     key_id=row["key_id"],
                     model=row["model"],
                     version=row["version"],
                     unit=unit,
                     units=units,
-                    price=self._price(day, plan_id, unit, row["model"]),
+                    price=self._price(day, span.plan_id, unit, row["model"]),
                 )
 
-    def cost(self, row: dict[str, Any]) -> Decimal:
+    def cost(self, row: dict[str, Any], span: PlanSpan) -> Decimal:
         """Price a row of `usage.over_time`; of one model, if prices are `by_model`."""
         day = row["start"].date()
-        plan_id, _ = self._plans[day]
-        return _sum(
-            _cost(units, self._price(day, plan_id, unit, row.get("model", "")))
+        return add(
+            _cost(units, self._price(day, span.plan_id, unit, row.get("model", "")))
             for unit, units in _units(row)
         )
 
@@ -215,10 +239,10 @@ class Pricing:
         return None
 
 
-def _plans_by_day(
+def _plan_spans(
     customer: Customer, starts_at: datetime.datetime, ends_at: datetime.datetime
-) -> dict[datetime.date, tuple[int, str]]:
-    """Read from the history which plan the customer had at the end of each day."""
+) -> list[PlanSpan]:
+    """Read from the history from which minute to which the customer had which plan."""
     changes = list(
         customer.history.filter(history_date__lt=ends_at)
         .order_by("history_date", "history_id")
@@ -228,15 +252,24 @@ def _plans_by_day(
     if changes:
         # Before its first change on record it had the plan of that record.
         plan = (changes[0][1], changes[0][2])
-    days = {}
-    day = day_of(starts_at)
-    while day < ends_at:
-        while changes and changes[0][0] < day + _DAY:
-            _, plan_id, name = changes.pop(0)
-            plan = (plan_id, name)
-        days[day.date()] = plan
-        day += _DAY
-    return days
+    # Of several changes within a minute the last one counts.
+    plan_from = {starts_at: plan}
+    for changed_at, plan_id, name in changes:
+        plan_from[max(_next_minute(changed_at), starts_at)] = (plan_id, name)
+    starts = [start for start in sorted(plan_from) if start < ends_at]
+    spans: list[PlanSpan] = []
+    for start, end in itertools.pairwise([*starts, ends_at]):
+        if spans and (spans[-1].plan_id, spans[-1].plan) == plan_from[start]:
+            # Most changes of a customer are not of its plan.
+            start = spans.pop().starts_at
+        spans.append(PlanSpan(start, end, *plan_from[start]))
+    return spans
+
+
+def _next_minute(at: datetime.datetime) -> datetime.datetime:
+    """Round up: the minute in which a plan changes is still of the one before."""
+    whole = at.replace(second=0, microsecond=0)
+    return whole if whole == at else whole + _MINUTE
 
 
 def _units(row: dict[str, Any]) -> tuple[tuple[str, Decimal], ...]:
@@ -252,7 +285,8 @@ def _cost(units: Decimal, price: Decimal | None) -> Decimal:
     return Decimal() if price is None else _EXACT.multiply(units, price)
 
 
-def _sum(costs: Iterable[Decimal]) -> Decimal:
+def add(costs: Iterable[Decimal]) -> Decimal:
+    """Add up numbers without rounding any."""
     return functools.reduce(_EXACT.add, costs, Decimal())
 
 

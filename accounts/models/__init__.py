@@ -10,6 +10,7 @@ from accounts.models.plans import (
     validate_quotas,
 )
 from accounts.models.quotas import Lease, LimitEvent, QuotaCounter
+from accounts.models.statements import Statement
 from accounts.models.usage import (
     SpoolSegment,
     UnrolledHour,
@@ -31,6 +32,7 @@ __all__ = [
     "QuotaUnit",
     "Refusal",
     "SpoolSegment",
+    "Statement",
     "Suspicion",
     "UnrolledHour",
     "Usage",

@@ -6,9 +6,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts import admin_billing, soft_limits
-from accounts.models import ApiKey, Customer, Plan, Price
+from accounts.models import ApiKey, Customer, Plan, Price, Statement
 from tests.accounts.test_billing import TENTH, use
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory, UserFactory
+from tests.factories_registry import RegisteredModelFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -37,21 +38,118 @@ def test_a_price_is_kept_and_listed(manager):
     assert "every model" in manager.get(url("price_changelist")).content.decode()
 
 
-def test_invoice_lines_of_a_month_are_downloaded(manager):
+def lines_of(response):
+    return b"".join(response.streaming_content).decode().splitlines()
+
+
+@pytest.fixture
+def last_month():
+    this = timezone.now().replace(day=1, hour=12)
+    return (this - datetime.timedelta(days=1)).replace(day=1)
+
+
+def test_lines_of_this_month_are_downloaded_as_they_are_so_far(manager):
     key = ApiKeyFactory()
     Price.objects.create(
-        plan=key.customer.plan, unit="rows", amount="0.5", valid_from="2026-01-01"
+        plan=key.customer.plan, unit="rows", amount="0.5", valid_from="2020-01-01"
     )
-    use(key, rows=3)
+    now = timezone.now()
+    use(key, rows=3, at=now)
+    path = url("customer_export_invoice", key.customer.pk)
 
-    response = manager.get(
-        url("customer_export_invoice", key.customer.pk), {"month": "2026-11"}
-    )
+    response = manager.get(path, {"month": f"{now:%Y-%m}"})
+    refused = manager.post(path, {"month": f"{now:%Y-%m}"}, follow=True)
 
-    lines = b"".join(response.streaming_content).decode().splitlines()
+    lines = lines_of(response)
     assert lines[0].startswith("day,customer,plan")
-    assert lines[-1].endswith(",rows,3,0.5,1.5")
-    assert "invoice-" in response["Content-Disposition"]
+    assert lines[-1].endswith(",rows,3,0.5,1.5,")
+    assert "so-far" in response["Content-Disposition"]
+    assert "an hour after it is over" in refused.content.decode()
+    assert not Statement.objects.exists()
+
+
+def test_a_month_is_closed_downloaded_and_corrected(manager, last_month):
+    key = ApiKeyFactory()
+    key.customer.history.update(history_date=last_month)
+    Customer.objects.update(created_at=last_month)
+    Price.objects.create(
+        plan=key.customer.plan, unit="rows", amount="0.5", valid_from="2020-01-01"
+    )
+    use(key, rows=3, at=last_month)
+    path = url("customer_export_invoice", key.customer.pk)
+    month = {"month": f"{last_month:%Y-%m}"}
+    open_still = manager.get(path, month)
+
+    manager.post(path, month)
+    use(key, rows=2, at=last_month)
+    page = manager.post(path, month | {"correct": "", "reason": "late"}, follow=True)
+
+    assert open_still.status_code == 409
+    closed, correction = Statement.objects.order_by("number")
+    assert (closed.total, correction.total, correction.reason) == ("1.5", "1", "late")
+    assert f"{last_month:%B %Y}: 2.5" in page.content.decode()
+    for response in (
+        manager.get(path, month),
+        manager.get(url("statement_download", closed.pk)),
+    ):
+        assert lines_of(response)[-1].endswith(",rows,3,0.5,1.5,1")
+    again = manager.get(url("statement_download", correction.pk))
+    assert lines_of(again)[-1].endswith(",rows,2,0.5,1,2")
+    for name in ("statement_changelist", "customer_change"):
+        found = url(name) if "list" in name else url(name, key.customer.pk)
+        assert manager.get(found).status_code == 200
+    assert manager.get(url("statement_change", closed.pk)).status_code == 200
+    assert manager.post(url("statement_delete", closed.pk)).status_code == 403
+
+
+def test_who_only_watches_downloads_months_but_closes_none(client, last_month):
+    key = ApiKeyFactory()
+    key.customer.history.update(history_date=last_month)
+    Customer.objects.update(created_at=last_month)
+    person = UserFactory(is_staff=True)
+    person.groups.add(Group.objects.get(name="operators"))
+    client.force_login(person)
+    path = url("customer_export_invoice", key.customer.pk)
+
+    refused = client.post(path, {"month": f"{last_month:%Y-%m}"})
+
+    assert refused.status_code == 403
+    assert "an account manager closes it" in client.get(path).content.decode()
+
+
+def test_a_price_names_a_model_that_is_there(manager):
+    RegisteredModelFactory(name="digits")
+    plan = PlanFactory()
+    form = {"plan": plan.pk, "unit": "rows", "valid_from": "2026-01-01", "amount": "1"}
+
+    refused = manager.post(url("price_add"), form | {"model": "digit"})
+    manager.post(url("price_add"), form | {"model": "digits"})
+
+    assert "model" in refused.context["adminform"].form.errors
+    price = Price.objects.get()
+    assert price.model == "digits"
+    # A model may be gone by now.
+    Price.objects.update(model="gone")
+    manager.post(url("price_change", price.pk), form | {"model": "gone", "amount": "2"})
+    price.refresh_from_db()
+    assert (price.model, price.amount) == ("gone", 2)
+
+
+def test_a_price_for_days_that_are_over_says_what_it_changes(manager):
+    form = {"plan": PlanFactory().pk, "unit": "rows", "model": "", "amount": "1"}
+    today = timezone.now().date()
+    yesterday = today - datetime.timedelta(days=1)
+
+    past = manager.post(
+        url("price_add"), form | {"valid_from": yesterday.isoformat()}, follow=True
+    )
+    coming = manager.post(
+        url("price_add"), form | {"valid_from": today.isoformat()}, follow=True
+    )
+
+    words = "It prices days that are over"
+    assert words in past.content.decode()
+    assert words not in coming.content.decode()
 
 
 def test_the_customers_page_shows_what_each_version_costs_per_request(manager):
@@ -130,6 +228,8 @@ def test_limits_in_json_are_checked_and_may_be_emptied(manager):
         "max_predict_rows": 1,
         "max_batch_rows": 1,
         "max_job_rows": 1,
+        "max_uploads": 1,
+        "max_upload_bytes": 1,
         "max_keys": 1,
     }
 

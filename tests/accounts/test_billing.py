@@ -108,20 +108,51 @@ def test_a_price_holds_from_its_day_on(key):
     assert bill(key)[11, "rows"][1] == 2
 
 
-def test_each_day_has_the_plan_of_its_end(key):
+def change_plan(customer, plan, *, at):
+    customer.plan = plan
+    customer.save()
+    newest = customer.history.latest()
+    newest.history_date = at
+    newest.save()
+
+
+def test_each_minute_has_the_plan_that_it_began_with(key):
     price(key.customer.plan, "rows", "1")
     large = PlanFactory(name="Large")
     price(large, "rows", "0.5")
-    for days in (-1, 0, 1):
-        use(key, at=TENTH + datetime.timedelta(days=days))
-    key.customer.plan = large
-    key.customer.save()
-    newest = key.customer.history.latest()
-    newest.history_date = TENTH + datetime.timedelta(hours=1)
-    newest.save()
+    midnight = datetime.datetime(2026, 11, 11, tzinfo=datetime.UTC)
+    for seconds in (-90, -30, 0):
+        use(key, at=midnight + datetime.timedelta(seconds=seconds))
+    use(key, rows=5, at=midnight - datetime.timedelta(hours=20))
+    # Within the last minute of the day but one.
+    change_plan(key.customer, large, at=midnight - datetime.timedelta(seconds=80))
 
-    prices = {day: cost[1] for (day, unit), cost in bill(key).items() if unit == "rows"}
-    assert prices == {9: 1, 10: Decimal("0.5"), 11: Decimal("0.5")}
+    lines = list(billing.lines(key.customer, month=NOVEMBER))
+
+    assert [
+        (line.day.day, line.plan, line.units, line.price)
+        for line in lines
+        if line.unit == "rows"
+    ] == [
+        (10, "Pro", 6, 1),
+        (10, "Large", 1, Decimal("0.5")),
+        (11, "Large", 1, Decimal("0.5")),
+    ]
+    starts_at, ends_at = billing.month_of(NOVEMBER)
+    for bucket, fields in (("day", ()), ("hour", ("model",)), ("minute", ("key_id",))):
+        rows = billing.over_time(key.customer, starts_at, ends_at, bucket, *fields)
+        assert billing.add(row["cost"] for row in rows) == billing.total(lines) == 7
+
+
+def test_a_plan_that_is_changed_and_changed_back_within_a_minute_does_not_count(key):
+    price(key.customer.plan, "rows", "1")
+    before, large = key.customer.plan, PlanFactory(name="Large")
+    use(key)
+    for plan, seconds in ((large, 10), (before, 20)):
+        change_plan(key.customer, plan, at=TENTH + datetime.timedelta(seconds=seconds))
+    use(key, at=TENTH + datetime.timedelta(minutes=1))
+
+    assert bill(key)[10, "rows"] == (2, 1, 2)
 
 
 def test_a_month_is_that_of_utc(key):
@@ -160,13 +191,14 @@ def test_the_csv_has_a_line_per_unit_and_no_formulas(key):
     price(key.customer.plan, "rows", "0.0000001")
     use(key, rows=30)
 
-    rows = list(billing.csv_rows(key.customer, month=NOVEMBER))
+    lines = billing.lines(key.customer, month=NOVEMBER)
+    rows = list(billing.csv_rows(lines, customer=key.customer.name, statement="7"))
 
     same = ("2026-11-10", "'=Acme", "Pro", key.key_id, "cancer", "1")
     assert rows == [
         billing.CSV_COLUMNS,
-        (*same, "requests", "1", "", "0"),
-        (*same, "rows", "30", "0.0000001", "0.000003"),
+        (*same, "requests", "1", "", "0", "7"),
+        (*same, "rows", "30", "0.0000001", "0.000003", "7"),
     ]
 
 
