@@ -22,7 +22,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts import roll_ups
-from inference import engine_records, ledger, ledger_report, publishing, snapshot
+from inference import (
+    engine_records,
+    ledger,
+    ledger_report,
+    ownership,
+    publishing,
+    snapshot,
+)
 from inference.engine.client import BlockingEngineClient
 from inference.engine_links import EngineLink
 from inference.home import Home
@@ -187,6 +194,12 @@ class Controller:
     def _lead(self) -> None:
         asked_s = self._clock()
         led = self._leads()
+        try:
+            ownership.claim(self._home, now=timezone.now())
+        except ownership.OtherHome as error:
+            self._leads_until = 0.0
+            logger.error("database_of_another_home", reason=str(error))
+            return
         self._predecessor.dismiss(now=timezone.now())
         if not lead(self.holder, now=timezone.now()):
             self._leads_until = 0.0

@@ -1,8 +1,10 @@
 """Where one installation keeps its files. Pure: gateway, engine and Django share it."""
 
+import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import stat
 import tempfile
 from pathlib import Path
@@ -109,6 +111,20 @@ class Home(msgspec.Struct, frozen=True):
     def engine_socket(self, name: str) -> Path:
         """Socket of one engine; `name` is its device, e.g. `cpu` or `cuda-0`."""
         return self.run / f"engine-{name}.sock"
+
+    def identity(self) -> str:
+        """Return the id that this home keeps wherever it is moved to; made once."""
+        path = self.root / "home_id"
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(secrets.token_hex(16))
+        with contextlib.suppress(FileExistsError):
+            # Of several processes one is first, and the others read what it made.
+            os.link(partial, path)
+        partial.unlink()
+        return path.read_text()
 
     @property
     def static(self) -> Path:

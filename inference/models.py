@@ -43,6 +43,25 @@ class ControllerLease(models.Model):
         return self.holder
 
 
+class DatabaseHome(models.Model):
+    """The one row that names the home whose processes use this database."""
+
+    home_id = models.CharField(max_length=64)
+    host = models.CharField(max_length=255)
+    path = models.CharField(max_length=4096)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(pk=1), name="inference_database_home_one_row"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.path} on {self.host}"
+
+
 class Engine(models.Model):
     """An engine process as the controller last saw it."""
 

@@ -11,7 +11,9 @@ import structlog
 from django.conf import settings
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
 
+from inference import ownership
 from inference.home import Home
 
 log = structlog.get_logger(__name__)
@@ -96,18 +98,20 @@ def hold_home(home: Home) -> int:
 
 
 def check_database() -> None:
-    """Raise CannotStart if the database lacks migrations.
+    """Raise CannotStart if the database lacks migrations or is another home's.
 
     One that does not answer is waited for: predictions go on from the last snapshot.
     """
     try:
         executor = MigrationExecutor(connection)
         lacking = executor.migration_plan(executor.loader.graph.leaf_nodes())
+        if not lacking:
+            ownership.claim(settings.HOME, now=timezone.now())
+    except ownership.OtherHome as error:
+        raise CannotStart(str(error)) from error
     except django.db.Error as error:
         log.warning("database_unavailable", reason=str(error).strip())
         return
-    finally:
-        connection.close()
     if lacking:
         first, _ = lacking[0]
         raise CannotStart(

@@ -83,7 +83,6 @@ def test_a_folder_that_all_users_share_is_no_home(home):
 @pytest.mark.django_db
 def test_a_database_without_its_migrations_is_told_how_to_get_them(home, monkeypatch):
     monkeypatch.setattr(before_start, "ports", list)
-    monkeypatch.setattr(before_start.connection, "close", lambda: None)
     before_start.check_database()
     applied = MigrationRecorder.Migration.objects.filter(app="accounts")
     name = applied.order_by("name").last().name

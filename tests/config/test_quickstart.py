@@ -25,6 +25,7 @@ def set_up(monkeypatch):
 
     def run(*steps):
         monkeypatch.setattr(f"{MODULE}.before_start.check", lambda: None)
+        monkeypatch.setattr(f"{MODULE}.before_start.check_database", lambda: None)
         monkeypatch.setattr(f"{MODULE}.first_run.steps", lambda: steps)
         monkeypatch.setattr(
             f"{MODULE}.process_specs", lambda: pytest.fail("it went on to serve")

@@ -33,6 +33,7 @@ class Command(BaseCommand):
         try:
             before_start.check()
             self._set_up(console)
+            before_start.check_database()
         except (before_start.CannotStart, demo.SetUpFailed) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
 
 from config import before_start
 from config.processes import process_specs
@@ -20,6 +21,8 @@ class Command(BaseCommand):
             before_start.check_database()
         except before_start.CannotStart as error:
             raise CommandError(str(error)) from error
+        # The supervisor itself asks the database nothing more.
+        connection.close()
         to_files = settings.LOG_TO == "files"
         supervisor = Supervisor(
             process_specs(), home=settings.HOME, log_to_files=to_files

@@ -1,0 +1,102 @@
+"""One database serves one home, and it is said which."""
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+
+from config import before_start
+from config.before_start import CannotStart
+from inference import controller, ownership
+from inference.home import Home
+from inference.models import ControllerLease, DatabaseHome
+from inference.ownership import OtherHome
+
+pytestmark = pytest.mark.django_db
+
+
+def make(path):
+    home = Home(path)
+    home.prepare()
+    return home
+
+
+@pytest.fixture
+def first(tmp_path):
+    home = make(tmp_path / "first")
+    ownership.claim(home, now=timezone.now())
+    return home
+
+
+@pytest.fixture
+def second(tmp_path):
+    return make(tmp_path / "second")
+
+
+def test_a_home_may_come_back_as_often_as_it_likes(first):
+    ownership.claim(first, now=timezone.now())
+    ownership.claim(Home(first.root), now=timezone.now())
+
+
+def test_a_second_home_is_refused_and_told_of_the_first(first, second, settings):
+    settings.HOME = second
+
+    with pytest.raises(CannotStart) as refused:
+        before_start.check_database()
+
+    host = DatabaseHome.objects.get().host
+    assert f"{first.root} on {host}" in str(refused.value)
+    assert "manage.py take_over" in str(refused.value)
+
+
+def test_the_controller_of_a_second_home_never_leads(first, second):
+    other = controller.Controller(second)
+
+    other.step()
+
+    assert not ControllerLease.objects.exists()
+
+
+def test_a_home_that_was_moved_is_still_the_same(first, tmp_path):
+    moved = Home(first.root.rename(tmp_path / "moved"))
+
+    ownership.claim(moved, now=timezone.now())
+
+    assert DatabaseHome.objects.get().path == str(moved.root)
+
+
+def test_a_copy_is_refused_while_the_original_runs(first, tmp_path):
+    now = timezone.now()
+    copied = Home(Path(shutil.copytree(first.root, tmp_path / "copy")))
+    controller.lead("the first's", now=now)
+
+    with pytest.raises(OtherHome, match=f"copy of {first.root}"):
+        ownership.claim(copied, now=now)
+    ownership.claim(copied, now=now + timedelta(seconds=controller.LEASE_TTL_S + 1))
+
+
+def test_a_dead_home_can_be_taken_over_and_a_living_one_cannot(
+    first, second, settings, capsys
+):
+    settings.HOME = second
+    controller.lead("the first's", now=timezone.now())
+    with pytest.raises(CommandError, match="is running"):
+        call_command("take_over")
+    controller.resign("the first's", now=timezone.now())
+
+    call_command("take_over")
+
+    assert f"before, to {first.root}" in capsys.readouterr().out
+    ownership.claim(second, now=timezone.now())
+    with pytest.raises(OtherHome):
+        ownership.claim(first, now=timezone.now())
+
+
+def test_an_identity_is_made_once(tmp_path):
+    home = make(tmp_path)
+
+    assert home.identity() == home.identity() == Home(tmp_path).identity()
+    assert not list(tmp_path.glob("*.partial"))
