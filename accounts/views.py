@@ -25,7 +25,7 @@ _GROUPS = {"model": ["model"], "version": ["model", "version"], "key": ["key_id"
 
 class MeView(APIView):
     @extend_schema(
-        operation_id="get_me",
+        operation_id="getMe",
         summary="Your key, plan, limits and quotas",
         tags=["account"],
         responses=MeSerializer,
@@ -90,7 +90,7 @@ class UsageView(APIView):
     required_scope = "usage"
 
     @extend_schema(
-        operation_id="get_usage",
+        operation_id="getUsage",
         summary="Your usage per minute, hour or day, and what it costs",
         tags=["account"],
         parameters=[UsageQuerySerializer],

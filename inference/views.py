@@ -38,22 +38,8 @@ from inference.dialects.mlflow_scoring import MLFLOW
 from inference.dialects.native import NATIVE
 from inference.effects import Answer, Call, Headers, Operation
 from inference.errors import ApiError, ErrorCode
-from inference.serializers import (
-    BatchAnswerSerializer,
-    BatchRequestSerializer,
-    EmbedAnswerSerializer,
-    EmbedRequestSerializer,
-    ExplainAnswerSerializer,
-    ExplainRequestSerializer,
-    InvocationsAnswerSerializer,
-    InvocationsRequestSerializer,
-    ModelListSerializer,
-    ModelSerializer,
-    PredictAnswerSerializer,
-    PredictRequestSerializer,
-    SiteBatchRequestSerializer,
-    SitePredictRequestSerializer,
-)
+from inference.openapi.shared_schemas import json_body, reference
+from inference.serializers import ModelListSerializer, ModelSerializer
 from inference.snapshot import CallableModel
 
 _EXPLAIN = OpenApiParameter(
@@ -126,8 +112,8 @@ class _PlanView(APIView):
         operation_id="predict",
         summary="Predict a few rows",
         parameters=[_EXPLAIN],
-        request=PredictRequestSerializer,
-        responses=PredictAnswerSerializer,
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
+        responses={200: reference("PredictAnswer")},
     )
 )
 class PredictView(_PlanView):
@@ -136,11 +122,11 @@ class PredictView(_PlanView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="predict_with_version",
+        operation_id="predictWithVersion",
         summary="Predict with one version",
         parameters=[_EXPLAIN],
-        request=PredictRequestSerializer,
-        responses=PredictAnswerSerializer,
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
+        responses={200: reference("PredictAnswer")},
     )
 )
 class PredictVersionView(PredictView):
@@ -149,11 +135,11 @@ class PredictVersionView(PredictView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="predict_with_default_model",
+        operation_id="predictWithDefaultModel",
         summary="Predict with the site's default model",
         parameters=[_EXPLAIN],
-        request=SitePredictRequestSerializer,
-        responses=PredictAnswerSerializer,
+        request=json_body("PredictDefaultModelRequest", "PredictUploadedRequest"),
+        responses={200: reference("PredictAnswer")},
     )
 )
 class SitePredictView(PredictView):
@@ -162,10 +148,10 @@ class SitePredictView(PredictView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="predict_batch",
+        operation_id="predictBatch",
         summary="Predict many rows",
-        request=BatchRequestSerializer,
-        responses=BatchAnswerSerializer,
+        request=json_body("PredictBatchRequest", "PredictBatchUploadedRequest"),
+        responses={200: reference("PredictBatchAnswer")},
     )
 )
 class BatchView(_PlanView):
@@ -174,10 +160,10 @@ class BatchView(_PlanView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="predict_batch_with_version",
+        operation_id="predictBatchWithVersion",
         summary="Predict many rows with one version",
-        request=BatchRequestSerializer,
-        responses=BatchAnswerSerializer,
+        request=json_body("PredictBatchRequest", "PredictBatchUploadedRequest"),
+        responses={200: reference("PredictBatchAnswer")},
     )
 )
 class BatchVersionView(BatchView):
@@ -186,10 +172,12 @@ class BatchVersionView(BatchView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="predict_batch_with_default_model",
+        operation_id="predictBatchWithDefaultModel",
         summary="Predict many rows with the site's default model",
-        request=SiteBatchRequestSerializer,
-        responses=BatchAnswerSerializer,
+        request=json_body(
+            "PredictBatchDefaultModelRequest", "PredictBatchUploadedRequest"
+        ),
+        responses={200: reference("PredictBatchAnswer")},
     )
 )
 class SiteBatchView(BatchView):
@@ -202,8 +190,8 @@ class SiteBatchView(BatchView):
         summary="Predict and explain",
         description="SHAP values of each instance. `Accept: image/svg+xml` gives a "
         "waterfall plot of the first.",
-        request=ExplainRequestSerializer,
-        responses=ExplainAnswerSerializer,
+        request=json_body("ExplainRequest", "ExplainUploadedRequest"),
+        responses={200: reference("ExplainAnswer")},
     )
 )
 class ExplainView(_PlanView):
@@ -212,10 +200,10 @@ class ExplainView(_PlanView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="explain_with_version",
+        operation_id="explainWithVersion",
         summary="Predict and explain with one version",
-        request=ExplainRequestSerializer,
-        responses=ExplainAnswerSerializer,
+        request=json_body("ExplainRequest", "ExplainUploadedRequest"),
+        responses={200: reference("ExplainAnswer")},
     )
 )
 class ExplainVersionView(ExplainView):
@@ -227,8 +215,8 @@ class ExplainVersionView(ExplainView):
         operation_id="embed",
         summary="Embed a few rows",
         description="One vector per instance, of a model whose task is `embedding`.",
-        request=EmbedRequestSerializer,
-        responses=EmbedAnswerSerializer,
+        request=json_body("EmbedRequest", "EmbedUploadedRequest"),
+        responses={200: reference("EmbedAnswer")},
     )
 )
 class EmbedView(_PlanView):
@@ -238,10 +226,10 @@ class EmbedView(_PlanView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="embed_with_version",
+        operation_id="embedWithVersion",
         summary="Embed with one version",
-        request=EmbedRequestSerializer,
-        responses=EmbedAnswerSerializer,
+        request=json_body("EmbedRequest", "EmbedUploadedRequest"),
+        responses={200: reference("EmbedAnswer")},
     )
 )
 class EmbedVersionView(EmbedView):
@@ -254,7 +242,7 @@ _EVENTS = {
     )
 }
 _INVOCATION = {
-    "application/json": InvocationsRequestSerializer,
+    **json_body("InvocationsRequest"),
     "text/csv": OpenApiTypes.STR,
 }
 
@@ -266,7 +254,7 @@ _INVOCATION = {
         description="MLflow's scoring protocol: one of the four formats, or CSV. The "
         "answer holds the model's own outputs, without labels.",
         request=_INVOCATION,
-        responses=InvocationsAnswerSerializer,
+        responses={200: reference("InvocationsAnswer")},
     )
 )
 class InvocationsView(_PlanView):
@@ -276,10 +264,10 @@ class InvocationsView(_PlanView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="invocations_with_version",
+        operation_id="invocationsWithVersion",
         summary="Predict with one version as mlflow models serve does",
         request=_INVOCATION,
-        responses=InvocationsAnswerSerializer,
+        responses={200: reference("InvocationsAnswer")},
     )
 )
 class InvocationsVersionView(InvocationsView):
@@ -295,7 +283,7 @@ class StreamView(_PlanView):
         summary="Predict chunk by chunk",
         description="Server-sent events of one instance's answer: `data` of each "
         "chunk, and a last event `end` or `error`.",
-        request=PredictRequestSerializer,
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
         responses=_EVENTS,
     )
     def post(
@@ -313,9 +301,9 @@ class StreamView(_PlanView):
 
 @extend_schema_view(
     post=extend_schema(
-        operation_id="stream_with_version",
+        operation_id="streamWithVersion",
         summary="Predict chunk by chunk with one version",
-        request=PredictRequestSerializer,
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
         responses=_EVENTS,
     )
 )
@@ -337,7 +325,7 @@ class _ModelsView(APIView):
 
 class ModelsView(_ModelsView):
     @extend_schema(
-        operation_id="list_models",
+        operation_id="listModels",
         summary="The models this key may call",
         responses=ModelListSerializer,
     )
@@ -348,7 +336,7 @@ class ModelsView(_ModelsView):
 
 class ModelView(_ModelsView):
     @extend_schema(
-        operation_id="get_model",
+        operation_id="getModel",
         summary="A model, its signature and an example",
         responses=ModelSerializer,
     )

@@ -6,8 +6,10 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.cache import cache
 from django.db import connection
+from django.utils import timezone
 
 from inference.engine import memory
+from inference.home import Home
 from tests import browsing, torture
 
 torture.load_profile()
@@ -73,6 +75,28 @@ def static_files_on_demand():
 def empty_cache():
     """Start without what an earlier run left on a server."""
     cache.clear()
+
+
+@pytest.fixture
+def home(tmp_path, settings):
+    """Give the test an installation's files of its own."""
+    settings.HOME = Home(tmp_path / "home")
+    settings.HOME.prepare()
+    return settings.HOME
+
+
+@pytest.fixture
+def publish(home):
+    """Return a function that tells gateways, and the docs, what is in the database."""
+    # Models, which this file may not import before Django is set up.
+    from inference import front, publishing
+
+    def publish_now():
+        publishing.mark_changed()
+        publishing.publish(now=timezone.now())
+
+    yield publish_now
+    front.current().close()
 
 
 @pytest.fixture(scope="module")

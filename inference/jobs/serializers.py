@@ -55,7 +55,9 @@ class JobSerializer(serializers.Serializer[Any]):
 
 
 class JobListQuerySerializer(serializers.Serializer[Any]):
-    limit = serializers.IntegerField(min_value=1, max_value=100, default=20)
+    limit = serializers.IntegerField(
+        min_value=1, max_value=100, default=20, help_text="Jobs of one page."
+    )
     cursor = serializers.CharField(
         max_length=30, required=False, help_text="`next_cursor` of the page before."
     )
@@ -68,40 +70,6 @@ class JobListSerializer(serializers.Serializer[Any]):
             "data": JobSerializer(many=True),
             "next_cursor": serializers.CharField(allow_null=True),
         }
-
-
-class JobJsonSerializer(serializers.Serializer[Any]):
-    """A job whose rows come inside the request."""
-
-    model = serializers.CharField()
-    version = serializers.CharField(
-        required=False, help_text="A number or an alias. Default: the route chooses."
-    )
-    instances = serializers.ListField(
-        child=serializers.JSONField(),
-        min_length=1,
-        required=False,
-        help_text="As for predict.",
-    )
-    input_uri = serializers.CharField(
-        required=False, help_text="Of an uploaded file, in place of the instances."
-    )
-    options = serializers.DictField(
-        child=serializers.JSONField(),
-        required=False,
-        help_text="`top_k`, and `batch_size`: rows per forward pass at most.",
-    )
-
-
-class JobFormSerializer(serializers.Serializer[Any]):
-    """A job whose rows come as a file."""
-
-    model = serializers.CharField()
-    version = serializers.CharField(required=False)
-    file = serializers.FileField(
-        help_text="CSV with a header (`.csv`), or JSON Lines (`.jsonl`)."
-    )
-    options = serializers.CharField(required=False, help_text="JSON.")
 
 
 class JobResultLinkSerializer(serializers.Serializer[Any]):
@@ -124,7 +92,7 @@ class JobResultSerializer(serializers.Serializer[Any]):
     job_id = serializers.CharField()
     status = serializers.ChoiceField(choices=_FINISHED)
     model = JobModelSerializer()
-    predictions = serializers.ListField(child=serializers.JSONField(allow_null=True))
+    predictions = serializers.ListField(child=serializers.JSONField())
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         return super().get_fields() | {"errors": RowErrorSerializer(many=True)}

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.exceptions import NotAcceptable
 from rest_framework.parsers import MultiPartParser
 from rest_framework.permissions import IsAuthenticated
@@ -32,8 +32,6 @@ from inference.jobs import results as job_results
 from inference.jobs import targets as job_targets
 from inference.jobs.serializers import (
     JobErrorsSerializer,
-    JobFormSerializer,
-    JobJsonSerializer,
     JobListQuerySerializer,
     JobListSerializer,
     JobResultLinkSerializer,
@@ -43,32 +41,7 @@ from inference.jobs.serializers import (
 )
 from inference.models import PredictionJob
 from inference.negotiation import JsonNegotiation
-
-_EXAMPLE_ID = "job_01KAHSVX3T7QZ5N1M8RGE4Y2WB"
-_ACCEPTED = {
-    "id": _EXAMPLE_ID,
-    "status": "pending",
-    "model": {"name": "breast-cancer", "version": "2", "variant": "default"},
-    "progress": {"rows_done": 0, "rows_total": 569, "rows_failed": 0, "percent": 0},
-    "created_at": "2026-11-20T10:30:00Z",
-    "started_at": None,
-    "completed_at": None,
-    "eta_s": None,
-    "result_url": None,
-    "errors_url": None,
-    "error": None,
-}
-_COMPLETED = _ACCEPTED | {
-    "status": "completed",
-    "progress": {"rows_done": 569, "rows_total": 569, "rows_failed": 2, "percent": 100},
-    "started_at": "2026-11-20T10:30:01Z",
-    "completed_at": "2026-11-20T10:30:03Z",
-    "result_url": f"/api/v1/jobs/{_EXAMPLE_ID}/result",
-    "errors_url": f"/api/v1/jobs/{_EXAMPLE_ID}/errors",
-}
-_JOB_EXAMPLES = [
-    OpenApiExample("Completed", value=_COMPLETED, response_only=True),
-]
+from inference.openapi.shared_schemas import json_body, reference
 
 
 class _JobView(APIView):
@@ -113,19 +86,18 @@ class JobsView(_JobView):
     parser_classes = [job_requests.JsonBodyParser, MultiPartParser]
 
     @extend_schema(
-        operation_id="submit_job",
+        operation_id="submitJob",
         summary="Start a job",
         description="Predict many rows in the background. Send them as JSON, or as a "
         "form with a CSV or JSON Lines file: `curl -F model=breast-cancer "
         "-F file=@rows.csv …`. Bad rows do not stop a job; they are listed in its "
         "errors.",
         request={
-            "application/json": JobJsonSerializer,
-            "multipart/form-data": JobFormSerializer,
+            **json_body("SubmitJobRequest", "SubmitUploadedJobRequest"),
+            "multipart/form-data": reference("SubmitJobForm"),
         },
         responses={202: JobSerializer},
         examples=[
-            OpenApiExample("Accepted", value=_ACCEPTED, response_only=True),
             OpenApiExample(
                 "Rows inside the request",
                 value={
@@ -180,7 +152,7 @@ class JobsView(_JobView):
         )
 
     @extend_schema(
-        operation_id="list_jobs",
+        operation_id="listJobs",
         summary="Your jobs, newest first",
         parameters=[JobListQuerySerializer],
         responses=JobListSerializer,
@@ -208,10 +180,9 @@ class JobsView(_JobView):
 
 class JobView(_JobView):
     @extend_schema(
-        operation_id="get_job",
+        operation_id="getJob",
         summary="A job and its progress",
         responses=JobSerializer,
-        examples=_JOB_EXAMPLES,
     )
     def get(self, request: Request, job_id: str) -> Response:
         return Response(_present(self.get_job(job_id)))
@@ -219,11 +190,11 @@ class JobView(_JobView):
 
 class CancelJobView(_JobView):
     @extend_schema(
-        operation_id="cancel_job",
+        operation_id="cancelJob",
         summary="Stop a job",
         description="What is done can still be fetched. A finished job answers 409.",
         request=None,
-        responses={200: JobSerializer, 409: OpenApiTypes.OBJECT},
+        responses=JobSerializer,
     )
     def post(self, request: Request, job_id: str) -> Response:
         job = self.get_job(job_id)
@@ -281,15 +252,18 @@ class JobResultView(_JobView):
         return "signature" in self.request.GET
 
     @extend_schema(
-        operation_id="get_job_result",
+        operation_id="getJobResult",
+        parameters=[
+            OpenApiParameter(
+                "format", str, enum=["json", "csv"], description="In place of Accept."
+            )
+        ],
         summary="The output of a job",
         description="As JSON, or as CSV with `Accept: text/csv` or `?format=csv`. A "
         "failed or cancelled job gives what was done before.",
         responses={
             (200, "application/json"): JobResultSerializer,
             (200, "text/csv"): OpenApiTypes.STR,
-            409: OpenApiResponse(OpenApiTypes.OBJECT, "The job is not finished."),
-            410: OpenApiResponse(OpenApiTypes.OBJECT, "The output was deleted."),
         },
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
@@ -315,12 +289,12 @@ class JobResultView(_JobView):
 
 class JobResultLinkView(_JobView):
     @extend_schema(
-        operation_id="create_job_result_link",
+        operation_id="createJobResultLink",
         summary="An address of the output that needs no key",
         description="For an hour; whoever has it can fetch this output and nothing "
         "else.",
         request=None,
-        responses={201: JobResultLinkSerializer, 409: OpenApiTypes.OBJECT},
+        responses={201: JobResultLinkSerializer},
     )
     def post(self, request: Request, job_id: str) -> Response:
         job = self.get_output(job_id)
@@ -335,9 +309,9 @@ class JobResultLinkView(_JobView):
 
 class JobErrorsView(_JobView):
     @extend_schema(
-        operation_id="get_job_errors",
+        operation_id="getJobErrors",
         summary="The rows that failed",
-        responses={200: JobErrorsSerializer, 409: OpenApiTypes.OBJECT},
+        responses=JobErrorsSerializer,
     )
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
         job = self.get_output(job_id)

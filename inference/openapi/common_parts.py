@@ -9,7 +9,14 @@ from inference.errors import STATUS, ErrorCode
 # Statuses that any keyed operation can answer, and those of calls with a body.
 COMMON_STATUSES: tuple[int, ...] = (401, 403, 404, 406, 429, 500, 503)
 BODY_STATUSES: tuple[int, ...] = (400, 408, 413, 415, 422)
-PREDICTION_STATUSES: tuple[int, ...] = (*COMMON_STATUSES, *BODY_STATUSES, 504)
+# 409 and 410 are of files that were announced and not sent, or have expired.
+PREDICTION_STATUSES: tuple[int, ...] = (
+    *COMMON_STATUSES,
+    *BODY_STATUSES,
+    409,
+    410,
+    504,
+)
 
 SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
 
@@ -95,34 +102,40 @@ PARAMETERS: dict[str, Any] = {
         "description": "Calls with the same key get the same variant.",
         "schema": {"type": "string"},
     },
+    "ModelName": {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "description": "Name of the model.",
+        "schema": {"type": "string"},
+    },
+    "VersionName": {
+        "name": "version",
+        "in": "path",
+        "required": True,
+        "description": "Number of the version, or an alias.",
+        "schema": {"type": "string"},
+    },
+    "Explain": {
+        "name": "explain",
+        "in": "query",
+        "description": "Also explain each prediction, at level `simple`.",
+        "schema": {"type": "boolean", "default": False},
+    },
 }
 
 # Of an error about a limit: accounts.limits.ReachedLimit.
 _LIMIT_PROPERTIES: dict[str, Any] = {
-    "limit": {
-        "type": "string",
-        "description": "The limit that refused: `burst`, `key-day`, `max_batch_rows` …",
-    },
-    "scope": {
-        "type": "string",
-        "description": "Whose calls the limit counts, `customer` or `key`. With "
-        "FORBIDDEN: the scope that the key lacks.",
-    },
-    "source": {
-        "type": "string",
-        "enum": list(get_args(Source)),
-        "description": "Who set the limit.",
-    },
-    "unit": {"type": "string", "description": "Of the numbers that follow."},
+    "limit": {"type": "string"},
+    "scope": {"type": "string"},
+    "source": {"type": "string", "enum": list(get_args(Source))},
+    "unit": {"type": "string"},
     "maximum": {"type": "integer"},
-    "used": {"type": "integer", "description": "Of `maximum`, when it refused."},
-    "needed": {"type": "integer", "description": "What this call needed of it."},
+    "used": {"type": "integer"},
+    "needed": {"type": "integer"},
     "window_s": {"type": "integer"},
     "resets_at": {"type": "string", "format": "date-time"},
-    "retry_after_s": {
-        "type": "integer",
-        "description": "When to come back, as Retry-After says.",
-    },
+    "retry_after_s": {"type": "integer"},
 }
 
 ERROR_SCHEMA: dict[str, Any] = {
@@ -142,24 +155,9 @@ ERROR_SCHEMA: dict[str, Any] = {
                 **_LIMIT_PROPERTIES,
                 "request_id": {"type": "string"},
                 "timestamp": {"type": "string", "format": "date-time"},
-                "docs": {
-                    "type": "string",
-                    "description": "Where this code is explained.",
-                },
+                "docs": {"type": "string"},
             },
         }
-    },
-}
-
-PROBLEM_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["issue"],
-    "properties": {
-        "index": {"type": "integer", "description": "Position of the instance."},
-        "field": {"type": "string"},
-        "issue": {"type": "string"},
-        "received": {"type": "string"},
-        "code": {"type": "string", "enum": [code.value for code in ErrorCode]},
     },
 }
 
@@ -185,8 +183,15 @@ MLFLOW_ERROR_SCHEMA: dict[str, Any] = {
 }
 del PROBLEM_DETAILS_SCHEMA["properties"]["message"]
 
+SCHEMAS: dict[str, Any] = {
+    "Error": ERROR_SCHEMA,
+    "ProblemDetails": PROBLEM_DETAILS_SCHEMA,
+    "MlflowError": MLFLOW_ERROR_SCHEMA,
+}
+
+EXAMPLE_REQUEST_ID = "req_01JZ8Q6K3V9T4X2N7B5M0C1D2E"
 _EXAMPLE_ERROR_FACTS = {
-    "request_id": "req_01JZ8Q6K3V9T4X2N7B5M0C1D2E",
+    "request_id": EXAMPLE_REQUEST_ID,
     "timestamp": "2026-11-20T10:30:00Z",
 }
 
@@ -215,7 +220,7 @@ def mlflow_error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
     """Describe errors of the scoring protocol, which have MLflow's own form."""
     return {
         str(status): {
-            "description": " ".join(ADVICE[code].when for code in codes_of(status)),
+            "description": description_of(status),
             "content": {
                 "application/json": {
                     "schema": {"$ref": "#/components/schemas/MlflowError"}
@@ -229,20 +234,21 @@ def mlflow_error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
 def components() -> dict[str, Any]:
     """Return the components that `error_responses` and `answer_headers` refer to."""
     return {
-        "schemas": {
-            "Error": ERROR_SCHEMA,
-            "Problem": PROBLEM_SCHEMA,
-            "ProblemDetails": PROBLEM_DETAILS_SCHEMA,
-            "MlflowError": MLFLOW_ERROR_SCHEMA,
-        },
         "headers": HEADERS,
         "parameters": PARAMETERS,
         "responses": {
             response_name(status): _error_response(status)
-            for status in sorted(set(STATUS.values()))
+            # No documented operation is called by a method that it has not.
+            for status in sorted({*STATUS.values()} - {405})
         },
         "securitySchemes": SECURITY_SCHEMES,
     }
+
+
+def description_of(status: int) -> str:
+    """Name the codes of a status; the page about errors explains them, once for all."""
+    codes = " or ".join(f"`{code}`" for code in codes_of(status))
+    return f"{codes}: [what it means](/docs/errors)."
 
 
 def _error_response(status: int) -> dict[str, Any]:
@@ -253,9 +259,7 @@ def _error_response(status: int) -> dict[str, Any]:
     if status in _RETRY_STATUSES:
         names.append("Retry-After")
     return {
-        "description": "\n\n".join(
-            f"**`{code}`** {ADVICE[code].when} {ADVICE[code].action}" for code in codes
-        ),
+        "description": description_of(status),
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
         "content": {
             "application/json": {

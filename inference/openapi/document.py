@@ -1,26 +1,18 @@
 """The OpenAPI document: generic operations from the views, typed ones per model."""
 
+import functools
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
-import django.db
 from django.conf import settings
-from django.contrib.auth.models import User
-from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from rest_framework.request import Request
+from drf_spectacular.generators import SchemaGenerator
 
-from accounts.models import ApiKey
-from inference.callable_versions import (
-    CatalogModel,
-    NotCallable,
-    callable_version,
-    read_catalog,
-)
 from inference.openapi import common_parts as common
-from inference.openapi import gateway_operations
-from inference.openapi.schemas import is_tabular
+from inference.openapi import gateway_operations, shared_schemas
+from inference.openapi.answer_examples import EXAMPLES
+from inference.openapi.descriptions import described
 from inference.openapi.typed_operations import (
     PublishedModel,
     component_prefixes,
@@ -28,9 +20,8 @@ from inference.openapi.typed_operations import (
     tag,
     typed_parts,
 )
-from inference.snapshot import CallableVersion
 
-_Test = Callable[[CatalogModel], bool]
+JsonObject = dict[str, Any]
 
 _API = "/api/v1/"
 _METHODS = ("get", "post", "put", "patch", "delete")
@@ -49,11 +40,19 @@ _OTHER_TAG = "Other"
 # Its address carries a signature instead of a key.
 _SIGNED_PATH = "/content"
 _SIGNED_STATUSES = (404, 409, 410, 500, 503, *common.BODY_STATUSES)
-# Of operations that need a model of their own kind, which need not be there.
-_MADE_UP_BODIES = {
-    "embed": {"instances": ["a text"], "options": {"normalize": True}},
-    "stream": {"instances": [{"prompt": "Once upon a time"}]},
+# What single operations answer beside what all do: a query that cannot be read, a job
+# that has not ended, an output that is gone.
+_OWN_STATUSES: dict[str, tuple[int, ...]] = {
+    "listJobs": (400,),
+    "submitJob": (409, 410),
+    "cancelJob": (409,),
+    "getJobResult": (409, 410),
+    "getJobErrors": (409, 410),
+    "createJobResultLink": (409, 410),
+    "getUsage": (400,),
 }
+# Of the site's default model, which is named in the body: these alone fit an example.
+_NAMES_ITS_MODEL = ("/api/v1/predict", "/api/v1/predict/batch")
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -70,117 +69,28 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
         return list(common.SECURITY_SCHEMES.values())
 
 
-def visible_models(request: Request | None) -> list[PublishedModel]:
-    """Return the models that whoever sent the request may call, by name.
-
-    Anonymous readers see public models; a customer's people what any of its keys may
-    call; staff, and a command (no request), everything.
-    """
-    may_call, may_explain = _permissions_of(request)
-    models = (
-        _published(entry, may_explain=may_explain(entry))
-        for entry in read_catalog()
-        if may_call(entry)
-    )
-    return [model for model in models if model is not None]
+@functools.cache
+def general() -> JsonObject:
+    """Make the document without typed operations once per process; do not change it."""
+    document: JsonObject = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    return document
 
 
-def _permissions_of(request: Request | None) -> tuple[_Test, _Test]:
-    """Return what tells whether the sender may call a model, and may explain it."""
-    key = getattr(request, "auth", None)
-    user = getattr(request, "user", None)
-    if isinstance(key, ApiKey):
-        return _allowed_by([key], "predict"), _allowed_by([key], "explain")
-    if request is None or getattr(user, "is_staff", False):
-        return _everything, _everything
-    if isinstance(user, User):
-        keys = list(
-            ApiKey.objects.valid(timezone.now()).filter(customer__members=user.pk)
-        )
-        if keys:
-            return _allowed_by(keys, "predict"), _allowed_by(keys, "explain")
-    return _is_public, _everything
-
-
-def _everything(entry: CatalogModel) -> bool:
-    return True
-
-
-def _is_public(entry: CatalogModel) -> bool:
-    return entry.model.public
-
-
-def _allowed_by(keys: list[ApiKey], scope: str) -> _Test:
-    names: set[str] = set()
-    for key in keys:
-        if scope not in key.scopes:
-            continue
-        if not key.allowed_models:
-            return _everything
-        names.update(key.allowed_models)
-    return lambda entry: entry.name in names
-
-
-def _published(entry: CatalogModel, *, may_explain: bool) -> PublishedModel | None:
-    """Describe the version that answers; None if none of the model's can be called."""
-    described: dict[int, CallableVersion] = {}
-    for number, version in entry.versions.items():
-        try:
-            described[number] = callable_version(
-                entry, version, artifacts=settings.HOME.artifacts
-            )
-        except NotCallable:
-            continue
-    default, canary = _served(entry)
-    pinned = default not in described
-    if pinned:
-        published = [number for number in described if entry.versions[number].published]
-        if not published:
-            return None
-        default = max(published)
-    assert default is not None
-    signature = described[default].signature
-    return PublishedModel(
-        name=entry.name,
-        described=described[default],
-        description=entry.model.description,
-        pinned=pinned,
-        explainable=may_explain
-        and is_tabular(signature)
-        and all(column.dtype != "str" for column in signature.columns),
-        canary=canary,
-    )
-
-
-def _served(entry: CatalogModel) -> tuple[int | None, int | None]:
-    """Return the default and canary that gateways use, or else the desired ones."""
-    if entry.route is None:
-        return None, None
-    if entry.serving is not None and entry.serving.default_version is not None:
-        return entry.serving.default_version, entry.serving.canary_version
-    canary = entry.route.canary_version
-    return entry.route.default_version.version, canary.version if canary else None
-
-
-def add_typed_operations(
-    result: dict[str, Any], generator: Any, request: Any, public: bool
-) -> dict[str, Any]:
-    """Complete the document that drf-spectacular made from the views."""
-    try:
-        models = visible_models(request)
-    except django.db.DatabaseError:
-        if request is not None:
-            raise
-        # Only `check --deploy` asks for nobody, also before there are tables.
-        models = []
-    return complete(result, models)
-
-
-def complete(document: dict[str, Any], models: list[PublishedModel]) -> dict[str, Any]:
-    """Add shared answers to every operation, then the operations of each model."""
+def complete(
+    result: JsonObject, generator: Any, request: Any, public: bool
+) -> JsonObject:
+    """Add what the views do not say to what drf-spectacular made of them."""
+    document = result
     components = document.setdefault("components", {})
     for kind, parts in common.components().items():
         components.setdefault(kind, {}).update(parts)
+    components["schemas"] |= (
+        shared_schemas.SCHEMAS | common.SCHEMAS | gateway_operations.SCHEMAS
+    )
+    components["schemas"] = {
+        name: described(schema, name)
+        for name, schema in sorted(components["schemas"].items())
+    }
     tags: dict[str, str] = {}
     for path, operations in document["paths"].items():
         if path.startswith(_API):
@@ -198,30 +108,49 @@ def complete(document: dict[str, Any], models: list[PublishedModel]) -> dict[str
                 operations["post"]["responses"].update(
                     common.mlflow_error_responses(common.PREDICTION_STATUSES)
                 )
-    _add_generic_examples(document, models)
-    prefixes = component_prefixes([model.name for model in models])
-    for model in models:
-        paths, schemas = typed_parts(model, prefix=prefixes[model.name])
-        document["paths"].update(paths)
-        components["schemas"].update(schemas)
     document["paths"].update(gateway_operations.paths())
-    components["schemas"].update(gateway_operations.SCHEMAS)
+    _add_examples(document)
     order = [name for name, _ in _TAGS.values()]
-    groups = [
+    document["tags"] = [
         {"name": name, **({"description": tags[name]} if tags[name] else {})}
         for name in sorted(tags, key=lambda name: (*order, name).index(name))
     ]
-    groups += [gateway_operations.OPEN_INFERENCE_TAG, gateway_operations.HEALTH_TAG]
-    document["tags"] = groups + [tag(model) for model in models]
-    # ReDoc shows these as the two halves of its menu.
-    document["x-tagGroups"] = [
-        {"name": "API", "tags": [group["name"] for group in groups]},
-        *(
-            [{"name": "Published models", "tags": [model.name for model in models]}]
-            if models
-            else []
-        ),
+    document["tags"] += [
+        gateway_operations.OPEN_INFERENCE_TAG,
+        gateway_operations.HEALTH_TAG,
     ]
+    document["servers"] = [{"url": settings.MODELYARD_PUBLIC_URL}]
+    return document
+
+
+def with_models(models: Iterable[PublishedModel], *, server: str) -> JsonObject:
+    """Add the typed operations of these models to the general document."""
+    models = list(models)
+    document = dict(general())
+    paths, components = {**document["paths"]}, {**document["components"]}
+    schemas = {**components["schemas"]}
+    shown: JsonObject = {}
+    _show_rows(paths, models)
+    prefixes = component_prefixes([model.name for model in models])
+    for model in models:
+        parts = typed_parts(model, prefix=prefixes[model.name])
+        for whole, part in zip((paths, schemas, shown), parts, strict=True):
+            whole.update(part)
+    components["schemas"] = schemas
+    if shown:
+        components["examples"] = shown
+    groups = document["tags"]
+    document |= {
+        "servers": [{"url": server}],
+        "paths": paths,
+        "components": components,
+        "tags": [*groups, *(tag(model) for model in models)],
+        # ReDoc shows these as the two halves of its menu.
+        "x-tagGroups": [{"name": "API", "tags": [group["name"] for group in groups]}],
+    }
+    if models:
+        names = [model.name for model in models]
+        document["x-tagGroups"].append({"name": "Published models", "tags": names})
     return document
 
 
@@ -231,11 +160,16 @@ def _tag_of(path: str) -> tuple[str, str]:
 
 
 def _complete_operation(
-    operation: dict[str, Any], *, tag_name: str, keyless: bool, predicts: bool
+    operation: JsonObject, *, tag_name: str, keyless: bool, predicts: bool
 ) -> None:
     """Give a generic operation the answers and headers that all share."""
     operation["tags"] = [tag_name]
     operation["security"] = [] if keyless else common.SECURITY
+    operation.setdefault("description", f"{operation['summary']}.")
+    for parameter in operation.get("parameters", ()):
+        shared = _SHARED_PARAMETERS.get(parameter["name"])
+        if shared is not None:
+            parameter["description"] = shared
     if keyless:
         operation["responses"].update(common.error_responses(_SIGNED_STATUSES))
         return
@@ -245,49 +179,64 @@ def _complete_operation(
     elif "requestBody" in operation:
         statuses = (*common.COMMON_STATUSES, *common.BODY_STATUSES)
     responses = operation.setdefault("responses", {})
-    own = tuple(int(status) for status in responses if status[0] in "45")
     for status, response in responses.items():
         if status[0] == "2" and "$ref" not in response:
             headers = common.answer_headers(prediction=predicts)
             response.setdefault("headers", {}).update(headers)
+            response["description"] = response["description"] or "The answer."
+    own = _OWN_STATUSES.get(operation["operationId"], ())
     responses.update(common.error_responses((*statuses, *own)))
 
 
-def _add_generic_examples(
-    document: dict[str, Any], models: list[PublishedModel]
-) -> None:
-    """Show rows of the first model that has some wherever any model may be called."""
-    for path, operations in document["paths"].items():
-        made_up = _MADE_UP_BODIES.get(path.rpartition("/")[2])
-        if made_up is not None and path.startswith(_API):
-            content = operations["post"]["requestBody"]["content"]["application/json"]
-            content["examples"] = {"made_up": {"summary": "Made up", "value": made_up}}
-    found = next(
+# Of parameters in paths, which the views name only.
+_SHARED_PARAMETERS = {
+    "model": common.PARAMETERS["ModelName"]["description"],
+    "version": common.PARAMETERS["VersionName"]["description"],
+    "job_id": "`id` of the job.",
+    "upload_id": "Part of the `upload_url`.",
+}
+
+
+def _add_examples(document: JsonObject) -> None:
+    """Show an answer of every operation that is not a prediction."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            example = EXAMPLES.get(operation.get("operationId"))
+            if example is None:
+                continue
+            [response] = (
+                answer
+                for status, answer in operation["responses"].items()
+                if status[0] == "2"
+            )
+            response["content"]["application/json"]["example"] = example
+
+
+def _show_rows(paths: JsonObject, models: list[PublishedModel]) -> None:
+    """Show rows of a model where the body names it; elsewhere none fits every model."""
+    model, instances = next(
         (
             (model, instances)
             for model in models
             if not model.pinned and (instances := example_instances(model))
         ),
-        None,
+        (None, None),
     )
-    if found is None:
+    if model is None:
         return
-    model, instances = found
-    for path, operations in document["paths"].items():
-        content = _json_request(operations.get("post", {}))
-        if path.endswith(tuple(_MADE_UP_BODIES)):
-            continue
-        if content is None or _tag_of(path)[0] != _TAGS["predict"][0]:
-            continue
-        body: dict[str, Any] = {"instances": instances}
-        if "{model}" not in path:
-            body = {"model": model.name, **body}
-        content["examples"] = {
-            "logged": {"summary": f"Rows logged with {model.name}", "value": body}
+    example = {
+        "summary": f"Rows logged with {model.name}",
+        "value": {"model": model.name, "instances": instances},
+    }
+    for path in _NAMES_ITS_MODEL:
+        operation = paths[path]["post"]
+        body = operation["requestBody"]
+        as_json = {
+            **body["content"]["application/json"],
+            "examples": {"logged": example},
         }
-
-
-def _json_request(operation: dict[str, Any]) -> dict[str, Any] | None:
-    content = operation.get("requestBody", {}).get("content", {})
-    request: dict[str, Any] | None = content.get("application/json")
-    return request
+        content = {**body["content"], "application/json": as_json}
+        paths[path] = {
+            **paths[path],
+            "post": {**operation, "requestBody": {**body, "content": content}},
+        }

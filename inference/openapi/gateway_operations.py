@@ -8,6 +8,7 @@ from typing import Any
 
 from inference.error_advice import ADVICE, codes_of
 from inference.openapi import common_parts as common
+from inference.openapi.shared_schemas import OBJECT, array, opened, reference
 
 HEALTH_TAG = {"name": "Health", "description": "For probes; without a key."}
 OPEN_INFERENCE_TAG = {
@@ -18,92 +19,94 @@ OPEN_INFERENCE_TAG = {
 _MODEL = "/v2/models/{model}"
 _VERSION = f"{_MODEL}/versions/{{version}}"
 
-_EXAMPLE_INPUT = {
-    "name": "input",
-    "datatype": "FP32",
-    "shape": [1, 3],
-    "data": [5.1, 3.5, 1.4],
-}
-_EXAMPLE_OUTPUT = {"name": "output", "datatype": "FP32", "shape": [1], "data": [0.73]}
-
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "datatype", "shape"],
-    "properties": {
+_VALUES = {"type": ["number", "string", "boolean"]}
+_TENSOR: dict[str, Any] = opened(
+    {
         "name": {"type": "string"},
-        "datatype": {
-            "type": "string",
-            "description": "`FP32`, `INT64`, `BOOL`, `BYTES` for text, …",
-        },
-        "shape": {"type": "array", "items": {"type": "integer"}},
-        "parameters": {"type": "object"},
-        "data": {"type": "array", "description": "Flat, in row-major order."},
+        "datatype": {"type": "string"},
+        "shape": array({"type": "integer", "minimum": 0}),
+        "parameters": OBJECT,
+        # Flat, or nested as deep as the shape.
+        "data": array({"anyOf": [_VALUES, array({})]}),
     },
-}
-_TENSORS = {"type": "array", "items": {"$ref": "#/components/schemas/OipTensor"}}
+    required=("name", "datatype", "shape"),
+)
+_TENSOR_FACTS = opened(
+    {
+        "name": {"type": "string"},
+        "datatype": {"type": "string"},
+        "shape": array({"type": "integer", "minimum": -1}),
+    },
+    required=("name", "datatype", "shape"),
+)
+_TENSORS = array(reference("OipTensor"))
 
 SCHEMAS: dict[str, Any] = {
     "OipTensor": _TENSOR,
-    "OipRequest": {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
+    "OipTensorFacts": _TENSOR_FACTS,
+    "OipRequestedOutput": opened(
+        {"name": {"type": "string"}, "parameters": OBJECT}, required=("name",)
+    ),
+    "OipRequest": opened(
+        {
             "id": {"type": "string"},
-            "parameters": {"type": "object"},
+            "parameters": OBJECT,
             "inputs": _TENSORS,
-            "outputs": {
-                "type": "array",
-                "description": "Only these, if any are named.",
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {"name": {"type": "string"}},
-                },
-            },
+            "outputs": array(reference("OipRequestedOutput")),
         },
-    },
-    "OipAnswer": {
-        "type": "object",
-        "required": ["model_name", "model_version", "outputs"],
-        "properties": {
+        required=("inputs",),
+    ),
+    "OipAnswer": opened(
+        {
             "model_name": {"type": "string"},
             "model_version": {"type": "string"},
             "id": {"type": "string"},
+            "parameters": OBJECT,
             "outputs": _TENSORS,
         },
-    },
-    "OipError": {
-        "type": "object",
-        "required": ["error"],
-        "properties": {"error": {"type": "string"}},
-    },
+        required=("model_name", "model_version", "outputs"),
+    ),
+    "OipModel": opened(
+        {
+            "name": {"type": "string"},
+            "versions": array({"type": "string"}),
+            "platform": {"type": "string"},
+            "inputs": array(reference("OipTensorFacts")),
+            "outputs": array(reference("OipTensorFacts")),
+        },
+        required=("name", "versions", "platform", "inputs", "outputs"),
+    ),
+    "OipError": opened({"error": {"type": "string"}}, required=("error",)),
 }
 
 
 def paths() -> dict[str, Any]:
     """Return the paths, in the order in which people read them."""
     return {
-        "/healthz": {"get": _health("alive", "Whether this process answers", "ok")},
+        "/healthz": {"get": _health("getHealth", "Whether this process answers", "ok")},
         "/readyz": {
-            "get": _health("ready", "Whether every model's default can answer", "ready")
+            "get": _health(
+                "getReadiness", "Whether every model's default can answer", "ready"
+            )
         },
-        f"{_MODEL}/infer": {"post": _infer("oip_infer", "Infer")},
+        f"{_MODEL}/infer": {"post": _infer("oipInfer", "Infer")},
         f"{_VERSION}/infer": {
-            "post": _infer("oip_infer_with_version", "Infer with one version")
+            "post": _infer("oipInferWithVersion", "Infer with one version")
         },
-        _MODEL: {"get": _metadata("oip_model", "Inputs of a model")},
-        _VERSION: {"get": _metadata("oip_version", "Inputs of one version")},
+        _MODEL: {"get": _metadata("oipGetModel", "Inputs of a model")},
+        _VERSION: {"get": _metadata("oipGetModelWithVersion", "Inputs of one version")},
     }
 
 
 def _health(name: str, summary: str, word: str) -> dict[str, Any]:
     answers = {"200": _text(word)}
-    if name == "ready":
+    if word == "ready":
         answers["503"] = _text("not ready")
     return {
         "operationId": name,
         "tags": [HEALTH_TAG["name"]],
         "summary": summary,
+        "description": "A word, for load balancers and orchestrators.",
         "security": [],
         "responses": answers,
     }
@@ -117,76 +120,48 @@ def _text(word: str) -> dict[str, Any]:
 
 
 def _infer(name: str, summary: str) -> dict[str, Any]:
-    answer = {
-        "model_name": "iris",
-        "model_version": "3",
-        "id": "42",
-        "outputs": [_EXAMPLE_OUTPUT],
-    }
     return {
         **_operation(name, summary),
         "description": "With `Inference-Header-Content-Length` the body is that many "
         "bytes of JSON, and then the raw tensors. Outputs are the model's own, without "
         "labels.",
+        # No example: none fits the inputs of every model.
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"$ref": "#/components/schemas/OipRequest"},
-                    "example": {"id": "42", "inputs": [_EXAMPLE_INPUT]},
-                }
-            },
+            "content": {"application/json": {"schema": reference("OipRequest")}},
         },
-    } | _answers("OipAnswer", answer, common.PREDICTION_STATUSES, prediction=True)
+    } | _answers("OipAnswer", common.PREDICTION_STATUSES, prediction=True)
 
 
 def _metadata(name: str, summary: str) -> dict[str, Any]:
-    answer = {
-        "name": "iris",
-        "versions": ["3"],
-        "platform": "modelyard_engine",
-        "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, 3]}],
-        "outputs": [],
-    }
-    return _operation(name, summary) | _answers(None, answer, (401, 403, 404))
+    return {
+        **_operation(name, summary),
+        "description": "Names, types and shapes of its tensors, as clients of the "
+        "protocol ask for them.",
+    } | _answers("OipModel", common.COMMON_STATUSES)
 
 
 def _operation(name: str, summary: str) -> dict[str, Any]:
-    names = ["model", "version"] if name.endswith("version") else ["model"]
+    names = ["ModelName", "VersionName"] if name.endswith("Version") else ["ModelName"]
     return {
         "operationId": name,
         "tags": [OPEN_INFERENCE_TAG["name"]],
         "summary": summary,
         "security": common.SECURITY,
-        "parameters": [
-            {
-                "name": parameter,
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string"},
-            }
-            for parameter in names
-        ],
+        "parameters": [reference(parameter, "parameters") for parameter in names],
     }
 
 
 def _answers(
-    schema: str | None,
-    example: dict[str, Any],
-    statuses: tuple[int, ...],
-    *,
-    prediction: bool = False,
+    schema: str, statuses: tuple[int, ...], *, prediction: bool = False
 ) -> dict[str, Any]:
-    form = {"$ref": f"#/components/schemas/{schema}"} if schema else {"type": "object"}
-    answer: dict[str, Any] = {
-        "description": "The answer.",
-        "content": {"application/json": {"schema": form, "example": example}},
-    }
-    if prediction:
-        answer["headers"] = common.answer_headers(prediction=True)
     return {
         "responses": {
-            "200": answer,
+            "200": {
+                "description": "The answer.",
+                "headers": common.answer_headers(prediction=prediction),
+                "content": {"application/json": {"schema": reference(schema)}},
+            },
             **{str(status): _error(status) for status in sorted(statuses)},
         }
     }
@@ -195,7 +170,7 @@ def _answers(
 def _error(status: int) -> dict[str, Any]:
     code = codes_of(status)[0]
     return {
-        "description": " ".join(ADVICE[code].when for code in codes_of(status)),
+        "description": common.description_of(status),
         "content": {
             "application/json": {
                 "schema": {"$ref": "#/components/schemas/OipError"},

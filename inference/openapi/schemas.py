@@ -23,6 +23,7 @@ def instance_schema(signature: Signature) -> JsonSchema:
         return _object(
             {
                 given.name: _nested_arrays(given, signature.padding)
+                | {"description": f"A tensor of {given.dtype}."}
                 for given in signature.inputs
             },
             required=[given.name for given in signature.inputs],
@@ -30,7 +31,10 @@ def instance_schema(signature: Signature) -> JsonSchema:
     if is_tabular(signature):
         columns = signature.columns
         return _object(
-            {column.name: _column(column) for column in columns},
+            {
+                column.name: _column(column) | _place(column, number)
+                for number, column in enumerate(columns, start=1)
+            },
             required=[column.name for column in columns if column.required],
         )
     only = TensorInput("", signature.dtype, signature.shape)
@@ -42,7 +46,13 @@ _IMAGES: list[JsonSchema] = [
     {
         "type": "object",
         "description": "A PNG or JPEG file.",
-        "properties": {"b64": {"type": "string", "contentEncoding": "base64"}},
+        "properties": {
+            "b64": {
+                "type": "string",
+                "contentEncoding": "base64",
+                "description": "The file's bytes as base64.",
+            }
+        },
         "required": ["b64"],
         "additionalProperties": False,
     },
@@ -60,6 +70,12 @@ def _object(properties: JsonSchema, *, required: list[str]) -> JsonSchema:
         "required": required,
         "additionalProperties": False,
     }
+
+
+def _place(column: Column, number: int) -> JsonSchema:
+    """Say where the column stands in an instance that is an array, and its type."""
+    text = f"Column {number}: {column.dtype}"
+    return {"description": f"{text}." if column.required else f"{text}, optional."}
 
 
 def _column(column: Column) -> JsonSchema:
@@ -151,14 +167,10 @@ def _classification(labels: tuple[str, ...]) -> JsonSchema:
         "required": ["label", "score", "low_confidence"],
         "properties": {
             "label": label,
-            "score": {**score, "description": "Score of the label."},
-            "low_confidence": {
-                "type": "boolean",
-                "description": "The score is below the model's own threshold.",
-            },
+            "score": score,
+            "low_confidence": {"type": "boolean"},
             "scores": {
                 "type": "array",
-                "description": "With `options.top_k`: the best labels, best first.",
                 "items": {
                     "type": "object",
                     "required": ["label", "score"],
@@ -181,52 +193,3 @@ def example_prediction(signature: Signature) -> Any:
             return [0.12, -0.07, 0.33]
         case _:
             return {}
-
-
-def explanation_schema(signature: Signature) -> JsonSchema:
-    """Describe the SHAP values of one instance."""
-    return {
-        "type": "object",
-        "required": [
-            "method",
-            "level",
-            "base_value",
-            "target",
-            "samples",
-            "features",
-            "additivity_residual",
-        ],
-        "properties": {
-            "method": {"type": "string", "examples": ["gradient"]},
-            "level": {"type": "string", "enum": ["simple", "full"]},
-            "base_value": {
-                "type": "number",
-                "description": "The model's mean output over its background sample.",
-            },
-            "target": {
-                "type": ["string", "integer", "null"],
-                "description": "The class that is explained.",
-            },
-            "samples": {"type": "integer", "minimum": 0},
-            "features": {
-                "type": "array",
-                "description": "Largest attribution first; five at level `simple`.",
-                "items": {
-                    "type": "object",
-                    "required": ["feature", "value", "attribution"],
-                    "properties": {
-                        "feature": {
-                            "type": "string",
-                            "enum": [column.name for column in signature.columns],
-                        },
-                        "value": {"type": ["number", "string", "boolean", "null"]},
-                        "attribution": {"type": "number"},
-                    },
-                },
-            },
-            "additivity_residual": {
-                "type": "number",
-                "description": "Model output minus base value and attributions.",
-            },
-        },
-    }

@@ -7,9 +7,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from inference.engine.signature import Signature, Task
+from inference.engine.signature import DATETIME, OBJECT_DTYPES, Signature, Task
 from inference.openapi import common_parts as common
-from inference.openapi import examples, request_bodies, schemas
+from inference.openapi import examples, request_bodies, schemas, shared_schemas
+from inference.openapi.descriptions import described
+from inference.openapi.shared_schemas import reference
 from inference.snapshot import CallableVersion
 
 _REQUEST_PARAMETERS = ("RequestId", "DeadlineMs", "StickyKey")
@@ -29,6 +31,19 @@ class PublishedModel(msgspec.Struct, frozen=True):
     canary: int | None = None
 
 
+def can_explain(signature: Signature) -> bool:
+    """Tell whether /explain ever works: numbers in named columns, and a background."""
+    return (
+        signature.columns != ()
+        and signature.task not in (Task.IMAGE, Task.TEXT, Task.EMBEDDING)
+        and signature.background is not None
+        and all(
+            column.dtype not in OBJECT_DTYPES and column.dtype != DATETIME
+            for column in signature.columns
+        )
+    )
+
+
 def example_instances(model: PublishedModel) -> list[Any] | None:
     """Return a few instances that work when they are sent."""
     described = model.described
@@ -40,13 +55,19 @@ def component_prefixes(names: list[str]) -> dict[str, str]:
     """Give every model a distinct name for its components and operations.
 
     Two names that differ only in punctuation would give the same one; all but the
-    first in alphabetical order then carry a checksum, so that the others stay put.
+    first in alphabetical order then carry a checksum, so that the others stay put. So
+    does one whose components would have names that all models share.
     """
     prefixes: dict[str, str] = {}
     for name in sorted(names):
         words = re.findall(r"[A-Za-z0-9]+", name)
-        prefix = "".join(word[0].upper() + word[1:] for word in words) or "Model"
-        if prefix in prefixes.values():
+        prefix = "".join(word[0].upper() + word[1:] for word in words)
+        if not prefix[:1].isalpha():
+            prefix = f"Model{prefix}"
+        taken = prefix in prefixes.values() or any(
+            f"{prefix}{ending}" in shared_schemas.SCHEMAS for ending in _ENDINGS
+        )
+        if taken:
             prefix = f"{prefix}{zlib.crc32(name.encode()):08x}"
         prefixes[name] = prefix
     return prefixes
@@ -54,25 +75,30 @@ def component_prefixes(names: list[str]) -> dict[str, str]:
 
 def typed_parts(
     model: PublishedModel, *, prefix: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the paths and the component schemas of one model."""
-    signature = model.described.signature
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the paths, the component schemas and the examples of one model."""
     base = f"/api/v1/models/{quote(model.name, safe='')}"
     if model.pinned:
         base += f"/versions/{model.described.version}"
-    operations = [
-        (f"{base}/predict", "Predict", f"Predict with {model.name}"),
-        (f"{base}/predict/batch", "Batch", f"Predict many rows with {model.name}"),
-    ]
-    if model.explainable:
-        operations.append((f"{base}/explain", "Explain", f"Explain {model.name}"))
-    if signature.task is Task.EMBEDDING:
-        operations.append((f"{base}/embed", "Embed", f"Embed with {model.name}"))
+    kinds = _kinds(model)
+    signature = model.described.signature
+    instances, logged = examples.working_instances(signature, model.described.example)
+    shown = None
+    parts: dict[str, Any] = {}
+    if instances:
+        name = f"{prefix}Instances"
+        shown = {"logged" if logged else "made_up": reference(name, "examples")}
+        summary = "Rows logged with the model" if logged else "A made-up request"
+        parts[name] = {"summary": summary, "value": {"instances": instances}}
     paths = {
-        path: {"post": _operation(model, kind=kind, summary=summary, prefix=prefix)}
-        for path, kind, summary in operations
+        base + _KINDS[kind].path: {
+            "post": _operation(
+                model, kind=kind, prefix=prefix, example=shown, rows=len(instances)
+            )
+        }
+        for kind in kinds
     }
-    return paths, _component_schemas(model, signature, prefix=prefix)
+    return paths, _component_schemas(model, kinds, prefix=prefix), parts
 
 
 def tag(model: PublishedModel) -> dict[str, str]:
@@ -90,19 +116,66 @@ def tag(model: PublishedModel) -> dict[str, str]:
     }
 
 
+class _Kind(msgspec.Struct, frozen=True):
+    path: str
+    summary: str
+    description: str
+
+
+_KINDS = {
+    "Predict": _Kind(
+        "/predict",
+        "Predict with {}",
+        "Answers every instance, in order. One bad instance refuses them all.",
+    ),
+    "PredictBatch": _Kind(
+        "/predict/batch",
+        "Predict many rows with {}",
+        "As predict, for more rows. With `return_errors: individual` the good rows are "
+        "answered, `predictions` is `null` at the bad ones and `errors` says why.",
+    ),
+    "Explain": _Kind(
+        "/explain",
+        "Explain {}",
+        "Answers every instance with its SHAP values: what each feature added to the "
+        "base value to make the prediction.",
+    ),
+    "Embed": _Kind(
+        "/embed", "Embed with {}", "Answers every instance with its vector."
+    ),
+}
+# Of the names of a model's own components; none is the end of another.
+_ENDINGS = (
+    "Instance",
+    "Prediction",
+    *(f"{kind}{part}" for kind in _KINDS for part in ("Request", "Answer")),
+)
+
+
+def _kinds(model: PublishedModel) -> list[str]:
+    kinds = ["Predict", "PredictBatch"]
+    if model.explainable:
+        kinds.append("Explain")
+    if model.described.signature.task is Task.EMBEDDING:
+        kinds.append("Embed")
+    return kinds
+
+
 def _operation(
-    model: PublishedModel, *, kind: str, summary: str, prefix: str
+    model: PublishedModel,
+    *,
+    kind: str,
+    prefix: str,
+    example: dict[str, Any] | None,
+    rows: int,
 ) -> dict[str, Any]:
     signature = model.described.signature
-    instances, logged = examples.working_instances(signature, model.described.example)
-    answer: dict[str, Any] = {
-        "schema": _reference(f"{prefix}{kind if kind in _OWN_ANSWERS else ''}Answer")
-    }
-    if instances:
+    answer: dict[str, Any] = {"schema": reference(_answer_name(kind, prefix))}
+    if rows:
         answer["examples"] = {
             "form": {
                 "summary": "The form of an answer; its numbers are made up",
-                "value": _example_answer(model, rows=len(instances), kind=kind),
+                "value": _example_answer(model, rows=rows, kind=kind),
             }
         }
     content: dict[str, Any] = {"application/json": answer}
@@ -114,17 +187,17 @@ def _operation(
             }
         }
     parameters: list[dict[str, Any]] = [
-        _reference(name, "parameters") for name in _REQUEST_PARAMETERS
+        reference(name, "parameters") for name in _REQUEST_PARAMETERS
     ]
     if not model.pinned:
-        parameters.append(_reference("ModelVersion", "parameters"))
+        parameters.append(reference("ModelVersion", "parameters"))
     if kind == "Predict" and model.explainable:
-        parameters.append(_EXPLAIN_PARAMETER)
+        parameters.append(reference("Explain", "parameters"))
     return {
-        "operationId": f"{kind.lower()}{prefix}",
+        "operationId": f"{prefix[0].lower()}{prefix[1:]}{kind}",
         "tags": [model.name],
-        "summary": summary,
-        "description": " ".join([_DESCRIPTIONS[kind], *_notes(signature)]),
+        "summary": _KINDS[kind].summary.format(model.name),
+        "description": " ".join([_KINDS[kind].description, *_notes(signature)]),
         "parameters": parameters,
         "security": common.SECURITY,
         "requestBody": {
@@ -132,9 +205,8 @@ def _operation(
             "content": request_bodies.request_content(
                 signature,
                 kind=kind,
-                schema=_reference(f"{prefix}{kind}Request"),
-                instances=instances,
-                logged=logged,
+                schema=reference(f"{prefix}{kind}Request"),
+                example=example,
             ),
         },
         "responses": {
@@ -148,16 +220,9 @@ def _operation(
     }
 
 
-# Kinds whose answers have a form of their own.
-_OWN_ANSWERS = ("Explain", "Embed")
-_DESCRIPTIONS = {
-    "Predict": "Answers every instance, in order. One bad instance refuses them all.",
-    "Batch": "As predict, for more rows. With `return_errors: individual` the good "
-    "rows are answered, `predictions` is `null` at the bad ones and `errors` says why.",
-    "Embed": "Answers every instance with its vector.",
-    "Explain": "Answers every instance with its SHAP values: what each feature added "
-    "to the base value to make the prediction.",
-}
+def _answer_name(kind: str, prefix: str) -> str:
+    # A vector is a vector, whichever model it is of.
+    return "EmbedAnswer" if kind == "Embed" else f"{prefix}{kind}Answer"
 
 
 def _notes(signature: Signature) -> list[str]:
@@ -181,98 +246,35 @@ def _notes(signature: Signature) -> list[str]:
     return []
 
 
-_EXPLAIN_PARAMETER = {
-    "name": "explain",
-    "in": "query",
-    "description": "Also explain each prediction, at level `simple`.",
-    "schema": {"type": "boolean", "default": False},
-}
-
-
-def _reference(name: str, kind: str = "schemas") -> dict[str, str]:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
 def _component_schemas(
-    model: PublishedModel, signature: Signature, *, prefix: str
+    model: PublishedModel, kinds: list[str], *, prefix: str
 ) -> dict[str, Any]:
-    prediction = _reference(f"{prefix}Prediction")
-    kinds = ["Predict", "Batch"]
-    parts = {
-        f"{prefix}Instance": schemas.instance_schema(signature),
-        f"{prefix}Prediction": schemas.prediction_schema(signature),
-        f"{prefix}Answer": _answer(model, prediction),
+    signature = model.described.signature
+    parameters = None
+    if signature.params:
+        parameters = request_bodies.parameters_schema(signature.params)
+    own = {
+        "Instance": schemas.instance_schema(signature),
+        "Prediction": described(schemas.prediction_schema(signature), "Prediction"),
     }
-    if model.explainable:
-        kinds.append("Explain")
-        explanation = _reference(f"{prefix}Explanation")
-        parts[f"{prefix}Explanation"] = schemas.explanation_schema(signature)
-        explained = _answer(model, prediction)
-        explained["properties"]["explanations"] = _array(explanation)
-        explained["required"] = [*explained["required"], "explanations"]
-        parts[f"{prefix}ExplainAnswer"] = explained
-        parts[f"{prefix}Answer"]["properties"]["explanations"] = {
-            **_array(explanation),
-            "description": "With `?explain=true`.",
-        }
-    if signature.task is Task.EMBEDDING:
-        kinds.append("Embed")
-        parts[f"{prefix}EmbedAnswer"] = _embed_answer(model)
     for kind in kinds:
-        parts[f"{prefix}{kind}Request"] = request_bodies.request_schema(
-            signature, kind=kind, instance=_reference(f"{prefix}Instance")
-        )
-    return parts
-
-
-def _array(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _answer(model: PublishedModel, prediction: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": ["predictions", "model", "request_id"],
-        "properties": {
-            "predictions": _array({"anyOf": [prediction, {"type": "null"}]}),
-            "model": {
-                "type": "object",
-                "required": ["name", "version", "variant"],
-                "properties": {
-                    "name": {"type": "string", "enum": [model.name]},
-                    "version": {"type": "string"},
-                    "variant": {"type": "string"},
-                    "alias": {"type": ["string", "null"]},
-                },
-            },
-            "request_id": {"type": "string"},
-            "warnings": _array(
-                {
-                    "type": "object",
-                    "required": ["index", "code"],
-                    "properties": {
-                        "index": {"type": "integer"},
-                        "code": {"type": "string"},
-                    },
-                }
+        own[f"{kind}Request"] = described(
+            shared_schemas.request(
+                kind, instance=reference(f"{prefix}Instance"), parameters=parameters
             ),
-            "errors": {
-                **_array(_reference("Problem")),
-                "description": "With `return_errors: individual`.",
-            },
-        },
-    }
-
-
-def _embed_answer(model: PublishedModel) -> dict[str, Any]:
-    answer = _answer(model, {})
-    properties = answer["properties"]
-    del properties["predictions"], properties["errors"]
-    numbers = _array({"type": ["number", "null"]})
-    properties["embeddings"] = _array({"anyOf": [numbers, {"type": "string"}]})
-    properties["dimension"] = {"type": "integer"}
-    answer["required"] = ["embeddings", "dimension", "model", "request_id"]
-    return answer
+            f"{kind}Request",
+        )
+        if kind != "Embed":
+            own[f"{kind}Answer"] = described(
+                shared_schemas.answer(
+                    kind,
+                    prediction=reference(f"{prefix}Prediction"),
+                    explained=kind == "Explain"
+                    or (kind == "Predict" and model.explainable),
+                ),
+                f"{kind}Answer",
+            )
+    return {f"{prefix}{name}": schema for name, schema in own.items()}
 
 
 def _example_answer(model: PublishedModel, *, rows: int, kind: str) -> dict[str, Any]:
@@ -286,7 +288,7 @@ def _example_answer(model: PublishedModel, *, rows: int, kind: str) -> dict[str,
             "variant": "default",
             "alias": aliases[0] if aliases else None,
         },
-        "request_id": "req_01JZ8Q6K3V9T4X2N7B5M0C1D2E",
+        "request_id": common.EXAMPLE_REQUEST_ID,
     }
     if kind == "Embed":
         del answer["predictions"]

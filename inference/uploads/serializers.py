@@ -1,10 +1,12 @@
 """What goes in and out of the upload views."""
 
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from inference.uploads import uris
 
 
+@extend_schema_serializer(component_name="CreateUpload")
 class UploadRequestSerializer(serializers.Serializer):  # type: ignore[type-arg]
     content_type = serializers.ChoiceField(
         choices=sorted(uris.CONTENT_TYPES), default="application/json"

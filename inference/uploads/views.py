@@ -40,7 +40,7 @@ class UploadsView(APIView):
     permission_classes = [IsAuthenticated, _MayUpload]
 
     @extend_schema(
-        operation_id="create_upload",
+        operation_id="createUpload",
         summary="Announce a large input",
         description="Gives an address to PUT the file to, with the same Content-Type "
         "and without a key, and the `input_uri` to name it by in a prediction or a "
@@ -76,7 +76,7 @@ class UploadContentView(APIView):
     parser_classes = []
 
     @extend_schema(
-        operation_id="send_upload",
+        operation_id="sendUpload",
         summary="Send the file",
         description="To the `upload_url` as it was given.",
         request=dict.fromkeys(sorted(uris.CONTENT_TYPES), bytes),

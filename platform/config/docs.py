@@ -1,5 +1,6 @@
 """The pages for people who call the API: start page, typed docs, error codes."""
 
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -7,14 +8,19 @@ from urllib.parse import quote
 
 import msgspec
 from csp.decorators import csp_update
+from django.conf import settings
 from django.contrib.staticfiles import finders
 from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from django.utils.cache import get_conditional_response
 from django.utils.decorators import method_decorator
+from django.utils.http import quote_etag
 from django.views.decorators.cache import cache_control
 from django.views.decorators.vary import vary_on_headers
 from django_ratelimit.decorators import ratelimit
+from drf_spectacular.plumbing import set_query_parameters
 from drf_spectacular.renderers import OpenApiJsonRenderer, OpenApiYamlRenderer
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import (
@@ -23,16 +29,17 @@ from drf_spectacular.views import (
     SpectacularSwaggerSplitView,
 )
 from rest_framework.authentication import SessionAuthentication
-from rest_framework.renderers import JSONRenderer
+from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import ApiKeyAuthentication
 from config.client_address import client_address
 from inference.error_advice import ADVICE
-from inference.errors import STATUS
+from inference.errors import STATUS, ApiError, ErrorCode
+from inference.openapi import document
 from inference.openapi.common_parts import SECURITY_SCHEMES
-from inference.openapi.document import visible_models
+from inference.openapi.published import visible_models
 from inference.openapi.typed_operations import PublishedModel, example_instances
 
 # Far more than a person needs, far less than a machine could ask for.
@@ -55,30 +62,94 @@ _TITLE = "Modelyard API"
     vary_on_headers("Authorization", "X-API-Key", "Cookie"), name="dispatch"
 )
 class SchemaView(SpectacularAPIView):
-    """Serve the OpenAPI document with what the caller may call."""
+    """Serve the OpenAPI document with what the caller may call.
+
+    Typed operations of all models share it while they are few; of more, each model has
+    a document of its own, `?model=NAME`.
+    """
 
     authentication_classes = [ApiKeyAuthentication, SessionAuthentication]
     renderer_classes = [OpenApiJsonRenderer, OpenApiYamlRenderer, JSONRenderer]
 
     @extend_schema(exclude=True)
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponseBase:
         """Answer from the cache while nothing that the document shows has changed.
 
-        The key is made of the models themselves, so that it can never be stale.
+        Its key is made of the models themselves, so that it can never be stale.
         """
-        models = visible_models(request)
-        digest = hashlib.sha256(msgspec.json.encode(models)).hexdigest()
-        documents = caches["documents"]
-        document = documents.get(digest)
-        if document is None:
-            answer: Response = super().get(request)  # type: ignore[no-untyped-call]
-            document = answer.data
-            documents.set(digest, document)
-        return Response(document, headers={"Cache-Control": "private, no-cache"})
+        models = _documented(visible_models(request), request.GET.get("model"))
+        server = request.build_absolute_uri("/").rstrip("/")
+        renderer = request.accepted_renderer
+        shown = msgspec.json.encode((models, server, renderer.format, _edition()))
+        etag = quote_etag(hashlib.sha256(shown).hexdigest()[:32])
+        whole = HttpResponse(
+            content_type=renderer.media_type,
+            headers={"Cache-Control": "private, no-cache", "ETag": etag},
+        )
+        unchanged = get_conditional_response(request._request, etag, None, whole)
+        if unchanged is not None and unchanged is not whole:
+            return unchanged
+        whole.content = _rendered(etag, models, server, renderer)
+        return whole
+
+
+@functools.cache
+def _edition() -> str:
+    """Tell the general document of this release from those of others."""
+    return hashlib.sha256(msgspec.json.encode(document.general())).hexdigest()
+
+
+def _documented(models: list[PublishedModel], name: str | None) -> list[PublishedModel]:
+    """Choose the models whose typed operations a document holds; raises ApiError."""
+    if name:
+        chosen = [model for model in models if model.name == name]
+        if not chosen:
+            message = "There is no such model, or nothing of it can be called."
+            raise ApiError(ErrorCode.NOT_FOUND, message)
+        return chosen
+    return [] if len(models) > settings.MODELYARD_DOCUMENTED_MODELS else models
+
+
+def _rendered(
+    key: str, models: list[PublishedModel], server: str, renderer: BaseRenderer
+) -> bytes:
+    documents = caches["documents"]
+    content: bytes | None = documents.get(key)
+    if content is None:
+        whole = document.with_models(models, server=server)
+        if isinstance(renderer, OpenApiYamlRenderer):
+            content = renderer.render(whole)  # type: ignore[no-untyped-call]
+        else:
+            # A third of the bytes of one that is indented.
+            content = msgspec.json.encode(whole)
+        documents.set(key, content)
+    assert content is not None
+    return content
+
+
+class _ModelPicker:
+    """Let a page choose the document of one model, where they are too many for one."""
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        names = [model.name for model in visible_models(request)]
+        response: Response = super().get(request, *args, **kwargs)  # type: ignore[misc]  # mixed into a view of drf-spectacular
+        response.data |= {
+            "chosen": request.GET.get("model", ""),
+            "names": names,
+            "one_for_all": len(names) <= settings.MODELYARD_DOCUMENTED_MODELS,
+        }
+        return response
+
+    def _get_schema_url(self, request: Request) -> str:
+        url: str = super()._get_schema_url(request)  # type: ignore[misc]  # as above
+        name = request.GET.get("model")
+        known = name in {model.name for model in visible_models(request)}
+        return set_query_parameters(url, format="json", model=name if known else None)
 
 
 @method_decorator(throttled, name="dispatch")
-class SwaggerView(SpectacularSwaggerSplitView):
+class SwaggerView(_ModelPicker, SpectacularSwaggerSplitView):
     """Swagger UI; its script has a URL of its own, so that no inline one is needed."""
 
     authentication_classes = [SessionAuthentication]
@@ -96,7 +167,7 @@ _REDOC_POLICY = {"style-src": "'unsafe-inline'", "worker-src": "blob:"}
 
 @method_decorator(throttled, name="dispatch")
 @method_decorator(csp_update(_REDOC_POLICY), name="dispatch")
-class RedocView(SpectacularRedocView):
+class RedocView(_ModelPicker, SpectacularRedocView):
     authentication_classes = [SessionAuthentication]
     template_name = "config/redoc.html"
     title = _TITLE
@@ -119,10 +190,15 @@ def redoc_bundle(request: HttpRequest) -> HttpResponse:
 def start(request: HttpRequest) -> HttpResponse:
     """Say what this is and show the first call."""
     models = visible_models(request)  # type: ignore[arg-type]
+    shown = models[: settings.MODELYARD_DOCUMENTED_MODELS]
     return render(
         request,
         "config/start.html",
-        {"models": models, "first_call": _first_call(request, models)},
+        {
+            "models": shown,
+            "more": len(models) - len(shown),
+            "first_call": _first_call(request, models),
+        },
     )
 
 

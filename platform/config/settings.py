@@ -229,6 +229,9 @@ else:
         }
     }
 
+# Typed operations of more models than these do not share one OpenAPI document.
+MODELYARD_DOCUMENTED_MODELS = env.int("MODELYARD_DOCUMENTED_MODELS", default=50)
+
 # OpenAPI documents by content; made again in a moment, so every process has its own.
 CACHES["documents"] = {
     "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
@@ -343,7 +346,10 @@ SPECTACULAR_SETTINGS = {
     "Send your API key as `Authorization: Bearer …` or `X-API-Key`. Every error has "
     "one shape; [each code is explained](/docs/errors). Answers tell what is left of "
     "your limits in `RateLimit`; a refusal says in `Retry-After` when to come back.\n\n"
-    "Your models are listed last, each with requests that work.",
+    "Your models are listed last, each with requests that work. Where they are many, "
+    "each has a document of its own: `/api/schema/?model=NAME`, and for people "
+    "`/docs/?model=NAME`.",
+    "LICENSE": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
     "VERSION": metadata.version("modelyard"),
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v1",
@@ -363,8 +369,7 @@ SPECTACULAR_SETTINGS = {
         "validatorUrl": None,
     },
     "POSTPROCESSING_HOOKS": [
-        "drf_spectacular.hooks.postprocess_schema_enums",
-        "inference.openapi.document.add_typed_operations",
+        "inference.openapi.document.complete",
     ],
 }
 

@@ -45,28 +45,39 @@ def assert_fits(visit):
     assert visit.complaints == []
 
 
+@pytest.fixture
+def route(publish):
+    """Publish a model with a route, so that the docs know it."""
+
+    def make(**kwargs):
+        made = _route(**kwargs)
+        publish()
+        return made
+
+    return make
+
+
 def _route(**kwargs):
     version = ModelVersionFactory.create(
         registered_model__name="breast-cancer",
-        registered_model__public=True,
-        **kwargs,
+        **{"registered_model__public": True, **kwargs},
     )
     return RouteFactory.create(default_version=version)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs/errors", "/admin/login/"])
-def test_a_page_fits_and_loads_only_its_own_things(desktop, path):
-    _route()
+def test_a_page_fits_and_loads_only_its_own_things(desktop, path, route):
+    route()
 
     desktop.open(path)
 
     assert_fits(desktop)
 
 
-def test_swagger_ui_shows_the_typed_operation_with_its_example(desktop):
-    _route()
+def test_swagger_ui_shows_the_typed_operation_with_its_example(desktop, route):
+    route()
     page = desktop.page
-    head = "#operations-breast-cancer-predictBreastCancer button >> nth=0"
+    head = "#operations-breast-cancer-breastCancerPredict button >> nth=0"
 
     desktop.open("/docs/")
     for width in WIDTHS:
@@ -80,11 +91,9 @@ def test_swagger_ui_shows_the_typed_operation_with_its_example(desktop):
     assert desktop.complaints == []
 
 
-def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit):
-    route = _route()
-    route.registered_model.public = False
-    route.registered_model.save()
-    operation = "#operations-breast-cancer-predictBreastCancer"
+def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit, route):
+    route(registered_model__public=False)
+    operation = "#operations-breast-cancer-breastCancerPredict"
     visit.open("/docs/")
     assert not visit.page.locator(operation).is_visible()
 
@@ -96,8 +105,8 @@ def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit):
     assert visit.complaints == []
 
 
-def test_redoc_draws_the_document(desktop):
-    _route()
+def test_redoc_draws_the_document(desktop, route):
+    route()
 
     desktop.open("/docs/redoc/")
     desktop.page.wait_for_selector('[id="tag/breast-cancer"]', state="attached")

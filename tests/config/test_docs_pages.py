@@ -42,13 +42,14 @@ def test_every_code_has_its_anchor(client):
         assert f'id="{code.value.lower()}"' in page
 
 
-def test_the_command_on_the_start_page_is_one_that_a_shell_reads_back(client):
+def test_the_command_on_the_start_page_is_one_that_a_shell_reads_back(client, publish):
     version = ModelVersionFactory.create(
         registered_model__public=True,
         registered_model__name="it's",
         input_example=[{"width": 1.0, "height": 2.0}],
     )
     RouteFactory.create(default_version=version)
+    publish()
 
     command = client.get("/").context["first_call"]["command"]
 
@@ -59,10 +60,11 @@ def test_the_command_on_the_start_page_is_one_that_a_shell_reads_back(client):
     }
 
 
-def test_a_private_model_is_not_named_on_the_start_page(client):
+def test_a_private_model_is_not_named_on_the_start_page(client, publish):
     RouteFactory.create(
         default_version=ModelVersionFactory.create(registered_model__name="secret-one")
     )
+    publish()
 
     assert b"secret-one" not in client.get("/").content
 

@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from benchmarks.ports import free_port
-from inference.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
 # Long enough for a machine that does much else.
@@ -134,14 +133,6 @@ class Running:
         return self.client.post(
             f"/api/v1/models/{model}/predict", json=body, headers=self.headers(token)
         )
-
-
-@pytest.fixture
-def home(tmp_path, settings):
-    """An installation's files of the test's own, for `tests.machine`."""
-    settings.HOME = Home(tmp_path / "home")
-    settings.HOME.prepare()
-    return settings.HOME
 
 
 @pytest.fixture(scope="session")

@@ -104,12 +104,12 @@ def test_the_picture_is_one():
             "Predict",
             {"application/json", "multipart/form-data", "image/png", "image/jpeg"},
         ),
-        ("image", "Batch", {"application/json", "multipart/form-data"}),
+        ("image", "PredictBatch", {"application/json", "multipart/form-data"}),
     ],
 )
 def test_bodies_are_described_in_every_form_that_is_read(name, kind, types):
     content = request_bodies.request_content(
-        SIGNATURES[name], kind=kind, schema={}, instances=[], logged=False
+        SIGNATURES[name], kind=kind, schema={}, example=None
     )
 
     assert set(content) == types
@@ -121,4 +121,8 @@ def test_parameters_are_described_with_their_defaults():
     jsonschema.validate({"beams": 2, "stop": ["."]}, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"heat": 2}, schema)
-    assert schema["properties"]["beams"] == {"type": "integer", "default": 1}
+    assert schema["properties"]["beams"] == {
+        "type": "integer",
+        "default": 1,
+        "description": "A parameter of the model (int64).",
+    }

@@ -35,8 +35,9 @@ def test_examples_fit_their_schemas():
             parts = [operation.get("requestBody", {}), *operation["responses"].values()]
             for part in parts:
                 for content in part.get("content", {}).values():
-                    _check(content["schema"], content["example"])
-                    checked += 1
+                    if "example" in content:
+                        _check(content["schema"], content["example"])
+                        checked += 1
 
     assert checked > 20
 

@@ -1,0 +1,226 @@
+"""What the properties of all schemas mean: one table for the whole document. Pure.
+
+A name that means something else in one schema has an entry for it, `Schema.name`.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+PROPERTIES: dict[str, str] = {
+    # Requests
+    "instances": "The rows to predict: objects of named columns, arrays of values in "
+    "the order of the columns, or what else the model's signature says.",
+    "parameters": "Parameters that the model's signature names, for all instances.",
+    "options": "How to answer; all of it optional.",
+    "input_uri": "Names a file that was uploaded before, in place of `instances`.",
+    "timeout_ms": "Shortens the deadline, in milliseconds.",
+    "top_k": "Also give the scores of that many best labels.",
+    "batch_size": "Rows per forward pass at most.",
+    "return_errors": "What one bad row does: `fail` refuses all rows, `individual` "
+    "answers the good ones and names the bad.",
+    "ExplainOptions.level": "`simple`: the five largest attributions. `full`: all.",
+    "ExplainOptions.method": "Which explainer to use; `auto` chooses the best one that "
+    "the model allows.",
+    "ExplainOptions.samples": "Forward passes per instance at most.",
+    "ExplainOptions.target": "Label or index of the class to explain; else the "
+    "predicted one.",
+    "ExplainOptions.seed": "Of the random choices: the same seed gives the same "
+    "explanation.",
+    "normalize": "Scale each vector to length 1.",
+    "encoding_format": "`base64`: float32 numbers in little endian.",
+    "PredictDefaultModelRequest.model": "Which model to ask; without it, the site's "
+    "default model.",
+    "PredictBatchDefaultModelRequest.model": "Which model to ask; without it, the "
+    "site's default model.",
+    "dataframe_split": "A table as `pandas.DataFrame.to_dict('split')` writes it.",
+    "dataframe_records": "A table as a list of rows, each an object of named columns.",
+    "InvocationsRequest.instances": "Rows, or an object of columns.",
+    "InvocationsRequest.inputs": "A tensor as nested lists, or an object of tensors.",
+    "params": "Parameters of the signature; others are ignored.",
+    "columns": "Names of the columns.",
+    "dataframe_split.index": "Labels of the rows; they are not read.",
+    "dataframe_split.data": "The rows, each a list of values in the columns' order.",
+    "file": "CSV with a header (`.csv`), or JSON Lines (`.jsonl`).",
+    "SubmitJobForm.options": "The options as JSON.",
+    "SubmitJobRequest.version": "A number or an alias; without it, the route chooses.",
+    "SubmitUploadedJobRequest.version": "A number or an alias; without it, the route "
+    "chooses.",
+    "SubmitJobForm.version": "A number or an alias; without it, the route chooses.",
+    # Answers
+    "predictions": "One prediction per instance, in the same order.",
+    "PredictBatchAnswer.predictions": "One prediction per instance, in the same order; "
+    "`null` at rows that `errors` names.",
+    "InvocationsAnswer.predictions": "The model's own outputs, without labels.",
+    "JobResult.predictions": "One prediction per row, in the same order; `null` at "
+    "rows that `errors` names.",
+    "embeddings": "One vector per instance, in the same order: a list of numbers, or a "
+    "text with `encoding_format: base64`.",
+    "dimension": "How many numbers each vector has.",
+    "model": "Name of the model.",
+    "version": "Number of the model's version.",
+    "variant": "Part that the version plays in the route: `default`, `canary`, "
+    "`published` for a version outside of it, or `fallback`.",
+    "alias": "An alias of the version, such as `champion`.",
+    "fallback": "True where an answer that was fixed before stands in for the model.",
+    "fallback_reason": "Code of the error that would have been answered instead.",
+    "request_id": "Names this request; quote it when you ask us.",
+    "warnings": "What is worth knowing of single predictions.",
+    "explanations": "One explanation per instance; of predict, with `?explain=true`.",
+    "PredictBatchAnswer.errors": "The rows without a prediction, with "
+    "`return_errors: individual`.",
+    "label": "Name of a class.",
+    "score": "The model's score of the label, `null` if it was not finite.",
+    "low_confidence": "The score is below the model's own threshold.",
+    "scores": "With `options.top_k`: the best labels, best first.",
+    "method": "The explainer that was used.",
+    "level": "How much was asked for.",
+    "base_value": "The model's mean output over its background sample.",
+    "target": "The class that is explained.",
+    "samples": "Forward passes that it took.",
+    "features": "Largest attribution first; five at level `simple`.",
+    "feature": "Name of the column.",
+    "value": "Value of the column in this instance.",
+    "attribution": "What the value added to the base value.",
+    "additivity_residual": "Model output minus base value and all attributions.",
+    # Errors
+    "error": "What went wrong.",
+    "OipError.error": "The code, and what went wrong.",
+    "Job.error": "Why the job failed; `null` unless it did.",
+    "error_code": "MLflow's word for the status.",
+    "code": "A word for programs that never changes its meaning; /docs/errors explains "
+    "each.",
+    "Warning.code": "A word for programs, such as `NON_FINITE_OUTPUT`.",
+    "message": "A sentence for people.",
+    "details": "The instances and fields that are wrong.",
+    "index": "Position of the instance, from 0.",
+    "field": "Column or member that is wrong.",
+    "issue": "What is wrong with it.",
+    "received": "Type of what was sent.",
+    "limit": "The limit that refused: `burst`, `key-day`, `max_batch_rows` …",
+    "scope": "Whose calls the limit counts, `customer` or `key`. With FORBIDDEN: the "
+    "scope that the key lacks.",
+    "source": "Who set the limit.",
+    "unit": "What the numbers beside it count.",
+    "maximum": "How much the limit allows.",
+    "used": "How much of it is used.",
+    "needed": "How much of it this call needed.",
+    "window_s": "Length of the limit's window in seconds.",
+    "resets_at": "When the limit starts anew.",
+    "retry_after_s": "When to come back, in seconds, as Retry-After says.",
+    "timestamp": "When it was refused.",
+    "docs": "Where this code is explained.",
+    "type": "Where this code is explained.",
+    "title": "The error's class.",
+    "ProblemDetails.status": "The HTTP status.",
+    "detail": "A sentence for people.",
+    # Models
+    "Model.description": "What its data scientist says of it.",
+    "ModelSummary.description": "What its data scientist says of it.",
+    "task": "`classification`, `regression`, `embedding` …; `null` if it says nothing.",
+    "versions": "Versions that may be called, newest first.",
+    "OipModel.versions": "Numbers of the versions that may be called.",
+    "aliases": "Movable names of the version.",
+    "deprecated_at": "When the version was deprecated; `null` if it is not.",
+    "Model.signature": "Inputs, labels and parameters of the version that answers.",
+    "rules": "By column: range, choices and length that values must keep to.",
+    "Model.example": "Instances that the model takes.",
+    "Model.limits": "Greatest numbers of rows for this key.",
+    # Jobs and uploads
+    "Job.id": "Names the job.",
+    "job_id": "Names the job.",
+    "Job.status": "How far the job is.",
+    "JobResult.status": "How the job ended.",
+    "Job.model": "The version that predicts.",
+    "JobResult.model": "The version that predicted.",
+    "progress": "How many rows are done.",
+    "rows_done": "Rows that are done, failed ones among them.",
+    "percent": "Part that is done, from 0 to 100.",
+    "created_at": "When it was submitted.",
+    "started_at": "When its first row was predicted; `null` before.",
+    "completed_at": "When it ended; `null` before.",
+    "errors_url": "Path of the failed rows; `null` until the job has ended.",
+    "JobResult.errors": "The rows that failed.",
+    "url": "The address, whole.",
+    "expires_at": "When it stops to work; `null`: never.",
+    "upload_url": "Where to PUT the file; its signature stands in for a key.",
+    "StoredUpload.input_uri": "Names the file in predictions and jobs.",
+    "Upload.input_uri": "Names the file in predictions and jobs, once it was sent.",
+    "bytes": "Size of the file.",
+    "sha256": "Digest of the file, in hexadecimal.",
+    "content_type": "Type of the file.",
+    "max_bytes": "Greatest size of the file.",
+    # Accounts
+    "customer": "Name of the customer.",
+    "Me.key": "The key of this request.",
+    "Key.id": "Its public part.",
+    "Key.name": "What its owner calls it.",
+    "mode": "`live`, or `test`: everything is checked and nothing is charged.",
+    "scopes": "What the key may do.",
+    "plan": "Name of the plan.",
+    "Me.limits": "What one request, and all together, may ask for.",
+    "rates": "Requests per window.",
+    "max_concurrency": "Requests in flight at once; `null`: no limit.",
+    "quotas": "Allowances per day and month, and what is used of them.",
+    "max_predict_rows": "Rows of one prediction.",
+    "max_batch_rows": "Rows of one batch.",
+    "max_job_rows": "Rows of one job.",
+    "max_jobs_in_flight": "Jobs that are not finished; `null`: no limit.",
+    "Quota.limit": "How much is allowed.",
+    "Quota.name": "Over which time it is counted.",
+    "Rate.name": "Name of the limit.",
+    "UsageBucket.start": "When the minute, hour or day begins.",
+    "UsageBucket.key": "Public part of the key, if grouped by key.",
+    "UsageBucket.model": "Name of the model, if grouped by it.",
+    "UsageBucket.version": "Number of the version, if grouped by it.",
+    "requests": "Calls.",
+    "UsageBucket.rows": "Instances of these calls.",
+    "charged_requests": "Calls that count against quotas and are paid for.",
+    "charged_rows": "Instances that count against quotas and are paid for.",
+    "compute_ms": "Milliseconds on the device.",
+    "shap_samples": "Forward passes of explanations.",
+    "UsageBucket.errors": "Calls that were refused or failed.",
+    "data": "What was asked for.",
+    "next_cursor": "Send it as `cursor` for the next page; `null`: this is the last.",
+    # Open Inference Protocol
+    "name": "Its name.",
+    "datatype": "`FP32`, `INT64`, `BOOL`, `BYTES` for text, …",
+    "shape": "Length of each dimension, rows first; -1: any.",
+    "OipTensor.data": "The values, flat and in row-major order, or as nested lists.",
+    "OipTensor.parameters": "Such as `binary_data_size`.",
+    "OipRequest.parameters": "Such as `binary_data_output`, `timeout`, and those that "
+    "the model's signature declares.",
+    "OipRequestedOutput.parameters": "Such as `binary_data` and `classification`.",
+    "OipRequest.id": "Your own name for the request; the answer has it, too.",
+    "OipAnswer.id": "The request's own `id`, if it had one.",
+    "OipRequest.inputs": "The model's inputs.",
+    "OipModel.inputs": "The tensors that the model takes.",
+    "OipModel.outputs": "The tensors that it gives; none before it was loaded once.",
+    "OipRequest.outputs": "Only these outputs, if any are named.",
+    "OipAnswer.outputs": "The model's own outputs, without labels or thresholds.",
+    "model_name": "Name of the model.",
+    "model_version": "Number of the version that answered.",
+    "platform": "What runs the model.",
+}
+
+
+def described(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """Copy the schema of that name, with a description for each of its properties."""
+    copy = deepcopy(schema)
+    _describe(copy, name)
+    return copy
+
+
+def _describe(schema: Any, owner: str) -> None:
+    if isinstance(schema, list):
+        for part in schema:
+            _describe(part, owner)
+        return
+    if not isinstance(schema, dict):
+        return
+    for name, part in schema.get("properties", {}).items():
+        text = PROPERTIES.get(f"{owner}.{name}") or PROPERTIES.get(name)
+        if text is not None:
+            part.setdefault("description", text)
+        _describe(part, name)
+    for keyword in ("items", "anyOf", "oneOf", "allOf"):
+        _describe(schema.get(keyword), owner)
