@@ -45,7 +45,11 @@ def connect() -> mlflow_client.MlflowRegistry:
 
 def wanted() -> QuerySet[ModelVersion]:
     """Versions that may be called: in a route, or published on purpose."""
-    in_route = Q(default_in__isnull=False) | Q(canary_in__isnull=False)
+    in_route = (
+        Q(default_in__isnull=False)
+        | Q(canary_in__isnull=False)
+        | Q(fallback_in__isnull=False)
+    )
     return (
         ModelVersion.objects.filter(in_route | Q(published=True))
         .select_related("registered_model")

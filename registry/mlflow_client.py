@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import structlog
+
 from registry import artifact_sources, model_file
 from registry.artifact_sources import ArtifactSource
 from registry.mlflow_types import (
@@ -22,6 +24,9 @@ from registry.mlflow_types import (
     RemoteModel,
     RemoteVersion,
 )
+from registry.model_file import storable
+
+log = structlog.get_logger(__name__)
 
 _PAGE = 1000
 _MAX_METRICS = 50
@@ -60,14 +65,16 @@ class MlflowRegistry:
             return [
                 RemoteModel(
                     name=model.name,
-                    description=model.description or "",
-                    tags=dict(model.tags),
+                    description=storable(model.description or ""),
+                    tags=model_file.plain(dict(model.tags)),
                     aliases={
-                        alias: int(number) for alias, number in model.aliases.items()
+                        storable(alias): int(number)
+                        for alias, number in model.aliases.items()
                     },
                     versions=tuple(versions.get(model.name, ())),
                 )
                 for model in registered
+                if _is_storable(model.name)
             ]
 
     def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]:
@@ -241,13 +248,21 @@ def _remote_version(version: Any) -> RemoteVersion:
     registered_at = datetime.fromtimestamp(version.creation_timestamp / 1000, tz=UTC)
     return RemoteVersion(
         version=int(version.version),
-        source=version.source or "",
-        run_id=version.run_id or "",
-        status=version.status or "",
+        source=storable(version.source or ""),
+        run_id=storable(version.run_id or ""),
+        status=storable(version.status or ""),
         registered_at=registered_at,
-        description=version.description or "",
-        tags=dict(version.tags),
+        description=storable(version.description or ""),
+        tags=model_file.plain(dict(version.tags)),
     )
+
+
+def _is_storable(name: str) -> bool:
+    """Refuse a name that MLflow would not know again once it is cleaned."""
+    if storable(name) == name:
+        return True
+    log.warning("model_name_refused", name=storable(name))
+    return False
 
 
 def _unless_deleted(get: Callable[[], Any]) -> Any:

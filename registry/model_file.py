@@ -61,20 +61,20 @@ def plain(value: Any) -> Json:
         if budget < 0 or depth > _MAX_DEPTH:
             raise ValueError("too large or too deeply nested")
         if isinstance(node, dict):
-            return {_text(str(key)): copy(node[key], depth + 1) for key in node}
+            return {storable(str(key)): copy(node[key], depth + 1) for key in node}
         if isinstance(node, (list, tuple, set)):
             return [copy(item, depth + 1) for item in node]
         if isinstance(node, float):
             return node if math.isfinite(node) else None
         if node is None or isinstance(node, (bool, int)):
             return node
-        return _text(str(node))
+        return storable(str(node))
 
     return copy(value, 0)
 
 
-def _text(text: str) -> str:
-    # PostgreSQL stores neither NUL nor lone surrogates in JSON.
+def storable(text: str) -> str:
+    """Leave out what PostgreSQL stores neither as text nor in JSON."""
     return text.replace("\0", "").encode(errors="replace").decode()
 
 

@@ -9,20 +9,21 @@ may still serve it.
 import contextlib
 import fcntl
 import os
+import random
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import models, transaction
+from django.db import DataError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from registry import artifacts, changes, metadata, mlflow_client
+from registry import artifacts, changes, metadata, mlflow_client, model_file
 from registry.mlflow_types import (
     ArtifactRefused,
     ModelFile,
@@ -39,10 +40,12 @@ log = structlog.get_logger(__name__)
 # A sync of another machine that has run for longer was killed; of those that were
 # killed on this one its file tells at once.
 LOCK_EXPIRES_AFTER = timedelta(minutes=30)
-# Metrics may still be logged after registration; those of older versions are read
-# once, because each costs MLflow two queries.
-_VERSIONS_WITH_FRESH_METRICS = 20
+# Metrics may be logged long after registration, and artifacts that could not be read
+# may come back. Each costs MLflow queries, so a sync asks again for so many of the
+# versions in use, and for so many of the others; chance gives all of them their turn.
+AGAIN = 100
 CHAMPION = "champion"
+_LARGE = ("signature", "metadata", "metadata_errors", "input_example")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,21 @@ class Outcome:
     changed: tuple[str, ...] = ()
     not_fetched: tuple[str, ...] = ()
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What our tables hold, read at once; all but the models by the model's name.
+
+    Without the large columns: a sync compares them only of what it reads anew.
+    """
+
+    models: Mapping[str, RegisteredModel]
+    versions: Mapping[str, Mapping[int, ModelVersion]]
+    aliases: Mapping[str, Mapping[str, int]]
+    routed: frozenset[str]
+    # Ids of versions that a route names or that are published.
+    in_use: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +114,27 @@ def synchronise(registry: ModelRegistry) -> Outcome:
 def _synchronise(registry: ModelRegistry, *, now: datetime) -> Outcome:
     try:
         remote = registry.models()
-        readings = {model.name: _read(registry, model) for model in remote}
+        known = _read_known()
+        readings = _read(registry, remote, known)
     except RegistryUnreachable as error:
         log.warning("mlflow unreachable", error=str(error))
         return Outcome(ran=True, error=str(error))
-    changed = [
-        model.name
-        for model in remote
-        if _write_model(model, readings[model.name], now=now)
-    ]
+    changed, refused = [], []
+    for model in remote:
+        if not _differs(model, readings[model.name], known):
+            continue
+        try:
+            if _write_model(model, readings[model.name], now=now):
+                changed.append(model.name)
+        except DataError as error:
+            # Of this model alone; too long a name, say.
+            log.warning("model not stored", model=model.name, error=str(error))
+            refused.append(model.name)
     changed += _mark_missing({model.name for model in remote}, now=now)
     not_fetched = artifacts.fetch_wanted(registry)
     outcome = Outcome(
         ran=True,
+        error=f"Our database cannot store {', '.join(refused)}." if refused else "",
         models=len(remote),
         versions=sum(len(model.versions) for model in remote),
         changed=tuple(changed),
@@ -173,31 +199,119 @@ def _release(started_at: datetime, outcome: Outcome, *, duration_s: float) -> No
     RegistrySync.objects.filter(pk=1, running_since=started_at).update(**facts)
 
 
-def _read(registry: ModelRegistry, model: RemoteModel) -> list[_Reading]:
-    """Ask for what the list of versions does not hold."""
-    known = {
-        row.version: row
-        for row in ModelVersion.objects.filter(registered_model__name=model.name)
-    }
-    newest_first = sorted(model.versions, key=lambda version: -version.version)
-    readings = []
-    for position, version in enumerate(newest_first):
-        row = known.get(version.version)
-        same = row is not None and row.source == version.source
-        metrics, file, problem = None, None, ""
-        if not same or position < _VERSIONS_WITH_FRESH_METRICS:
-            metrics = registry.metrics(model.name, version)
-        # An artifact never changes, so its description is read once.
-        if not (same and row and row.flavors) and version.status in ("", "READY"):
-            try:
-                file = registry.model_file(model.name, version.version)
-            except (ArtifactRefused, RegistryUnreachable) as error:
-                # The list came through, so only this artifact's store is in trouble.
-                problem = str(error)
-        readings.append(
-            _Reading(remote=version, metrics=metrics, file=file, file_problem=problem)
-        )
+def _read_known() -> _Known:
+    models = {model.name: model for model in RegisteredModel.objects.all()}
+    names = {model.pk: model.name for model in models.values()}
+    versions: dict[str, dict[int, ModelVersion]] = {name: {} for name in models}
+    for row in ModelVersion.objects.defer(*_LARGE).order_by().iterator(2000):
+        versions[names[row.registered_model_id]][row.version] = row
+    aliases: dict[str, dict[str, int]] = {name: {} for name in models}
+    for alias in Alias.objects.all():
+        aliases[names[alias.registered_model_id]][alias.name] = alias.version_id
+    routes = Route.objects.values_list("registered_model__name", flat=True)
+    return _Known(
+        models=models,
+        versions=versions,
+        aliases=aliases,
+        routed=frozenset(routes),
+        in_use=frozenset(artifacts.wanted().values_list("pk", flat=True)),
+    )
+
+
+def _read(
+    registry: ModelRegistry, remote: Sequence[RemoteModel], known: _Known
+) -> dict[str, list[_Reading]]:
+    """Ask for what the list of versions does not hold, by the model's name."""
+    metrics, files = _due(remote, known)
+    readings: dict[str, list[_Reading]] = {}
+    for model in remote:
+        readings[model.name] = []
+        for version in model.versions:
+            asked = (model.name, version.version)
+            file, problem = None, ""
+            if asked in files:
+                try:
+                    file = registry.model_file(*asked)
+                except (ArtifactRefused, RegistryUnreachable) as error:
+                    # The list came through, so only this artifact's store is in
+                    # trouble.
+                    problem = model_file.storable(str(error))
+            readings[model.name].append(
+                _Reading(
+                    remote=version,
+                    metrics=registry.metrics(model.name, version)
+                    if asked in metrics
+                    else None,
+                    file=file,
+                    file_problem=problem,
+                )
+            )
     return readings
+
+
+_Asked = set[tuple[str, int]]
+
+
+def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
+    """Choose the versions whose metrics, and those whose artifacts, are read now.
+
+    All that are new, and of the others as many as one sync may ask for.
+    """
+    new: _Asked = set()
+    in_use: list[tuple[str, int]] = []
+    others: list[tuple[str, int]] = []
+    unread: list[tuple[str, int]] = []
+    not_ready: _Asked = set()
+    for model in remote:
+        rows = known.versions.get(model.name, {})
+        for version in model.versions:
+            asked = (model.name, version.version)
+            row = rows.get(version.version)
+            if version.status not in ("", "READY"):
+                not_ready.add(asked)
+            if row is None or row.source != version.source:
+                new.add(asked)
+                continue
+            (in_use if row.pk in known.in_use else others).append(asked)
+            # An artifact never changes, so its description is read once.
+            if not row.flavors:
+                unread.append(asked)
+    metrics = new.union(_some(in_use), _some(others))
+    return metrics, new.union(_some(unread)) - not_ready
+
+
+def _some(versions: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    # Spreads work; guards nothing.
+    return random.sample(versions, min(AGAIN, len(versions)))
+
+
+def _differs(remote: RemoteModel, readings: list[_Reading], known: _Known) -> bool:
+    """Tell whether something is to be written, before a transaction for it begins."""
+    model = known.models.get(remote.name)
+    if model is None or _differing(model, _model_fields(remote)):
+        return True
+    rows = known.versions[remote.name]
+    numbers = {reading.remote.version for reading in readings}
+    aliases = {
+        alias: rows[number].pk
+        for alias, number in remote.aliases.items()
+        if number in rows
+    }
+    return (
+        not numbers <= rows.keys()
+        or aliases != known.aliases[remote.name]
+        or (CHAMPION in aliases and remote.name not in known.routed)
+        or any(
+            row.missing_since is None
+            for number, row in rows.items()
+            if number not in numbers
+        )
+        or any(
+            _differing(row, _fields(row, reading))
+            for reading in readings
+            for row in (rows[reading.remote.version],)
+        )
+    )
 
 
 def _write_model(
@@ -207,14 +321,7 @@ def _write_model(
     with transaction.atomic():
         model = RegisteredModel.objects.filter(name=remote.name).first()
         model = model or RegisteredModel(name=remote.name)
-        changed = _update(
-            model,
-            {
-                "description": remote.description,
-                "tags": dict(remote.tags),
-                "missing_since": None,
-            },
-        )
+        changed = _update(model, _model_fields(remote))
         rows = {row.version: row for row in model.versions.all()}
         for reading in readings:
             row = rows.setdefault(
@@ -231,6 +338,14 @@ def _write_model(
         if changed:
             registry_changed.send(sender=RegisteredModel)
     return changed
+
+
+def _model_fields(remote: RemoteModel) -> dict[str, Any]:
+    return {
+        "description": remote.description,
+        "tags": dict(remote.tags),
+        "missing_since": None,
+    }
 
 
 def _fields(row: ModelVersion, reading: _Reading) -> dict[str, Any]:
@@ -274,7 +389,7 @@ def _fields(row: ModelVersion, reading: _Reading) -> dict[str, Any]:
 
 def _update(row: models.Model, fields: Mapping[str, Any]) -> bool:
     """Set `fields`; write only if the row is new or one of them differs."""
-    differing = [name for name, value in fields.items() if getattr(row, name) != value]
+    differing = _differing(row, fields)
     for name in differing:
         setattr(row, name, fields[name])
     if row.pk is None:
@@ -284,6 +399,10 @@ def _update(row: models.Model, fields: Mapping[str, Any]) -> bool:
         row._change_reason = "synchronised"  # type: ignore[attr-defined]  # simple_history
         row.save(update_fields=differing)
     return bool(differing)
+
+
+def _differing(row: models.Model, fields: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in fields.items() if getattr(row, name) != value]
 
 
 def _write_aliases(

@@ -1,6 +1,7 @@
 """Against a real MLflow store in SQLite; only the model itself is a made-up file."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -155,3 +156,25 @@ def test_web_processes_do_not_import_mlflow():
     )
 
     assert done.stdout.strip() == "[]"
+
+
+def test_nothing_comes_that_a_database_cannot_store(store, tmp_path):
+    """PostgreSQL refuses NUL in text and in JSON; SQLite and MLflow take it."""
+    from mlflow import MlflowClient
+
+    path = shutil.copy(store.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    uri = f"sqlite:///{path}"
+    client = MlflowClient(uri, uri)
+    client.delete_registered_model("iris")
+    client.create_registered_model("bad\0name")
+    client.create_registered_model("a", tags={"k": "\0v"}, description="d\0")
+    client.create_model_version(
+        "a", f"{tmp_path.as_uri()}/m\0", "", tags={"t": "\0"}, description="\0e"
+    )
+
+    (model,) = MlflowRegistry(uri).models()
+
+    (version,) = model.versions
+    assert (model.name, model.description, model.tags) == ("a", "d", {"k": "v"})
+    assert (version.description, version.tags) == ("e", {"t": ""})
+    assert version.source == f"{tmp_path.as_uri()}/m"

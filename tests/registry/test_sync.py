@@ -336,3 +336,87 @@ def test_a_change_of_trust_made_here_survives(mlflow):
     assert model.trusted
     assert model.public
     assert version_of("iris", 1).published
+
+
+def metrics_asked(mlflow):
+    """Note for which versions metrics are asked from now on."""
+    asked = []
+    answer = mlflow.metrics
+
+    def note(name, version):
+        asked.append((name, version.version))
+        return answer(name, version)
+
+    mlflow.metrics = note
+    return asked
+
+
+def test_an_unchanged_registry_costs_the_same_however_large_it_is(
+    mlflow, django_assert_max_num_queries, monkeypatch
+):
+    monkeypatch.setattr(sync, "AGAIN", 10)
+    for number in range(40):
+        mlflow.add(f"model-{number}", 1, 2, aliases={"champion": 2})
+    sync.synchronise(mlflow)
+    asked = metrics_asked(mlflow)
+
+    with django_assert_max_num_queries(16):
+        outcome = sync.synchronise(mlflow)
+
+    assert (outcome.models, outcome.changed) == (40, ())
+    assert len(asked) == 20
+    # As many of those in use as of all the others.
+    assert sorted(number for _, number in asked) == [1] * 10 + [2] * 10
+
+
+def test_all_metrics_are_asked_for_again_in_time(mlflow, monkeypatch):
+    monkeypatch.setattr(sync, "AGAIN", 3)
+    mlflow.add("iris", *range(1, 11))
+    sync.synchronise(mlflow)
+    mlflow.metrics_of = {("iris", number): {"late": 1.0} for number in range(1, 11)}
+
+    for _ in range(200):
+        sync.synchronise(mlflow)
+        if not ModelVersion.objects.exclude(metrics={"late": 1.0}).exists():
+            break
+
+    assert not ModelVersion.objects.exclude(metrics={"late": 1.0}).exists()
+
+
+def test_new_versions_are_all_read_at_once(mlflow, monkeypatch):
+    monkeypatch.setattr(sync, "AGAIN", 1)
+    mlflow.add("iris", 1)
+    sync.synchronise(mlflow)
+    asked = metrics_asked(mlflow)
+
+    mlflow.add("iris", *range(1, 9))
+    sync.synchronise(mlflow)
+
+    assert set(asked) == {("iris", number) for number in range(1, 9)}
+    assert version_of("iris", 8).flavors == ["pytorch"]
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite stores anything")
+def test_a_model_that_cannot_be_stored_keeps_no_other_from_it(mlflow):
+    mlflow.add("a" * 300, 1)
+    mlflow.add("iris", 1)
+
+    outcome = sync.synchronise(mlflow)
+
+    assert outcome.changed == ("iris",)
+    assert "a" * 300 in outcome.error
+    assert RegistrySync.objects.get().error == outcome.error
+
+
+def test_the_artifact_of_a_fallback_is_fetched_again(mlflow):
+    mlflow.add("iris", 1, 2)
+    sync.synchronise(mlflow)
+    RouteFactory(
+        registered_model=RegisteredModel.objects.get(),
+        default_version=version_of("iris", 1),
+        fallback_version=version_of("iris", 2),
+    )
+
+    sync.synchronise(mlflow)
+
+    assert version_of("iris", 2).artifact_state == "ready"
