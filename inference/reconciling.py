@@ -38,6 +38,8 @@ class _Wish:
     desired: dict[str, Variants] = field(default_factory=dict)
     serving: dict[str, Served] = field(default_factory=dict)
     to_load: dict[VersionKey, VersionToLoad] = field(default_factory=dict)
+    # `VersionToLoad.form` of those to load; here because to make it takes time.
+    forms: dict[VersionKey, str] = field(default_factory=dict)
     obstacles: dict[VersionKey, str] = field(default_factory=dict)
 
 
@@ -71,6 +73,7 @@ class Reconciler:
             for name, link in links.items()
             if (view := link.view).status is not None
         }
+        stale = _stale(reports, wish.forms)
         decision = serving.decide(
             Situation(
                 desired=wish.desired,
@@ -79,7 +82,8 @@ class Reconciler:
                 wanted=frozenset(wish.to_load),
                 obstacles=wish.obstacles,
                 recently_named=self._recently_named(reports, now_s=now_s),
-                changed=_changed(reports, wish.to_load),
+                changed=_changed(reports, wish.to_load) | stale,
+                stale=stale,
                 retry=self._due_retries(reports, wish.to_load, now_s=now_s),
             )
         )
@@ -172,6 +176,21 @@ def _changed(
     )
 
 
+def _stale(
+    reports: serving.Reports, forms: Mapping[VersionKey, str]
+) -> frozenset[Placement]:
+    """Find what engines have of another artifact, signature or trust than is wanted.
+
+    They restore it by themselves after a restart, from what they were told last.
+    """
+    return frozenset(
+        (engine, key)
+        for engine, versions in reports.items()
+        for key, status in versions.items()
+        if status.form and status.form != forms.get(key, status.form)
+    )
+
+
 def _read_wish(artifacts: Path) -> _Wish:
     wish = _Wish()
     for entry in read_catalog(with_jobs=True):
@@ -184,6 +203,7 @@ def _read_wish(artifacts: Path) -> _Wish:
                 wish.obstacles[VersionKey(entry.name, number)] = str(reason)
             else:
                 wish.to_load[described.key] = described
+                wish.forms[described.key] = described.form()
     for route in ServingRoute.objects.all():
         wish.serving[route.model] = _served(route)
     return wish

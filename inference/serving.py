@@ -58,8 +58,10 @@ class Situation:
     obstacles: Mapping[VersionKey, str] = field(default_factory=dict)
     # Versions that a snapshot named a moment ago: a gateway may still call them.
     recently_named: AbstractSet[VersionKey] = frozenset()
-    # Versions whose batching or place in a route changed since an engine was told.
+    # Versions that are asked for in another way since an engine was told.
     changed: AbstractSet[Placement] = frozenset()
+    # Of these, what must be loaded anew: another artifact, signature or trust.
+    stale: AbstractSet[Placement] = frozenset()
     # Failed versions whose time to be tried again has come.
     retry: AbstractSet[Placement] = frozenset()
 
@@ -140,7 +142,8 @@ def _why_not_ready(situation: Situation, key: VersionKey) -> str:
     for engine, versions in situation.reports.items():
         status = versions.get(key)
         # An evicted one loads as soon as the engine hears that a route names it.
-        if status is None or status.state in ("loading", "evicted"):
+        is_stale = (engine, key) in situation.stale
+        if status is None or is_stale or status.state in ("loading", "evicted"):
             return f"is loading on engine {engine}"
         if status.state == "failed":
             return f"failed on engine {engine}: {status.error}"

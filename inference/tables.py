@@ -170,10 +170,12 @@ class ModelEntry:
             for version in model.versions
         }
         self._by_name = {
-            name: self._by_number[version.version]
+            alias: self._by_number[version.version]
             for version in model.versions
-            for name in (*version.aliases, str(version.version))
+            for alias in version.aliases
         }
+        # After the aliases, because one of them may be another version's number.
+        self._by_name |= {str(n): target for n, target in self._by_number.items()}
         # By reason, made when first needed.
         self._fallbacks: dict[str, Target] = {}
         if before is not None and before.model.variants == model.variants:

@@ -154,9 +154,9 @@ def _note(version: ModelVersion, *, state: str, digest: str, error: str) -> None
     version.artifact_state, version.artifact_digest, version.artifact_error = outcome
     with transaction.atomic():
         # An artifact that another sync replaced meanwhile is not this one.
-        ModelVersion.objects.filter(pk=version.pk, source=version.source).update(
-            artifact_state=state, artifact_digest=digest, artifact_error=error
-        )
+        ModelVersion.objects.filter(
+            pk=version.pk, source=version.source, registered_at=version.registered_at
+        ).update(artifact_state=state, artifact_digest=digest, artifact_error=error)
         registry_changed.send(sender=ModelVersion)
     log.info("artifact", version=str(version), state=state, error=error)
 

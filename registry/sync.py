@@ -269,7 +269,7 @@ def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
             row = rows.get(version.version)
             if version.status not in ("", "READY"):
                 not_ready.add(asked)
-            if row is None or row.source != version.source:
+            if row is None or _is_anew(row, version):
                 new.add(asked)
                 continue
             (in_use if row.pk in known.in_use else others).append(asked)
@@ -359,8 +359,7 @@ def _fields(row: ModelVersion, reading: _Reading) -> dict[str, Any]:
         "tags": dict(remote.tags),
         "missing_since": None,
     }
-    if row.pk is not None and row.source != remote.source:
-        # The name was deleted and registered anew: same number, other artifact.
+    if row.pk is not None and _is_anew(row, remote):
         fields |= {
             "flavors": [],
             "signature": {},
@@ -385,6 +384,14 @@ def _fields(row: ModelVersion, reading: _Reading) -> dict[str, Any]:
     elif reading.file_problem:
         fields["metadata_errors"] = [reading.file_problem]
     return fields
+
+
+def _is_anew(row: ModelVersion, remote: RemoteVersion) -> bool:
+    """Tell whether the name was deleted and registered anew: same number, other model.
+
+    Also from the same place, where another artifact may lie by now.
+    """
+    return (row.source, row.registered_at) != (remote.source, remote.registered_at)
 
 
 def _update(row: models.Model, fields: Mapping[str, Any]) -> bool:

@@ -46,6 +46,8 @@ class FakeControlledEngine:
         # Versions that fail to load, with the reason.
         self.broken: dict[VersionKey, str] = {}
         self.commands: list[tuple[str, VersionKey]] = []
+        # Of each version, what was asked for last.
+        self.asked: dict[VersionKey, VersionToLoad] = {}
         self.reachable = True
         self.slow = False
 
@@ -53,13 +55,17 @@ class FakeControlledEngine:
         self._check()
         key = version.key
         self.commands.append(("load", key))
+        self.asked[key] = version
         if key in self.broken:
             status = VersionStatus(key=key, state="failed", error=self.broken[key])
         else:
             state = "loading" if self.slow else "ready"
             status = VersionStatus(key=key, state=state, load_ms=5)
         self.loaded[key] = msgspec.structs.replace(
-            status, batching=version.batching, pinned=version.pinned
+            status,
+            batching=version.batching,
+            pinned=version.pinned,
+            form=version.form(),
         )
 
     def unload(self, key: VersionKey) -> None:
@@ -199,6 +205,7 @@ class FakeMlflow:
         name: str,
         *versions: int,
         aliases: dict[str, int] | None = None,
+        registered_at: datetime | None = None,
         **fields: Any,
     ) -> None:
         """Register `versions` of `name` with a servable description each."""
@@ -211,7 +218,8 @@ class FakeMlflow:
                     source=f"models:/m-{name}-{number}",
                     run_id=f"run-{number}",
                     status="READY",
-                    registered_at=datetime(2026, 1, number, tzinfo=UTC),
+                    registered_at=registered_at
+                    or datetime(2026, 1, number, tzinfo=UTC),
                 )
                 for number in versions
             ),

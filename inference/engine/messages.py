@@ -6,6 +6,7 @@ raw C-contiguous bytes of its tensors, one after another. No pickle crosses, in 
 direction. A tensor of dtype `str` has a MessagePack array of strings as its buffer.
 """
 
+import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -63,6 +64,11 @@ class VersionToLoad(msgspec.Struct, frozen=True):
     batching: Batching = Batching()
     # In a route: it never leaves the device's memory for others.
     pinned: bool = True
+
+    def form(self) -> str:
+        """Return a digest of what cannot change while the version is loaded."""
+        fixed = (self.path, self.flavors, self.signature, self.trusted)
+        return hashlib.sha256(msgspec.json.encode(fixed, order="sorted")).hexdigest()
 
 
 class Predict(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predict"):
@@ -251,6 +257,8 @@ class VersionStatus(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
     # Empty before it was loaded for the first time, and where it has no example.
     outputs: tuple[OutputTensor, ...] = ()
+    # `VersionToLoad.form` as the engine was last told; empty from engines before it.
+    form: str = ""
 
 
 class DeviceStatus(msgspec.Struct, frozen=True):

@@ -3,8 +3,9 @@
     loading ─► ready ─► evicted (memory was needed) ─► loading (it was called) …
        └────► failed
 
-A reload keeps the old runner answering until the new one is ready. What should be
-loaded is kept on disk, so that an engine comes back on its own.
+A reload keeps the old runner answering until the new one is ready, unless it is of
+another artifact or of code that is not trusted any more. What should be loaded is kept
+on disk, so that an engine comes back on its own.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
-import msgspec
 import structlog
 
 from inference.engine import batching, desired, lengths, memory, residency
@@ -50,7 +50,7 @@ class LoadedVersion:
     """One version: what was asked for, and what came of it."""
 
     def __init__(self, wanted: VersionToLoad, *, now: float) -> None:
-        self.wanted = wanted
+        self.want(wanted)
         self.state: Literal["loading", "ready", "failed", "evicted"] = "loading"
         self.error = ""
         self.load_ms: int | None = None
@@ -68,6 +68,9 @@ class LoadedVersion:
         self.layouts: set[Layout] = set()
         # Checks and fills up requests where lengths vary.
         self.lengths: VariableLengths | None = None
+
+    def want(self, wanted: VersionToLoad) -> None:
+        self.wanted, self.form = wanted, wanted.form()
 
 
 class _Measured(NamedTuple):
@@ -134,12 +137,15 @@ class Versions:
         if version is None:
             version = LoadedVersion(wanted, now=self._clock())
             self.by_key[wanted.key] = version
-        elif version.state != "failed" and _same_artifact(version.wanted, wanted):
+        elif version.state != "failed" and version.form == wanted.form():
             if version.wanted != wanted:
                 self._adjust(version, wanted)
             return
         else:
-            version.wanted = wanted
+            if _must_stop(version.wanted, wanted) and version.lane is not None:
+                self._release(version.lane)
+                version.lane = version.model = None
+            version.want(wanted)
             version.measured = False
         if remember:
             self._remember()
@@ -193,7 +199,7 @@ class Versions:
 
     def _adjust(self, version: LoadedVersion, wanted: VersionToLoad) -> None:
         """Take over what does not need the artifact again."""
-        version.wanted = wanted
+        version.want(wanted)
         self._remember()
         logger.info("adjusted", version=str(wanted.key), pinned=wanted.pinned)
         if version.lane is not None:
@@ -369,12 +375,13 @@ class Versions:
         )
 
 
-def _same_artifact(one: VersionToLoad, other: VersionToLoad) -> bool:
-    """Tell whether the two differ at most in what a running version can take over."""
-    return (
-        msgspec.structs.replace(one, batching=other.batching, pinned=other.pinned)
-        == other
-    )
+def _must_stop(old: VersionToLoad, new: VersionToLoad) -> bool:
+    """Tell whether the old form may not answer until the new one does.
+
+    Another artifact under the same number is another model, registered anew; and code
+    that is not trusted any more must not run.
+    """
+    return old.path != new.path or (old.trusted and not new.trusted)
 
 
 def _load_failed(version: LoadedVersion, error: BaseException) -> None:
@@ -406,4 +413,5 @@ def _status(version: LoadedVersion) -> VersionStatus:
         batching=version.wanted.batching,
         notes=getattr(lane.runner, "notes", ()) if lane else (),
         outputs=version.outputs,
+        form=version.form,
     )

@@ -56,10 +56,12 @@ def _find(name: str, *, allowed_models: tuple[str, ...]) -> CallableModel:
 
 
 def _named(model: CallableModel, version: str) -> CallableVersion:
-    for one in model.versions:
-        if version == str(one.version) or version in one.aliases:
-            return one
-    raise ApiError(ErrorCode.NOT_FOUND, "There is no such version to call.")
+    # An alias may be another version's number.
+    found = [one for one in model.versions if version == str(one.version)]
+    found += [one for one in model.versions if version in one.aliases]
+    if not found:
+        raise ApiError(ErrorCode.NOT_FOUND, "There is no such version to call.")
+    return found[0]
 
 
 def _variant(model: CallableModel, version: int) -> str:

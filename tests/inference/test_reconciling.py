@@ -9,6 +9,8 @@ from inference.engine.messages import Batching, VersionKey, VersionStatus
 from inference.engine_links import EngineLink
 from inference.models import Engine, LoadedVersion, ServingRoute
 from inference.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler
+from registry import sync
+from registry.mlflow_types import ModelFile
 from registry.models import ModelVersion, RegisteredModel, Route
 from tests.factories_jobs import make_job
 from tests.factories_registry import (
@@ -16,7 +18,7 @@ from tests.factories_registry import (
     RegisteredModelFactory,
     RouteFactory,
 )
-from tests.fakes import FakeControlledEngine, ManualClock
+from tests.fakes import FakeControlledEngine, FakeMlflow, ManualClock
 
 pytestmark = pytest.mark.django_db
 
@@ -385,3 +387,67 @@ def test_a_fallback_is_loaded_and_kept_while_it_is_named(plant):
     plant.rounds(2)
 
     assert key_of(fallback) not in plant.engine.loaded
+
+
+def test_a_model_registered_anew_is_loaded_anew_in_its_place(plant, home):
+    mlflow = FakeMlflow()
+    mlflow.add("iris", 1, aliases={"champion": 1})
+    sync.synchronise(mlflow)
+    plant.rounds(2)
+    key = VersionKey("iris", 1)
+    old = plant.engine.asked[key]
+    plant.rounds(2)
+    assert plant.engine.commands == [("load", key)]
+
+    # Deleted and registered anew in between: v1 again, from the same place.
+    mlflow.add("iris", 1, aliases={"champion": 1}, registered_at=timezone.now())
+    mlflow.files["iris", 1] = ModelFile(
+        flavors=("pytorch",), signature={"inputs": [{"type": "double", "name": "n"}]}
+    )
+    mlflow.artifacts["iris", 1] = {"MLmodel": b"another"}
+    sync.synchronise(mlflow)
+    plant.engine.slow = True
+    plant.rounds(2)
+    waiting = served().waiting_for
+    plant.engine.finish_loading()
+    plant.rounds(2)
+
+    new = plant.engine.asked[key]
+    assert plant.engine.commands == [("load", key)] * 2
+    assert new.path != old.path
+    assert new.signature["columns"][0]["name"] == "n"
+    assert "loading on engine" in waiting
+    assert served().waiting_for == ""
+
+
+@pytest.mark.parametrize("change", ["trust", "rules"])
+def test_trust_and_rules_that_changed_reach_engines(plant, change):
+    route = RouteFactory()
+    plant.rounds(2)
+
+    if change == "trust":
+        RegisteredModel.objects.update(trusted=True)
+    else:
+        version = route.default_version
+        version.metadata |= {"rules": {"width": {"min": 3}}}
+        version.save()
+    publishing.mark_changed()
+    plant.rounds(2)
+
+    assert plant.engine.commands == [("load", key_of(route.default_version))] * 2
+
+
+def test_an_engine_that_restores_an_old_form_is_told_the_new_one(plant):
+    route = RouteFactory()
+    plant.rounds(2)
+    key = key_of(route.default_version)
+    remembered = dict(plant.engine.loaded)
+    ModelVersion.objects.update(artifact_digest="1" * 64)
+    publishing.mark_changed()
+    plant.rounds(2)
+
+    plant.engine.loaded = remembered
+    plant.rounds(2)
+
+    assert plant.engine.commands == [("load", key)] * 3
+    assert plant.engine.asked[key].path.endswith("1" * 64)

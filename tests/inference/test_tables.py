@@ -175,3 +175,16 @@ def test_tokens_that_are_remembered_are_bounded():
 
     known = [n for n in range(25_000) if tables.known_token(b"%d" % n) is not None]
     assert 0 < len(known) <= 10_000
+
+
+def test_a_number_names_its_version_though_an_alias_of_another_is_called_so():
+    versions = (
+        CallableVersion(version=2, signature=SIGNATURE),
+        CallableVersion(version=1, signature=SIGNATURE, aliases=("2", "best")),
+    )
+    tables = Tables(published(models=(CallableModel(name="m", versions=versions),)))
+
+    model = tables.models["m"]
+
+    assert model.named("2").version == "2"
+    assert model.named("best").version == model.named("1").version == "1"

@@ -193,3 +193,18 @@ def test_an_absent_broker_does_not_break_the_change(
         artifacts.fetch_soon(remote_version())
 
     assert len(callbacks) == 1
+
+
+def test_the_version_that_stands_in_for_a_route_is_fetched_too(mlflow):
+    fallback = remote_version(2)
+    RouteFactory(
+        default_version=ModelVersionFactory(
+            registered_model=fallback.registered_model, version=1
+        ),
+        fallback_version=fallback,
+    )
+
+    artifacts.fetch_wanted(mlflow)
+
+    fallback.refresh_from_db()
+    assert fallback.artifact_state == "ready"

@@ -26,20 +26,21 @@ from tests.inference.engine.fakes import (
 
 
 class Loader:
-    """Makes a runner for each path, and can be held."""
+    """Makes a runner for each flavor, and can be held."""
 
     def __init__(self):
         self.runners = {}
-        self.paths = []
+        self.loads = []
         self.go_on = threading.Event()
         self.go_on.set()
 
     def __call__(self, version, device):
         assert self.go_on.wait(60)
-        self.paths.append(version.path)
-        if version.path == "/broken":
+        (flavor,) = version.flavors
+        self.loads.append(flavor)
+        if flavor == "broken":
             raise EngineError(EngineErrorCode.LOAD_FAILED, "it is broken")
-        runner = self.runners[version.path] = FakeRunner()
+        runner = self.runners[flavor] = FakeRunner()
         return Loaded(runner, MATRIX)
 
 
@@ -78,7 +79,7 @@ def test_loading_the_same_again_changes_nothing(tmp_path):
         engine.load(to_load())
         await ready(engine)
 
-        assert loader.paths == ["/nowhere"]
+        assert loader.loads == ["fake"]
         engine.close()
 
     run(main())
@@ -88,19 +89,19 @@ def test_a_reload_answers_all_along_and_frees_the_old(tmp_path):
     async def main():
         loader = Loader()
         engine = Engine(settings(tmp_path), load=loader)
-        engine.load(to_load(path="/old"))
+        engine.load(to_load(flavors=("old",)))
         await ready(engine)
         loader.go_on.clear()
-        engine.load(to_load(path="/new"))
+        engine.load(to_load(flavors=("new",)))
 
         during = await answer(engine)
         loader.go_on.set()
-        await until(lambda: loader.paths == ["/old", "/new"])
-        await until(loader.runners["/old"].unloaded.is_set)
+        await until(lambda: loader.loads == ["old", "new"])
+        await until(loader.runners["old"].unloaded.is_set)
         after = await answer(engine)
 
         assert (during, after) == (2, 2)
-        assert loader.runners["/new"].batches == [1]
+        assert loader.runners["new"].batches == [1]
         engine.close()
 
     run(main())
@@ -110,17 +111,17 @@ def test_requests_that_wait_while_a_version_reloads_are_answered(tmp_path):
     async def main():
         loader = Loader()
         engine = Engine(settings(tmp_path, inline_ms=0), load=loader)
-        engine.load(to_load(path="/old"))
+        engine.load(to_load(flavors=("old",)))
         await ready(engine)
-        old = loader.runners["/old"]
+        old = loader.runners["old"]
         old.hold()
         first = asyncio.create_task(answer(engine, 1))
         await until(old.started.is_set)
         second = asyncio.create_task(answer(engine, 2))
         await until(lambda: engine.status().versions[0].queued_rows == 1)
 
-        engine.load(to_load(path="/new"))
-        await until(lambda: "/new" in loader.runners)
+        engine.load(to_load(flavors=("new",)))
+        await until(lambda: "new" in loader.runners)
         old.release()
 
         assert await asyncio.gather(first, second) == [2, 4]
@@ -133,9 +134,9 @@ def test_requests_that_wait_while_a_version_reloads_are_answered(tmp_path):
 def test_a_failed_reload_leaves_the_old_answering_and_says_so(tmp_path):
     async def main():
         engine = Engine(settings(tmp_path), load=Loader())
-        engine.load(to_load(path="/old"))
+        engine.load(to_load(flavors=("old",)))
         await ready(engine)
-        engine.load(to_load(path="/broken"))
+        engine.load(to_load(flavors=("broken",)))
         await until(lambda: bool(engine.status().versions[0].error))
 
         (version,) = engine.status().versions
@@ -146,16 +147,48 @@ def test_a_failed_reload_leaves_the_old_answering_and_says_so(tmp_path):
     run(main())
 
 
+@pytest.mark.parametrize(
+    "change", [{"path": "/another"}, {"trusted": False, "flavors": ("broken",)}]
+)
+def test_another_artifact_and_withdrawn_trust_stop_the_old_one_at_once(
+    tmp_path, change
+):
+    async def main():
+        loader = Loader()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.load(to_load(flavors=("old",), trusted=True))
+        await ready(engine)
+        old = loader.runners["old"]
+        before = engine.status().versions[0].form
+        wanted = to_load(**{"flavors": ("new",), "trusted": True} | change)
+        loader.go_on.clear()
+        engine.load(wanted)
+
+        with pytest.raises(EngineError) as caught:
+            await answer(engine)
+        loader.go_on.set()
+        await until(old.unloaded.is_set)
+        await until(lambda: engine.status().versions[0].state != "loading")
+
+        (version,) = engine.status().versions
+        assert caught.value.code is EngineErrorCode.LOADING
+        assert version.state == ("failed" if "trusted" in change else "ready")
+        assert version.form == wanted.form() != before
+        engine.close()
+
+    run(main())
+
+
 def test_a_failed_version_is_tried_again_when_asked(tmp_path):
     async def main():
         loader = Loader()
         engine = Engine(settings(tmp_path), load=loader)
-        engine.load(to_load(path="/broken"))
+        engine.load(to_load(flavors=("broken",)))
         await ready(engine)
-        engine.load(to_load(path="/broken"))
+        engine.load(to_load(flavors=("broken",)))
         await ready(engine)
 
-        assert loader.paths == ["/broken", "/broken"]
+        assert loader.loads == ["broken", "broken"]
         engine.close()
 
     run(main())
@@ -169,8 +202,8 @@ def test_an_unload_while_loading_frees_what_was_loaded(tmp_path):
         engine.load(to_load())
         engine.unload(KEY)
         loader.go_on.set()
-        await until(lambda: "/nowhere" in loader.runners)
-        await until(loader.runners["/nowhere"].unloaded.is_set)
+        await until(lambda: "fake" in loader.runners)
+        await until(loader.runners["fake"].unloaded.is_set)
 
         assert engine.status().versions == ()
         engine.close()
@@ -280,7 +313,7 @@ def test_asking_again_after_a_restart_loads_nothing_twice(tmp_path):
         engine.load(wanted)
         await ready(engine)
 
-        assert loader.paths == ["/nowhere"]
+        assert loader.loads == ["fake"]
         engine.close()
 
     run(main())
