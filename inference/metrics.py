@@ -253,6 +253,7 @@ _GAUGES = {
     "keys_backing_off": "Keys that are closed because they hammered.",
     "engine_up": "1 for an engine that answers.",
     "gateway_up": "1 for a gateway that answers.",
+    "grpc_certificate_ends_at_seconds": "When gRPC's certificate ends, Unix time.",
     "usage_roll_up_lag_seconds": "How long the oldest hour waits to be rolled up.",
     "ledger_report_age_seconds": "Time since the controller looked at the ledger.",
 }

@@ -5,6 +5,7 @@ Every gateway of a machine listens on it, and whichever is asked answers for all
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,7 @@ class Reporter:
         name: str = "gateway",
         boot_id: str = "",
         ledger_report: Path | None = None,
+        certificate_ends: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._plan = plan
         self._engines = engines
@@ -51,6 +53,7 @@ class Reporter:
         self._name = name
         self._boot_id = boot_id
         self._ledger_report = ledger_report
+        self._certificate_ends = certificate_ends
 
     def report(self) -> GatewayReport:
         return GatewayReport(
@@ -86,6 +89,8 @@ class Reporter:
         for name in tables.engines:
             up = float(name in self._engines.reports)
             gauges.append(Gauge("engine_up", up, {"engine": name}))
+        if (ends := self._certificate_ends()) is not None:
+            gauges.append(Gauge("grpc_certificate_ends_at_seconds", ends))
         if self._ledger_report is not None:
             gauges += ledger_report.gauges(self._ledger_report, now=time.time())
         return gauges

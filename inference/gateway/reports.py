@@ -10,7 +10,12 @@ from inference import engine_metrics, metrics
 from inference.metrics import Gauge, MetricsState
 
 # Of several gateways the worst counts: here the least, elsewhere the greatest.
-_LEAST = ("ready", "snapshot_sequence", "engine_up")
+_LEAST = (
+    "ready",
+    "snapshot_sequence",
+    "engine_up",
+    "grpc_certificate_ends_at_seconds",
+)
 _SUM = ("overdrawn_units", "keys_backing_off")
 
 

@@ -147,6 +147,11 @@ async def serve(
         name=settings.name,
         boot_id=boot_id,
         ledger_report=settings.home.ledger_report,
+        certificate_ends=lambda: (
+            grpc_server.certificates.not_after
+            if grpc_server is not None and grpc_server.certificates is not None
+            else None
+        ),
     )
     names = gateway_names(settings.gateways)
     siblings = Siblings(settings.home.run, own_name=settings.name, names=names)

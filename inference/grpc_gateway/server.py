@@ -1,7 +1,6 @@
 """The gRPC port of a gateway: its socket, its connections, its end."""
 
 import asyncio
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.sockets import bound
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.calls import GrpcCall, StreamedCall, UnaryCall
+from inference.grpc_gateway.certificates import Certificates
 from inference.grpc_gateway.heads import Head, read_head
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
@@ -26,6 +26,8 @@ from inference.grpc_gateway.statuses import Status
 # More calls at once are refused with RESOURCE_EXHAUSTED.
 _MAX_CALLS = 4096
 _SWEEP_S = 0.5
+# Whether a certificate was replaced.
+_LOOK_S = 2.0
 _BACKLOG = 2048
 # For clients that do not answer when they are told that we go: what they asked before
 # they could know is answered if it comes within this time.
@@ -76,7 +78,11 @@ class GrpcServer:
         self._max_connections = settings.max_connections
         facts = OpenInferenceFacts(app.plan, app.engines, app.health, clock=app.clock)
         self._service = InferenceService(app, facts)
-        self._tls = _tls(settings)
+        self.certificates = None
+        if settings.certificate is not None and settings.key is not None:
+            self.certificates = Certificates(
+                settings.certificate, settings.key, settings.client_ca
+            )
         self.turns = Turns()
         self.connections: set[Connection] = set()
         # Of all connections.
@@ -97,13 +103,13 @@ class GrpcServer:
         self.port: int = self._listening.getsockname()[1]
 
     async def start(self) -> None:
-        handshake_s = None if self._tls is None else limits.GREETING_S
+        tls = None if self.certificates is None else self.certificates.context
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self),
             sock=self._listening,
             backlog=_BACKLOG,
-            ssl=self._tls,
-            ssl_handshake_timeout=handshake_s,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else limits.GREETING_S,
         )
         self._sweeper = asyncio.create_task(self._keep_sweeping())
 
@@ -182,19 +188,10 @@ class GrpcServer:
         return self._service.why_not(call)
 
     async def _keep_sweeping(self) -> None:
+        looked = self.now()
         while True:
             await asyncio.sleep(_SWEEP_S)
             self.sweep()
-
-
-def _tls(settings: GrpcSettings) -> ssl.SSLContext | None:
-    if settings.certificate is None or settings.key is None:
-        return None
-    # TLS 1.2 at least, and no compression (RFC 9113, section 9.2).
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.certificate, settings.key)
-    context.set_alpn_protocols(["h2"])
-    if settings.client_ca is not None:
-        context.load_verify_locations(settings.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
+            if self.certificates is not None and self.now() - looked >= _LOOK_S:
+                looked = self.now()
+                self.certificates.look()

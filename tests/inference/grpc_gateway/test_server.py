@@ -3,6 +3,8 @@
 import asyncio
 import datetime
 import ipaddress
+import ssl
+import time
 
 import grpc
 import pytest
@@ -14,14 +16,13 @@ from grpc import aio
 
 from inference.gateway.settings import from_environment
 from inference.grpc_gateway import open_inference_pb2 as messages
+from inference.grpc_gateway.certificates import Certificates
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 from tests.inference.gateway.plant import Plant
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """Make a certificate that signs itself; gives the paths of it and of its key."""
-    folder = tmp_path_factory.mktemp("certificates")
+def make(folder, *, days=100, number=1):
+    """Write a certificate that signs itself; give the paths of it and of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -31,9 +32,9 @@ def certificate(tmp_path_factory):
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .serial_number(number)
+        .not_valid_before(now - datetime.timedelta(days=100))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -48,6 +49,11 @@ def certificate(tmp_path_factory):
         )
     )
     return paths
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("certificates"))
 
 
 async def ask(folder, credentials, **settings):
@@ -112,3 +118,56 @@ def test_half_of_an_encryption_is_refused(certificate, given):
 def test_files_that_are_not_there_are_named():
     with pytest.raises(ValueError, match="MODELYARD_GRPC_KEY_FILE names no file"):
         from_environment({"MODELYARD_GRPC_KEY_FILE": "/nowhere/key.pem"})
+
+
+def shown_by(port):
+    """Give the number of the certificate that a port shows."""
+    pem = ssl.get_server_certificate(("127.0.0.1", port))
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path):
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    certificate, key = make(folder)
+
+    async def main():
+        settings = {"certificate": certificate, "key": key}
+        server = GrpcServer(
+            Plant(tmp_path).app, GrpcSettings(max_message_bytes=1024, **settings)
+        )
+        await server.start()
+        numbers = [await asyncio.to_thread(shown_by, server.port)]
+        other = tmp_path / "other"
+        other.mkdir()
+        _, other_key = make(other)
+        # Half of a pair is no pair.
+        key.write_bytes(other_key.read_bytes())
+        server.certificates.look()
+        numbers.append(await asyncio.to_thread(shown_by, server.port))
+        make(folder, number=2)
+        # Nobody asks it to look.
+        async with asyncio.timeout(60):
+            while numbers[-1] == 1:
+                numbers.append(await asyncio.to_thread(shown_by, server.port))
+                await asyncio.sleep(0.1)
+        await server.stop(0)
+        return numbers
+
+    numbers = asyncio.run(main())
+
+    assert numbers[:2] == [1, 1]
+    assert numbers[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [(100, None), (3, "grpc_certificate_ends_soon"), (-1, "grpc_certificate_ended")],
+)
+def test_the_end_of_a_certificate_is_said(tmp_path, caplog, days, said):
+    certificates = Certificates(*make(tmp_path, days=days))
+    certificates.look()
+
+    lines = [str(record.msg) for record in caplog.records]
+    assert [said in line for line in lines] == ([True] if said else [])
+    assert abs(certificates.not_after - time.time() - days * 86_400) < 3600
