@@ -6,6 +6,7 @@ are warnings, not limits: what refuses is `accounts.admission`.
 
 import datetime
 from collections.abc import Iterator
+from typing import cast
 
 import structlog
 from django.conf import settings
@@ -62,21 +63,31 @@ def _crossed(customer: Customer, *, now: datetime.datetime) -> Iterator[LimitEve
         if not quota.limit:
             # A quota of 0 is a switch, not an allowance that comes to an end.
             continue
-        used, _ = usage.quota_used(
-            customer.pk, quota=quota.name, unit=quota.unit, now=now
-        )
-        for threshold in THRESHOLDS_PERCENT:
-            if used * 100 >= quota.limit * threshold:
-                yield LimitEvent(
-                    customer=customer,
-                    name=quota.name,
-                    unit=quota.unit,
-                    window_start=_window_start(quota.name, now),
-                    threshold_percent=threshold,
-                    used=used,
-                    limit=quota.limit,
-                    at=now,
-                )
+        for at in _windows_since_last_look(quota.name, now):
+            used, _ = usage.quota_used(
+                customer.pk, quota=quota.name, unit=quota.unit, now=at
+            )
+            for threshold in THRESHOLDS_PERCENT:
+                if used * 100 >= quota.limit * threshold:
+                    yield LimitEvent(
+                        customer=customer,
+                        name=quota.name,
+                        unit=quota.unit,
+                        window_start=_window_start(quota.name, at),
+                        threshold_percent=threshold,
+                        used=used,
+                        limit=quota.limit,
+                        at=at,
+                    )
+
+
+def _windows_since_last_look(
+    name: Period, now: datetime.datetime
+) -> Iterator[datetime.datetime]:
+    """Return a moment of each window: what filled in its last minute counts, too."""
+    if _window_start(name, now - _RECENT) != _window_start(name, now):
+        yield now - _RECENT
+    yield now
 
 
 def notify(*, now: datetime.datetime) -> int:
@@ -100,7 +111,7 @@ def notify(*, now: datetime.datetime) -> int:
         if not claimed or about in written or not event.customer.contact_email:
             continue
         written.add(about)
-        sent += _send(event)
+        sent += _send(event, now=now)
     return sent
 
 
@@ -138,9 +149,15 @@ def _window_start(name: Period, now: datetime.datetime) -> datetime.date:
     return datetime.datetime.fromtimestamp(starts, datetime.UTC).date()
 
 
-def _send(event: LimitEvent) -> int:
+def _send(event: LimitEvent, *, now: datetime.datetime) -> int:
     quota = "daily" if event.name == "day" else "monthly"
-    state = "is used up" if event.threshold_percent >= 100 else "is running low"
+    over = event.window_start != _window_start(cast(Period, event.name), now)
+    ends = "Calls beyond the quota are refused until it resets."
+    if over:
+        state = "was used up" if event.threshold_percent >= 100 else "ran low"
+        ends = f"That was the one from {event.window_start}; it has been reset since."
+    else:
+        state = "is used up" if event.threshold_percent >= 100 else "is running low"
     unit = event.get_unit_display()
     try:
         return send_mail(
@@ -149,8 +166,7 @@ def _send(event: LimitEvent) -> int:
                 f"{event.customer.name} has used {event.used:,} of {event.limit:,}"
                 f" {unit} of the {quota} quota of the plan"
                 f" {event.customer.plan.name}.\n\n"
-                f"See {settings.MODELYARD_PUBLIC_URL}/portal/ for details. Calls beyond"
-                " the quota are refused until it resets.\n"
+                f"See {settings.MODELYARD_PUBLIC_URL}/portal/ for details. {ends}\n"
             ),
             from_email=None,
             recipient_list=[event.customer.contact_email],

@@ -164,3 +164,23 @@ def test_an_upgraded_customer_is_warned_again_when_the_larger_quota_runs_low(
         f"{own.customer.name} has used 85 of 100 rows",
         f"{own.customer.name} has used 805 of 1,000 rows",
     ]
+
+
+def test_a_quota_that_fills_in_the_last_minute_is_told_after_midnight(mailoutbox):
+    midnight = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+    used = key()
+    use(used, 100, at=midnight - datetime.timedelta(seconds=20))
+    later = midnight + datetime.timedelta(seconds=40)
+
+    found = soft_limits.look(now=later)
+    again = soft_limits.look(now=later + datetime.timedelta(minutes=1))
+    soft_limits.notify(now=later)
+
+    assert thresholds(found) == [80, 100]
+    assert {event.window_start for event in found} == {datetime.date(2026, 11, 21)}
+    assert again == []
+    [mail] = mailoutbox
+    assert mail.subject == "Your daily quota was used up"
+    assert "the one from 2026-11-21" in mail.body
+    # No banner: the present window is empty.
+    assert soft_limits.current(used.customer, now=later) == []

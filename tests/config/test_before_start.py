@@ -82,6 +82,7 @@ def test_a_folder_that_all_users_share_is_no_home(home):
 
 @pytest.mark.django_db
 def test_a_database_without_its_migrations_is_told_how_to_get_them(home, monkeypatch):
+    home.prepare()
     monkeypatch.setattr(before_start, "ports", list)
     before_start.check_database()
     applied = MigrationRecorder.Migration.objects.filter(app="accounts")
