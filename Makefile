@@ -65,7 +65,7 @@ engine: ## Run one engine alone
 	@$(python) -m inference.engine --device cpu
 
 worker: ## Run the Celery worker alone
-	@$(python) -m celery -A config worker --pool threads --concurrency 2
+	@$(python) -m celery -A config worker
 
 grpc-code: setup ## Generate the gRPC messages from their .proto
 	@$(python) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \

@@ -279,6 +279,18 @@ class PredictionJob(models.Model):
         return self.removed_at is None and self.input_file != ""
 
 
+class JobTurn(models.Model):
+    """When a worker last took up a job of a customer; whose turn comes next."""
+
+    customer = models.OneToOneField(
+        Customer, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+    began_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.customer_id} at {self.began_at}"
+
+
 class JobChunk(models.Model):
     """The committed output of one run of consecutive rows."""
 

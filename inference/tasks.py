@@ -14,8 +14,8 @@ from inference.uploads import files as uploaded_files
 
 
 @shared_task
-def run_job(job_id: str) -> None:
-    """Work on a job for one turn, if nobody else does."""
+def run_jobs() -> None:
+    """Work on the job whose turn it is."""
     with LoadedEngines() as engines:
         worker = job_runner.Worker(
             name=f"{socket.gethostname()}:{getpid()}",
@@ -23,7 +23,7 @@ def run_job(job_id: str) -> None:
             clock=job_runner.SystemClock(),
             keep=LeaseKeeper,
         )
-        job_runner.take_turn(job_id, worker)
+        job_runner.take_next_turn(worker)
 
 
 @shared_task

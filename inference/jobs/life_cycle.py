@@ -7,21 +7,21 @@
        │               failed                     │
        └──────────────────cancel──────────────────┘
 
-The row in the database is the truth; Celery carries a job's id as a hint. A worker
+The row in the database is the truth; Celery carries hints that some job waits. A worker
 holds a lease and writes with its fencing token, so that a worker which was thought
 dead, and is not, changes nothing.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import structlog
 from celery import current_app
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Value
+from django.db.models import Count, F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from kombu.exceptions import ChannelError, KombuError
 
@@ -31,7 +31,7 @@ from accounts.models import ApiKey, Customer
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import metering as job_metering
-from inference.models import JobChunk, PredictionJob
+from inference.models import JobChunk, JobTurn, PredictionJob
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.
 LEASE_S = 15.0
@@ -136,7 +136,7 @@ def submit(
             rows_total=stored.rows,
             options=options,
         )
-        transaction.on_commit(lambda: dispatch(job_id))
+        transaction.on_commit(dispatch)
     return job
 
 
@@ -165,30 +165,64 @@ def _require_room(customer: Customer) -> None:
     )
 
 
-def dispatch(job_id: str) -> bool:
+def dispatch() -> bool:
     """Tell the workers that a job waits; False if the broker does not take it.
 
-    Nothing is lost then: the sweep sends it again.
+    A hint names no job: its customer's turn may come later than another's. Nothing is
+    lost where it does not arrive: the sweep sends others.
     """
     try:
         current_app.send_task(
-            "inference.tasks.run_job",
-            args=[job_id],
+            "inference.tasks.run_jobs",
             expires=_HINT_EXPIRES_S,
             retry=False,
             ignore_result=True,
         )
     except (KombuError, ChannelError, OSError) as error:
-        logger.warning("job_hint_not_sent", job=job_id, error=type(error).__name__)
+        logger.warning("job_hint_not_sent", error=type(error).__name__)
         return False
     return True
 
 
 def claimable(now: datetime) -> QuerySet[PredictionJob]:
     """Return the unfinished jobs that nobody holds."""
-    return PredictionJob.objects.unfinished().filter(
-        Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now)
+    return PredictionJob.objects.unfinished().filter(_held_by_nobody(now))
+
+
+def _held_by_nobody(now: datetime) -> Q:
+    return Q(lease_expires_at=None) | Q(lease_expires_at__lte=now)
+
+
+def next_in_turn(*, now: datetime) -> str | None:
+    """Return the id of the job that a worker should take up; None if no job waits.
+
+    Customers take turns, so that nobody waits for all that another one has sent: first
+    comes the customer whose jobs the fewest workers hold now, then the one whose last
+    turn began longest ago. Of one customer's jobs each has its first turn before any
+    has its second.
+    """
+    waiting = PredictionJob.objects.unfinished().order_by().values("customer")
+    shares = waiting.annotate(
+        ready=Count("pk", filter=_held_by_nobody(now)),
+        held=Count(
+            "pk",
+            # One that waits for an engine holds its claim, and no worker.
+            filter=Q(lease_expires_at__gt=now, waiting_since=None),
+        ),
     )
+    held = {
+        share["customer"]: share["held"]
+        for share in shares.filter(ready__gt=0).iterator()
+    }
+    if not held:
+        return None
+    turns = JobTurn.objects.filter(customer__in=held)
+    began = dict(turns.values_list("customer", "began_at"))
+    never = datetime.min.replace(tzinfo=UTC)
+    customer = min(held, key=lambda one: (held[one], began.get(one, never), one))
+    theirs = claimable(now).filter(customer=customer)
+    longest = F("lease_expires_at").asc(nulls_first=True)
+    return theirs.order_by(longest, "id").values_list("pk", flat=True).first()
 
 
 def cut_leases(*, now: datetime) -> int:
@@ -217,8 +251,12 @@ def claim(job_id: str, *, worker: str, now: datetime) -> Lease | None:
         if not claimed:
             quarantine(waiting, now=now)
             return None
-        jobs = PredictionJob.objects.values_list("lease_token", flat=True)
-        return Lease(job_id=job_id, token=jobs.get(pk=job_id))
+        jobs = PredictionJob.objects.values_list("lease_token", "customer")
+        token, customer = jobs.get(pk=job_id)
+        JobTurn.objects.update_or_create(
+            customer_id=customer, defaults={"began_at": now}
+        )
+        return Lease(job_id=job_id, token=token)
 
 
 def quarantine(jobs: QuerySet[PredictionJob], *, now: datetime) -> int:
@@ -363,7 +401,7 @@ def retry(job_id: str) -> bool:
             error_message="",
         )
         if revived:
-            transaction.on_commit(lambda: dispatch(job_id))
+            transaction.on_commit(dispatch)
     return bool(revived)
 
 

@@ -1,9 +1,10 @@
 """A worker's turn on a job: claim it, do chunks for a while, hand it on.
 
-A turn is short, so that jobs share the workers, a worker that is told to stop has
-soon done so, and no job needs more than the hint that names it.
+A turn is short, so that customers share the workers, and a worker that is told to stop
+has soon done so.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,13 +27,17 @@ from inference.jobs.predicting import EngineDied, Engines, NoEngine, RowPredicto
 from inference.models import PredictionJob
 from inference.options import Options
 
-TURN_S = 10.0
+TURN_S = 2.0
+# Of one process: its other threads stay free for the sync, for mail and for sweeps,
+# however many jobs wait.
+JOBS_AT_ONCE = 2
 # A chunk of a slow model is committed after that time with the rows it has.
 CHUNK_S = 3.0
 # How long a job without an engine waits until its next turn, and in all.
 AGAIN_S = 3.0
 GIVE_UP_S = 900.0
 
+_slots = threading.BoundedSemaphore(JOBS_AT_ONCE)
 logger = structlog.get_logger(__name__)
 
 
@@ -74,6 +79,24 @@ class Worker:
     keep: Callable[[jobs.Lease], AbstractContextManager[Progress]]
 
 
+def take_next_turn(worker: Worker) -> None:
+    """Work on the job whose turn it is, and send a hint if others wait then.
+
+    Returns at once if this process works on as many as it may: the thread that ends
+    its turn sees what waits.
+    """
+    if not _slots.acquire(blocking=False):
+        return
+    try:
+        job_id = jobs.next_in_turn(now=worker.clock.now())
+        if job_id is not None:
+            take_turn(job_id, worker)
+    finally:
+        _slots.release()
+    if jobs.claimable(worker.clock.now()).exists():
+        jobs.dispatch()
+
+
 def take_turn(job_id: str, worker: Worker) -> None:
     """Work on a job until it ends or the turn is over; return at once if it is held."""
     lease = jobs.claim(job_id, worker=worker.name, now=worker.clock.now())
@@ -112,7 +135,6 @@ def _work(lease: jobs.Lease, worker: Worker) -> None:
         return
     if not ended:
         jobs.hand_back(lease, again_at=clock.now())
-        jobs.dispatch(lease.job_id)
 
 
 class _Turn:
@@ -144,17 +166,19 @@ class _Turn:
             )
             if job.rows_total is None:
                 self._count_rows(reader)
-            while self._clock.monotonic() - started < TURN_S:
+            while True:
                 chunk = job_rows.read_chunk(reader, offset, max_rows=job.chunk_rows)
                 if not chunk.rows:
                     jobs.finish(self._lease, now=self._clock.now())
                     return True
+                # Asked last: a job whose rows are done needs no other turn to end.
+                if self._clock.monotonic() - started >= TURN_S:
+                    return False
                 output = self._predict_chunk(chunk, index=index, first_row=first_row)
                 jobs.commit_chunk(self._lease, output, now=self._clock.now())
                 self._progress.note()
                 offset, first_row = output.input_end, first_row + output.rows
                 index += 1
-        return False
 
     def _count_rows(self, reader: job_rows.RowReader) -> None:
         limit = plans.limits_of(self._job.customer).max_job_rows

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db.models import F, QuerySet
+from django.db.models import QuerySet
 
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
@@ -21,24 +21,20 @@ logger = structlog.get_logger(__name__)
 
 
 def sweep(*, now: datetime) -> int:
-    """Quarantine poison and send hints for jobs that nobody holds; return how many.
+    """Quarantine poison and send a hint for each job that nobody holds.
 
-    Those that were never started or have waited longest come first. If the broker is
-    down, the first failure ends the sweep; the next one tries again.
+    Returns how many. If the broker is down, the first failure ends the sweep; the next
+    one tries again.
     """
     if cut := jobs.cut_leases(now=now):
         logger.warning("job_leases_of_another_time", count=cut)
     if given_up := jobs.quarantine(jobs.claimable(now), now=now):
         logger.warning("jobs_quarantined", count=given_up)
-    waiting = jobs.claimable(now).order_by(
-        F("lease_expires_at").asc(nulls_first=True), "id"
-    )
-    sent = 0
-    for job_id in waiting.values_list("pk", flat=True)[:_MAX_HINTS]:
-        if not jobs.dispatch(job_id):
-            break
-        sent += 1
-    return sent
+    waiting = min(jobs.claimable(now).count(), _MAX_HINTS)
+    for sent in range(waiting):
+        if not jobs.dispatch():
+            return sent
+    return waiting
 
 
 def remove_old(*, now: datetime) -> int:

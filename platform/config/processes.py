@@ -76,7 +76,7 @@ def process_specs() -> tuple[ProcessSpec, ...]:
         _manage("controller", "run_controller", nice=_BEHIND_PREDICTIONS),
         ProcessSpec(
             "worker",
-            _celery(python, "worker", "--pool", "threads", "--concurrency", "2"),
+            _celery(python, "worker"),
             stop_phase=2,
             nice=_BACKGROUND,
             environment=environment,

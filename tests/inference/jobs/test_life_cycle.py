@@ -78,7 +78,7 @@ def test_a_broker_that_is_down_does_not_fail_the_submit(
         job = submit()
 
     assert fresh(job).status == Status.PENDING
-    assert not jobs.dispatch(job.pk)
+    assert not jobs.dispatch()
 
 
 def test_a_claim_starts_a_job_once():

@@ -14,7 +14,7 @@ from inference.jobs import sweep as job_sweep
 from inference.jobs.predicting import MAX_MODEL_FAILURES
 from inference.models import PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
-from tests.factories_jobs import make_job
+from tests.factories_jobs import make_job, new_job_id
 from tests.fakes import FakeJobEngine, JobClock, NoLeaseKeeping
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
@@ -24,11 +24,11 @@ Status = PredictionJob.Status
 
 @pytest.fixture(autouse=True)
 def hints(monkeypatch):
-    """Collect the ids that are sent to the workers."""
+    """Collect what is sent to the workers."""
     sent = []
     monkeypatch.setattr(
         "inference.jobs.life_cycle.current_app.send_task",
-        lambda name, *, args, **options: sent.extend(args),
+        lambda name, **options: sent.append(name),
     )
     return sent
 
@@ -254,23 +254,122 @@ def test_a_chunk_that_takes_long_is_committed_with_what_is_done(worker, engine, 
     engine.meanwhile = lambda: clock.advance(job_runner.CHUNK_S)
     job = make_job(250, chunk_rows=500)
 
-    job_runner.take_turn(job.pk, worker)
+    take_turns(job, worker, clock)
 
-    assert fresh(job).status == Status.COMPLETED
     assert [chunk.rows for chunk in job.chunks.all()] == [100, 100, 50]
 
 
-def test_a_turn_is_short_and_the_job_sends_itself_on(worker, engine, clock, hints):
+def test_a_turn_is_short_and_a_hint_follows_it(worker, engine, clock, hints):
     engine.meanwhile = lambda: clock.advance(job_runner.TURN_S)
     job = make_job(4)
 
-    job_runner.take_turn(job.pk, worker)
+    job_runner.take_next_turn(worker)
 
     assert fresh(job).rows_done == 2
-    assert hints == [job.pk]
+    assert hints == ["inference.tasks.run_jobs"]
     # Nothing stands between it and the next worker.
-    job_runner.take_turn(job.pk, worker)
+    job_runner.take_next_turn(worker)
     assert fresh(job).rows_done == 4
+
+
+def test_nobody_waits_for_all_that_another_customer_has_sent(worker, engine, clock):
+    """500 jobs of 100,000 rows, begun or not, beside a job of one row."""
+    engine.meanwhile = lambda: clock.advance(job_runner.TURN_S)
+    flood = ApiKeyFactory()
+    large = make_job(100_000, api_key=flood, rows_done=0)
+    others = [
+        PredictionJob(
+            **{
+                name: getattr(large, name)
+                for name in ("customer", "api_key", "model", "version", "signature")
+            },
+            **{"input_file": large.input_file, "input_format": "csv"},
+            id=new_job_id(),
+            rows_total=100_000,
+        )
+        for _ in range(499)
+    ]
+    PredictionJob.objects.bulk_create(others)
+    for _ in range(3):
+        job_runner.take_next_turn(worker)
+    small, began = make_job(1), clock.now()
+
+    while fresh(small).status != Status.COMPLETED:
+        job_runner.take_next_turn(worker)
+
+    assert clock.now() - began <= 2 * timedelta(seconds=job_runner.TURN_S)
+
+
+def test_customers_who_send_much_share_the_turns(worker, engine, clock):
+    engine.meanwhile = lambda: clock.advance(job_runner.TURN_S)
+    keys = [ApiKeyFactory() for _ in range(3)]
+    for key, jobs_of_it in zip(keys, (9, 3, 1), strict=True):
+        for _ in range(jobs_of_it):
+            make_job(50, api_key=key)
+
+    for _ in range(12):
+        job_runner.take_next_turn(worker)
+
+    done = {
+        key.customer_id: sum(job.rows_done for job in key.customer.jobs.all())
+        for key in keys
+    }
+    # Each turn is one chunk of two rows.
+    assert set(done.values()) == {8}
+
+
+def test_a_customer_whose_job_is_worked_on_comes_after_one_without(worker, clock):
+    """A slow model holds one worker, and gets the second only if nobody else waits."""
+    slow, other = ApiKeyFactory(), ApiKeyFactory()
+    first, second = make_job(api_key=slow), make_job(api_key=slow)
+    theirs = make_job(api_key=other)
+    jobs.claim(theirs.pk, worker="w2", now=clock.now())
+    jobs.hand_back(jobs.Lease(theirs.pk, 1), again_at=clock.now())
+    clock.advance(1)
+    jobs.claim(first.pk, worker="w2", now=clock.now())
+    clock.advance(1)
+    jobs.claim(theirs.pk, worker="w1", now=clock.now())
+    jobs.hand_back(jobs.Lease(theirs.pk, 2), again_at=clock.now())
+
+    assert jobs.next_in_turn(now=clock.now()) == theirs.pk
+    jobs.cancel(theirs.pk, now=clock.now())
+    assert jobs.next_in_turn(now=clock.now()) == second.pk
+
+
+def test_a_job_that_waits_for_its_engine_costs_its_customer_no_turn(worker, clock):
+    waiting, ready = (make_job(api_key=key) for key in [ApiKeyFactory()] * 2)
+    other = make_job()
+    lease = jobs.claim(waiting.pk, worker="w1", now=clock.now())
+    jobs.note_waiting(lease, now=clock.now())
+    jobs.hand_back(lease, again_at=clock.now() + timedelta(seconds=3))
+    jobs.claim(other.pk, worker="w2", now=clock.now() + timedelta(seconds=1))
+    make_job(api_key=other.api_key)
+
+    clock.advance(2)
+
+    assert jobs.next_in_turn(now=clock.now()) == ready.pk
+
+
+def test_a_process_works_on_some_jobs_at_once_and_drops_the_hints_beyond(
+    worker, engine, clock, hints
+):
+    """Its last thread is for other tasks, however many hints there are."""
+    all_jobs = [make_job(2) for _ in range(job_runner.JOBS_AT_ONCE + 2)]
+    begun = []
+
+    def take_the_next():
+        if len(begun) < job_runner.JOBS_AT_ONCE:
+            begun.append(1)
+            job_runner.take_next_turn(worker)
+
+    engine.meanwhile = take_the_next
+
+    job_runner.take_next_turn(worker)
+
+    done = [job for job in all_jobs if fresh(job).status == Status.COMPLETED]
+    assert len(done) == job_runner.JOBS_AT_ONCE
+    # One from each that worked, none from the one that had no room.
+    assert len(hints) == job_runner.JOBS_AT_ONCE
 
 
 def test_many_turns_are_no_failed_starts(worker, engine, clock):

@@ -29,7 +29,7 @@ def hints(monkeypatch):
     sent = []
     monkeypatch.setattr(
         "inference.jobs.life_cycle.current_app.send_task",
-        lambda name, *, args, **options: sent.extend(args),
+        lambda name, **options: sent.append(name),
     )
     return sent
 
@@ -45,7 +45,8 @@ def test_jobs_that_nobody_holds_are_sent_again(hints):
 
     assert job_sweep.sweep(now=NOW) == 2
 
-    assert hints == [waiting.pk, dead.pk]
+    assert hints == ["inference.tasks.run_jobs"] * 2
+    assert set(jobs.claimable(NOW)) == {waiting, dead}
 
 
 def test_a_dead_workers_job_is_sent_within_thirty_seconds(hints):
@@ -85,18 +86,12 @@ def test_a_clock_that_was_put_back_takes_no_job_from_a_worker_that_lives(hints):
     jobs.finish(lease, now=now)
 
 
-def test_those_that_waited_longest_come_first(hints, monkeypatch):
+def test_hints_are_no_more_than_some(hints, monkeypatch):
     monkeypatch.setattr(job_sweep, "_MAX_HINTS", 2)
-    recent = make_job(status=Status.PROCESSING, lease_expires_at=NOW)
-    older = make_job(
-        status=Status.PROCESSING, lease_expires_at=NOW - timedelta(seconds=60)
-    )
-    never = make_job()
+    for _ in range(3):
+        make_job()
 
-    job_sweep.sweep(now=NOW)
-
-    assert hints == [never.pk, older.pk]
-    assert recent.pk not in hints
+    assert job_sweep.sweep(now=NOW) == len(hints) == 2
 
 
 def test_poison_is_given_up_and_not_sent(hints):
@@ -105,25 +100,25 @@ def test_poison_is_given_up_and_not_sent(hints):
     )
     innocent = make_job()
 
-    job_sweep.sweep(now=NOW)
+    assert job_sweep.sweep(now=NOW) == 1
 
     job.refresh_from_db()
     assert job.status == Status.FAILED
-    assert hints == [innocent.pk]
+    assert jobs.next_in_turn(now=NOW) == innocent.pk
 
 
 def test_a_broker_outage_ends_the_sweep_and_the_next_one_heals(monkeypatch):
-    job = make_job()
+    make_job()
     make_job()
     tries = []
 
-    def refuse(name, *, args, **options):
-        tries.extend(args)
+    def refuse(name, **options):
+        tries.append(name)
         raise OperationalError("no broker")
 
     monkeypatch.setattr("inference.jobs.life_cycle.current_app.send_task", refuse)
     assert job_sweep.sweep(now=NOW) == 0
-    assert tries == [job.pk]
+    assert len(tries) == 1
 
     monkeypatch.setattr(
         "inference.jobs.life_cycle.current_app.send_task", lambda *args, **options: None
