@@ -1,6 +1,6 @@
 """The counts of every customer and key that has called this process. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from accounts.admission import Admission
 from accounts.key_admission import KeyAdmission
@@ -50,12 +50,11 @@ class Admissions:
             key.replace_limits(own)
         return KeyAdmission(key, customer)
 
-    def replace_limits(self, limits: Mapping[int, Limits]) -> None:
-        """Take customers' new limits over; those of keys follow at their next call."""
-        for customer_id, admission in self._of_customers.items():
-            now = limits.get(customer_id)
-            if now is not None and now != admission.limits:
-                admission.replace_limits(now)
+    def replace_limits(self, customer_id: int, limits: Limits) -> None:
+        """Take a customer's new limits over; those of its keys follow later."""
+        admission = self._of_customers.get(customer_id)
+        if admission is not None and admission.limits != limits:
+            admission.replace_limits(limits)
 
     def refund(self, *, customer_id: int, key_id: str, rows: int, now: float) -> None:
         """Undo a spend of a customer who may have left since."""

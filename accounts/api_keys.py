@@ -116,7 +116,7 @@ def issue(
         first_key_id=first_key_id,
         **dataclasses.asdict(limits),
     )
-    access_changed.send(sender=ApiKey)
+    access_changed.send(sender=ApiKey, rows=[key])
     return IssuedKey(key=key, token=new.token)
 
 
@@ -154,7 +154,7 @@ def change(
             setattr(key, field_name, limit)
         changed += LIMIT_FIELDS
     key.save(update_fields=changed)
-    access_changed.send(sender=ApiKey)
+    access_changed.send(sender=ApiKey, rows=[key])
     return key
 
 
@@ -199,6 +199,7 @@ def rotate(
     key.expires_at = min(key.expires_at or now + overlap, now + overlap)
     key.replaced_by = issued.key
     key.save(update_fields=["expires_at", "replaced_by"])
+    access_changed.send(sender=ApiKey, rows=[key])
     return issued
 
 
@@ -210,7 +211,7 @@ def revoke(key: ApiKey) -> bool:
         return False
     key.revoked_at = timezone.now()
     key.save(update_fields=["revoked_at"])
-    access_changed.send(sender=ApiKey)
+    access_changed.send(sender=ApiKey, rows=[key])
     return True
 
 

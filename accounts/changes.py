@@ -4,7 +4,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.models import ApiKey, Customer, Plan
+from accounts.models import Customer, Plan
 from accounts.signals import access_changed
 
 
@@ -27,8 +27,9 @@ def note(customer: Customer, reason: str) -> None:
 @transaction.atomic
 def delete(deleted: Customer | Plan) -> None:
     """Delete a customer or plan; raise ProtectedError while something hangs on it."""
+    # First: what is deleted has no id any more.
+    access_changed.send(sender=type(deleted), rows=[deleted])
     deleted.delete()
-    access_changed.send(sender=type(deleted))
 
 
 def set_retired(plan: Plan, *, retired: bool) -> None:
@@ -52,5 +53,4 @@ def archive(customer: Customer) -> int:
     customer.active = False
     customer.archived_at = now
     customer.save(update_fields=["active", "archived_at"])
-    access_changed.send(sender=ApiKey)
     return revoked

@@ -103,7 +103,7 @@ def key_limits_of(key: HasOwnLimits, limits: Limits) -> KeyLimits | None:
         rates.append(
             Rate(name="key-sustained", quota=key.sustained_requests, window_s=60)
         )
-    unit: Unit = limits.quotas[0].unit if limits.quotas else "rows"
+    unit = main_unit(limits)
     quotas = []
     if key.daily_quota is not None:
         quotas.append(Quota("day", unit, key.daily_quota, label="key-day"))
@@ -114,3 +114,8 @@ def key_limits_of(key: HasOwnLimits, limits: Limits) -> KeyLimits | None:
     return KeyLimits(
         rates=tuple(rates), quotas=tuple(quotas), max_concurrency=key.max_concurrency
     )
+
+
+def main_unit(limits: Limits) -> Unit:
+    """Return the unit that the quotas of a customer's keys count in."""
+    return limits.quotas[0].unit if limits.quotas else "rows"

@@ -19,7 +19,7 @@ import msgspec
 from accounts import key_format
 from accounts.limits import Limits
 from benchmarks.ports import free_port
-from inference import snapshot
+from inference import snapshot_file
 from inference.engine.client import BlockingEngineClient
 from inference.engine.errors import EngineError
 from inference.engine.messages import EngineStatus, VersionKey, VersionToLoad
@@ -165,7 +165,7 @@ class DataPlane:
                 EngineAddress(name="cpu", address=str(self.home.engine_socket("cpu"))),
             ),
         )
-        snapshot.write(self.home.snapshot, made)
+        snapshot_file.write(self.home.snapshot, made)
 
     def wait_listening(self) -> None:
         """Wait until the engine and the gateway answer at all."""

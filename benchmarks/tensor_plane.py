@@ -13,7 +13,7 @@ import msgspec
 
 from accounts.limits import Limits
 from benchmarks.data_plane import DataPlane
-from inference import snapshot
+from inference import snapshot_file
 from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.signature import Layout, Signature
 from inference.snapshot import (
@@ -86,7 +86,7 @@ def running(folder: Path, *, grpc_port: int, **environment: str) -> Iterator[Dat
                     signature=msgspec.to_builtins(signature),
                 )
             )
-        snapshot.write(plane.home.snapshot, _snapshot(plane))
+        snapshot_file.write(plane.home.snapshot, _snapshot(plane))
         plane.wait(lambda: _all_ready(plane), what="the models")
         plane.start_gateway()
         plane.wait_listening()

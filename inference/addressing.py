@@ -36,7 +36,7 @@ def model_of_body(
             name = _named_model.decode(body).model
         except (ValueError, RecursionError):
             name = parse_object(body).get("model")
-    name = name or tables.snapshot.site_default_model
+    name = name or tables.site_default_model
     if not isinstance(name, str):
         message = "This site has no default model. Name one as `model`."
         raise ApiError(ErrorCode.NOT_FOUND, message)

@@ -1,8 +1,13 @@
 """Connect what the apps below announce and ask."""
 
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
+
+if TYPE_CHECKING:
+    from accounts.models import ApiKey, Customer, Plan
 
 
 class InferenceConfig(AppConfig):
@@ -13,16 +18,40 @@ class InferenceConfig(AppConfig):
         from accounts.signals import access_changed, model_names_wanted
         from registry.signals import registry_changed
 
-        for signal in (access_changed, registry_changed):
-            signal.connect(_mark_changed, dispatch_uid="inference.mark_changed")
+        access_changed.connect(_access_changed, dispatch_uid="inference.publishing")
+        registry_changed.connect(_models_changed, dispatch_uid="inference.publishing")
         model_names_wanted.connect(_model_names, dispatch_uid="inference.model_names")
 
 
-def _mark_changed(**_: Any) -> None:
-    # Models can be imported only once the apps are ready.
+# Models can be imported only once the apps are ready.
+def _access_changed(
+    rows: "Iterable[ApiKey | Customer | Plan] | None" = None, **_: Any
+) -> None:
+    from accounts.models import ApiKey, Customer
     from inference import publishing
 
-    publishing.mark_changed()
+    if rows is None:
+        publishing.mark_changed()
+        return
+    names: dict[publishing.Kind, list[object]] = defaultdict(list)
+    for row in rows:
+        if isinstance(row, ApiKey):
+            names[publishing.Kind.KEY].append(row.digest)
+        elif isinstance(row, Customer):
+            names[publishing.Kind.CUSTOMER].append(row.pk)
+        else:
+            names[publishing.Kind.PLAN].append(row.pk)
+    for kind, changed in names.items():
+        publishing.mark_changed(kind, changed)
+
+
+def _models_changed(models: "Iterable[str] | None" = None, **_: Any) -> None:
+    from inference import publishing
+
+    if models is None:
+        publishing.mark_changed()
+    else:
+        publishing.mark_changed(publishing.Kind.MODEL, models)
 
 
 def _model_names(**_: Any) -> list[str]:

@@ -5,13 +5,13 @@ if their artifact is in the local cache and their metadata can be read.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from inference.engine.messages import Batching, VersionKey, VersionToLoad
 from inference.engine.mlflow_signature import from_mlflow
@@ -67,27 +67,37 @@ class CatalogModel:
         return number in named
 
 
-def read_catalog(*, with_jobs: bool = False) -> list[CatalogModel]:
-    """Read every model with its route and its named versions.
+def read_catalog(
+    *, with_jobs: bool = False, names: Collection[str] | None = None
+) -> list[CatalogModel]:
+    """Read the models with these names, or all, with routes and named versions.
 
     In a number of queries that never grows. `with_jobs` adds the versions that
     unfinished jobs still need.
     """
-    serving = {route.model: route for route in ServingRoute.objects.all()}
+    models = RegisteredModel.objects.all()
+    if names is not None:
+        models = models.filter(name__in=names)
+    serving = {
+        route.model: route for route in _of(names, ServingRoute.objects, by="model")
+    }
     routes = {
         route.registered_model_id: route
-        for route in Route.objects.select_related(*_ROLES).defer(*_NOT_OF_ROUTES)
+        for route in _of(names, Route.objects.select_related(*_ROLES)).defer(
+            *_NOT_OF_ROUTES
+        )
     }
     versions: dict[int, dict[int, ModelVersion]] = defaultdict(dict)
-    for version in (*_named_versions(), *(_versions_of_jobs() if with_jobs else ())):
+    named = _of(names, _named_versions())
+    for version in (*named, *(_versions_of_jobs() if with_jobs else ())):
         versions[version.registered_model_id][version.version] = version
     aliases: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for model_id, number, name in Alias.objects.order_by("name").values_list(
-        "registered_model_id", "version__version", "name"
-    ):
+    for model_id, number, name in _of(
+        names, Alias.objects.order_by("name")
+    ).values_list("registered_model_id", "version__version", "name"):
         aliases[model_id][number].append(name)
     catalog = []
-    for model in RegisteredModel.objects.all():
+    for model in models:
         route = routes.get(model.pk)
         catalog.append(
             CatalogModel(
@@ -101,7 +111,14 @@ def read_catalog(*, with_jobs: bool = False) -> list[CatalogModel]:
     return catalog
 
 
-def _named_versions() -> Iterable[ModelVersion]:
+def _of(
+    names: Collection[str] | None, rows: Any, *, by: str = "registered_model__name"
+) -> Any:
+    """Keep the rows of the models with these names; None: of all."""
+    return rows.all() if names is None else rows.filter(**{f"{by}__in": names})
+
+
+def _named_versions() -> QuerySet[ModelVersion]:
     routes = Route.objects.filter(enabled=True)
     served = ServingRoute.objects.filter(
         Q(default_version=OuterRef("version")) | Q(canary_version=OuterRef("version")),

@@ -28,7 +28,7 @@ from inference import (
     ledger_report,
     ownership,
     publishing,
-    snapshot,
+    snapshot_file,
 )
 from inference.engine.client import BlockingEngineClient
 from inference.engine_links import EngineLink
@@ -130,6 +130,7 @@ class Controller:
         # When each engine was recorded last, and with which facts.
         self._recorded: dict[str, tuple[float, object]] = {}
         self._reconciler = Reconciler(artifacts=home.artifacts)
+        self._publisher = publishing.Publisher(home.snapshot)
         self._leads_until = 0.0
         self._due: dict[str, float] = {}
 
@@ -147,6 +148,7 @@ class Controller:
         for link in self._links.values():
             link.stop()
         self._guard("resign", lambda: resign(self.holder, now=timezone.now()))
+        self._publisher.close()
         self._predecessor.close()
         logger.info("controller_stopped", holder=self.holder)
 
@@ -214,11 +216,13 @@ class Controller:
     def _take_over(self) -> None:
         """Start from what is published; the file may be gone or older than the row."""
         self._reconciler = Reconciler(artifacts=self._home.artifacts)
+        self._publisher.close()
         self._due = {"lead": self._due["lead"]}
         self._discover_engines()
         try:
-            self._reconciler.saw_published(snapshot.read(self._home.snapshot))
-        except (OSError, snapshot.SnapshotCorrupt):
+            found = snapshot_file.read(self._home.snapshot)
+            self._reconciler.saw_published(found.models)
+        except (OSError, snapshot_file.SnapshotCorrupt):
             logger.info("snapshot_missing_or_corrupt")
         publishing.mark_changed()
 
@@ -237,13 +241,13 @@ class Controller:
         # First the routes: a weight that people moved is in this very snapshot.
         self._compare(self._clock())
         started_s = self._clock()
-        published = publishing.publish(now=timezone.now())
-        self._reconciler.saw_published(published)
+        published = self._publisher.publish(now=timezone.now())
+        self._reconciler.saw_published(published.models)
         logger.info(
             "snapshot_published",
             sequence=published.sequence,
+            whole=published.whole,
             models=len(published.models),
-            keys=len(published.keys),
             duration_ms=round((self._clock() - started_s) * 1000),
         )
 

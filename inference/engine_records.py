@@ -20,12 +20,15 @@ def record(view: EngineView, *, now: datetime) -> None:
         engine, created = Engine.objects.get_or_create(
             name=view.name, defaults={"address": view.address}
         )
-        changed = created or engine.address != view.address
+        # Names of the models; an empty one means all of them.
+        changed = {""} if created or engine.address != view.address else set()
         engine.address = view.address
         if view.status is None:
-            changed |= _unreachable(engine, view)
+            if _unreachable(engine, view):
+                changed.add("")
         else:
-            changed |= engine.state != Engine.State.RUNNING
+            if engine.state != Engine.State.RUNNING:
+                changed.add("")
             engine.state = Engine.State.RUNNING
             engine.device = view.status.device
             engine.pid = view.status.pid
@@ -40,7 +43,7 @@ def record(view: EngineView, *, now: datetime) -> None:
             changed |= _record_versions(engine, view.versions)
         engine.save()
         if changed:
-            publishing.mark_changed()
+            publishing.mark_changed(publishing.Kind.MODEL, changed)
 
 
 def _unreachable(engine: Engine, view: EngineView) -> bool:
@@ -54,9 +57,9 @@ def _unreachable(engine: Engine, view: EngineView) -> bool:
 
 def _record_versions(
     engine: Engine, versions: Mapping[VersionKey, VersionStatus]
-) -> bool:
-    """Make the rows equal the report; tell whether readiness changed anywhere."""
-    changed = False
+) -> set[str]:
+    """Make the rows equal the report; return whose readiness changed, by model."""
+    changed: set[str] = set()
     rows = {
         VersionKey(row.model, row.version): row for row in engine.loaded_versions.all()
     }
@@ -72,13 +75,15 @@ def _record_versions(
             "\n".join(status.notes),
         ):
             continue
-        changed |= LoadedVersion.State.READY in (row.state, status.state)
+        if LoadedVersion.State.READY in (row.state, status.state):
+            changed.add(key.model)
         row.state, row.error, row.load_ms = status.state, status.error, status.load_ms
         row.memory_bytes = status.memory_bytes
         row.notes = "\n".join(status.notes)
         row.save()
     for row in rows.values():
-        changed |= row.state == LoadedVersion.State.READY
+        if row.state == LoadedVersion.State.READY:
+            changed.add(row.model)
         row.delete()
     return changed
 
@@ -93,5 +98,5 @@ def forget_gone(existing: set[str], *, now: datetime) -> list[str]:
     if names:
         with transaction.atomic():
             Engine.objects.filter(name__in=names).delete()
-            publishing.mark_changed()
+            publishing.mark_changed(publishing.Kind.MODEL)
     return names

@@ -132,7 +132,7 @@ class Front:
         self._plan = PredictionPlan(self.tables, boot_id=self.boot_id)
         self._lock = threading.Lock()
         self._clients: dict[str, PredictingClient] = {}
-        self._watcher = SnapshotWatcher(home.snapshot, self.tables.replace)
+        self._watcher = SnapshotWatcher(home.snapshot, self.tables)
         self._spool: spool.SpoolWriter | None = None
         self._sync_timer: threading.Timer | None = None
 

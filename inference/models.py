@@ -14,6 +14,8 @@ class SnapshotState(models.Model):
     """
 
     changed = models.PositiveBigIntegerField(default=1)
+    # Only what engines must learn of, too: a change of keys is none of theirs.
+    models_changed = models.PositiveBigIntegerField(default=1)
     published = models.PositiveBigIntegerField(default=0)
     published_at = models.DateTimeField(null=True, blank=True)
 
@@ -24,6 +26,27 @@ class SnapshotState(models.Model):
 
     def __str__(self) -> str:
         return f"{self.published} of {self.changed}"
+
+
+class SnapshotChange(models.Model):
+    """Something that changed since the last snapshot; deleted when it is published."""
+
+    class Kind(models.TextChoices):
+        EVERYTHING = "everything", "everything"
+        KEY = "key", "key"
+        CUSTOMER = "customer", "customer"
+        PLAN = "plan", "plan"
+        MODEL = "model", "model"
+
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    # Digest of a key, id of a customer or plan, name of a model; empty: all of them.
+    name = models.CharField(max_length=255, blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".rstrip()
 
 
 class ControllerLease(models.Model):

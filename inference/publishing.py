@@ -1,63 +1,70 @@
-"""Publishing the snapshot: what the database says, as the file gateways live from."""
+"""Publishing what the database says, as the file that gateways live from."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from django.conf import settings
-from django.db.models import F, Q
+from django.db import transaction
+from django.db.models import F
 
-from accounts import api_keys, plans
+from accounts import plans
 from accounts.limits import Limits
-from accounts.models import ApiKey, Customer
-from inference import snapshot
-from inference.callable_versions import (
-    CatalogModel,
-    NotCallable,
-    callable_version,
-    read_catalog,
-)
-from inference.engine.messages import VersionKey
-from inference.models import Engine, LoadedVersion, SnapshotState
+from inference import access_rows, callable_models, snapshot_file
+from inference.models import Engine, SnapshotChange, SnapshotState
 from inference.snapshot import (
     AccessCustomer,
-    AccessKey,
-    CachePolicy,
     CallableModel,
+    Delta,
     EngineAddress,
-    Fallback,
-    FixedAnswer,
     Snapshot,
 )
-from registry.routing import Variant
+from inference.snapshot_file import SnapshotReplaced, SnapshotWriter
+from registry.models import RegisteredModel
 
-_KEY_FIELDS = (
-    "key_id",
-    "digest",
-    "customer_id",
-    "scopes",
-    "allowed_models",
-    "allowed_networks",
-    "expires_at",
-    "mode",
-    "first_key_id",
-    *api_keys.LIMIT_FIELDS,
-)
+Kind = SnapshotChange.Kind
+# More changes at once are read sooner as a whole snapshot.
+_MOST_CHANGES = 2000
 
 
-def mark_changed() -> None:
-    """Count a change that gateways must learn of, in the caller's transaction."""
-    if SnapshotState.objects.filter(pk=1).update(changed=F("changed") + 1):
-        return
-    SnapshotState.objects.bulk_create([SnapshotState(pk=1)], ignore_conflicts=True)
-    SnapshotState.objects.filter(pk=1).update(changed=F("changed") + 1)
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What gateways read now."""
+
+    sequence: int
+    # False: only what changed was written.
+    whole: bool
+    models: tuple[CallableModel, ...]
 
 
-def change_count() -> int:
-    """Return how many changes were counted so far."""
-    count = SnapshotState.objects.filter(pk=1).values_list("changed", flat=True).first()
-    return count or 0
+def mark_changed(kind: Kind = Kind.EVERYTHING, names: Iterable[object] = ("",)) -> None:
+    """Count a change that gateways must learn of, in the caller's transaction.
+
+    `names` are digests of keys, ids of customers or plans, or names of models; an empty
+    one means every model, and the engines.
+    """
+    with transaction.atomic():
+        counted = {"changed": F("changed") + 1}
+        if kind in (Kind.EVERYTHING, Kind.MODEL):
+            counted["models_changed"] = F("models_changed") + 1
+        # Locks the row: changes are noted in the order in which they are committed.
+        if not SnapshotState.objects.filter(pk=1).update(**counted):
+            SnapshotState.objects.bulk_create(
+                [SnapshotState(pk=1)], ignore_conflicts=True
+            )
+            SnapshotState.objects.filter(pk=1).update(**counted)
+        SnapshotChange.objects.bulk_create(
+            SnapshotChange(kind=kind, name=str(name)) for name in set(names)
+        )
+
+
+def models_change_count() -> int:
+    """Return how many changes were counted of what engines load."""
+    count = SnapshotState.objects.filter(pk=1).values_list("models_changed", flat=True)
+    return count.first() or 0
 
 
 def pending_sequence() -> int | None:
@@ -69,196 +76,197 @@ def pending_sequence() -> int | None:
     return state.changed if state.changed > state.published else None
 
 
-def publish(*, now: datetime) -> Snapshot:
-    """Write the snapshot file and move `published` up to what it contains.
+class Publisher:
+    """Keeps the snapshot file equal to the database: one for each leader.
 
-    The change count is read first: a change that commits while the snapshot is put
-    together has a higher number and so leads to another snapshot.
+    It begins with a whole snapshot, and then appends what was marked as changed. The
+    change count is read first: a change that commits meanwhile has a higher number and
+    so leads to another delta. Whenever something is not as this process left it, it
+    begins anew.
     """
-    sequence = SnapshotState.objects.values_list("changed", flat=True).get(pk=1)
-    published = assemble(sequence=sequence, now=now)
-    snapshot.write(settings.HOME.snapshot, published)
-    moved = SnapshotState.objects.filter(pk=1, published__lte=sequence).update(
-        published=sequence, published_at=now
-    )
-    if not moved:
-        # Another controller published a newer one and this file has replaced it.
-        mark_changed()
-    return published
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: SnapshotWriter | None = None
+        self._sequence = 0
+        # What gateways have of these: a change of something else is none for them.
+        self._models: dict[str, CallableModel] = {}
+        self._limits: dict[int, Limits] = {}
+
+    def publish(self, *, now: datetime) -> Published:
+        """Write all changes so far and move `published` up to them."""
+        try:
+            return self._append(now=now) or self._begin(now=now)
+        except BaseException:
+            # The file may end with half a delta, and what was read not be written.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _append(self, *, now: datetime) -> Published | None:
+        """Append a delta; None if there must be a whole snapshot."""
+        sequence = _change_count()
+        changes = list(SnapshotChange.objects.order_by("pk")[: _MOST_CHANGES + 1])
+        if (
+            self._writer is None
+            or self._writer.is_long
+            or len(changes) > _MOST_CHANGES
+            or any(change.kind == Kind.EVERYTHING for change in changes)
+        ):
+            return None
+        try:
+            self._writer.append(self._delta(changes, sequence=sequence, now=now))
+        except SnapshotReplaced:
+            return None
+        self._note(changes, sequence=sequence, now=now)
+        return Published(sequence, whole=False, models=tuple(self._models.values()))
+
+    def _begin(self, *, now: datetime) -> Published:
+        """Begin another file with a whole snapshot."""
+        self.close()
+        sequence = _change_count()
+        changes = list(SnapshotChange.objects.order_by("-pk")[:1])
+        snapshot = assemble(sequence=sequence, now=now)
+        self._writer = SnapshotWriter(self._path, snapshot)
+        self._models = {model.name: model for model in snapshot.models}
+        self._limits = {entry.customer_id: entry.limits for entry in snapshot.customers}
+        self._note(changes, sequence=sequence, now=now)
+        return Published(sequence, whole=True, models=snapshot.models)
+
+    def _note(
+        self, changes: list[SnapshotChange], *, sequence: int, now: datetime
+    ) -> None:
+        """Say in the database what was published, unless another controller has."""
+        state = SnapshotState.objects.filter(pk=1, published__lte=sequence)
+        if self._sequence:
+            state = state.filter(published=self._sequence)
+        self._sequence = sequence
+        if not state.update(published=sequence, published_at=now):
+            # Another leads, and one of the two files has replaced the other.
+            self._sequence = 0
+            mark_changed()
+        elif changes:
+            SnapshotChange.objects.filter(pk__lte=changes[-1].pk).delete()
+
+    def _delta(
+        self, changes: list[SnapshotChange], *, sequence: int, now: datetime
+    ) -> Delta:
+        """Read what changed, and compare with what gateways have."""
+        names: dict[str, set[str]] = defaultdict(set)
+        for change in changes:
+            names[change.kind].add(change.name)
+        customers, gone_customers, with_keys = self._changed_customers(names)
+        keys = access_rows.keys(
+            names[Kind.KEY], customer_ids=with_keys, limits=self._limits, now=now
+        )
+        delta = Delta(
+            sequence=sequence,
+            base=self._sequence,
+            published_at=now.timestamp(),
+            customers=tuple(customers),
+            gone_customers=tuple(gone_customers),
+            keys=tuple(key for key in keys.values() if key is not None),
+            gone_keys=tuple(digest for digest, key in keys.items() if key is None),
+        )
+        if Kind.MODEL not in names:
+            return delta
+        models, gone_models = self._changed_models(names[Kind.MODEL])
+        return msgspec.structs.replace(
+            delta,
+            models=tuple(models),
+            gone_models=tuple(gone_models),
+            engines=_addresses(list(Engine.objects.all())),
+            site_default_model=_site_default(),
+        )
+
+    def _changed_customers(
+        self, names: Mapping[str, set[str]]
+    ) -> tuple[list[AccessCustomer], list[int], list[int]]:
+        """Return who has other limits, who is gone, and whose keys change with that."""
+        found = access_rows.customers(
+            [int(name) for name in names[Kind.CUSTOMER]],
+            plan_ids=[int(name) for name in names[Kind.PLAN]],
+        )
+        changed, gone, with_keys = [], [], []
+        for customer_id, limits in found.items():
+            before = self._limits.get(customer_id)
+            if limits == before:
+                continue
+            if limits is None:
+                del self._limits[customer_id]
+                gone.append(customer_id)
+            else:
+                self._limits[customer_id] = limits
+                changed.append(AccessCustomer(customer_id=customer_id, limits=limits))
+            if (
+                limits is None
+                or before is None
+                or plans.main_unit(limits) != plans.main_unit(before)
+            ):
+                with_keys.append(customer_id)
+        return changed, gone, with_keys
+
+    def _changed_models(self, names: set[str]) -> tuple[list[CallableModel], list[str]]:
+        every = "" in names
+        described = callable_models.describe(
+            list(Engine.objects.all()), names=None if every else names
+        )
+        changed = [
+            model
+            for name, model in described.items()
+            if self._models.get(name) != model
+        ]
+        gone = [
+            name
+            for name in (self._models if every else names)
+            if name in self._models and name not in described
+        ]
+        self._models |= described
+        for name in gone:
+            del self._models[name]
+        return changed, gone
+
+
+def publish(*, now: datetime) -> Snapshot:
+    """Publish everything once, and return it."""
+    publisher = Publisher(settings.HOME.snapshot)
+    publisher.publish(now=now)
+    publisher.close()
+    return snapshot_file.read(settings.HOME.snapshot)
 
 
 def assemble(*, sequence: int, now: datetime) -> Snapshot:
-    """Put the snapshot together, in a number of queries that never grows."""
-    catalog = read_catalog()
+    """Put a whole snapshot together, in a number of queries that never grows."""
     engines = list(Engine.objects.all())
-    ready = _ready_versions()
-    models = (
-        _callable_model(
-            entry,
-            engines=engines,
-            ready=ready,
-            artifacts=settings.HOME.artifacts,
-        )
-        for entry in catalog
-    )
-    customers = [
-        AccessCustomer(customer_id=customer.pk, limits=plans.limits_of(customer))
-        for customer in Customer.objects.filter(active=True).select_related("plan")
-    ]
+    limits = access_rows.every_customer()
     return Snapshot(
         sequence=sequence,
         published_at=now.timestamp(),
-        models=tuple(model for model in models if model is not None),
-        keys=_access_keys(
-            {customer.customer_id: customer.limits for customer in customers}, now=now
+        models=tuple(callable_models.describe(engines).values()),
+        keys=tuple(access_rows.every_key(limits, now=now)),
+        customers=tuple(
+            AccessCustomer(customer_id=customer_id, limits=own)
+            for customer_id, own in limits.items()
         ),
-        customers=tuple(customers),
-        engines=tuple(
-            EngineAddress(name=engine.name, address=engine.address)
-            for engine in engines
-        ),
-        site_default_model=next(
-            (entry.name for entry in catalog if entry.model.site_default), None
-        ),
+        engines=_addresses(engines),
+        site_default_model=_site_default(),
     )
 
 
-def _ready_versions() -> dict[str, set[VersionKey]]:
-    """Return what each running engine has ready, by the engine's name."""
-    ready: dict[str, set[VersionKey]] = {}
-    for name, model, version in LoadedVersion.objects.filter(
-        state=LoadedVersion.State.READY, engine__state=Engine.State.RUNNING
-    ).values_list("engine__name", "model", "version"):
-        ready.setdefault(name, set()).add(VersionKey(model, version))
-    return ready
-
-
-def _callable_model(
-    entry: CatalogModel,
-    *,
-    engines: list[Engine],
-    ready: dict[str, set[VersionKey]],
-    artifacts: Path,
-) -> CallableModel | None:
-    """Describe one model; None if nothing of it was ever meant to be called."""
-    versions = []
-    for version in entry.versions.values():
-        try:
-            described = callable_version(entry, version, artifacts=artifacts)
-        except NotCallable:
-            # The admin asks for the reason again, where people look for it.
-            continue
-        versions.append(described)
-    if not versions and entry.route is None:
-        return None
-    numbers = {version.version for version in versions}
-    variants = _variants(entry, callable_numbers=numbers)
-    needed = {VersionKey(entry.name, variant.version) for variant in variants}
-    having = [
-        engine.name for engine in engines if needed <= ready.get(engine.name, set())
-    ]
-    return CallableModel(
-        name=entry.name,
-        versions=tuple(sorted(versions, key=lambda version: -version.version)),
-        variants=variants,
-        routed=entry.route is not None,
-        # While no engine has them all, one of these may be coming back with them:
-        # gateways try, and answer 503 until then.
-        engines=tuple(having or [engine.name for engine in engines]),
-        public=entry.model.public,
-        low_confidence_below=entry.route.low_confidence_below if entry.route else None,
-        description=entry.model.description,
-        cache=_cache(entry),
-        fallback=_fallback(entry, callable_numbers=numbers),
-    )
-
-
-def _cache(entry: CatalogModel) -> CachePolicy | None:
-    route = entry.route
-    if route is None or not route.cache_ttl_s:
-        return None
-    everyone = route.cache_scope == route.CacheScope.EVERYONE
-    return CachePolicy(
-        ttl_s=route.cache_ttl_s, scope="everyone" if everyone else "customer"
-    )
-
-
-def _fallback(entry: CatalogModel, *, callable_numbers: set[int]) -> Fallback | None:
-    """Describe what stands in; a version that cannot be called does not."""
-    route = entry.route
-    if route is None:
-        return None
-    version = None if route.fallback_version is None else route.fallback_version.version
-    answer = None
-    if route.fallback_answer is not None:
-        answer = FixedAnswer(route.fallback_answer)
-    if version not in callable_numbers:
-        version = None
-    if version is None and answer is None:
-        return None
-    codes = tuple(str(code) for code in route.fallback_on)
-    return Fallback(on=codes, version=version, answer=answer)
-
-
-def _variants(
-    entry: CatalogModel, *, callable_numbers: set[int]
-) -> tuple[Variant, ...]:
-    """Return what the route serves; a canary that cannot be called gets no share."""
-    serving = entry.serving
-    if entry.route is None or serving is None:
-        return ()
-    if serving.default_version not in callable_numbers:
-        return ()
-    default_version = serving.default_version
-    assert default_version is not None
-    if serving.canary_version not in callable_numbers:
-        return (Variant(version=default_version, role="default", weight_percent=100),)
-    assert serving.canary_version is not None
-    return (
-        Variant(
-            version=default_version,
-            role="default",
-            weight_percent=serving.default_weight_percent,
-        ),
-        Variant(
-            version=serving.canary_version,
-            role="canary",
-            weight_percent=serving.canary_weight_percent,
-        ),
-    )
-
-
-def _access_keys(
-    customers: Mapping[int, Limits], *, now: datetime
-) -> tuple[AccessKey, ...]:
-    valid = ApiKey.objects.filter(
-        Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None
-    ).order_by("pk")
-    # Rows, not models: there may be 100,000 of them within the second that is promised.
-    rows = valid.values_list(*_KEY_FIELDS, named=True).iterator(chunk_size=5000)
-    known = [row for row in rows if row.customer_id in customers]
-    # The limits of a key's newest heir hold for all of them: they count together.
-    heirs = {row.first_key_id: row for row in known if row.first_key_id}
+def _addresses(engines: list[Engine]) -> tuple[EngineAddress, ...]:
     return tuple(
-        _access_key(
-            row,
-            heirs.get(row.first_key_id or row.key_id, row),
-            customers[row.customer_id],
-        )
-        for row in known
+        EngineAddress(name=engine.name, address=engine.address) for engine in engines
     )
 
 
-def _access_key(key: Any, limited_as: Any, limits: Limits) -> AccessKey:
-    return AccessKey(
-        key_id=key.key_id,
-        digest=bytes.fromhex(key.digest),
-        customer_id=key.customer_id,
-        scopes=tuple(key.scopes),
-        models=tuple(key.allowed_models),
-        expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
-        limits=plans.key_limits_of(limited_as, limits),
-        networks=tuple(key.allowed_networks),
-        test=key.mode == ApiKey.Mode.TEST,
-        quota_key_id=key.first_key_id,
-    )
+def _site_default() -> str | None:
+    default = RegisteredModel.objects.filter(site_default=True)
+    return default.values_list("name", flat=True).first()
+
+
+def _change_count() -> int:
+    return SnapshotState.objects.values_list("changed", flat=True).get(pk=1)

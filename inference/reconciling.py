@@ -19,7 +19,7 @@ from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine_links import EngineLink
 from inference.models import ServingRoute
 from inference.serving import Placement, Served, Situation, Variants
-from inference.snapshot import Snapshot
+from inference.snapshot import CallableModel
 
 # A gateway reads a new snapshot within 1 s; requests in flight end within their
 # deadline, and an engine finishes what it has queued before it unloads.
@@ -58,10 +58,11 @@ class Reconciler:
         # What the database asked for, when it was read, and at which change count.
         self._wish: tuple[float, int, _Wish] | None = None
 
-    def saw_published(self, snapshot: Snapshot) -> None:
+    def saw_published(self, models: Iterable[CallableModel]) -> None:
+        """Note what gateways may call from now on."""
         self._named = frozenset(
             VersionKey(model.name, version.version)
-            for model in snapshot.models
+            for model in models
             for version in model.versions
         )
 
@@ -103,7 +104,7 @@ class Reconciler:
 
     def _current_wish(self, *, now_s: float) -> _Wish:
         """Read the database only when its change count moved, or now and then."""
-        changed = publishing.change_count()
+        changed = publishing.models_change_count()
         if self._wish is not None:
             read_s, at_count, wish = self._wish
             if at_count == changed and now_s - read_s < _REREAD_S:
@@ -245,7 +246,7 @@ def _move(before: Mapping[str, Served], after: Mapping[str, Served]) -> bool:
         with transaction.atomic():
             _store(model, served, moved=moved)
             if moved:
-                publishing.mark_changed()
+                publishing.mark_changed(publishing.Kind.MODEL, [model])
         logger.info(
             "serving_route_moved" if moved else "serving_route_waits",
             model=model,
@@ -277,5 +278,5 @@ def _remove(models: Iterable[str]) -> None:
     for model in models:
         with transaction.atomic():
             ServingRoute.objects.filter(model=model).delete()
-            publishing.mark_changed()
+            publishing.mark_changed(publishing.Kind.MODEL, [model])
         logger.info("serving_route_removed", model=model)

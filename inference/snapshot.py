@@ -1,13 +1,11 @@
-"""What may be called, by whom, and how: the one file that gateways live from.
+"""What may be called, by whom, and how; and what changes of it. Pure.
 
-The controller writes it, gateways read it; neither needs the other to be up. The file
-is a magic number, the SHA-256 of the rest, and a Snapshot in MessagePack, replaced
-atomically by rename.
+A gateway begins with a whole snapshot and then follows it by deltas. Both are the same
+message: a whole snapshot is a delta that builds on nothing, in parts that take a reader
+a millisecond each.
 """
 
-import hashlib
-import os
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -16,7 +14,8 @@ from accounts.limits import KeyLimits, Limits
 from inference.engine.signature import Signature
 from registry.routing import Variant
 
-_MAGIC = b"MYSNAP01"
+# Encoded entries of one part of a delta; a single larger one is a part of its own.
+PART_BYTES = 32 * 1024
 
 
 class CallableVersion(msgspec.Struct, frozen=True):
@@ -73,7 +72,7 @@ class CallableModel(msgspec.Struct, frozen=True):
     fallback: Fallback | None = None
 
 
-class AccessKey(msgspec.Struct, frozen=True, gc=False):
+class AccessKey(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """An API key that is valid but for its expiry."""
 
     key_id: str
@@ -118,40 +117,155 @@ class Snapshot(msgspec.Struct, frozen=True):
     site_default_model: str | None = None
 
 
-class SnapshotCorrupt(ValueError):
-    """The file is not a whole snapshot."""
+class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is there or gone at `sequence`, for a reader that is at `base`.
+
+    A delta may have several parts. The reader is at `sequence` after the last of them.
+    A customer that is gone takes its keys along: they are named, too.
+    """
+
+    sequence: int
+    # 0: it builds on nothing, and with all its parts is a whole snapshot.
+    base: int = 0
+    part: int = 0
+    last: bool = True
+    published_at: float = 0.0
+    # What differs goes by as a whole entry; None and UNSET: as before.
+    engines: tuple[EngineAddress, ...] | None = None
+    site_default_model: str | msgspec.UnsetType | None = msgspec.UNSET
+    customers: tuple[AccessCustomer, ...] = ()
+    gone_customers: tuple[int, ...] = ()
+    keys: tuple[AccessKey, ...] = ()
+    # By their digests.
+    gone_keys: tuple[bytes, ...] = ()
+    models: tuple[CallableModel, ...] = ()
+    gone_models: tuple[str, ...] = ()
+
+
+class Contents:
+    """The entries of a snapshot, by what they are looked up by."""
+
+    __slots__ = (
+        "customers",
+        "engines",
+        "keys",
+        "models",
+        "published_at",
+        "sequence",
+        "site_default_model",
+    )
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.published_at = 0.0
+        self.models: dict[str, CallableModel] = {}
+        self.keys: dict[bytes, AccessKey] = {}
+        self.customers: dict[int, Limits] = {}
+        self.engines: dict[str, str] = {}
+        self.site_default_model: str | None = None
+
+    def take(self, delta: Delta) -> None:
+        """Take one part over; customers before their keys."""
+        if delta.engines is not None:
+            self.engines = {engine.name: engine.address for engine in delta.engines}
+        if delta.site_default_model is not msgspec.UNSET:
+            self.site_default_model = delta.site_default_model
+        for customer in delta.customers:
+            self.customers[customer.customer_id] = customer.limits
+        for key in delta.keys:
+            self.keys[key.digest] = key
+        for digest in delta.gone_keys:
+            self.keys.pop(digest, None)
+        for customer_id in delta.gone_customers:
+            self.customers.pop(customer_id, None)
+        for model in delta.models:
+            self.models[model.name] = model
+        for name in delta.gone_models:
+            self.models.pop(name, None)
+        if delta.last:
+            self.sequence = delta.sequence
+            self.published_at = delta.published_at
+
+    def as_snapshot(self) -> Snapshot:
+        """Return the same as one value."""
+        return Snapshot(
+            sequence=self.sequence,
+            published_at=self.published_at,
+            models=tuple(self.models.values()),
+            keys=tuple(self.keys.values()),
+            customers=tuple(
+                AccessCustomer(customer_id=customer_id, limits=limits)
+                for customer_id, limits in self.customers.items()
+            ),
+            engines=tuple(
+                EngineAddress(name=name, address=address)
+                for name, address in self.engines.items()
+            ),
+            site_default_model=self.site_default_model,
+        )
+
+
+def whole(snapshot: Snapshot) -> Delta:
+    """Return a snapshot as a delta that builds on nothing."""
+    return Delta(
+        sequence=snapshot.sequence,
+        published_at=snapshot.published_at,
+        engines=snapshot.engines,
+        site_default_model=snapshot.site_default_model,
+        customers=snapshot.customers,
+        keys=snapshot.keys,
+        models=snapshot.models,
+    )
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Snapshot)
+_decoder = msgspec.msgpack.Decoder(Delta)
+# The order in which a reader takes entries over: what others name comes first.
+_ENTRIES = (
+    "customers",
+    "keys",
+    "gone_keys",
+    "gone_customers",
+    "models",
+    "gone_models",
+)
 
 
-def encode(snapshot: Snapshot) -> bytes:
-    body = _encoder.encode(snapshot)
-    return _MAGIC + hashlib.sha256(body).digest() + body
+def encode_parts(delta: Delta) -> Iterator[bytes]:
+    """Encode a delta as messages small enough to be taken over in one go."""
+    facts: dict[str, Any] = {
+        "sequence": delta.sequence,
+        "base": delta.base,
+        "published_at": delta.published_at,
+    }
+    message = {**facts, "engines": delta.engines}
+    if delta.site_default_model is not msgspec.UNSET:
+        message["site_default_model"] = delta.site_default_model
+    portions = _portions(delta)
+    message |= next(portions)
+    number = 0
+    for portion in portions:
+        yield _encoder.encode({**message, "part": number, "last": False})
+        number += 1
+        message = facts | portion
+    yield _encoder.encode({**message, "part": number, "last": True})
 
 
-def decode(data: bytes) -> Snapshot:
-    """Raise SnapshotCorrupt unless `data` is exactly one whole snapshot."""
-    digest, body = data[8:40], data[40:]
-    if data[:8] != _MAGIC or hashlib.sha256(body).digest() != digest:
-        raise SnapshotCorrupt("magic number or checksum does not match")
-    try:
-        return _decoder.decode(body)
-    except msgspec.DecodeError as error:
-        raise SnapshotCorrupt(str(error)) from error
+def _portions(delta: Delta) -> Iterator[dict[str, list[msgspec.Raw]]]:
+    """Divide the entries by their size; there is one portion at least."""
+    portion: dict[str, list[msgspec.Raw]] = {}
+    size = 0
+    for name in _ENTRIES:
+        for entry in getattr(delta, name):
+            encoded = _encoder.encode(entry)
+            if size and size + len(encoded) > PART_BYTES:
+                yield portion
+                portion, size = {}, 0
+            portion.setdefault(name, []).append(msgspec.Raw(encoded))
+            size += len(encoded)
+    yield portion
 
 
-def write(path: Path, snapshot: Snapshot) -> None:
-    """Replace the file at `path` so that readers see the old or the new, whole."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        file.write(encode(snapshot))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.chmod(0o600)
-    partial.replace(path)
-
-
-def read(path: Path) -> Snapshot:
-    return decode(path.read_bytes())
+def decode_part(message: bytes) -> Delta:
+    """Raise msgspec.DecodeError for what is not a part of a delta."""
+    return _decoder.decode(message)

@@ -1,7 +1,8 @@
-"""A snapshot made ready for look-ups, kept warm from one snapshot to the next. Pure.
+"""A snapshot made ready for look-ups, kept warm from one change to the next. Pure.
 
-Only what a call needs is built, when the first call needs it: with 100,000 keys and
-1,000 models a new snapshot must not stop the event loop.
+Only what a call needs is built, when the first call needs it, and only what a change
+names is touched: with 100,000 keys and 1,000 models a change must not stop the event
+loop.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from accounts.admission import Admission
 from accounts.admissions import Admissions
 from accounts.back_off import BackOff, BackOffs
 from accounts.key_admission import KeyAdmission
-from accounts.limits import Limits
 from accounts.networks import Networks, SeenNetworks
 from accounts.reached import Refusal
 from accounts.shared_counts import CLOSED_UNTIL
@@ -26,7 +26,10 @@ from inference.snapshot import (
     CachePolicy,
     CallableModel,
     CallableVersion,
+    Contents,
+    Delta,
     Snapshot,
+    whole,
 )
 from registry.routing import Variant, Wheel, choose_pinned
 
@@ -51,6 +54,7 @@ class KeyEntry:
         "networks",
         "scopes",
         "seen_networks",
+        "token",
     )
 
     def __init__(
@@ -66,6 +70,8 @@ class KeyEntry:
         self.models = frozenset(key.models) if key.models else None
         self.networks = Networks(key.networks) if key.networks else None
         self.seen_networks = SeenNetworks()
+        # The one that is remembered.
+        self.token: bytes | None = None
 
     def enter(self, now: float) -> Refusal | None:
         """Count one call; unless it is refused, the caller must leave the admission."""
@@ -225,8 +231,12 @@ class ModelEntry:
         return self._by_number[variant.version]
 
 
+class MissedDelta(Exception):
+    """A delta builds on what these tables do not hold: read the whole snapshot."""
+
+
 class Tables:
-    """Look-ups for the plan. `replace` may be called between any two calls."""
+    """Look-ups for the plan. `take` may be called between any two calls."""
 
     def __init__(
         self,
@@ -235,47 +245,106 @@ class Tables:
         make_admission: Callable[..., Admission] = Admission,
         back_offs: BackOffs | None = None,
     ) -> None:
-        self.snapshot = Snapshot(sequence=0, published_at=0.0)
         self.admissions = Admissions(make_admission)
         self.back_offs = back_offs
         self.models: dict[str, ModelEntry] = {}
-        self.engines: dict[str, str] = {}
-        self._keys: dict[bytes, AccessKey] = {}
-        self._limits: dict[int, Limits] = {}
+        self._contents = Contents()
+        # A whole snapshot of which some parts have come, with its models.
+        self._coming: tuple[Contents, dict[str, ModelEntry]] | None = None
+        self._next_part = 0
         self._entries: dict[bytes, KeyEntry] = {}
-        # Tokens that were right since the last snapshot: to check one again costs more
-        # than everything else that is done with a key.
+        # Entries before the last whole snapshot: those of keys that stayed are kept.
+        self._former: dict[bytes, KeyEntry] = {}
+        # Tokens that were right: to check one again costs more than everything else
+        # that is done with a key.
         self._tokens: dict[bytes, KeyEntry] = {}
         if snapshot is not None:
             self.replace(snapshot)
 
+    @property
+    def sequence(self) -> int:
+        """Number of the last change that was taken over; 0 before any snapshot."""
+        return self._contents.sequence
+
+    @property
+    def published_at(self) -> float:
+        return self._contents.published_at
+
+    @property
+    def site_default_model(self) -> str | None:
+        return self._contents.site_default_model
+
+    @property
+    def engines(self) -> dict[str, str]:
+        """Return the engines' addresses by their names."""
+        return self._contents.engines
+
+    def models_by_name(self) -> list[CallableModel]:
+        return [self.models[name].model for name in sorted(self.models)]
+
+    def as_snapshot(self) -> Snapshot:
+        """Return all that was taken over as one value."""
+        return self._contents.as_snapshot()
+
     def replace(self, snapshot: Snapshot) -> None:
-        """Take over a new snapshot and keep all that has not changed."""
-        keys = {key.digest: key for key in snapshot.keys}
-        limits = {entry.customer_id: entry.limits for entry in snapshot.customers}
-        self.admissions.replace_limits(limits)
-        self.models = {
-            model.name: self._model(model, self.models.get(model.name))
-            for model in snapshot.models
-        }
-        self.engines = {engine.name: engine.address for engine in snapshot.engines}
-        self._keys, self._limits = keys, limits
-        self._entries = {
-            digest: entry
-            for digest, entry in self._entries.items()
-            if keys.get(digest) == entry.key and entry.key.customer_id in limits
-        }
-        self._tokens = {}
-        self.snapshot = snapshot
+        """Take over a whole snapshot and keep all that has not changed."""
+        self.take(whole(snapshot))
+
+    def take(self, delta: Delta) -> None:
+        """Take over one part of a delta; raise MissedDelta if others are missing.
+
+        The parts of a whole snapshot are laid aside until the last has come. Those of
+        other deltas hold at once: a revoked key does not wait for the rest.
+        """
+        is_whole = delta.base == 0
+        if is_whole and delta.part == 0:
+            self._coming, self._next_part = (Contents(), {}), 0
+        elif not is_whole and delta.part == 0:
+            self._coming, self._next_part = None, 0
+        if (
+            delta.part != self._next_part
+            or is_whole != (self._coming is not None)
+            or delta.base not in (0, self._contents.sequence)
+        ):
+            self._coming, self._next_part = None, -1
+            raise MissedDelta(f"{delta.sequence} builds on {delta.base}")
+        for customer in delta.customers:
+            self.admissions.replace_limits(customer.customer_id, customer.limits)
+        contents, models = self._coming or (self._contents, self.models)
+        contents.take(delta)
+        for model in delta.models:
+            models[model.name] = self._model(model, self.models.get(model.name))
+        for name in delta.gone_models:
+            models.pop(name, None)
+        if is_whole:
+            if delta.last:
+                self._contents, self.models = contents, models
+                self._entries, self._former = {}, self._entries
+                self._tokens, self._coming = {}, None
+        else:
+            for key in delta.keys:
+                self._forget(key.digest)
+            for digest in delta.gone_keys:
+                self._forget(digest)
+        self._next_part = -1 if delta.last else delta.part + 1
+
+    def _forget(self, digest: bytes) -> None:
+        """Forget what was made of a key that changed."""
+        self._former.pop(digest, None)
+        entry = self._entries.pop(digest, None)
+        if entry is not None and entry.token is not None:
+            self._tokens.pop(entry.token, None)
 
     def known_token(self, token: bytes) -> KeyEntry | None:
         """Find the key of a token that is remembered."""
         return self._tokens.get(token)
 
     def remember_token(self, token: bytes, entry: KeyEntry) -> None:
-        """Keep a token that was right, until the next snapshot."""
+        """Keep a token that was right, until its key changes."""
         if len(self._tokens) >= _MAX_TOKENS:
             self._tokens.clear()
+        # A key has one token: its digest is that of the token.
+        entry.token = token
         self._tokens[token] = entry
 
     def find_key(self, digest: bytes) -> KeyEntry | None:
@@ -286,10 +355,16 @@ class Tables:
         """
         entry = self._entries.get(digest)
         if entry is None:
-            key = self._keys.get(digest)
-            limits = None if key is None else self._limits.get(key.customer_id)
+            key = self._contents.keys.get(digest)
+            limits = (
+                None if key is None else self._contents.customers.get(key.customer_id)
+            )
             if key is None or limits is None:
                 return None
+            entry = self._former.pop(digest, None)
+            if entry is not None and entry.key == key:
+                self._entries[digest] = entry
+                return entry
             admission = self.admissions.find(
                 customer_id=key.customer_id,
                 limits=limits,

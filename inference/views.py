@@ -319,7 +319,7 @@ class _ModelsView(APIView):
     def visible(self, request: Request) -> list[CallableModel]:
         """Return the published models that the key may call, by name."""
         names = cast(ApiKey, request.auth).allowed_models
-        models = front.current().refresh().snapshot.models
+        models = front.current().refresh().models_by_name()
         return [model for model in models if not names or model.name in names]
 
 

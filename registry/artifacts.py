@@ -157,7 +157,9 @@ def _note(version: ModelVersion, *, state: str, digest: str, error: str) -> None
         ModelVersion.objects.filter(
             pk=version.pk, source=version.source, registered_at=version.registered_at
         ).update(artifact_state=state, artifact_digest=digest, artifact_error=error)
-        registry_changed.send(sender=ModelVersion)
+        registry_changed.send(
+            sender=ModelVersion, models=[version.registered_model.name]
+        )
     log.info("artifact", version=str(version), state=state, error=error)
 
 

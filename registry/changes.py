@@ -17,7 +17,8 @@ def save(row: Row, *, by: Person, reason: str) -> None:
     row._change_reason = reason[:100]  # type: ignore[union-attr]  # read by simple_history
     with transaction.atomic():
         row.save()
-        registry_changed.send(sender=type(row))
+        model = row if isinstance(row, RegisteredModel) else row.registered_model
+        registry_changed.send(sender=type(row), models=[model.name])
 
 
 def make_site_default(model: RegisteredModel, *, by: Person) -> None:

@@ -336,7 +336,7 @@ def _write_model(
         changed |= _write_aliases(model, remote.aliases, rows)
         changed |= _give_first_route(model)
         if changed:
-            registry_changed.send(sender=RegisteredModel)
+            registry_changed.send(sender=RegisteredModel, models=[model.name])
     return changed
 
 
@@ -451,6 +451,6 @@ def _mark_missing(present: set[str], *, now: datetime) -> list[str]:
         with transaction.atomic():
             _update(model, {"missing_since": now})
             model.versions.filter(missing_since=None).update(missing_since=now)
-            registry_changed.send(sender=RegisteredModel)
+            registry_changed.send(sender=RegisteredModel, models=[model.name])
         names.append(model.name)
     return names

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from accounts.models import ApiKey
-from inference import snapshot
+from inference import snapshot_file
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.jobs import ids as job_ids
 from inference.models import PredictionJob
@@ -74,7 +74,7 @@ def make_job(
 def write_snapshot(*models: CallableModel) -> None:
     """Publish models as the controller does; by default `sum`, with a canary."""
     published = Snapshot(sequence=1, published_at=0.0, models=models or (sum_model(),))
-    snapshot.write(settings.HOME.snapshot, published)
+    snapshot_file.write(settings.HOME.snapshot, published)
 
 
 def sum_model(name: str = "sum", *, canary_percent: int = 0) -> CallableModel:

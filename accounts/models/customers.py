@@ -92,7 +92,7 @@ class Customer(models.Model):
         self.clean_fields()
         with transaction.atomic():
             super().save(**kwargs)
-            access_changed.send(sender=Customer)
+            access_changed.send(sender=Customer, rows=[self])
 
     def clean(self) -> None:
         """Refuse a name that people would take for another customer's, or for none."""

@@ -120,7 +120,7 @@ class Plan(models.Model):
         self.clean_fields()
         with transaction.atomic():
             super().save(**kwargs)
-            access_changed.send(sender=Plan)
+            access_changed.send(sender=Plan, rows=[self])
 
 
 class Price(models.Model):

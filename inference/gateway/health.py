@@ -25,7 +25,7 @@ class Health:
         whole gateway away from the others for it.
         """
         tables = self._tables
-        if not tables.snapshot.sequence:
+        if not tables.sequence:
             return ["no snapshot was published yet"]
         found = []
         if self._recorder.failing:

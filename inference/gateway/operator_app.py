@@ -63,7 +63,7 @@ class Reporter:
             gauges=self._gauges(),
             ready=self._health.ready,
             waiting_for=[*self._health.obstacles(), *self._health.coming()],
-            snapshot_sequence=self._plan.tables.snapshot.sequence,
+            snapshot_sequence=self._plan.tables.sequence,
             engines={
                 name: msgspec.to_builtins(msgspec.structs.asdict(report))
                 for name, report in self._engines.reports.items()
@@ -72,12 +72,11 @@ class Reporter:
 
     def _gauges(self) -> list[Gauge]:
         tables = self._plan.tables
-        snapshot = tables.snapshot
-        age_s = time.time() - snapshot.published_at if snapshot.sequence else 0.0
+        age_s = time.time() - tables.published_at if tables.sequence else 0.0
         overdrawn = sum(it.overdrawn() for it in tables.admissions.everyone())
         gauges = [
             Gauge("ready", float(self._health.ready)),
-            Gauge("snapshot_sequence", float(snapshot.sequence)),
+            Gauge("snapshot_sequence", float(tables.sequence)),
             Gauge("snapshot_age_seconds", age_s),
             Gauge("spool_failing", float(self._recorder.failing)),
             Gauge("leases_failing", float(self._leases.failing)),

@@ -37,7 +37,7 @@ from inference.gateway.snapshots import SnapshotWatcher
 from inference.gateway.sockets import bind_control, http_over
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
-from inference.snapshot import Snapshot
+from inference.snapshot import Delta
 from inference.spool import SpoolUnavailable, SpoolWriter
 from inference.streaming import StreamLimits
 from inference.tables import Tables
@@ -158,12 +158,11 @@ async def serve(
     operator_app = OperatorApp(reporter, siblings=siblings, names=names)
     control_socket = settings.home.gateway_socket(settings.name, boot_id)
 
-    def take_over(snapshot: Snapshot) -> None:
-        tables.replace(snapshot)
-        engines.replace(tables.engines)
-        logger.info("snapshot_taken", sequence=snapshot.sequence)
+    def follow(delta: Delta) -> None:
+        if delta.base == 0 or delta.engines is not None:
+            engines.replace(tables.engines)
 
-    watcher = SnapshotWatcher(settings.home.snapshot, take_over)
+    watcher = SnapshotWatcher(settings.home.snapshot, tables, on_change=follow)
     watcher.look()
     public_listener = _listener(app.read, settings)
     operator_listener = _listener(answered_by(operator_app), settings)

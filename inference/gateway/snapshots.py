@@ -1,54 +1,71 @@
-"""Watching the snapshot file."""
+"""Following the snapshot file."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
 
-from inference import snapshot
-from inference.snapshot import Snapshot, SnapshotCorrupt
+from inference.snapshot import Delta
+from inference.snapshot_file import SnapshotCorrupt, SnapshotReader
+from inference.tables import MissedDelta, Tables
 
 logger = structlog.get_logger(__name__)
 
 _POLL_S = 0.15
+# The loop is held so long at a time, and is free for as long at least in between.
+_TURN_S = 0.001
+_PAUSE_S = 0.002
 
 
 class SnapshotWatcher:
-    """Calls `on_change` with every new snapshot; keeps the last good one."""
+    """Keeps tables equal to the file; they keep what they have if it is damaged."""
 
-    def __init__(self, path: Path, on_change: Callable[[Snapshot], None]) -> None:
-        self._path = path
+    def __init__(
+        self,
+        path: Path,
+        tables: Tables,
+        *,
+        on_change: Callable[[Delta], None] = lambda _: None,
+    ) -> None:
+        """`on_change` is called with the last part of each delta, when it is taken."""
+        self._reader = SnapshotReader(path)
+        self._tables = tables
         self._on_change = on_change
-        # Inode, size and time of change of the file that was read last.
-        self._seen: tuple[int, int, int] | None = None
 
     def look(self) -> bool:
-        """Read the file if it is another than before; tell whether it was taken."""
-        seen = self._identity()
-        if seen is None or seen == self._seen:
-            return False
-        # Set first: a damaged file is not read again until it is replaced.
-        self._seen = seen
-        try:
-            self._on_change(snapshot.read(self._path))
-        except (SnapshotCorrupt, OSError) as error:
-            logger.error("snapshot_unreadable", reason=str(error))
-            return False
-        return True
+        """Take over all that is new; return whether anything was."""
+        taken = [delta.last for delta in self._steps()]
+        return any(taken)
 
     async def watch(self) -> None:
+        """Take over what is new, again and again, in short turns of the loop."""
         while True:
             await asyncio.sleep(_POLL_S)
-            try:
-                self.look()
-            except Exception:
-                # The last good snapshot goes on serving whatever this one holds.
-                logger.exception("snapshot_refused")
+            began = time.perf_counter()
+            for _ in self._steps():
+                if time.perf_counter() - began > _TURN_S:
+                    await asyncio.sleep(_PAUSE_S)
+                    began = time.perf_counter()
 
-    def _identity(self) -> tuple[int, int, int] | None:
+    def _steps(self) -> Iterator[Delta]:
+        """Take over one part after the other, and stop after each."""
         try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
+            for delta in self._reader.parts():
+                self._tables.take(delta)
+                if delta.last:
+                    self._on_change(delta)
+                    logger.info(
+                        "snapshot_taken", sequence=delta.sequence, base=delta.base
+                    )
+                yield delta
+        except MissedDelta as missed:
+            logger.warning("snapshot_delta_missed", reason=str(missed))
+            self._reader.start_over()
+        except (SnapshotCorrupt, OSError) as error:
+            logger.error("snapshot_unreadable", reason=str(error))
+        except Exception:
+            # What is served already goes on whatever this one holds.
+            logger.exception("snapshot_refused")
+            self._reader.give_up()

@@ -1,16 +1,12 @@
 """Choosing the version that a job runs on, from what gateways may serve now."""
 
-import functools
-from pathlib import Path
-
 import msgspec
-from django.conf import settings
 
-from inference import snapshot
+from inference import front
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode
 from inference.jobs.life_cycle import Target
-from inference.snapshot import CallableModel, CallableVersion, Snapshot, SnapshotCorrupt
+from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import PUBLISHED
 from registry.routing import choose_pinned
 
@@ -49,10 +45,17 @@ def choose(
 
 def _find(name: str, *, allowed_models: tuple[str, ...]) -> CallableModel:
     visible = not allowed_models or name in allowed_models
-    for model in _snapshot().models:
-        if model.name == name and visible:
-            return model
-    raise ApiError(ErrorCode.NOT_FOUND, "There is no such model.")
+    tables = front.current().refresh()
+    if not tables.sequence:
+        raise ApiError(
+            ErrorCode.MODEL_UNAVAILABLE,
+            "The models are not ready yet.",
+            retry_after_s=5.0,
+        )
+    entry = tables.models.get(name)
+    if entry is None or not visible:
+        raise ApiError(ErrorCode.NOT_FOUND, "There is no such model.")
+    return entry.model
 
 
 def _named(model: CallableModel, version: str) -> CallableVersion:
@@ -75,22 +78,3 @@ def _signature(model: CallableModel, version: CallableVersion) -> Signature:
     return msgspec.structs.replace(
         version.signature, low_confidence_below=model.low_confidence_below
     )
-
-
-def _snapshot() -> Snapshot:
-    path: Path = settings.HOME.snapshot
-    try:
-        stat = path.stat()
-        return _read(path, stat.st_mtime_ns, stat.st_ino)
-    except (FileNotFoundError, SnapshotCorrupt):
-        raise ApiError(
-            ErrorCode.MODEL_UNAVAILABLE,
-            "The models are not ready yet.",
-            retry_after_s=5.0,
-        ) from None
-
-
-# The file is replaced as a whole, so its time and inode tell one snapshot from another.
-@functools.lru_cache(maxsize=1)
-def _read(path: Path, _mtime_ns: int, _inode: int) -> Snapshot:
-    return snapshot.read(path)

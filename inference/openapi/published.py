@@ -24,7 +24,7 @@ def visible_models(request: Request | None) -> list[PublishedModel]:
     may_call, may_explain = _permissions_of(request)
     return [
         _published(model, may_explain=may_explain(model))
-        for model in front.current().refresh().snapshot.models
+        for model in front.current().refresh().models_by_name()
         if model.versions and may_call(model)
     ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from django.test import Client
 
-from inference import snapshot
+from inference import snapshot_file
 from inference.engine.client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.clients import SlowBodies
@@ -96,7 +96,7 @@ def ask_gateway(
 
 def _gateway(home: Home, site: SiteTransport) -> tuple[GatewayApp, Engines, Recorder]:
     boot_id = f"gateway{time.monotonic_ns()}"
-    tables = Tables(snapshot.read(home.snapshot))
+    tables = Tables(snapshot_file.read(home.snapshot))
     engines = Engines(SocketEngineClient)
     engines.replace(tables.engines)
     bodies = SlowBodies(time.monotonic)

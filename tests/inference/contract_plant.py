@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from django.utils import timezone
 
-from inference import publishing, snapshot
+from inference import publishing, snapshot_file
 from inference.engine.client import BlockingEngineClient
 from inference.engine.engine import Engine
 from inference.engine.messages import VersionKey, VersionToLoad
@@ -264,7 +264,7 @@ def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
     )
     publishing.mark_changed()
     access = publishing.assemble(sequence=1, now=timezone.now())
-    snapshot.write(
+    snapshot_file.write(
         home.snapshot,
         msgspec.structs.replace(
             access,

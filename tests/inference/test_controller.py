@@ -9,7 +9,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts import api_keys
-from inference import controller, snapshot
+from inference import controller, snapshot_file
 from inference.engine_links import EngineLink
 from inference.models import ControllerLease, Engine, ServingRoute
 from tests.factories import issue_key
@@ -48,7 +48,7 @@ class Plant:
             self.clock.advance(0.2)
 
     def published(self):
-        return snapshot.read(self.home.snapshot)
+        return snapshot_file.read(self.home.snapshot)
 
 
 @pytest.fixture

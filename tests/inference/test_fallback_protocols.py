@@ -156,14 +156,16 @@ def test_a_fixed_answer_over_grpc():
 
 def embedding(prediction):
     driver = fixed(prediction)
-    model, *others = driver.tables.snapshot.models
+    model, *others = driver.tables.as_snapshot().models
     signature = msgspec.structs.replace(SIGNATURE, task=Task.EMBEDDING, labels=())
     versions = tuple(
         msgspec.structs.replace(version, signature=signature)
         for version in model.versions
     )
     model = msgspec.structs.replace(model, versions=versions)
-    published = msgspec.structs.replace(driver.tables.snapshot, models=(model, *others))
+    published = msgspec.structs.replace(
+        driver.tables.as_snapshot(), models=(model, *others)
+    )
     return FailingDriver(published, OVERLOADED)
 
 

@@ -90,10 +90,10 @@ def test_a_live_key_is_charged_and_its_failures_are_not():
 def test_a_key_has_less_than_its_customer():
     plan = driver(limits=None, test=False)
     key = msgspec.structs.replace(
-        plan.tables.snapshot.keys[0],
+        plan.tables.as_snapshot().keys[0],
         limits=KeyLimits(rates=(Rate("key-burst", 1, 1),)),
     )
-    plan.tables.replace(msgspec.structs.replace(plan.tables.snapshot, keys=(key,)))
+    plan.tables.replace(msgspec.structs.replace(plan.tables.as_snapshot(), keys=(key,)))
 
     assert plan.call().status == 200
     refused = plan.call()

@@ -8,7 +8,7 @@ from django.utils import timezone
 from accounts import api_keys
 from accounts.limits import KeyLimits, Rate
 from accounts.models import ApiKey, Customer
-from inference import publishing, snapshot
+from inference import publishing, snapshot_file
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 from inference.snapshot import AccessKey, CachePolicy, Fallback, FixedAnswer
 from registry.models import ModelVersion
@@ -53,7 +53,7 @@ def test_publishing_writes_the_file_and_moves_published(home):
 
     published = publishing.publish(now=timezone.now())
 
-    assert snapshot.read(home.snapshot) == published
+    assert snapshot_file.read(home.snapshot) == published
     assert publishing.pending_sequence() is None
     assert SnapshotState.objects.get().published == published.sequence
 
@@ -194,7 +194,7 @@ def test_a_route_that_is_switched_off_serves_nothing():
         {"metadata_errors": ["'task' is not one of …"]},
     ],
 )
-def test_a_version_that_cannot_be_served_leaves_the_others_alone(broken):
+def test_a_version_that_cannot_be_served_leaves_the_others_alone(broken, home):
     good = ModelVersionFactory(published=True)
     ModelVersionFactory(
         published=True, registered_model=good.registered_model, **broken
@@ -203,7 +203,8 @@ def test_a_version_that_cannot_be_served_leaves_the_others_alone(broken):
     snapshot_ = assemble()
 
     assert [v.version for v in snapshot_.models[0].versions] == [good.version]
-    assert snapshot.decode(snapshot.encode(snapshot_)) == snapshot_
+    snapshot_file.write(home.snapshot, snapshot_)
+    assert snapshot_file.read(home.snapshot) == snapshot_
 
 
 def test_an_example_that_cannot_be_written_is_left_out():
@@ -329,7 +330,7 @@ def test_revoking_a_key_takes_it_out_of_the_next_snapshot(home):
     after = publishing.publish(now=timezone.now())
     assert len(before.keys) == 1
     assert after.keys == ()
-    assert snapshot.read(home.snapshot).keys == ()
+    assert snapshot_file.read(home.snapshot).keys == ()
 
 
 def test_the_number_of_queries_does_not_grow(django_assert_num_queries):
@@ -340,10 +341,10 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries):
             ApiKeyFactory()
 
     populate(1)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         assemble()
     populate(5)
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         assemble()
 
     assert Customer.objects.count() == 6

@@ -3,7 +3,7 @@
 import pytest
 from django.utils import timezone
 
-from inference import engine_records, publishing
+from inference import engine_records, publishing, snapshot_file
 from inference.callable_versions import read_catalog
 from inference.engine.messages import Batching, VersionKey, VersionStatus
 from inference.engine_links import EngineLink
@@ -39,7 +39,7 @@ class Plant:
         self.link.poll()
         engine_records.record(self.link.view, now=timezone.now())
         if publish and publishing.pending_sequence() is not None:
-            self.reconciler.saw_published(publishing.publish(now=timezone.now()))
+            self.reconciler.saw_published(publishing.publish(now=timezone.now()).models)
         self.clock.advance(0.5)
 
     def rounds(self, count):
@@ -225,7 +225,6 @@ def test_an_engine_that_does_not_answer_is_shown_and_its_route_stays(plant):
 
 
 def test_a_moved_weight_is_in_the_next_snapshot(plant, home):
-    from inference import snapshot
 
     route = RouteFactory(with_canary=True)
     plant.rounds(2)
@@ -234,7 +233,7 @@ def test_a_moved_weight_is_in_the_next_snapshot(plant, home):
     publishing.mark_changed()
     plant.rounds(1)
 
-    (model,) = snapshot.read(home.snapshot).models
+    (model,) = snapshot_file.read(home.snapshot).models
     assert [variant.weight_percent for variant in model.variants] == [50, 50]
     assert model.name == route.registered_model.name
 

@@ -5,7 +5,7 @@ import pytest
 from django.utils import timezone
 
 from accounts.limits import SCOPES
-from inference import front, publishing, snapshot
+from inference import front, publishing, snapshot_file
 from tests.factories import CustomerFactory, issue_key
 from tests.factories_jobs import new_job_id, sum_model
 from tests.inference.test_tenancy import operations
@@ -40,7 +40,7 @@ def keys(home):
     )
     issued = {scope: issue_key(customer, scopes=[scope]) for scope in SCOPES}
     published = publishing.assemble(sequence=1, now=timezone.now())
-    snapshot.write(
+    snapshot_file.write(
         home.snapshot, msgspec.structs.replace(published, models=(sum_model(),))
     )
     yield issued

@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 
 from accounts import key_format
 from accounts.limits import KeyLimits, Limits, Rate
@@ -8,9 +9,10 @@ from inference.snapshot import (
     AccessKey,
     CallableModel,
     CallableVersion,
+    Delta,
     Snapshot,
 )
-from inference.tables import Tables
+from inference.tables import MissedDelta, Tables
 from registry.routing import Variant
 
 KEY = key_format.generate("live")
@@ -188,3 +190,76 @@ def test_a_number_names_its_version_though_an_alias_of_another_is_called_so():
 
     assert model.named("2").version == "2"
     assert model.named("best").version == model.named("1").version == "1"
+
+
+def parts(*, keys, base=0, sequence=1):
+    """Give a delta in parts of one key each."""
+    customers = published().customers
+    return [
+        Delta(
+            sequence=sequence,
+            base=base,
+            part=number,
+            last=number == len(keys) - 1,
+            keys=(key,),
+            customers=customers if number == 0 else (),
+        )
+        for number, key in enumerate(keys)
+    ]
+
+
+def other_key():
+    new = key_format.generate("live")
+    [key] = published().keys
+    return msgspec.structs.replace(key, key_id=new.key_id, digest=new.digest)
+
+
+def test_a_whole_snapshot_holds_when_its_last_part_has_come():
+    tables = Tables(published())
+    new = [other_key(), other_key()]
+    first, second = parts(keys=new, sequence=2)
+
+    tables.take(first)
+
+    assert tables.find_key(KEY.digest) is not None
+    assert tables.find_key(new[0].digest) is None
+    tables.take(second)
+    assert tables.find_key(KEY.digest) is None
+    assert all(tables.find_key(key.digest) is not None for key in new)
+    assert tables.sequence == 2
+
+
+def test_a_delta_that_builds_on_another_snapshot_is_refused():
+    tables = Tables(published())
+
+    with pytest.raises(MissedDelta):
+        tables.take(Delta(sequence=4, base=3, gone_keys=(KEY.digest,)))
+
+    assert tables.find_key(KEY.digest) is not None
+    assert tables.sequence == 1
+
+
+@pytest.mark.parametrize("base", [0, 1])
+def test_a_delta_that_lacks_a_part_is_refused_with_what_follows(base):
+    tables = Tables(published())
+    keys = [other_key() for _ in range(4)]
+    first, _, third, fourth = parts(keys=keys, base=base, sequence=2)
+
+    tables.take(first)
+    for part in (third, fourth):
+        with pytest.raises(MissedDelta):
+            tables.take(part)
+
+    assert tables.sequence == 1
+    tables.replace(published(sequence=3))
+    assert tables.sequence == 3
+
+
+def test_a_snapshot_that_follows_one_cut_short_takes_nothing_of_it():
+    tables = Tables(published())
+    cut_short, _ = parts(keys=[other_key(), other_key()], sequence=2)
+    tables.take(cut_short)
+
+    tables.replace(published(sequence=3))
+
+    assert len(tables.as_snapshot().keys) == 1

@@ -26,7 +26,7 @@ from accounts.models import (
     UsageHour,
 )
 from accounts.portal import urls as portal_urls
-from inference import front, publishing, snapshot
+from inference import front, publishing, snapshot_file
 from inference.models import PredictionJob, Upload
 from inference.uploads import files, uris
 from tests.accounts.test_leases import event
@@ -126,7 +126,7 @@ def worlds(home):
     made = make_world("mine"), make_world(MARK)
     # Their keys too: one that is not published is refused before anything is read.
     published = publishing.assemble(sequence=1, now=timezone.now())
-    snapshot.write(
+    snapshot_file.write(
         home.snapshot, msgspec.structs.replace(published, models=(sum_model(),))
     )
     yield made

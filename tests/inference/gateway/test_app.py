@@ -428,10 +428,10 @@ async def test_a_model_on_its_way_to_its_first_answer_leaves_the_gateway_ready(
     tmp_path,
 ):
     plant = Plant(tmp_path)
-    [model] = plant.tables.snapshot.models
+    [model] = plant.tables.as_snapshot().models
     coming = msgspec.structs.replace(model, name="coming", variants=())
     plant.tables.replace(
-        msgspec.structs.replace(plant.tables.snapshot, models=(model, coming))
+        msgspec.structs.replace(plant.tables.as_snapshot(), models=(model, coming))
     )
     await plant.engines.ask()
 
@@ -445,10 +445,10 @@ async def test_a_model_on_its_way_to_its_first_answer_leaves_the_gateway_ready(
 @on_loop
 async def test_before_the_first_snapshot_a_key_is_told_to_wait(tmp_path):
     plant = Plant(tmp_path)
-    plant.tables.snapshot = msgspec.structs.replace(
-        plant.tables.snapshot, sequence=0, keys=()
+    nothing = msgspec.structs.replace(
+        plant.tables.as_snapshot(), sequence=0, keys=(), models=()
     )
-    plant.tables.replace(msgspec.structs.replace(plant.tables.snapshot, models=()))
+    plant.tables.replace(nothing)
 
     keyed = await plant.ask()
     described = await plant.ask("/v2/models/m", method="GET")

@@ -16,7 +16,7 @@ import pytest
 from accounts import key_format
 from accounts.limits import Limits, Quota, Rate
 from accounts.models import Lease, QuotaCounter
-from inference import snapshot
+from inference import snapshot_file
 from inference.home import Home
 from inference.snapshot import (
     AccessCustomer,
@@ -86,7 +86,7 @@ def publish(home, callers):
         ),
         engines=(EngineAddress(name="cpu", address=str(home.engine_socket("cpu"))),),
     )
-    snapshot.write(home.snapshot, published)
+    snapshot_file.write(home.snapshot, published)
 
 
 def start_site(home):

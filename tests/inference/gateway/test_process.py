@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.ports import free_port
-from inference import snapshot
+from inference import snapshot_file
 from inference.grpc_gateway.open_inference_pb2 import ModelInferRequest
 from inference.home import Home
 from tests.inference.gateway.plant import GOOD, KEY, PREDICT, published
@@ -67,7 +67,7 @@ def until_answering(process, url):
 def home(tmp_path):
     home = Home(tmp_path)
     home.prepare()
-    snapshot.write(home.snapshot, published())
+    snapshot_file.write(home.snapshot, published())
     return home
 
 

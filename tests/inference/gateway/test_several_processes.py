@@ -14,7 +14,7 @@ import pytest
 from accounts.back_off import TOLERATED
 from accounts.limits import Limits, Rate
 from benchmarks.ports import free_port
-from inference import snapshot
+from inference import snapshot_file
 from inference.gateway.settings import gateway_names
 from inference.home import Home
 from inference.spool import read_events
@@ -84,7 +84,7 @@ def several(home, count, **environment):
 def home(tmp_path):
     home = Home(tmp_path)
     home.prepare()
-    snapshot.write(home.snapshot, published())
+    snapshot_file.write(home.snapshot, published())
     return home
 
 
@@ -139,7 +139,7 @@ def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(home):
 
         def until_all_answer(status, sequence, **fields):
             """Publish, and tell how long it takes until every gateway knows it."""
-            snapshot.write(
+            snapshot_file.write(
                 home.snapshot,
                 msgspec.structs.replace(published(), sequence=sequence, **fields),
             )
@@ -163,7 +163,7 @@ def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(home):
 
 def test_a_key_that_hammers_is_closed_by_every_gateway(home):
     limits = Limits(plan="p", rates=(Rate("sustained", 1, 60),))
-    snapshot.write(home.snapshot, published(limits=limits))
+    snapshot_file.write(home.snapshot, published(limits=limits))
     with several(home, 2) as gateways:
         # Within one minute, and so that some of it is left.
         while time.time() % 60 > 30:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from accounts.limits import Limits, Quota
-from inference import snapshot
+from inference import snapshot_file
 from inference.engine.signature import Column
 from inference.home import Home
 from inference.snapshot import EngineAddress
@@ -48,7 +48,7 @@ def home(tmp_path):
         ),
     )
     address = EngineAddress(name="cpu", address=str(home.engine_socket("cpu")))
-    snapshot.write(
+    snapshot_file.write(
         home.snapshot,
         msgspec.structs.replace(made, models=(model,), engines=(address,)),
     )

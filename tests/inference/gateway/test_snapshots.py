@@ -1,15 +1,28 @@
+import hashlib
+import os
+
 import pytest
 
-from inference import snapshot
+from accounts.limits import Limits
+from inference import snapshot_file
 from inference.gateway.snapshots import SnapshotWatcher
-from inference.snapshot import Snapshot
+from inference.snapshot import AccessCustomer, AccessKey, Delta, Snapshot
+from inference.snapshot_file import (
+    SnapshotCorrupt,
+    SnapshotReader,
+    SnapshotReplaced,
+    SnapshotWriter,
+)
+from inference.tables import Tables
 
 
 @pytest.fixture
 def watched(tmp_path):
-    taken = []
+    taken: list[int] = []
     path = tmp_path / "current.snapshot"
-    watcher = SnapshotWatcher(path, lambda found: taken.append(found.sequence))
+    watcher = SnapshotWatcher(
+        path, Tables(), on_change=lambda found: taken.append(found.sequence)
+    )
     return path, watcher, taken
 
 
@@ -22,7 +35,7 @@ def test_every_new_snapshot_is_taken_once(watched):
 
     assert not watcher.look()
     for sequence in (1, 2):
-        snapshot.write(path, published(sequence))
+        snapshot_file.write(path, published(sequence))
         assert watcher.look()
         assert not watcher.look()
 
@@ -32,12 +45,12 @@ def test_every_new_snapshot_is_taken_once(watched):
 @pytest.mark.parametrize("damage", [b"", b"MYSNAP01", b"x" * 200])
 def test_damaged_file_keeps_the_last_good_snapshot(watched, damage):
     path, watcher, taken = watched
-    snapshot.write(path, published(1))
+    snapshot_file.write(path, published(1))
     watcher.look()
 
     path.write_bytes(damage)
     assert not watcher.look()
-    snapshot.write(path, published(2))
+    snapshot_file.write(path, published(2))
     assert watcher.look()
 
     assert taken == [1, 2]
@@ -45,10 +58,130 @@ def test_damaged_file_keeps_the_last_good_snapshot(watched, damage):
 
 def test_file_that_vanishes_keeps_the_last_good_snapshot(watched):
     path, watcher, taken = watched
-    snapshot.write(path, published(1))
+    snapshot_file.write(path, published(1))
     watcher.look()
 
     path.unlink()
 
     assert not watcher.look()
     assert taken == [1]
+
+
+def key(number):
+    return AccessKey(
+        key_id=f"k{number}",
+        digest=hashlib.sha256(b"%d" % number).digest(),
+        customer_id=1,
+        scopes=("predict",),
+    )
+
+
+def many_keys(count):
+    return Snapshot(
+        sequence=1,
+        published_at=1.0,
+        customers=(AccessCustomer(customer_id=1, limits=Limits(plan="p", rates=())),),
+        keys=tuple(key(number) for number in range(count)),
+    )
+
+
+@pytest.fixture
+def followed(tmp_path):
+    """Give a writer with three keys, the tables that follow it, and their watcher."""
+    path = tmp_path / "current.snapshot"
+    writer = SnapshotWriter(path, many_keys(3))
+    tables = Tables()
+    watcher = SnapshotWatcher(path, tables)
+    watcher.look()
+    yield path, writer, tables, watcher
+    writer.close()
+
+
+def test_deltas_are_read_where_the_last_reading_ended(followed):
+    _, writer, tables, watcher = followed
+    for sequence, digest in ((2, key(0).digest), (3, key(1).digest)):
+        writer.append(Delta(sequence=sequence, base=sequence - 1, gone_keys=(digest,)))
+
+    assert watcher.look()
+
+    assert tables.sequence == 3
+    assert tables.as_snapshot().keys == (key(2),)
+    assert not watcher.look()
+
+
+def test_a_record_that_is_not_whole_yet_is_awaited(followed):
+    path, writer, tables, watcher = followed
+    whole = path.stat().st_size
+    writer.append(Delta(sequence=2, base=1, gone_keys=(key(0).digest,)))
+    record = path.read_bytes()[whole:]
+    os.truncate(path, whole)
+
+    with path.open("ab", buffering=0) as file:
+        for number in range(len(record) - 1):
+            file.write(record[number : number + 1])
+            assert not watcher.look()
+        file.write(record[-1:])
+
+    assert watcher.look()
+    assert tables.sequence == 2
+
+
+def test_a_damaged_delta_leaves_what_came_before(followed):
+    path, writer, tables, watcher = followed
+    writer.append(Delta(sequence=2, base=1, gone_keys=(key(0).digest,)))
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+
+    watcher.look()
+
+    assert tables.sequence == 1
+    SnapshotWriter(path, many_keys(1)).close()
+    assert watcher.look()
+    assert tables.as_snapshot().keys == (key(0),)
+
+
+def test_a_missed_delta_makes_it_read_the_whole(followed):
+    _, writer, tables, watcher = followed
+    tables.take(Delta(sequence=9, base=1))
+    writer.append(Delta(sequence=2, base=1, gone_keys=(key(0).digest,)))
+
+    watcher.look()
+    watcher.look()
+
+    assert tables.sequence == 2
+    assert len(tables.as_snapshot().keys) == 2
+
+
+def test_a_replaced_file_takes_no_more_deltas(followed):
+    path, writer, _, _ = followed
+    snapshot_file.write(path, many_keys(1))
+
+    with pytest.raises(SnapshotReplaced):
+        writer.append(Delta(sequence=2, base=1))
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.999])
+def test_a_snapshot_that_is_cut_off_is_not_taken(tmp_path, kept):
+    path = tmp_path / "current.snapshot"
+    snapshot_file.write(path, many_keys(1000))
+    os.truncate(path, int(path.stat().st_size * kept))
+    tables = Tables()
+
+    assert not SnapshotWatcher(path, tables).look()
+    with pytest.raises(SnapshotCorrupt):
+        snapshot_file.read(path)
+
+    assert tables.sequence == 0
+
+
+def test_a_snapshot_is_read_in_small_parts(tmp_path):
+    """The loop can do something else after each."""
+    path = tmp_path / "current.snapshot"
+    snapshot_file.write(path, many_keys(5000))
+
+    parts = list(SnapshotReader(path).parts())
+
+    assert len(parts) > 10
+    assert max(len(part.keys) for part in parts) < 500
+    assert sum(len(part.keys) for part in parts) == 5000

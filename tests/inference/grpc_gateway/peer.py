@@ -72,7 +72,7 @@ def row(*values, model="m", **members):
 
 def serve_wide(plant, width):
     """Serve a model whose rows are so wide, under the plant's only name."""
-    snapshot = plant.tables.snapshot
+    snapshot = plant.tables.as_snapshot()
     [model] = snapshot.models
     signature = Signature(layout=Layout.TENSOR, shape=(width,))
     version = msgspec.structs.replace(model.versions[0], signature=signature)

@@ -405,7 +405,7 @@ async def test_models_are_described_by_scope_and_within_the_rates(
     plant = Plant(
         tmp_path, limits=Limits(plan="p", rates=(Rate("sustained", 1, 86_400),))
     )
-    snapshot = plant.tables.snapshot
+    snapshot = plant.tables.as_snapshot()
     [key] = snapshot.keys
     key = msgspec.structs.replace(key, scopes=scopes)
     plant.tables.replace(msgspec.structs.replace(snapshot, keys=(key,)))
@@ -473,7 +473,7 @@ async def test_typed_contents_of_every_kind(tmp_path):
 
 def _serve(plant, signature):
     """Serve a model of this signature under the plant's only name."""
-    snapshot = plant.tables.snapshot
+    snapshot = plant.tables.as_snapshot()
     [model] = snapshot.models
     [version] = model.versions
     version = msgspec.structs.replace(version, signature=signature)
