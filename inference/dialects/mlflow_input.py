@@ -16,7 +16,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from inference.engine.mlflow_signature import INPUT_NAME
-from inference.engine.signature import TEXT, Layout, Signature
+from inference.engine.mlflow_types import is_one_row
+from inference.engine.signature import JSON, TEXT, Layout, Signature
 from inference.errors import ApiError, ErrorCode
 from inference.json_bodies import parse_object
 
@@ -222,7 +223,9 @@ def _of_scalar(value: Any, signature: Signature) -> Rows:
 
 def _of_objects(rows: list[dict[str, Any]], signature: Signature) -> Rows:
     names = _names(signature)
-    if not rows:
+    columns = signature.columns
+    if not rows or (len(columns) == 1 and columns[0].dtype == JSON):
+        # An object may be the value of the only column.
         return rows
     if names and not names.isdisjoint(rows[0]):
         known = names
@@ -233,10 +236,10 @@ def _of_objects(rows: list[dict[str, Any]], signature: Signature) -> Rows:
             for row in rows
         ]
     # Without names a table is one by the order of its columns.
-    columns = list(rows[0])
-    if any(list(row) != columns for row in rows):
+    header = list(rows[0])
+    if any(list(row) != header for row in rows):
         _refuse("Each record must have the same columns.")
-    return _of_table(columns, [list(row.values()) for row in rows], signature)
+    return _of_table(header, [list(row.values()) for row in rows], signature)
 
 
 def _of_columns(columns: dict[str, Any], signature: Signature) -> Rows:
@@ -249,8 +252,9 @@ def _of_columns(columns: dict[str, Any], signature: Signature) -> Rows:
     if not names:
         _refuse("The input of this model has no names: send a list.")
     known = {name: value for name, value in columns.items() if name in names}
-    if signature.layout is Layout.TABLE and not any(
-        isinstance(value, list) for value in known.values()
+    if signature.layout is Layout.TABLE and (
+        is_one_row(signature.columns)
+        or not any(isinstance(value, list) for value in known.values())
     ):
         return [known]
     if not all(isinstance(value, list) for value in known.values()):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from inference.engine.mlflow_types import is_one_row
 from inference.engine.signature import (
     BYTES,
     DATETIME,
@@ -87,25 +88,38 @@ def _table(payload: Mapping[str, Any], signature: Signature) -> tuple[Tensor, ..
     else:
         value = payload.get("inputs", payload.get("instances"))
         columns = _columns_of(value, signature)
-    return tuple(
+    tensors = tuple(
         Tensor(column.name, column_array(columns[column.name], column.carrier))
         for column in signature.columns
         if column.name in columns
     )
+    if not tensors:
+        raise ValueError(
+            "The logged input example has none of the signature's columns."
+        )
+    return tensors
 
 
 def _columns_of(value: Any, signature: Signature) -> dict[str, list[Any]]:
-    if isinstance(value, dict):
+    first = signature.columns[0]
+    # The only column may itself hold objects, as typed Python models have it.
+    bare = len(signature.columns) == 1 and first.dtype == JSON
+    if isinstance(value, dict) and not (bare and first.name not in value):
+        one_row = is_one_row(signature.columns)
         return {
-            name: items if isinstance(items, list) else [items]
+            name: items if isinstance(items, list) and not one_row else [items]
             for name, items in value.items()
         }
     items = value if isinstance(value, list) else [value]
-    if items and isinstance(items[0], dict):
+    if (
+        items
+        and isinstance(items[0], dict)
+        and not (bare and first.name not in items[0])
+    ):
         names = dict.fromkeys(name for item in items for name in item)
         return {name: [item.get(name) for item in items] for name in names}
     # A list of plain values is the only column.
-    return {signature.columns[0].name: items}
+    return {first.name: items}
 
 
 def column_array(values: Sequence[Any], dtype: str) -> Array:

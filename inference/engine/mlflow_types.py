@@ -1,8 +1,15 @@
 """MLflow's types of columns and parameters, as dtypes and as JSON Schema. Pure."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from inference.engine.signature import BYTES, DATETIME, TEXT, UnsupportedSignature
+from inference.engine.signature import (
+    BYTES,
+    DATETIME,
+    TEXT,
+    Column,
+    UnsupportedSignature,
+)
 
 
 class Scalar(NamedTuple):
@@ -58,3 +65,13 @@ def json_schema(spec: dict[str, Any], depth: int = 0) -> dict[str, Any]:
             ],
         }
     raise UnsupportedSignature(f"Values of type {kind!r} cannot be served.")
+
+
+def is_one_row(columns: Iterable[Column]) -> bool:
+    """Tell whether an object of columns is one row, not a list of values for each.
+
+    So MLflow reads it where a column holds arrays or objects, whose values are lists
+    themselves (`mlflow.models.utils._enforce_schema`).
+    """
+    schemas = [column.json_schema or {} for column in columns]
+    return any("items" in schema or "properties" in schema for schema in schemas)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Params, VersionToLoad
 from inference.engine.outputs import finish
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
@@ -13,6 +14,9 @@ from inference.engine.tensors import Tensor
 
 if TYPE_CHECKING:
     import torch
+
+# MLflow's codes for input that is not the model's.
+_REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
 
 def accepts(version: VersionToLoad) -> bool:
@@ -87,11 +91,19 @@ class PyfuncRunner:
     ) -> tuple[Tensor, ...]:
         data = self._inputs.make(tensors)
         complete = params_of(self._signature, params)
-        outputs = (
-            self._model.predict(data)
-            if complete is None
-            else self._model.predict(data, params=complete)
-        )
+        from mlflow.exceptions import MlflowException
+
+        try:
+            outputs = (
+                self._model.predict(data)
+                if complete is None
+                else self._model.predict(data, params=complete)
+            )
+        except MlflowException as error:
+            # Typed Python models check more than their signature says.
+            if error.error_code not in _REFUSALS:
+                raise
+            raise EngineError(EngineErrorCode.BAD_REQUEST, str(error)[:500]) from error
         signature = self._signature
         named = to_tensors(outputs, rows=len(tensors[0].data), names=signature.outputs)
         return finish(named, signature)

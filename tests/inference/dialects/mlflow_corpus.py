@@ -154,7 +154,32 @@ NAMES = [
     _json("a word", dataframe_records=[ODD_ROW | {"a\\b": "x"}]),
     _json("lacks one", dataframe_records=[{"a\\b": 2}]),
 ]
+TYPED_ROW = {"name": "a", "size": 1.5, "tags": ["x", "y"]}
+TYPED = [
+    _json("inputs", inputs=[TYPED_ROW, TYPED_ROW | {"note": "b"}]),
+    _json("null for an optional", inputs=[TYPED_ROW | {"note": None}]),
+    _json("a whole number", inputs=[TYPED_ROW | {"size": 2}]),
+    _json("a rule of its own", inputs=[TYPED_ROW | {"size": -1.0}]),
+    _json("a word", inputs=[TYPED_ROW | {"size": "much"}]),
+    _json("lacks one", inputs=[{"name": "a"}]),
+    _json("no object", inputs=["a"]),
+]
+MAPS = [
+    _json("inputs", inputs=[{"a": 1.5, "b": 2.0}, {"c": 3.5}]),
+    _json("one", inputs=[{"x": 1.5}]),
+    _json("a word", inputs=[{"a": "much"}]),
+    _json("no object", inputs=[1.5]),
+]
+LISTS = [
+    _json("inputs", inputs={"a": ["x", "y"], "b": ["z"]}),
+    _json("records", dataframe_records=[{"a": ["x"], "b": []}] * 2),
+    _json("a number", inputs={"a": [1], "b": ["z"]}),
+    _json("no list", inputs={"a": "x", "b": ["z"]}),
+]
 QUESTIONS = {
+    "typed": TYPED,
+    "maps": MAPS,
+    "lists": LISTS,
     "names": NAMES,
     "table": TABLE + BAD_BODIES,
     "tensor": TENSOR + BAD_BODIES,

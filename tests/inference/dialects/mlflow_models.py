@@ -102,6 +102,72 @@ def save_names(path: Path) -> None:
     )
 
 
+def save_typed(path: Path) -> None:
+    """Python code that takes pydantic rows, which know a rule of their own."""
+    _save_code(path, TYPED_CODE, [{"name": "a", "size": 1, "tags": ["x"]}])
+
+
+def save_maps(path: Path) -> None:
+    """Python code that takes objects with any members."""
+    _save_code(path, MAPS_CODE, [{"a": 1.0, "b": 2.0}])
+
+
+def save_lists(path: Path) -> None:
+    """Python code over columns of lists, of which its example is one row."""
+    _save_code(path, LISTS_CODE, {"a": ["x", "y"], "b": ["z"]})
+
+
+def _save_code(path: Path, code: str, example: object) -> None:
+    import mlflow.pyfunc
+
+    file = path.with_suffix(".py")
+    file.write_text(code)
+    mlflow.pyfunc.save_model(
+        path, python_model=str(file), input_example=example, pip_requirements=["pandas"]
+    )
+
+
+TYPED_CODE = """
+import mlflow
+import pydantic
+
+
+class Row(pydantic.BaseModel):
+    name: str
+    size: float = pydantic.Field(ge=0)
+    tags: list[str]
+    note: str | None = None
+
+
+class Typed(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input: list[Row]) -> list[str]:
+        return [f"{r.name} {r.size} {r.tags} {r.note}" for r in model_input]
+
+
+mlflow.models.set_model(Typed())
+"""
+MAPS_CODE = """
+import mlflow
+
+
+class Maps(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input: list[dict[str, float]]) -> list[float]:
+        return [sum(row.values()) for row in model_input]
+
+
+mlflow.models.set_model(Maps())
+"""
+LISTS_CODE = """
+import mlflow
+
+
+class Lists(mlflow.pyfunc.PythonModel):
+    def predict(self, model_input: dict[str, list[str]]) -> list[str]:
+        return ["/".join([*a, *b]) for a, b in zip(model_input["a"], model_input["b"])]
+
+
+mlflow.models.set_model(Lists())
+"""
 ODD_NAMES = ('size 27"', "a\\b", "line\nbreak")
 NAMES_CODE = """
 import mlflow

@@ -13,11 +13,13 @@ import pytest
 import yaml
 
 from accounts.limits import Limits
+from inference import refusals
 from inference.dialects.dialect import Finished
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.effects import Call
 from inference.engine import runner
 from inference.engine.client import Prediction
+from inference.engine.errors import EngineError
 from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.mlflow_signature import from_mlflow
 from inference.errors import ApiError
@@ -32,6 +34,9 @@ SAVE = {
     "tensor": mlflow_models.save_tensor,
     "text": mlflow_models.save_text,
     "names": mlflow_models.save_names,
+    "typed": mlflow_models.save_typed,
+    "maps": mlflow_models.save_maps,
+    "lists": mlflow_models.save_lists,
 }
 # What docs/protocols.md says about them: here we answer, and MLflow's model fails.
 ONLY_OURS = {("table", "split without the optional column")}
@@ -75,7 +80,12 @@ class OurAnswers:
         except ApiError as error:
             status, _, body = MLFLOW.render(call, error, request_id="r", now=0.0)
             return Reply(status, body)
-        tensors = runner.run(self._runner, decoded.tensors, decoded.params)
+        try:
+            tensors = runner.run(self._runner, decoded.tensors, decoded.params)
+        except EngineError as failure:
+            error = refusals.of_engine(failure)
+            status, _, body = MLFLOW.render(call, error, request_id="r", now=0.0)
+            return Reply(status, body)
         prediction = Prediction(tensors, 0, 0, decoded.rows)
         finished = Finished(call, "r", self._target, decoded, prediction, None)
         return Reply(200, MLFLOW.encode(finished)[1])
