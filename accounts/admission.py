@@ -273,6 +273,14 @@ class Admission:
             if quota.starts <= now < quota.ends and units <= quota.spent:
                 quota.pay(-units)
 
+    def give_back(self, rows: int, now: float) -> None:
+        """Undo a spend for some of its rows; `now` as given to `spend`."""
+        for quota in self._quotas:
+            if not quota.by_rows or quota.post_paid:
+                continue
+            if quota.starts <= now < quota.ends and rows <= quota.spent:
+                quota.pay(-rows)
+
     def settle(
         self,
         reserved: Reserved,

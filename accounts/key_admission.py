@@ -63,6 +63,10 @@ class KeyAdmission:
         self.key.refund(rows, now)
         self.customer.refund(rows, now, reserved)
 
+    def give_back(self, rows: int, now: float) -> None:
+        self.key.give_back(rows, now)
+        self.customer.give_back(rows, now)
+
     def settle(
         self,
         reserved: Reserved,

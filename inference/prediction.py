@@ -26,6 +26,7 @@ from inference import (
     fallbacks,
     refusals,
     row_sources,
+    rows_apart,
 )
 from inference.cache import PredictionCache
 from inference.decoding import DecodedRequest
@@ -57,6 +58,8 @@ from inference.tables import (
 )
 
 DEFAULT_TIMEOUT_S = 30.0
+# To find the rows of one request that a model fails on: about three of a thousand.
+MAX_CALLS_APART = 64
 MAX_BODY_BYTES = 2 * 1024 * 1024
 # A lease may be spent by others before its asker spends it.
 _MAX_LEASES_PER_CALL = 64
@@ -237,19 +240,28 @@ class PredictionPlan:
                     decoded.params,
                 )
             except EngineError as error:
-                if explains:
-                    raise
-                return (
-                    yield from self._fall_back(
-                        call,
-                        progress,
-                        body,
-                        decoded,
-                        refusals.of_engine(error),
-                        timeout_s,
+                apart = None
+                if options.return_errors == "individual" and call.operation == "batch":
+                    apart = yield from self._rows_apart(
+                        call, progress, target, decoded, error, timeout_s
                     )
-                )
-            progress.compute_us = result.compute_us
+                if apart is None:
+                    if explains:
+                        raise
+                    return (
+                        yield from self._fall_back(
+                            call,
+                            progress,
+                            body,
+                            decoded,
+                            refusals.of_engine(error),
+                            timeout_s,
+                        )
+                    )
+                # Others get what the whole request asked for, not what is left of it.
+                cache_key = None
+                decoded, result = apart
+            progress.compute_us += result.compute_us
             progress.queue_us = result.queue_us
             if cache_key is not None:
                 self.cache.put(cache_key, result, now_s=self._timer())
@@ -270,6 +282,56 @@ class PredictionPlan:
             progress.queue_us += explained.queue_us
             progress.samples = explained.samples
         return self._answer(call, progress, target, decoded, result, explained)
+
+    def _rows_apart(
+        self,
+        call: Call,
+        progress: Progress,
+        target: Target,
+        decoded: DecodedRequest,
+        error: EngineError,
+        timeout_s: float,
+    ) -> Generator[Effect, Any, tuple[DecodedRequest, Prediction] | None]:
+        """Predict the rows that the model does not fail on; None if that is vain.
+
+        Costs at most `MAX_CALLS_APART` further calls, within the deadline.
+        """
+        engines = progress.model.model.engines  # type: ignore[union-attr]
+        steps = rows_apart.by_halves(decoded.tensors, fails=rows_apart.FAILS_ON_ROWS)
+        next(steps)
+        outcome: rows_apart.Outcome = error
+        found = None
+        try:
+            for calls in itertools.count():
+                piece = steps.send(outcome)
+                remaining_s = timeout_s - (self._timer() - progress.started)
+                if remaining_s <= 0:
+                    raise refusals.too_late()
+                if calls == MAX_CALLS_APART:
+                    return None
+                try:
+                    outcome = yield EngineCall(
+                        engines,
+                        target.key,
+                        piece,
+                        remaining_s,
+                        decoded.options.batch_size or 0,
+                        decoded.params,
+                    )
+                except EngineError as failed:
+                    outcome = failed
+        except StopIteration as finished:
+            found = rows_apart.put_together(decoded, finished.value)
+        except EngineError:
+            return None
+        if found is not None:
+            # A row without an answer costs nothing.
+            failed_rows = decoded.rows - found[0].rows
+            progress.entry.admission.give_back(  # type: ignore[union-attr]
+                failed_rows, progress.now
+            )
+            progress.rows = found[0].rows
+        return found
 
     def _look_up(
         self, call: Call, progress: Progress, target: Target, decoded: DecodedRequest

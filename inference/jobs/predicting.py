@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from inference import rows_apart
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
 from inference.engine.client import Prediction, Tensor
@@ -24,10 +25,7 @@ MAX_MODEL_FAILURES = 20
 # Waits for an engine that is away or full, before the job waits for its next turn.
 DELAYS_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
-_FAILS_ON_ROWS = {
-    EngineErrorCode.MODEL_ERROR: Problem(
-        "the model failed on this row", code=ErrorCode.MODEL_ERROR
-    ),
+_FAILS_ON_ROWS = rows_apart.FAILS_ON_ROWS | {
     EngineErrorCode.DEADLINE_EXCEEDED: Problem(
         f"the model took longer than {CALL_TIMEOUT_S:.0f} s on this row",
         code=ErrorCode.INFERENCE_TIMEOUT,
@@ -130,7 +128,7 @@ class RowPredictor:
         )
         predictions: list[Any] = [None] * len(rows)
         if decoded.indexes:
-            results = self._predict(decoded.tensors, len(decoded.indexes))
+            results = self._predict(decoded.tensors)
             for good, result in zip(decoded.indexes, results, strict=True):
                 position = readable[good]
                 if isinstance(result, Problem):
@@ -139,31 +137,41 @@ class RowPredictor:
                     predictions[position] = result
         return predictions, problems
 
-    def _predict(self, tensors: tuple[Tensor, ...], rows: int) -> list[Any | Problem]:
+    def _predict(self, tensors: tuple[Tensor, ...]) -> list[Any | Problem]:
         """Predict; where the model fails, halve until the rows at fault are alone."""
+        steps = rows_apart.by_halves(tensors, fails=_FAILS_ON_ROWS)
+        piece = next(steps)
+        try:
+            while True:
+                piece = steps.send(self._outcome(piece))
+        except StopIteration as finished:
+            pieces: list[tuple[int, rows_apart.Outcome]] = finished.value
+        except EngineError as error:
+            raise ApiError(
+                ErrorCode.MODEL_ERROR, "The model cannot take the rows of this job."
+            ) from error
+        results: list[Any | Problem] = []
+        for _, outcome in pieces:
+            if isinstance(outcome, EngineError):
+                results.append(_FAILS_ON_ROWS[outcome.code])
+            else:
+                results += self._encoder.predictions(outcome.tensors, self._options)
+        return results
+
+    def _outcome(self, tensors: tuple[Tensor, ...]) -> rows_apart.Outcome:
+        """Call the engine, and note what the time and the failures tell."""
+        rows = len(tensors[0].data)
         try:
             prediction = self._call(tensors)
         except EngineError as error:
-            problem = _FAILS_ON_ROWS.get(error.code)
-            if problem is None:
-                raise ApiError(
-                    ErrorCode.MODEL_ERROR, "The model cannot take the rows of this job."
-                ) from error
-            if rows == 1:
-                self._count_model_failure(problem)
-                return [problem]
-            half = rows // 2
-            if error.code is EngineErrorCode.DEADLINE_EXCEEDED:
-                self._max_rows = half
-            first = tuple(Tensor(one.name, one.data[:half]) for one in tensors)
-            second = tuple(Tensor(one.name, one.data[half:]) for one in tensors)
-            return [
-                *self._predict(first, half),
-                *self._predict(second, rows - half),
-            ]
+            if rows == 1 and error.code in _FAILS_ON_ROWS:
+                self._count_model_failure(_FAILS_ON_ROWS[error.code])
+            elif error.code is EngineErrorCode.DEADLINE_EXCEEDED:
+                self._max_rows = rows // 2
+            return error
         self.compute_us += prediction.compute_us
         self._row_us = prediction.compute_us / max(prediction.batch_rows, 1)
-        return list(self._encoder.predictions(prediction.tensors, self._options))
+        return prediction
 
     def _count_model_failure(self, problem: Problem) -> None:
         self._model_failures += 1

@@ -103,7 +103,9 @@ class PyfuncRunner:
             # Typed Python models check more than their signature says.
             if error.error_code not in _REFUSALS:
                 raise
-            raise EngineError(EngineErrorCode.BAD_REQUEST, str(error)[:500]) from error
+            # The exception repeats the input, which is not for logs.
+            message = "it breaks a rule of the model's own code"
+            raise EngineError(EngineErrorCode.BAD_REQUEST, message) from error
         signature = self._signature
         named = to_tensors(outputs, rows=len(tensors[0].data), names=signature.outputs)
         return finish(named, signature)

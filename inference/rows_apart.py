@@ -1,0 +1,112 @@
+"""Finding the rows that a model fails on, by halving what fails. Pure.
+
+Predictions with `return_errors: individual` and jobs do so; who carries the calls out
+bounds them.
+"""
+
+from collections.abc import Container, Generator, Sequence
+
+import msgspec
+import numpy as np
+
+from inference.decoding import DecodedRequest
+from inference.engine.client import Prediction, Tensor
+from inference.engine.errors import EngineError, EngineErrorCode
+from inference.errors import ErrorCode, Problem
+
+# Errors that rows may be to blame for, and what is said of such a row.
+FAILS_ON_ROWS = {
+    EngineErrorCode.MODEL_ERROR: Problem(
+        "the model failed on this row", code=ErrorCode.MODEL_ERROR
+    ),
+    EngineErrorCode.BAD_REQUEST: Problem(
+        "the model does not take this row", code=ErrorCode.INVALID_INPUT
+    ),
+}
+
+Outcome = Prediction | EngineError
+
+
+def by_halves(
+    tensors: tuple[Tensor, ...], *, fails: Container[EngineErrorCode]
+) -> Generator[tuple[Tensor, ...], Outcome, list[tuple[int, Outcome]]]:
+    """Yield rows to predict, be sent what came of them; return the pieces in order.
+
+    A piece is its number of rows and their prediction, or a single row and its error.
+    Raises an error that is not among `fails`.
+    """
+    pending = [tensors]
+    done: list[tuple[int, Outcome]] = []
+    while pending:
+        piece = pending.pop()
+        rows = len(piece[0].data)
+        outcome = yield piece
+        if isinstance(outcome, EngineError):
+            if outcome.code not in fails:
+                raise outcome
+            if rows > 1:
+                pending += [
+                    take(piece, slice(rows // 2, None)),
+                    take(piece, slice(rows // 2)),
+                ]
+                continue
+        done.append((rows, outcome))
+    return done
+
+
+def take(tensors: Sequence[Tensor], rows: slice | list[int]) -> tuple[Tensor, ...]:
+    """Return some rows of tensors."""
+    return tuple(Tensor(one.name, one.data[rows]) for one in tensors)
+
+
+def put_together(
+    decoded: DecodedRequest, pieces: Sequence[tuple[int, Outcome]]
+) -> tuple[DecodedRequest, Prediction] | None:
+    """Join what was predicted, and tell the other rows as bad ones of their request.
+
+    None if nothing was predicted, or outputs do not fit together.
+    """
+    indexes = decoded.indexes or range(decoded.rows)
+    good: list[int] = []
+    problems = list(decoded.problems)
+    predictions: list[Prediction] = []
+    start = 0
+    for rows, outcome in pieces:
+        if isinstance(outcome, EngineError):
+            told = FAILS_ON_ROWS[outcome.code]
+            problems.append(msgspec.structs.replace(told, index=indexes[start]))
+        else:
+            predictions.append(outcome)
+            good += range(start, start + rows)
+        start += rows
+    if not predictions:
+        return None
+    try:
+        outputs = _joined([prediction.tensors for prediction in predictions])
+    except (LookupError, ValueError):
+        # Outputs of another number or shape from one half to the other.
+        return None
+    problems.sort(key=lambda problem: problem.index or 0)
+    rest = msgspec.structs.replace(
+        decoded,
+        tensors=take(decoded.tensors, good),
+        rows=len(good),
+        total=decoded.total or decoded.rows,
+        indexes=tuple(indexes[row] for row in good),
+        problems=tuple(problems),
+    )
+    joined = Prediction(
+        outputs,
+        queue_us=sum(one.queue_us for one in predictions),
+        compute_us=sum(one.compute_us for one in predictions),
+        batch_rows=max(one.batch_rows for one in predictions),
+    )
+    return rest, joined
+
+
+def _joined(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    by_name = [{tensor.name: tensor.data for tensor in part} for part in parts]
+    return tuple(
+        Tensor(name, np.concatenate([outputs[name] for outputs in by_name]))
+        for name in by_name[0]
+    )
