@@ -87,7 +87,13 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def site_socket(self) -> Path:
+        """Socket of the site for people and their programs, called by gateways."""
         return self.run / "site.sock"
+
+    @property
+    def internal_socket(self) -> Path:
+        """Socket of the site for this installation's own calls."""
+        return self.run / "internal.sock"
 
     @property
     def shared_counts(self) -> Path:

@@ -90,10 +90,14 @@ def engine(home, *versions, runner=None, load_s=0.0):
 
 
 def site_answers(home):
-    """Tell whether the site serves; its socket is there before it does."""
+    """Tell whether the site serves; its sockets are there before it does."""
+    return _answers(home.internal_socket) and _answers(home.site_socket)
+
+
+def _answers(path):
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
         asking.settimeout(10)
-        asking.connect(str(home.site_socket))
+        asking.connect(str(path))
         asking.sendall(b"GET /healthz HTTP/1.0\r\nhost: localhost\r\n\r\n")
         return asking.recv(12).endswith(b" 200")
     return False
@@ -102,8 +106,8 @@ def site_answers(home):
 class Machine:
     """The processes of `settings.HOME`, by their names; those of Django can be killed.
 
-    `site` and `controller` are in `processes`, gateways in `gateways.processes`;
-    `worker` and `beat` run once they are started.
+    `site`, `internal` and `controller` are in `processes`, gateways in
+    `gateways.processes`; `worker` and `beat` run once they are started.
     """
 
     def __init__(self, *, gateways, database=None, **environment):
@@ -184,6 +188,7 @@ def running(*, gateways=4, database=None, runner=None, load_s=0.0, **environment
     machine = Machine(gateways=gateways, database=database, **environment)
     try:
         with engine(machine.home, runner=runner, load_s=load_s):
+            machine.start("internal")
             machine.start("site")
             machine.start("controller")
             machine.gateways.wait_until_up(machine.gateways.names)

@@ -1,4 +1,4 @@
-"""Uploaded files for predictions, read over the site's socket."""
+"""Uploaded files for predictions, read over the site's internal socket."""
 
 from pathlib import Path
 
@@ -13,9 +13,8 @@ from inference.uploads import uris
 logger = structlog.get_logger(__name__)
 
 # Each holds a whole file in memory.
-_CONNECTIONS = httpx.Limits(
-    max_connections=4, max_keepalive_connections=2, keepalive_expiry=1.0
-)
+_AT_ONCE = 4
+_KEPT_S = 1.0
 _TIMEOUT_S = 10.0
 _REFUSALS = {404: uris.not_found, 409: uris.not_sent, 410: uris.gone}
 
@@ -27,10 +26,17 @@ class InputFiles:
         self,
         *,
         socket: Path | None = None,
+        at_once: int = _AT_ONCE,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        """Over a socket that leases share, `at_once` leaves threads to them."""
+        connections = httpx.Limits(
+            max_connections=min(at_once, _AT_ONCE),
+            max_keepalive_connections=2,
+            keepalive_expiry=_KEPT_S,
+        )
         self._client = httpx.AsyncClient(
-            transport=transport or http_over(socket or Path(), _CONNECTIONS),
+            transport=transport or http_over(socket or Path(), connections),
             timeout=_TIMEOUT_S,
             trust_env=False,
         )

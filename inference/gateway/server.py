@@ -72,7 +72,7 @@ async def serve(
         processes=settings.gateways,
     )
     leases = LeaseClient(
-        holder=boot_id, clock=time.time, socket=settings.home.site_socket
+        holder=boot_id, clock=time.time, socket=settings.home.internal_socket
     )
     tables = Tables(
         make_admission=functools.partial(
@@ -122,7 +122,9 @@ async def serve(
         min_bytes_per_s=settings.upload_min_bytes_per_s,
         clock=time.time,
     )
-    files = InputFiles(socket=settings.home.site_socket)
+    files = InputFiles(
+        socket=settings.home.internal_socket, at_once=max(1, 8 // settings.gateways)
+    )
     app = GatewayApp(
         plan=plan,
         engines=engines,

@@ -19,6 +19,8 @@ from inference.streaming import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS
 Value = TypeVar("Value", int, float)
 
 _DEFAULT_PORT = 8000
+# Of one process of the site.
+SITE_THREADS = 8
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):

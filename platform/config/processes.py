@@ -1,13 +1,16 @@
 """The processes of one machine, as `manage.py serve` starts them."""
 
 import sys
+from pathlib import Path
 
 from django.conf import settings
 
 from config.supervisor import ProcessSpec
 from inference.engine.devices import found
-from inference.gateway.settings import gateway_names
+from inference.gateway.settings import SITE_THREADS, gateway_names
 
+# Of each process of the site. Gateways read uploads by half of the internal ones.
+_INTERNAL_THREADS = 16
 _BEHIND_PREDICTIONS = 5
 _BACKGROUND = 10
 # Neither the engine nor the gateway gets a credential of anything else.
@@ -70,8 +73,31 @@ def process_specs() -> tuple[ProcessSpec, ...]:
     return (
         *engines,
         *gateways,
+        # Predictions wait for its leases, so it has threads that no page can take.
         ProcessSpec(
-            "site", _site_command(python), 3, _BEHIND_PREDICTIONS, 15.0, environment
+            "internal",
+            _site_command(
+                python,
+                settings.HOME.internal_socket,
+                workers=1,
+                threads=_INTERNAL_THREADS,
+            ),
+            stop_phase=3,
+            stop_timeout_s=15.0,
+            environment=environment,
+        ),
+        ProcessSpec(
+            "site",
+            _site_command(
+                python,
+                settings.HOME.site_socket,
+                workers=settings.MODELYARD_SITE_WORKERS,
+                threads=SITE_THREADS,
+            ),
+            stop_phase=3,
+            nice=_BEHIND_PREDICTIONS,
+            stop_timeout_s=15.0,
+            environment=environment,
         ),
         _manage("controller", "run_controller", nice=_BEHIND_PREDICTIONS),
         ProcessSpec(
@@ -109,22 +135,24 @@ def _manage(name: str, *arguments: str, nice: int) -> ProcessSpec:
     )
 
 
-def _site_command(python: str) -> tuple[str, ...]:
+def _site_command(
+    python: str, socket: Path, *, workers: int, threads: int
+) -> tuple[str, ...]:
     return (
         python,
         "-m",
         "gunicorn",
         "config.wsgi:application",
         "--bind",
-        f"unix:{settings.HOME.site_socket}",
+        f"unix:{socket}",
         "--umask",
         "0o077",
         "--worker-class",
         "gthread",
         "--workers",
-        str(settings.MODELYARD_SITE_WORKERS),
+        str(workers),
         "--threads",
-        "8",
+        str(threads),
         "--graceful-timeout",
         "10",
         "--keep-alive",

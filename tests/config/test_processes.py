@@ -26,6 +26,17 @@ def test_headers_that_the_gateway_lets_through_reach_django():
     assert parsed.forwarder_headers == ""
 
 
+def test_leases_share_neither_sockets_nor_threads_with_pages():
+    [site] = [spec for spec in process_specs() if spec.name == "site"]
+    [internal] = [spec for spec in process_specs() if spec.name == "internal"]
+
+    sockets = [
+        spec.command[spec.command.index("--bind") + 1] for spec in (site, internal)
+    ]
+
+    assert len(set(sockets)) == 2
+
+
 def test_several_gateways_are_processes_of_their_own(settings):
     settings.MODELYARD_GATEWAYS = 3
 

@@ -44,7 +44,7 @@ def kill_again_and_again(plant, chance):
     """Kill both, each at a moment of its own, once they do their work again."""
     for _ in range(ROUNDS):
         former = leader()
-        for name in chance.sample(["site", "controller"], 2):
+        for name in chance.sample(["internal", "controller"], 2):
             time.sleep(chance.uniform(0, 1.2))
             plant.kill(name)
             plant.start(name)

@@ -99,6 +99,7 @@ def start_site(home):
             *("--worker-class", "gthread", "--threads", "8"),
             *("--graceful-timeout", "1"),
             *("--bind", f"unix:{home.site_socket}"),
+            *("--bind", f"unix:{home.internal_socket}"),
         ],
         start_new_session=True,
         env=os.environ
@@ -268,6 +269,7 @@ def test_a_site_that_is_killed_costs_at_most_the_overdraft(home):
         gateways.wait_until_up(gateways.names)
         away = asyncio.run(send(gateways.port, 1000))
         home.site_socket.unlink()
+        home.internal_socket.unlink()
         again = start_site(home)
         try:
             wait_until(lambda: site_answers(home), what="the site")

@@ -87,15 +87,14 @@ def slow(path):
 
 @contextlib.contextmanager
 def site_of(home, kind):
-    if kind == "silent":
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(home.site_socket))
-        with silent(listener):
-            yield
-    elif kind == "slow":
-        with slow(home.site_socket):
-            yield
-    else:
+    with contextlib.ExitStack() as serving:
+        for path in (home.site_socket, home.internal_socket):
+            if kind == "silent":
+                listener = socket.socket(socket.AF_UNIX)
+                listener.bind(str(path))
+                serving.enter_context(silent(listener))
+            elif kind == "slow":
+                serving.enter_context(slow(path))
         yield
 
 
