@@ -69,6 +69,11 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "uploads"
 
     @property
+    def relayed(self) -> Path:
+        """What waits on its way between clients and the site."""
+        return self.root / "relayed"
+
+    @property
     def demo(self) -> Path:
         return self.root / "demo.json"
 
@@ -160,5 +165,6 @@ class Home(msgspec.Struct, frozen=True):
             self.jobs,
             self.uploads,
             self.static,
+            self.relayed,
         ):
             path.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,19 @@
 """Run a gateway: `python -m inference.gateway`."""
 
 import os
+import resource
 import sys
 
+import structlog
 import uvloop
 
 from inference import allocator, logs
 from inference.gateway.server import serve
 from inference.gateway.settings import from_environment
 from inference.gateway.sockets import bind_port
+
+# Engines, segments, libraries.
+_OTHER_FILES = 256
 
 
 def main() -> None:
@@ -21,7 +26,23 @@ def main() -> None:
     shared = settings.gateways > 1
     public = bind_port(settings.host, settings.port, shared=shared)
     operator = bind_port(settings.operator_host, settings.operator_port, shared=shared)
+    _allow_files(settings.max_connections)
     uvloop.run(serve(settings, public, operator))
+
+
+def _allow_files(connections: int) -> None:
+    """Let every client have a socket, a stream and what waits for it in a file.
+
+    Many systems allow 1024 at first: a thousand idle clients would keep all others out.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    needed = 2 * connections + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        structlog.get_logger(__name__).warning(
+            "few_open_files", limit=hard, needed=needed
+        )
 
 
 if __name__ == "__main__":

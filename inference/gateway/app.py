@@ -14,8 +14,14 @@ from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUp
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 from inference.gateway import routes
-from inference.gateway.asgi import AsgiExchange, Message, Receive, Send, split_target
-from inference.gateway.clients import ClientLeft
+from inference.gateway.asgi import (
+    AsgiExchange,
+    ClientLeft,
+    Message,
+    Receive,
+    Send,
+    split_target,
+)
 from inference.gateway.engines import Engines
 from inference.gateway.exchange import Reading, Request
 from inference.gateway.health import Health

@@ -24,6 +24,10 @@ AsgiApplication = Callable[[Message, Receive, Send], Awaitable[None]]
 _MAX_HELD_BYTES = 64 * 1024
 
 
+class ClientLeft(Exception):
+    """Nobody is there any more to be answered, or no answer can be completed."""
+
+
 def answered_by(application: AsgiApplication) -> Callable[[Request], Reading]:
     """Make what reads the heads of a listener for one application."""
     return lambda request: Reading(partial(AsgiExchange, application, request))
@@ -42,7 +46,7 @@ class AsgiExchange(Exchange):
         self._more = True
         self._all_taken = False
         # Answered, or nobody is there to answer.
-        self._over = False
+        self._over = self._left = False
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
@@ -69,7 +73,7 @@ class AsgiExchange(Exchange):
         self._arrived.set()
 
     def client_left(self) -> None:
-        self._over = True
+        self._over = self._left = True
         self._arrived.set()
 
     def sweep(self, now: float) -> None:
@@ -92,9 +96,13 @@ class AsgiExchange(Exchange):
         return {"type": "http.request", "body": body, "more_body": self._more}
 
     async def send(self, message: Message) -> None:
+        """Send a part of the answer; raises ClientLeft."""
+        if self._left:
+            raise ClientLeft
         if self._over:
             return
         if message["type"] == "http.response.start":
+            assert not self._begun, "an answer has one head"
             # As ASGI asks for; the connection looks for names in lower case.
             headers = [(name.lower(), value) for name, value in message["headers"]]
             self._head = (message["status"], headers)
@@ -117,6 +125,8 @@ class AsgiExchange(Exchange):
     async def _run(self) -> None:
         try:
             await self._application(self._scope(), self.receive, self.send)
+        except ClientLeft:
+            pass
         except Exception:
             # The edge of the process.
             logger.exception("exchange_failed")
@@ -149,6 +159,8 @@ class AsgiExchange(Exchange):
             "headers": headers,
             "client": (self._connection.client, 0),
             "server": None,
+            # No part of ASGI: whether nobody waits any more.
+            "has_left": lambda: self._left,
         }
 
 

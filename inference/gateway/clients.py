@@ -1,17 +1,23 @@
-"""Bounds on slow clients, without a timer per request."""
+"""Who the clients of the relay are, and how long their bodies may take."""
 
 import asyncio
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from typing import Any
 
+from accounts.networks import Networks, client_address
+from inference import call_headers
+from inference.callers import find_caller, require_network
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.asgi import Message, Receive
+from inference.gateway.relay_bounds import Client
+from inference.tables import Tables
 
 _SWEEP_S = 1.0
 
 
 class SlowBodies:
-    """Cancels the reading of bodies that take too long."""
+    """Cancels the reading of bodies that take too long, without a timer for each."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -51,5 +57,37 @@ class SlowBodies:
             self.sweep()
 
 
-class ClientLeft(Exception):
-    """The connection closed before the request was complete."""
+class Clients:
+    """Says whom the bounds on what is relayed count for."""
+
+    def __init__(
+        self, tables: Tables, trusted_proxies: Networks, clock: Callable[[], float]
+    ) -> None:
+        self._tables = tables
+        self._trusted_proxies = trusted_proxies
+        self._clock = clock
+
+    def find(self, headers: list[tuple[bytes, bytes]], peer: str) -> Client:
+        selected = call_headers.select(headers)
+        try:
+            entry = find_caller(self._tables, selected, self._clock())
+            require_network(entry, peer, selected, self._trusted_proxies)
+        except ApiError:
+            given = selected.get(b"x-forwarded-for")
+            return stranger(client_address(peer, given, self._trusted_proxies))
+        return customer(entry.key.customer_id)
+
+
+def customer(customer_id: int) -> Client:
+    return Client(f"customer {customer_id}", is_customer=True)
+
+
+def stranger(address: str) -> Client:
+    """Count an address; of IPv6, the network that one household or server has."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return Client("unknown")
+    if found.version == 6 and found.ipv4_mapped is None:
+        return Client(str(ip_network((found, 64), strict=False)))
+    return Client(address)

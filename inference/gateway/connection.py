@@ -30,8 +30,9 @@ _MAX_PIPELINED = 16
 _MAX_PIPELINED_BYTES = 64 * 1024
 # For the rest of a body that nobody reads, so that the client sees the answer.
 _LINGER_S = 2.0
-# For a client that reads nothing of what it is sent.
-_UNREAD_S = 60.0
+# A client that lets answers wait must read so much in such a time: 1 KiB a second.
+_WINDOW_S = 60.0
+_WINDOW_BYTES = 60 * 1024
 # Around a value they are no part of it (RFC 9112, section 5.1).
 _BLANKS = b" \t"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -86,15 +87,15 @@ class Connection(asyncio.Protocol):
         self._drained: list[asyncio.Future[None]] = []
         # Since when the client is waited for; it may not take for ever.
         self._since = 0.0
-        # What it has not read of our answers, and since when it is no less.
-        self._unread_bytes = 0
-        self._unread_since = 0.0
+        # All that was written, and what had left of it when the present window began.
+        self._written_bytes = self._window_bytes = 0
+        self._window_since = 0.0
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._since = self._place.now()
+        self._since = self._window_since = self._place.now()
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and peer:
             self.client = str(peer[0])
@@ -318,7 +319,7 @@ class Connection(asyncio.Protocol):
     def invite(self) -> None:
         """Ask for a body that the client holds back (RFC 9110, section 10.1.1)."""
         if not self._closing and not self._answer_begun:
-            self._transport.write(_CONTINUE)
+            self._write(_CONTINUE)
 
     def pause_body(self) -> None:
         if not self._closing:
@@ -341,12 +342,15 @@ class Connection(asyncio.Protocol):
         if not request.keep_alive:
             headers = [*headers, _CLOSE]
         head = self._head(status, headers)
-        if len(body) > _LARGE_BYTES and request.method != b"HEAD":
+        if request.method == b"HEAD":
+            body = b""
+        self._written_bytes += len(head) + len(body)
+        if len(body) > _LARGE_BYTES:
             # uvloop sends both at once; to join them would copy the body.
             self._transport.write(head)
             self._transport.write(body)
         else:
-            self._transport.write(head if request.method == b"HEAD" else head + body)
+            self._transport.write(head + body)
         self._end(keep_alive=request.keep_alive)
 
     def answer_and_close(self, status: int, headers: Headers, body: bytes) -> None:
@@ -373,14 +377,14 @@ class Connection(asyncio.Protocol):
             self._chunked = not request.http_1_0
             if self._chunked:
                 headers = [*headers, _CHUNKED]
-        self._transport.write(self._head(status, headers) + self._framed(body))
+        self._write(self._head(status, headers) + self._framed(body))
 
     def write(self, body: bytes) -> None:
         """Write more of an answer's body; wait for `drained` before much more."""
         request = self._request
         if self._closing or request is None or request.method == b"HEAD" or not body:
             return
-        self._transport.write(self._framed(body))
+        self._write(self._framed(body))
 
     def finish(self, *, keep_alive: bool = True) -> None:
         """End an answer that `begin` began; without `keep_alive` it was cut short."""
@@ -388,7 +392,7 @@ class Connection(asyncio.Protocol):
         if self._closing or request is None:
             return
         if self._chunked and keep_alive:
-            self._transport.write(b"0\r\n\r\n")
+            self._write(b"0\r\n\r\n")
         self._end(keep_alive=keep_alive and request.keep_alive)
 
     async def drained(self) -> None:
@@ -436,7 +440,9 @@ class Connection(asyncio.Protocol):
         self, now: float, *, header_timeout_s: float, idle_timeout_s: float
     ) -> None:
         """Close if the client lets us wait: for a head, a request, its own end."""
-        if self._reads_nothing(now):
+        if self._reads_too_slowly(now):
+            logger.info("client_cut_off", client=self.client)
+            self._place.note_cut_off()
             self.abort()
             return
         current = self._current
@@ -450,12 +456,13 @@ class Connection(asyncio.Protocol):
         elif waited > (header_timeout_s if self._head_bytes else idle_timeout_s):
             self.close()
 
-    def _reads_nothing(self, now: float) -> bool:
-        """Tell whether the client leaves our answers unread for too long."""
+    def _reads_too_slowly(self, now: float) -> bool:
+        """Tell whether answers wait for the client, and it takes too little of them."""
         unread = self._transport.get_write_buffer_size()
-        if not unread or unread != self._unread_bytes:
-            self._unread_bytes, self._unread_since = unread, now
-        return now - self._unread_since > _UNREAD_S
+        taken = self._written_bytes - unread
+        if not unread or taken - self._window_bytes >= _WINDOW_BYTES:
+            self._window_bytes, self._window_since = taken, now
+        return now - self._window_since > _WINDOW_S
 
     # Between requests
 
@@ -528,7 +535,7 @@ class Connection(asyncio.Protocol):
             self.drain()
             return
         status, headers, body = self._place.refusal(error)
-        self._transport.write(self._head(status, [*headers, _CLOSE]) + body)
+        self._write(self._head(status, [*headers, _CLOSE]) + body)
         self._body_open = True
         self.close()
 
@@ -537,6 +544,10 @@ class Connection(asyncio.Protocol):
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+    def _write(self, data: bytes) -> None:
+        self._written_bytes += len(data)
+        self._transport.write(data)
 
     def _framed(self, body: bytes) -> bytes:
         if not self._chunked or not body:

@@ -63,6 +63,9 @@ class Place(Protocol):
 
     def leave(self, connection: "Connection") -> None: ...
 
+    def note_cut_off(self) -> None:
+        """Count a client that read too slowly."""
+
     def now(self) -> float: ...
 
     def refusal(self, error: ApiError) -> tuple[int, Headers, bytes]:

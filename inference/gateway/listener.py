@@ -4,9 +4,11 @@ import asyncio
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from email.utils import formatdate
 
+from accounts.networks import Networks
 from inference.error_rendering import render
 from inference.errors import ApiError
 from inference.gateway.connection import Connection
@@ -33,6 +35,7 @@ class Listener:
         header_timeout_s: float,
         idle_timeout_s: float,
         max_connections: int,
+        trusted_proxies: Networks = Networks(()),  # noqa: B008  # It never changes.
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.read = application
@@ -42,11 +45,14 @@ class Listener:
         self._header_timeout_s = header_timeout_s
         self._idle_timeout_s = idle_timeout_s
         self._max_connections = max_connections
+        self._trusted_proxies = trusted_proxies
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.connections: set[Connection] = set()
-        # Connections that were turned away.
-        self.refused = 0
+        # By the address that they come from.
+        self._by_address: Counter[str] = Counter()
+        # Connections that were turned away, and those that read too slowly.
+        self.refused = self.cut_off = 0
         self.date_line = b""
         self._tell_time()
 
@@ -94,14 +100,26 @@ class Listener:
     # Place
 
     def join(self, connection: Connection) -> bool:
-        if len(self.connections) >= self._max_connections:
+        if len(self.connections) >= self._max_connections or (
+            self._by_address[connection.client] >= max(1, self._max_connections // 2)
+            and not self._trusted_proxies.contain(connection.client)
+        ):
             self.refused += 1
             return False
         self.connections.add(connection)
+        self._by_address[connection.client] += 1
         return True
 
     def leave(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+        if connection not in self.connections:
+            return
+        self.connections.remove(connection)
+        self._by_address[connection.client] -= 1
+        if not self._by_address[connection.client]:
+            del self._by_address[connection.client]
+
+    def note_cut_off(self) -> None:
+        self.cut_off += 1
 
     def refusal(self, error: ApiError) -> tuple[int, Headers, bytes]:
         request_id = f"req_{secrets.token_hex(12)}"

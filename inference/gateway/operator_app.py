@@ -43,6 +43,7 @@ class Reporter:
         boot_id: str = "",
         ledger_report: Path | None = None,
         certificate_ends: Callable[[], float | None] = lambda: None,
+        more_gauges: Callable[[], list[Gauge]] = list,
     ) -> None:
         self._plan = plan
         self._engines = engines
@@ -54,6 +55,7 @@ class Reporter:
         self._boot_id = boot_id
         self._ledger_report = ledger_report
         self._certificate_ends = certificate_ends
+        self._more_gauges = more_gauges
 
     def report(self) -> GatewayReport:
         return GatewayReport(
@@ -92,7 +94,7 @@ class Reporter:
             gauges.append(Gauge("grpc_certificate_ends_at_seconds", ends))
         if self._ledger_report is not None:
             gauges += ledger_report.gauges(self._ledger_report, now=time.time())
-        return gauges
+        return gauges + self._more_gauges()
 
     async def ask_engines(self) -> None:
         """Learn the engines' counts of now.

@@ -16,7 +16,16 @@ _LEAST = (
     "engine_up",
     "grpc_certificate_ends_at_seconds",
 )
-_SUM = ("overdrawn_units", "keys_backing_off")
+_SUM = (
+    "overdrawn_units",
+    "keys_backing_off",
+    "connections",
+    "connections_refused",
+    "connections_cut_off",
+    "relayed_bytes",
+    "relayed_waiting",
+    "relayed_refused",
+)
 
 
 class GatewayReport(msgspec.Struct):

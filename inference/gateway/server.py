@@ -23,7 +23,8 @@ from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.engine.client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.asgi import answered_by
-from inference.gateway.clients import SlowBodies
+from inference.gateway.buffers import Buffers
+from inference.gateway.clients import Clients, SlowBodies
 from inference.gateway.engines import Engines
 from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
@@ -31,11 +32,12 @@ from inference.gateway.listener import Application, Listener
 from inference.gateway.operator_app import ControlApp, OperatorApp, Reporter
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
-from inference.gateway.settings import GatewaySettings, gateway_names
+from inference.gateway.relay_bounds import Bytes, Turns
+from inference.gateway.settings import SITE_THREADS, GatewaySettings, gateway_names
 from inference.gateway.siblings import Siblings
 from inference.gateway.snapshots import SnapshotWatcher
 from inference.gateway.sockets import bind_control, http_over
-from inference.metrics import Metrics
+from inference.metrics import Gauge, Metrics
 from inference.prediction import PredictionPlan
 from inference.snapshot import Delta
 from inference.spool import SpoolUnavailable, SpoolWriter
@@ -111,9 +113,17 @@ async def serve(
     metrics.lease_failures = leases.failures
     bodies = SlowBodies(time.monotonic)
     site = http_over(settings.home.site_socket, _SITE_CONNECTIONS)
+    # Of all gateways, each has its part: no client has more for asking several.
+    buffers = Buffers(
+        settings.home.relayed, Bytes(settings.max_relayed_bytes // settings.gateways)
+    )
+    site_threads = SITE_THREADS * settings.site_workers
     relay = Relay(
         site,
         bodies,
+        clients=Clients(tables, trusted_proxies, time.time),
+        buffers=buffers,
+        turns=Turns(max(2, site_threads // settings.gateways)),
         trusted_proxies=trusted_proxies,
         max_bytes=settings.max_upload_bytes,
         idle_timeout_s=settings.upload_idle_timeout_s,
@@ -140,6 +150,7 @@ async def serve(
     OPEN_INFERENCE.max_binary_body_bytes = settings.max_binary_body_bytes
     NATIVE.max_binary_body_bytes = settings.max_binary_body_bytes
     grpc_server = _grpc_server(app, settings) if settings.grpc_port else None
+    public_listener = _listener(app.read, settings, trusted_proxies)
     reporter = Reporter(
         plan=plan,
         engines=engines,
@@ -154,6 +165,7 @@ async def serve(
             if grpc_server is not None and grpc_server.certificates is not None
             else None
         ),
+        more_gauges=lambda: _gauges(public_listener, relay),
     )
     names = gateway_names(settings.gateways)
     siblings = Siblings(settings.home.run, own_name=settings.name, names=names)
@@ -166,7 +178,6 @@ async def serve(
 
     watcher = SnapshotWatcher(settings.home.snapshot, tables, on_change=follow)
     watcher.look()
-    public_listener = _listener(app.read, settings)
     operator_listener = _listener(answered_by(operator_app), settings)
     control_listener = _listener(answered_by(ControlApp(reporter, tables)), settings)
     beside = [
@@ -210,19 +221,38 @@ async def serve(
     await leases.release(tables.admissions.release())
     await leases.close()
     await site.aclose()
+    buffers.close()
     await files.close()
     await engines.close()
     recorder.close()
     logger.info("gateway_stopped", boot_id=boot_id)
 
 
-def _listener(application: Application, settings: GatewaySettings) -> Listener:
+def _listener(
+    application: Application,
+    settings: GatewaySettings,
+    trusted_proxies: Networks = Networks(()),  # noqa: B008  # It never changes.
+) -> Listener:
     return Listener(
         application,
         header_timeout_s=settings.header_timeout_s,
         idle_timeout_s=_KEEP_ALIVE_S,
         max_connections=settings.max_connections,
+        trusted_proxies=trusted_proxies,
     )
+
+
+def _gauges(listener: Listener, relay: Relay) -> list[Gauge]:
+    """Return what clients hold here, and how often that was too much."""
+    held, turns = relay.buffers.held, relay.turns
+    return [
+        Gauge("connections", float(len(listener.connections))),
+        Gauge("connections_refused", float(listener.refused)),
+        Gauge("connections_cut_off", float(listener.cut_off)),
+        Gauge("relayed_bytes", float(held.taken)),
+        Gauge("relayed_waiting", float(turns.waiting)),
+        Gauge("relayed_refused", float(held.refused + turns.refused)),
+    ]
 
 
 def _grpc_server(app: GatewayApp, settings: GatewaySettings) -> "GrpcServer":

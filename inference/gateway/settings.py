@@ -10,7 +10,7 @@ import msgspec
 from accounts.networks import normalised
 from inference import cache
 from inference.dialects.open_inference import DEFAULT_MAX_BINARY_BODY_BYTES
-from inference.gateway.uploads import MIN_BYTES_PER_S
+from inference.gateway.relay import MIN_BYTES_PER_S
 from inference.home import Home
 from inference.images import MAX_PIXELS
 from inference.prediction import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES
@@ -55,6 +55,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     max_binary_body_bytes: int = DEFAULT_MAX_BINARY_BODY_BYTES
     # Bodies relayed to the site: job files.
     max_upload_bytes: int = 1024**3
+    # What waits on its way to and from the site, in all gateways.
+    max_relayed_bytes: int = 8 * 1024**3
+    # Processes of the site.
+    site_workers: int = 1
     # Longest and default deadline of a prediction.
     max_timeout_s: float = DEFAULT_TIMEOUT_S
     # Streams at once, and how long each may last.
@@ -162,6 +166,8 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
             "MODELYARD_MAX_BINARY_BODY_BYTES", int, DEFAULT_MAX_BINARY_BODY_BYTES
         ),
         max_upload_bytes=number("MODELYARD_MAX_UPLOAD_BYTES", int, 1024**3),
+        max_relayed_bytes=number("MODELYARD_MAX_RELAYED_BYTES", int, 8 * 1024**3),
+        site_workers=max(1, number("MODELYARD_SITE_WORKERS", int, 1)),
         max_timeout_s=number("MODELYARD_MAX_TIMEOUT_S", float, DEFAULT_TIMEOUT_S),
         max_streams=number("MODELYARD_MAX_STREAMS", int, DEFAULT_MAX_STREAMS),
         max_stream_s=number("MODELYARD_MAX_STREAM_S", float, DEFAULT_MAX_STREAM_S),

@@ -3,7 +3,13 @@
 from typing import Any, cast
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    JsonResponse,
+    StreamingHttpResponse,
+)
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiExample, extend_schema
@@ -121,6 +127,17 @@ def read_upload(request: HttpRequest, upload_id: str) -> HttpResponseBase:
         content_type=upload.content_type,
         headers={"Content-Length": str(upload.bytes)},
     )
+
+
+def upload_owner(request: HttpRequest, upload_id: str) -> HttpResponseBase:
+    """Say to a gateway whose file is on its way, if its address is right."""
+    if not is_from_this_installation(request):
+        raise Http404
+    try:
+        upload = files.find_signed(upload_id, request.GET.get("signature", ""))
+    except ApiError as error:
+        return HttpResponse(error.code, status=error.status, content_type="text/plain")
+    return JsonResponse({"customer_id": upload.customer_id})
 
 
 def _present(upload: Upload) -> dict[str, Any]:

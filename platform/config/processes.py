@@ -204,6 +204,7 @@ def _common_environment() -> dict[str, str]:
         "MODELYARD_OPERATOR_PORT": str(settings.MODELYARD_OPERATOR_PORT),
         "MODELYARD_GRPC_PORT": str(settings.MODELYARD_GRPC_PORT),
         "MODELYARD_GATEWAYS": str(settings.MODELYARD_GATEWAYS),
+        "MODELYARD_SITE_WORKERS": str(settings.MODELYARD_SITE_WORKERS),
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "PYTHONUNBUFFERED": "1",
     }

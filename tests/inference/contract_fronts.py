@@ -9,15 +9,18 @@ from typing import Any
 import httpx
 from django.test import Client
 
+from accounts.networks import Networks
 from inference import snapshot_file
 from inference.engine.client import SocketEngineClient
 from inference.gateway.app import GatewayApp
-from inference.gateway.clients import SlowBodies
+from inference.gateway.buffers import Buffers
+from inference.gateway.clients import Clients, SlowBodies
 from inference.gateway.engines import Engines
 from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
+from inference.gateway.relay_bounds import Bytes, Turns
 from inference.home import Home
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
@@ -110,6 +113,9 @@ def _gateway(home: Home, site: SiteTransport) -> tuple[GatewayApp, Engines, Reco
         relay=Relay(
             site,
             bodies,
+            clients=Clients(tables, Networks(()), time.time),
+            buffers=Buffers(home.relayed, Bytes(10**9)),
+            turns=Turns(8),
             max_bytes=1024,
             idle_timeout_s=5,
             site_timeout_s=5,

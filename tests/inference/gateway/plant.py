@@ -25,7 +25,8 @@ from inference.engine.messages import (
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.gateway.app import GatewayApp
 from inference.gateway.asgi import answered_by
-from inference.gateway.clients import SlowBodies
+from inference.gateway.buffers import Buffers
+from inference.gateway.clients import Clients, SlowBodies
 from inference.gateway.engines import Engines
 from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
@@ -33,6 +34,7 @@ from inference.gateway.listener import Listener
 from inference.gateway.operator_app import ControlApp, OperatorApp, Reporter
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
+from inference.gateway.relay_bounds import Bytes, Turns
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.snapshot import (
@@ -252,7 +254,10 @@ class Plant:
         engines=("cpu",),
         max_upload_bytes=1000,
         prefetch=False,
+        max_relayed_bytes=10**9,
         trusted_proxies=(),
+        site=None,
+        site_timeout_s=5,
         **spool,
     ):
         self.clock = ManualClock(1_000_000.0)
@@ -277,6 +282,9 @@ class Plant:
         self.metrics = Metrics()
         self.metrics.lease_failures = self.leases.failures
         self.bodies = SlowBodies(self.clock)
+        self.held = Bytes(max_relayed_bytes)
+        self.buffers = Buffers(folder, self.held)
+        self.turns = Turns(4)
         self.app = GatewayApp(
             plan=self.plan,
             engines=self.engines,
@@ -284,11 +292,14 @@ class Plant:
             recorder=self.recorder,
             metrics=self.metrics,
             relay=Relay(
-                self.site,
+                site or self.site,
                 self.bodies,
+                clients=Clients(self.tables, Networks(trusted_proxies), self.clock),
+                buffers=self.buffers,
+                turns=self.turns,
                 max_bytes=max_upload_bytes,
                 idle_timeout_s=5,
-                site_timeout_s=5,
+                site_timeout_s=site_timeout_s,
                 trusted_proxies=Networks(trusted_proxies),
                 clock=self.clock,
             ),
@@ -372,6 +383,7 @@ class Plant:
             "query_string": b"",
             "scheme": "http",
             "client": ("10.0.0.9", 1),
+            "has_left": lambda: False,
             "headers": [
                 (b"authorization", b"Bearer " + KEY.token.encode()),
                 (b"host", b"public"),

@@ -7,7 +7,9 @@ import tracemalloc
 
 import pytest
 
+from accounts.networks import Networks
 from inference.gateway.asgi import answered_by
+from inference.gateway.listener import Listener
 from tests.inference.gateway.plant import (
     GOOD,
     KEY,
@@ -474,26 +476,107 @@ async def test_reading_goes_on_behind_an_answer_that_left_a_large_body(tmp_path)
     assert (first[0], second[0]) == (404, 200)
 
 
+@pytest.mark.parametrize(
+    ("bytes_per_s", "stays"), [(0, False), (200, False), (2000, True)]
+)
 @on_loop
-async def test_a_client_that_reads_nothing_is_cut_off(tmp_path):
+async def test_a_client_must_read_at_a_least_rate(tmp_path, bytes_per_s, stays):
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        part = {"type": "http.response.body", "body": bytes(1000), "more_body": True}
+        while True:
+            await send(part)
+
     plant = Plant(tmp_path)
-    refused = request(content=CONTENT, key="nonsense")
+    serving = listener(answered_by(application), plant.clock)
 
-    async with plant.connect() as (_, writer):
-        [connection] = await joined(plant)
+    async with listening(serving) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.transport.pause_reading()
-        while not connection._transport.get_write_buffer_size():
-            writer.write(refused * 100)
+        writer.write(HEALTH)
+        while not serving.connections:
             await asyncio.sleep(0)
-        for _ in range(200):
+        [connection] = serving.connections
+        socket = FakeSocket(connection)
+        while not socket.get_write_buffer_size():
+            await asyncio.sleep(0)
+        for _ in range(100):
+            socket.drain(bytes_per_s)
             plant.clock.advance(1)
-            plant.listener.sweep()
+            serving.sweep()
             await asyncio.sleep(0)
+        there = bool(serving.connections)
+        writer.transport.abort()
 
-        assert not plant.listener.connections
+    assert there == stays
+    assert serving.cut_off == (not stays)
 
 
-async def joined(plant):
-    while not plant.listener.connections:
-        await asyncio.sleep(0)
-    return list(plant.listener.connections)
+class FakeSocket:
+    """Stands for a transport whose client reads as much as it is told to."""
+
+    def __init__(self, connection):
+        self._transport = connection._transport
+        self._connection = connection
+        connection._transport = self
+        self._unread = 0
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+    def write(self, data):
+        self._unread += len(data)
+        if self._unread > 65536:
+            self._connection.pause_writing()
+
+    def get_write_buffer_size(self):
+        return self._unread
+
+    def drain(self, size):
+        self._unread -= min(size, self._unread)
+        if self._unread < 16384:
+            self._connection.resume_writing()
+
+
+@on_loop
+async def test_one_address_has_half_of_the_connections(tmp_path):
+    plant = Plant(tmp_path)
+    serving = listener(plant.app.read, plant.clock, max_connections=4)
+
+    async with listening(serving) as port:
+        ends = [
+            await asyncio.open_connection(
+                "127.0.0.1", port, local_addr=(f"127.0.0.{end}", 0)
+            )
+            for end in (2, 2, 2, 3)
+        ]
+        statuses = []
+        for reader, writer in ends:
+            with contextlib.suppress(ConnectionResetError):
+                writer.write(HEALTH)
+                statuses.append(((await read_answer(reader)) or [None])[0])
+        for _, writer in ends:
+            writer.transport.abort()
+
+    assert statuses.count(200) == 3
+    assert serving.refused == 1
+
+
+@on_loop
+async def test_a_trusted_proxy_has_all_of_the_connections(tmp_path):
+    serving = Listener(
+        answered_by(None),
+        header_timeout_s=10,
+        idle_timeout_s=30,
+        max_connections=2,
+        trusted_proxies=Networks(["127.0.0.0/8"]),
+    )
+
+    async with listening(serving) as port:
+        ends = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        while len(serving.connections) < 2:
+            await asyncio.sleep(0)
+        for _, writer in ends:
+            writer.transport.abort()
+
+    assert serving.refused == 0

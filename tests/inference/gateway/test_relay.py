@@ -1,13 +1,14 @@
 import asyncio
+import contextlib
+import random
 import socket
 import time
 
 import httpx
 import pytest
 
-from inference.gateway import uploads
-from inference.gateway.clients import SlowBodies
-from inference.gateway.relay import Relay
+from inference.gateway import relay
+from inference.gateway.buffers import MEMORY_BYTES
 from tests.inference.gateway.plant import Plant, read_answer
 from tests.inference.gateway.test_app import on_loop, turns
 
@@ -237,6 +238,7 @@ async def test_errors_of_the_sites_server_come_in_our_shape(
     assert answer.headers["x-request-id"] == answer.json()["error"]["request_id"]
 
 
+LARGE = 300_000
 CHUNKED = [(b"transfer-encoding", b"chunked")]
 
 
@@ -275,29 +277,177 @@ async def test_a_byte_now_and_then_is_no_progress(tmp_path):
 
 
 @on_loop
-async def test_long_bodies_leave_most_of_the_site_to_others(tmp_path):
-    plant = Plant(tmp_path, max_upload_bytes=10 * uploads.HELD_BYTES)
-    start = body(b"x" * uploads.HELD_BYTES, more=True)
-    open_ones = [asyncio.Queue() for _ in range(uploads.MAX_AT_ONCE)]
+async def test_bodies_under_way_keep_nothing_of_the_site(tmp_path):
+    plant = Plant(tmp_path, max_upload_bytes=10**7)
+    start = body(b"x" * LARGE, more=True)
+    open_ones = [asyncio.Queue() for _ in range(20)]
     under_way = []
     for messages in open_ones:
         messages.put_nowait(start)
         under_way.append(plant.start(messages, path="/up", headers=CHUNKED))
-    await turns()
+    await wait_for(lambda: plant.held.taken >= 20 * LARGE)
 
-    task, sent, _ = plant.start([start, body()], path="/up", headers=CHUNKED)
-    await task
+    asked = list(plant.site.requests)
     small = await plant.ask("/x", b"sent")
     for messages in open_ones:
         messages.put_nowait(body(b"end"))
     await asyncio.gather(*(task for task, *_ in under_way))
-    later = await plant.ask("/up", b"x" * (uploads.HELD_BYTES + 1))
 
-    assert sent[0]["status"] == 503
-    assert dict(sent[0]["headers"])[b"retry-after"]
+    assert asked == []
     assert small.status_code == 200
     assert [sent[0]["status"] for _, sent, _ in under_way] == [200] * len(open_ones)
-    assert later.status_code == 200
+    assert plant.site.bodies[1:] == [b"x" * LARGE + b"end"] * len(open_ones)
+    assert plant.held.taken == plant.buffers.memory_bytes == 0
+
+
+@on_loop
+async def test_bodies_over_the_share_of_one_customer_are_refused(tmp_path):
+    plant = Plant(tmp_path, max_upload_bytes=10**7, max_relayed_bytes=16_000_000)
+    announced = [(b"content-length", b"3000000")]
+
+    first, sent, _ = plant.start(asyncio.Queue(), path="/up", headers=announced)
+    await wait_for(lambda: plant.held.taken)
+    second, refused, _ = plant.start(asyncio.Queue(), path="/up", headers=announced)
+    await second
+    stranger = await plant.ask("/x", b"sent", headers={"authorization": ""})
+    first.cancel()
+    await asyncio.wait((first,))
+
+    assert sent == []
+    assert refused[0]["status"] == 503
+    assert dict(refused[0]["headers"])[b"retry-after"]
+    assert stranger.status_code == 200
+    assert plant.held.taken == 0
+
+
+@pytest.mark.parametrize("said", [True, False])
+@on_loop
+async def test_a_large_body_needs_a_key(tmp_path, said):
+    plant = Plant(tmp_path, max_upload_bytes=10**8)
+    size = relay.MAX_STRANGERS_BYTES + 1
+    content = bytes(size) if said else pieces(bytes(size))
+
+    stranger = await plant.ask("/up", content, headers={"authorization": ""})
+    customer = await plant.ask("/up", content if said else pieces(bytes(size)))
+
+    assert stranger.status_code == 413
+    assert stranger.json()["error"]["code"] == "TOO_LARGE"
+    assert customer.status_code == 200
+    assert [len(sent) for sent in plant.site.bodies] == [size]
+
+
+async def pieces(content):
+    for start in range(0, len(content), 1_000_000):
+        yield content[start : start + 1_000_000]
+
+
+@on_loop
+async def test_a_large_body_for_a_signed_address_counts_for_its_customer(tmp_path):
+    plant = Plant(tmp_path, max_upload_bytes=10**8)
+    plant.site.answer = httpx.Response(200, json={"customer_id": 7})
+    path = "/api/v1/uploads/upl_1/content?signature=s%3D"
+    content = bytes(relay.MAX_STRANGERS_BYTES + 1)
+
+    answer = await plant.ask(path, content, method="PUT", headers={"authorization": ""})
+
+    assert answer.status_code == 200
+    owner, sent = plant.site.requests
+    assert owner.url.raw_path == b"/internal/uploads/upl_1/owner?signature=s%3D"
+    assert "x-forwarded-for" not in owner.headers
+    assert sent.url.raw_path == path.encode()
+
+
+@on_loop
+async def test_an_answer_that_nobody_reads_keeps_nothing_of_the_site(tmp_path):
+    plant = Plant(tmp_path)
+    content = random.Random(1).randbytes(20_000_000)
+    plant.site.answer = httpx.Response(200, stream=Pieces(content))
+    plant.turns = relay_turns = plant.app._relay.turns
+
+    async with plant.connect() as (reader, writer):
+        reader._transport.pause_reading()
+        writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        await wait_for(lambda: plant.site.answer.stream.closed)
+        held = plant.held.taken, plant.buffers.memory_bytes
+        reader._transport.resume_reading()
+        head = await reader.readuntil(b"\r\n\r\n")
+        received = await unchunked(reader)
+
+    assert b"transfer-encoding: chunked" in head
+    assert received == content
+    # The sockets' own buffers have some megabytes of it.
+    assert 10_000_000 < held[0] <= len(content)
+    assert held[1] <= MEMORY_BYTES
+    assert relay_turns.waiting == plant.held.taken == plant.buffers.memory_bytes == 0
+
+
+@on_loop
+async def test_answers_over_the_share_of_one_address_are_refused(tmp_path):
+    plant = Plant(tmp_path, max_relayed_bytes=100_000_000)
+    content = bytes(9_000_000)
+    plant.site.answer = httpx.Response(200, content=content)
+
+    async with plant.connect() as (reader, writer):
+        reader._transport.pause_reading()
+        writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
+        await wait_for(lambda: plant.held.taken == len(content))
+        await wait_for(lambda: plant.site.requests)
+        stranger = {"authorization": ""}
+        refused = await plant.ask("/large", method="GET", headers=stranger)
+        customer = await plant.ask("/large", method="GET")
+
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "OVERLOADED"
+    assert customer.content == content
+
+
+@on_loop
+async def test_an_answer_that_breaks_off_ends_the_connection(tmp_path):
+    plant = Plant(tmp_path)
+    broken = Pieces(bytes(200_000), failure=httpx.ReadError("gone"))
+    plant.site.answer = httpx.Response(200, stream=broken)
+
+    async with plant.connect(b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n") as (reader, _):
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            received = await reader.read(10**7)
+            while more := await reader.read(10**7):
+                received += more
+
+    assert received.startswith(b"HTTP/1.1 200 OK")
+    assert b"\r\n0\r\n\r\n" not in received
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that comes in pieces, and may end before its time."""
+
+    def __init__(self, content, failure=None):
+        self._content = content
+        self._failure = failure
+        self.closed = False
+
+    async def __aiter__(self):
+        for start in range(0, len(self._content), 65536):
+            yield self._content[start : start + 65536]
+        if self._failure is not None:
+            raise self._failure
+
+    async def aclose(self):
+        self.closed = True
+
+
+async def unchunked(reader):
+    content = bytearray()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        content += await reader.readexactly(size)
+        await reader.readexactly(2)
+    return bytes(content)
+
+
+async def wait_for(condition):
+    async with asyncio.timeout(60):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 @on_loop
@@ -351,15 +501,16 @@ async def test_answer_has_the_date_and_server_of_nobody_else(tmp_path):
 
 
 @on_loop
-async def test_a_long_body_that_trickles_gives_its_turn_back(tmp_path):
-    plant = Plant(tmp_path, max_upload_bytes=10 * uploads.HELD_BYTES)
+async def test_a_long_body_that_trickles_is_refused(tmp_path):
+    plant = Plant(tmp_path, max_upload_bytes=10 * LARGE)
     messages = asyncio.Queue()
-    messages.put_nowait(body(b"x" * uploads.HELD_BYTES, more=True))
+    messages.put_nowait(body(b"x" * LARGE, more=True))
     task, sent, _ = plant.start(messages, path="/up", headers=CHUNKED)
     await turns()
 
-    for _ in range(5):
+    for _ in range(15):
         messages.put_nowait(body(b"x" * 100, more=True))
+        await wait_for(lambda: messages.empty() or task.done())
         await turns()
         plant.clock.advance(2)
         plant.bodies.sweep()
@@ -370,14 +521,15 @@ async def test_a_long_body_that_trickles_gives_its_turn_back(tmp_path):
 
 @on_loop
 async def test_a_long_body_at_the_least_rate_arrives(tmp_path):
-    plant = Plant(tmp_path, max_upload_bytes=10 * uploads.HELD_BYTES)
+    plant = Plant(tmp_path, max_upload_bytes=10 * LARGE)
     messages = asyncio.Queue()
-    messages.put_nowait(body(b"x" * uploads.HELD_BYTES, more=True))
+    messages.put_nowait(body(b"x" * LARGE, more=True))
     task, sent, _ = plant.start(messages, path="/up", headers=CHUNKED)
     await turns()
 
     for _ in range(5):
-        messages.put_nowait(body(b"x" * uploads.MIN_BYTES_PER_S * 2, more=True))
+        messages.put_nowait(body(b"x" * relay.MIN_BYTES_PER_S * 2, more=True))
+        await wait_for(lambda: messages.empty() or task.done())
         await turns()
         plant.clock.advance(2)
         plant.bodies.sweep()
@@ -403,34 +555,13 @@ class StoppedSite:
 async def test_a_site_that_is_stopped_is_not_waited_for(tmp_path):
     stopped = StoppedSite(tmp_path / "site.sock")
     transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "site.sock"))
-    relay = Relay(
-        transport,
-        SlowBodies(time.monotonic),
-        max_bytes=1000,
-        idle_timeout_s=5,
-        site_timeout_s=0.1,
-        clock=time.time,
-    )
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": "/api/v1/me",
-        "raw_path": b"/api/v1/me",
-        "query_string": b"",
-        "headers": [(b"host", b"public")],
-        "scheme": "http",
-        "client": ("127.0.0.1", 1),
-    }
-    sent = []
-
-    async def send(message):
-        sent.append(message)
+    plant = Plant(tmp_path, site=transport, site_timeout_s=0.1)
 
     started = time.monotonic()
-    await relay(scope, None, send, request_id="req_1")
+    answer = await plant.ask("/api/v1/me", method="GET")
     await transport.aclose()
     stopped.close()
 
     assert time.monotonic() - started < 5
-    assert sent[0]["status"] == 503
-    assert int(dict(sent[0]["headers"])[b"retry-after"]) >= 1
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) >= 1

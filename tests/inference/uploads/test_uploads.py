@@ -209,6 +209,20 @@ def test_a_stored_file_is_never_replaced(client, key):
     assert files.read(upload_of(announced), max_bytes=100) == ROWS
 
 
+def test_gateways_learn_whose_a_signed_address_is(client, key):
+    announced = announce(client, key)
+    upload = upload_of(announced)
+    url = f"/internal/uploads/{upload.pk}/owner"
+    query = urlsplit(announced["upload_url"]).query
+
+    own = client.get(f"{url}?{query}", REMOTE_ADDR="")
+    wrong = client.get(f"{url}?signature=x", REMOTE_ADDR="")
+    relayed = client.get(f"{url}?{query}", REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="x")
+
+    assert own.json() == {"customer_id": upload.customer_id}
+    assert (wrong.status_code, relayed.status_code) == (404, 404)
+
+
 def test_the_address_expires(client, key):
     announced = announce(client, key)
     expire(announced)

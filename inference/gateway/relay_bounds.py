@@ -1,0 +1,179 @@
+"""Bounds on what clients have wait in a gateway, with a share for each of them."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+from inference.errors import ApiError, ErrorCode
+from inference.gateway.asgi import ClientLeft
+
+_RETRY_S = 5.0
+# Parts of all bytes that one client may have.
+_OF_A_CUSTOMER = 4
+_OF_AN_ADDRESS = 32
+
+
+class Client(NamedTuple):
+    """Whom a bound counts for: a customer, or an address that showed no valid key."""
+
+    name: str
+    is_customer: bool = False
+
+
+class Bytes:
+    """Counts bytes that wait.
+
+    A client has a part of all, or more for one thing where it has nothing else, and
+    strangers half of all together: customers find room whatever these do.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = self._of_strangers = 0
+        self.refused = 0
+        self._by_client: dict[Client, int] = {}
+
+    def take(self, client: Client, size: int, *, already: int = 0) -> None:
+        """Count more of a thing that has `already` some; raises ApiError OVERLOADED."""
+        own = self._by_client.get(client, 0)
+        full = self.taken + size > self.most or (
+            not client.is_customer and self._of_strangers + size > self.most // 2
+        )
+        part = _OF_A_CUSTOMER if client.is_customer else _OF_AN_ADDRESS
+        if full or (own > already and own + size > self.most // part):
+            self.refused += 1
+            whose = "Too much" if full else "Too much of yours"
+            message = f"{whose} is on its way to or from the site. Try again."
+            raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_S)
+        self._add(client, size)
+
+    def give_back(self, client: Client, size: int) -> None:
+        self._add(client, -size)
+
+    def _add(self, client: Client, size: int) -> None:
+        self.taken += size
+        if not client.is_customer:
+            self._of_strangers += size
+        own = self._by_client.pop(client, 0) + size
+        if own:
+            self._by_client[client] = own
+
+
+class Turns:
+    """Lets some requests at a time have a thread of the site, and others wait.
+
+    Clients take turns, and one has half of the threads at most, so that a client with
+    many requests waits for itself.
+    """
+
+    def __init__(
+        self, at_once: int, *, most_waiting: int = 1000, most_of_one: int = 100
+    ) -> None:
+        self._free = at_once
+        self._share = max(1, at_once // 2)
+        self._most_waiting = most_waiting
+        self._most_of_one = most_of_one
+        self._running: dict[Client, int] = {}
+        # By client, in the order of their turns.
+        self._queues: dict[Client, deque[_Waiter]] = {}
+        self.waiting = 0
+        self.refused = 0
+
+    @contextlib.asynccontextmanager
+    async def turn(
+        self, client: Client, *, timeout_s: float, has_left: Callable[[], bool]
+    ) -> AsyncIterator[None]:
+        """Hold a thread; raises ApiError OVERLOADED and ClientLeft."""
+        if self._may_run(client) and client not in self._queues:
+            self._start(client)
+        else:
+            await self._wait(client, timeout_s, has_left)
+        try:
+            yield
+        finally:
+            self._stop(client)
+            self._let_run()
+
+    async def _wait(
+        self, client: Client, timeout_s: float, has_left: Callable[[], bool]
+    ) -> None:
+        queue = self._queues.get(client, ())
+        if self.waiting >= self._most_waiting or len(queue) >= self._most_of_one:
+            raise self._too_many()
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), has_left)
+        self._queues.setdefault(client, deque()).append(waiter)
+        self.waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter.called
+        except TimeoutError:
+            self._give_up(client, waiter)
+            raise self._too_many() from None
+        except asyncio.CancelledError:
+            self._give_up(client, waiter)
+            raise
+
+    def _too_many(self) -> ApiError:
+        self.refused += 1
+        message = "Too many requests wait for the site. Try again."
+        return ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_S)
+
+    def _may_run(self, client: Client) -> bool:
+        return self._free > 0 and self._running.get(client, 0) < self._share
+
+    def _start(self, client: Client) -> None:
+        self._free -= 1
+        self._running[client] = self._running.get(client, 0) + 1
+
+    def _stop(self, client: Client) -> None:
+        self._free += 1
+        running = self._running.pop(client) - 1
+        if running:
+            self._running[client] = running
+
+    def _let_run(self) -> None:
+        for client in list(self._queues):
+            if not self._free:
+                return
+            while self._may_run(client) and (waiter := self._next(client)):
+                if waiter.called.done():
+                    continue
+                if waiter.has_left():
+                    waiter.called.set_exception(ClientLeft())
+                    continue
+                self._start(client)
+                waiter.called.set_result(None)
+                # The next turn is another's.
+                break
+
+    def _next(self, client: Client) -> "_Waiter | None":
+        queue = self._queues.pop(client, None)
+        if queue is None:
+            return None
+        waiter = queue.popleft()
+        self.waiting -= 1
+        if queue:
+            # Behind the others.
+            self._queues[client] = queue
+        return waiter
+
+    def _give_up(self, client: Client, waiter: "_Waiter") -> None:
+        called = waiter.called
+        if called.done() and not called.cancelled() and called.exception() is None:
+            # Its turn came just now.
+            self._stop(client)
+            self._let_run()
+            return
+        queue = self._queues.get(client)
+        if queue is not None and waiter in queue:
+            queue.remove(waiter)
+            self.waiting -= 1
+            if not queue:
+                del self._queues[client]
+
+
+class _Waiter(NamedTuple):
+    called: "asyncio.Future[None]"
+    has_left: Callable[[], bool]
