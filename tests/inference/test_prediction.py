@@ -454,8 +454,6 @@ def test_abandoned_call_gives_back_its_units_and_its_place():
         (EngineErrorCode.OVERLOADED, (503, "OVERLOADED")),
         (EngineErrorCode.DEADLINE_EXCEEDED, (504, "INFERENCE_TIMEOUT")),
         (EngineErrorCode.MODEL_ERROR, (500, "MODEL_ERROR")),
-        (EngineErrorCode.BAD_REQUEST, (400, "INVALID_INPUT")),
-        (EngineErrorCode.NOT_EXPLAINABLE, (400, "INVALID_INPUT")),
     ],
 )
 def test_engine_failures_become_api_errors_without_their_text(engine_code, expected):
@@ -468,6 +466,19 @@ def test_engine_failures_become_api_errors_without_their_text(engine_code, expec
     assert b"secret" not in answer.body
     if expected[0] == 503:
         assert dict(answer.headers)[b"retry-after"] == b"2"
+
+
+@pytest.mark.parametrize(
+    "engine_code", [EngineErrorCode.BAD_REQUEST, EngineErrorCode.NOT_EXPLAINABLE]
+)
+def test_why_the_engine_refuses_a_request_reaches_its_caller(engine_code):
+    driver = Driver()
+    driver.failure = EngineError(engine_code, "the version has no background sample")
+
+    answer = driver.call()
+
+    assert code(answer) == (400, "INVALID_INPUT")
+    assert b": the version has no background sample." in answer.body
 
 
 def test_shortest_deadline_counts():
