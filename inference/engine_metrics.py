@@ -42,7 +42,14 @@ _GAUGES = {
     "versions_memory_bytes": "Memory of the loaded versions.",
     "memory_budget_bytes": "Memory that loaded versions may take.",
 }
-_REFUSED = ("queue_rows", "queue_bytes", "queue_time", "engine_room", "streams")
+_REFUSED = (
+    "queue_rows",
+    "queue_bytes",
+    "queue_time",
+    "engine_room",
+    "streams",
+    "explanations",
+)
 _VERSION_GAUGES = {
     "queued_rows": "Rows that wait for a version.",
     "queued_bytes": "Bytes of input that wait for a version.",

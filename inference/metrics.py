@@ -20,6 +20,7 @@ from prometheus_client.exposition import generate_latest
 
 from accounts.usage_event import UsageEvent
 from inference.cache import CacheCounts
+from inference.engine.shares import Shares
 
 # 2**26 µs are 67 s, 2**14 rows 16,384.
 _TIME_BUCKETS = 27
@@ -57,6 +58,9 @@ class MetricsState(msgspec.Struct):
     cache: CacheCounts = msgspec.field(default_factory=CacheCounts)
     # Requests for units of a quota that the site did not answer, by the reason.
     lease_failures: dict[str, int] = {}
+    # Of each bound that customers share: how often there was no room, what is used.
+    refused: dict[str, int] = {}
+    used: dict[str, int] = {}
 
 
 class Metrics:
@@ -71,6 +75,8 @@ class Metrics:
         # The cache itself counts, and so does the client of leases.
         self.cache = CacheCounts()
         self.lease_failures: Mapping[str, int] = {}
+        # Whoever has a bound puts it here.
+        self.bounds: dict[str, Shares] = {}
 
     def observe(self, event: UsageEvent) -> None:
         labels = (
@@ -101,6 +107,8 @@ class Metrics:
             self.abandoned,
             self.cache,
             dict(self.lease_failures),
+            {name: shares.refused for name, shares in self.bounds.items()},
+            {name: shares.used for name, shares in self.bounds.items()},
         )
 
 
@@ -147,6 +155,13 @@ def of_gateways(states: Mapping[str, MetricsState]) -> Iterator[Metric]:
         for reason, number in state.lease_failures.items():
             failures.add_metric([gateway, reason], number)
     yield failures
+    for kind, name, about, counts in _BOUNDS:
+        labels = ["gateway", "bound"]
+        bounds = kind(f"modelyard_{name}", about, labels=labels)
+        for gateway, state in states.items():
+            for bound, number in counts(state).items():
+                bounds.add_metric([gateway, bound], number)
+        yield bounds
     for name, about, held in _CACHE_GAUGES:
         gauge = GaugeMetricFamily(f"modelyard_{name}", about, labels=["gateway"])
         for gateway, state in states.items():
@@ -237,6 +252,28 @@ _TOTALS: tuple[tuple[str, str, Callable[[MetricsState], float]], ...] = (
         "cache_evictions",
         "Predictions that left it early, for want of room.",
         lambda state: state.cache.evictions,
+    ),
+)
+_BOUNDS: tuple[
+    tuple[
+        type[CounterMetricFamily] | type[GaugeMetricFamily],
+        str,
+        str,
+        Callable[[MetricsState], dict[str, int]],
+    ],
+    ...,
+] = (
+    (
+        CounterMetricFamily,
+        "bound_refusals",
+        "Requests without room in a bound that customers share.",
+        lambda state: state.refused,
+    ),
+    (
+        GaugeMetricFamily,
+        "bound_used",
+        "What is used of a bound that customers share.",
+        lambda state: state.used,
     ),
 )
 _CACHE_GAUGES: tuple[tuple[str, str, Callable[[MetricsState], float]], ...] = (

@@ -83,6 +83,10 @@ class OpenInferenceGrpcDialect:
         inputs, raw = request.inputs, request.raw_input_contents
         if not inputs:
             raise _invalid("A request needs inputs.")
+        if len(raw) != len(inputs):
+            # Also where no input is raw; those that are have their bytes with them.
+            for tensor in inputs:
+                _refuse_shared_memory(tensor)
         if raw and len(raw) != len(inputs):
             raise _invalid("`raw_input_contents` needs one entry for each input.")
         sent = [
@@ -209,7 +213,16 @@ def _shape(tensor: Any) -> Shape:
     return shape
 
 
+def _refuse_shared_memory(tensor: Any) -> None:
+    if any(name.startswith("shared_memory_") for name in tensor.parameters):
+        raise _invalid(
+            f"The tensor {tensor.name[:80]!r} is in shared memory, which is not read "
+            "or written here. Send it in the message."
+        )
+
+
 def _requested(output: Any) -> RequestedOutput:
+    _refuse_shared_memory(output)
     given = _plain(output.parameters)
     count = given.pop("classification", 0)
     # Outputs are raw here whatever it says.

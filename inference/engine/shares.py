@@ -15,17 +15,20 @@ T = TypeVar("T")
 class Shares:
     """Count what each owner holds of one bound."""
 
-    __slots__ = ("_held", "most", "used")
+    __slots__ = ("_held", "most", "refused", "used")
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.used = 0
+        # How often there was no room for an owner.
+        self.refused = 0
         self._held: dict[Hashable, int] = {}
 
     def take(self, owner: Hashable) -> bool:
         """Take one for an owner, unless all is used or it has its share."""
         held = self._held.get(owner, 0)
         if held >= self.most - self.used:
+            self.refused += 1
             return False
         self._held[owner] = held + 1
         self.used += 1
@@ -47,16 +50,16 @@ class FairQueue(Generic[T]):
     """Queue a bounded number of items; their owners take turns."""
 
     def __init__(self, most: int) -> None:
-        self._shares = Shares(most)
+        self.shares = Shares(most)
         # By owner, in the order of their turns.
         self._waiting: dict[Hashable, deque[T]] = {}
 
     def __len__(self) -> int:
-        return self._shares.used
+        return self.shares.used
 
     def put(self, owner: Hashable, item: T) -> bool:
         """Queue an item, unless the queue is full or the owner has its share of it."""
-        if not self._shares.take(owner):
+        if not self.shares.take(owner):
             return False
         self._waiting.setdefault(owner, deque()).append(item)
         return True
@@ -69,7 +72,7 @@ class FairQueue(Generic[T]):
             if items:
                 # Behind the others.
                 self._waiting[owner] = items
-            self._shares.give_back(owner)
+            self.shares.give_back(owner)
             return item
         return None
 
@@ -81,4 +84,4 @@ class FairQueue(Generic[T]):
         items.remove(item)
         if not items:
             del self._waiting[owner]
-        self._shares.give_back(owner)
+        self.shares.give_back(owner)

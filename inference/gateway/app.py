@@ -74,6 +74,10 @@ class GatewayApp:
         self.clock = clock
         self.timer = timer
         self._images = ImageReader(max_pixels=max_image_pixels)
+        metrics.bounds |= {
+            "streams": plan.streams.shares,
+            "images": self._images.waiting.shares,
+        }
         self._files = files
         self._leases = leases
         self._relay = relay

@@ -25,7 +25,7 @@ class ImageReader:
 
     def __init__(self, *, max_pixels: int, max_waiting: int = 32) -> None:
         self._max_pixels = max_pixels
-        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue(max_waiting)
+        self.waiting: FairQueue[asyncio.Future[None]] = FairQueue(max_waiting)
         self._busy = 0
         # Threads start with the first pictures.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="images")
@@ -64,13 +64,13 @@ class ImageReader:
             self._busy += 1
             return
         turn = asyncio.get_running_loop().create_future()
-        if not self._waiting.put(customer_id, turn):
+        if not self.waiting.put(customer_id, turn):
             message = "More images wait to be decoded than fit in here. Try again."
             raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_AFTER_S)
         try:
             await turn
         except asyncio.CancelledError:
-            self._waiting.remove(customer_id, turn)
+            self.waiting.remove(customer_id, turn)
             if turn.done() and not turn.cancelled():
                 # It was given the turn that it cannot use any more.
                 self._pass_turn_on()
@@ -78,7 +78,7 @@ class ImageReader:
 
     def _pass_turn_on(self) -> None:
         """Give a thread that is free to the next who waits."""
-        while (turn := self._waiting.take()) is not None:
+        while (turn := self.waiting.take()) is not None:
             # Cancelled: its caller left in this turn of the loop.
             if not turn.done():
                 turn.set_result(None)

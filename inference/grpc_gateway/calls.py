@@ -16,6 +16,7 @@ from inference.grpc_gateway import statuses
 from inference.grpc_gateway.heads import Head
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.limits import (
+    IDLE_S,
     MAX_KEYLESS_MESSAGE_BYTES,
     STREAM_WINDOW,
 )
@@ -53,13 +54,24 @@ class Rules(Protocol):
     def now(self) -> float: ...
 
     def why_not(self, call: "GrpcCall") -> bytes | None:
-        """Give the block that refuses a call by its head; None: it may go on."""
+        """Give the block that refuses a call by its head; None: it may go on.
+
+        A call that may is counted for its `owner` until it is over.
+        """
 
 
 class GrpcCall(Stream):
     """One call; its deadline counts from its head."""
 
-    __slots__ = ("_begun_at", "_reader", "_rules", "_waiting_since", "head", "work")
+    __slots__ = (
+        "_begun_at",
+        "_reader",
+        "_rules",
+        "_waiting_since",
+        "head",
+        "owner",
+        "work",
+    )
 
     def __init__(
         self, connection: Connection, stream_id: int, head: Head, rules: Rules
@@ -67,6 +79,9 @@ class GrpcCall(Stream):
         super().__init__(connection, stream_id)
         self.head = head
         self.work: Work | None = None
+        # The customer, or the stranger's address, whose share of all calls it uses.
+        self.owner: int | str | None = None
+        self.body_left = head.content_length
         self._rules = rules
         self._reader: MessageReader | None = None
         # The call; and the message that is waited for.
@@ -227,13 +242,15 @@ class GrpcCall(Stream):
         elif self.asking:
             # The client waits for us.
             pass
-        elif self._is_waiting() and now - since > self._rules.message_timeout_s:
-            text = "The message did not arrive in time."
+        elif (patience_s := self._patience_s()) is not None and (
+            now - since > patience_s
+        ):
+            text = f"No whole message came within {patience_s:.0f} seconds."
             self.refuse(Status.DEADLINE_EXCEEDED, text)
 
     @abstractmethod
-    def _is_waiting(self) -> bool:
-        """Tell whether the client must send something soon."""
+    def _patience_s(self) -> float | None:
+        """Tell how long a message may take now; None: none is waited for."""
 
 
 class UnaryCall(GrpcCall):
@@ -272,8 +289,8 @@ class UnaryCall(GrpcCall):
             trailers = statuses.OK_TRAILERS + metadata
             self.connection.answer(self, _prefix(body), body, trailers)
 
-    def _is_waiting(self) -> bool:
-        return not self.ended
+    def _patience_s(self) -> float | None:
+        return None if self.ended else self._rules.message_timeout_s
 
 
 class StreamedCall(GrpcCall):
@@ -339,9 +356,15 @@ class StreamedCall(GrpcCall):
         if not self.ended and room < STREAM_WINDOW // 2:
             self.connection.open_window(self, STREAM_WINDOW - room)
 
-    def _is_waiting(self) -> bool:
+    def _patience_s(self) -> float | None:
+        if self._busy:
+            return None
         reader = self._reader
-        return not self._busy and reader is not None and reader.bytes_kept > 0
+        begun = reader is not None and reader.bytes_kept > 0
+        if begun or self.head.keyless:
+            return self._rules.message_timeout_s
+        # Between two messages, or before the first: it holds a place among all calls.
+        return IDLE_S
 
 
 class _Inflating:

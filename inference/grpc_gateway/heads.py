@@ -33,6 +33,7 @@ _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _GRPC = re.compile(rb"application/grpc([+;].*)?", re.DOTALL)
 _ACCEPTED = literal(b"grpc-accept-encoding", b",".join((b"identity", *INFLATORS)))
+_MAX_LENGTH_DIGITS = 18
 # They are about the messages of gRPC, not about what is in them.
 _NOT_FOR_PLAN = frozenset({b"content-type", b"content-length"})
 
@@ -48,6 +49,8 @@ class Head(msgspec.Struct, frozen=True):
     inflator: int = 0
     # The block that answers it.
     refusal: bytes = b""
+    # Of all DATA, where the client says it.
+    content_length: int | None = None
 
     @property
     def keyless(self) -> bool:
@@ -84,7 +87,7 @@ def read_head(fields: Fields, methods: "dict[bytes, Method]") -> Head:
     headers = call_headers.select(
         field for field in fields if field[0] not in _NOT_FOR_PLAN
     )
-    return Head(method, headers, timeout_s, inflator)
+    return Head(method, headers, timeout_s, inflator, b"", _content_length(named))
 
 
 def _checked(fields: Fields) -> dict[bytes, bytes]:
@@ -100,6 +103,7 @@ def _checked(fields: Fields) -> dict[bytes, bytes]:
             or name in _OF_CONNECTIONS
             or (name == b"te" and value != b"trailers")
             or _UPPER_CASE.search(name)
+            or (name == b"content-length" and named.get(name, value) != value)
         ):
             raise _malformed(name)
         if b"\n" in value or b"\r" in value or b"\0" in value:
@@ -108,6 +112,16 @@ def _checked(fields: Fields) -> dict[bytes, bytes]:
     if not _REQUIRED.issubset(named):
         raise StreamFault(Code.PROTOCOL_ERROR, "a request lacks a pseudo-header")
     return named
+
+
+def _content_length(named: dict[bytes, bytes]) -> int | None:
+    """Read what RFC 9113, section 8.1.1, holds the client to."""
+    text = named.get(b"content-length")
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > _MAX_LENGTH_DIGITS:
+        raise _malformed(b"content-length")
+    return int(text)
 
 
 def _malformed(name: bytes) -> StreamFault:

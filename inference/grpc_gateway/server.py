@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from inference.engine.shares import Shares
 from inference.gateway.app import GatewayApp
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.sockets import bound
@@ -23,8 +24,6 @@ from inference.grpc_gateway.http2.turns import Turns
 from inference.grpc_gateway.service import InferenceService
 from inference.grpc_gateway.statuses import Status
 
-# More calls at once are refused with RESOURCE_EXHAUSTED.
-_MAX_CALLS = 4096
 _SWEEP_S = 0.5
 # Whether a certificate was replaced.
 _LOOK_S = 2.0
@@ -87,8 +86,15 @@ class GrpcServer:
         self.connections: set[Connection] = set()
         # Of all connections.
         self.calls = 0
-        # Of those, the ones that need no key.
+        # Of calls with a key by customers, and of those without by addresses; and how
+        # many of these each connection has.
+        self._calls = Shares(limits.MAX_ALL_CALLS)
+        self._keyless = Shares(limits.MAX_ALL_KEYLESS_CALLS)
         self._keyless_calls: Counter[Connection] = Counter()
+        app.metrics.bounds |= {
+            "grpc_calls": self._calls,
+            "grpc_calls_without_key": self._keyless,
+        }
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         try:
@@ -160,32 +166,48 @@ class GrpcServer:
 
     def open(self, connection: Connection, stream_id: int, head: Head) -> GrpcCall:
         self.calls += 1
-        if head.keyless:
-            self._keyless_calls[connection] += 1
         streams = head.method is not None and head.method.streams
         kind = StreamedCall if streams else UnaryCall
         return kind(connection, stream_id, head, self)
 
     def close(self, stream: Stream) -> None:
         self.calls -= 1
-        if isinstance(stream, GrpcCall) and stream.head.keyless:
-            connection = stream.connection
-            self._keyless_calls[connection] -= 1
-            if not self._keyless_calls[connection]:
-                del self._keyless_calls[connection]
+        assert isinstance(stream, GrpcCall)
+        owner = stream.owner
+        if owner is None:
+            return
+        if not stream.head.keyless:
+            self._calls.give_back(owner)
+            return
+        self._keyless.give_back(owner)
+        connection = stream.connection
+        self._keyless_calls[connection] -= 1
+        if not self._keyless_calls[connection]:
+            del self._keyless_calls[connection]
 
     # Rules
 
     def why_not(self, call: GrpcCall) -> bytes | None:
-        if self.calls > _MAX_CALLS or (
-            call.head.keyless
-            and (
-                self._keyless_calls[call.connection] > limits.MAX_KEYLESS_CALLS
-                or self._keyless_calls.total() > limits.MAX_ALL_KEYLESS_CALLS
-            )
-        ):
+        if call.head.keyless:
+            return self._why_not_keyless(call)
+        caller = self._service.find_caller(call)
+        if isinstance(caller, bytes):
+            return caller
+        customer_id = caller.key.customer_id
+        if not self._calls.take(customer_id):
             return _TOO_MANY
-        return self._service.why_not(call)
+        call.owner = customer_id
+        return None
+
+    def _why_not_keyless(self, call: GrpcCall) -> bytes | None:
+        connection = call.connection
+        if self._keyless_calls[connection] >= limits.MAX_KEYLESS_CALLS:
+            return _TOO_MANY
+        if not self._keyless.take(connection.client):
+            return _TOO_MANY
+        call.owner = connection.client
+        self._keyless_calls[connection] += 1
+        return None
 
     async def _keep_sweeping(self) -> None:
         looked = self.now()

@@ -39,13 +39,12 @@ class InferenceService:
             _SERVICE + b"ServerMetadata": self._answered_to_all(self._server_metadata),
         }
 
-    def why_not(self, call: GrpcCall) -> bytes | None:
-        """Refuse a call before its message is read: keys come first."""
-        method = call.head.method
-        if method is None or not method.needs_key:
-            return None
+    def find_caller(self, call: GrpcCall) -> KeyEntry | bytes:
+        """Find who calls before the message is read, or the block that refuses it."""
         try:
-            find_caller(self._app.plan.tables, call.head.headers, self._app.clock())
+            return find_caller(
+                self._app.plan.tables, call.head.headers, self._app.clock()
+            )
         except ApiError as error:
             self._app.metrics.unauthenticated += 1
             answer = self._rendered(error)
@@ -54,7 +53,6 @@ class InferenceService:
                 answer.body.decode(),
                 statuses.metadata(metadata(answer)),
             )
-        return None
 
     # Predictions
 

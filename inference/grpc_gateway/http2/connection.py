@@ -195,6 +195,8 @@ class Connection(asyncio.Protocol):
             stream.ended = True
         elif not payload:
             self.take_noise()
+        if stream.body_left is not None:
+            stream.count_body(len(payload))
         stream.received(payload)
 
     def take_block(self, stream_id: int, block: bytes, *, ended: bool) -> None:
@@ -215,6 +217,8 @@ class Connection(asyncio.Protocol):
         stream = self.streams[stream_id] = self._place.open(self, stream_id, head)
         stream.ended = ended
         stream.unseen_bytes = unseen_bytes
+        if ended:
+            stream.count_body(0)
         stream.opened()
 
     def _take_trailers(self, stream_id: int, block: bytes, *, ended: bool) -> None:
@@ -232,6 +236,7 @@ class Connection(asyncio.Protocol):
         if not ended:
             raise StreamFault(Code.PROTOCOL_ERROR, "trailers end a stream")
         stream.ended = True
+        stream.count_body(0)
         stream.received(b"")
 
     def take_settings(self, settings: Iterable[tuple[int, int]]) -> None:

@@ -4,12 +4,15 @@ Bytes that a client makes us keep are bounded by windows (RFC 9113, section 5.2)
 that it makes for nothing by allowances, which come back with time and with answers.
 """
 
+# Calls at once of all connections; customers share them.
+MAX_ALL_CALLS = 4096
 # Streams at once; those beyond are refused, and the client may try them again.
 MAX_STREAMS = 512
 # Calls at once of methods that need no key, of one connection and of all, and their
-# messages: strangers must not take what callers with a key need.
+# messages: strangers must not take what callers with a key need. Addresses share them;
+# a client that watches health holds one for as long as it is connected.
 MAX_KEYLESS_CALLS = 16
-MAX_ALL_KEYLESS_CALLS = 256
+MAX_ALL_KEYLESS_CALLS = 1024
 MAX_KEYLESS_MESSAGE_BYTES = 1024
 # What may be sent of a stream before we ask for more. A larger message is granted its
 # size, when it has its turn.
@@ -45,8 +48,8 @@ GREETING_S = 10.0
 # Of a client that does not read what it is sent, or ends a broken connection.
 STALL_S = 20.0
 LINGER_S = 2.0
-# A connection without streams is ended after this time; one with streams is asked for
-# a sign of life, and has so long for it.
+# A connection without streams is ended after this time, and so is a stream that asks
+# for nothing. A connection with streams is asked for a sign of life.
 IDLE_S = 300.0
 SILENT_S = 60.0
 PING_S = 20.0

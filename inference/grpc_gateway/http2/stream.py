@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING
 
+from inference.grpc_gateway.http2.frames import Code, StreamFault
 from inference.grpc_gateway.http2.limits import STREAM_WINDOW
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ class Stream(ABC):
     __slots__ = (
         "asking",
         "begun",
+        "body_left",
         "closed",
         "connection",
         "ended",
@@ -35,6 +37,8 @@ class Stream(ABC):
         self.stream_id = stream_id
         # The client has said all; nobody says anything more.
         self.ended = self.closed = False
+        # What is left of the length that the client announced, if it did.
+        self.body_left: int | None = None
         # What the client may still send; what of it is for a large message.
         self.window = STREAM_WINDOW
         self.granted_bytes = 0
@@ -51,6 +55,14 @@ class Stream(ABC):
         self.outgoing: deque[memoryview] | None = None
         self.trailers: bytes | None = None
         self.stuck_since = 0.0
+
+    def count_body(self, size: int) -> None:
+        """Hold the client to the length that it announced (RFC 9113, section 8.1.1)."""
+        if self.body_left is None:
+            return
+        self.body_left -= size
+        if self.body_left < 0 or (self.ended and self.body_left):
+            raise StreamFault(Code.PROTOCOL_ERROR, "DATA is not of its content-length")
 
     @abstractmethod
     def opened(self) -> None:

@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import msgspec
 import numpy as np
+import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 
@@ -11,7 +12,7 @@ from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
 from inference.effects import Call
 from inference.engine.client import Prediction, Tensor
 from inference.engine.signature import Param
-from inference.errors import ApiError
+from inference.errors import ApiError, ErrorCode
 from inference.grpc_gateway.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
@@ -127,3 +128,29 @@ def test_mutated_messages_are_refused_or_read(kind, cut, flips):
         status = 200
         assert all(len(tensor.data) == decoded.rows for tensor in decoded.tensors)
     assert status < 500
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_inputs_in_shared_memory_are_refused_in_words(others):
+    request = ModelInferRequest(model_name="m")
+    shared = request.inputs.add(name="input", datatype="FP32", shape=[1, 2])
+    shared.parameters["shared_memory_region"].string_param = "mine"
+    shared.parameters["shared_memory_byte_size"].int64_param = 8
+    for _ in range(others):
+        # As clients write it: only the others have bytes in the message.
+        request.inputs.add(name="mask", datatype="FP32", shape=[1, 2])
+        request.raw_input_contents.append(bytes(8))
+
+    with pytest.raises(ApiError, match="'input' is in shared memory") as caught:
+        OPEN_INFERENCE_GRPC.decode(CALL, target_of(MATRIX), request, LIMITS)
+
+    assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
+def test_outputs_into_shared_memory_are_refused_in_words():
+    request = matrix()
+    output = request.outputs.add(name="output")
+    output.parameters["shared_memory_region"].string_param = "mine"
+
+    with pytest.raises(ApiError, match="'output' is in shared memory"):
+        OPEN_INFERENCE_GRPC.decode(CALL, target_of(MATRIX), request, LIMITS)

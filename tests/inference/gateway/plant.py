@@ -51,6 +51,8 @@ from registry.routing import Variant
 from tests.fakes import ManualClock
 
 KEY = key_format.generate("live")
+# Of another customer.
+OTHER_KEY = key_format.generate("live")
 PREDICT = "/api/v1/models/m/predict"
 GOOD = {"instances": [{"x": 1.5}]}
 SIGNATURE = Signature(
@@ -74,19 +76,21 @@ def published(*, limits=None, engines=("cpu",)):
                 routed=True,
             ),
         ),
-        keys=(
+        keys=tuple(
             AccessKey(
-                key_id=KEY.key_id,
-                digest=KEY.digest,
-                customer_id=7,
+                key_id=key.key_id,
+                digest=key.digest,
+                customer_id=customer_id,
                 scopes=("predict",),
-            ),
+            )
+            for key, customer_id in ((KEY, 7), (OTHER_KEY, 8))
         ),
-        customers=(
+        customers=tuple(
             AccessCustomer(
-                customer_id=7,
+                customer_id=customer_id,
                 limits=limits or Limits(plan="p", rates=(Rate("burst", 1000, 60),)),
-            ),
+            )
+            for customer_id in (7, 8)
         ),
         engines=tuple(EngineAddress(name=name, address=name) for name in engines),
     )

@@ -40,7 +40,7 @@ def day_of(limit, unit="rows", label=""):
 def plant_with(folder, limits, key_limits=None, *, granted=1000):
     plant = Plant(folder)
     snapshot = published(limits=limits)
-    [key] = snapshot.keys
+    key = snapshot.keys[0]
     keys = (msgspec.structs.replace(key, limits=key_limits),)
     plant.tables.replace(msgspec.structs.replace(snapshot, keys=keys))
     plant.site.granted = granted

@@ -207,9 +207,19 @@ class Serving:
             self.clock.advance(step_s)
             self.server.sweep()
 
+    async def pass_life(self, peer, seconds):
+        """Let time pass for a client that gives signs of life."""
+        for _ in range(int(seconds / 5)):
+            await peer.pong()
+            self.pass_time(5)
+
     @contextlib.asynccontextmanager
-    async def peer(self, *, greet=True, **settings):
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+    async def peer(self, *, greet=True, address=None, **settings):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1",
+            self.server.port,
+            local_addr=None if address is None else (address, 0),
+        )
         peer = Peer(reader, writer)
         if greet:
             peer.greet(**settings)

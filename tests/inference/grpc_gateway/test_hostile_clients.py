@@ -13,7 +13,7 @@ from inference.grpc_gateway.calls import GrpcCall
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.frames import Code
-from tests.inference.gateway.plant import Plant
+from tests.inference.gateway.plant import OTHER_KEY, Plant
 from tests.inference.grpc_gateway.peer import (
     ALIVE,
     LIVE,
@@ -215,28 +215,118 @@ async def test_streams_beyond_the_bound_are_refused_alone(tmp_path):
 
 
 @on_loop
-async def test_calls_beyond_the_bound_of_all_connections_are_refused(tmp_path):
-    bound = 4096
-    connections = bound // limits.MAX_STREAMS
+async def test_calls_that_one_customer_leaves_open_leave_room_for_others(tmp_path):
+    """They are half open: a head, and never a message."""
+    share = limits.MAX_ALL_CALLS // 2
+    plant = Plant(tmp_path)
 
-    async with serving(Plant(tmp_path)) as found, contextlib.AsyncExitStack() as stack:
-        for _ in range(connections):
+    async with serving(plant) as found, contextlib.AsyncExitStack() as stack:
+        refused = 0
+        for _ in range(limits.MAX_ALL_CALLS // limits.MAX_STREAMS):
             peer = await stack.enter_async_context(found.peer())
             for stream_id in range(1, 2 * limits.MAX_STREAMS, 2):
                 peer.send(peer.headers(stream_id, head(STREAM)))
             await peer.pong()
-            assert not peer.blocks
-        assert found.server.calls == bound
-        last = await stack.enter_async_context(found.peer())
-        last.call(1, row(1.5))
-        fields, _ = await last.answer(1)
+            assert {each["grpc-status"] for each in peer.blocks.values()} <= {"8"}
+            refused += len(peer.blocks)
+        assert refused == found.server.calls == share
+        other = await stack.enter_async_context(found.peer())
+        other.call(1, row(1.5), head(key=OTHER_KEY.token))
+        fields, _ = await other.answer(1)
 
-    assert fields["grpc-status"] == "8"
+        assert fields["grpc-status"] == "0"
+        [counts] = [plant.metrics.state()]
+        assert counts.refused["grpc_calls"] == share
+        assert counts.used["grpc_calls"] == share
+
+
+@on_loop
+async def test_streams_that_ask_for_nothing_are_ended(tmp_path):
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.send(
+            peer.headers(1, head(STREAM)),
+            peer.headers(3, head(STREAM)),
+            hyper.DataFrame(3, framed(row(1.5))),
+        )
+        await peer.until(lambda: peer.data.get(3))
+        await found.pass_life(peer, limits.IDLE_S - 5)
+        assert found.server.calls == 2
+        await found.pass_life(peer, 10)
+        endings = [(await peer.answer(stream_id))[0] for stream_id in (1, 3)]
+
+    assert [each["grpc-status"] for each in endings] == ["4", "4"]
+    assert endings[0]["grpc-message"] == "No whole message came within 300 seconds."
+
+
+@on_loop
+async def test_one_address_leaves_calls_without_a_key_to_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_ALL_KEYLESS_CALLS", 8)
+    keyless = head(LIVE, key=None)
+
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        for stream_id in range(1, 16, 2):
+            peer.send(peer.headers(stream_id, keyless))
+        await peer.pong()
+        refused = len(peer.blocks)
+        # The kernel answers for all of 127.0.0.0/8.
+        async with found.peer(address="127.0.0.2") as other:
+            other.call(1, fields=keyless)
+            _, data = await other.answer(1)
+
+    assert refused == 4
+    assert data == ALIVE
+
+
+@pytest.mark.parametrize(
+    ("length", "frames"),
+    [
+        ("6", [(5, True)]),
+        ("4", [(5, True)]),
+        ("4", [(2, False), (3, False)]),
+        ("8", [(2, False), (3, True)]),
+        ("0", [(5, True)]),
+        ("x", [(5, True)]),
+        ("-5", [(5, True)]),
+        ("5, 5", [(5, True)]),
+        ("9" * 19, [(5, True)]),
+    ],
+)
+@on_loop
+async def test_a_length_that_is_not_what_came_resets_its_call(tmp_path, length, frames):
+    """RFC 9113, section 8.1.1."""
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.send(peer.headers(1, head(LIVE, content_length=length)))
+        for size, ended in frames:
+            flags = ("END_STREAM",) if ended else ()
+            peer.send(hyper.DataFrame(1, bytes(size), flags=flags))
+
+        assert await peer.reset(1) == Code.PROTOCOL_ERROR
+        peer.call(3, fields=head(LIVE, content_length="5"))
+        _, data = await peer.answer(3)
+
+    assert data == ALIVE
+
+
+@on_loop
+async def test_a_length_without_a_body_resets_its_call(tmp_path):
+    fields = head(LIVE, content_length="5")
+
+    async with serving(Plant(tmp_path)) as found, found.peer() as peer:
+        peer.send(peer.headers(1, fields, flags=("END_HEADERS", "END_STREAM")))
+        # Trailers end a body as well.
+        peer.send(peer.headers(3, fields), hyper.DataFrame(3, b"12"))
+        peer.send(peer.headers(3, [("x", "y")], flags=("END_HEADERS", "END_STREAM")))
+        twice = [*fields, ("content-length", "6")]
+        peer.send(peer.headers(5, twice))
+
+        for stream_id in (1, 3, 5):
+            assert await peer.reset(stream_id) == Code.PROTOCOL_ERROR
 
 
 @on_loop
 async def test_strangers_leave_room_for_callers_with_a_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "MAX_ALL_KEYLESS_CALLS", limits.MAX_KEYLESS_CALLS + 1)
+    # One address has half of all: as many as one connection.
+    monkeypatch.setattr(limits, "MAX_ALL_KEYLESS_CALLS", 2 * limits.MAX_KEYLESS_CALLS)
     first_too_many = 2 * limits.MAX_KEYLESS_CALLS + 1
     keyless = head(LIVE, key=None)
 
@@ -246,7 +336,7 @@ async def test_strangers_leave_room_for_callers_with_a_key(tmp_path, monkeypatch
                 peer.send(peer.headers(stream_id, keyless))
             refused = [(await peer.answer(first_too_many))[0]]
             assert list(peer.blocks) == [first_too_many]
-            other.send(other.headers(1, keyless), other.headers(3, keyless))
+            other.send(other.headers(3, keyless))
             refused.append((await other.answer(3))[0])
             other.call(5, row(1.5))
             fields, _ = await other.answer(5)

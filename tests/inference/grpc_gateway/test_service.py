@@ -406,7 +406,7 @@ async def test_models_are_described_by_scope_and_within_the_rates(
         tmp_path, limits=Limits(plan="p", rates=(Rate("sustained", 1, 86_400),))
     )
     snapshot = plant.tables.as_snapshot()
-    [key] = snapshot.keys
+    key = snapshot.keys[0]
     key = msgspec.structs.replace(key, scopes=scopes)
     plant.tables.replace(msgspec.structs.replace(snapshot, keys=(key,)))
 
