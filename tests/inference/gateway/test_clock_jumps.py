@@ -57,7 +57,7 @@ async def test_a_key_expires_by_the_clock_and_comes_back_with_it(tmp_path):
     plant = Plant(tmp_path)
     made = published()
     until = plant.clock() + HOUR
-    (key,) = made.keys
+    key = made.keys[0]
     keys = (msgspec.structs.replace(key, expires_at=until),)
     plant.tables.replace(msgspec.structs.replace(made, keys=keys, sequence=2))
 
