@@ -25,7 +25,7 @@ MODELS = ("breast-cancer", "breast-cancer", "breast-cancer", "language", "diabet
 CALLS_PER_MINUTE = 120
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
-OPERATION = "#operations-breast-cancer-predictBreastCancer"
+OPERATION = "#operations-breast-cancer-breastCancerPredict"
 
 
 def main() -> None:

@@ -118,6 +118,8 @@ EXAMPLES: dict[str, Any] = {
             "max_job_rows": 1_000_000,
             "max_body_bytes": None,
             "max_jobs_in_flight": None,
+            "max_uploads": 1000,
+            "max_upload_bytes": 10_000_000_000,
         },
         "quotas": [
             {

@@ -5,6 +5,8 @@ import logging
 import pytest
 from django.db import connection
 
+from accounts import key_format
+
 pytestmark = pytest.mark.django_db
 
 
@@ -29,9 +31,11 @@ def test_a_failure_always_gets_a_line(client, caplog):
         raise RuntimeError("a mistake")
 
     client.raise_request_exception = False
+    headers = {"Authorization": f"Bearer {key_format.generate('live').token}"}
 
     with caplog.at_level(logging.INFO), connection.execute_wrapper(fail):
-        status = client.get("/api/schema/").status_code
+        # The key's checksum is right, so it is looked up.
+        status = client.get("/api/v1/me", headers=headers).status_code
 
     assert status == 500
     assert len(lines(caplog)) == 1

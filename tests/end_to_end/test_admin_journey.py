@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH"),
 ]
 
-OPERATION = "#operations-breast-cancer-predictBreastCancer"
+OPERATION = "#operations-breast-cancer-breastCancerPredict"
 
 
 @pytest.fixture(scope="module")

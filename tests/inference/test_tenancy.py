@@ -61,7 +61,13 @@ OWNERS = [
 # What reads the file that `input_uri` names; other protocols read none.
 READS_FILES = ("/jobs", "/predict", "/predict/batch", "/explain")
 # Rows of customers that no caller and no member is ever shown.
-OF_STAFF_ALONE = {"KeyNetworks", "QuotaCounter", "Suspicion", "UnrolledHour"}
+OF_STAFF_ALONE = {
+    "KeyNetworks",
+    "QuotaCounter",
+    "Statement",
+    "Suspicion",
+    "UnrolledHour",
+}
 
 
 def operations():
