@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MAX_PIXELS = 20_000_000
+# Of a side, as in JPEG: rows and columns cost memory of their own, whatever is in them.
+MAX_SIDE = 65_535
 # Of the decoded pictures of one request: as much as waits for a version at most.
 MAX_TENSOR_BYTES = 64 * 1024 * 1024
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# Beyond so many pixels one at a time: 20 megapixels of PNG take up to 80 MB.
+# Beyond so many pixels one at a time: 20 megapixels of PNG take up to 100 MB.
 _LARGE_PIXELS = 4_000_000
 _one_large = threading.Lock()
 # What Pillow raises for broken files.
@@ -66,7 +68,7 @@ class EncodedImages(msgspec.Struct, frozen=True):
 
 
 class _TooManyPixels(Exception):
-    """The header of a picture says that it is larger than is decoded."""
+    """The header of a picture says that it is larger than is decoded; so the text."""
 
 
 def encoded(
@@ -119,8 +121,8 @@ def read_images(
             )
         try:
             row = _read_image(file, given, max_pixels=max_pixels)
-        except _TooManyPixels:
-            issue = f"must have at most {max_pixels} pixels"
+        except _TooManyPixels as too_many:
+            issue = str(too_many)
             problem = msgspec.structs.replace(
                 invalid(index, field, issue), code=ErrorCode.TOO_LARGE
             )
@@ -161,7 +163,9 @@ def _read_image(file: bytes | str, given: EncodedImages, *, max_pixels: int) -> 
     with PIL.Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
         pixels = picture.width * picture.height
         if pixels > max_pixels:
-            raise _TooManyPixels
+            raise _TooManyPixels(f"must have at most {max_pixels} pixels")
+        if max(picture.size) > MAX_SIDE:
+            raise _TooManyPixels(f"must have at most {MAX_SIDE} pixels on a side")
         if pixels <= _LARGE_PIXELS:
             return _to_array(picture, given)
         with _one_large:
@@ -177,7 +181,7 @@ def _from_base64(text: str) -> bytes:
 
 
 def _to_array(picture: "Picture", given: EncodedImages) -> Array:
-    from PIL.Image import Resampling, Transpose
+    from PIL.Image import Transpose
 
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT,
@@ -198,27 +202,54 @@ def _to_array(picture: "Picture", given: EncodedImages) -> Array:
     # From 5 on the turns make of height width.
     lying = orientation in turns and orientation >= 5
     size = (image.height, image.width) if lying else (image.width, image.height)
-    picture = _converted(picture, image.mode)
-    if picture.size != size:
-        picture = picture.resize(size, Resampling.BILINEAR)
+    picture = _scaled(picture, image.mode, size)
     if orientation in turns:
         # The small picture, which is cheaper than the large one.
         picture = picture.transpose(turns[orientation])
     return _laid_out(np.array(picture), given)
 
 
-def _converted(picture: "Picture", mode: str) -> "Picture":
+def _scaled(picture: "Picture", mode: str, size: tuple[int, int]) -> "Picture":
+    """Convert and scale, with as few whole pictures at once as that takes.
+
+    What is converted last is converted small, where the order does not matter.
+    """
     import PIL.Image
 
-    if picture.mode == mode:
-        return picture
     if picture.mode.startswith("I"):
-        # 16 bits; `convert` would cut off what is above 255.
-        high: Any = np.asarray(picture).astype(np.int64) >> 8
-        picture = PIL.Image.fromarray(high.clip(0, 255).astype(np.uint8))
-    elif picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return picture.convert(mode)
+        picture = _high_bytes(picture)
+    elif picture.mode == "LA":
+        picture = picture.getchannel("L")
+    elif picture.mode == "RGBA" and mode == "RGB":
+        bands = [_resized(picture.getchannel(band), size) for band in mode]
+        return PIL.Image.merge("RGB", bands)
+    # The colours of the palette stay; Pillow would warn.
+    picture.info.pop("transparency", None)
+    if picture.mode == "L":
+        return _resized(picture, size).convert(mode)
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    return _resized(picture, size)
+
+
+def _resized(picture: "Picture", size: tuple[int, int]) -> "Picture":
+    from PIL.Image import Resampling
+
+    if picture.size == size:
+        return picture
+    return picture.resize(size, Resampling.BILINEAR)
+
+
+def _high_bytes(picture: "Picture") -> "Picture":
+    """Make 8 bits of 16; `convert` would cut off what is above 255."""
+    import PIL.Image
+
+    pixels: Any = np.asarray(picture)
+    if pixels.dtype == np.dtype("<u2"):
+        # In place: 16 bits of 20 megapixels are 40 MB.
+        return PIL.Image.fromarray(pixels.view(np.uint8)[:, 1::2].copy())
+    high = (pixels >> 8).clip(0, 255).astype(np.uint8)
+    return PIL.Image.fromarray(high)
 
 
 def _laid_out(pixels: Any, given: EncodedImages) -> Array:

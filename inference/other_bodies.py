@@ -10,12 +10,13 @@ from inference.json_bodies import parse_object
 from inference.request_members import MAX_PROBLEMS, problem, refuse
 from inference.value_checks import readable_name
 
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
+# The last is not registered, but sent.
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/jpg"})
 FORM_TYPE = "multipart/form-data"
 TEXT_TYPE = "text/plain"
 _MEMBERS = frozenset({"options", "parameters"})
 # What clients say of a file whose kind they do not know.
-_UNKNOWN_TYPES = frozenset({"", "application/octet-stream", "image/jpg"})
+_UNKNOWN_TYPES = frozenset({"", "application/octet-stream"})
 
 
 def read_text_body(body: bytes, signature: Signature) -> str:

@@ -56,6 +56,9 @@ class NativeDialect:
             call_headers.require_plain_body(headers)
             return None
         kind = call_headers.media_type(other)
+        if kind.startswith("image/") and kind not in IMAGE_TYPES:
+            message = "Send images as PNG or JPEG: image/png, image/jpeg, or a form."
+            raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
         if kind not in _OTHER_TYPES:
             # Says which type there should be.
             call_headers.require_json_body(headers)

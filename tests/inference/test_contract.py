@@ -175,6 +175,7 @@ CASES = [
         body=b"GIF89a",
         headers={"Content-Type": "image/gif"},
         code="UNSUPPORTED_MEDIA_TYPE",
+        says="PNG or JPEG",
     ),
     Case(
         "over-long plain text",

@@ -89,6 +89,27 @@ def test_every_mode_becomes_the_models(mode, value, kind):
     assert row(picture(mode, colour=value, kind=kind)).shape == (3, 4, 6)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "L", "P", "1"])
+@pytest.mark.parametrize("wanted", ["RGB", "L"])
+def test_scaling_before_converting_changes_nothing(mode, wanted):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 4), np.uint8)
+    noise[..., 3] = 255
+    original = PIL.Image.fromarray(noise, "RGBA")
+    original = original.convert("RGB") if mode in ("P", "1", "L") else original
+    file = io.BytesIO()
+    original.convert(mode).save(file, "PNG")
+    image = Image(mode=wanted, height=4, width=6)
+    shape = (4, 6) if wanted == "L" else (4, 6, 3)
+    signature = Signature(layout=Layout.TENSOR, dtype="uint8", shape=shape, image=image)
+
+    given = encoded(signature, [file.getvalue()], [None])
+    read = read_images(given, max_pixels=10_000, deadline=time.monotonic() + 60)
+
+    decoded = PIL.Image.open(file).convert("RGBA").convert("RGB").convert(wanted)
+    expected = np.array(decoded.resize((6, 4), PIL.Image.Resampling.BILINEAR))
+    assert np.abs(read.tensors[0].data[0].astype(int) - expected).max() <= 1
+
+
 def test_sixteen_bits_keep_their_brightness():
     file = io.BytesIO()
     PIL.Image.fromarray(np.full((4, 6), 0x8000, np.uint16)).save(file, "PNG")
@@ -182,6 +203,14 @@ def test_bombs_are_refused_by_their_header():
 
     assert time.process_time() - started < 0.5
     assert [problem.code for problem in found.problems] == [ErrorCode.TOO_LARGE]
+
+
+@pytest.mark.parametrize("size", [(1, 20_000_000), (20_000_000, 1), (65_536, 1)])
+def test_narrow_bombs_are_refused_by_their_header(size):
+    (found,) = read(bomb(*size), max_pixels=MAX_PIXELS).problems
+
+    assert found.code is ErrorCode.TOO_LARGE
+    assert found.issue == "must have at most 65535 pixels on a side"
 
 
 def test_pixels_are_counted_exactly():
