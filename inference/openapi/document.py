@@ -120,6 +120,13 @@ def complete(
         gateway_operations.HEALTH_TAG,
     ]
     document["servers"] = [{"url": settings.MODELYARD_PUBLIC_URL}]
+    # Some errors no documented request meets: a method that a path has not, long heads.
+    text = str(document["paths"])
+    components["responses"] = {
+        name: response
+        for name, response in components["responses"].items()
+        if f"/responses/{name}'" in text
+    }
     return document
 
 

@@ -14,9 +14,9 @@ export const snippets = {
     if (body !== undefined) sent.push(`    json=${python(body)},`);
     sent.push("    timeout=30,");
     return [
-      "import requests",
+      "import httpx",
       "",
-      `response = requests.${method.toLowerCase()}(`,
+      `response = httpx.${method.toLowerCase()}(`,
       ...sent,
       ")",
       "response.raise_for_status()",

@@ -1,0 +1,189 @@
+"""Clients that others generate or write, and linters, against a real Modelyard."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.conftest import ROOT
+
+SOURCES = ROOT / "tests" / "foreign_clients"
+SNIPPETS = ROOT / "accounts" / "static" / "portal" / "snippets.js"
+TOOLS = ("node", "npm")
+# What the generators support.
+_OLDEST_NODE = 20
+_GENERATORS = (
+    "openapi-typescript openapi.json -o openapi-typescript/schema.d.ts",
+    "openapi-ts -i ./openapi.json -o ./hey-api -c @hey-api/client-fetch",
+    "orval --config ./orval.config.cjs",
+)
+CLIENTS = {
+    "openapi-typescript": ["node", "build/openapi_typescript.js"],
+    "hey-api": ["node", "build/hey_api.js"],
+    "orval": ["node", "build/orval_client.js"],
+    "openapi-python-client": [sys.executable, "python_client.py"],
+    "aiohttp": [sys.executable, "aiohttp_client.py"],
+}
+
+
+def _why_not():
+    """Say what is missing on this machine; empty if nothing is."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed: no foreign client was tried"
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True)
+    if int(re.search(r"\d+", version.stdout)[0]) < _OLDEST_NODE:
+        return f"Node {version.stdout.strip()} is too old: no foreign client was tried"
+    return ""
+
+
+_WHY_NOT = _why_not()
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.timeout(900),
+    pytest.mark.xdist_group("modelyard"),
+    pytest.mark.skipif(_WHY_NOT != "", reason=_WHY_NOT),
+]
+
+
+def _installed():
+    """Return the packages of the lock file, which are installed on first use."""
+    lock = (SOURCES / "package-lock.json").read_bytes()
+    folder = ROOT / ".cache" / "foreign_clients" / hashlib.sha256(lock).hexdigest()[:16]
+    modules = folder / "node_modules"
+    if not (folder / "complete").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(SOURCES / name, folder)
+        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+        (folder / "complete").touch()
+    return modules
+
+
+def _run(command, folder, **environment):
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ
+        | {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return done.stdout
+
+
+def _tool(command):
+    name, *arguments = command.split()
+    return [f"node_modules/.bin/{name}", *arguments]
+
+
+@pytest.fixture(scope="module")
+def folder(modelyard, tmp_path_factory):
+    """Hold the document that is served, and what the generators make of it."""
+    folder = tmp_path_factory.mktemp("foreign") / "clients"
+    shutil.copytree(SOURCES, folder)
+    shutil.copytree(SNIPPETS.parent, folder / "portal")
+    (folder / "portal" / "package.json").write_text('{"type": "module"}')
+    (folder / "node_modules").symlink_to(_installed())
+    answer = modelyard.client.get("/api/schema/", headers=modelyard.headers())
+    (folder / "openapi.json").write_bytes(answer.content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generated(modelyard, folder):
+    """Generate all clients, and check the types of what uses them."""
+    url = modelyard.demo["base_url"]
+    for generator in _GENERATORS:
+        _run(_tool(generator), folder, MODELYARD_URL=url)
+    _run(_tool("tsc -p tsconfig.json"), folder)
+    maker = Path(sys.executable).with_name("openapi-python-client")
+    where = ["--path", "openapi.json", "--output-path", "python"]
+    _run([maker, "generate", *where, "--meta", "none"], folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(modelyard):
+    rows = modelyard.rows("diabetes")
+    return {
+        "MODELYARD_URL": modelyard.demo["base_url"],
+        "MODELYARD_KEY": modelyard.demo["bench_api_key"],
+        "MODELYARD_ROWS": json.dumps([_values(row) for row in rows]),
+    }
+
+
+def _values(row):
+    return list(row.values()) if isinstance(row, dict) else row
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_client_predicts_explains_uploads_and_reads_a_job(
+    modelyard, generated, environment, client
+):
+    predicted = modelyard.predict("diabetes", instances=modelyard.rows("diabetes"))
+
+    report = json.loads(_run(CLIENTS[client], generated, **environment))
+
+    features = report.pop("features")
+    assert len(set(features)) == 10
+    assert "body_mass_index" in features
+    assert report == {
+        "models": sorted(modelyard.demo["models"]),
+        "prediction": pytest.approx(predicted.json()["predictions"][0]),
+        "badRow": 1,
+        "badField": "age",
+        "method": "gradient",
+        "stored": True,
+        "status": "completed",
+        "results": len(modelyard.rows("diabetes")),
+        "refused": "NOT_FOUND",
+    }
+
+
+@pytest.mark.parametrize(
+    "linter",
+    [
+        "redocly lint openapi.json --config redocly.yaml --format json",
+        "spectral lint openapi.json --ruleset spectral.yaml -F hint -f json",
+    ],
+    ids=["redocly", "spectral"],
+)
+def test_linters_find_nothing(folder, linter):
+    found = json.loads(_run(_tool(linter), folder))
+
+    assert (found if isinstance(found, list) else found["problems"]) == []
+
+
+@pytest.mark.parametrize("language", ["curl", "python", "javascript"])
+def test_the_portals_snippets_run(modelyard, folder, language):
+    demo = modelyard.demo
+    # With what quoting may break: both quotes, a backslash, another script.
+    text = 'It\'s "grün" \\ 你好'
+    call = {
+        "method": "POST",
+        "url": f"{demo['base_url']}/api/v1/models/language/predict",
+        "key": demo["api_key"],
+        "body": json.dumps({"instances": [{"text": text}], "options": {"top_k": 2}}),
+    }
+    snippets = _run(["node", "snippets.mjs"], folder, MODELYARD_CALL=json.dumps(call))
+    snippet = json.loads(snippets)[language]
+    run = {
+        "curl": ["bash", "-ec", snippet],
+        "python": [sys.executable, "-c", snippet],
+        "javascript": ["node", "--input-type=module", "-e", snippet],
+    }
+
+    answer = _run(run[language], folder)
+
+    assert "scores" in answer
+    assert "Traceback" not in answer
