@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from unfold.decorators import action
 
-from accounts import api_keys, bulk_keys, customer_import
+from accounts import api_keys, bulk_keys, customer_import, usage
 from accounts.admin_bulk_forms import CustomerFileForm, ManyKeysForm
 from accounts.admin_lookup import get_or_404
 
@@ -116,12 +116,7 @@ def _as_link(issued: list[api_keys.IssuedKey]) -> str:
     writer = csv.writer(file)
     writer.writerow(("name", "key_id", "api_key"))
     writer.writerows(
-        (_plain(one.key.name), one.key.key_id, one.token) for one in issued
+        (usage.plain_text(one.key.name), one.key.key_id, one.token) for one in issued
     )
     encoded = base64.b64encode(file.getvalue().encode()).decode()
     return f"data:text/csv;charset=utf-8;base64,{encoded}"
-
-
-def _plain(name: str) -> str:
-    """Keep spreadsheets from reading a name as a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import operator
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -487,8 +488,13 @@ def csv_rows(span: Span) -> Iterator[tuple[Any, ...]]:
         )
 
 
+# Also as Japanese keyboards type them; see OWASP, "CSV Injection".
+_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+
+
 def plain_text(value: Any) -> Any:
-    """Keep spreadsheets from reading a name as a formula."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    """Keep spreadsheets from reading text as a formula; numbers stay as they are."""
+    if not isinstance(value, str) or not _FORMULA.match(value):
+        return value
+    return value if _NUMBER.fullmatch(value) else f"'{value}"

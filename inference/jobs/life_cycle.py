@@ -343,27 +343,43 @@ def hand_back(lease: Lease, *, again_at: datetime, blameless: bool = True) -> No
 
 
 def finish(lease: Lease, *, now: datetime) -> None:
-    """End a job whose rows are all done."""
-    _write(
-        lease,
-        status=Status.COMPLETED,
-        rows_total=F("rows_done"),
-        completed_at=now,
-        lease_expires_at=None,
-        attempts=0,
+    """End a job whose rows are all done; one without any prediction has failed."""
+    with transaction.atomic():
+        _write(lease, rows_total=F("rows_done"), attempts=0)
+        counts = PredictionJob.objects.values_list("rows_done", "rows_failed")
+        done, failed = counts.get(pk=lease.job_id)
+        if failed and failed == done:
+            _end(lease, Status.FAILED, _no_row_predicted(lease.job_id), now=now)
+        else:
+            _end(lease, Status.COMPLETED, now=now)
+
+
+def _no_row_predicted(job_id: str) -> ApiError:
+    first = JobChunk.objects.get(job=job_id, index=0).errors[0]
+    field = f"{first['field']}: " if "field" in first else ""
+    return ApiError(
+        ErrorCode(first.get("code", ErrorCode.INVALID_INPUT)),
+        f"No row could be predicted. The first one: {field}{first['issue']}. The "
+        "errors name the others.",
     )
 
 
 def fail(lease: Lease, error: ApiError, *, now: datetime) -> None:
     """End a job early; what is done stays."""
+    _end(lease, Status.FAILED, error, now=now)
+
+
+def _end(
+    lease: Lease, status: Status, error: ApiError | None = None, *, now: datetime
+) -> None:
     _write(
         lease,
-        status=Status.FAILED,
+        status=status,
         completed_at=now,
         lease_expires_at=None,
         waiting_since=None,
-        error_code=error.code,
-        error_message=error.message,
+        error_code=error.code if error else "",
+        error_message=error.message if error else "",
     )
 
 

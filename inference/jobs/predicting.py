@@ -1,6 +1,6 @@
 """Predicting the rows of a job: the engine's answers, absences and failures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.lines import Row
 from inference.options import Options
+from registry.model_file import storable
 
 CALL_TIMEOUT_S = 60.0
 # Of one call: rows at most, and time on the device that it should take at most.
@@ -31,6 +32,13 @@ _FAILS_ON_ROWS = rows_apart.FAILS_ON_ROWS | {
         code=ErrorCode.INFERENCE_TIMEOUT,
     ),
 }
+
+
+_NOT_TEXT = Problem(
+    "the model's answer holds a NUL character or half of a character",
+    code=ErrorCode.MODEL_ERROR,
+)
+_json_encoder = msgspec.json.Encoder()
 
 
 class EngineDied(Exception):
@@ -135,7 +143,7 @@ class RowPredictor:
                     problems.append(msgspec.structs.replace(result, index=position))
                 else:
                     predictions[position] = result
-        return predictions, problems
+        return predictions, [_cleaned(problem) for problem in problems]
 
     def _predict(self, tensors: tuple[Tensor, ...]) -> list[Any | Problem]:
         """Predict; where the model fails, halve until the rows at fault are alone."""
@@ -155,7 +163,9 @@ class RowPredictor:
             if isinstance(outcome, EngineError):
                 results.append(_FAILS_ON_ROWS[outcome.code])
             else:
-                results += self._encoder.predictions(outcome.tensors, self._options)
+                results += _storable(
+                    self._encoder.predictions(outcome.tensors, self._options)
+                )
         return results
 
     def _outcome(self, tensors: tuple[Tensor, ...]) -> rows_apart.Outcome:
@@ -215,6 +225,41 @@ class RowPredictor:
             max_batch_rows=self._options.batch_size or 0,
             priority="job",
         )
+
+
+def _storable(predictions: list[Any]) -> list[Any | Problem]:
+    """Put a problem in the place of a prediction that no database can store."""
+    try:
+        suspect = b"\\u0000" in _json_encoder.encode(predictions)
+    except UnicodeEncodeError:
+        suspect = True
+    if not suspect:
+        return predictions
+    return [
+        prediction
+        if all(text == storable(text) for text in _texts(prediction))
+        else _NOT_TEXT
+        for prediction in msgspec.to_builtins(predictions)
+    ]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            yield from _texts(name)
+            yield from _texts(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _cleaned(problem: Problem) -> Problem:
+    """Leave out of a problem's texts, which quote the rows, what cannot be stored."""
+    texts = {name: getattr(problem, name) for name in ("issue", "field", "received")}
+    clean = {name: storable(text) for name, text in texts.items() if text is not None}
+    return msgspec.structs.replace(problem, **clean)
 
 
 def _greet(engine: JobEngine) -> None:

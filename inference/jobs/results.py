@@ -11,10 +11,14 @@ from typing import Any
 
 import msgspec
 
+from accounts import usage
 from inference.models import JobChunk, PredictionJob
 
 _encoder = msgspec.json.Encoder()
 _MEMBERS = ("label", "score", "low_confidence", "scores")
+_PREDICTION = "prediction"
+_OWN_COLUMNS = frozenset({"index", _PREDICTION, "error"})
+_MAX_COLUMNS = 1000
 
 
 def as_json(job: PredictionJob) -> Iterator[bytes]:
@@ -45,26 +49,24 @@ def errors_as_json(job: PredictionJob) -> Iterator[bytes]:
 def as_csv(job: PredictionJob) -> Iterator[bytes]:
     """Yield one record per row: its index, the prediction's members, and its error.
 
-    The members of the first prediction name the columns, others than those of a class
-    in alphabetical order; a prediction without members
-    has one column, `prediction`. Nested values are JSON.
+    Each member that any prediction has is a column: those of a class first, others in
+    the order in which they appear. A prediction without members, and one of too many,
+    stands in the column `prediction`. Nested values are JSON. Text that a spreadsheet
+    would take for a formula gets an apostrophe before it.
     """
-    names = _members(job)
+    columns = _columns(job)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["index", *(names or ["prediction"]), "error"])
+    headings = (_PREDICTION if one is None else _heading(one) for one in columns)
+    writer.writerow(["index", *headings, "error"])
     for start, predictions, errors in _chunks(job):
         issues: dict[int, list[str]] = {}
         for error in errors:
             issues.setdefault(error["index"], []).append(_issue(error))
         for index, prediction in enumerate(predictions, start):
-            values = (
-                [prediction]
-                if names is None
-                else [(prediction or {}).get(name) for name in names]
-            )
+            values = (_cell(_value(prediction, one, columns)) for one in columns)
             issue = "; ".join(issues.get(index, ()))
-            writer.writerow([index, *(_cell(value) for value in values), issue])
+            writer.writerow([index, *values, usage.plain_text(issue)])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
@@ -83,18 +85,40 @@ def _chunks(job: PredictionJob) -> Iterator[tuple[int, list[Any], list[Any]]]:
         start += rows
 
 
-def _members(job: PredictionJob) -> list[str] | None:
+def _columns(job: PredictionJob) -> list[str | None]:
+    """Return the members that predictions have; None stands for a whole prediction."""
+    names: dict[str, None] = {}
+    has_whole = False
     for _, predictions, _ in _chunks(job):
         for prediction in predictions:
-            if prediction is not None:
-                return _in_order(prediction) if isinstance(prediction, dict) else None
-    return None
+            if not isinstance(prediction, dict):
+                has_whole = has_whole or prediction is not None
+            elif not prediction.keys() <= names.keys():
+                # Databases keep no order of their own within one prediction.
+                names |= dict.fromkeys(sorted(prediction))
+        if len(names) > _MAX_COLUMNS:
+            return [None]
+    if not names:
+        return [None]
+    known = [name for name in _MEMBERS if name in names]
+    others = [name for name in names if name not in _MEMBERS]
+    return [*([None] if has_whole else []), *known, *others]
 
 
-def _in_order(prediction: dict[str, Any]) -> list[str]:
-    """Order members as answers have them; databases keep no order of their own."""
-    known = [name for name in _MEMBERS if name in prediction]
-    return known + sorted(prediction.keys() - known)
+def _value(prediction: Any, column: str | None, columns: list[str | None]) -> Any:
+    if column is None:
+        # Without columns of its own, an object stands as a whole, too.
+        is_split = isinstance(prediction, dict) and columns != [None]
+        return None if is_split else prediction
+    return prediction.get(column) if isinstance(prediction, dict) else None
+
+
+def _heading(member: str) -> str:
+    """Name a member's column; one that is named as another column says whose it is."""
+    if member in _OWN_COLUMNS:
+        member = f"{_PREDICTION}.{member}"
+    heading: str = usage.plain_text(member)
+    return heading
 
 
 def _join(lists: Iterator[list[Any]]) -> Iterator[bytes]:
@@ -109,7 +133,7 @@ def _join(lists: Iterator[list[Any]]) -> Iterator[bytes]:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool | dict | list):
         return _encoder.encode(value).decode()
-    return value
+    return usage.plain_text(value)
 
 
 def _issue(error: dict[str, Any]) -> str:

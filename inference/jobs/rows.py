@@ -117,7 +117,10 @@ def _instance(line: str) -> Row | Problem:
     # The standard library also reads numbers beyond a double's range, which the
     # decoder then refuses by the name of their field.
     try:
-        return json.loads(line, parse_constant=_refuse_constant)
+        instance = json.loads(line, parse_constant=_refuse_constant)
+        # It also reads halves of characters, which nothing else can write.
+        json.dumps(instance, ensure_ascii=False).encode()
+        return instance
     except (ValueError, RecursionError):
         return Problem("is not JSON", code=ErrorCode.INVALID_JSON)
 

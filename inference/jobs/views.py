@@ -91,7 +91,7 @@ class JobsView(_JobView):
         description="Predict many rows in the background. Send them as JSON, or as a "
         "form with a CSV or JSON Lines file: `curl -F model=breast-cancer "
         "-F file=@rows.csv …`. Bad rows do not stop a job; they are listed in its "
-        "errors.",
+        "errors. A job without any prediction has failed.",
         request={
             **json_body("SubmitJobRequest", "SubmitUploadedJobRequest"),
             "multipart/form-data": reference("SubmitJobForm"),
@@ -260,7 +260,9 @@ class JobResultView(_JobView):
         ],
         summary="The output of a job",
         description="As JSON, or as CSV with `Accept: text/csv` or `?format=csv`. A "
-        "failed or cancelled job gives what was done before.",
+        "failed or cancelled job gives what was done before. In CSV every member of "
+        "any prediction is a column, and text that a spreadsheet would take for a "
+        "formula gets an apostrophe before it.",
         responses={
             (200, "application/json"): JobResultSerializer,
             (200, "text/csv"): OpenApiTypes.STR,

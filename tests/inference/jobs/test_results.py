@@ -55,7 +55,56 @@ def test_members_of_a_prediction_are_columns_of_the_csv():
     assert as_rows(job) == [
         ["index", "label", "score", "low_confidence", "error"],
         ["0", "", "", "", "a: bad"],
-        ["1", '=yes, "no"', "0.98", "false", ""],
+        ["1", """'=yes, "no\"""", "0.98", "false", ""],
+    ]
+
+
+def test_every_member_of_any_prediction_is_a_column():
+    job = job_with(
+        ([{"decision": "no"}, 7], [{"index": 1, "issue": "bad"}]),
+        ([{"decision": "yes", "rule": 3, "reason": "age"}, {"label": "a"}], []),
+    )
+
+    assert as_rows(job) == [
+        ["index", "prediction", "label", "decision", "reason", "rule", "error"],
+        ["0", "", "", "no", "", "", ""],
+        ["1", "7", "", "", "", "", "bad"],
+        ["2", "", "", "yes", "age", "3", ""],
+        ["3", "", "a", "", "", "", ""],
+    ]
+
+
+def test_a_member_that_is_named_as_another_column_says_whose_it_is():
+    job = job_with(([{"index": 1, "error": 2}], []))
+
+    assert as_rows(job)[0] == [
+        "index",
+        "prediction.error",
+        "prediction.index",
+        "error",
+    ]
+
+
+def test_predictions_of_too_many_members_stand_as_json():
+    wide = [{f"member-{row}-{at}": 1 for at in range(600)} for row in range(2)]
+
+    header, first, _ = as_rows(job_with((wide, [])))
+
+    assert header == ["index", "prediction", "error"]
+    assert json.loads(first[1]) == wide[0]
+
+
+def test_a_spreadsheet_finds_no_formula_in_the_csv():
+    """Members, texts and columns' names come from a model, or from a stranger."""
+    error = {"index": 1, "issue": "is unknown", "field": "=1+1"}
+    job = job_with(([{"@sum": "\uff1d1"}, None, {"@sum": "-12.5e3"}], [error]))
+
+    assert as_rows(job) == [
+        ["index", "'@sum", "error"],
+        ["0", "'\uff1d1", ""],
+        ["1", "", "'=1+1: is unknown"],
+        # A number is none, and stays one.
+        ["2", "-12.5e3", ""],
     ]
 
 

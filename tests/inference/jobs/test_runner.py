@@ -1,7 +1,9 @@
 """A worker's turn on a job, with an engine that misbehaves."""
 
+import json
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from accounts.models import Usage
@@ -102,6 +104,51 @@ def test_bad_rows_are_reported_one_by_one(worker):
     errors = [error for chunk in job.chunks.all() for error in chunk.errors]
     assert [error["index"] for error in errors] == [1, 2, 3]
     assert errors[2]["code"] == "UNPROCESSABLE"
+
+
+def test_a_job_without_any_prediction_has_failed(worker):
+    job = make_job("a,b\nx,1\n1\n1,5000\n")
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert (job.status, job.error_code) == (Status.FAILED, "INVALID_INPUT")
+    assert job.error_message == (
+        "No row could be predicted. The first one: a: must be a number. The errors "
+        "name the others."
+    )
+    # The errors of all rows are there to be fetched.
+    assert job.has_output
+    assert (job.rows_done, job.rows_failed, job.rows_total) == (3, 3, 3)
+    assert len(csv_of(job)) == 4
+
+
+@pytest.mark.parametrize("bad", ["\0", "half \ud83d"])
+def test_an_answer_that_no_database_stores_is_an_error_of_its_row(worker, engine, bad):
+    answers = np.array(["fine", f"not {bad}", "\\u0000 in letters"], dtype=object)
+    engine.answer = lambda data: answers[: len(data)]
+    job = make_job(3, chunk_rows=3)
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert (job.status, job.rows_failed) == (Status.COMPLETED, 1)
+    assert [error["code"] for error in job.chunks.get().errors] == ["MODEL_ERROR"]
+    assert job.chunks.get().predictions == ["fine", None, "\\u0000 in letters"]
+
+
+def test_a_column_whose_name_no_database_stores_is_an_error_of_its_row(worker):
+    rows = [{"a": 1, "b": 2}, {"a": 1, "b": 2, "c\0": 3}, {"\ud83d": 1}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    job = make_job(lines, input_format="json")
+
+    job_runner.take_turn(job.pk, worker)
+
+    job = fresh(job)
+    assert (job.status, job.rows_done, job.rows_failed) == (Status.COMPLETED, 3, 2)
+    errors = [error for chunk in job.chunks.all() for error in chunk.errors]
+    assert {error["index"] for error in errors} == {1, 2}
+    assert "\0" not in json.dumps(errors) + repr(errors)
 
 
 def test_only_answered_rows_are_metered(worker):
