@@ -37,7 +37,7 @@ def test_modules_without_an_owner_do_not_exist():
 
 
 def test_gateway_imports_neither_django_nor_the_heavy_libraries():
-    heavy = ("django", "torch", "mlflow", "shap", "pandas", "celery")
+    heavy = ("django", "torch", "mlflow", "shap", "pandas", "celery", "grpc")
     code = (
         "import sys, inference.gateway.__main__\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"

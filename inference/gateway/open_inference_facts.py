@@ -123,6 +123,10 @@ class OpenInferenceFacts:
     def model_ready(self, caller: KeyEntry, name: str, version: str | None) -> bool:
         """Tell whether a call would be answered now; raises ApiError."""
         self._admit(caller)
+        return self.answers(caller, name, version)
+
+    def answers(self, caller: KeyEntry, name: str, version: str | None) -> bool:
+        """Tell the same again to a caller who was admitted before; raises ApiError."""
         entry = self._find(caller, name)
         if version is None and not entry.model.variants:
             return False

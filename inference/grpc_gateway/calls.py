@@ -7,6 +7,7 @@ answers at once or later, by `reply` or `refuse`.
 import asyncio
 import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -100,6 +101,9 @@ class GrpcCall(Stream):
             self.connection.end(self, statuses.trailers(status, message, metadata))
         else:
             self.connection.refuse(self, statuses.refusal(status, message, metadata))
+
+    def now(self) -> float:
+        return self._rules.now()
 
     def plan_headers(self) -> dict[bytes, bytes]:
         """Give metadata and deadline as the headers that the plan knows."""
@@ -365,6 +369,48 @@ class StreamedCall(GrpcCall):
             return self._rules.message_timeout_s
         # Between two messages, or before the first: it holds a place among all calls.
         return IDLE_S
+
+
+class WatchedCall(UnaryCall):
+    """One message in; an answer out whenever there is something new."""
+
+    __slots__ = ("_look", "_sending")
+
+    def __init__(
+        self, connection: Connection, stream_id: int, head: Head, rules: Rules
+    ) -> None:
+        super().__init__(connection, stream_id, head, rules)
+        self._look: Callable[[float], bytes | None] | None = None
+        # The client has not taken the answer before.
+        self._sending = False
+
+    def watch(self, look: Callable[[float], bytes | None]) -> None:
+        """Ask for news now, and then as often as time-outs are looked after."""
+        self._look = look
+        self._tell(self._rules.now())
+
+    def reply(self, body: bytes, metadata: bytes = b"") -> None:
+        self._sending = True
+        self.connection.send(self, _prefix(body), body)
+
+    def sent(self) -> None:
+        self._sending = False
+
+    def drain(self) -> None:
+        self._tell(self._rules.now())
+        self.cut_off()
+
+    def sweep(self, now: float) -> None:
+        super().sweep(now)
+        if not self.closed:
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        if self._look is None or self._sending:
+            return
+        news = self._look(now)
+        if news is not None:
+            self.reply(news)
 
 
 class _Inflating:

@@ -1,5 +1,6 @@
 """Which methods there are, as far as calls must know before their message."""
 
+import enum
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,17 @@ if TYPE_CHECKING:
 Handle = Callable[["GrpcCall", bytes | memoryview], None]
 
 
+class Shape(enum.Enum):
+    """How many messages a call has, in and out."""
+
+    UNARY = "one message, one answer"
+    STREAMED = "many messages, one answer each"
+    WATCHED = "one message, an answer whenever there is something new"
+
+
 class Method(msgspec.Struct, frozen=True):
     # Answers a message, at once or later.
     handle: Handle
     # Whoever calls it must have a key.
     needs_key: bool = True
-    # Its call takes many messages.
-    streams: bool = False
+    shape: Shape = Shape.UNARY

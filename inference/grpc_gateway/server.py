@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 import msgspec
@@ -13,14 +13,22 @@ from inference.gateway.app import GatewayApp
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.sockets import bound
 from inference.grpc_gateway import statuses
-from inference.grpc_gateway.calls import GrpcCall, StreamedCall, UnaryCall
+from inference.grpc_gateway.calls import (
+    GrpcCall,
+    StreamedCall,
+    UnaryCall,
+    WatchedCall,
+)
 from inference.grpc_gateway.certificates import Certificates
 from inference.grpc_gateway.heads import Head, read_head
+from inference.grpc_gateway.health import HealthService
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.header_blocks import Fields
 from inference.grpc_gateway.http2.stream import Stream
 from inference.grpc_gateway.http2.turns import Turns
+from inference.grpc_gateway.methods import Shape
+from inference.grpc_gateway.reflection import ReflectionService
 from inference.grpc_gateway.service import InferenceService
 from inference.grpc_gateway.statuses import Status
 
@@ -33,6 +41,11 @@ _BACKLOG = 2048
 _LAST_CALLS_S = 1.0
 # For clients to hear that their calls are not finished, at the end of all.
 _LAST_WORDS_S = 0.5
+_CALLS: dict[Shape, type[GrpcCall]] = {
+    Shape.UNARY: UnaryCall,
+    Shape.STREAMED: StreamedCall,
+    Shape.WATCHED: WatchedCall,
+}
 _TOO_MANY = statuses.refusal(Status.RESOURCE_EXHAUSTED, "Too many calls at once.")
 
 
@@ -74,16 +87,26 @@ class GrpcServer:
         self.now = clock
         self.max_message_bytes = settings.max_message_bytes
         self.message_timeout_s = settings.message_timeout_s
-        self._max_connections = settings.max_connections
+        # Addresses share them; a trusted proxy's are those of many.
+        self._places = Shares(settings.max_connections)
+        self._trusted_proxies = app.plan.trusted_proxies
         facts = OpenInferenceFacts(app.plan, app.engines, app.health, clock=app.clock)
         self._service = InferenceService(app, facts)
+        self._health = HealthService(
+            facts, is_draining=lambda: self._draining, clock=app.clock
+        )
+        self._methods = (
+            self._service.methods | self._health.methods | ReflectionService().methods
+        )
+        self._draining = False
         self.certificates = None
         if settings.certificate is not None and settings.key is not None:
             self.certificates = Certificates(
                 settings.certificate, settings.key, settings.client_ca
             )
         self.turns = Turns()
-        self.connections: set[Connection] = set()
+        # And whose share of all each one uses.
+        self.connections: dict[Connection, Hashable] = {}
         # Of all connections.
         self.calls = 0
         # Of calls with a key by customers, and of those without by addresses; and how
@@ -92,6 +115,7 @@ class GrpcServer:
         self._keyless = Shares(limits.MAX_ALL_KEYLESS_CALLS)
         self._keyless_calls: Counter[Connection] = Counter()
         app.metrics.bounds |= {
+            "grpc_connections": self._places,
             "grpc_calls": self._calls,
             "grpc_calls_without_key": self._keyless,
         }
@@ -127,6 +151,7 @@ class GrpcServer:
         if self._server is not None:
             self._server.close()
         self._listening.close()
+        self._draining = True
         for connection in list(self.connections):
             connection.drain()
         deadline = self.now() + grace_s
@@ -153,22 +178,25 @@ class GrpcServer:
     # Place
 
     def join(self, connection: Connection) -> bool:
-        if len(self.connections) >= self._max_connections:
+        owner: Hashable = connection.client
+        if self._trusted_proxies.contain(connection.client):
+            owner = connection
+        if not self._places.take(owner):
             return False
-        self.connections.add(connection)
+        self.connections[connection] = owner
         return True
 
     def leave(self, connection: Connection) -> None:
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self._places.give_back(self.connections.pop(connection))
 
     def interpret(self, fields: Fields) -> Head:
-        return read_head(fields, self._service.methods)
+        return read_head(fields, self._methods)
 
     def open(self, connection: Connection, stream_id: int, head: Head) -> GrpcCall:
         self.calls += 1
-        streams = head.method is not None and head.method.streams
-        kind = StreamedCall if streams else UnaryCall
-        return kind(connection, stream_id, head, self)
+        shape = Shape.UNARY if head.method is None else head.method.shape
+        return _CALLS[shape](connection, stream_id, head, self)
 
     def close(self, stream: Stream) -> None:
         self.calls -= 1

@@ -13,12 +13,13 @@ from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFac
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.calls import GrpcCall
-from inference.grpc_gateway.methods import Method
+from inference.grpc_gateway.methods import Method, Shape
 from inference.grpc_gateway.predicting import PredictionRun, StreamedRun, refuse
 from inference.grpc_gateway.statuses import Status
 from inference.tables import KeyEntry
 
-_SERVICE = b"/inference.GRPCInferenceService/"
+NAME = "inference.GRPCInferenceService"
+_SERVICE = b"/%b/" % NAME.encode()
 
 Body = bytes | memoryview
 
@@ -31,7 +32,9 @@ class InferenceService:
         self._facts = facts
         self.methods = {
             _SERVICE + b"ModelInfer": Method(self._infer),
-            _SERVICE + b"ModelStreamInfer": Method(self._stream_infer, streams=True),
+            _SERVICE + b"ModelStreamInfer": Method(
+                self._stream_infer, shape=Shape.STREAMED
+            ),
             _SERVICE + b"ModelReady": self._answered(self._model_ready),
             _SERVICE + b"ModelMetadata": self._answered(self._model_metadata),
             _SERVICE + b"ServerLive": self._answered_to_all(self._server_live),

@@ -9,6 +9,7 @@ import pytest
 from hyperframe import frame as hyper
 
 from accounts.limits import Limits
+from accounts.networks import Networks
 from inference.grpc_gateway.calls import GrpcCall
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
@@ -716,3 +717,28 @@ async def test_nothing_is_left_of_connections(tmp_path):
 
     left = [each for each in gc.get_objects() if type(each) in (Connection, GrpcCall)]
     assert left == []
+
+
+@pytest.mark.parametrize(
+    ("trusted", "most"), [((), 2), (("127.0.0.1/32",), 4)], ids=["client", "proxy"]
+)
+@on_loop
+async def test_one_address_leaves_connections_to_others(tmp_path, trusted, most):
+    plant = Plant(tmp_path)
+    plant.plan.trusted_proxies = Networks(trusted)
+
+    async with serving(plant, max_connections=4) as found:
+        async with contextlib.AsyncExitStack() as stack:
+            joined = 0
+            for _ in range(5):
+                peer = await stack.enter_async_context(found.peer(greet=False))
+                with contextlib.suppress(AssertionError):
+                    await peer.until(lambda peer=peer: peer.frames)
+                joined += bool(peer.frames)
+            if not trusted:
+                once = await stack.enter_async_context(found.peer(address="127.0.0.2"))
+                once.call(1, fields=head(LIVE))
+                _, data = await once.answer(1)
+                assert data == ALIVE
+            assert joined == most
+        await found.emptied()
