@@ -4,10 +4,13 @@ import io
 import json
 import signal
 import sys
+from collections import Counter, defaultdict
 from typing import Any
 
 _MOST_BARS = 12
 _LONGEST_NAME = 32
+# Of that, the end or the part where names differ.
+_LONGEST_END = 18
 
 
 def main() -> None:
@@ -43,23 +46,53 @@ def draw(plot: dict[str, Any]) -> str:
             values=np.array(plot["values"]),
             base_values=plot["base_value"],
             data=np.array(plot["row"], dtype=object),
-            feature_names=[_shorten(name) for name in plot["names"]],
+            feature_names=shorten(plot["names"]),
         ),
         max_display=_MOST_BARS,
         show=False,
     )
     figure = plt.gcf()
-    figure.axes[0].set_title(_shorten(plot["title"]), fontsize=13, pad=28)
+    [title] = shorten([plot["title"]])
+    figure.axes[0].set_title(title, fontsize=13, pad=28)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     return buffer.getvalue()
 
 
-def _shorten(name: str) -> str:
-    shorter = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def shorten(names: list[str]) -> list[str]:
+    """Cut long names to a label each; names that differ have labels that differ."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[name[: _LONGEST_NAME - 1]].append(name)
+    labels: list[str] = []
+    seen: Counter[str] = Counter()
+    for name in names:
+        label = _shorten(name, alike[name[: _LONGEST_NAME - 1]])
+        seen[label] += 1
+        labels.append(f"{label} ({seen[label]})" if seen[label] > 1 else label)
     # A dollar sign would start mathematics.
-    return shorter.replace("_", " ").replace("$", r"\$")
+    return [label.replace("_", " ").replace("$", r"\$") for label in labels]
+
+
+def _shorten(name: str, alike: list[str]) -> str:
+    """Keep the beginning, and of names that begin alike also where they differ."""
+    if len(name) <= _LONGEST_NAME:
+        return name
+    others = [other for other in alike if other != name]
+    if not others:
+        return name[: _LONGEST_NAME - 1] + "…"
+    differs = max(_same_beginning(name, other) for other in others)
+    start = min(differs, len(name) - _LONGEST_END)
+    rest = name[start:]
+    if len(rest) > _LONGEST_END:
+        rest = rest[: _LONGEST_END - 1] + "…"
+    return name[: _LONGEST_NAME - _LONGEST_END - 1] + "…" + rest
+
+
+def _same_beginning(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 if __name__ == "__main__":

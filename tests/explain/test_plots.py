@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from explain import plots
+from explain import drawing, plots
 from inference.engine.errors import EngineError, EngineErrorCode
 
 
@@ -42,6 +42,35 @@ def test_waterfall_shows_names_values_and_title_as_text(svg):
 def test_long_name_is_shortened(svg):
     assert "a" * 33 not in svg
     assert "…" in svg
+
+
+LONG = "mean_of_the_last_twelve_months_of_"
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["worst_area", "x" * 32], ["worst area", "x" * 32]),
+        ([LONG + "income"], ["mean of the last twelve months …"]),
+        (
+            [LONG + "income", LONG + "expenses"],
+            ["mean of the l…e months of income", "mean of the l…months of expenses"],
+        ),
+        (
+            [LONG + "a" * 30, LONG + "b" * 30],
+            ["mean of the l…" + letter * 17 + "…" for letter in "ab"],
+        ),
+        # One begins with the whole of the other.
+        (
+            [LONG, LONG + "x"],
+            ["mean of the l… twelve months of ", "mean of the l…twelve months of x"],
+        ),
+        # Such a name may come twice where both are the same column.
+        (["x", "x"], ["x", "x (2)"]),
+    ],
+)
+def test_labels_of_names_that_differ_do_too(names, labels):
+    assert drawing.shorten(names) == labels
 
 
 def test_same_explanation_is_drawn_the_same(svg):
