@@ -33,6 +33,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     search_fields = ("registered_model__name",)
     history_list_display = ("traffic",)
     actions_detail = ("promote_canary", "stop_canary")
+    change_form_outer_before_template = "registry/route_observed.html"
     readonly_fields = (
         "model_name",
         "default_weight_percent",

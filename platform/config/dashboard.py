@@ -5,15 +5,15 @@ import json
 from collections import Counter, defaultdict
 from typing import Any, TypedDict
 
-from django.db.models import Sum
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from accounts import roll_ups, usage
 from accounts.models import ApiKey, Usage
-from config import demo
-from inference.models import Engine, LoadedVersion, ServingRoute
+from config import demo, rollouts
+from config.rollouts import CanaryRow
+from inference.models import Engine, LoadedVersion
 from registry.models import RegisteredModel, RegistrySync, Route
 
 _HOUR = datetime.timedelta(hours=1)
@@ -32,21 +32,6 @@ class Card(TypedDict):
     icon: str
 
 
-class CanaryRow(TypedDict):
-    model: str
-    default: int
-    canary: int
-    weight_percent: int
-    # None while nothing was answered since the variants were moved.
-    observed_percent: float | None
-    # The start of the first minute that will count, while none has.
-    counted_from: datetime.datetime | None
-    requests: int
-    errors: int
-    waiting_for: str
-    url: str
-
-
 def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Give unfold's index page what it shows; parts only to those who may see them."""
     now = timezone.now()
@@ -56,7 +41,9 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     day = usage.totals(last_day)
     latencies = usage.latencies(hour)
     minutes = _by_minute(hour)
-    canaries = _canaries(request, now)
+    canaries = rollouts.canaries(now)
+    for row in canaries:
+        row["url"] = _route_url(request, row["route_id"])
     context.update(
         cards=[*_traffic_cards(hour, day, latencies), _canary_card(canaries)],
         has_traffic=day["requests"] > 0,
@@ -184,79 +171,17 @@ def _chart(
 
 def _canary_card(canaries: list[CanaryRow]) -> Card:
     waiting = sum(1 for row in canaries if row["waiting_for"])
+    worse = sum(1 for row in canaries if row["is_worse"])
+    notes = []
+    if worse:
+        notes.append(f"{worse} refused or failed more than the default")
+    if waiting:
+        notes.append(f"{waiting} waiting for an engine")
     return Card(
         title="Active canaries",
         value=str(len(canaries)),
-        note=f"{waiting} waiting for an engine" if waiting else "all as wanted",
+        note=", ".join(notes) or "all as wanted",
         icon="alt_route",
-    )
-
-
-def _canaries(request: HttpRequest, now: datetime.datetime) -> list[CanaryRow]:
-    """Compare, per route with a canary, the share that was set and the share seen."""
-    routes = Route.objects.filter(
-        enabled=True, canary_version__isnull=False
-    ).select_related("registered_model", "default_version", "canary_version")
-    by_model = {route.registered_model.name: route for route in routes}
-    if not by_model:
-        return []
-    serving = {
-        row.model: row for row in ServingRoute.objects.filter(model__in=by_model)
-    }
-    seen: dict[str, Counter[str]] = defaultdict(Counter)
-    rows = (
-        usage.minutes(now - _HOUR, now)
-        .filter(model__in=by_model, variant__in=["default", "canary"])
-        .order_by()
-        .values("model", "version", "variant", "minute", "status")
-        .annotate(count=Sum("requests"))
-    )
-    for row in rows:
-        moved = serving.get(row["model"])
-        # A minute in which the weights changed tells nothing about either.
-        if moved is not None and row["minute"] < moved.moved_at:
-            continue
-        if not _is_of(by_model[row["model"]], row["variant"], row["version"]):
-            continue
-        seen[row["model"]][row["variant"]] += row["count"]
-        # Below 500 the caller's own input or limits were refused.
-        if row["variant"] == "canary" and row["status"] >= 500:
-            seen[row["model"]]["errors"] += row["count"]
-    return [
-        _canary_row(
-            route,
-            serving.get(name),
-            seen[name],
-            url=_route_url(request, route),
-        )
-        for name, route in sorted(by_model.items())
-    ]
-
-
-def _is_of(route: Route, variant: str, version: str) -> bool:
-    wanted = route.canary_version if variant == "canary" else route.default_version
-    return wanted is not None and version == str(wanted.version)
-
-
-def _canary_row(
-    route: Route, serving: ServingRoute | None, seen: Counter[str], *, url: str
-) -> CanaryRow:
-    assert route.canary_version is not None
-    answered = seen["default"] + seen["canary"]
-    counted_from = None
-    if not answered and serving is not None:
-        counted_from = serving.moved_at.replace(second=0, microsecond=0) + _MINUTE
-    return CanaryRow(
-        model=route.registered_model.name,
-        default=route.default_version.version,
-        canary=route.canary_version.version,
-        weight_percent=route.canary_weight_percent,
-        observed_percent=100 * seen["canary"] / answered if answered else None,
-        counted_from=counted_from,
-        requests=answered,
-        errors=seen["errors"],
-        waiting_for=serving.waiting_for if serving else "not served yet",
-        url=url,
     )
 
 
@@ -358,7 +283,7 @@ def _list_url(request: HttpRequest, app: str, model: str) -> str:
         return ""
 
 
-def _route_url(request: HttpRequest, route: Route) -> str:
+def _route_url(request: HttpRequest, route_id: int) -> str:
     if not request.user.has_perm("registry.view_route"):
         return ""
-    return reverse("admin:registry_route_change", args=[route.pk])
+    return reverse("admin:registry_route_change", args=[route_id])

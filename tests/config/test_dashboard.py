@@ -119,7 +119,7 @@ def test_a_canary_shows_the_share_that_was_seen(admin):
         (16, {}),
         (1, {"variant": "canary", "version": "3"}),
         (1, {"variant": "canary", "version": "3", "status": 500}),
-        # Input that was refused says nothing about the version.
+        # Whether an input is refused depends on the version.
         (1, {"variant": "canary", "version": "3", "status": 400}),
         (1, {"variant": "canary", "version": "3", "status": 422}),
     )
@@ -128,8 +128,47 @@ def test_a_canary_shows_the_share_that_was_seen(admin):
 
     assert row["weight_percent"] == 10
     assert row["observed_percent"] == 20
-    assert row["errors"] == 1
+    assert (row["canary"]["failed"], row["canary"]["refused"]) == (1, 2)
+    assert (row["default"]["failed"], row["default"]["refused"]) == (0, 0)
     assert row["waiting_for"] == "not served yet"
+
+
+def test_what_only_the_canary_refuses_is_shown_by_version(admin):
+    route = _canary_route()
+    spend(
+        CustomerFactory.create(),
+        (20, {}),
+        (2, {"status": 400, "code": "INVALID_INPUT"}),
+        (5, {"variant": "canary", "version": "3", "status": 400}),
+        # A limit is the same for both.
+        (1, {"variant": "canary", "version": "3", "status": 429}),
+    )
+
+    page = admin.get(reverse("admin:index"))
+    own = admin.get(reverse("admin:registry_route_change", args=[route.pk]))
+
+    (row,) = page.context["canaries"]
+    assert (row["default"]["refused"], row["canary"]["refused"]) == (2, 5)
+    assert row["is_worse"]
+    assert page.context["cards"][3]["note"].startswith("1 refused or failed more")
+    for response in (page, own):
+        text = " ".join(response.content.decode().split())
+        assert "v2: 2</span>" in text
+        assert "v3: 5</span>" in text
+
+
+def test_a_canary_like_its_default_is_as_wanted(admin):
+    route = _canary_route()
+    ServingRoute.objects.create(
+        model="breast-cancer", default_version=2, canary_version=3
+    )
+    ServingRoute.objects.update(moved_at=timezone.now() - timedelta(minutes=10))
+    spend(CustomerFactory.create(), (9, {}), (1, {"variant": "canary", "version": "3"}))
+
+    context = admin.get(reverse("admin:index")).context
+
+    assert context["cards"][3]["note"] == "all as wanted"
+    assert context["canaries"][0]["route_id"] == route.pk
 
 
 def test_traffic_from_before_the_weights_moved_is_not_counted(admin):
