@@ -16,6 +16,7 @@ from unfold.decorators import action
 from accounts import api_keys, bulk_keys, customer_import, usage
 from accounts.admin_bulk_forms import CustomerFileForm, ManyKeysForm
 from accounts.admin_lookup import get_or_404
+from accounts.reached import counted
 
 
 class BulkActions:
@@ -43,12 +44,13 @@ class BulkActions:
                 mode="test" if form.cleaned_data["mode"] == "test" else "live",
                 by=cast(User, request.user),
             )
-            self.log_change(request, customer, f"Issued {len(issued)} API keys.")  # type: ignore[attr-defined]
+            what = f"Issued {counted(len(issued), 'API keys')}."
+            self.log_change(request, customer, what)  # type: ignore[attr-defined]
             # A redirect would have to keep the tokens somewhere.
             return self._page(
                 request,
                 "accounts/issued_many.html",
-                title=f"{len(issued)} API keys of {customer}",
+                title=f"{counted(len(issued), 'API keys')} of {customer}",
                 customer=customer,
                 issued=issued,
                 file=_as_link(issued),
@@ -82,7 +84,7 @@ class BulkActions:
                 # What was fine a moment ago no longer is; below it is told why.
                 form = CustomerFileForm()
             else:
-                messages.success(request, f"{added} customers are added.")
+                messages.success(request, f"Added {counted(added, 'customers')}.")
                 return HttpResponseRedirect(back)
         else:
             form = CustomerFileForm(request.POST or None, request.FILES or None)

@@ -38,6 +38,7 @@ from accounts.admin_members import MemberActions, MemberInline
 from accounts.admin_plans import leave_dialog
 from accounts.admin_usage import csv_response
 from accounts.models import ApiKey, Customer, Plan, QuotaCounter
+from accounts.reached import counted
 
 _SHOWN_DAYS = 14
 _CHART_OPTIONS = {
@@ -256,7 +257,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         else:
             self.log_change(request, customer, "Archived.")
             messages.success(
-                request, f"{customer} is archived; {revoked} keys were revoked."
+                request, f"Archived {customer} and revoked {counted(revoked, 'keys')}."
             )
         return leave_dialog(
             request, reverse("admin:accounts_customer_change", args=(customer.pk,))

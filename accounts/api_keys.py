@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts import key_format, networks
-from accounts.limits import SCOPES
+from accounts.limits import SCOPES, KeyProblem
 from accounts.models import ApiKey, Customer
 from accounts.overrides import MAX_QUOTA, MAX_RATE
 from accounts.signals import access_changed, model_names_wanted
@@ -234,6 +234,26 @@ def recognise(token: str) -> ApiKey | None:
     if key is None or not hmac.compare_digest(bytes.fromhex(key.digest), parsed.digest):
         return None
     return key
+
+
+def why_unknown(token: str) -> KeyProblem | None:
+    """Return why `recognise` finds no key; None: nobody ever had this token."""
+    parsed = key_format.parse(token.encode(errors="replace"))
+    if parsed is None:
+        return "malformed"
+    key = ApiKey.objects.select_related("customer").filter(key_id=parsed.key_id).first()
+    if key is None or not hmac.compare_digest(bytes.fromhex(key.digest), parsed.digest):
+        return None
+    return why_ended(key, timezone.now())
+
+
+def why_ended(key: ApiKey, now: datetime.datetime) -> KeyProblem:
+    """Return why a key is refused that does not work any more."""
+    if key.revoked_at is not None:
+        return "revoked"
+    if key.expires_at is not None and key.expires_at <= now:
+        return "expired"
+    return "inactive"
 
 
 def _check(scopes: Sequence[str], expires_at: datetime.datetime | None) -> None:

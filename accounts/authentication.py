@@ -10,16 +10,13 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from accounts import api_keys, key_format
-from accounts.limits import Scope
+from accounts.limits import KeyProblem, Scope
 from accounts.models import ApiKey
 from accounts.networks import Networks
 
 if TYPE_CHECKING:
     # Settings name these classes, so DRF's views import this module first.
     from rest_framework.views import APIView
-
-# One sentence for unknown, expired and revoked keys: it tells nothing to a guesser.
-_FAILED = "The API key is not valid."
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +46,11 @@ class ApiKeyAuthentication(BaseAuthentication):
         if key_format.holds_key(request.META.get("QUERY_STRING", "").encode()):
             raise KeyInQuery
         token = _token(request)
-        if token is None:
+        if not token:
             return None
         key = api_keys.recognise(token)
         if key is None:
-            raise AuthenticationFailed(_FAILED)
+            raise UnknownKey(api_keys.why_unknown(token))
         if key.allowed_networks:
             _require_network(key, client_address(request))
         return ApiCaller(key), key
@@ -81,6 +78,14 @@ class LacksScope(PermissionDenied):
     def __init__(self, scope: Scope) -> None:
         super().__init__()
         self.scope = scope
+
+
+class UnknownKey(AuthenticationFailed):
+    """No caller has this key, or none any more."""
+
+    def __init__(self, problem: KeyProblem | None) -> None:
+        super().__init__()
+        self.problem = problem
 
 
 class KeyInQuery(AuthenticationFailed):

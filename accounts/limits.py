@@ -10,6 +10,8 @@ SCOPES: tuple[Scope, ...] = ("predict", "explain", "jobs", "usage", "models:read
 
 # Who set a limit: its plan, an exception for the customer, the key itself, or the site.
 Source = Literal["plan", "override", "key", "site"]
+# Why an API key is refused. The last three are told for the whole right key only.
+KeyProblem = Literal["missing", "malformed", "expired", "revoked", "inactive"]
 Period = Literal["day", "month"]
 Unit = Literal["requests", "rows", "compute_ms", "shap_samples"]
 

@@ -28,6 +28,12 @@ _MORE: dict[Source, str] = {
     "key": "use a key that may do more",
 }
 
+
+def counted(number: int, things: str) -> str:
+    """Write a number of things, which end in -s, or in one that is not counted."""
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
+
+
 Kind = Literal["rate", "quota", "concurrency"]
 
 
@@ -70,7 +76,8 @@ def too_many_at_once(maximum: int, source: Source) -> Refusal:
         kind="concurrency",
         retry_after_s=_CONCURRENCY_RETRY_S,
         message=(
-            f"{maximum} requests are in flight, the concurrency limit {_OF[source]}."
+            f"{counted(maximum, 'requests')} {_are(maximum)} in flight, the concurrency"
+            f" limit {_OF[source]}."
             " Wait for one to finish."
         ),
         limit=ReachedLimit(
@@ -91,7 +98,7 @@ def too_fast(rate: RateWindow, source: Source, now: float) -> Refusal:
         retry_after_s=rate.ends - now,
         message=(
             f"The {rate.name.removeprefix('key-')} limit {_OF[source]},"
-            f" {rate.limit} requests per {span}, is used up."
+            f" {counted(rate.limit, 'requests')} per {span}, is used up."
             f" Slow down, or {_MORE[source]}."
         ),
         limit=ReachedLimit(
@@ -113,19 +120,19 @@ def spent(quota: QuotaWindow, units: int, source: Source, now: float) -> Refusal
     period = _PERIODS[quota.quota.name]
     if units > quota.limit:
         message = (
-            f"{units} {name} are more than the whole {period} quota of"
-            f" {quota.limit} {_OF[source]}. Send fewer rows at once."
+            f"{counted(units, name)} {_are(units)} more than the whole {period} quota"
+            f" of {quota.limit} {_OF[source]}. Send fewer rows at once."
         )
     elif quota.left > 0:
         message = (
-            f"{quota.left} of {quota.limit} {name} are left of the {period} quota"
-            f" {_OF[source]}; this request needs {units}. Send fewer rows, or wait for"
-            " its reset."
+            f"{quota.left} of {counted(quota.limit, name)} {_are(quota.left)} left of"
+            f" the {period} quota {_OF[source]}; this request needs {units}. Send fewer"
+            " rows, or wait for its reset."
         )
     else:
         message = (
-            f"The {period} quota of {quota.limit} {name} {_OF[source]} is used up."
-            f" Wait for its reset, or {_MORE[source]}."
+            f"The {period} quota of {counted(quota.limit, name)} {_OF[source]} is used"
+            f" up. Wait for its reset, or {_MORE[source]}."
         )
     return Refusal(
         kind="quota",
@@ -143,6 +150,10 @@ def spent(quota: QuotaWindow, units: int, source: Source, now: float) -> Refusal
             resets_at=quota.ends,
         ),
     )
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def concurrency_name(source: Source) -> str:

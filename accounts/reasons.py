@@ -15,6 +15,11 @@ _UNITS = {
     "shap_samples": "SHAP samples",
     "concurrent-requests": "requests in flight at once",
 }
+_ONE = {
+    "compute_ms": "ms of compute",
+    "shap_samples": "SHAP sample",
+    "concurrent-requests": "request in flight at once",
+}
 # Seconds in a day, and in the shortest month.
 _DAY_S = 86_400
 _MONTH_S = 28 * _DAY_S
@@ -37,7 +42,11 @@ def sentences(limit: Mapping[str, Any], *, now: datetime.datetime) -> str:
 def _of(limit: Mapping[str, Any]) -> str:
     unit = str(limit["unit"])
     whose = _WHOSE.get(str(limit.get("source")), "")
-    amount = f"{limit.get('maximum', 0):,} {_UNITS.get(unit, unit)}"
+    maximum = limit.get("maximum", 0)
+    if maximum == 1:
+        amount = f"1 {_ONE.get(unit, unit.removesuffix('s'))}"
+    else:
+        amount = f"{maximum:,} {_UNITS.get(unit, unit)}"
     return " ".join(filter(None, (amount, _span(limit)))) + f"{whose}."
 
 
@@ -65,7 +74,7 @@ def _use(limit: Mapping[str, Any]) -> str:
         left = maximum - used
         were = "was" if left == 1 else "were"
         return f"{left:,} {were} left, and this call needed {needed:,}."
-    return f"{used:,} were used."
+    return f"{used:,} {'was' if used == 1 else 'were'} used."
 
 
 def _reset(resets_at: str, now: datetime.datetime) -> str:

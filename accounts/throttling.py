@@ -17,7 +17,7 @@ from rest_framework.throttling import BaseThrottle
 from accounts import plans
 from accounts.limits import Limits, Rate, ReachedLimit
 from accounts.models import ApiKey
-from accounts.reached import SPANS, Refusal
+from accounts.reached import SPANS, Refusal, counted
 
 if TYPE_CHECKING:
     # Settings name these classes, so DRF's views import this module first.
@@ -91,7 +91,8 @@ def _refusal(count: _Count, limits: Limits) -> Refusal:
         kind="rate",
         retry_after_s=float(count.wait_s),
         message=(
-            f"This API key has sent {rate.quota} requests per {SPANS[rate.window_s]} to"
+            f"This API key has sent {counted(rate.quota, 'requests')} per"
+            f" {SPANS[rate.window_s]} to"
             f" this part of the API, its {rate.name} limit. Slow down."
         ),
         limit=ReachedLimit(

@@ -4,15 +4,17 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from accounts import api_keys, plans
 from accounts.limits import Limits
 from accounts.models import ApiKey, Customer
-from inference.snapshot import AccessKey
+from inference.snapshot import AccessKey, EndedKey
 
 # Databases bound the parameters of a query.
 _AT_ONCE = 500
+# Callers with an older one are told no more than that it is not known.
+_MOST_ENDED_KEYS = 5000
 _KEY_FIELDS = (
     "pk",
     "key_id",
@@ -93,6 +95,26 @@ def keys(
         ):
             valid.append(row)
     return found | {key.digest: key for key in _describe(valid, limits)}
+
+
+def ended_keys(digests: Collection[bytes], *, now: datetime) -> Iterator[EndedKey]:
+    """Say why keys that are not valid are refused."""
+    for some in _portions([digest.hex() for digest in digests]):
+        yield from _ended(ApiKey.objects.filter(digest__in=some), now)
+
+
+def newest_ended_keys(*, now: datetime) -> Iterator[EndedKey]:
+    """Say why the newest keys are refused that are: their callers may be told."""
+    newest = ApiKey.objects.ended(now).order_by("-pk")
+    yield from _ended(newest[:_MOST_ENDED_KEYS], now)
+
+
+def _ended(keys: QuerySet[ApiKey], now: datetime) -> Iterator[EndedKey]:
+    for key in keys.select_related("customer").only(
+        "digest", "revoked_at", "expires_at", "customer__active"
+    ):
+        reason = api_keys.why_ended(key, now)
+        yield EndedKey(digest=bytes.fromhex(key.digest), reason=reason)
 
 
 def _rows(*conditions: Q, **fields: Any) -> Any:

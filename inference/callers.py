@@ -12,8 +12,8 @@ from inference.tables import KeyEntry, Tables
 def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> KeyEntry:
     """Find the key; raises ApiError UNAUTHENTICATED, or OVERLOADED without snapshot."""
     token = call_headers.token(headers)
-    if token is None:
-        raise refusals.unauthenticated()
+    if not token:
+        raise refusals.unauthenticated("missing")
     entry = tables.known_token(token)
     if entry is None:
         parsed = key_format.parse(token)
@@ -22,11 +22,13 @@ def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> Ke
             if parsed is not None and not tables.sequence:
                 # Nothing was published yet: any key may be a valid one.
                 raise refusals.starting()
-            raise refusals.unauthenticated()
+            raise refusals.unauthenticated(
+                "malformed" if parsed is None else tables.why_ended(parsed.digest)
+            )
         tables.remember_token(token, entry)
     expires_at = entry.key.expires_at
     if expires_at is not None and expires_at <= now:
-        raise refusals.unauthenticated()
+        raise refusals.unauthenticated("expired")
     return entry
 
 

@@ -196,7 +196,7 @@ class InstanceDecoder:
         if max_rows is not None and len(rows) > max_rows:
             refuse_size(len(rows), max_rows, limit_name)
         if problems:
-            refuse(problems[:MAX_PROBLEMS])
+            refuse(problems)
         model = request.get("model")
         if self._signature.image is not None:
             files = other_bodies.image_rows(rows)
@@ -227,7 +227,7 @@ class InstanceDecoder:
             rows, max_told=MAX_PROBLEMS, max_seconds=MAX_SLOW_PASS_S
         )
         if decoded.problems:
-            refuse(decoded.problems[:MAX_PROBLEMS])
+            refuse(decoded.problems)
         return DecodedRequest(
             decoded.tensors, len(rows), options, single, model, params=params or None
         )
@@ -258,7 +258,7 @@ class InstanceDecoder:
         params, bad_parameters = self._parameters.read(members.get("parameters"))
         problems += bad_parameters
         if problems:
-            refuse(problems[:MAX_PROBLEMS])
+            refuse(problems)
         return self._with_files(files, fields, options, params, False, None, individual)
 
     def _with_files(
@@ -284,7 +284,7 @@ def with_images(decoded: DecodedRequest, read: DecodedRows) -> DecodedRequest:
     if not read.problems:
         return msgspec.structs.replace(decoded, tensors=read.tensors, images=None)
     if not decoded.images.individual:
-        raise refuse_images(read.problems[:MAX_PROBLEMS])
+        raise refuse_images(read.problems)
     return msgspec.structs.replace(
         decoded,
         tensors=read.tensors,

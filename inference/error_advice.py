@@ -32,10 +32,12 @@ ADVICE: dict[ErrorCode, Advice] = {
         "Correct the header that the message names, or leave it out.",
     ),
     ErrorCode.UNAUTHENTICATED: Advice(
-        "No API key was sent, or it is unknown, expired or revoked. The answer is the "
-        "same for all of these.",
-        "Send `Authorization: Bearer <key>` or `X-API-Key: <key>`; ask whoever gave "
-        "you the key whether it is still valid.",
+        "No API key was sent (`reason` is `missing`), it is mistyped or cut off "
+        "(`malformed`), or it is not known. Whoever sends the whole key of an account "
+        "is told whether it has expired (`expired`), was revoked (`revoked`), or its "
+        "customer is inactive (`inactive`).",
+        "Send `Authorization: Bearer <key>` or `X-API-Key: <key>`, copied as a whole. "
+        "For a key that has ended, make another one in the portal.",
     ),
     ErrorCode.FORBIDDEN: Advice(
         "The key is valid, but it lacks the scope that this call needs, or it may not "

@@ -19,6 +19,18 @@ PROBLEM_JSON = b"application/problem+json"
 
 _TITLES = {code: code.value.replace("_", " ").capitalize() for code in ErrorCode}
 _encoder = msgspec.json.Encoder()
+# The address of the site, where each code is explained; set once, as a process starts.
+_site = {"url": ""}
+
+
+def set_site(url: str) -> None:
+    """Tell under which address callers find the docs of this installation."""
+    _site["url"] = url.rstrip("/")
+
+
+def docs_of(code: ErrorCode) -> str:
+    """Return the address that explains a code."""
+    return f"{_site['url']}/docs/errors#{code.lower()}"
 
 
 def render(
@@ -27,7 +39,7 @@ def render(
     """Give status, headers and body of an error; `now` in seconds since the epoch."""
     status = error.status
     timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    docs = f"/docs/errors#{error.code.lower()}"
+    docs = docs_of(error.code)
     facts: dict[str, Any] = {"code": error.code, "message": error.message}
     if problem_json:
         facts = {

@@ -75,6 +75,16 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: ErrorCode | None = None
     received: str | None = None
 
+    def in_words(self) -> str:
+        """Say where the problem is and what it is, without a full stop."""
+        row = "" if self.index is None else f"row {self.index}"
+        field = "" if self.field is None else f"`{self.field}`"
+        place = f"{field} in {row}" if field and row else field or row
+        issue = self.issue.removesuffix(".")
+        # A sentence of its own follows a colon.
+        between = ": " if place and issue[:1].isupper() else " "
+        return f"{place}{between}{issue}".strip()
+
 
 class ApiError(Exception):
     """A refused or failed call. `message` is for the caller and holds no secrets."""
@@ -102,3 +112,8 @@ class ApiError(Exception):
     @property
     def status(self) -> int:
         return STATUS[self.code]
+
+    def further_details(self, most: int) -> list[str]:
+        """Put the first details into words, without what the message says already."""
+        words = (detail.in_words() for detail in self.details[:most])
+        return [found for found in words if found not in self.message]

@@ -12,27 +12,18 @@ from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.views import set_rollback
 
-from accounts.authentication import KeyInQuery, LacksScope, OutsideNetworks
+from accounts.authentication import KeyInQuery, LacksScope, OutsideNetworks, UnknownKey
 from accounts.models import ApiKey
 from accounts.throttling import RateReached, describe_uncounted
-from inference import error_rendering, outages, refusals
+from inference import error_rendering, outages, refusals, request_members
 from inference.errors import ApiError, ErrorCode, Problem
 
 # One minute: the longest window of the rates that guard what Django serves.
 _RATELIMITED_RETRY_S = 60.0
-_MAX_PROBLEMS = 100
 
 # DRF's own sentences may quote the payload, so callers get one of these.
 _MESSAGES: dict[type[exceptions.APIException], tuple[ErrorCode, str]] = {
     exceptions.ParseError: (ErrorCode.INVALID_JSON, "The body cannot be parsed."),
-    exceptions.AuthenticationFailed: (
-        ErrorCode.UNAUTHENTICATED,
-        "A valid API key is needed.",
-    ),
-    exceptions.NotAuthenticated: (
-        ErrorCode.UNAUTHENTICATED,
-        "A valid API key is needed.",
-    ),
     exceptions.PermissionDenied: (
         ErrorCode.FORBIDDEN,
         "This key may not do that.",
@@ -93,6 +84,12 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
             return exception
         case KeyInQuery():
             return refusals.key_in_query()
+        case UnknownKey():
+            return refusals.unauthenticated(exception.problem)
+        case exceptions.NotAuthenticated():
+            return refusals.unauthenticated("missing")
+        case exceptions.AuthenticationFailed():
+            return refusals.unauthenticated(None)
         case OutsideNetworks():
             return refusals.outside_networks(exception.address)
         case LacksScope():
@@ -110,11 +107,11 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
         case PermissionDenied():
             return _plain(exceptions.PermissionDenied)
         case exceptions.ValidationError():
-            problems = tuple(_problems(exception.detail))[:_MAX_PROBLEMS]
-            count = len(problems)
-            message = "1 field is" if count == 1 else f"{count} fields are"
+            problems = tuple(_problems(exception.detail))
             return ApiError(
-                ErrorCode.INVALID_INPUT, f"{message} invalid.", details=problems
+                ErrorCode.INVALID_INPUT,
+                request_members.summary(problems),
+                details=tuple(request_members.shown(problems)),
             )
         case exceptions.MethodNotAllowed():
             return ApiError(

@@ -22,6 +22,7 @@ import numpy as np
 from inference.engine.client import Array, Tensor
 from inference.engine.signature import Image, Signature
 from inference.errors import ApiError, ErrorCode, Problem
+from inference.request_members import shown, summary
 from inference.row_by_row import DecodedRows
 from inference.value_checks import invalid
 
@@ -143,11 +144,12 @@ def refuse_images(problems: list[Problem]) -> ApiError:
     """Make the error of a request with these problems; 413 if one is too large."""
     too_large = any(problem.code is ErrorCode.TOO_LARGE for problem in problems)
     code = ErrorCode.TOO_LARGE if too_large else ErrorCode.INVALID_INPUT
-    count = len(problems)
-    message = "1 image is invalid." if count == 1 else f"{count} images are invalid."
+    message = summary(problems, "image")
     if too_large:
-        message = "An image has more pixels than are decoded here."
-    details = tuple(msgspec.structs.replace(found, code=None) for found in problems)
+        message = f"An image has more pixels than are decoded here. {message}"
+    details = tuple(
+        msgspec.structs.replace(found, code=None) for found in shown(problems)
+    )
     return ApiError(code, message, details=details)
 
 

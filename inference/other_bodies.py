@@ -7,7 +7,7 @@ from inference.engine.signature import TEXT, Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.images import EncodedImages, encoded
 from inference.json_bodies import parse_object
-from inference.request_members import MAX_PROBLEMS, problem, refuse
+from inference.request_members import problem, refuse
 from inference.value_checks import readable_name
 
 # The last is not registered, but sent.
@@ -60,7 +60,7 @@ def read_form(
     if not files and not problems:
         problems.append(problem("instances", "must hold at least one image"))
     if problems:
-        refuse(problems[:MAX_PROBLEMS])
+        refuse(problems)
     return files, fields, members
 
 

@@ -163,6 +163,7 @@ class Publisher:
         keys = access_rows.keys(
             names[Kind.KEY], customer_ids=with_keys, limits=self._limits, now=now
         )
+        gone_keys = tuple(digest for digest, key in keys.items() if key is None)
         delta = Delta(
             sequence=sequence,
             base=self._sequence,
@@ -170,7 +171,8 @@ class Publisher:
             customers=tuple(customers),
             gone_customers=tuple(gone_customers),
             keys=tuple(key for key in keys.values() if key is not None),
-            gone_keys=tuple(digest for digest, key in keys.items() if key is None),
+            gone_keys=gone_keys,
+            ended_keys=tuple(access_rows.ended_keys(gone_keys, now=now)),
         )
         if Kind.MODEL not in names:
             return delta
@@ -248,6 +250,7 @@ def assemble(*, sequence: int, now: datetime) -> Snapshot:
         published_at=now.timestamp(),
         models=tuple(callable_models.describe(engines).values()),
         keys=tuple(access_rows.every_key(limits, now=now)),
+        ended_keys=tuple(access_rows.newest_ended_keys(now=now)),
         customers=tuple(
             AccessCustomer(customer_id=customer_id, limits=own)
             for customer_id, own in limits.items()

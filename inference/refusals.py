@@ -4,7 +4,7 @@ from collections.abc import Set as AbstractSet
 
 from accounts.admission import POLICY_HEADER, Admission
 from accounts.key_admission import KeyAdmission
-from accounts.limits import Limits, ReachedLimit
+from accounts.limits import KeyProblem, Limits, ReachedLimit
 from accounts.reached import Refusal, limit_headers
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.errors import ApiError, ErrorCode, Problem
@@ -29,11 +29,28 @@ _NOT_SERVED_RETRY_S = 5.0
 NO_MODEL = "There is no such model or version, or this API key may not call it."
 
 
-def unauthenticated() -> ApiError:
-    """Say the same for a missing, malformed, unknown, expired and revoked key."""
+_HOW = "Send a valid API key as `Authorization: Bearer …` or `X-API-Key`."
+_KEY_PROBLEMS: dict[KeyProblem | None, str] = {
+    None: f"This API key is not known. {_HOW}",
+    "missing": f"There is no API key. {_HOW}",
+    "malformed": "This API key is mistyped or cut off: its checksum does not match."
+    " Copy it again as a whole.",
+    "expired": "This API key has expired. Use its successor, or make another.",
+    "revoked": "This API key was revoked. Use its successor, or make another.",
+    "inactive": "The customer of this API key is inactive. Ask your account manager.",
+}
+
+
+def unauthenticated(problem: KeyProblem | None) -> ApiError:
+    """Say why there is no caller; None: the key is unknown, and no more is said.
+
+    Whether a key is mistyped is in its checksum, so it is no secret. That a key has
+    ended may be told to the holder of the whole key only.
+    """
     return ApiError(
         ErrorCode.UNAUTHENTICATED,
-        "Send a valid API key as `Authorization: Bearer …` or `X-API-Key`.",
+        _KEY_PROBLEMS[problem],
+        facts={} if problem is None else {"reason": problem},
     )
 
 

@@ -55,10 +55,28 @@ def with_facts(problems: Sequence[Problem]) -> ApiError:
     """Make the error of a request with these problems: 422 only if all are rules."""
     rules_only = all(problem.code is ErrorCode.UNPROCESSABLE for problem in problems)
     code = ErrorCode.UNPROCESSABLE if rules_only else ErrorCode.INVALID_INPUT
+    details = tuple(msgspec.structs.replace(p, code=None) for p in shown(problems))
+    return ApiError(code, summary(problems), details=details)
+
+
+def shown(problems: Sequence[Problem]) -> Sequence[Problem]:
+    """Return the problems that an error lists."""
+    return problems[:MAX_PROBLEMS]
+
+
+def summary(problems: Sequence[Problem], thing: str = "field") -> str:
+    """Count the problems and name the first: many callers read the message alone."""
+    first = problems[0].in_words()
     count = len(problems)
-    message = "1 field is invalid." if count == 1 else f"{count} fields are invalid."
-    details = tuple(msgspec.structs.replace(p, code=None) for p in problems)
-    return ApiError(code, message, details=details)
+    if count == 1:
+        return f"1 {thing} is invalid: {first}."
+    if count < MAX_PROBLEMS:
+        return f"{count} {thing}s are invalid; the first: {first}."
+    # Reading ends with the last one that is shown, so there may be more.
+    return (
+        f"At least {count} {thing}s are invalid, {MAX_PROBLEMS} of them shown;"
+        f" the first: {first}."
+    )
 
 
 def refuse(problems: list[Problem]) -> NoReturn:

@@ -15,6 +15,7 @@ import numpy as np
 from inference.engine.client import Tensor
 from inference.engine.signature import DATETIME, Layout, Signature
 from inference.errors import ErrorCode, Problem
+from inference.request_members import MAX_PROBLEMS
 from inference.row_problems import inspector_of
 from inference.row_types import (
     column_type,
@@ -26,7 +27,8 @@ from inference.row_types import (
 from inference.stacking import UNFIT, Stack, Uneven, stack_values
 from inference.value_checks import invalid
 
-MAX_PROBLEMS_PER_ROW = 10
+# Of each row of a job: its errors are a file. Requests tell as many as they can.
+_MAX_PROBLEMS_PER_JOB_ROW = 10
 _UNEVEN = "must be as long as the other rows: the model cannot fill them up"
 _UNTOLD = "is invalid; only the first problems of a request are told"
 
@@ -46,7 +48,7 @@ class RowReader:
         self._signature = signature
         self._stack: Stack = stack_values(signature)
         self._nested = signature.layout in (Layout.TENSOR, Layout.TENSORS)
-        self._inspector = inspector_of(signature, max_problems=MAX_PROBLEMS_PER_ROW)
+        self._inspector = inspector_of(signature, max_problems=MAX_PROBLEMS)
         self._late = late_steps(signature.columns)
         # Without types msgspec reads "20261120" as so many seconds since 1970.
         self._has_times = any(column.dtype == DATETIME for column in signature.columns)
@@ -95,6 +97,8 @@ class RowReader:
                     problems.append(_untold(index))
                     continue
                 values, found = self._inspector.inspect(row, index, from_text=from_text)
+                if found and max_told is None:
+                    found = found[:_MAX_PROBLEMS_PER_JOB_ROW]
                 if found:
                     problems += found
                     if deadline is not None and time.perf_counter() > deadline:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from accounts.limits import KeyLimits, Limits
+from accounts.limits import KeyLimits, KeyProblem, Limits
 from inference.engine.signature import Signature
 from registry.routing import Variant
 
@@ -94,6 +94,13 @@ class AccessKey(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     quota_key_id: str = ""
 
 
+class EndedKey(msgspec.Struct, frozen=True, gc=False):
+    """An API key that is refused, and why."""
+
+    digest: bytes
+    reason: KeyProblem
+
+
 class AccessCustomer(msgspec.Struct, frozen=True, gc=False):
     customer_id: int
     limits: Limits
@@ -114,6 +121,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     keys: tuple[AccessKey, ...] = ()
     customers: tuple[AccessCustomer, ...] = ()
     engines: tuple[EngineAddress, ...] = ()
+    # The newest of them; their callers are told why they are refused.
+    ended_keys: tuple[EndedKey, ...] = ()
     site_default_model: str | None = None
 
 
@@ -138,6 +147,7 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     keys: tuple[AccessKey, ...] = ()
     # By their digests.
     gone_keys: tuple[bytes, ...] = ()
+    ended_keys: tuple[EndedKey, ...] = ()
     models: tuple[CallableModel, ...] = ()
     gone_models: tuple[str, ...] = ()
 
@@ -147,6 +157,7 @@ class Contents:
 
     __slots__ = (
         "customers",
+        "ended_keys",
         "engines",
         "keys",
         "models",
@@ -160,6 +171,7 @@ class Contents:
         self.published_at = 0.0
         self.models: dict[str, CallableModel] = {}
         self.keys: dict[bytes, AccessKey] = {}
+        self.ended_keys: dict[bytes, KeyProblem] = {}
         self.customers: dict[int, Limits] = {}
         self.engines: dict[str, str] = {}
         self.site_default_model: str | None = None
@@ -174,8 +186,11 @@ class Contents:
             self.customers[customer.customer_id] = customer.limits
         for key in delta.keys:
             self.keys[key.digest] = key
+            self.ended_keys.pop(key.digest, None)
         for digest in delta.gone_keys:
             self.keys.pop(digest, None)
+        for ended in delta.ended_keys:
+            self.ended_keys[ended.digest] = ended.reason
         for customer_id in delta.gone_customers:
             self.customers.pop(customer_id, None)
         for model in delta.models:
@@ -201,6 +216,10 @@ class Contents:
                 EngineAddress(name=name, address=address)
                 for name, address in self.engines.items()
             ),
+            ended_keys=tuple(
+                EndedKey(digest=digest, reason=reason)
+                for digest, reason in self.ended_keys.items()
+            ),
             site_default_model=self.site_default_model,
         )
 
@@ -214,6 +233,7 @@ def whole(snapshot: Snapshot) -> Delta:
         site_default_model=snapshot.site_default_model,
         customers=snapshot.customers,
         keys=snapshot.keys,
+        ended_keys=snapshot.ended_keys,
         models=snapshot.models,
     )
 
@@ -225,6 +245,7 @@ _ENTRIES = (
     "customers",
     "keys",
     "gone_keys",
+    "ended_keys",
     "gone_customers",
     "models",
     "gone_models",

@@ -14,6 +14,7 @@ from accounts.admission import Admission
 from accounts.admissions import Admissions
 from accounts.back_off import BackOff, BackOffs
 from accounts.key_admission import KeyAdmission
+from accounts.limits import KeyProblem
 from accounts.networks import Networks, SeenNetworks
 from accounts.reached import Refusal
 from accounts.shared_counts import CLOSED_UNTIL
@@ -378,6 +379,10 @@ class Tables:
             entry = KeyEntry(key, admission, back_off)
             self._entries[digest] = entry
         return entry
+
+    def why_ended(self, digest: bytes) -> KeyProblem | None:
+        """Return why the key of this token is refused; None: it is not known."""
+        return self._contents.ended_keys.get(digest)
 
     def _model(self, model: CallableModel, before: ModelEntry | None) -> ModelEntry:
         if before is not None and before.model == model:

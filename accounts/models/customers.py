@@ -121,6 +121,14 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
             customer__active=True,
         )
 
+    def ended(self, at: datetime.datetime) -> Self:
+        """Keep the keys that a call at `at` is refused with."""
+        return self.filter(
+            Q(revoked_at__isnull=False)
+            | Q(expires_at__lte=at)
+            | Q(customer__active=False)
+        )
+
     def sharing(self, quota_key_id: str) -> Self:
         """Keep the keys whose rates and quotas count together, the newest last."""
         same = Q(key_id=quota_key_id) | Q(first_key_id=quota_key_id)

@@ -16,6 +16,7 @@ from accounts import api_keys
 from accounts.models import ApiKey, Customer
 from accounts.portal import access
 from accounts.portal.forms import KeyForm, RotateForm
+from accounts.reached import counted
 
 _INACTIVE = "This customer is inactive: its keys cannot be changed now."
 # Of keys that work no more, the newest.
@@ -82,7 +83,8 @@ def issue_within_plan(customer: Customer, **key: Any) -> api_keys.IssuedKey:
         raise ValidationError(_INACTIVE)
     if active_keys(customer).count() >= customer.max_keys:
         raise ValidationError(
-            f"Your plan allows {customer.max_keys} active keys. Revoke one first."
+            f"Your plan allows {counted(customer.max_keys, 'active keys')}."
+            " Revoke one first."
         )
     return api_keys.issue(customer, **key)
 

@@ -22,7 +22,7 @@ from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.options import NO_OPTIONS
 from inference.parameters import ParameterReader
-from inference.request_members import MAX_PROBLEMS, refuse_size, with_facts
+from inference.request_members import refuse_size, with_facts
 from inference.tables import Target
 
 _JSON = b"application/json"
@@ -97,7 +97,7 @@ class MlflowDialect:
         self, call: Call, error: ApiError, *, request_id: str, now: float
     ) -> tuple[int, Headers, bytes]:
         status, headers, _ = render(error, request_id=request_id, now=now)
-        told = [_sentence(problem) for problem in error.details[:_MAX_TOLD]]
+        told = [f"{words}." for words in error.further_details(_MAX_TOLD)]
         body = _encoder.encode(
             {
                 "error_code": _ERROR_CODES.get(status, "BAD_REQUEST"),
@@ -126,7 +126,7 @@ def _decode_rows(
     decoded = target.tools()[0].decode_rows(rows, from_text=True)
     problems += decoded.problems
     if problems:
-        raise with_facts(problems[:MAX_PROBLEMS])
+        raise with_facts(problems)
     return DecodedRequest(decoded.tensors, len(rows), NO_OPTIONS, params=known)
 
 
@@ -188,14 +188,6 @@ def _time(value: Any) -> str | None:
         return day
     # Micro- or nanoseconds, never fewer digits.
     return f"{day}.{digits.ljust(6 if len(digits) <= 6 else 9, '0')}"
-
-
-def _sentence(problem: Problem) -> str:
-    place = [] if problem.index is None else [f"row {problem.index}"]
-    if problem.field is not None:
-        place.append(f"`{problem.field}`")
-    start = ", ".join(place)
-    return f"{start} {problem.issue}." if start else f"{problem.issue}."
 
 
 @lru_cache(maxsize=256)

@@ -165,13 +165,8 @@ def render_error(
 
 def error_text(error: ApiError) -> str:
     """Put the first details of an error into the one text that the protocol has."""
-    details = [
-        f"{detail.field} {detail.issue}"
-        if detail.index is None
-        else f"{detail.field} in row {detail.index} {detail.issue}"
-        for detail in error.details[:_MAX_DETAILS]
-    ]
-    return " ".join((f"{error.code}:", error.message, "; ".join(details))).strip()
+    further = "; ".join(error.further_details(_MAX_DETAILS))
+    return " ".join((f"{error.code}:", error.message, further)).strip()
 
 
 class FallbackModel(msgspec.Struct, frozen=True):

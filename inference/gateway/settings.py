@@ -31,6 +31,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     gateways: int = 1
     # Address of the public port.
     host: str = "127.0.0.1"
+    # Under which callers find this installation, and the docs that errors name.
+    public_url: str = ""
     # 0: any free port.
     port: int = _DEFAULT_PORT
     # Metrics and readiness detail; loopback only, whatever `host` is.
@@ -149,6 +151,8 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
         name=name,
         gateways=gateways,
         host=environment.get("MODELYARD_HOST") or "127.0.0.1",
+        public_url=environment.get("MODELYARD_PUBLIC_URL")
+        or f"http://127.0.0.1:{port}",
         port=port,
         operator_host=environment.get("MODELYARD_OPERATOR_HOST") or "127.0.0.1",
         operator_port=number(

@@ -28,6 +28,7 @@ from kombu.exceptions import ChannelError, KombuError
 from accounts import plans
 from accounts.limits import ReachedLimit
 from accounts.models import ApiKey, Customer
+from accounts.reached import counted
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import metering as job_metering
@@ -152,7 +153,8 @@ def _require_room(customer: Customer) -> None:
         return
     raise ApiError(
         ErrorCode.CONCURRENCY_EXCEEDED,
-        f"{most} jobs may wait or run at once. Let one finish, or cancel one.",
+        f"{counted(most, 'jobs')} may wait or run at once. Let one finish, or cancel"
+        " one.",
         retry_after_s=_JOB_RETRY_S,
         limit=ReachedLimit(
             name="max_jobs_in_flight",

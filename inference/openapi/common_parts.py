@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from accounts.limits import Source
 from inference.error_advice import ADVICE, codes_of
+from inference.error_rendering import docs_of
 from inference.errors import STATUS, ErrorCode
 
 # Statuses that any keyed operation can answer, and those of calls with a body.
@@ -153,6 +154,12 @@ ERROR_SCHEMA: dict[str, Any] = {
                     "items": {"$ref": "#/components/schemas/Problem"},
                 },
                 **_LIMIT_PROPERTIES,
+                "reason": {
+                    "type": "string",
+                    "description": "Of 401: `missing` or `malformed` (mistyped, by its"
+                    " checksum); `expired`, `revoked` or `inactive` for the whole key"
+                    " only.",
+                },
                 "request_id": {"type": "string"},
                 "timestamp": {"type": "string", "format": "date-time"},
                 "docs": {"type": "string"},
@@ -285,5 +292,5 @@ def _example(code: ErrorCode) -> dict[str, Any]:
             }
         ]
     error.update(_EXAMPLE_ERROR_FACTS)
-    error["docs"] = f"/docs/errors#{code.value.lower()}"
+    error["docs"] = docs_of(code)
     return {"summary": ADVICE[code].when, "value": {"error": error}}

@@ -27,6 +27,7 @@ from django.utils.crypto import constant_time_compare
 from accounts import plans
 from accounts.limits import Limits, ReachedLimit
 from accounts.models import Customer
+from accounts.reached import counted
 from inference.errors import ApiError, ErrorCode
 from inference.models import Upload
 from inference.uploads import uris
@@ -239,8 +240,9 @@ def _no_room(
     wait_s = (first - timezone.now()).total_seconds() if first else None
     return ApiError(
         ErrorCode.QUOTA_EXCEEDED,
-        f"{maximum:,} {unit} of files that have not expired may be kept, and {used:,}"
-        f" are; this needs {needed:,} more. Let some expire.",
+        f"Of uploads that have not expired {counted(maximum, unit)} may be kept: {used}"
+        f" {'is' if used == 1 else 'are'}, and this needs {needed} more. Let some"
+        " expire.",
         # Files are deleted within minutes after they expire.
         retry_after_s=None if wait_s is None else max(60.0, wait_s),
         limit=ReachedLimit(

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts import api_keys, key_format
 from accounts.models import ApiKey
-from tests.factories import CustomerFactory, issue_key
+from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
 
 pytestmark = pytest.mark.django_db
 
@@ -37,9 +37,10 @@ def test_a_call_without_a_key_is_unauthenticated(client):
     assert response.status_code == 401
     assert response["WWW-Authenticate"].startswith("Bearer")
     assert response.json()["error"]["code"] == "UNAUTHENTICATED"
+    assert response.json()["error"]["reason"] == "missing"
 
 
-def test_unknown_expired_and_revoked_keys_get_the_same_answer(call):
+def test_only_the_whole_key_is_told_that_it_has_ended(call):
     revoked = issue_key()
     api_keys.revoke(revoked.key)
     expired = issue_key()
@@ -49,22 +50,36 @@ def test_unknown_expired_and_revoked_keys_get_the_same_answer(call):
     suspended = issue_key(CustomerFactory(active=False))
     unknown = key_format.generate("live").token
 
-    answers = [
-        call("/api/v1/me", token)
-        for token in (
-            revoked.token,
-            expired.token,
-            suspended.token,
-            unknown,
-            "my_live_nonsense",
-            "",
-            "käse",
-        )
-    ]
+    # The id and the checksum are right, but it is not the secret of this revoked key.
+    guessed = key_format.generate("live")
+    ApiKeyFactory(key_id=guessed.key_id, revoked_at=timezone.now())
 
-    assert {answer.status_code for answer in answers} == {401}
-    errors = [answer.json()["error"] for answer in answers]
-    assert len({(error["code"], error["message"]) for error in errors}) == 1
+    reasons = {
+        name: call("/api/v1/me", token).json()["error"].get("reason")
+        for name, token in {
+            "revoked": revoked.token,
+            "expired": expired.token,
+            "suspended": suspended.token,
+            "unknown": unknown,
+            "guessed": guessed.token,
+            "mistyped": revoked.token[:-1],
+            "short": "my_live_nonsense",
+            "empty": "",
+            "not ASCII": "käse",
+        }.items()
+    }
+
+    assert reasons == {
+        "revoked": "revoked",
+        "expired": "expired",
+        "suspended": "inactive",
+        "unknown": None,
+        "guessed": None,
+        "mistyped": "malformed",
+        "short": "malformed",
+        "empty": "missing",
+        "not ASCII": "malformed",
+    }
 
 
 def test_a_mistyped_key_costs_no_query(call, django_assert_num_queries):

@@ -83,13 +83,13 @@ def test_a_page_that_does_not_exist_says_so_in_html(client):
     assert b"Page not found" in response.content
 
 
-def test_an_unknown_api_path_has_the_one_error_shape(client):
+def test_an_unknown_api_path_has_the_one_error_shape(client, settings):
     response = client.get("/api/v1/nowhere")
 
     assert response.status_code == 404
     error = response.json()["error"]
     assert error["code"] == "NOT_FOUND"
-    assert error["docs"] == "/docs/errors#not_found"
+    assert error["docs"] == f"{settings.MODELYARD_PUBLIC_URL}/docs/errors#not_found"
 
 
 def _first_refusal(client, **headers):

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 from django.utils import timezone
 
+from accounts import api_keys
+from accounts.models import ApiKey
 from inference import publishing, snapshot_file
 from inference.engine.client import BlockingEngineClient
 from inference.engine.engine import Engine
@@ -233,6 +235,8 @@ class Published:
     narrow: str
     predict_only: str
     read_only: str
+    revoked: str
+    expired: str
 
 
 def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
@@ -254,6 +258,9 @@ def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
     spent = CustomerFactory(
         plan=PlanFactory(name="spent", daily_quota=2, quota_unit="rows")
     )
+    revoked, expired = (issue_key(customer) for _ in range(2))
+    api_keys.revoke(revoked.key)
+    ApiKey.objects.filter(pk=expired.key.pk).update(expires_at=timezone.now())
     published = Published(
         key=issue_key(customer).token,
         poor=issue_key(poor).token,
@@ -261,6 +268,8 @@ def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
         narrow=issue_key(customer, allowed_models=["texts"]).token,
         predict_only=issue_key(customer, scopes=["predict"]).token,
         read_only=issue_key(customer, scopes=["models:read"]).token,
+        revoked=revoked.token,
+        expired=expired.token,
     )
     publishing.mark_changed()
     access = publishing.assemble(sequence=1, now=timezone.now())

@@ -227,7 +227,8 @@ def test_every_bad_row_is_named():
     error = refusal(matrix, body({}, GOOD, [1], {"worst area": 1, "mean radius": "x"}))
 
     assert [detail.index for detail in error.details] == [0, 0, 2, 3]
-    assert error.message == "4 fields are invalid."
+    first = f"`{error.details[0].field}` in row 0 is required"
+    assert error.message == f"4 fields are invalid; the first: {first}."
 
 
 def test_broken_rules_beside_a_wrong_type_make_it_a_400():
@@ -241,6 +242,7 @@ def test_at_most_a_hundred_problems_are_named():
     error = refusal(matrix, body(*[{}] * 1000))
 
     assert len(error.details) == 100
+    assert error.message.startswith("At least 100 fields are invalid, 100 of them")
 
 
 @pytest.mark.parametrize(
@@ -519,3 +521,15 @@ def test_both_passes_agree_on_what_is_good(rows, decoder):
             return
 
     assert accepted == (bool(rows) and not one_by_one.problems)
+
+
+def test_a_row_with_many_bad_fields_has_all_of_them_named():
+    columns = tuple(Column(name=f"c{number}") for number in range(30))
+    wide = InstanceDecoder(Signature(layout=Layout.TABLE, columns=columns))
+
+    error = refusal(wide, body({column.name: "x" for column in columns}))
+
+    assert len(error.details) == 30
+    assert error.message == (
+        "30 fields are invalid; the first: `c0` in row 0 must be a number."
+    )

@@ -2,10 +2,18 @@ import json
 
 import pytest
 
-from inference.error_rendering import render, retry_after
+from inference.error_rendering import render, retry_after, set_site
 from inference.errors import STATUS, ApiError, ErrorCode, Problem
 
 NOW = 1_795_000_000.0
+SITE = "https://models.example"
+
+
+@pytest.fixture(autouse=True)
+def site(settings):
+    set_site(f"{SITE}/")
+    yield
+    set_site(settings.MODELYARD_PUBLIC_URL)
 
 
 def rendered(error, **options):
@@ -34,7 +42,7 @@ def test_error_has_the_shape_of_the_contract():
             ],
             "request_id": "req_1",
             "timestamp": "2026-11-18T11:06:40Z",
-            "docs": "/docs/errors#invalid_input",
+            "docs": f"{SITE}/docs/errors#invalid_input",
         }
     }
     assert headers[b"content-type"] == b"application/json"
@@ -48,7 +56,8 @@ def test_problem_json_has_the_members_of_rfc_9457():
 
     assert headers[b"content-type"] == b"application/problem+json"
     assert (body["status"], body["title"]) == (status, "Quota exceeded")
-    assert (body["type"], body["detail"]) == ("/docs/errors#quota_exceeded", "Used up.")
+    assert body["type"] == f"{SITE}/docs/errors#quota_exceeded"
+    assert body["detail"] == "Used up."
     assert (body["code"], body["limit"]) == ("QUOTA_EXCEEDED", "month")
 
 

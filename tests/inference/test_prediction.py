@@ -28,6 +28,7 @@ from inference.snapshot import (
     AccessKey,
     CallableModel,
     CallableVersion,
+    EndedKey,
     Snapshot,
 )
 from inference.tables import Tables
@@ -35,6 +36,7 @@ from registry.routing import Variant
 from tests.fakes import ManualClock
 
 KEY = key_format.generate("live")
+ENDED = key_format.generate("live")
 SIGNATURE = Signature(
     layout=Layout.MATRIX,
     columns=(Column(name="mean radius", minimum=0), Column(name="area")),
@@ -215,14 +217,25 @@ def test_unreadable_request_ids_are_replaced(given):
 
 
 @pytest.mark.parametrize(
-    "key",
-    ["", "nonsense", key_format.generate("live").token],
-    ids=["no key", "nonsense", "well-formed"],
+    ("key", "reason"),
+    [
+        ("", "missing"),
+        ("nonsense", "malformed"),
+        (KEY.token[:-1] + ("a" if KEY.token[-1] != "a" else "b"), "malformed"),
+        (key_format.generate("live").token, None),
+        # As long as it is not the whole key, nothing is said of the key.
+        (ENDED.token[:17] + key_format.generate("live").token[17:], "malformed"),
+        (ENDED.token, "revoked"),
+    ],
+    ids=["no key", "nonsense", "mistyped", "unknown", "half of one", "revoked"],
 )
-def test_call_without_a_known_key_is_refused_without_an_event(key):
-    answer = Driver().call(key=key)
+def test_call_without_a_known_key_is_told_why_and_leaves_no_event(key, reason):
+    ended = (EndedKey(ENDED.digest, "revoked"),)
+
+    answer = Driver(snapshot(ended_keys=ended)).call(key=key)
 
     assert code(answer) == (401, "UNAUTHENTICATED")
+    assert read(answer)["error"].get("reason") == reason
     assert dict(answer.headers)[b"www-authenticate"].startswith(b"Bearer")
     assert answer.event is None
 
@@ -245,6 +258,7 @@ def test_expired_key_is_refused():
     answer = Driver(snapshot(keys=(key,))).call()
 
     assert code(answer) == (401, "UNAUTHENTICATED")
+    assert read(answer)["error"]["reason"] == "expired"
 
 
 def test_missing_scope_is_forbidden():

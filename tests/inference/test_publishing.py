@@ -11,6 +11,7 @@ from accounts.models import ApiKey, Customer
 from inference import publishing, snapshot_file
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 from inference.snapshot import AccessKey, CachePolicy, Fallback, FixedAnswer
+from inference.tables import Tables
 from registry.models import ModelVersion
 from registry.routing import Variant
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
@@ -310,6 +311,24 @@ def test_a_rotated_key_is_published_with_the_limits_of_its_heir():
     assert {key.limits for key in keys} == {KeyLimits(rates=(Rate("key-burst", 5, 1),))}
 
 
+def test_callers_with_keys_that_have_ended_are_told_why():
+    now = timezone.now()
+    revoked, expired = issue_key(), issue_key()
+    inactive = issue_key(CustomerFactory(active=False))
+    issue_key()
+    api_keys.revoke(revoked.key)
+    ApiKey.objects.filter(pk=expired.key.pk).update(expires_at=now)
+
+    published = publishing.assemble(sequence=1, now=now)
+
+    assert {key.digest.hex(): key.reason for key in published.ended_keys} == {
+        revoked.key.digest: "revoked",
+        expired.key.digest: "expired",
+        inactive.key.digest: "inactive",
+    }
+    assert len(published.keys) == 1
+
+
 def test_a_revoked_an_expired_and_an_inactive_customers_key_are_left_out():
     ApiKeyFactory(revoked_at=timezone.now())
     ApiKeyFactory(expires_at=timezone.now() - timedelta(seconds=1))
@@ -341,10 +360,37 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries):
             ApiKeyFactory()
 
     populate(1)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         assemble()
     populate(5)
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(11):
         assemble()
 
     assert Customer.objects.count() == 6
+
+
+def test_a_delta_tells_of_keys_that_end_and_of_customers_that_come_back(home):
+    def of(key):
+        tables = Tables(snapshot_file.read(home.snapshot))
+        digest = bytes.fromhex(key.digest)
+        return tables.find_key(digest) is not None, tables.why_ended(digest)
+
+    customer = CustomerFactory()
+    key, other = issue_key().key, issue_key(customer).key
+    publisher = publishing.Publisher(home.snapshot)
+    publisher.publish(now=timezone.now())
+    before = of(key), of(other)
+
+    api_keys.revoke(key)
+    customer.active = False
+    customer.save()
+    publisher.publish(now=timezone.now())
+    ended = of(key), of(other)
+    customer.active = True
+    customer.save()
+    publisher.publish(now=timezone.now())
+    publisher.close()
+
+    assert before == ((True, None), (True, None))
+    assert ended == ((False, "revoked"), (False, "inactive"))
+    assert of(other) == (True, None)

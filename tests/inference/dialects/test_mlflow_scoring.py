@@ -200,7 +200,7 @@ def test_errors_have_mlflows_form(code, status, name):
     assert got == status
     answer = json.loads(body)
     assert answer["error_code"] == name
-    assert answer["message"].startswith("No. row 0, `a` is wrong. row 1")
+    assert answer["message"].startswith("No. `a` in row 0 is wrong. `a` in row 1")
     assert "row 4" in answer["message"]
     assert "row 5" not in answer["message"]
     assert dict(headers)[b"content-length"] == b"%d" % len(body)

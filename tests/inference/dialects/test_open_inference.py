@@ -233,7 +233,7 @@ def test_errors_are_one_text_and_keep_their_headers():
     assert status == 429
     assert dict(headers)[b"retry-after"] == b"2"
     assert dict(headers)[b"content-length"] == b"%d" % len(body)
-    assert text.startswith("RATE_LIMIT_EXCEEDED: Slow down. x in row 0 is bad;")
+    assert text.startswith("RATE_LIMIT_EXCEEDED: Slow down. `x` in row 0 is bad;")
     assert text.count("is bad") == 3
 
 
