@@ -83,6 +83,8 @@ class OpenInferenceDialect:
             if end > self.max_json_bytes:
                 raise refusals.body_too_large(self.max_json_bytes)
             request = messages.read(memoryview(body)[:end])
+        if request.model_name not in (None, target.key.model):
+            raise _invalid("`model_name` in the body is not the model of the path.")
         sent = []
         for tensor in request.inputs:
             parameters = tensor.parameters

@@ -48,9 +48,13 @@ class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: OutputParameters = OutputParameters()
 
 
-class InferRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class InferRequest(msgspec.Struct, gc=False):
+    """Members that the protocol does not know are ignored, as by its other servers."""
+
     inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MAX_TENSORS)]
     id: str | None = None
+    # KServe's clients say it once more; the path counts.
+    model_name: str | None = None
     parameters: dict[str, Any] | None = None
     outputs: (
         Annotated[tuple[RequestedOutput, ...], Meta(max_length=_MAX_TENSORS)] | None
