@@ -52,6 +52,8 @@ def choose_target(call: Call, model: ModelEntry) -> Target:
     version = named_version(call)
     if version is not None:
         target = model.named(version)
+        if target is None and version in model.model.broken:
+            raise refusals.broken()
         if target is None:
             raise ApiError(ErrorCode.NOT_FOUND, refusals.NO_MODEL)
     elif b"x-sticky-key" in headers:
@@ -59,7 +61,7 @@ def choose_target(call: Call, model: ModelEntry) -> Target:
     else:
         target = model.next()
     if target is None:
-        raise refusals.not_served()
+        raise refusals.broken() if model.model.stuck else refusals.not_served()
     return target
 
 

@@ -53,14 +53,17 @@ def _callable_model(
 ) -> CallableModel | None:
     """Describe one model; None if nothing of it was ever meant to be called."""
     versions = []
+    broken: list[str] = []
     for version in entry.versions.values():
+        if version.serving_problem:
+            broken += (str(version.version), *entry.aliases.get(version.version, ()))
         try:
             described = callable_version(entry, version, artifacts=artifacts)
         except NotCallable:
             # The admin asks for the reason again, where people look for it.
             continue
         versions.append(described)
-    if not versions and entry.route is None:
+    if not versions and not broken and entry.route is None:
         return None
     numbers = {version.version for version in versions}
     variants = _variants(entry, callable_numbers=numbers)
@@ -81,6 +84,10 @@ def _callable_model(
         description=entry.model.description,
         cache=_cache(entry),
         fallback=_fallback(entry, callable_numbers=numbers),
+        broken=tuple(sorted(broken)),
+        stuck=not variants
+        and entry.route is not None
+        and str(entry.route.default_version.version) in broken,
     )
 
 

@@ -33,6 +33,10 @@ class NotCallable(ValueError):
     """The version cannot be served; the text says why, for the admin."""
 
 
+class NotYetCallable(NotCallable):
+    """The same, but for a while: nobody has to act."""
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogModel:
     """A registered model with what may be called of it."""
@@ -159,7 +163,7 @@ def version_to_load(
             f"its artifact could not be fetched: {version.artifact_error}"
         )
     if version.artifact_state != ModelVersion.ArtifactState.READY:
-        raise NotCallable("its artifact is not in the local cache yet")
+        raise NotYetCallable("its artifact is not in the local cache yet")
     return VersionToLoad(
         key=VersionKey(entry.name, version.version),
         path=str(artifacts / version.artifact_digest),

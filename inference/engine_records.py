@@ -65,22 +65,24 @@ def _record_versions(
         VersionKey(row.model, row.version): row for row in engine.loaded_versions.all()
     }
     for key, status in versions.items():
+        # A version that failed and is tried again has failed still.
+        state = "failed" if status.has_failed else status.state
         row = rows.pop(key, None)
         # A model's own words.
         error, notes = storable(status.error), storable("\n".join(status.notes))
         if row is None:
             row = LoadedVersion(engine=engine, model=key.model, version=key.version)
         elif (row.state, row.error, row.load_ms, row.memory_bytes, row.notes) == (
-            status.state,
+            state,
             error,
             status.load_ms,
             status.memory_bytes,
             notes,
         ):
             continue
-        if LoadedVersion.State.READY in (row.state, status.state):
+        if LoadedVersion.State.READY in (row.state, state):
             changed.add(key.model)
-        row.state, row.error, row.load_ms = status.state, error, status.load_ms
+        row.state, row.error, row.load_ms = state, error, status.load_ms
         row.memory_bytes = status.memory_bytes
         row.notes = notes
         row.save()

@@ -117,8 +117,9 @@ ADVICE: dict[ErrorCode, Advice] = {
         "Retry after the time in Retry-After, and back off if it happens again.",
     ),
     ErrorCode.MODEL_UNAVAILABLE: Advice(
-        "The model is still loading, or no engine can run it at the moment.",
-        "Retry after the time in Retry-After.",
+        "The model is still loading, or no engine can run it.",
+        "Retry after the time in Retry-After. Without it waiting does not help: ask "
+        "the operator.",
     ),
     ErrorCode.INFERENCE_TIMEOUT: Advice(
         "The model did not answer before the deadline.",

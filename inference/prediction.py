@@ -178,7 +178,7 @@ class PredictionPlan:
         try:
             decoded = dialect.decode(call, target, body, admission.limits)
         except UnsupportedSignature as error:
-            raise refusals.not_served() from error
+            raise refusals.broken() from error
         except ApiError:
             # What names a file holds no instances, so nobody else pays for the look.
             asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None

@@ -12,6 +12,7 @@ from inference import publishing, serving
 from inference.callable_versions import (
     CatalogModel,
     NotCallable,
+    NotYetCallable,
     read_catalog,
     version_to_load,
 )
@@ -20,6 +21,8 @@ from inference.engine_links import EngineLink
 from inference.models import ServingRoute
 from inference.serving import Placement, Served, Situation, Variants
 from inference.snapshot import CallableModel
+from registry.model_file import storable
+from registry.models import ModelVersion
 
 # A gateway reads a new snapshot within 1 s; requests in flight end within their
 # deadline, and an engine finishes what it has queued before it unloads.
@@ -41,6 +44,8 @@ class _Wish:
     # `VersionToLoad.form` of those to load; here because to make it takes time.
     forms: dict[VersionKey, str] = field(default_factory=dict)
     obstacles: dict[VersionKey, str] = field(default_factory=dict)
+    # Of these obstacles those that somebody has to clear away.
+    lasting: dict[VersionKey, str] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -57,6 +62,8 @@ class Reconciler:
         self._attempts: dict[Placement, tuple[float, VersionToLoad]] = {}
         # What the database asked for, when it was read, and at which change count.
         self._wish: tuple[float, int, _Wish] | None = None
+        # What the versions' rows say that keeps them from being served.
+        self._told: dict[VersionKey, str] | None = None
 
     def saw_published(self, models: Iterable[CallableModel]) -> None:
         """Note what gateways may call from now on."""
@@ -90,6 +97,7 @@ class Reconciler:
         )
         if _move(wish.serving, decision.serving):
             self._wish = None
+        self._tell_problems(wish, reports)
         for engine, key in decision.loads:
             version = wish.to_load.get(key)
             if version is None:
@@ -101,6 +109,25 @@ class Reconciler:
             self._attempts.pop((engine, key), None)
             links[engine].unload(key)
             logger.info("version_unload_requested", engine=engine, version=str(key))
+
+    def _tell_problems(self, wish: _Wish, reports: serving.Reports) -> None:
+        """Note on the versions' rows why they cannot answer until somebody acts.
+
+        People see it there, and snapshots tell callers that waiting does not help.
+        """
+        if self._told is None:
+            self._told = _read_problems()
+        # A model's own words.
+        failures = {k: storable(text) for k, text in serving.failures(reports).items()}
+        problems = failures | wish.lasting
+        if not reports:
+            # What engines failed at stands until one says otherwise.
+            kept = {k: text for k, text in self._told.items() if k in wish.to_load}
+            problems = kept | problems
+        if problems == self._told:
+            return
+        _store_problems(self._told, problems)
+        self._told = problems
 
     def _current_wish(self, *, now_s: float) -> _Wish:
         """Read the database only when its change count moved, or now and then."""
@@ -201,13 +228,41 @@ def _read_wish(artifacts: Path) -> _Wish:
             try:
                 described = version_to_load(entry, version, artifacts=artifacts)
             except NotCallable as reason:
-                wish.obstacles[VersionKey(entry.name, number)] = str(reason)
+                key = VersionKey(entry.name, number)
+                wish.obstacles[key] = str(reason)
+                if not isinstance(reason, NotYetCallable):
+                    wish.lasting[key] = f"It cannot be loaded: {reason}"
             else:
                 wish.to_load[described.key] = described
                 wish.forms[described.key] = described.form()
     for route in ServingRoute.objects.all():
         wish.serving[route.model] = _served(route)
     return wish
+
+
+def _read_problems() -> dict[VersionKey, str]:
+    rows = ModelVersion.objects.exclude(serving_problem="").values_list(
+        "registered_model__name", "version", "serving_problem"
+    )
+    return {VersionKey(model, version): problem for model, version, problem in rows}
+
+
+def _store_problems(
+    before: Mapping[VersionKey, str], after: Mapping[VersionKey, str]
+) -> None:
+    differing = [
+        key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
+    ]
+    with transaction.atomic():
+        for key in differing:
+            ModelVersion.objects.filter(
+                registered_model__name=key.model, version=key.version
+            ).update(serving_problem=after.get(key, ""))
+        publishing.mark_changed(publishing.Kind.MODEL, {key.model for key in differing})
+    for key in differing:
+        logger.info(
+            "serving_problem", version=str(key), problem=after.get(key, "") or "none"
+        )
 
 
 def _desired(entry: CatalogModel) -> Variants:

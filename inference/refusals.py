@@ -19,7 +19,6 @@ _LIMIT_CODES = {
 _RETRY_AFTER_S = {
     EngineErrorCode.LOADING: 5.0,
     EngineErrorCode.NOT_LOADED: 5.0,
-    EngineErrorCode.LOAD_FAILED: 60.0,
     EngineErrorCode.CONNECTION_LOST: 2.0,
     EngineErrorCode.DRAINING: 2.0,
     EngineErrorCode.OVERLOADED: 1.0,
@@ -141,6 +140,18 @@ def not_served() -> ApiError:
     )
 
 
+def broken() -> ApiError:
+    """A version failed to load, is not trusted or cannot be read: nothing to wait for.
+
+    The reason is for operators, whom the admin tells it.
+    """
+    return ApiError(
+        ErrorCode.MODEL_UNAVAILABLE,
+        "The model cannot be loaded, and waiting does not help. Ask the operators of "
+        "this site, who see the reason.",
+    )
+
+
 def too_late() -> ApiError:
     return ApiError(
         ErrorCode.INFERENCE_TIMEOUT,
@@ -191,6 +202,8 @@ def of_engine(error: EngineError) -> ApiError:
         return ApiError(ErrorCode.INVALID_INPUT, message)
     if error.option:
         return with_facts([problem(f"options.{error.option}", error.message)])
+    if code is EngineErrorCode.LOAD_FAILED:
+        return broken()
     if code is EngineErrorCode.BAD_REQUEST:
         message = f"The model does not take this input: {_sentence(error)}"
         return ApiError(ErrorCode.INVALID_INPUT, message)

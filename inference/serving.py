@@ -143,11 +143,24 @@ def _why_not_ready(situation: Situation, key: VersionKey) -> str:
         status = versions.get(key)
         # An evicted one loads as soon as the engine hears that a route names it.
         is_stale = (engine, key) in situation.stale
+        if status is not None and status.has_failed and not is_stale:
+            return f"failed on engine {engine}: {status.error}"
         if status is None or is_stale or status.state in ("loading", "evicted"):
             return f"is loading on engine {engine}"
-        if status.state == "failed":
-            return f"failed on engine {engine}: {status.error}"
     return ""
+
+
+def failures(reports: Reports) -> dict[VersionKey, str]:
+    """Say of versions that some engine failed to load, and none has, why."""
+    found: dict[VersionKey, str] = {}
+    answering = set()
+    for engine, versions in sorted(reports.items()):
+        for key, status in versions.items():
+            if status.has_failed:
+                found.setdefault(key, f"It failed on engine {engine}: {status.error}")
+            elif status.state != "loading":
+                answering.add(key)
+    return {key: reason for key, reason in found.items() if key not in answering}
 
 
 def _order(placement: Placement) -> tuple[str, str, int]:

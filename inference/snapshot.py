@@ -70,6 +70,10 @@ class CallableModel(msgspec.Struct, frozen=True):
     description: str = ""
     cache: CachePolicy | None = None
     fallback: Fallback | None = None
+    # Numbers and aliases of versions that cannot answer until somebody acts.
+    broken: tuple[str, ...] = ()
+    # Nothing is served, and waiting does not help: the default is one of these.
+    stuck: bool = False
 
 
 class AccessKey(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -99,9 +99,9 @@ def _beside(labels: list[SafeString]) -> SafeString:
     return format_html_join(" ", "{}", ((each,) for each in labels)) or _NOTHING
 
 
-def problems(version: ModelVersion) -> SafeString:
-    """List everything that keeps the version from being served."""
-    sentences = _problems(version)
+def problems(of: ModelVersion | Route) -> SafeString:
+    """List everything that keeps a version, or those of a route, from being served."""
+    sentences = _problems(of)
     if not sentences:
         return _NOTHING
     return format_html(
@@ -110,9 +110,9 @@ def problems(version: ModelVersion) -> SafeString:
     )
 
 
-def problem_count(version: ModelVersion) -> SafeString:
+def problem_count(of: ModelVersion | Route) -> SafeString:
     """Count the problems, with their texts in the title: a list has no room."""
-    sentences = _problems(version)
+    sentences = _problems(of)
     if not sentences:
         return _NOTHING
     return format_html(
@@ -122,10 +122,26 @@ def problem_count(version: ModelVersion) -> SafeString:
     )
 
 
-def _problems(version: ModelVersion) -> list[str]:
+def _problems(of: ModelVersion | Route) -> list[str]:
+    if isinstance(of, ModelVersion):
+        return _problems_of_version(of)
+    versions = (of.default_version, of.canary_version, of.fallback_version)
+    return [
+        f"v{version.version}: {sentence}"
+        for version in dict.fromkeys(versions)
+        if version is not None
+        for sentence in _problems_of_version(version)
+    ]
+
+
+def _problems_of_version(version: ModelVersion) -> list[str]:
     sentences = list(version.metadata_errors)
     if version.artifact_error:
         sentences.append(version.artifact_error)
+    if version.serving_problem and not any(
+        sentence in version.serving_problem for sentence in sentences
+    ):
+        sentences.append(version.serving_problem)
     if version.missing_since:
         sentences.append(f"Gone from MLflow {naturaltime(version.missing_since)}.")
     return sentences

@@ -23,11 +23,19 @@ from registry.models import Route
 @admin.register(Route)
 class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     form = RouteForm
-    list_display = ("model_name", "split", "enabled", "updated_at", "updated_by")
+    list_display = (
+        "model_name",
+        "split",
+        "enabled",
+        "problem_count",
+        "updated_at",
+        "updated_by",
+    )
     list_select_related = (
         "registered_model",
         "default_version",
         "canary_version",
+        "fallback_version",
         "updated_by",
     )
     search_fields = ("registered_model__name",)
@@ -36,13 +44,14 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     change_form_outer_before_template = "registry/route_observed.html"
     readonly_fields = (
         "model_name",
+        "problems",
         "default_weight_percent",
         "model_rules",
         "updated_at",
         "updated_by",
     )
     fieldsets = (
-        (None, {"fields": ("model_name", "enabled")}),
+        (None, {"fields": ("model_name", "enabled", "problems")}),
         (
             "Versions",
             {
@@ -86,6 +95,14 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     @display(description="traffic")
     def split(self, route: Route) -> SafeString:
         return admin_columns.split(route)
+
+    @display(description="problems")
+    def problems(self, route: Route) -> SafeString:
+        return admin_columns.problems(route)
+
+    @display(description="problems")
+    def problem_count(self, route: Route) -> SafeString:
+        return admin_columns.problem_count(route)
 
     @display(description="model's own rules")
     def model_rules(self, route: Route) -> SafeString:

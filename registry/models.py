@@ -117,6 +117,10 @@ class ModelVersion(models.Model):
         max_length=64, blank=True, help_text="Name of its folder in the artifact cache."
     )
     artifact_error = models.TextField(blank=True)
+    serving_problem = models.TextField(
+        blank=True,
+        help_text="Why it cannot answer until somebody acts, as the controller found.",
+    )
     missing_since = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -244,6 +244,7 @@ class VersionStatus(msgspec.Struct, frozen=True):
     key: VersionKey
     # "evicted": others needed its memory, and it loads again when it is called.
     state: Literal["loading", "ready", "failed", "evicted"]
+    # Of one that is loading: it failed before, and is tried again as it was.
     error: str = ""
     load_ms: int | None = None
     queued_rows: int = 0
@@ -259,6 +260,11 @@ class VersionStatus(msgspec.Struct, frozen=True):
     outputs: tuple[OutputTensor, ...] = ()
     # `VersionToLoad.form` as the engine was last told; empty from engines before it.
     form: str = ""
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether waiting does not help, though another try may be running."""
+        return self.state == "failed" or (self.state == "loading" and bool(self.error))
 
 
 class DeviceStatus(msgspec.Struct, frozen=True):

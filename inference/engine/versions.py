@@ -145,6 +145,8 @@ class Versions:
             if _must_stop(version.wanted, wanted) and version.lane is not None:
                 self._release(version.lane)
                 version.lane = version.model = None
+            if version.form != wanted.form():
+                version.error = ""
             version.want(wanted)
             version.measured = False
         if remember:
@@ -173,7 +175,7 @@ class Versions:
         if version.state == "ready":
             version.used_at = self._clock()
             return version
-        if version.state == "failed":
+        if version.state == "failed" or (version.state == "loading" and version.error):
             raise EngineError(EngineErrorCode.LOAD_FAILED, version.error)
         if version.state == "evicted":
             self.counters["demand_loads"] += 1
@@ -226,7 +228,10 @@ class Versions:
         left = [self._evict(self.by_key[key]) for key in leavers]
         # A version that answers stays ready while its new self loads.
         if version.lane is None:
-            version.state, version.error = "loading", ""
+            # The reason of a failure stands until another try succeeds.
+            if version.state != "failed":
+                version.error = ""
+            version.state = "loading"
         version.attempt += 1
         attempt, wanted_at = version.attempt, self._clock()
         logger.info("loading", version=str(wanted.key), path=wanted.path)

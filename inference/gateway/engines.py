@@ -195,7 +195,7 @@ class Engines:
     def has_failed(self, model: str) -> bool:
         """Tell whether a version cannot load: then waiting for it is no use."""
         return any(
-            version.key.model == model and version.state == "failed"
+            version.key.model == model and version.has_failed
             for report in self.reports.values()
             for version in report.versions
         )

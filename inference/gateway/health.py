@@ -46,6 +46,7 @@ class Health:
             f"{entry.model.name} has no default that is served yet"
             for entry in self._tables.models.values()
             if entry.model.routed
+            and not entry.model.stuck
             and not any(v.role == "default" for v in entry.model.variants)
             and not self._engines.has_failed(entry.model.name)
         ]

@@ -21,7 +21,7 @@ from inference.errors import ApiError, ErrorCode
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
 from inference.prediction import PredictionPlan
-from inference.refusals import NO_MODEL, lacks_scope, of_limits
+from inference.refusals import NO_MODEL, broken, lacks_scope, of_limits
 from inference.tables import KeyEntry, ModelEntry, Target
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
@@ -179,6 +179,8 @@ class OpenInferenceFacts:
             number = default if default is not None else max(versions, default=None)
             version = str(number)
         target = entry.named(version)
+        if target is None and (version in entry.model.broken or entry.model.stuck):
+            raise broken()
         if target is None:
             raise ApiError(ErrorCode.NOT_FOUND, NO_MODEL)
         return target

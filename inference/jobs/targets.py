@@ -2,7 +2,7 @@
 
 import msgspec
 
-from inference import front
+from inference import front, refusals
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode
 from inference.jobs.life_cycle import Target
@@ -29,6 +29,8 @@ def choose(
     elif model.variants:
         variant = choose_pinned(model.variants, salt=name, sticky_key=sticky_key)
         chosen = next(one for one in model.versions if one.version == variant.version)
+    elif model.stuck:
+        raise refusals.broken()
     else:
         raise ApiError(
             ErrorCode.MODEL_UNAVAILABLE,
@@ -62,6 +64,8 @@ def _named(model: CallableModel, version: str) -> CallableVersion:
     # An alias may be another version's number.
     found = [one for one in model.versions if version == str(one.version)]
     found += [one for one in model.versions if version in one.aliases]
+    if not found and version in model.broken:
+        raise refusals.broken()
     if not found:
         raise ApiError(ErrorCode.NOT_FOUND, "There is no such version to call.")
     return found[0]

@@ -462,7 +462,6 @@ def test_abandoned_call_gives_back_its_units_and_its_place():
     [
         (EngineErrorCode.LOADING, (503, "MODEL_UNAVAILABLE")),
         (EngineErrorCode.NOT_LOADED, (503, "MODEL_UNAVAILABLE")),
-        (EngineErrorCode.LOAD_FAILED, (503, "MODEL_UNAVAILABLE")),
         (EngineErrorCode.CONNECTION_LOST, (503, "MODEL_UNAVAILABLE")),
         (EngineErrorCode.DRAINING, (503, "MODEL_UNAVAILABLE")),
         (EngineErrorCode.OVERLOADED, (503, "OVERLOADED")),
@@ -660,3 +659,37 @@ def test_error_raised_while_reading_the_body_is_answered():
 
     assert code(answer) == (408, "REQUEST_TIMEOUT")
     assert answer.event.status == 408
+
+
+def test_a_version_that_failed_to_load_gives_nobody_a_time_to_wait_for():
+    driver = Driver()
+    driver.failure = EngineError(EngineErrorCode.LOAD_FAILED, "secret/path")
+
+    answer = driver.call()
+
+    assert code(answer) == (503, "MODEL_UNAVAILABLE")
+    assert "waiting does not help" in read(answer)["error"]["message"]
+    assert b"retry-after" not in dict(answer.headers)
+    assert "retry_after_s" not in read(answer)["error"]
+    assert b"secret" not in answer.body
+
+
+@pytest.mark.parametrize("version", [None, "7", "seventh"])
+def test_what_is_broken_is_told_apart_from_what_is_coming(version):
+    published = snapshot()
+    coming = msgspec.structs.replace(published.models[0], variants=())
+    broken = msgspec.structs.replace(coming, broken=("7", "seventh"), stuck=True)
+
+    answers = [
+        Driver(msgspec.structs.replace(published, models=(model,))).call(
+            version=version
+        )
+        for model in (coming, broken)
+    ]
+
+    assert code(answers[1]) == (503, "MODEL_UNAVAILABLE")
+    assert b"retry-after" not in dict(answers[1].headers)
+    if version is None:
+        assert dict(answers[0].headers)[b"retry-after"] == b"5"
+    else:
+        assert answers[0].status == 404

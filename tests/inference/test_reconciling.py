@@ -450,3 +450,61 @@ def test_an_engine_that_restores_an_old_form_is_told_the_new_one(plant):
 
     assert plant.engine.commands == [("load", key)] * 3
     assert plant.engine.asked[key].path.endswith("1" * 64)
+
+
+def problem_of(version):
+    return ModelVersion.objects.get(pk=version.pk).serving_problem
+
+
+def published_model():
+    (model,) = publishing.assemble(sequence=1, now=timezone.now()).models
+    return model
+
+
+def test_a_version_that_fails_says_so_on_its_row_and_to_gateways(plant):
+    route = RouteFactory()
+    version = route.default_version
+    plant.engine.broken[key_of(version)] = "it needs trust"
+
+    plant.rounds(2)
+
+    assert problem_of(version) == "It failed on engine cpu: it needs trust"
+    assert published_model().broken == (str(version.version),)
+    assert published_model().stuck
+    count = publishing.models_change_count()
+    plant.rounds(3)
+    assert publishing.models_change_count() == count
+
+    plant.engine.broken.clear()
+    plant.clock.advance(RETRY_FAILED_S)
+    plant.rounds(3)
+
+    assert problem_of(version) == ""
+    assert not published_model().broken
+    assert not published_model().stuck
+
+
+def test_a_version_that_cannot_be_read_is_broken_and_one_that_is_fetched_is_not(plant):
+    route = RouteFactory(with_canary=True)
+    default, canary = route.default_version, route.canary_version
+    ModelVersion.objects.filter(pk=default.pk).update(signature={"inputs": []})
+    ModelVersion.objects.filter(pk=canary.pk).update(artifact_state="remote")
+
+    plant.rounds(2)
+
+    assert "It cannot be loaded" in problem_of(default)
+    assert "input signature" in problem_of(default)
+    assert problem_of(canary) == ""
+    assert published_model().stuck
+
+
+def test_a_failure_stands_while_no_engine_runs_and_for_another_controller(plant, home):
+    route = RouteFactory()
+    plant.engine.broken[key_of(route.default_version)] = "it is broken"
+    plant.rounds(2)
+
+    plant.engine.reachable = False
+    plant.reconciler = Reconciler(artifacts=home.artifacts)
+    plant.rounds(2)
+
+    assert "it is broken" in problem_of(route.default_version)

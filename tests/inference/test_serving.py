@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine.messages import VersionKey, VersionStatus
-from inference.serving import Served, Situation, Variants, decide
+from inference.serving import Served, Situation, Variants, decide, failures
 
 KEYS = [VersionKey("m", version) for version in (1, 2, 3)]
 V1, V2, V3 = KEYS
@@ -277,3 +277,21 @@ def test_a_decision_carried_out_leads_to_what_people_want(situation):
     assert decision.serving == {
         model: Served(wish) for model, wish in situation.desired.items()
     }
+
+
+def test_failures_are_those_of_versions_that_no_engine_has():
+    both = reports(a={V1: "failed", V2: "failed", V3: "loading"}, b={V1: "ready"})
+
+    assert failures(both) == {V2: "It failed on engine a: boom"}
+
+
+def test_another_try_of_what_failed_is_no_loading():
+    tried_again = VersionStatus(key=V1, state="loading", error="boom")
+    decision = decide(
+        Situation(
+            desired={"m": Variants(1)}, serving={}, reports={"cpu": {V1: tried_again}}
+        )
+    )
+
+    assert decision.serving["m"].waiting_for == "version 1 failed on engine cpu: boom"
+    assert failures({"cpu": {V1: tried_again}}) == {V1: "It failed on engine cpu: boom"}

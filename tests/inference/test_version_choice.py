@@ -53,7 +53,7 @@ class AnyDriver(Driver):
         return super().perform(effect)
 
 
-def published(*, embeds):
+def published(*, embeds, **changes):
     """Publish versions 1 to 3; without a name the default, 2, answers."""
     found = snapshot()
     model, *others = found.models
@@ -65,14 +65,15 @@ def published(*, embeds):
         for version in model.versions
     )
     default = msgspec.structs.replace(model.variants[0], weight_percent=100)
-    model = msgspec.structs.replace(model, versions=versions, variants=(default,))
+    fields = {"versions": versions, "variants": (default,)} | changes
+    model = msgspec.structs.replace(model, **fields)
     return msgspec.structs.replace(found, models=(model, *others))
 
 
-def ask(operation, path_part, headers):
+def ask(operation, path_part, headers, **changes):
     root = "/v2" if operation == "infer" else "/api/v1"
     path = find_prediction(f"{root}/models/cancer{path_part}/{operation}")
-    driver = AnyDriver(published(embeds=path.dialect is EMBEDDING))
+    driver = AnyDriver(published(embeds=path.dialect is EMBEDDING, **changes))
     return driver.call(
         json.dumps(BODIES[operation]).encode(),
         headers=headers,
@@ -106,3 +107,24 @@ def test_version_is_that_of_path_then_header_then_accept(
 @pytest.mark.parametrize("operation", BODIES)
 def test_a_version_that_is_not_there_is_not_found(operation, path_part, headers):
     assert ask(operation, path_part, headers).status == 404
+
+
+BROKEN = {"variants": (), "broken": ("7", "odd"), "stuck": True}
+
+
+@pytest.mark.parametrize("path_part", ["", "/versions/7", "/versions/odd"])
+@pytest.mark.parametrize("operation", BODIES)
+def test_what_cannot_be_loaded_gives_no_time_to_wait_for(operation, path_part):
+    answer = ask(operation, path_part, {}, **BROKEN)
+
+    assert answer.status == 503
+    assert b"waiting does not help" in answer.body
+    assert b"retry-after" not in dict(answer.headers)
+
+
+@pytest.mark.parametrize("operation", BODIES)
+def test_what_is_coming_says_when_to_ask_again(operation):
+    answer = ask(operation, "", {}, variants=())
+
+    assert answer.status == 503
+    assert b"retry-after" in dict(answer.headers)

@@ -132,6 +132,22 @@ def test_lists_and_details_show_versions_with_metrics_and_problems(client, sign_
     assert "Promote canary" in route_page
 
 
+def test_why_a_version_cannot_answer_stands_on_its_page_its_list_and_its_route(
+    client, sign_in
+):
+    reason = "It failed on engine cpu: it needs trust"
+    route = RouteFactory(default_version__serving_problem=reason)
+    sign_in("change_route")
+
+    for page in (
+        reverse("admin:registry_modelversion_changelist"),
+        reverse("admin:registry_modelversion_change", args=[route.default_version_id]),
+        reverse("admin:registry_route_changelist"),
+        reverse("admin:registry_route_change", args=[route.pk]),
+    ):
+        assert reason in client.get(page).content.decode(), page
+
+
 def test_the_number_of_queries_does_not_grow_with_the_versions(
     client, sign_in, django_assert_max_num_queries
 ):

@@ -194,6 +194,31 @@ def test_a_failed_version_is_tried_again_when_asked(tmp_path):
     run(main())
 
 
+def test_a_failed_version_stays_failed_while_it_is_tried_again(tmp_path):
+    async def main():
+        loader = Loader()
+        engine = Engine(settings(tmp_path), load=loader)
+        engine.load(to_load(flavors=("broken",)))
+        await ready(engine)
+        loader.go_on.clear()
+        engine.load(to_load(flavors=("broken",)))
+
+        with pytest.raises(EngineError) as again:
+            await answer(engine)
+        engine.load(to_load(flavors=("whole",)))
+        with pytest.raises(EngineError) as mended:
+            await answer(engine)
+        loader.go_on.set()
+        await until(lambda: engine.status().versions[0].state == "ready")
+
+        assert again.value.code is EngineErrorCode.LOAD_FAILED
+        assert mended.value.code is EngineErrorCode.LOADING
+        assert engine.status().versions[0].error == ""
+        engine.close()
+
+    run(main())
+
+
 def test_an_unload_while_loading_frees_what_was_loaded(tmp_path):
     async def main():
         loader = Loader()

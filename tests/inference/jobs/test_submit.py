@@ -194,6 +194,18 @@ def test_a_version_may_be_chosen_by_number_alias_or_header(client, key):
     assert [one.json()["model"]["version"] for one in chosen] == ["2", "2", "3", "4"]
 
 
+@pytest.mark.parametrize("version", [{}, {"version": "9"}])
+def test_a_job_on_what_cannot_be_loaded_gets_no_time_to_wait_for(client, key, version):
+    model = msgspec.structs.replace(sum_model(), variants=(), broken=("9",), stuck=True)
+    write_snapshot(model)
+
+    answer = post(client, key, {"model": "sum", "instances": INSTANCES} | version)
+
+    assert answer.status_code == 503
+    assert "waiting does not help" in answer.json()["error"]["message"]
+    assert "Retry-After" not in answer.headers
+
+
 def test_a_sticky_key_gets_one_variant_and_jobs_are_spread_by_weight(client, key):
     write_snapshot(sum_model(canary_percent=50))
     body = {"model": "sum", "instances": INSTANCES}
