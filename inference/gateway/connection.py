@@ -7,6 +7,7 @@ and again: one that is known is not parsed, and its body is not copied by a pars
 """
 
 import asyncio
+import re
 from collections import deque
 from http import HTTPStatus
 from typing import Any
@@ -33,6 +34,15 @@ _LINGER_S = 2.0
 # A client that lets answers wait must read so much in such a time: 1 KiB a second.
 _WINDOW_S = 60.0
 _WINDOW_BYTES = 60 * 1024
+# The parser takes its requests for such of HTTP.
+_OF_RTSP = frozenset(
+    (
+        b"ANNOUNCE DESCRIBE FLUSH GET_PARAMETER PAUSE PLAY RECORD REDIRECT SETUP "
+        b"SET_PARAMETER SOURCE TEARDOWN"
+    ).split()
+)
+# RFC 3986, section 3.2.2, as loosely as names are written.
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w:.%]+\])(?::\d*)?")
 # Around a value they are no part of it (RFC 9112, section 5.1).
 _BLANKS = b" \t"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -245,11 +255,13 @@ class Connection(asyncio.Protocol):
         if most_bytes > _MAX_HEADER_BYTES:
             self._check_size()
         parser = self._parser
-        http_1_0 = parser.get_http_version() != "1.1"
-        if not http_1_0:
-            self._check_host()
+        method, version = parser.get_method(), parser.get_http_version()
+        http_1_0 = version == "1.0"
+        if (version != "1.1" and not http_1_0) or method in _OF_RTSP:
+            raise _invalid("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        self._check_fields(http_1_0=http_1_0)
         request = Request(
-            parser.get_method(),
+            method,
             self._target,
             self._headers,
             http_1_0,
@@ -268,13 +280,19 @@ class Connection(asyncio.Protocol):
         if size > _MAX_HEADER_BYTES:
             raise _too_large()
 
-    def _check_host(self) -> None:
-        """Refuse a request for no host or for several (RFC 9112, section 3.2)."""
+    def _check_fields(self, *, http_1_0: bool) -> None:
+        """Refuse requests for no host or with a coded body (RFC 9112, 3.2 and 6.1)."""
         hosts = 0
-        for name, _ in self._headers:
+        for name, value in self._headers:
             if name == b"host":
                 hosts += 1
-        if hosts != 1:
+                if _HOST.fullmatch(value) is None:
+                    raise _invalid("The Host header names no host.")
+            elif name == b"transfer-encoding" and (
+                http_1_0 or value.lower() != b"chunked"
+            ):
+                raise _invalid("Transfer-Encoding may be `chunked` in HTTP/1.1.")
+        if hosts > 1 or (not hosts and not http_1_0):
             raise _invalid("A request must have one Host header.")
 
     def _receive(self, exchange: Exchange, request: Request) -> None:
