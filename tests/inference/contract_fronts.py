@@ -27,6 +27,7 @@ from inference.prediction import PredictionPlan
 from inference.spool import SpoolWriter
 from inference.tables import Tables
 from tests.inference.gateway.plant import listener, listening
+from tests.inference.http_answers import Answer, read_all
 
 
 class SiteTransport(httpx.AsyncBaseTransport):
@@ -72,21 +73,15 @@ def ask_gateway(
     """Start a gateway in a thread, ask it, and return the last answer."""
     to_site: queue.Queue[Any] = queue.Queue()
 
-    async def ask() -> httpx.Response:
+    async def ask() -> Answer:
         app, engines, recorder = _gateway(home, SiteTransport(to_site))
-        async with (
-            listening(listener(app.read, time.monotonic)) as port,
-            httpx.AsyncClient(
-                base_url=f"http://localhost:{port}", verify=False
-            ) as client,
-        ):
-            for _ in range(times):
-                answer = await client.request(
-                    method, path, headers=headers, content=content
-                )
+        sent = [_request(method, path, headers, content) for _ in range(times)]
+        sent[-1] = sent[-1].replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        async with listening(listener(app.read, time.monotonic)) as port:
+            received = await ask_raw(port, b"".join(sent))
         await engines.close()
         recorder.close()
-        return answer
+        return read_all(received, [method] * times)[-1]
 
     with ThreadPoolExecutor(1) as threads:
         asked = threads.submit(asyncio.run, ask())
@@ -94,7 +89,24 @@ def ask_gateway(
         while (ask_site := to_site.get()) is not None:
             ask_site()
     answer = asked.result()
-    return answer.status_code, dict(answer.headers), answer.content
+    return answer.status, answer.headers, answer.body
+
+
+def _request(method: str, path: str, headers: dict[str, str], content: bytes) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines.append(f"Content-Length: {len(content)}")
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+async def ask_raw(port: int, sent: bytes) -> bytes:
+    """Send bytes, and return all that come until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent)
+    # A refusal may come before all is sent.
+    received = await asyncio.wait_for(reader.read(), 60)
+    writer.transport.abort()
+    return received
 
 
 def _gateway(home: Home, site: SiteTransport) -> tuple[GatewayApp, Engines, Recorder]:
