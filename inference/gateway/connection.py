@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         # The request that is answered, and those behind it.
         self._current: Exchange | None = None
         self._request: Request | None = None
-        self._answer_begun = self._chunked = False
+        self._answer_begun = self._chunked = self._bodiless = False
         self._waiting: deque[tuple[Exchange, Request]] = deque()
         # Of the bodies of those behind it.
         self._waiting_bytes = 0
@@ -388,9 +388,15 @@ class Connection(asyncio.Protocol):
             request = self._request = request._replace(keep_alive=False)
         elif not request.keep_alive:
             headers = [*headers, _CLOSE]
-        if request.method == b"HEAD" or status in _BODILESS:
+        self._bodiless = request.method == b"HEAD" or status in _BODILESS
+        if self._bodiless:
             body = b""
-        elif not any(name == b"content-length" for name, _ in headers):
+        if status in _BODILESS:
+            # RFC 9110, section 8.6: a length would be that of another answer.
+            headers = [header for header in headers if header[0] != b"content-length"]
+        elif not self._bodiless and not any(
+            name == b"content-length" for name, _ in headers
+        ):
             # In HTTP/1.0 the end of the connection is the end of the body.
             self._chunked = not request.http_1_0
             if self._chunked:
@@ -400,7 +406,7 @@ class Connection(asyncio.Protocol):
     def write(self, body: bytes) -> None:
         """Write more of an answer's body; wait for `drained` before much more."""
         request = self._request
-        if self._closing or request is None or request.method == b"HEAD" or not body:
+        if self._closing or request is None or self._bodiless or not body:
             return
         self._write(self._framed(body))
 
