@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signature import BYTES, DATETIME, Column, Layout, Signature
 from inference.errors import ErrorCode, Problem
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 
@@ -133,6 +133,9 @@ _ReadCell = Callable[[str], str | int | float | bool]
 def _cell_reader(dtype: str) -> _ReadCell:
     if dtype == "str":
         return str
+    if dtype in (BYTES, DATETIME):
+        # Also what looks like a number: 20261120 is a day.
+        return str.strip
     if dtype == "bool":
         return _read_bool
     return _read_integer if dtype.startswith(("int", "uint")) else _read_number

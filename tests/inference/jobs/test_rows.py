@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from inference.decoding import InstanceDecoder
 from inference.engine.signature import Column, Layout, Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import lines as job_lines
@@ -49,6 +50,23 @@ def test_columns_may_come_in_any_order():
 
 def test_a_byte_order_mark_and_spaces_around_names_do_not_matter():
     assert rows(b"\xef\xbb\xbf a , b\n1,2\n") == [{"a": 1.0, "b": 2.0}]
+
+
+def test_dates_and_bytes_that_look_like_numbers_are_read_as_what_they_are():
+    signature = Signature(
+        layout=Layout.TABLE,
+        columns=(Column("at", "datetime64[ns]"), Column("raw", "bytes")),
+    )
+    given = rows("at,raw\n20261120,1234\n2026, 1234\n1795132800,1234\n", signature)
+
+    read = InstanceDecoder(signature).decode_rows(given)
+
+    assert read.tensors[0].data.astype(str).tolist() == [
+        "2026-11-20T00:00:00.000000000",
+        "2026-01-01T00:00:00.000000000",
+    ]
+    assert read.tensors[1].data.tolist() == [b"\xd7m\xf8"] * 2
+    assert [(problem.index, problem.field) for problem in read.problems] == [(2, "at")]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
