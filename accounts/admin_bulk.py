@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 from django.contrib import messages
@@ -13,7 +14,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from unfold.decorators import action
 
-from accounts import api_keys, bulk_keys, customer_import, usage
+from accounts import bulk_keys, customer_import, shown_once, usage
 from accounts.admin_bulk_forms import CustomerFileForm, ManyKeysForm
 from accounts.admin_lookup import get_or_404
 from accounts.reached import counted
@@ -46,14 +47,23 @@ class BulkActions:
             )
             what = f"Issued {counted(len(issued), 'API keys')}."
             self.log_change(request, customer, what)  # type: ignore[attr-defined]
-            # A redirect would have to keep the tokens somewhere.
+            here = reverse("admin:accounts_customer_issue_many", args=(customer.pk,))
+            secret = {
+                "keys": [(one.key.name, one.key.key_id, one.token) for one in issued]
+            }
+            return shown_once.lead_to(request, here, secret)
+        if shown_once.is_asked_for(request):
+            secret = shown_once.take(request)
+            if secret is None:
+                messages.info(request, "These keys were shown once.")
+                return HttpResponseRedirect(back)
             return self._page(
                 request,
                 "accounts/issued_many.html",
-                title=f"{counted(len(issued), 'API keys')} of {customer}",
+                title=f"{counted(len(secret['keys']), 'API keys')} of {customer}",
                 customer=customer,
-                issued=issued,
-                file=_as_link(issued),
+                issued=secret["keys"],
+                file=_as_link(secret["keys"]),
                 back_url=back,
             )
         return self._page(
@@ -109,7 +119,7 @@ class BulkActions:
         return render(request, template, {**frame, "opts": opts, **context})
 
 
-def _as_link(issued: list[api_keys.IssuedKey]) -> str:
+def _as_link(issued: Iterable[Sequence[str]]) -> str:
     """Write the keys as CSV into an address that a browser downloads by itself.
 
     So the tokens are sent once, and the file needs no second request for them.
@@ -118,7 +128,7 @@ def _as_link(issued: list[api_keys.IssuedKey]) -> str:
     writer = csv.writer(file)
     writer.writerow(("name", "key_id", "api_key"))
     writer.writerows(
-        (usage.plain_text(one.key.name), one.key.key_id, one.token) for one in issued
+        (usage.plain_text(name), key_id, token) for name, key_id, token in issued
     )
     encoded = base64.b64encode(file.getvalue().encode()).decode()
     return f"data:text/csv;charset=utf-8;base64,{encoded}"

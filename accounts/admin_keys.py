@@ -5,11 +5,11 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import (
@@ -19,7 +19,7 @@ from unfold.contrib.filters.admin import (
 )
 from unfold.decorators import action, display
 
-from accounts import admin_columns, api_keys
+from accounts import admin_columns, api_keys, shown_once
 from accounts.admin_history import HistoryAdmin
 from accounts.admin_key_forms import KeyForm, RotateForm
 from accounts.admin_lookup import get_or_404
@@ -176,29 +176,38 @@ class ApiKeyAdmin(HistoryAdmin):
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
     ) -> HttpResponse:
-        return self._show_token(request, request.issued_key)  # type: ignore[attr-defined]
+        return _lead_to_token(request, request.issued_key)  # type: ignore[attr-defined]
 
-    def _show_token(
-        self,
-        request: HttpRequest,
-        issued: api_keys.IssuedKey,
-        *,
-        replaced: ApiKey | None = None,
-    ) -> HttpResponse:
-        """Answer with the token itself: a redirect would have to keep it somewhere.
+    def get_urls(self) -> list[URLPattern]:
+        own = path(
+            "<path:object_id>/issued/",
+            self.admin_site.admin_view(self.issued_view),
+            name="accounts_apikey_issued",
+        )
+        return [own, *super().get_urls()]
+
+    def issued_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show a new key's token, once; loaded again it leads to the key.
 
         No cache keeps it either: the admin sends `no-store` with every page.
         """
+        key = get_or_404(self, request, object_id)
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        secret = shown_once.take(request)
+        if secret is None:
+            messages.info(request, f"The token of {key} was shown once.")
+            return HttpResponseRedirect(_change_url(key))
         return render(
             request,
             "accounts/key_issued.html",
             {
                 **self.admin_site.each_context(request),
-                "title": f"API key {issued.key.name}",
+                "title": f"API key {key.name}",
                 "opts": self.opts,
-                "key": issued.key,
-                "token": issued.token,
-                "replaced": replaced,
+                "key": key,
+                "token": secret["token"],
+                "replaced": key.replaces.first(),
                 "public_url": settings.MODELYARD_PUBLIC_URL,
             },
         )
@@ -222,7 +231,7 @@ class ApiKeyAdmin(HistoryAdmin):
             key.refresh_from_db()
             self.log_change(request, key, f"Rotated: replaced by {issued.key}.")
             self.log_addition(request, issued.key, f"Issued to replace {key}.")
-            return self._show_token(request, issued, replaced=key)
+            return _lead_to_token(request, issued)
         context = {
             **self.admin_site.each_context(request),
             "title": f"Rotate {key.name}",
@@ -289,3 +298,8 @@ class ApiKeyAdmin(HistoryAdmin):
 
 def _change_url(key: ApiKey) -> str:
     return reverse("admin:accounts_apikey_change", args=(key.pk,))
+
+
+def _lead_to_token(request: HttpRequest, issued: api_keys.IssuedKey) -> HttpResponse:
+    url = reverse("admin:accounts_apikey_issued", args=(issued.key.pk,))
+    return shown_once.lead_to(request, url, {"token": issued.token})

@@ -17,7 +17,7 @@ from unfold.admin import TabularInline
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminEmailInputWidget
 
-from accounts import changes, members
+from accounts import changes, members, shown_once
 from accounts.admin_lookup import get_or_404
 from accounts.models import Customer
 
@@ -126,8 +126,15 @@ class MemberActions:
                 if not invitation.link:
                     messages.success(request, _what_happened(invitation, customer))
                     return HttpResponseRedirect(back)
-                # A redirect would have to keep the link somewhere.
-                context["invitation"] = invitation
+                here = reverse("admin:accounts_customer_invite", args=(customer.pk,))
+                return shown_once.lead_to(
+                    request, here, {"name": name, "link": invitation.link}
+                )
+        if shown_once.is_asked_for(request):
+            context["invitation"] = shown_once.take(request)
+            if context["invitation"] is None:
+                messages.info(request, "This link was shown once. Make a new one.")
+                return HttpResponseRedirect(back)
         frame = self.admin_site.each_context(request)  # type: ignore[attr-defined]
         context |= {
             "title": f"Invite a person to {customer}",

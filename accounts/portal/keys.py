@@ -9,10 +9,11 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts import api_keys
+from accounts import api_keys, shown_once
 from accounts.models import ApiKey, Customer
 from accounts.portal import access
 from accounts.portal.forms import KeyForm, RotateForm
@@ -40,7 +41,7 @@ def index(request: HttpRequest, customer: Customer) -> HttpResponse:
         except ValidationError as error:
             form.add_error(None, error.messages)
         else:
-            return _show_token(request, customer, issued)
+            return _lead_to_token(request, customer, issued)
     usable = list(active_keys(customer))
     ended = keys_of(customer).exclude(pk__in=[key.pk for key in usable])
     return access.show(
@@ -101,8 +102,7 @@ def rotate(request: HttpRequest, customer: Customer, key_id: str) -> HttpRespons
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
             return redirect("portal:keys", customer_id=customer.pk)
-        key.refresh_from_db()
-        return _show_token(request, customer, issued, replaced=key)
+        return _lead_to_token(request, customer, issued)
     return access.show(
         request, customer, "rotate.html", section="keys", key=key, form=form
     )
@@ -144,20 +144,30 @@ def active_keys(customer: Customer) -> QuerySet[ApiKey]:
     return own.exclude(expires_at__lte=timezone.now())
 
 
-def _show_token(
-    request: HttpRequest,
-    customer: Customer,
-    issued: api_keys.IssuedKey,
-    *,
-    replaced: ApiKey | None = None,
+def _lead_to_token(
+    request: HttpRequest, customer: Customer, issued: api_keys.IssuedKey
 ) -> HttpResponse:
-    """Answer with the token itself: a redirect would have to keep it somewhere."""
+    url = reverse("portal:issued", args=(customer.pk, issued.key.key_id))
+    return shown_once.lead_to(request, url, {"token": issued.token})
+
+
+@access.for_members
+@require_safe
+def issued(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
+    """Show a new key's token, once; loaded again it leads to the list of keys."""
+    key = get_object_or_404(keys_of(customer), key_id=key_id)
+    secret = shown_once.take(request)
+    if secret is None:
+        messages.info(
+            request, f"“{key.name}” was shown once. If nobody has it, rotate the key."
+        )
+        return redirect("portal:keys", customer_id=customer.pk)
     return access.show(
         request,
         customer,
         "key_issued.html",
         section="keys",
-        key=issued.key,
-        token=issued.token,
-        replaced=replaced,
+        key=key,
+        token=secret["token"],
+        replaced=key.replaces.first(),
     )

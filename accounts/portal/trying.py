@@ -9,9 +9,10 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_http_methods
 
-from accounts import api_keys
+from accounts import api_keys, shown_once
 from accounts.models import ApiKey, Customer
 from accounts.portal import access, keys
 
@@ -23,20 +24,28 @@ _SCOPES = ("predict", "explain", "models:read")
 @require_http_methods(["GET", "HEAD", "POST"])
 def try_it(request: HttpRequest, customer: Customer) -> HttpResponse:
     """Call with a key that was pasted, or make one in test mode for the next hour."""
-    issued, problems = None, []
+    problems = []
     if request.method == "POST":
         try:
             issued = make_key(customer, by=cast(User, request.user))
         except ValidationError as error:
             problems = error.messages
+        else:
+            assert issued.key.expires_at is not None
+            secret = {
+                "token": issued.token,
+                "expires_at": issued.key.expires_at.isoformat(),
+            }
+            return shown_once.lead_to(request, request.path, secret)
+    secret = shown_once.take(request) or {"token": "", "expires_at": ""}
     return access.show(
         request,
         customer,
         "try_it.html",
         section="try",
         status=422 if problems else 200,
-        token=issued.token if issued else "",
-        expires_at=issued.key.expires_at if issued else None,
+        token=secret["token"],
+        expires_at=parse_datetime(secret["expires_at"]),
         may_make=keys.may_make(customer) or _mine(customer, request.user).exists(),
         problems=problems,
     )

@@ -15,6 +15,7 @@ urlpatterns = [
     path("<int:customer_id>/keys/", keys.index, name="keys"),
     path("<int:customer_id>/keys/<str:key_id>/rotate/", keys.rotate, name="rotate"),
     path("<int:customer_id>/keys/<str:key_id>/revoke/", keys.revoke, name="revoke"),
+    path("<int:customer_id>/keys/<str:key_id>/issued/", keys.issued, name="issued"),
     path("<int:customer_id>/refusals/", why.index, name="refusals"),
     path("<int:customer_id>/try/", trying.try_it, name="try"),
 ]

@@ -296,7 +296,9 @@ def test_an_issued_key_s_token_is_shown_and_works(manager, changes):
     changes.clear()
 
     response = manager.post(
-        url("apikey_add"), key_form(customer, allowed_models="digits\nbreast-cancer")
+        url("apikey_add"),
+        key_form(customer, allowed_models="digits\nbreast-cancer"),
+        follow=True,
     )
 
     tokens = set(TOKEN.findall(response.content.decode()))
@@ -312,7 +314,8 @@ def test_an_issued_key_s_token_is_shown_and_works(manager, changes):
 
 
 def test_a_token_is_kept_nowhere(manager):
-    response = manager.post(url("apikey_add"), key_form(CustomerFactory()))
+    form = key_form(CustomerFactory())
+    response = manager.post(url("apikey_add"), form, follow=True)
     secret = TOKEN.search(response.content.decode())[0].split("_")[3]
 
     key = ApiKey.objects.get()
@@ -413,13 +416,25 @@ def test_rotating_asks_first_and_then_shows_the_new_token(manager):
     asked = manager.get(path)
     assert ApiKey.objects.count() == 1
     assert not TOKEN.search(asked.content.decode())
-    response = manager.post(path, {"overlap_hours": 0})
+    response = manager.post(path, {"overlap_hours": 0}, follow=True)
 
     new = api_keys.recognise(TOKEN.search(response.content.decode())[0])
     assert new is not None
     assert new.pk != issued.key.pk
     assert api_keys.recognise(issued.token) is None
     assert "no-store" in response["Cache-Control"]
+
+
+def test_a_new_key_is_shown_once_to_those_who_may_issue_keys(manager, client):
+    made = manager.post(url("apikey_add"), key_form(CustomerFactory()))
+    address = made["Location"]
+
+    first, again = manager.get(address), manager.get(address, follow=True)
+
+    assert TOKEN.search(first.content.decode())
+    assert not TOKEN.search(again.content.decode())
+    assert "was shown once" in again.content.decode()
+    assert ApiKey.objects.count() == 1
 
 
 def test_keys_are_not_deleted(manager):

@@ -30,7 +30,7 @@ def manager(client):
 def issue_many(client, customer, **data):
     path = reverse("admin:accounts_customer_issue_many", args=[customer.pk])
     given = {"scopes": ["predict"], "name_prefix": "key", "mode": "live"}
-    return client.post(path, given | data)
+    return client.post(path, given | data, follow=True)
 
 
 def upload(client, text):

@@ -28,7 +28,9 @@ def test_a_new_key_is_shown_once_and_works(member, customer):
     for name in ("digits", "Churn Model v1.2"):
         RegisteredModelFactory(name=name)
     names = "digits\r\nChurn Model v1.2\n"
-    response = member.post(url("keys", customer), form(allowed_models=names))
+    response = member.post(
+        url("keys", customer), follow=True, data=form(allowed_models=names)
+    )
 
     tokens = set(TOKEN.findall(response.content.decode()))
     assert len(tokens) == 1
@@ -42,6 +44,26 @@ def test_a_new_key_is_shown_once_and_works(member, customer):
     secret = token.split("_")[3]
     assert secret not in member.get(url("keys", customer)).content.decode()
     assert not [s for s in Session.objects.all() if secret in str(s.get_decoded())]
+
+
+def test_a_new_key_s_page_shows_it_once_however_often_it_is_loaded(member, customer):
+    made = member.post(url("keys", customer), form())
+    address = made["Location"]
+    sealed = [str(session.get_decoded()) for session in Session.objects.all()]
+
+    head = member.head(address)
+    first = member.get(address)
+    again = member.get(address, follow=True)
+
+    token = TOKEN.search(first.content.decode())[0]
+    # Before it was looked at it lay there encrypted, and the address had the key.
+    assert "shown-once" in str(sealed)
+    assert not [each for each in sealed if token.split("_")[3] in each]
+    assert head.status_code == 302
+    assert not TOKEN.search(again.content.decode())
+    assert "was shown once" in again.content.decode()
+    assert ApiKey.objects.count() == 1
+    assert api_keys.recognise(token) is not None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +80,9 @@ def test_a_key_names_models_that_are_there_and_not_too_many(
 ):
     RegisteredModelFactory(name="Churn Model v1.2")
 
-    response = member.post(url("keys", customer), form(allowed_models=names))
+    response = member.post(
+        url("keys", customer), follow=True, data=form(allowed_models=names)
+    )
 
     assert response.status_code == 422
     assert words in response.content.decode()
@@ -66,12 +90,12 @@ def test_a_key_names_models_that_are_there_and_not_too_many(
 
 
 def test_a_test_key_is_made_and_stays_one_when_it_is_rotated(member, customer):
-    response = member.post(url("keys", customer), form(mode="test"))
+    response = member.post(url("keys", customer), follow=True, data=form(mode="test"))
     token = TOKEN.search(response.content.decode())[0]
     key = ApiKey.objects.get()
     path = url("rotate", customer, key_id=key.key_id)
 
-    rotated = member.post(path, {"overlap_hours": "0"}).content.decode()
+    rotated = member.post(path, {"overlap_hours": "0"}, follow=True).content.decode()
 
     assert token.startswith("my_test_")
     assert TOKEN.search(rotated)[0].startswith("my_test_")
@@ -96,7 +120,7 @@ def test_a_key_that_expired_today_is_listed_apart_and_a_new_one_offered(
 
 
 def test_a_key_may_expire(member, customer):
-    member.post(url("keys", customer), form(lifetime_days="30"))
+    member.post(url("keys", customer), follow=True, data=form(lifetime_days="30"))
 
     left = ApiKey.objects.get().expires_at - timezone.now()
     assert datetime.timedelta(29) < left <= datetime.timedelta(30)
@@ -114,7 +138,7 @@ def test_a_key_may_expire(member, customer):
     ],
 )
 def test_a_senseless_key_is_refused_and_says_why(member, customer, change):
-    response = member.post(url("keys", customer), form(**change))
+    response = member.post(url("keys", customer), follow=True, data=form(**change))
 
     assert response.status_code == 422
     assert "Error:" in response.content.decode()
@@ -129,8 +153,8 @@ def test_a_plan_allows_only_so_many_active_keys(member, customer):
     ApiKeyFactory.create(customer=customer, revoked_at=now)
     ApiKeyFactory.create(customer=customer, expires_at=now - datetime.timedelta(1))
 
-    second = member.post(url("keys", customer), form())
-    third = member.post(url("keys", customer), form())
+    second = member.post(url("keys", customer), follow=True, data=form())
+    third = member.post(url("keys", customer), follow=True, data=form())
 
     assert second.status_code == 200
     assert third.status_code == 422
@@ -143,7 +167,7 @@ def test_an_inactive_customer_makes_no_keys(member, customer):
     customer.active = False
     customer.save()
 
-    made = member.post(url("keys", customer), form())
+    made = member.post(url("keys", customer), follow=True, data=form())
     path = url("rotate", customer, key_id=issued.key.key_id)
     rotated = member.post(path, {"overlap_hours": "0"})
 
@@ -158,7 +182,7 @@ def test_rotating_asks_first_then_keeps_the_old_key_for_the_overlap(member, cust
     asked = member.get(path)
     assert asked.status_code == 200
     assert ApiKey.objects.count() == 1
-    response = member.post(path, {"overlap_hours": "1"})
+    response = member.post(path, {"overlap_hours": "1"}, follow=True)
 
     new = api_keys.recognise(TOKEN.search(response.content.decode())[0])
     assert new is not None
