@@ -25,7 +25,7 @@ from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from accounts import admin_columns, api_keys, billing, statements
-from accounts.admin_history import HistoryAdmin
+from accounts.admin_history import GuardedForm, HistoryAdmin
 from accounts.admin_lookup import get_or_404
 from accounts.admin_usage import ReadOnlyAdmin, write_lines
 from accounts.models import Customer, LimitEvent, Price, Statement
@@ -34,7 +34,7 @@ _SHOWN_VERSIONS = 8
 _SHOWN_MONTHS = 24
 
 
-class PriceForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+class PriceForm(GuardedForm):
     """Offer the models that there are, and the one that the price has already."""
 
     model = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget)
@@ -60,7 +60,7 @@ class PriceAdmin(HistoryAdmin):
     search_fields = ("plan__name", "model")
     ordering = ("plan__name", "unit", "model", "-valid_from")
     history_list_display = ("amount", "valid_from")
-    fields = ("plan", "unit", "model", "amount", "valid_from")
+    fields = ("plan", "unit", "model", "amount", "valid_from", "as_of")
 
     def save_model(
         self, request: HttpRequest, obj: Price, form: Any, change: bool

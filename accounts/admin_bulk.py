@@ -37,6 +37,9 @@ class BulkActions:
         customer = get_or_404(self, request, object_id)
         form = ManyKeysForm(request.POST or None)
         back = reverse("admin:accounts_customer_change", args=(customer.pk,))
+        if customer.archived_at is not None:
+            messages.error(request, f"{customer} is archived. Reopen it first.")
+            return HttpResponseRedirect(back)
         if request.method == "POST" and form.is_valid():
             issued = bulk_keys.issue(
                 customer,
@@ -48,10 +51,8 @@ class BulkActions:
             what = f"Issued {counted(len(issued), 'API keys')}."
             self.log_change(request, customer, what)  # type: ignore[attr-defined]
             here = reverse("admin:accounts_customer_issue_many", args=(customer.pk,))
-            secret = {
-                "keys": [(one.key.name, one.key.key_id, one.token) for one in issued]
-            }
-            return shown_once.lead_to(request, here, secret)
+            keys = [(one.key.name, one.key.key_id, one.token) for one in issued]
+            return shown_once.lead_to(request, here, {"keys": keys})
         if shown_once.is_asked_for(request):
             secret = shown_once.take(request)
             if secret is None:

@@ -41,6 +41,7 @@ from accounts.models import ApiKey, Customer, Plan, QuotaCounter
 from accounts.reached import counted
 
 _SHOWN_DAYS = 14
+_NOT_WHEN_ARCHIVED = ("_issue_key", "_issue_many", "_invite", "_archive")
 _CHART_OPTIONS = {
     "maintainAspectRatio": False,
     "animation": False,
@@ -110,6 +111,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
             "items": ["export_usage", "export_invoice"],
         },
         "archive",
+        "reopen",
     )
     readonly_fields = ("archived_at",)
     change_form_outer_before_template = "accounts/customer_overview.html"
@@ -117,7 +119,10 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         (None, {"fields": ("name", "plan", "active", "contact_email", "notes")}),
         (
             "What differs from its plan",
-            {"fields": ("limit_overrides", "archived_at"), "classes": ("collapse",)},
+            {
+                "fields": ("limit_overrides", "archived_at", "as_of"),
+                "classes": ("collapse",),
+            },
         ),
     )
 
@@ -216,6 +221,11 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     @action(description="Issue key", icon="key", permissions=["issue_key"])
     def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
         customer = get_or_404(self, request, object_id)
+        if customer.archived_at is not None:
+            messages.error(request, f"{customer} is archived. Reopen it first.")
+            return HttpResponseRedirect(
+                reverse("admin:accounts_customer_change", args=(customer.pk,))
+            )
         if not customer.active:
             messages.warning(request, f"{customer} is inactive: its keys are refused.")
         url = reverse("admin:accounts_apikey_add")
@@ -262,6 +272,40 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         return leave_dialog(
             request, reverse("admin:accounts_customer_change", args=(customer.pk,))
         )
+
+    @action(
+        description="Reopen",
+        icon="unarchive",
+        permissions=["change"],
+        dialog={
+            "title": "Reopen this customer?",
+            "description": "It is active again. Its old keys stay revoked.",
+            "form_submit_text": "Reopen",
+        },
+    )
+    def reopen(self, request: HttpRequest, form: Any, object_id: str) -> HttpResponse:
+        customer = get_or_404(self, request, object_id)
+        try:
+            changes.reopen(customer)
+        except ValidationError as error:
+            messages.info(request, " ".join(error.messages))
+        else:
+            self.log_change(request, customer, "Reopened.")
+            messages.success(request, f"Reopened {customer}. Issue it a key.")
+        return leave_dialog(
+            request, reverse("admin:accounts_customer_change", args=(customer.pk,))
+        )
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offer what can be done with the customer: an archived one gets no keys."""
+        customer = self.get_object(request, object_id)
+        archived = customer is not None and customer.archived_at is not None
+        hidden = _NOT_WHEN_ARCHIVED if archived else ("_reopen",)
+        return [
+            action
+            for action in super().get_actions_detail(request, object_id)
+            if not getattr(action, "action_name", "").endswith(hidden)
+        ]
 
     @display(
         description="state",

@@ -10,9 +10,10 @@ from unfold.widgets import (
     UnfoldAdminTextareaWidget,
 )
 
+from accounts.admin_history import GuardedForm
 from accounts.api_keys import LIMIT_FIELDS, read_lines, read_models
 from accounts.limits import SCOPES
-from accounts.models import ApiKey
+from accounts.models import ApiKey, Customer
 from accounts.networks import normalised
 
 _SCOPE_TEXTS = {
@@ -25,7 +26,7 @@ _SCOPE_TEXTS = {
 _MAX_OVERLAP_HOURS = 30 * 24
 
 
-class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+class KeyForm(GuardedForm):
     """Choose what a key may do, for which models and for how long."""
 
     scopes = forms.MultipleChoiceField(
@@ -77,6 +78,12 @@ class KeyForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run 
             return [normalised(line) for line in read_lines(text)]
         except ValueError as error:
             raise forms.ValidationError(str(error)) from error
+
+    def clean_customer(self) -> Customer:
+        customer: Customer = self.cleaned_data["customer"]
+        if customer.archived_at is not None:
+            raise forms.ValidationError(f"{customer} is archived. Reopen it first.")
+        return customer
 
     def clean_expires_at(self) -> Any:
         expires_at = self.cleaned_data["expires_at"]

@@ -96,8 +96,9 @@ class ApiKeyAdmin(HistoryAdmin):
                 limits,
             )
         life = ("created_at", "created_by", "last_used_at", "revoked_at", "replaced_by")
+        key = ("public_id", "badge", "customer", "name", "mode", "as_of")
         return (
-            (None, {"fields": ("public_id", "badge", "customer", "name", "mode")}),
+            (None, {"fields": key}),
             ("What it may do", {"fields": may}),
             limits,
             ("Its life", {"fields": life}),

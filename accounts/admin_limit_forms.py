@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.template.loader import render_to_string
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from accounts.admin_history import GuardedForm
 from accounts.models import Customer, Plan, QuotaUnit
 from accounts.overrides import FURTHER_QUOTAS, PERIODS, check_overrides
 
@@ -130,7 +131,7 @@ class LimitsField(forms.MultiValueField):
         return own
 
 
-class CustomerForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+class CustomerForm(GuardedForm):
     limit_overrides = LimitsField()
 
     class Meta:
@@ -142,6 +143,12 @@ class CustomerForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at
         field = self.fields.get("limit_overrides")
         if field is not None and self.instance.plan_id:
             field.widget.plan = self.instance.plan
+
+    def clean_active(self) -> bool:
+        active: bool = self.cleaned_data["active"]
+        if active and self.instance.archived_at is not None:
+            raise ValidationError("This customer is archived. Reopen it instead.")
+        return active
 
 
 def _number(text: str) -> int | str:

@@ -23,7 +23,7 @@ class PlanAdmin(HistoryAdmin):
     readonly_fields = ("state", "customer_count")
     actions_detail = ("retire", "offer_again")
     fieldsets = (
-        (None, {"fields": ("name", "description", "state", "customer_count")}),
+        (None, {"fields": ("name", "description", "state", "customer_count", "as_of")}),
         (
             "Rates",
             {"fields": (("burst_requests", "sustained_requests"), "max_concurrency")},

@@ -96,9 +96,13 @@ def issue(
     created_by: User | None = None,
     first_key_id: str = "",
 ) -> IssuedKey:
-    """Create a key; raise ValidationError for unknown scopes, a past expiry, what is no
-    network, or limits that are none.
+    """Create a key.
+
+    Raise ValidationError for an archived customer, unknown scopes, a past expiry, what
+    is no network, or limits that are none.
     """
+    if customer.archived_at is not None:
+        raise ValidationError(f"{customer} is archived: it gets no keys.")
     _check(scopes, expires_at)
     _check_limits(limits)
     new = key_format.generate(mode)

@@ -21,7 +21,7 @@ def read_names(text: str) -> list[str]:
     Raise ValidationError for no names, too many, one that is too long or comes twice.
     """
     try:
-        rows = list(csv.reader(io.StringIO(text), strict=True))
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
         raise ValidationError(f"This is not CSV: {error}.") from None
     names = [row[0].strip() for row in rows if row and row[0].strip()]

@@ -54,3 +54,14 @@ def archive(customer: Customer) -> int:
     customer.archived_at = now
     customer.save(update_fields=["active", "archived_at"])
     return revoked
+
+
+@transaction.atomic
+def reopen(customer: Customer) -> None:
+    """Make an archived customer an active one; its keys stay revoked."""
+    customer = Customer.objects.select_for_update().get(pk=customer.pk)
+    if customer.archived_at is None:
+        raise ValidationError(f"{customer} is not archived.")
+    customer.active = True
+    customer.archived_at = None
+    customer.save(update_fields=["active", "archived_at"])

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 
 from django.core.exceptions import ValidationError
@@ -14,6 +15,8 @@ from accounts.models.customers import as_read
 COLUMNS = ("name", "plan", "contact_email", "notes")
 _REQUIRED = {"name", "plan"}
 MOST = 5000
+# What a line has beyond the columns.
+_FURTHER = ""
 LARGEST_BYTES = 2_000_000
 
 
@@ -46,17 +49,27 @@ def read(text: str) -> Reading:
     """Check every line against the others and the database, changing nothing."""
     if "\0" in text:
         return Reading((), (Problem(1, "This file is not text."),))
-    reader = csv.DictReader(io.StringIO(text), strict=True, restkey="", restval=None)
+    # Lines may end as on any system; the reader of CSV knows all of them.
+    file = io.StringIO(text, newline="")
+    reader = csv.DictReader(file, strict=True, restkey=_FURTHER, restval=None)
     lines: list[tuple[int, dict[str, str]]] = []
     broken: tuple[Problem, ...] = ()
     try:
         heading = tuple(name.strip().lower() for name in reader.fieldnames or ())
+        while heading and not heading[-1]:
+            # Spreadsheets write empty columns at the end.
+            heading = heading[:-1]
         problem = _problem_of(heading)
         if problem:
             return Reading((), (Problem(1, problem),))
         reader.fieldnames = heading
         for row in reader:
-            lines.append((reader.line_num, row))
+            if not "".join(row.get(_FURTHER, ())).strip():
+                row.pop(_FURTHER, None)
+            if any(
+                isinstance(text, list) or (text or "").strip() for text in row.values()
+            ):
+                lines.append((reader.line_num, row))
     except csv.Error as error:
         # The reader counts up to the last line that it could read.
         broken = (Problem(reader.line_num + 1, f"This is not CSV: {error}."),)
@@ -69,6 +82,10 @@ def read(text: str) -> Reading:
 
 
 def _problem_of(heading: tuple[str, ...]) -> str:
+    if len(heading) == 1 and re.search("[;\t|]", heading[0]):
+        return "Separate columns with commas."
+    if "" in heading:
+        return "A column has no name."
     missing = sorted(_REQUIRED - set(heading))
     if missing:
         return f"The first line must name the columns; missing: {', '.join(missing)}."
@@ -100,7 +117,7 @@ def _check(lines: list[tuple[int, dict[str, str]]]) -> Reading:
 
 def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> Customer:
     """Make the customer of a line; raise ValidationError with all that is wrong."""
-    if "" in row:
+    if _FURTHER in row:
         raise ValidationError("There are more values than columns.")
     if None in row.values():
         raise ValidationError("There are fewer values than columns.")

@@ -58,6 +58,8 @@ def invite(customer: Customer, *, email: str) -> Invitation:
     For who is a member already, this is a new link; those sent before end, unless a
     password was set. Raise ValidationError if the address belongs to several people.
     """
+    if customer.archived_at is not None:
+        raise ValidationError(f"{customer} is archived. Reopen it first.")
     try:
         person, is_new = _add(customer, email=email.strip().lower())
     except IntegrityError:

@@ -10,11 +10,13 @@ from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission
 from django.contrib.sessions.models import Session
+from django.core.exceptions import ValidationError
 from django.urls import reverse
 from django.utils import timezone
 
 from accounts import api_keys, roll_ups, soft_limits, usage
-from accounts.models import ApiKey, Customer, Plan, Usage, UsageDay, UsageHour
+from accounts import changes as changes_of
+from accounts.models import ApiKey, Customer, Plan, Price, Usage, UsageDay, UsageHour
 from accounts.signals import access_changed
 from tests.accounts.test_leases import event
 from tests.factories import (
@@ -175,6 +177,103 @@ def test_a_customer_without_usage_gets_a_hint_instead_of_a_chart(manager):
 
 
 # Plans
+
+
+def seen(manager, path):
+    """Fill in a form as its page was made."""
+    form = manager.get(path).context["adminform"].form
+    given = {}
+    for name, field in form.fields.items():
+        value = form[name].value()
+        names = getattr(field.widget, "widgets_names", None)
+        if names is not None:
+            parts = value if isinstance(value, list) else field.widget.decompress(value)
+            given |= {
+                f"{name}{part}": "" if each is None else str(each)
+                for part, each in zip(names, parts, strict=True)
+            }
+        elif value is True or value not in (None, False):
+            given[name] = "\n".join(value) if name.startswith("allowed") else value
+    return given | {"expires_at_0": "", "expires_at_1": ""}
+
+
+@pytest.mark.parametrize("kind", ["plan", "customer", "apikey", "price"])
+def test_a_form_from_before_anothers_change_does_not_undo_it(manager, kind):
+    key = issue_key().key
+    things = {
+        "plan": key.customer.plan,
+        "customer": key.customer,
+        "apikey": key,
+        "price": Price.objects.create(
+            plan=key.customer.plan, unit="rows", amount=1, valid_from="2030-01-01"
+        ),
+    }
+    thing = things[kind]
+    field = {"price": "amount"}.get(kind, "name")
+    inlines = {
+        f"{prefix}-{part}_FORMS": number
+        for prefix in ("api_keys", "Customer_members")
+        for part, number in (("TOTAL", 0), ("INITIAL", 0))
+    }
+    path = url(f"{kind}_change", thing.pk)
+    old, late = (seen(manager, path) | inlines for _ in range(2))
+
+    assert manager.post(path, old | {field: "7"}).status_code == 302
+    refused = manager.post(path, late | {field: "8"})
+
+    [error] = refused.context["adminform"].form.non_field_errors()
+    assert "since you opened this page" in error
+    assert not error.startswith("Somebody")
+    thing.refresh_from_db()
+    assert str(getattr(thing, field)).startswith("7")
+    again = seen(manager, path) | inlines
+    assert manager.post(path, again | {field: "8"}).status_code == 302
+
+
+def test_an_archived_customer_is_told_so_and_reopened(manager):
+    customer = issue_key(CustomerFactory(name="Acme")).key.customer
+    changes_of.archive(customer)
+    path = url("customer_change", customer.pk)
+
+    page = manager.get(path)
+    active = manager.post(path, {"name": "Acme", "plan": customer.plan_id, "active": 1})
+    pages = [
+        manager.post(url(f"customer_{action}", customer.pk), data, follow=True)
+        for action, data in (("issue_key", {}), ("issue_many", {"count": 1}))
+    ]
+    invite = manager.post(url("customer_invite", customer.pk), {"email": "a@b.example"})
+    issued = manager.post(url("apikey_add"), key_form(customer))
+
+    text = page.content.decode()
+    assert "Archived since" in text
+    assert "Reopen" in text
+    for hidden in ("Issue key", "Issue many", "Invite person"):
+        assert hidden not in text
+    assert "Reopen it instead" in active.content.decode()
+    for refused in (*pages, invite, issued):
+        assert "Acme is archived" in refused.content.decode()
+    assert ApiKey.objects.count() == 1
+    assert not customer.members.exists()
+
+    manager.post(url("customer_reopen", customer.pk), {"_form_submitted": "True"})
+
+    customer.refresh_from_db()
+    assert (customer.active, customer.archived_at) == (True, None)
+    text = manager.get(path).content.decode()
+    assert "Issue key" in text
+    assert url("customer_reopen", customer.pk) not in text
+    with pytest.raises(ValidationError, match="not archived"):
+        changes_of.reopen(customer)
+
+
+def test_a_customer_s_page_says_whose_it_is(client):
+    person = UserFactory(is_staff=True)
+    person.user_permissions.add(Permission.objects.get(codename="view_customer"))
+    client.force_login(person)
+
+    page = client.get(url("customer_change", CustomerFactory(name="Acme").pk))
+
+    assert re.search(r"<h2[^>]*>Acme</h2>", page.content.decode())
 
 
 def test_a_plan_is_added_and_announced(manager, changes):

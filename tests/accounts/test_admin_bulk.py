@@ -137,6 +137,17 @@ def test_an_import_shows_first_and_adds_when_confirmed(manager):
     assert Customer.objects.count() == 2
 
 
+def test_what_spreadsheets_add_around_the_customers_is_left_out(manager):
+    PlanFactory.create(name="Team")
+    text = "name,plan,,\rAcme,Team,,\r,,,\rBiz,Team,,,,\r,\r"
+
+    shown = upload(manager, text)
+    manager.post(IMPORT, {"confirmed": shown.context["text"]})
+
+    names = Customer.objects.order_by("name").values_list("name", flat=True)
+    assert list(names) == ["Acme", "Biz"]
+
+
 GOOD = "name,plan\nAcme,Team\n"
 
 
@@ -147,6 +158,10 @@ GOOD = "name,plan\nAcme,Team\n"
         ("name,plan\n", "no customer"),
         ("plan\nTeam\n", "missing: name"),
         ("name,plan,price\nAcme,Team,3\n", "no such columns: price"),
+        ("name;plan\nAcme;Team\n", "Separate columns with commas."),
+        ("name\tplan\nAcme\tTeam\n", "Separate columns with commas."),
+        ("name,,plan\nAcme,,Team\n", "A column has no name."),
+        ("name,plan\n,,\n,\n", "no customer"),
         ("name,name,plan\nA,B,Team\n", "comes twice"),
         (GOOD + "Biz,Nothing\n", "Line 3: There is no plan “Nothing”"),
         (GOOD + "Biz,Old\n", "There is no plan “Old” on offer"),
