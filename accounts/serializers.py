@@ -1,6 +1,7 @@
 """What the account endpoints read and answer."""
 
 import datetime
+import re
 from typing import Any
 
 from django.utils import timezone
@@ -21,6 +22,9 @@ _DEFAULT = {
 }
 
 
+_OFFSET_AFTER_BLANK = re.compile(r"(:[\d.]+) (\d\d(:?\d\d)?)$", re.ASCII)
+
+
 class _DateOrTime(serializers.DateTimeField):
     """A UTC day (`2026-11-01`) or a point in time (`2026-11-01T10:00:00Z`)."""
 
@@ -31,8 +35,32 @@ class _DateOrTime(serializers.DateTimeField):
             **kwargs,
         )
 
+    def to_internal_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            # In a query `+` is a blank, and nothing else can be meant by one here.
+            value = _OFFSET_AFTER_BLANK.sub(r"\1+\2", value)
+        return super().to_internal_value(value)
 
-class UsageQuerySerializer(serializers.Serializer[Any]):
+
+class QuerySerializer(serializers.Serializer[Any]):
+    """Parameters of an address, each with one value.
+
+    DRF takes an empty one for none, and the last of several; either hides a mistake.
+    """
+
+    def to_internal_value(self, data: Any) -> Any:
+        problems = {}
+        for name in data:
+            if data[name] == "":
+                problems[name] = "It must not be empty."
+            elif len(data.getlist(name)) > 1:
+                problems[name] = "Send it once."
+        if problems:
+            raise serializers.ValidationError(problems)
+        return super().to_internal_value(data)
+
+
+class UsageQuerySerializer(QuerySerializer):
     """The query of /usage; `from` is included, `to` is not."""
 
     bucket = serializers.ChoiceField(

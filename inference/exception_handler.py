@@ -5,8 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
-from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpResponse
+from django.core.exceptions import (
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
+from django.db import DataError
+from django.http import Http404, HttpResponse, UnreadablePostError
 from django_ratelimit.exceptions import Ratelimited
 from rest_framework import exceptions
 from rest_framework.request import Request
@@ -20,6 +25,7 @@ from inference.errors import ApiError, ErrorCode, Problem
 
 # One minute: the longest window of the rates that guard what Django serves.
 _RATELIMITED_RETRY_S = 60.0
+_MAX_QUOTED = 200
 
 # DRF's own sentences may quote the payload, so callers get one of these.
 _MESSAGES: dict[type[exceptions.APIException], tuple[ErrorCode, str]] = {
@@ -113,6 +119,18 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
                 request_members.summary(problems),
                 details=tuple(request_members.shown(problems)),
             )
+        case RequestDataTooBig():
+            return ApiError(ErrorCode.TOO_LARGE, "The body is too large.")
+        case SuspiciousOperation() | DataError():
+            # PostgreSQL stores no NUL, and no number beyond its column.
+            return ApiError(
+                ErrorCode.INVALID_INPUT,
+                "The request holds what cannot be stored, such as a NUL character.",
+            )
+        case UnreadablePostError():
+            return ApiError(
+                ErrorCode.REQUEST_TIMEOUT, "The body did not arrive as a whole."
+            )
         case exceptions.MethodNotAllowed():
             return ApiError(
                 ErrorCode.METHOD_NOT_ALLOWED, f"{method} is not allowed here."
@@ -148,4 +166,9 @@ def _problems(detail: Any, path: str = "") -> Iterator[Problem]:
             nested = isinstance(inner, Mapping) and bool(inner)
             yield from _problems(inner, f"{path}[{position}]" if nested else path)
     else:
-        yield Problem(issue=str(detail), field=path or None)
+        yield Problem(issue=_cut(str(detail)), field=_cut(path) or None)
+
+
+def _cut(text: str) -> str:
+    """Shorten what may quote a request to what a person reads."""
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"

@@ -1,15 +1,47 @@
-"""DRF's content negotiation, with the two media types of ours that are JSON."""
+"""What DRF reads and writes: JSON, strictly, under any of its media types."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import IO, Any
 
 from rest_framework.exceptions import NotAcceptable
 from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
+from inference.errors import ApiError, ErrorCode
+from inference.json_bodies import parse_object
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+
 # The first asks for errors as RFC 9457; the second may name a model version.
 _ALSO_JSON = ("application/problem+json", "application/vnd.modelyard.v1+json")
+
+
+class JsonParser(BaseParser):
+    """Read a JSON object as predictions are read: bounded, strict, of any depth."""
+
+    media_type = "application/json"
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        media_type: str | None = None,
+        parser_context: Any = None,
+    ) -> dict[str, Any]:
+        return parse_object(read_body(stream))
+
+
+def read_body(stream: IO[bytes], *, advice: str = "Send less.") -> bytes:
+    """Read a JSON body; raise ApiError TOO_LARGE beyond MAX_BODY_BYTES."""
+    body = stream.read(MAX_BODY_BYTES + 1)
+    if len(body) > MAX_BODY_BYTES:
+        raise ApiError(
+            ErrorCode.TOO_LARGE,
+            f"A JSON body may have {MAX_BODY_BYTES} bytes. {advice}",
+            facts={"maximum": MAX_BODY_BYTES},
+        )
+    return body
 
 
 class JsonNegotiation(DefaultContentNegotiation):
@@ -20,6 +52,9 @@ class JsonNegotiation(DefaultContentNegotiation):
         format_suffix: str | None = None,
     ) -> Any:
         available = list(renderers)
+        if request.query_params.get("format") == "":
+            # DRF would take it for none.
+            raise NotAcceptable
         try:
             return super().select_renderer(request, available, format_suffix)
         except NotAcceptable:

@@ -20,12 +20,12 @@ from rest_framework.request import Request
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.json_bodies import parse_object
 from inference.models import Upload
+from inference.negotiation import read_body
 from inference.options import read_options
 from inference.request_members import with_facts
 from inference.uploads import files as uploaded_files
 from inference.uploads import uris
 
-MAX_JSON_BYTES = 2 * 1024 * 1024
 # Boundaries and fields around the file.
 _FORM_BYTES = 64 * 1024
 _JSON_MEMBERS = frozenset(
@@ -87,12 +87,7 @@ class JsonBodyParser(BaseParser):
         media_type: str | None = None,
         parser_context: Any = None,
     ) -> JsonBody:
-        body = stream.read(MAX_JSON_BYTES + 1)
-        if len(body) > MAX_JSON_BYTES:
-            raise ApiError(
-                ErrorCode.TOO_LARGE,
-                f"A JSON body may have {MAX_JSON_BYTES} bytes. Send a file.",
-            )
+        body = read_body(stream, advice="Send a file.")
         members = parse_object(body)
         return JsonBody(members=members, lines=_lines(members, body))
 

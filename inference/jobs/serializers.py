@@ -6,6 +6,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from accounts.serializers import QuerySerializer
 from inference.models import PredictionJob
 
 Status = PredictionJob.Status
@@ -54,7 +55,7 @@ class JobSerializer(serializers.Serializer[Any]):
     error = JobErrorSerializer(allow_null=True)
 
 
-class JobListQuerySerializer(serializers.Serializer[Any]):
+class JobListQuerySerializer(QuerySerializer):
     limit = serializers.IntegerField(
         min_value=1, max_value=100, default=20, help_text="Jobs of one page."
     )

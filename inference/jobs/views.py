@@ -60,8 +60,9 @@ class _JobView(APIView):
         return own
 
     def get_job(self, job_id: str) -> PredictionJob:
-        job = self.own_jobs().filter(pk=job_id).first()
-        if job is None:
+        # PostgreSQL refuses to look for some of what is no id.
+        job = job_ids.is_id(job_id) and self.own_jobs().filter(pk=job_id).first()
+        if not job:
             raise ApiError(ErrorCode.NOT_FOUND, "There is no such job.")
         return job
 

@@ -5,12 +5,18 @@ import re
 from inference import call_headers
 from inference.errors import ApiError, ErrorCode
 
-_URI = re.compile(r"upload://(upl_[0-9a-f]{32})")
+_ID = re.compile(r"upl_[0-9a-f]{32}")
+_URI = re.compile(rf"upload://({_ID.pattern})")
 NPY = "application/x-npy"
 CSV_TYPES = frozenset({"text/csv", "application/csv"})
 LINES_TYPES = frozenset({"application/jsonl", "application/x-ndjson"})
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
 CONTENT_TYPES = CSV_TYPES | LINES_TYPES | IMAGE_TYPES | {"application/json", NPY}
+
+
+def is_id(text: str) -> bool:
+    """Tell whether `text` has the form of an upload's id."""
+    return _ID.fullmatch(text) is not None
 
 
 def write(upload_id: str) -> str:

@@ -2,8 +2,11 @@
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django_ratelimit.exceptions import Ratelimited
@@ -11,6 +14,8 @@ from django_ratelimit.exceptions import Ratelimited
 from inference import outages
 from inference.error_rendering import render as render_error
 from inference.errors import ApiError, ErrorCode
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,12 @@ _LOCKED_OUT = _Page(
     retry_after_s=3600,
     again="Back to sign in",
 )
+_UNSTORABLE = _Page(
+    400,
+    ErrorCode.INVALID_INPUT,
+    "Bad request",
+    "This request holds what cannot be stored, such as a NUL character.",
+)
 _BROKEN = _Page(
     500,
     ErrorCode.INTERNAL_ERROR,
@@ -70,6 +81,29 @@ _AWAY = _Page(
     outages.MESSAGE,
     retry_after_s=int(outages.RETRY_S),
 )
+
+
+class UnstorableMiddleware:
+    """Answer what the database refuses to look for, or to store, as a bad request.
+
+    SQLite takes what PostgreSQL does not: NUL in a text, a number beyond its column.
+    Forms and serializers refuse both where they are used; an address is not one.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self._get_response(request)
+
+    def process_exception(
+        self, request: HttpRequest, exception: Exception
+    ) -> HttpResponse | None:
+        if not isinstance(exception, DataError):
+            return None
+        log.info("request_unstorable", path=request.path, error=str(exception))
+        reads = request.method in ("GET", "HEAD")
+        return _answer(request, _NOT_FOUND if reads else _UNSTORABLE)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:

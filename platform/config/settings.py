@@ -136,6 +136,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
+    "config.error_pages.UnstorableMiddleware",
     # Last: it answers for a sign-in that was refused.
     "axes.middleware.AxesMiddleware",
 ]
@@ -336,7 +337,7 @@ REST_FRAMEWORK = {
     # Views over the prediction plan, which admits by itself, name no throttle.
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.KeyThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["inference.negotiation.JsonParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "inference.negotiation.JsonNegotiation",
     "DEFAULT_SCHEMA_CLASS": "inference.openapi.inspector.ApiSchema",
     "EXCEPTION_HANDLER": "inference.exception_handler.render_exception",

@@ -188,6 +188,9 @@ def test_a_customer_without_usage_gets_an_empty_list(call):
         ("from=9999-12-31&to=9999-12-31T12:00:00Z&bucket=minute", "to"),
         ("from=9999-12-31", "from"),
         ("customer=2", "customer"),
+        ("to=", "to"),
+        ("bucket=", "bucket"),
+        ("bucket=day&bucket=hour", "bucket"),
     ],
 )
 def test_a_query_that_makes_no_sense_is_refused_by_field(call, issued, query, field):
@@ -198,3 +201,21 @@ def test_a_query_that_makes_no_sense_is_refused_by_field(call, issued, query, fi
     assert [detail["field"] for detail in response.json()["error"]["details"]] == [
         field
     ]
+
+
+@pytest.mark.parametrize("offset", ["%2B01:00", "+01:00", "%2B0100", "+01"])
+def test_a_blank_before_an_offset_is_the_plus_that_it_was(call, issued, offset):
+    """In a query `+` is a blank, unless it is written as %2B."""
+    query = f"from=2026-11-20T00:00:00{offset}&to=2026-11-23T00:00:00.5{offset}"
+
+    found = call(f"/api/v1/usage?{query}&bucket=hour", issued.token)
+
+    assert found.status_code == 200, found.content
+    right = RANGE.replace("from=2026-11-20", "from=2026-11-19T23:00:00Z")
+    same = call(
+        f"/api/v1/usage?{right.replace('to=2026-11-23', 'to=2026-11-22T23:00:00.5Z')}"
+        "&bucket=hour",
+        issued.token,
+    )
+    assert found.json() == same.json()
+    assert found.json()["data"]

@@ -5,10 +5,11 @@ import contextlib
 import pytest
 import redis
 from django.core.cache import cache
-from django.db import InterfaceError, OperationalError, connection
+from django.db import DataError, InterfaceError, OperationalError, connection
 from django.test import Client
 from django_redis.exceptions import ConnectionInterrupted
 
+from inference.exception_handler import as_api_error
 from tests.factories import UserFactory, issue_key
 
 pytestmark = pytest.mark.django_db
@@ -74,3 +75,38 @@ def test_a_mistake_of_ours_is_still_500(asking):
         answer = asking.get("/api/v1/models")
 
     assert answer.status_code == 500
+
+
+def test_what_the_database_refuses_is_no_mistake_of_ours(asking):
+    """PostgreSQL looks for no NUL, wherever in a request it was."""
+    refusal = DataError("PostgreSQL text fields cannot contain NUL")
+    with without_database(refusal):
+        answers = [asking.get("/admin/"), asking.post("/portal/1/keys/")]
+
+    assert [answer.status_code for answer in answers] == [404, 400]
+    assert as_api_error(refusal).status == 400
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/admin/inference/predictionjob/_00/change/",
+        "/admin/inference/predictionjob/%00/change/",
+        "/admin/inference/predictionjob/?id=%00",
+        "/admin/inference/upload/_00/change/",
+        "/admin/registry/registeredmodel/?q=%00",
+        "/admin/registry/registeredmodel/?name=%00",
+        "/api/v1/models/%00",
+        "/docs/%00",
+    ],
+)
+def test_no_address_with_nul_is_an_error_of_ours(asking, path):
+    asking.force_login(UserFactory(is_staff=True, is_superuser=True))
+
+    assert asking.get(path).status_code < 500
+
+
+def test_no_cookie_with_nul_is_an_error_of_ours(asking):
+    asking.cookies["sessionid"] = '"12345678\\000"'
+
+    assert asking.get("/portal/").status_code < 500

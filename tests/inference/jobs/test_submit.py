@@ -12,6 +12,7 @@ from celery import Celery
 from django.conf import settings
 from django.db import connection
 
+from inference import negotiation
 from inference.jobs import files as job_files
 from inference.jobs import requests as job_requests
 from inference.models import PredictionJob
@@ -417,7 +418,7 @@ def test_a_file_that_is_too_large_is_refused(client, key, settings):
 
 
 def test_a_json_body_that_is_too_large_is_refused(client, key):
-    response = post(client, key, b" " * (job_requests.MAX_JSON_BYTES + 1))
+    response = post(client, key, b" " * (negotiation.MAX_BODY_BYTES + 1))
 
     assert response.status_code == 413
 

@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from inference.models import JobChunk, PredictionJob
@@ -161,10 +163,11 @@ def test_a_result_in_csv_can_be_asked_about_its_methods(client, key):
     assert (response.status_code, response["Content-Type"]) == (200, "application/json")
 
 
-def test_another_format_is_not_acceptable(client, key):
+@pytest.mark.parametrize("asked", ["xml", ""])
+def test_another_format_is_not_acceptable(client, key, asked):
     job = completed_job(key)
 
-    response = call(client, key, "get", f"/{job.pk}/result?format=xml")
+    response = call(client, key, "get", f"/{job.pk}/result?format={asked}")
 
     assert (response.status_code, code_of(response)) == (406, "NOT_ACCEPTABLE")
 
@@ -335,3 +338,25 @@ def test_times_are_utc(client, key):
     answer = call(client, key, "get", f"/{job.pk}").json()
 
     assert answer["started_at"] == "2026-11-20T10:30:00Z"
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@pytest.mark.parametrize("job_id", ["%00", "job_%00", "job_" + "0" * 25 + "%00"])
+def test_what_is_no_id_is_not_looked_for(client, key, method, path, job_id):
+    """PostgreSQL would refuse to."""
+    with CaptureQueriesContext(connection) as queries:
+        response = call(client, key, method, f"/{job_id}{path}")
+
+    assert (response.status_code, code_of(response)) == (404, "NOT_FOUND")
+    assert not [sql for sql in queries if "\0" in sql["sql"]]
+
+
+@pytest.mark.parametrize(
+    "query", ["cursor=", "limit=", "limit=1&limit=2", "cursor=%00", "limit=0"]
+)
+def test_a_query_that_makes_no_sense_is_refused(client, key, query):
+    response = call(client, key, "get", f"?{query}")
+
+    assert (response.status_code, code_of(response)) == (400, "INVALID_INPUT")
+    (detail,) = response.json()["error"]["details"]
+    assert detail["field"] == query.partition("=")[0]

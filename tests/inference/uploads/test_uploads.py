@@ -351,3 +351,40 @@ def test_files_may_lie_in_an_object_store(client, key, settings, home):
     expire(announced)
     files.remove_expired(now=timezone.now())
     assert ObjectStore.objects == {}
+
+
+def announce_raw(client, key, body):
+    return client.post(
+        "/api/v1/uploads",
+        body,
+        content_type="application/json",
+        headers=bearer(key),
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        (b'{"content_type":' + b"[" * 100_000, (400, "INVALID_JSON")),
+        (b'{"content_type": "' + b"x" * 3_000_000 + b'"}', (413, "TOO_LARGE")),
+        (b'{"content_type": NaN}', (400, "INVALID_JSON")),
+        (b"[]", (400, "INVALID_INPUT")),
+        (b'{"content_type": "text/csv\\u0000"}', (400, "INVALID_INPUT")),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused_in_words(client, key, body, answer):
+    assert code(announce_raw(client, key, body)) == answer
+
+
+def test_what_was_sent_is_quoted_only_in_part(client, key):
+    refused = announce_raw(client, key, b'{"content_type": "' + b"x" * 10_000 + b'"}')
+
+    assert code(refused) == (400, "INVALID_INPUT")
+    assert len(refused.content) < 1000
+
+
+def test_what_is_no_id_of_an_upload_is_not_looked_for(client):
+    """PostgreSQL would refuse to."""
+    refused = client.put("/api/v1/uploads/upl_%00/content?signature=x", b"")
+
+    assert code(refused) == (404, "NOT_FOUND")
