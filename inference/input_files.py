@@ -81,7 +81,8 @@ def decode(
     if kind in uris.CSV_TYPES:
         rows = _csv_rows(content, target, max_rows)
     elif kind in uris.LINES_TYPES:
-        lines = (line for line in content.splitlines() if line.strip())
+        # A carriage return may stand within an instance, as any blank.
+        lines = (line for line in content.split(b"\n") if line.strip())
         rows = b"[" + b",".join(lines) + b"]"
     else:
         rows = content

@@ -52,8 +52,7 @@ class CsvRows:
             except StopIteration:
                 return
             except (Unreadable, csv.Error) as error:
-                issue = str(error) if isinstance(error, Unreadable) else "is not CSV"
-                yield Problem(issue, code=ErrorCode.INVALID_INPUT), lines.offset
+                yield Problem(_issue(error), code=ErrorCode.INVALID_INPUT), lines.offset
                 continue
             if cells:
                 yield cells, lines.offset
@@ -79,29 +78,54 @@ def _read_header(lines: Lines) -> list[str]:
     try:
         for cells in csv.reader(lines):
             if cells:
-                return [cell.strip() for cell in cells]
+                return cells
     except (Unreadable, csv.Error) as error:
-        issue = str(error) if isinstance(error, Unreadable) else "is not CSV"
         raise invalid_input(
-            "The header of the file cannot be read. Save it as UTF-8 text with commas.",
-            Problem(issue, field="file"),
+            "The header of the file cannot be read. Save it as UTF-8 text with commas, "
+            "and lines that end with a line feed.",
+            Problem(_issue(error), field="file"),
         ) from error
     raise invalid_input("The file is empty.", Problem("is empty", field="file"))
 
 
-def _match_columns(names: list[str], signature: Signature) -> Sequence[Column]:
+def _issue(error: Exception) -> str:
+    """Say what the reader found; its words name no option that callers have."""
+    if isinstance(error, Unreadable):
+        return str(error)
+    if "new-line character" in str(error):
+        return "has a carriage return outside of quotes; end lines with a line feed"
+    if "field larger" in str(error):
+        return f"has a cell of more than {csv.field_size_limit()} characters"
+    return "is not CSV"
+
+
+def _match_columns(cells: list[str], signature: Signature) -> Sequence[Column]:
     """Return the column of each header cell; raise ApiError naming every misfit."""
     if signature.layout is Layout.TENSOR:
         size = math.prod(signature.shape)
-        if len(names) != size:
-            issue = f"has {len(names)} cells, the model takes {size} values per row"
+        if len(cells) != size:
+            issue = f"has {len(cells)} cells, the model takes {size} values per row"
             raise invalid_input("The header is wrong.", Problem(issue, field="file"))
         return ()
     known = {column.name: column for column in signature.columns}
+    # As they are written, else without the blanks around them: of either side.
+    trimmed = {name.strip(): name for name in reversed(known)}
+    names = [
+        cell if cell in known else trimmed.get(cell.strip(), cell.strip())
+        for cell in cells
+    ]
     problems = [
+        Problem(
+            "has no name in the header; pandas writes its index so, unless index=False",
+            field=f"column {position}",
+        )
+        for position, name in enumerate(names, 1)
+        if not name and name not in known
+    ]
+    problems += [
         Problem("is not a column of the model", field=name)
         for name in dict.fromkeys(names)
-        if name not in known
+        if name and name not in known
     ]
     problems += [
         Problem("appears more than once", field=name)

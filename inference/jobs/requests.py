@@ -189,6 +189,12 @@ def _read_form(form: Any, files: Any) -> JobRequest:  # QueryDict and MultiValue
     else:
         members.pop("options", None)
     options, problems = _check_common(members, allowed=_FORM_FIELDS)
+    problems += [
+        _problem(str(name)[:100], "must be sent once")
+        for several in (form, files)
+        for name, values in several.lists()
+        if len(values) > 1 and name in _FORM_FIELDS
+    ]
     upload = files.get("file")
     if not isinstance(upload, TemporaryUploadedFile):
         problems.append(_problem("file", "is required, as a file"))

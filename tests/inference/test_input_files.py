@@ -41,7 +41,7 @@ def npy(array):
 
 
 ROWS = [[1.5, 2.0], [3.0, 4.0]]
-LINES = b'{"mean radius": 1.5, "area": 2}\n\n{"area": 4, "mean radius": 3}\r\n'
+LINES = b'{"mean radius": 1.5, "area": 2}\n\n{"area": 4,\r "mean radius": 3}\r\n'
 AS_LIST = b'[{"mean radius": 1.5, "area": 2}, {"area": 4, "mean radius": 3}]'
 
 

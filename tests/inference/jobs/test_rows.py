@@ -268,3 +268,40 @@ def test_a_header_without_rows_is_refused():
     with pytest.raises(ApiError) as caught:
         count("a,b\n", max_rows=2)
     assert issues(caught.value) == {("file", "has no rows")}
+
+
+def test_a_header_is_matched_as_it_is_written_and_else_without_blanks():
+    names = ("Age ", " Income", "City", "Age")
+    signature = Signature(
+        layout=Layout.TABLE,
+        columns=tuple(Column(name, "str") for name in names),
+    )
+
+    (row,) = rows("Income, City , Age,Age \n1,2,3,4\n", signature)
+
+    assert row == {" Income": "1", "City": "2", "Age": "3", "Age ": "4"}
+
+
+def test_a_column_without_a_name_is_named_by_its_place():
+    error = refusal(",a,b\n0,1,2\n")
+
+    assert issues(error) == {
+        (
+            "column 1",
+            "has no name in the header; pandas writes its index so, unless index=False",
+        )
+    }
+
+
+def test_lines_that_end_with_a_carriage_return_alone_are_told():
+    error = refusal("a,b\r1,2\r")
+
+    ((field, issue),) = issues(error)
+    assert (field, "carriage return" in issue) == ("file", True)
+    assert "line feed" in error.message
+
+
+def test_a_cell_beyond_the_readers_limit_is_told():
+    row = rows("a,b\n" + "1" * 200_000 + ",2\n")[0]
+
+    assert "more than 131072 characters" in row.issue

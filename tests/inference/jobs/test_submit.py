@@ -166,6 +166,14 @@ def test_only_the_owner_of_the_process_can_read_inputs(client, key):
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_field_that_comes_twice_is_refused(client, key):
+    response = upload(client, key, "a,b\n1,2\n", model=["sum", "other"])
+
+    assert response.status_code == 400
+    (detail,) = error_of(response)["details"]
+    assert (detail["field"], detail["issue"]) == ("model", "must be sent once")
+
+
 def test_an_upload_is_moved_and_not_copied(client, key, monkeypatch):
     inodes = []
     real = job_requests.read
