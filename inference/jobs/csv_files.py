@@ -109,7 +109,7 @@ def _match_columns(cells: list[str], signature: Signature) -> Sequence[Column]:
         return ()
     known = {column.name: column for column in signature.columns}
     # As they are written, else without the blanks around them: of either side.
-    trimmed = {name.strip(): name for name in reversed(known)}
+    trimmed = {name.strip(): name for name in known} | {name: name for name in known}
     names = [
         cell if cell in known else trimmed.get(cell.strip(), cell.strip())
         for cell in cells
