@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 
 from config import docs
 from config.login import login, portal_forgotten, portal_sign_in, portal_sign_out
+from config.search import search
 
 urlpatterns = [
     path("", docs.start, name="start"),
@@ -20,6 +21,7 @@ urlpatterns = [
     path("api/v1/", include("inference.uploads.urls")),
     # Before the admin's own, which it replaces under the same name.
     path("admin/login/", login),
+    path("admin/search/", admin.site.admin_view(search)),
     path("admin/", admin.site.urls),
     path("portal/sign-in/", portal_sign_in, name="portal-sign-in"),
     path("portal/sign-out/", portal_sign_out, name="portal-sign-out"),

@@ -1,0 +1,101 @@
+import pytest
+from django.contrib.auth.models import Group
+from django.urls import reverse
+from django.utils import timezone
+
+from accounts.models import Refusal
+from tests.factories import CustomerFactory, UserFactory, issue_key
+from tests.factories_jobs import make_job
+from tests.factories_registry import ModelVersionFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def find(client):
+    client.force_login(UserFactory.create(is_staff=True, is_superuser=True))
+
+    def ask(term):
+        response = client.get(reverse("admin:search"), {"s": term})
+        assert response.status_code == 200
+        if response.context is None:
+            return []
+        return [found.title for found in response.context["results"]]
+
+    return ask
+
+
+def test_customers_keys_and_models_are_found_by_part_of_their_names(find):
+    customer = CustomerFactory.create(name="Numbers Ltd")
+    key = issue_key(customer, name="numbers of the night").key
+    ModelVersionFactory.create(registered_model__name="numbers-to-text")
+
+    assert find("Numbers") == ["Numbers Ltd", str(key), "numbers-to-text"]
+
+
+def test_a_key_is_found_by_its_id_and_by_its_whole_token(find):
+    issued = issue_key()
+
+    assert find(issued.key.key_id) == [str(issued.key)]
+    assert find(issued.token) == [str(issued.key)]
+
+
+def test_a_version_is_found_by_its_model_and_number(find):
+    version = ModelVersionFactory.create(registered_model__name="churn model")
+
+    assert find(f"churn model v{version.version}") == [str(version)]
+    assert find(f"churn {version.version}") == [str(version)]
+
+
+def test_a_refused_call_is_found_by_its_request_id(find):
+    key = issue_key().key
+    at = timezone.now()
+    Refusal.objects.create(
+        customer=key.customer,
+        key_id=key.key_id,
+        request_id="req-17",
+        at=at,
+        operation="predict",
+        model="m",
+        status=429,
+        code="QUOTA_EXCEEDED",
+    )
+
+    assert find("req-17") == [f"429 QUOTA_EXCEEDED at {at:%Y-%m-%d %H:%M:%S} UTC"]
+    assert find("req-1") == []
+
+
+def test_a_job_is_found_by_its_id(find):
+    job = make_job(status="completed")
+
+    assert find(job.pk) == [job.pk]
+
+
+def test_a_page_is_found_by_its_title(find):
+    assert find("loaded vers") == ["Loaded versions"]
+
+
+def test_finding_nothing_is_said(client):
+    client.force_login(UserFactory.create(is_staff=True, is_superuser=True))
+
+    response = client.get(reverse("admin:search"), {"s": "<no such>"})
+
+    assert "Nothing found for “&lt;no such&gt;”." in response.content.decode()
+
+
+def test_nobody_finds_what_they_may_not_see(client):
+    person = UserFactory.create(is_staff=True)
+    person.groups.add(Group.objects.get(name="data scientists"))
+    client.force_login(person)
+    CustomerFactory.create(name="Secret Ltd")
+    ModelVersionFactory.create(registered_model__name="secret-model")
+
+    response = client.get(reverse("admin:search"), {"s": "secret"})
+
+    assert [found.title for found in response.context["results"]] == ["secret-model"]
+
+
+def test_strangers_search_nothing(client):
+    response = client.get(reverse("admin:search"), {"s": "a"})
+
+    assert response.status_code == 302
