@@ -20,7 +20,7 @@ from django.http import (
 from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils import timezone
-from unfold.contrib.filters.admin import RelatedDropdownFilter
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, RelatedDropdownFilter
 from unfold.decorators import action, display
 from unfold.widgets import UnfoldAdminSelectWidget
 
@@ -84,7 +84,7 @@ class LimitEventAdmin(ReadOnlyAdmin):
 
     list_display = ("at", "customer_name", "quota", "used_of", "notified_at")
     list_select_related = ("customer",)
-    list_filter = (("customer", RelatedDropdownFilter), "threshold_percent")
+    list_filter = (("customer", AutocompleteSelectFilter), "threshold_percent")
     search_fields = ("customer__name",)
     ordering = ("-at",)
 
@@ -103,7 +103,7 @@ class LimitEventAdmin(ReadOnlyAdmin):
 
 def this_month(customer: Customer, *, now: datetime.datetime) -> dict[str, Any] | None:
     """Price the month so far by version; None where no unit has a price."""
-    lines = list(billing.lines(customer, month=now.date()))
+    lines = list(billing.lines(customer, month=now.date(), by_key=False))
     if all(line.price is None for line in lines):
         return None
     return {
@@ -218,7 +218,7 @@ class StatementAdmin(ReadOnlyAdmin):
         "closed_by",
     )
     list_select_related = ("customer", "closed_by", "corrects")
-    list_filter = (("customer", RelatedDropdownFilter),)
+    list_filter = (("customer", AutocompleteSelectFilter),)
     search_fields = ("=number", "customer_name")
     ordering = ("-number",)
     fields = (

@@ -6,7 +6,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.db.models import Count, Prefetch, Q, QuerySet
+from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import (
     HttpRequest,
     HttpResponse,
@@ -97,7 +98,10 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     list_select_related = ("plan",)
     list_filter = (("plan", RelatedDropdownFilter), "active")
     list_filter_submit = True
-    search_fields = ("name", "contact_email", "api_keys__key_id")
+    # A key's id finds its customer, too.
+    search_fields = ("name", "contact_email")
+    ordering = ("-created_at", "-pk")
+    list_per_page = 50
     history_list_display = ("plan", "active")
     inlines = (ApiKeyInline, MemberInline)
     actions_list = ("import_customers",)
@@ -133,17 +137,26 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
             | Q(name="month", window_start=today.replace(day=1))
         )
         customers: QuerySet[Customer] = super().get_queryset(request)
+        # A subquery, not a join: it counts for the rows that are shown.
+        keys = (
+            ApiKey.objects.filter(customer=OuterRef("pk"), revoked_at=None)
+            .filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+            .order_by()
+            .values("customer")
+        )
+        count = keys.annotate(count=Count("pk")).values("count")
         return customers.annotate(
-            number_of_keys=Count(
-                "api_keys",
-                filter=Q(api_keys__revoked_at=None)
-                & (
-                    Q(api_keys__expires_at=None)
-                    | Q(api_keys__expires_at__gt=timezone.now())
-                ),
-                distinct=True,
-            )
+            number_of_keys=Coalesce(Subquery(count), 0)
         ).prefetch_related(Prefetch("quota_counters", now_counting, to_attr="counters"))
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Customer], search_term: str
+    ) -> tuple[QuerySet[Customer], bool]:
+        found, several = super().get_search_results(request, queryset, search_term)
+        if not search_term.strip():
+            return found, several
+        keys = ApiKey.objects.filter(key_id__icontains=search_term.strip())
+        return found | queryset.filter(pk__in=keys.values("customer")), several
 
     # Methods, as unfold looks up names of permissions in the database whenever Django
     # checks itself, and so before the first migration too.

@@ -13,9 +13,9 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import (
+    AutocompleteSelectFilter,
     ChoicesDropdownFilter,
     DropdownFilter,
-    RelatedDropdownFilter,
 )
 from unfold.decorators import action, display
 
@@ -65,11 +65,13 @@ class ApiKeyAdmin(HistoryAdmin):
     list_filter = (
         StateFilter,
         ("mode", ChoicesDropdownFilter),
-        ("customer", RelatedDropdownFilter),
+        ("customer", AutocompleteSelectFilter),
     )
     list_filter_submit = True
     search_fields = ("name", "key_id", "customer__name")
-    ordering = ("-created_at",)
+    ordering = ("-created_at", "-pk")
+    list_per_page = 50
+    autocomplete_fields = ("customer",)
     history_list_display = ("scopes", "expires_at", "revoked_at")
     actions_detail = ("rotate", "revoke")
     readonly_fields = (

@@ -6,7 +6,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from unfold.contrib.filters.admin import RelatedDropdownFilter
+from unfold.contrib.filters.admin import AutocompleteSelectFilter
 from unfold.decorators import display
 
 from accounts import admin_columns, suspicions
@@ -18,7 +18,7 @@ from accounts.models import Suspicion
 class SuspicionAdmin(ReadOnlyAdmin):
     list_display = ("at", "customer_name", "key_id", "kind", "detail", "state")
     list_select_related = ("customer",)
-    list_filter = ("kind", ("customer", RelatedDropdownFilter))
+    list_filter = ("kind", ("customer", AutocompleteSelectFilter))
     search_fields = ("key_id", "customer__name")
     ordering = ("dismissed_at", "-at")
     actions = ("dismiss",)

@@ -5,22 +5,30 @@ from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import (
-    AllValuesCheckboxFilter,
+    AutocompleteSelectFilter,
     RangeDateTimeFilter,
-    RelatedDropdownFilter,
 )
 from unfold.decorators import display
 
 from accounts import admin_columns, usage
+from accounts.admin_filters import (
+    ModelFilter,
+    NewestPaginator,
+    OperationFilter,
+    ResultFilter,
+)
 from accounts.grains import Grain
-from accounts.models import QuotaCounter, Usage, UsageDay, UsageHour
+from accounts.models import ApiKey, Customer, QuotaCounter, Usage, UsageDay, UsageHour
 from accounts.models.usage import UsageSums
+
+# A search that finds more than these says too little to be worth its time.
+_MOST_FOUND = 200
 
 
 class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
@@ -41,17 +49,19 @@ class UsageSumsAdmin(ReadOnlyAdmin):
     time_field: ClassVar[str] = "start"
     grain: ClassVar[Grain]
     shown = ("customer_name", "public_id", "call", "result", "requests", "row_count")
-    filters = (
-        ("operation", AllValuesCheckboxFilter),
-        ("model", AllValuesCheckboxFilter),
-        ("status", AllValuesCheckboxFilter),
-    )
-    list_select_related = ("customer",)
+    # Not read from the rows: there are millions of them.
+    filters = (ModelFilter, OperationFilter, ResultFilter)
     list_filter_submit = True
     list_per_page = 50
     # Counting a large table for a line of text is not worth its time.
     show_full_result_count = False
-    search_fields = ("key_id", "customer__name", "model")
+    paginator = NewestPaginator
+    list_before_template = "accounts/newest_rows_note.html"
+    # Another order would have to sort all rows.
+    sortable_by = ()
+    # Looked for below: each by what has an index.
+    search_fields = ("key_id",)
+    search_help_text = "Key id, customer's name or model's name."
     actions = ("export_csv",)
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
@@ -59,7 +69,7 @@ class UsageSumsAdmin(ReadOnlyAdmin):
 
     def get_list_filter(self, request: HttpRequest) -> tuple[Any, ...]:
         return (
-            ("customer", RelatedDropdownFilter),
+            ("customer", AutocompleteSelectFilter),
             (self.time_field, RangeDateTimeFilter),
             *self.filters,
         )
@@ -67,11 +77,42 @@ class UsageSumsAdmin(ReadOnlyAdmin):
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         return (f"-{self.time_field}", "-id")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)
+        # Not joined: a database may then begin with customers, and sort all rows.
+        return rows.prefetch_related("customer")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Look for keys and customers in their own tables, then for their rows."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        customers = set(
+            Customer.objects.filter(name__icontains=term).values_list("pk", flat=True)[
+                :_MOST_FOUND
+            ]
+        )
+        keys = list(
+            ApiKey.objects.filter(key_id__icontains=term).values_list(
+                "key_id", "customer_id"
+            )[:_MOST_FOUND]
+        )
+        if customers or keys:
+            owners = customers | {customer for _, customer in keys}
+            found = Q(customer__in=customers) | Q(key_id__in=[key for key, _ in keys])
+            return queryset.filter(found, customer__in=owners), False
+        return queryset.filter(model=term), False
+
     @admin.action(description="Export as CSV, by day", permissions=["view"])
     def export_csv(
         self, request: HttpRequest, queryset: QuerySet[Any]
     ) -> StreamingHttpResponse:
-        rows = queryset.annotate(at=F(self.time_field))
+        # At most what the list shows, if all of it is chosen.
+        rows = queryset.order_by(f"-{self.time_field}", "-id").annotate(
+            at=F(self.time_field)
+        )
         return csv_response(usage.Span((rows,), self.grain), name="usage")
 
     @display(description="customer", ordering="customer__name")
@@ -129,10 +170,11 @@ class QuotaCounterAdmin(ReadOnlyAdmin):
 
     list_display = ("customer", "name", "unit", "window_start", "granted")
     list_select_related = ("customer",)
-    list_filter = ("name", ("customer", RelatedDropdownFilter))
+    list_filter = ("name", ("customer", AutocompleteSelectFilter))
     list_filter_submit = True
     search_fields = ("customer__name",)
-    ordering = ("-window_start", "customer__name", "name")
+    ordering = ("-window_start", "-pk")
+    list_per_page = 50
 
 
 class _Echo:

@@ -85,14 +85,20 @@ def month_of(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
     return first, (first + 32 * _DAY).replace(day=1)
 
 
-def lines(customer: Customer, *, month: datetime.date) -> Iterator[Line]:
-    """Price a customer's month as it is known now, day by day and plan by plan."""
+def lines(
+    customer: Customer, *, month: datetime.date, by_key: bool = True
+) -> Iterator[Line]:
+    """Price a customer's month as it is known now, day by day and plan by plan.
+
+    Without keys there are fewer lines of the same total, where there are many keys.
+    """
+    keys = ("key_id",) if by_key else ()
     starts_at, ends_at = month_of(month)
     pricing = Pricing(customer, starts_at, ends_at)
     for span in pricing.spans:
         used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
-        for row in usage.over_time(used, "day", "key_id", "model", "version"):
-            yield from pricing.lines(row, span)
+        for row in usage.over_time(used, "day", *keys, "model", "version"):
+            yield from pricing.lines({"key_id": "", **row}, span)
 
 
 def total(billed: Iterable[Line]) -> Decimal:

@@ -59,6 +59,7 @@ class LoadedVersionInline(ReadOnly, TabularInline):  # type: ignore[misc]
     )
     readonly_fields = fields
     extra = 0
+    per_page = 20
     hide_title = True
     verbose_name_plural = "Versions on this engine"
 
@@ -159,6 +160,8 @@ class LoadedVersionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_select_related = ("engine",)
     list_filter = ("state", "engine")
     search_fields = ("model",)
+    ordering = ("-updated_at", "-pk")
+    list_per_page = 50
     fields = (
         "engine",
         "model",
@@ -192,6 +195,8 @@ class ServingRouteAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         "moved_at",
     )
     search_fields = ("model",)
+    ordering = ("-moved_at", "-pk")
+    list_per_page = 50
     fields = (
         "model",
         "default_version",
@@ -231,8 +236,11 @@ class SnapshotStateAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     @display(description="Versions left out")
     def left_out(self, state: SnapshotState) -> SafeString | str:
         """Name what is meant to be callable and cannot be, with the reasons."""
-        reasons = callable_versions.reasons(artifacts=settings.HOME.artifacts)
-        if not reasons:
-            return "none"
-        lines = format_html_join("", "<li>{}: {}</li>", reasons)
-        return format_html("<ul>{}</ul>", lines)
+        # Asked for several times a page, and found in every callable version.
+        found: SafeString | str | None = getattr(state, "_left_out", None)
+        if found is None:
+            reasons = callable_versions.reasons(artifacts=settings.HOME.artifacts)
+            lines = format_html_join("", "<li>{}: {}</li>", reasons)
+            found = format_html("<ul>{}</ul>", lines) if reasons else "none"
+            state._left_out = found  # type: ignore[attr-defined]
+        return found

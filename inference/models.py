@@ -283,6 +283,8 @@ class PredictionJob(models.Model):
                 condition=Q(completed_at__isnull=True),
                 name="inference_job_unfinished",
             ),
+            # The admin asks for a span of time.
+            models.Index(fields=["created_at"], name="inference_job_created"),
             # Ids sort by time, so a list needs no other order.
             models.Index(fields=["customer", "-id"], name="inference_job_list"),
             # Retention looks for old output that is still there.

@@ -4,7 +4,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -55,6 +56,8 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     )
     list_filter = ("trusted", "public")
     search_fields = ("name", "description")
+    ordering = ("-created_at", "-pk")
+    list_per_page = 50
     inlines = (VersionInline,)
     actions_detail = ("make_site_default",)
     history_list_display = ("trusted", "public")
@@ -76,7 +79,14 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RegisteredModel]:
         found: QuerySet[RegisteredModel] = super().get_queryset(request)
-        return found.annotate(number_of_versions=Count("versions"))
+        # A subquery, not a join: it counts for the rows that are shown.
+        versions = (
+            ModelVersion.objects.filter(registered_model=OuterRef("pk"))
+            .order_by()
+            .values("registered_model")
+        )
+        count = versions.annotate(count=Count("pk")).values("count")
+        return found.annotate(number_of_versions=Coalesce(Subquery(count), 0))
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: Any = None

@@ -39,6 +39,8 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         "updated_by",
     )
     search_fields = ("registered_model__name",)
+    ordering = ("-updated_at", "-pk")
+    list_per_page = 50
     history_list_display = ("traffic",)
     actions_detail = ("promote_canary", "stop_canary")
     change_form_outer_before_template = "registry/route_observed.html"

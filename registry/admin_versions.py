@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
-from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
+from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
@@ -71,14 +71,14 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
     )
     list_display_links = ("title",)
     list_filter = (
-        ("registered_model", RelatedDropdownFilter),
+        ("registered_model", AutocompleteSelectFilter),
         ("artifact_state", ChoicesDropdownFilter),
         "published",
     )
     list_filter_submit = True
     search_fields = ("registered_model__name", "description", "run_id")
     date_hierarchy = None
-    ordering = ("registered_model__name", "-version")
+    ordering = ("-registered_at", "-pk")
     list_per_page = 50
     _row_actions = (
         "make_default",

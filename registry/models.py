@@ -125,6 +125,10 @@ class ModelVersion(models.Model):
 
     class Meta:
         ordering = ["registered_model", "-version"]
+        # The admin lists the newest first.
+        indexes = [
+            models.Index(fields=["-registered_at"], name="registry_version_newest")
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["registered_model", "version"],

@@ -226,6 +226,8 @@ class ApiKey(models.Model):
         verbose_name = "API key"
         verbose_name_plural = "API keys"
         ordering = ["-created_at"]
+        # The admin lists the newest first.
+        indexes = [models.Index(fields=["-created_at"], name="accounts_apikey_newest")]
         constraints = [
             models.CheckConstraint(
                 condition=(

@@ -37,6 +37,8 @@ class Refusal(models.Model):
             models.Index(
                 fields=["customer", "request_id"], name="accounts_refusal_request"
             ),
+            # Staff look for a request of whichever customer.
+            models.Index(fields=["request_id"], name="accounts_refusal_any_request"),
         ]
 
     def __str__(self) -> str:

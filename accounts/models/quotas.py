@@ -21,6 +21,10 @@ class QuotaCounter(models.Model):
     granted = models.PositiveBigIntegerField(default=0)
 
     class Meta:
+        # The admin lists the newest first.
+        indexes = [
+            models.Index(fields=["-window_start"], name="accounts_counter_newest")
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["customer", "key_id", "name", "unit", "window_start"],
@@ -79,6 +83,7 @@ class LimitEvent(models.Model):
 
     class Meta:
         ordering = ["-at", "-threshold_percent"]
+        indexes = [models.Index(fields=["-at"], name="accounts_limit_event_newest")]
         constraints = [
             models.UniqueConstraint(
                 fields=[

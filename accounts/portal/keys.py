@@ -5,6 +5,7 @@ from typing import Any, cast
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -22,6 +23,8 @@ from accounts.reached import counted
 _INACTIVE = "This customer is inactive: its keys cannot be changed now."
 # Of keys that work no more, the newest.
 _SHOWN_ENDED = 50
+# Of keys that work, on one page.
+_SHOWN_ACTIVE = 100
 _pages = require_http_methods(["GET", "HEAD", "POST"])
 
 
@@ -42,15 +45,16 @@ def index(request: HttpRequest, customer: Customer) -> HttpResponse:
             form.add_error(None, error.messages)
         else:
             return _lead_to_token(request, customer, issued)
-    usable = list(active_keys(customer))
-    ended = keys_of(customer).exclude(pk__in=[key.pk for key in usable])
+    usable = active_keys(customer)
+    ended = keys_of(customer).exclude(pk__in=usable.order_by().values("pk"))
+    page = Paginator(usable, _SHOWN_ACTIVE).get_page(request.GET.get("page"))
     return access.show(
         request,
         customer,
         "keys.html",
         section="keys",
         status=422 if form.errors else 200,
-        active_keys=usable,
+        active_keys=page,
         ended_keys=ended.select_related("replaced_by")[:_SHOWN_ENDED],
         may_make=may_make(customer),
         form=form,

@@ -10,8 +10,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import action, display
 
+from accounts.admin_filters import ModelFilter
 from inference.errors import ApiError
 from inference.jobs import life_cycle as jobs
 from inference.jobs.serializers import percent_done
@@ -40,9 +42,10 @@ class PredictionJobAdmin(ModelAdmin):  # type: ignore[misc]
         "created_at",
     )
     list_select_related = ("customer",)
-    list_filter = ("status", "model")
+    list_filter = ("status", ModelFilter, ("created_at", RangeDateTimeFilter))
+    list_filter_submit = True
+    list_per_page = 50
     search_fields = ("id", "customer__name", "model", "api_key__key_id")
-    date_hierarchy = "created_at"
     actions = ("cancel_jobs", "retry_jobs")
     fieldsets = (
         (

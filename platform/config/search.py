@@ -78,8 +78,8 @@ def _rows(request: HttpRequest, term: str) -> Iterator[Found]:
         calls = Refusal.objects.filter(request_id=term).select_related("customer")
         for call in calls.order_by("-at")[:_SHOWN]:
             title = f"{call.status} {call.code} at {call.at:%Y-%m-%d %H:%M:%S} UTC"
-            model = f", {call.model}" if call.model else ""
-            yield _found(call.customer, title, f"Call of {call.customer}{model}")
+            of = f", {call.model}" if call.model else ""
+            yield _found(call.customer, title, f"Call of {call.customer}{of}")
 
 
 def _versions(term: str) -> Iterator[Found]:

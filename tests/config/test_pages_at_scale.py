@@ -1,0 +1,41 @@
+"""Pages ask the database no more, and hold no more, where there are more rows.
+
+`python -m benchmarks.scale` measures the same pages with a large database.
+"""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from benchmarks import rows, scale
+
+pytestmark = pytest.mark.django_db
+
+# A query for each of its rows would take a list far beyond it.
+_MOST_FOR_A_LIST = 15
+# The page of a customer adds five kinds of sums from minutes, hours and days.
+_MOST_FOR_A_PAGE = 48
+# None offers each customer or key there is.
+_MOST_OPTIONS = rows.SMALL.customers - 1
+
+
+def test_no_page_asks_or_offers_something_for_each_row(home):
+    rows.fill(rows.SMALL)
+    client = scale.client_of_everything()
+    asked, offered = {}, {}
+
+    for page in scale.pages():
+        with CaptureQueriesContext(connection) as queries:
+            response = client.get(page)
+        assert response.status_code in (200, 302, 401), page
+        content = response.getvalue()
+        is_list = "/admin/" in page and "/change/" not in page
+        most = _MOST_FOR_A_LIST if is_list and page != "/admin/" else _MOST_FOR_A_PAGE
+        if len(queries) > most:
+            asked[page] = len(queries)
+        # Permissions are as many as there are kinds of rows.
+        if "/auth/" not in page and content.count(b"<option") > _MOST_OPTIONS:
+            offered[page] = content.count(b"<option")
+
+    assert asked == {}
+    assert offered == {}
