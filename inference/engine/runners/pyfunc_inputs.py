@@ -1,6 +1,7 @@
 """Tensors as the kinds of input that MLflow's models know."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,11 +68,19 @@ def _with_dtype(values: Array, column: Column) -> Any:
     import pandas
 
     if column.dtype == TEXT:
-        # `str` since pandas 3, `object` before.
-        return pandas.Series(values, dtype=pandas.Series(["a"]).dtype)
+        return pandas.array(values, dtype=_text_dtype())
     if column.carrier in OBJECT_DTYPES:
+        # Not as an array, into which a DataFrame looks.
         return pandas.Series(values, dtype=object)
     return values.astype(numpy_dtype(column.carrier), copy=False)
+
+
+@cache
+def _text_dtype() -> Any:
+    """Ask pandas for its dtype of text: `str` since pandas 3, `object` before."""
+    import pandas
+
+    return pandas.Series(["a"]).dtype
 
 
 def _values(values: Array | None, column: Column, rows: int) -> Array:

@@ -3,11 +3,12 @@
 import base64
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from inference.engine.signature import MAX_WHOLE_FLOAT
 from inference.engine.tensors import DTYPES, Array, Tensor, object_array
 
 ONLY_OUTPUT = "output"
@@ -87,6 +88,8 @@ def _array(value: Any) -> Array:
         array = np.array(value)
     except ValueError:  # rows of different lengths
         array = object_array(list(value))
+    if isinstance(value, (list, tuple)) and _would_change(value, array):
+        array = object_array(list(value))
     if array.dtype.kind == "U":
         return array.astype(object)
     if array.dtype.kind in "OMmS":
@@ -95,6 +98,32 @@ def _array(value: Any) -> Array:
     if array.dtype in DTYPES.values():
         return array
     raise _unsendable(array.dtype)
+
+
+def _would_change(items: Sequence[Any], array: Array) -> bool:
+    """Tell whether numpy made one kind of values that are of several.
+
+    Beside a text it makes a number one, and beside a float a large integer another:
+    what a row is answered would depend on the rows of other callers.
+    """
+    if array.dtype.kind == "U":
+        return not all(isinstance(item, str) for item in _leaves(items))
+    if array.ndim > 1 or array.dtype.kind not in "if":
+        return False
+    kinds = set(map(type, items))
+    if bool in kinds:
+        return len(kinds) > 1
+    return array.dtype.kind == "f" and any(
+        type(item) is int and abs(item) > MAX_WHOLE_FLOAT for item in items
+    )
+
+
+def _leaves(items: Any) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, (list, tuple)):
+            yield from _leaves(item)
+        else:
+            yield item
 
 
 def _is_bfloat16(value: Any) -> bool:

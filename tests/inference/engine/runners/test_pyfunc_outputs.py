@@ -120,3 +120,24 @@ def test_nesting_without_end_is_refused():
 
     with pytest.raises(ValueError, match="too deeply"):
         to_tensors([{"a": nested}], rows=1)
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        ["a", 1],
+        [1, "a", 2.5, True],
+        [True, 2],
+        [True, 2.5],
+        [2**53 + 1, 0.5],
+        [["a", 1], [2, 3]],
+        [("a", 1), ("b", 2.5)],
+    ],
+)
+def test_what_a_row_is_answered_does_not_depend_on_the_rows_beside_it(mixed):
+    (together,) = to_tensors(mixed, rows=len(mixed))
+    alone = [to_tensors([item], rows=1)[0].data.tolist()[0] for item in mixed]
+
+    assert together.data.tolist() == alone
+    for one, other in zip(together.data.tolist(), alone, strict=True):
+        assert repr(one) == repr(other)
