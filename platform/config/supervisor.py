@@ -121,7 +121,7 @@ class Supervisor:
             child.start_again_at = now + wait_s
             log.warning(
                 "process_died",
-                process=child.spec.name,
+                name=child.spec.name,
                 status=status,
                 restart_in_s=wait_s,
                 log=str(self.log_path(child.spec.name))
@@ -149,22 +149,22 @@ class Supervisor:
         self._stopping.set()
         for phase in sorted({child.spec.stop_phase for child in self._children}):
             group = [
-                child.process
+                (child.spec.name, child.process)
                 for child in self._children
                 if child.spec.stop_phase == phase and child.process is not None
             ]
-            for process in group:
+            for _, process in group:
                 _signal_group(process, signal.SIGTERM)
             deadline = self._clock() + max(
                 child.spec.stop_timeout_s
                 for child in self._children
                 if child.spec.stop_phase == phase
             )
-            for process in group:
+            for name, process in group:
                 try:
                     process.wait(max(0.0, deadline - self._clock()))
                 except subprocess.TimeoutExpired:
-                    log.error("process_killed", pid=process.pid)
+                    log.error("process_killed", name=name, pid=process.pid)
                 # Helpers that a process left in its group end with it.
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
@@ -185,7 +185,7 @@ class Supervisor:
                 shutil.copyfile(path, path.with_suffix(".log.1"))
             except OSError as error:
                 # On a full disk the newest lines are worth more than the oldest.
-                log.warning("log_not_kept", process=name, reason=error.strerror)
+                log.warning("log_not_kept", name=name, reason=error.strerror)
             os.truncate(path, 0)
 
     def _start(self, child: _Child) -> None:
@@ -216,7 +216,7 @@ class Supervisor:
                 preexec_fn=lambda: prepare_child(parent, child.spec.nice),
             )
         child.started_at = self._clock()
-        log.info("process_started", process=child.spec.name, pid=child.process.pid)
+        log.info("process_started", name=child.spec.name, pid=child.process.pid)
 
 
 def prepare_child(parent: int, nice: int = 0) -> None:
