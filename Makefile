@@ -29,6 +29,7 @@ test-faults: setup ## Run the tests that kill processes and take databases away,
 		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \
 		tests/end_to_end/test_changes_reach_every_gateway.py \
+		tests/end_to_end/test_production.py \
 		tests/inference/gateway/test_exact_limits.py \
 		tests/inference/gateway/test_ledger_after_kills.py
 
