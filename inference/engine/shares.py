@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Shares:
-    """Count what each owner holds of one bound."""
+    """Count what each owner holds of one bound, one by one or in bytes."""
 
     __slots__ = ("_held", "most", "refused", "used")
 
@@ -24,19 +24,19 @@ class Shares:
         self.refused = 0
         self._held: dict[Hashable, int] = {}
 
-    def take(self, owner: Hashable) -> bool:
-        """Take one for an owner, unless all is used or it has its share."""
+    def take(self, owner: Hashable, count: int = 1) -> bool:
+        """Take for an owner, unless all is used or it has its share."""
         held = self._held.get(owner, 0)
-        if held >= self.most - self.used:
+        if held + count > self.most - self.used:
             self.refused += 1
             return False
-        self._held[owner] = held + 1
-        self.used += 1
+        self._held[owner] = held + count
+        self.used += count
         return True
 
-    def give_back(self, owner: Hashable) -> None:
-        self.used -= 1
-        left = self._held[owner] - 1
+    def give_back(self, owner: Hashable, count: int = 1) -> None:
+        self.used -= count
+        left = self._held[owner] - count
         if left:
             self._held[owner] = left
         else:

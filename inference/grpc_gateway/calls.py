@@ -70,7 +70,6 @@ class GrpcCall(Stream):
         "_rules",
         "_waiting_since",
         "head",
-        "owner",
         "work",
     )
 
@@ -80,8 +79,6 @@ class GrpcCall(Stream):
         super().__init__(connection, stream_id)
         self.head = head
         self.work: Work | None = None
-        # The customer, or the stranger's address, whose share of all calls it uses.
-        self.owner: int | str | None = None
         self.body_left = head.content_length
         self._rules = rules
         self._reader: MessageReader | None = None

@@ -24,6 +24,7 @@ from inference.grpc_gateway.heads import Head, read_head
 from inference.grpc_gateway.health import HealthService
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
+from inference.grpc_gateway.http2.grants import LargeMessages
 from inference.grpc_gateway.http2.header_blocks import Fields
 from inference.grpc_gateway.http2.stream import Stream
 from inference.grpc_gateway.http2.turns import Turns
@@ -105,6 +106,10 @@ class GrpcServer:
                 settings.certificate, settings.key, settings.client_ca
             )
         self.turns = Turns()
+        # One of the largest must have room beside another.
+        self.large_messages = LargeMessages(
+            max(limits.MAX_ALL_LARGE_BYTES, 4 * settings.max_message_bytes)
+        )
         # And whose share of all each one uses.
         self.connections: dict[Connection, Hashable] = {}
         # Of all connections.
@@ -116,6 +121,7 @@ class GrpcServer:
         self._keyless_calls: Counter[Connection] = Counter()
         app.metrics.bounds |= {
             "grpc_connections": self._places,
+            "grpc_large_message_bytes": self.large_messages.shares,
             "grpc_calls": self._calls,
             "grpc_calls_without_key": self._keyless,
         }

@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._leftovers = Leftovers()
         # DATA that was read since the client's window was opened last.
         self._unreturned_bytes = 0
-        self.grants = Grants(self.open_window)
+        self.grants = Grants(self.open_window, place.large_messages)
         self._allowances = limits.Allowances()
         # Draining: asked to leave; final: what is opened beyond `_last_stream_id` is
         # not answered.

@@ -20,8 +20,10 @@ STREAM_WINDOW = 65_535
 # Of all streams; given back while it is read, so that no stream waits for another.
 CONNECTION_WINDOW = 4 * 1024 * 1024
 CONNECTION_UPDATE = 1024 * 1024
-# Of messages larger than a stream's window, under way at once; one is always granted.
+# Of messages larger than a stream's window, under way at once: of one connection, where
+# one is always granted, and of all, which customers share.
 MAX_LARGE_BYTES = 64 * 1024 * 1024
+MAX_ALL_LARGE_BYTES = 512 * 1024 * 1024
 # Of answers that the client does not read; then new streams are refused.
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
 # A window opened by less, with nothing sent for it, is noise; one opened by more is

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from inference.grpc_gateway.http2.grants import LargeMessages
 from inference.grpc_gateway.http2.header_blocks import Fields
 from inference.grpc_gateway.http2.stream import Stream
 from inference.grpc_gateway.http2.turns import Turns
@@ -14,6 +15,7 @@ class Place(Protocol):
     # The header block that answers with a message begin with.
     answer_head: bytes
     turns: Turns
+    large_messages: LargeMessages
 
     def join(self, connection: "Connection") -> bool:
         """Count one more connection; False: there are too many."""

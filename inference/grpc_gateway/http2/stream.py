@@ -25,6 +25,7 @@ class Stream(ABC):
         "granted_bytes",
         "known",
         "outgoing",
+        "owner",
         "stream_id",
         "stuck_since",
         "trailers",
@@ -43,6 +44,8 @@ class Stream(ABC):
         self.window = STREAM_WINDOW
         self.granted_bytes = 0
         self.asking = False
+        # The customer, or the stranger's address, whose share of all calls it uses.
+        self.owner: int | str | None = None
         # Whoever opened it has a key.
         self.known = False
         # Of the head that opened it, if it was not seen before; given back to those who

@@ -14,7 +14,7 @@ from inference.grpc_gateway.calls import GrpcCall
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.frames import Code
-from tests.inference.gateway.plant import OTHER_KEY, Plant
+from tests.inference.gateway.plant import KEY, OTHER_KEY, Plant
 from tests.inference.grpc_gateway.peer import (
     ALIVE,
     LIVE,
@@ -742,3 +742,31 @@ async def test_one_address_leaves_connections_to_others(tmp_path, trusted, most)
                 assert data == ALIVE
             assert joined == most
         await found.emptied()
+
+
+@on_loop
+async def test_large_messages_of_one_customer_leave_room_for_others(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(limits, "MAX_ALL_LARGE_BYTES", 1)
+    largest = 1_000_000
+    large = framed(b"", length=largest - 10)
+
+    async def begin(stack, key):
+        """Announce a large message on a connection of its own."""
+        peer = await stack.enter_async_context(found.peer())
+        peer.send(peer.headers(1, head(key=key.token)), hyper.DataFrame(1, large))
+        await peer.pong()
+        return peer, bool(peer.of(hyper.WindowUpdateFrame, 1))
+
+    async with serving(Plant(tmp_path), max_message_bytes=largest) as found:
+        async with contextlib.AsyncExitStack() as stack:
+            flood = [await begin(stack, KEY) for _ in range(6)]
+            assert [granted for _, granted in flood] == [True] * 2 + [False] * 4
+            assert (await begin(stack, OTHER_KEY))[1]
+            # What is given up makes room for the one that waits longest.
+            flood[0][0].send(hyper.RstStreamFrame(1, 8))
+            third = flood[2][0]
+            await third.until(lambda: third.of(hyper.WindowUpdateFrame, 1))
+        await found.emptied()
+        assert found.server.large_messages.shares.used == 0
