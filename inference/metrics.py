@@ -8,6 +8,7 @@ makes no sum fall.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import Protocol
 
 import msgspec
 from prometheus_client.core import (
@@ -20,7 +21,6 @@ from prometheus_client.exposition import generate_latest
 
 from accounts.usage_event import UsageEvent
 from inference.cache import CacheCounts
-from inference.engine.shares import Shares
 
 # 2**26 µs are 67 s, 2**14 rows 16,384.
 _TIME_BUCKETS = 27
@@ -63,6 +63,16 @@ class MetricsState(msgspec.Struct):
     used: dict[str, int] = {}
 
 
+class Bound(Protocol):
+    """What is counted of a bound, such as `Shares`."""
+
+    @property
+    def used(self) -> int: ...
+
+    @property
+    def refused(self) -> int: ...
+
+
 class Metrics:
     """The calls of one process since its start."""
 
@@ -76,7 +86,7 @@ class Metrics:
         self.cache = CacheCounts()
         self.lease_failures: Mapping[str, int] = {}
         # Whoever has a bound puts it here.
-        self.bounds: dict[str, Shares] = {}
+        self.bounds: dict[str, Bound] = {}
 
     def observe(self, event: UsageEvent) -> None:
         labels = (
@@ -288,12 +298,7 @@ _GAUGES = {
     "leases_failing": "1 while the site lends no units of quotas.",
     "overdrawn_units": "Units spent beyond leases.",
     "keys_backing_off": "Keys that are closed because they hammered.",
-    "connections": "Clients' connections over HTTP/1.1.",
-    "connections_refused": "Those turned away because there were too many.",
-    "connections_cut_off": "Those ended because they read too slowly.",
-    "relayed_bytes": "Bytes that wait on their way to and from the site.",
-    "relayed_waiting": "Requests that wait for a thread of the site.",
-    "relayed_refused": "Requests refused for the bounds on both.",
+    "connections_cut_off": "Clients cut off because they read too slowly.",
     "engine_up": "1 for an engine that answers.",
     "gateway_up": "1 for a gateway that answers.",
     "grpc_certificate_ends_at_seconds": "When gRPC's certificate ends, Unix time.",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from accounts.networks import Networks, client_address
@@ -83,11 +83,13 @@ def customer(customer_id: int) -> Client:
 
 
 def stranger(address: str) -> Client:
-    """Count an address; of IPv6, the network that one household or server has."""
+    """Name an address; of IPv6, the network that one household or server has."""
+    if ":" not in address:
+        return Client(address)
     try:
-        found = ip_address(address.partition("%")[0])
+        found = IPv6Address(address.partition("%")[0])
     except ValueError:
         return Client("unknown")
-    if found.version == 6 and found.ipv4_mapped is None:
-        return Client(str(ip_network((found, 64), strict=False)))
-    return Client(address)
+    if found.ipv4_mapped is not None:
+        return Client(str(found.ipv4_mapped))
+    return Client(str(IPv6Network((found, 64), strict=False)))

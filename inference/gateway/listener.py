@@ -4,13 +4,14 @@ import asyncio
 import secrets
 import socket
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from email.utils import formatdate
 
 from accounts.networks import Networks
+from inference.engine.shares import Shares
 from inference.error_rendering import render
 from inference.errors import ApiError
+from inference.gateway.clients import stranger
 from inference.gateway.connection import Connection
 from inference.gateway.exchange import Headers, Reading, Request
 from inference.gateway.heads import KnownHeads
@@ -44,15 +45,14 @@ class Listener:
         self.large_bodies = LargeBodies()
         self._header_timeout_s = header_timeout_s
         self._idle_timeout_s = idle_timeout_s
-        self._max_connections = max_connections
         self._trusted_proxies = trusted_proxies
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self.connections: set[Connection] = set()
-        # By the address that they come from.
-        self._by_address: Counter[str] = Counter()
-        # Connections that were turned away, and those that read too slowly.
-        self.refused = self.cut_off = 0
+        self.connections: dict[Connection, Hashable] = {}
+        # Addresses share them; a trusted proxy's are those of many.
+        self.places = Shares(max_connections)
+        # Connections that read too slowly.
+        self.cut_off = 0
         self.date_line = b""
         self._tell_time()
 
@@ -100,23 +100,17 @@ class Listener:
     # Place
 
     def join(self, connection: Connection) -> bool:
-        if len(self.connections) >= self._max_connections or (
-            self._by_address[connection.client] >= max(1, self._max_connections // 2)
-            and not self._trusted_proxies.contain(connection.client)
-        ):
-            self.refused += 1
+        owner: Hashable = stranger(connection.client)
+        if self._trusted_proxies.contain(connection.client):
+            owner = connection
+        if not self.places.take(owner):
             return False
-        self.connections.add(connection)
-        self._by_address[connection.client] += 1
+        self.connections[connection] = owner
         return True
 
     def leave(self, connection: Connection) -> None:
-        if connection not in self.connections:
-            return
-        self.connections.remove(connection)
-        self._by_address[connection.client] -= 1
-        if not self._by_address[connection.client]:
-            del self._by_address[connection.client]
+        if connection in self.connections:
+            self.places.give_back(self.connections.pop(connection))
 
     def note_cut_off(self) -> None:
         self.cut_off += 1

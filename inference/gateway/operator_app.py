@@ -43,7 +43,7 @@ class Reporter:
         boot_id: str = "",
         ledger_report: Path | None = None,
         certificate_ends: Callable[[], float | None] = lambda: None,
-        more_gauges: Callable[[], list[Gauge]] = list,
+        cut_off: Callable[[], int] = int,
     ) -> None:
         self._plan = plan
         self._engines = engines
@@ -55,7 +55,7 @@ class Reporter:
         self._boot_id = boot_id
         self._ledger_report = ledger_report
         self._certificate_ends = certificate_ends
-        self._more_gauges = more_gauges
+        self._cut_off = cut_off
 
     def report(self) -> GatewayReport:
         return GatewayReport(
@@ -83,6 +83,7 @@ class Reporter:
             Gauge("spool_failing", float(self._recorder.failing)),
             Gauge("leases_failing", float(self._leases.failing)),
             Gauge("overdrawn_units", float(overdrawn)),
+            Gauge("connections_cut_off", float(self._cut_off())),
         ]
         if tables.back_offs is not None:
             closed = tables.back_offs.closed_now(time.time())
@@ -94,7 +95,7 @@ class Reporter:
             gauges.append(Gauge("grpc_certificate_ends_at_seconds", ends))
         if self._ledger_report is not None:
             gauges += ledger_report.gauges(self._ledger_report, now=time.time())
-        return gauges + self._more_gauges()
+        return gauges
 
     async def ask_engines(self) -> None:
         """Learn the engines' counts of now.

@@ -31,14 +31,14 @@ class Bytes:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.taken = self._of_strangers = 0
+        self.used = self._of_strangers = 0
         self.refused = 0
         self._by_client: dict[Client, int] = {}
 
     def take(self, client: Client, size: int, *, already: int = 0) -> None:
         """Count more of a thing that has `already` some; raises ApiError OVERLOADED."""
         own = self._by_client.get(client, 0)
-        full = self.taken + size > self.most or (
+        full = self.used + size > self.most or (
             not client.is_customer and self._of_strangers + size > self.most // 2
         )
         part = _OF_A_CUSTOMER if client.is_customer else _OF_AN_ADDRESS
@@ -53,7 +53,7 @@ class Bytes:
         self._add(client, -size)
 
     def _add(self, client: Client, size: int) -> None:
-        self.taken += size
+        self.used += size
         if not client.is_customer:
             self._of_strangers += size
         own = self._by_client.pop(client, 0) + size
@@ -78,7 +78,7 @@ class Turns:
         self._running: dict[Client, int] = {}
         # By client, in the order of their turns.
         self._queues: dict[Client, deque[_Waiter]] = {}
-        self.waiting = 0
+        self.used = 0
         self.refused = 0
 
     @contextlib.asynccontextmanager
@@ -100,11 +100,11 @@ class Turns:
         self, client: Client, timeout_s: float, has_left: Callable[[], bool]
     ) -> None:
         queue = self._queues.get(client, ())
-        if self.waiting >= self._most_waiting or len(queue) >= self._most_of_one:
+        if self.used >= self._most_waiting or len(queue) >= self._most_of_one:
             raise self._too_many()
         waiter = _Waiter(asyncio.get_running_loop().create_future(), has_left)
         self._queues.setdefault(client, deque()).append(waiter)
-        self.waiting += 1
+        self.used += 1
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter.called
@@ -153,7 +153,7 @@ class Turns:
         if queue is None:
             return None
         waiter = queue.popleft()
-        self.waiting -= 1
+        self.used -= 1
         if queue:
             # Behind the others.
             self._queues[client] = queue
@@ -169,7 +169,7 @@ class Turns:
         queue = self._queues.get(client)
         if queue is not None and waiter in queue:
             queue.remove(waiter)
-            self.waiting -= 1
+            self.used -= 1
             if not queue:
                 del self._queues[client]
 

@@ -19,12 +19,7 @@ _LEAST = (
 _SUM = (
     "overdrawn_units",
     "keys_backing_off",
-    "connections",
-    "connections_refused",
     "connections_cut_off",
-    "relayed_bytes",
-    "relayed_waiting",
-    "relayed_refused",
 )
 
 

@@ -37,7 +37,7 @@ from inference.gateway.settings import SITE_THREADS, GatewaySettings, gateway_na
 from inference.gateway.siblings import Siblings
 from inference.gateway.snapshots import SnapshotWatcher
 from inference.gateway.sockets import bind_control, http_over
-from inference.metrics import Gauge, Metrics
+from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.snapshot import Delta
 from inference.spool import SpoolUnavailable, SpoolWriter
@@ -151,6 +151,11 @@ async def serve(
     NATIVE.max_binary_body_bytes = settings.max_binary_body_bytes
     grpc_server = _grpc_server(app, settings) if settings.grpc_port else None
     public_listener = _listener(app.read, settings, trusted_proxies)
+    metrics.bounds |= {
+        "http_connections": public_listener.places,
+        "relayed_bytes": relay.buffers.held,
+        "waiting_for_the_site": relay.turns,
+    }
     reporter = Reporter(
         plan=plan,
         engines=engines,
@@ -165,7 +170,7 @@ async def serve(
             if grpc_server is not None and grpc_server.certificates is not None
             else None
         ),
-        more_gauges=lambda: _gauges(public_listener, relay),
+        cut_off=lambda: public_listener.cut_off,
     )
     names = gateway_names(settings.gateways)
     siblings = Siblings(settings.home.run, own_name=settings.name, names=names)
@@ -240,19 +245,6 @@ def _listener(
         max_connections=settings.max_connections,
         trusted_proxies=trusted_proxies,
     )
-
-
-def _gauges(listener: Listener, relay: Relay) -> list[Gauge]:
-    """Return what clients hold here, and how often that was too much."""
-    held, turns = relay.buffers.held, relay.turns
-    return [
-        Gauge("connections", float(len(listener.connections))),
-        Gauge("connections_refused", float(listener.refused)),
-        Gauge("connections_cut_off", float(listener.cut_off)),
-        Gauge("relayed_bytes", float(held.taken)),
-        Gauge("relayed_waiting", float(turns.waiting)),
-        Gauge("relayed_refused", float(held.refused + turns.refused)),
-    ]
 
 
 def _grpc_server(app: GatewayApp, settings: GatewaySettings) -> "GrpcServer":

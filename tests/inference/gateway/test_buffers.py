@@ -51,7 +51,7 @@ async def test_what_is_put_is_got_in_any_order_of_steps(tmp_path, seed):
 
     assert await getting == content
     buffer.close()
-    assert all_of_them.memory_bytes == all_of_them.held.taken == 0
+    assert all_of_them.memory_bytes == all_of_them.held.used == 0
     all_of_them.close()
 
 
@@ -67,7 +67,7 @@ async def test_a_quick_reader_needs_little_room(tmp_path):
             got += len(await buffer.get())
 
     assert buffer.size == 40_000_000
-    assert all_of_them.held.taken <= 400_000
+    assert all_of_them.held.used <= 400_000
     buffer.close()
     all_of_them.close()
 
@@ -101,7 +101,7 @@ async def test_a_disk_that_is_full_is_our_fault(tmp_path):
 
     assert refused.value.code is ErrorCode.OVERLOADED
     buffer.close()
-    assert all_of_them.held.taken == 0
+    assert all_of_them.held.used == 0
     all_of_them.close()
 
 
@@ -120,5 +120,5 @@ async def test_a_task_that_is_given_up_leaves_its_file_to_the_thread(tmp_path):
         while len(os.listdir("/proc/self/fd")) > files:
             await asyncio.sleep(0.001)
 
-    assert all_of_them.held.taken == 0
+    assert all_of_them.held.used == 0
     all_of_them.close()

@@ -289,7 +289,7 @@ async def test_more_connections_than_allowed_are_turned_away(tmp_path):
         other.close()
         writer.close()
 
-    assert small.refused == 1
+    assert small.places.refused == 1
 
 
 @on_loop
@@ -559,7 +559,7 @@ async def test_one_address_has_half_of_the_connections(tmp_path):
             writer.transport.abort()
 
     assert statuses.count(200) == 3
-    assert serving.refused == 1
+    assert serving.places.refused == 1
 
 
 @on_loop
@@ -579,4 +579,4 @@ async def test_a_trusted_proxy_has_all_of_the_connections(tmp_path):
         for _, writer in ends:
             writer.transport.abort()
 
-    assert serving.refused == 0
+    assert serving.places.refused == 0

@@ -285,7 +285,7 @@ async def test_bodies_under_way_keep_nothing_of_the_site(tmp_path):
     for messages in open_ones:
         messages.put_nowait(start)
         under_way.append(plant.start(messages, path="/up", headers=CHUNKED))
-    await wait_for(lambda: plant.held.taken >= 20 * LARGE)
+    await wait_for(lambda: plant.held.used >= 20 * LARGE)
 
     asked = list(plant.site.requests)
     small = await plant.ask("/x", b"sent")
@@ -297,7 +297,7 @@ async def test_bodies_under_way_keep_nothing_of_the_site(tmp_path):
     assert small.status_code == 200
     assert [sent[0]["status"] for _, sent, _ in under_way] == [200] * len(open_ones)
     assert plant.site.bodies[1:] == [b"x" * LARGE + b"end"] * len(open_ones)
-    assert plant.held.taken == plant.buffers.memory_bytes == 0
+    assert plant.held.used == plant.buffers.memory_bytes == 0
 
 
 @on_loop
@@ -306,7 +306,7 @@ async def test_bodies_over_the_share_of_one_customer_are_refused(tmp_path):
     announced = [(b"content-length", b"3000000")]
 
     first, sent, _ = plant.start(asyncio.Queue(), path="/up", headers=announced)
-    await wait_for(lambda: plant.held.taken)
+    await wait_for(lambda: plant.held.used)
     second, refused, _ = plant.start(asyncio.Queue(), path="/up", headers=announced)
     await second
     stranger = await plant.ask("/x", b"sent", headers={"authorization": ""})
@@ -317,7 +317,7 @@ async def test_bodies_over_the_share_of_one_customer_are_refused(tmp_path):
     assert refused[0]["status"] == 503
     assert dict(refused[0]["headers"])[b"retry-after"]
     assert stranger.status_code == 200
-    assert plant.held.taken == 0
+    assert plant.held.used == 0
 
 
 @pytest.mark.parametrize("said", [True, False])
@@ -368,7 +368,7 @@ async def test_an_answer_that_nobody_reads_keeps_nothing_of_the_site(tmp_path):
         reader._transport.pause_reading()
         writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
         await wait_for(lambda: plant.site.answer.stream.closed)
-        held = plant.held.taken, plant.buffers.memory_bytes
+        held = plant.held.used, plant.buffers.memory_bytes
         reader._transport.resume_reading()
         head = await reader.readuntil(b"\r\n\r\n")
         received = await unchunked(reader)
@@ -378,7 +378,7 @@ async def test_an_answer_that_nobody_reads_keeps_nothing_of_the_site(tmp_path):
     # The sockets' own buffers have some megabytes of it.
     assert 10_000_000 < held[0] <= len(content)
     assert held[1] <= MEMORY_BYTES
-    assert relay_turns.waiting == plant.held.taken == plant.buffers.memory_bytes == 0
+    assert relay_turns.used == plant.held.used == plant.buffers.memory_bytes == 0
 
 
 @on_loop
@@ -390,7 +390,7 @@ async def test_answers_over_the_share_of_one_address_are_refused(tmp_path):
     async with plant.connect() as (reader, writer):
         reader._transport.pause_reading()
         writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
-        await wait_for(lambda: plant.held.taken == len(content))
+        await wait_for(lambda: plant.held.used == len(content))
         await wait_for(lambda: plant.site.requests)
         stranger = {"authorization": ""}
         refused = await plant.ask("/large", method="GET", headers=stranger)

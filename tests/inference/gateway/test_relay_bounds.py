@@ -24,7 +24,7 @@ def test_a_client_has_a_quarter():
     held.give_back(CUSTOMER, 250)
     held.take(CUSTOMER, 250)
 
-    assert (held.taken, held.refused) == (500, 1)
+    assert (held.used, held.refused) == (500, 1)
 
 
 def test_one_large_thing_may_take_what_is_free():
@@ -64,8 +64,8 @@ def test_an_address_has_less_than_a_customer():
         ("10.0.0.1", "10.0.0.1"),
         ("2001:db8::1", "2001:db8::/64"),
         ("2001:db8::2", "2001:db8::/64"),
-        ("::ffff:10.0.0.1", "::ffff:10.0.0.1"),
-        ("nonsense", "unknown"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("not:an:address", "unknown"),
     ],
 )
 def test_a_stranger_is_one_household(address, name):
@@ -146,7 +146,7 @@ async def test_too_many_waiting_requests_are_refused():
     # The fourth is one too many of its client, the last of all.
     assert outcomes == [None, None, None, 503, None, None, 503]
     assert site.turns.refused == 2
-    assert site.turns.waiting == 0
+    assert site.turns.used == 0
 
 
 @on_loop
@@ -160,7 +160,7 @@ async def test_a_request_waits_for_its_time_only():
     outcomes = [failure and failure.status for failure in await site.end_all()]
 
     assert outcomes == [None, 503]
-    assert site.turns.waiting == 0
+    assert site.turns.used == 0
 
 
 @on_loop
@@ -191,7 +191,7 @@ async def test_a_request_that_is_given_up_keeps_no_thread():
     await turns()
 
     assert site.begun == [ONE.name, CUSTOMER.name]
-    assert site.turns.waiting == 0
+    assert site.turns.used == 0
     site.tasks = site.tasks[2:]
     await site.end_all()
 
