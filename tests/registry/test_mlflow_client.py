@@ -9,8 +9,10 @@ import warnings
 import pytest
 import yaml
 
+from registry import sync
 from registry.mlflow_client import MlflowRegistry, shown_uri
 from registry.mlflow_types import ArtifactRefused, RegistryUnreachable
+from registry.models import ModelVersion
 
 TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]'
 MLMODEL = {
@@ -178,3 +180,38 @@ def test_nothing_comes_that_a_database_cannot_store(store, tmp_path):
     assert (model.name, model.description, model.tags) == ("a", "d", {"k": "v"})
     assert (version.description, version.tags) == ("e", {"t": ""})
     assert version.source == f"{tmp_path.as_uri()}/m"
+
+
+@pytest.mark.django_db
+def test_a_model_registered_anew_from_the_same_place_is_another(
+    store, registry, settings, tmp_path
+):
+    from mlflow import MlflowClient
+
+    settings.HOME = type(settings.HOME)(tmp_path)
+    settings.HOME.artifacts.mkdir()
+    settings.HOME.run.mkdir()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    client = MlflowClient(store, store)
+
+    def register(name):
+        column = f'[{{"type": "double", "name": "{name}"}}]'
+        mlmodel = MLMODEL | {"signature": {"inputs": column}}
+        (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel))
+        client.create_registered_model("again")
+        client.create_model_version("again", folder.as_uri())
+        client.set_registered_model_alias("again", "champion", "1")
+        sync.synchronise(registry)
+        return ModelVersion.objects.get(registered_model__name="again")
+
+    first = register("old")
+    client.delete_registered_model("again")
+    second = register("new")
+    client.delete_registered_model("again")
+
+    assert (first.pk, first.version) == (second.pk, second.version)
+    assert first.source == second.source
+    assert second.signature["inputs"][0]["name"] == "new"
+    assert second.artifact_state == "ready"
+    assert second.artifact_digest != first.artifact_digest
