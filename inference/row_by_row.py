@@ -7,6 +7,7 @@ rows that it refuses are inspected, and of these only so many as the answer name
 import math
 import time
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from inference.row_types import (
     named_row,
 )
 from inference.stacking import UNFIT, Stack, Uneven, stack_values
-from inference.value_checks import invalid
+from inference.value_checks import check_type, invalid
 
 # Of each row of a job: its errors are a file. Requests tell as many as they can.
 _MAX_PROBLEMS_PER_JOB_ROW = 10
@@ -50,8 +51,9 @@ class RowReader:
         self._nested = signature.layout in (Layout.TENSOR, Layout.TENSORS)
         self._inspector = inspector_of(signature, max_problems=MAX_PROBLEMS)
         self._late = late_steps(signature.columns)
-        # Without types msgspec reads "20261120" as so many seconds since 1970.
-        self._has_times = any(column.dtype == DATETIME for column in signature.columns)
+        self._times = [
+            column.name for column in signature.columns if column.dtype == DATETIME
+        ]
         self._all_required = all(column.required for column in signature.columns)
         if self._nested:
             return
@@ -88,7 +90,7 @@ class RowReader:
         for index, row in enumerate(rows):
             values = None
             if not self._nested:
-                values = self._convert(row, strict=not from_text or self._has_times)
+                values = self._convert_text(row) if from_text else self._convert(row)
             if values is None:
                 all_told = max_told is not None and len(problems) >= max_told
                 if all_told and deadline is not None:
@@ -114,7 +116,25 @@ class RowReader:
             tensors = self._stack(good) if good else ()
         return DecodedRows(tensors, indexes, problems)
 
-    def _convert(self, row: Any, *, strict: bool) -> Any:
+    def _convert_text(self, row: Any) -> Any:
+        """Give the values of a row in which text may stand for what is no text."""
+        if not self._times:
+            return self._convert(row, strict=False)
+        if not isinstance(row, dict):
+            return None
+        # Without strictness msgspec reads "20261120" as seconds since 1970.
+        row = dict(row)
+        for name in self._times:
+            moment = row.get(name)
+            if moment is None or moment == "":
+                row[name] = None
+                continue
+            row[name], issue = check_type(moment, datetime)
+            if issue:
+                return None
+        return self._convert(row, strict=False)
+
+    def _convert(self, row: Any, *, strict: bool = True) -> Any:
         """Give the row's values; None if msgspec's types do not hold."""
         for read in (self._named, self._bare):
             try:
@@ -144,7 +164,7 @@ class RowReader:
         """Judge a row whose problems nobody will be told."""
         if self._nested:
             return bool(self._inspector.inspect(row, 0)[1])
-        return self._convert(_whole(row), strict=True) is None
+        return self._convert(_whole(row)) is None
 
     def _stack_fit(self, good: list[Any]) -> tuple[Tensor, ...] | None:
         """Stack; None if a value is not finite or out of the range of its dtype."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference import decoding
 from inference.decoding import InstanceDecoder
 from inference.engine.signature import (
     Column,
@@ -238,7 +239,9 @@ def test_broken_rules_beside_a_wrong_type_make_it_a_400():
     assert refusal(matrix, body(rows[0])).status == 422
 
 
-def test_at_most_a_hundred_problems_are_named():
+def test_at_most_a_hundred_problems_are_named(monkeypatch):
+    # A machine may be too busy to find them in a few ms.
+    monkeypatch.setattr(decoding, "MAX_SLOW_PASS_S", 60.0)
     error = refusal(matrix, body(*[{}] * 1000))
 
     assert len(error.details) == 100
