@@ -23,12 +23,14 @@ ELSEWHERE = frozenset(
     {
         EngineErrorCode.NOT_LOADED,
         EngineErrorCode.LOADING,
+        EngineErrorCode.LOAD_FAILED,
         EngineErrorCode.OVERLOADED,
         EngineErrorCode.CONNECTION_LOST,
         EngineErrorCode.DRAINING,
     }
 )
-RETRYABLE = ELSEWHERE | {EngineErrorCode.DEVICE_FAILED}
+# The same engine may answer later, without anybody doing something about it.
+RETRYABLE = ELSEWHERE - {EngineErrorCode.LOAD_FAILED} | {EngineErrorCode.DEVICE_FAILED}
 
 
 class EngineError(Exception):

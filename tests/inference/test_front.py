@@ -164,9 +164,12 @@ def test_without_the_database_the_quota_cannot_be_checked(plant, monkeypatch):
     assert int(dict(answer.headers)[b"retry-after"]) > 0
 
 
-def test_another_engine_answers_what_the_first_cannot(plant, engines):
+@pytest.mark.parametrize(
+    "failure", [EngineErrorCode.CONNECTION_LOST, EngineErrorCode.LOAD_FAILED]
+)
+def test_another_engine_answers_what_the_first_cannot(plant, engines, failure):
     plant.publish()
-    engines["a"].failure = EngineError(EngineErrorCode.CONNECTION_LOST, "gone")
+    engines["a"].failure = EngineError(failure, "gone")
 
     assert plant.call().status == 200
     assert engines["b"].calls == 1

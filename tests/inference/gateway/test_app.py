@@ -359,10 +359,13 @@ async def test_unforeseen_failure_keeps_its_text_to_itself(tmp_path):
     assert (await plant.ask()).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "failure", [EngineErrorCode.CONNECTION_LOST, EngineErrorCode.LOAD_FAILED]
+)
 @on_loop
-async def test_another_engine_answers_for_one_that_is_away(tmp_path):
+async def test_another_engine_answers_for_one_that_cannot(tmp_path, failure):
     plant = Plant(tmp_path, engines=("a", "b"))
-    plant.made["a"].failure = EngineError(EngineErrorCode.CONNECTION_LOST, "gone")
+    plant.made["a"].failure = EngineError(failure, "gone")
 
     answers = [await plant.ask() for _ in range(4)]
 
