@@ -77,6 +77,7 @@ class GatewayApp:
         metrics.bounds |= {
             "streams": plan.streams.shares,
             "images": self._images.waiting.shares,
+            "uploaded_files": files.turns,
         }
         self._files = files
         self._leases = leases

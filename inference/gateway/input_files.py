@@ -7,6 +7,7 @@ import structlog
 
 from inference.effects import ReadUpload, UploadedFile
 from inference.errors import ApiError, ErrorCode
+from inference.gateway.relay_bounds import Client, Turns
 from inference.gateway.sockets import http_over
 from inference.uploads import uris
 
@@ -30,8 +31,10 @@ class InputFiles:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Over a socket that leases share, `at_once` leaves threads to them."""
+        at_once = min(at_once, _AT_ONCE)
+        self.turns = Turns(at_once)
         connections = httpx.Limits(
-            max_connections=min(at_once, _AT_ONCE),
+            max_connections=at_once,
             max_keepalive_connections=2,
             keepalive_expiry=_KEPT_S,
         )
@@ -43,12 +46,22 @@ class InputFiles:
 
     async def read(self, asked: ReadUpload) -> UploadedFile:
         """Read one file whole; raises ApiError."""
+        customer = Client(str(asked.customer_id), is_customer=True)
         try:
-            response = await self._client.get(
-                f"http://site/internal/uploads/{asked.upload_id}",
-                params={"customer": asked.customer_id, "max_bytes": asked.max_bytes},
-                headers={"host": "localhost"},
-            )
+            async with self.turns.turn(
+                # Whoever leaves cancels the task that waits.
+                customer,
+                timeout_s=_TIMEOUT_S,
+                has_left=lambda: False,
+            ):
+                response = await self._client.get(
+                    f"http://site/internal/uploads/{asked.upload_id}",
+                    params={
+                        "customer": asked.customer_id,
+                        "max_bytes": asked.max_bytes,
+                    },
+                    headers={"host": "localhost"},
+                )
         except httpx.HTTPError as error:
             logger.warning("upload_unreadable", reason=type(error).__name__)
             raise _away() from error

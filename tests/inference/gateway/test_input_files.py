@@ -1,8 +1,12 @@
 """The gateway asks the site for uploaded files, and answers when it cannot."""
 
+import asyncio
+
 import httpx
 import pytest
 
+from inference.effects import ReadUpload
+from inference.gateway.input_files import InputFiles
 from tests.inference.gateway.plant import PREDICT, Plant
 from tests.inference.gateway.test_app import on_loop
 
@@ -55,3 +59,41 @@ async def test_a_site_that_is_away_is_waited_for_by_nobody(tmp_path):
 
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
+
+
+class HeldSite(httpx.AsyncBaseTransport):
+    """Answers one request after the other, as it is told to."""
+
+    def __init__(self):
+        self.asked = []
+        self.go_on = asyncio.Semaphore(0)
+
+    async def handle_async_request(self, request):
+        self.asked.append(int(request.url.params["customer"]))
+        await self.go_on.acquire()
+        return httpx.Response(200, headers={"content-type": "text/csv"}, content=b"x")
+
+
+@on_loop
+async def test_a_customer_who_floods_leaves_others_their_turn():
+    site = HeldSite()
+    files = InputFiles(transport=site)
+
+    def read(customer_id):
+        asked = ReadUpload("upl_1", customer_id, 1000)
+        return asyncio.ensure_future(files.read(asked))
+
+    flood = [read(1) for _ in range(20)]
+    await asyncio.sleep(0)
+    once = read(2)
+    async with asyncio.timeout(30):
+        while len(site.asked) < 3:
+            await asyncio.sleep(0)
+    assert sorted(site.asked) == [1, 1, 2]
+    for _ in range(21):
+        site.go_on.release()
+    found = await asyncio.gather(*flood, once)
+
+    assert {file.content for file in found} == {b"x"}
+    assert files.turns.used == files.turns.refused == 0
+    await files.close()
