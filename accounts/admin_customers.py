@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
-from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import (
     HttpRequest,
@@ -38,7 +38,7 @@ from accounts.admin_lookup import get_or_404
 from accounts.admin_members import MemberActions, MemberInline
 from accounts.admin_plans import leave_dialog
 from accounts.admin_usage import csv_response
-from accounts.models import ApiKey, Customer, Plan, QuotaCounter
+from accounts.models import ApiKey, Customer, Plan
 from accounts.reached import counted
 
 _SHOWN_DAYS = 14
@@ -131,11 +131,6 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Customer]:
-        today = timezone.now().date()
-        now_counting = QuotaCounter.objects.filter(
-            Q(name="day", window_start=today)
-            | Q(name="month", window_start=today.replace(day=1))
-        )
         customers: QuerySet[Customer] = super().get_queryset(request)
         # A subquery, not a join: it counts for the rows that are shown.
         keys = (
@@ -145,9 +140,16 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
             .values("customer")
         )
         count = keys.annotate(count=Count("pk")).values("count")
-        return customers.annotate(
-            number_of_keys=Coalesce(Subquery(count), 0)
-        ).prefetch_related(Prefetch("quota_counters", now_counting, to_attr="counters"))
+        return customers.annotate(number_of_keys=Coalesce(Subquery(count), 0))
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """Add to the customers of one page what they have used of their quotas."""
+        changelist = super().get_changelist_instance(request)
+        changelist.result_list = rows = list(changelist.result_list)
+        used = quota_state.used_by([row.pk for row in rows], now=timezone.now())
+        for row in rows:
+            row.used = used.get(row.pk, {})
+        return changelist
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Customer], search_term: str
@@ -336,16 +338,12 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
 
     @display(description="quota in use")
     def quota(self, customer: Any) -> SafeString | str:
-        """Show the fullest quota, from its counter: at most a lease above the usage."""
-        counted = {
-            (counter.name, counter.unit): counter.granted
-            for counter in customer.counters
-        }
+        """Show the fullest quota, by what was used: leases are not, yet."""
         bars = [
             admin_columns.quota_bar(
                 title=quota.name,
                 unit=quota.unit,
-                used=counted.get((quota.name, quota.unit), 0),
+                used=customer.used.get((quota.name, quota.unit), 0),
                 limit=quota.limit,
             )
             for quota in plans.limits_of(customer).quotas

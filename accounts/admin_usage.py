@@ -168,13 +168,17 @@ class UsageDayAdmin(UsageSumsAdmin):
 class QuotaCounterAdmin(ReadOnlyAdmin):
     """What was lent or spent per window: the truth that no gateway can exceed."""
 
-    list_display = ("customer", "name", "unit", "window_start", "granted")
+    list_display = ("customer", "name", "unit", "window_start", "lent_or_spent")
     list_select_related = ("customer",)
     list_filter = ("name", ("customer", AutocompleteSelectFilter))
     list_filter_submit = True
     search_fields = ("customer__name",)
     ordering = ("-window_start", "-pk")
     list_per_page = 50
+
+    @display(description="lent or spent", ordering="granted")
+    def lent_or_spent(self, counter: QuotaCounter) -> int:
+        return counter.granted
 
 
 class _Echo:

@@ -1,6 +1,8 @@
 """How much of each limit a customer has used, as the admin and the portal show it."""
 
 import datetime
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from django.db.models import Max, Sum
@@ -49,6 +51,23 @@ def bars(customer: Customer, *, now: datetime.datetime) -> list[QuotaBar]:
         bar["resets"] = _reset(quota.name, now)
         shown.append(bar)
     return shown
+
+
+def used_by(
+    customer_ids: Collection[int], *, now: datetime.datetime
+) -> dict[int, dict[tuple[str, str], int]]:
+    """Return what several customers have used today and this month, in every unit."""
+    used: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
+    for period in _TITLES:
+        starts_at, ends_at = (
+            datetime.datetime.fromtimestamp(at, datetime.UTC)
+            for at in window_of(period, now.timestamp())
+        )
+        span = usage.between(starts_at, ends_at).filter(customer_id__in=customer_ids)
+        for row in usage.grouped(span, "customer_id"):
+            for unit, units in usage.quota_units(row).items():
+                used[row["customer_id"]][period, unit] = units
+    return used
 
 
 def busiest_minute(

@@ -48,6 +48,7 @@ def _refusal(event: UsageEvent) -> Refusal:
         version=event.version,
         status=event.status,
         code=event.code,
+        message=event.message,
         limit={} if event.limit is None else event.limit.facts(),
     )
 

@@ -125,7 +125,9 @@ class UsageBucketSerializer(serializers.Serializer[Any]):
     version = serializers.CharField(required=False)
     key = serializers.CharField(source="key_id", required=False)
     requests = serializers.IntegerField()
-    rows = serializers.IntegerField()
+    rows = serializers.IntegerField(
+        help_text="That were predicted, those of jobs included; refused ones are not."
+    )
     charged_requests = serializers.IntegerField()
     charged_rows = serializers.IntegerField()
     compute_ms = serializers.FloatField()

@@ -5,7 +5,7 @@ import functools
 import operator
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -203,22 +203,26 @@ def bucket_of(microseconds: int) -> int:
 
 
 def percentile(buckets: dict[str, int], percent: float) -> float | None:
-    """Return a percentile in milliseconds: the upper end of its bucket.
+    """Return a percentile in milliseconds, interpolated within its bucket.
 
-    So it is at most twice the true value, and never below it.
+    As if the bucket's latencies lay evenly in it: off by half of the true value at most
+    to the low side, and by the whole of it to the high side.
     """
     total = sum(buckets.values())
     if not total:
         return None
     rank = total * percent / 100
     seen = 0
-    last = 0
+    found = 0.0
     for bucket in sorted(int(name) for name in buckets):
-        seen += buckets[str(bucket)]
-        last = bucket
-        if seen >= rank:
-            break
-    return float(0.1 * 2**last)
+        count = buckets[str(bucket)]
+        upper = 0.1 * 2.0**bucket
+        lower = upper / 2 if bucket else 0.0
+        if seen + count >= rank:
+            return lower + (upper - lower) * (rank - seen) / count
+        seen += count
+        found = upper
+    return found
 
 
 def latencies(span: "Span") -> dict[str, int]:
@@ -407,6 +411,14 @@ def refusals(span: Span) -> list[Refusals]:
         Refusals(status=row["status"], code=row["code"], count=row["requests"])
         for row in grouped(span.filter(status__gte=400), "status", "code")
     ]
+
+
+def quota_units(totals: Mapping[str, Any]) -> dict[str, int]:
+    """Return what was spent of quotas in each unit."""
+    return {
+        unit: totals[field] // 1000 if unit == "compute_ms" else totals[field]
+        for unit, field in _UNIT_FIELDS.items()
+    }
 
 
 def top_customers(span: Span, *, limit: int = 5) -> list[dict[str, Any]]:

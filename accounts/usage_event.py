@@ -38,3 +38,5 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     limit: ReachedLimit | None = None
     # Where the key was used from, coarsely; only where that is new for the day.
     network: str = ""
+    # Of a refusal, what its caller was told.
+    message: str = ""

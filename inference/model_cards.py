@@ -6,6 +6,7 @@ import msgspec
 
 from accounts.limits import Limits
 from inference.engine.signature import Column, Layout, Signature
+from inference.openapi.typed_operations import can_explain
 from inference.snapshot import CallableModel, CallableVersion
 
 
@@ -36,6 +37,7 @@ def card(model: CallableModel, limits: Limits) -> dict[str, Any]:
         "signature": _signature(shown.signature) if shown else None,
         "rules": _rules(shown.signature) if shown else {},
         "example": shown.example if shown else None,
+        "explainable": shown is not None and can_explain(shown.signature),
         "limits": {
             "max_predict_rows": limits.max_predict_rows,
             "max_batch_rows": limits.max_batch_rows,

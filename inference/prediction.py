@@ -58,6 +58,8 @@ from inference.tables import (
 )
 
 DEFAULT_TIMEOUT_S = 30.0
+# Of a refusal, for the page that explains it.
+_MOST_KEPT_OF_A_MESSAGE = 300
 # To find the rows of one request that a model fails on: about three of a thousand.
 MAX_CALLS_APART = 64
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -515,6 +517,7 @@ class PredictionPlan:
             if error.limit is None:
                 error.limit = refusals.size_limit(error, entry.admission.limits)
             progress.limit = error.limit
+            progress.message = error.message[:_MOST_KEPT_OF_A_MESSAGE]
         status, headers, body = call.dialect.render(
             call, error, request_id=progress.request_id, now=progress.now
         )

@@ -22,6 +22,8 @@ class Progress(msgspec.Struct, gc=False):
     model: ModelEntry | None = None
     target: Target | None = None
     rows: int = 0
+    # Of a refusal, what the caller is told.
+    message: str = ""
     spent: bool = False
     compute_us: int = 0
     queue_us: int = 0
@@ -65,7 +67,8 @@ def usage_event(
         progress.fallback and FALLBACK if target is None else target.variant,
         status,
         str(code),
-        progress.rows,
+        # What was refused or failed was not predicted.
+        progress.rows if status < 400 else 0,
         charged,
         progress.compute_us,
         total_us,
@@ -76,4 +79,5 @@ def usage_event(
         key.test,
         progress.limit,
         progress.network,
+        progress.message,
     )

@@ -23,6 +23,7 @@ class Refusal(models.Model):
     version = models.CharField(max_length=32, blank=True)
     status = models.PositiveSmallIntegerField()
     code = models.CharField(max_length=40)
+    message = models.TextField(blank=True, help_text="What its caller was told.")
     limit = models.JSONField(
         default=dict,
         blank=True,

@@ -55,6 +55,7 @@ EXAMPLES: dict[str, Any] = {
         },
         "rules": {"bmi": {"min": 10, "max": 80}},
         "example": [{"bmi": 32.1}],
+        "explainable": True,
         "limits": {
             "max_predict_rows": 100,
             "max_batch_rows": 1000,

@@ -122,6 +122,7 @@ PROPERTIES: dict[str, str] = {
     "aliases": "Movable names of the version.",
     "deprecated_at": "When the version was deprecated; `null` if it is not.",
     "Model.signature": "Inputs, labels and parameters of the version that answers.",
+    "explainable": "Whether it can be explained.",
     "rules": "By column: range, choices and length that values must keep to.",
     "Model.example": "Instances that the model takes.",
     "Model.limits": "Greatest numbers of rows for this key.",

@@ -14,11 +14,12 @@ from django.core.exceptions import ValidationError
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import api_keys, roll_ups, soft_limits, usage
+from accounts import api_keys, leases, roll_ups, soft_limits, usage
 from accounts import changes as changes_of
+from accounts.admission import window_of
 from accounts.models import ApiKey, Customer, Plan, Price, Usage, UsageDay, UsageHour
 from accounts.signals import access_changed
-from tests.accounts.test_leases import event
+from tests.accounts.test_leases import ask, event
 from tests.factories import (
     ApiKeyFactory,
     CustomerFactory,
@@ -153,6 +154,22 @@ def test_the_list_of_customers_costs_the_same_for_one_and_for_many(
 
     with django_assert_max_num_queries(15):
         manager.get(url("customer_changelist"))
+
+
+def test_the_list_of_customers_shows_what_is_used_and_not_what_is_lent(manager):
+    customer = CustomerFactory(plan__daily_quota=100)
+    other = CustomerFactory(plan=customer.plan)
+    now = timezone.now()
+    usage.record("b-1.spool", [event(customer, 2, at=now), event(other, 5, at=now)], 1)
+    # A gateway has borrowed far more than was spent.
+    window = window_of("day", now.timestamp())[0]
+    leases.grant("b", ask(customer, 64, window_start=window))
+
+    page = manager.get(url("customer_changelist")).content.decode()
+
+    assert re.search(r"\b2\s+of\s+100\b", page)
+    assert re.search(r"\b5\s+of\s+100\b", page)
+    assert "64" not in re.findall(r"\b(\d+)\s+of\s+100\b", page)
 
 
 def test_a_customer_s_page_shows_quota_usage_and_refusals(manager):

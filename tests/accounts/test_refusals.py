@@ -11,13 +11,9 @@ from tests.factories import CustomerFactory
 pytestmark = pytest.mark.django_db
 
 
-def refused(customer, *, code="QUOTA_EXCEEDED", status=429, request_id="req_1"):
-    return msgspec.structs.replace(
-        event(customer, 0, charged=False),
-        status=status,
-        code=code,
-        request_id=request_id,
-    )
+def refused(customer, **changes):
+    facts = {"code": "QUOTA_EXCEEDED", "status": 429, "request_id": "req_1"} | changes
+    return msgspec.structs.replace(event(customer, 0, charged=False), **facts)
 
 
 def test_what_was_refused_is_kept_with_its_request_id():

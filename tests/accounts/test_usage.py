@@ -1,3 +1,4 @@
+import collections
 import datetime
 from concurrent.futures import ThreadPoolExecutor
 
@@ -158,13 +159,27 @@ def test_a_latency_lies_within_its_bucket(microseconds: int):
     assert bucket == 0 or microseconds > 100 * 2 ** (bucket - 1)
 
 
-def test_percentiles_are_the_upper_ends_of_buckets():
+def test_percentiles_are_interpolated_within_their_buckets():
     buckets = {"0": 50, "3": 45, "10": 5}
 
-    assert usage.percentile(buckets, 50) == 0.1
-    assert usage.percentile(buckets, 95) == 0.8
-    assert usage.percentile(buckets, 99) == 102.4
+    assert usage.percentile(buckets, 25) == pytest.approx(0.05)
+    assert usage.percentile(buckets, 50) == pytest.approx(0.1)
+    assert usage.percentile(buckets, 95) == pytest.approx(0.8)
+    assert usage.percentile(buckets, 99) == pytest.approx(51.2 + 51.2 * 4 / 5)
+    assert usage.percentile(buckets, 100) == pytest.approx(102.4)
     assert usage.percentile({}, 50) is None
+
+
+def test_a_percentile_is_near_the_true_one_where_latencies_lie_evenly():
+    # Up to the end of a bucket: how full the last one is, no bucket tells.
+    latencies_us = range(1000, 1_638_400, 1000)
+    buckets = collections.Counter(
+        str(usage.bucket_of(latency)) for latency in latencies_us
+    )
+
+    for percent in (10, 50, 90):
+        true_ms = len(latencies_us) * percent / 100
+        assert usage.percentile(buckets, percent) == pytest.approx(true_ms, rel=0.15)
 
 
 def test_latencies_of_many_rows_are_added_up(customer):

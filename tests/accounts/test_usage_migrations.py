@@ -23,11 +23,12 @@ def migrate(name):
 
 @pytest.fixture
 def newest():
-    """Give the name of the newest migration, and leave the database at it."""
-    leaves = MigrationExecutor(connection).loader.graph.leaf_nodes("accounts")
-    name = leaves[0][1]
-    yield name
-    migrate(name)
+    """Give the name of the newest migration, and leave all apps at theirs."""
+    graph = MigrationExecutor(connection).loader.graph
+    yield graph.leaf_nodes("accounts")[0][1]
+    executor = MigrationExecutor(connection)
+    executor.loader.build_graph()
+    executor.migrate(graph.leaf_nodes())
 
 
 @pytest.mark.django_db(transaction=True)

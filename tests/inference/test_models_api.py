@@ -79,6 +79,7 @@ def test_a_model_tells_all_that_a_caller_needs(client, route):
         },
         "rules": {"width": {"min": 0.0, "max": 10.0}},
         "example": [{"width": 1.0, "height": 2.0}],
+        "explainable": False,
         "limits": {
             "max_predict_rows": 100,
             "max_batch_rows": 1000,

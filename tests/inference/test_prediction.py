@@ -240,6 +240,17 @@ def test_call_without_a_known_key_is_told_why_and_leaves_no_event(key, reason):
     assert answer.event is None
 
 
+def test_a_refusal_predicts_no_rows_and_keeps_what_was_said():
+    driver = Driver()
+    driver.failure = EngineError(EngineErrorCode.OVERLOADED, "full")
+
+    answer = driver.call()
+
+    assert answer.status == 503
+    assert answer.event.rows == 0
+    assert answer.event.message == read(answer)["error"]["message"]
+
+
 def test_key_may_come_as_x_api_key():
     answer = Driver().call(key="", headers={b"x-api-key": KEY.token.encode()})
 

@@ -19,8 +19,7 @@ export const snippets = {
       `response = httpx.${method.toLowerCase()}(`,
       ...sent,
       ")",
-      "response.raise_for_status()",
-      "print(response.json())",
+      "print(response.status_code, response.json())",
     ].join("\n");
   },
 

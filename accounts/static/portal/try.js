@@ -13,6 +13,8 @@ const docs = document.getElementById("try-docs");
 const status = document.getElementById("try-status");
 const answer = document.getElementById("try-answer");
 const examples = new Map();
+const explainable = new Map();
+const explain = operation.querySelector("[value=explain]");
 let knownKey = null;
 
 function call() {
@@ -74,9 +76,14 @@ async function loadExample() {
     const response = await fetchWithKey(`/api/v1/models/${encodeURIComponent(name)}`);
     const card = response.ok ? await response.json() : {};
     examples.set(name, asBody(card.example));
+    explainable.set(name, Boolean(card.explainable));
   }
   if (name !== model.value) return;
   body.value = examples.get(name);
+  // Only what the model can do is offered.
+  explain.disabled = !explainable.get(name);
+  explain.hidden = explain.disabled;
+  if (explain.disabled && operation.value === "explain") operation.value = "predict";
   show();
 }
 

@@ -204,7 +204,7 @@ def test_a_test_key_is_tried_here_and_filled_into_the_docs(desktop, customer, ca
     page.click("nav.tabs >> text=Try it")
 
     page.click("text=Use a test key")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_selector("#try-status:has-text('may call')")
     token = page.input_value("#try-key")
     key = api_keys.recognise(token)
     assert key is not None
@@ -213,7 +213,7 @@ def test_a_test_key_is_tried_here_and_filled_into_the_docs(desktop, customer, ca
     page.click("#try >> text=Send")
     page.wait_for_selector("#try-status:has-text('200 answered')")
     for language, words in [
-        ("python", "requests.get("),
+        ("python", "httpx.get("),
         ("javascript", "await fetch("),
     ]:
         page.select_option("#try-language", language)

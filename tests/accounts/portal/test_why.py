@@ -36,6 +36,18 @@ def test_a_refusal_names_its_limit_and_what_to_do(
     assert f"/docs/errors#{code.lower()}" in text
 
 
+def test_a_refusal_shows_what_its_answer_said(member, customer):
+    said = "1 field is invalid: `top_k` is <unknown>."
+    one = refused(customer, code="INVALID_INPUT", status=400, message=said)
+    usage.record("b-1.spool", [one], 1)
+
+    text = look(member, customer)
+
+    assert "<code>top_k</code> is &lt;unknown&gt;." in text
+    # Not what the code means most often.
+    assert "wrong type or shape" not in text
+
+
 def test_a_code_from_another_version_of_the_program_is_still_shown(member, customer):
     usage.record("b-1.spool", [refused(customer, code="SHORT_OF_TEA", status=418)], 1)
 
