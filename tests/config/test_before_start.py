@@ -30,6 +30,9 @@ def test_a_port_in_use_is_named_with_the_setting_that_moves_it(home, settings, n
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
+        # The others may be in use by others of this machine.
+        settings.MODELYARD_PORT = settings.MODELYARD_GRPC_PORT = 0
+        settings.MODELYARD_OPERATOR_PORT = 0
         setattr(settings, name, port)
 
         with pytest.raises(CannotStart, match=rf"{port}.*{name}={port + 100}"):
