@@ -1,4 +1,4 @@
-"""Which digit is written in 8×8 pixels: a small CNN over a tensor without names.
+"""Which digit is written in 8×8 pixels: a small CNN over pictures, or their numbers.
 
 python examples/digits.py
 """
@@ -19,7 +19,7 @@ MODEL = "digits"
 
 
 class Digits(nn.Module):
-    """Rows of 8×8 grey values from 0 to 16 in, ten logits out."""
+    """Rows of 8×8 grey values from 0 to 1 in, ten logits out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Digits(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images.unsqueeze(1) / 16)
+        return self.layers(images.unsqueeze(1))
 
 
 def train(images: Tensor, digits: Tensor) -> nn.Module:
@@ -55,7 +55,8 @@ def main() -> None:
     registration = tracking.begin(MODEL)
     data = load_digits()
     train_x, test_x, train_y, test_y = train_test_split(
-        data.images.astype("float32"),
+        # As pictures are read: black is 0, white is 1.
+        data.images.astype("float32") / 16,
         data.target,
         test_size=0.25,
         random_state=0,
@@ -82,13 +83,16 @@ def main() -> None:
                     "task": "classification",
                     "labels": [str(digit) for digit in data.target_names],
                     "low_confidence_below": 0.7,
+                    "image": {"mode": "L", "height": 8, "width": 8},
                     "background": "extra_files/background.npy",
                 }
             },
         )
         mlflow.log_metrics({"test_accuracy": accuracy}, model_id=logged.model_id)
     registration.set_alias("champion", logged.registered_model_version)
-    registration.describe("The digit in an image of 8×8 grey values from 0 to 16.")
+    registration.describe(
+        "The digit in a picture, written in white on black; or in 8×8 grey values."
+    )
     registration.say(
         f"version {logged.registered_model_version}, test accuracy {accuracy:.3f}"
     )

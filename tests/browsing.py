@@ -62,9 +62,14 @@ class Visit:
         if url.scheme not in ("data", "blob") and url.netloc != ours.netloc:
             self.complaints.append(f"request to {request.url}")
 
-    def open(self, path):
+    def open(self, path, drawn=None):
+        """Open a page, and wait until `drawn` is in it, or until nothing is loaded."""
         response = self.page.goto(self.base_url + path)
-        self.page.wait_for_load_state("networkidle")
+        if drawn is None:
+            self.page.wait_for_load_state("networkidle")
+        else:
+            # On a machine that does much else Chromium may never call a page idle.
+            self.page.wait_for_selector(drawn, state="attached")
         return response
 
     def look(self, width, scheme="light"):

@@ -253,8 +253,8 @@ def components() -> dict[str, Any]:
 
 def description_of(status: int) -> str:
     """Name the codes of a status; the page about errors explains them, once for all."""
-    codes = " or ".join(f"`{code}`" for code in codes_of(status))
-    return f"{codes}: [what it means](/docs/errors)."
+    codes = [f"`{code}`" for code in codes_of(status)]
+    return f"{', '.join(codes[:-1])} or {codes[-1]}" if codes[1:] else codes[0]
 
 
 def _error_response(status: int) -> dict[str, Any]:

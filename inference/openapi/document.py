@@ -172,7 +172,6 @@ def _complete_operation(
     """Give a generic operation the answers and headers that all share."""
     operation["tags"] = [tag_name]
     operation["security"] = [] if keyless else common.SECURITY
-    operation.setdefault("description", f"{operation['summary']}.")
     for parameter in operation.get("parameters", ()):
         shared = _SHARED_PARAMETERS.get(parameter["name"])
         if shared is not None:

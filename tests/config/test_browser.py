@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import accessibility
 from tests.browsing import CHROMIUM, Visit
 from tests.factories import UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
@@ -79,7 +80,7 @@ def test_swagger_ui_shows_the_typed_operation_with_its_example(desktop, route):
     page = desktop.page
     head = "#operations-breast-cancer-breastCancerPredict button >> nth=0"
 
-    desktop.open("/docs/")
+    desktop.open("/docs/", head.partition(" ")[0])
     for width in WIDTHS:
         desktop.look(width)
         page.click(head)
@@ -94,7 +95,7 @@ def test_swagger_ui_shows_the_typed_operation_with_its_example(desktop, route):
 def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit, route):
     route(registered_model__public=False)
     operation = "#operations-breast-cancer-breastCancerPredict"
-    visit.open("/docs/")
+    visit.open("/docs/", ".opblock")
     assert not visit.page.locator(operation).is_visible()
 
     visit.page.click(".auth-wrapper .authorize")
@@ -105,11 +106,41 @@ def test_a_key_typed_into_swagger_ui_shows_what_it_may_call(visit, route):
     assert visit.complaints == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("path", "drawn"),
+    [("/docs/", ".opblock"), ("/docs/redoc/", '[id="operation/getUsage"]')],
+)
+def test_the_docs_can_be_read_in_light_and_dark(desktop, route, path, drawn, scheme):
+    route()
+    page = desktop.page
+    desktop.look(1280, scheme)
+
+    desktop.open(path, drawn)
+
+    problems = accessibility.problems(page)
+    assert [problem for problem in problems if "contrast" in problem] == []
+    assert page.locator("button a[href], button button, label a[href]").count() == 0
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(18, 22, 29)") == (scheme == "dark")
+    assert desktop.complaints == []
+
+
+def test_the_reference_names_errors_and_leaves_explaining_to_their_page(desktop, route):
+    route()
+
+    desktop.open("/docs/redoc/", '[id="operation/getUsage"]')
+
+    operations = desktop.page.locator('[id^="operation/"]').count()
+    height = desktop.page.evaluate("document.documentElement.scrollHeight")
+    # It was 3,100 for each.
+    assert height / operations < 1800
+
+
 def test_redoc_draws_the_document(desktop, route):
     route()
 
-    desktop.open("/docs/redoc/")
-    desktop.page.wait_for_selector('[id="tag/breast-cancer"]', state="attached")
+    desktop.open("/docs/redoc/", '[id="tag/breast-cancer"]')
 
     assert_fits(desktop)
 

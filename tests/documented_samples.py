@@ -1,0 +1,36 @@
+"""The samples of the documents: what stands between fences, by language."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+# Its commands change the machine they run on; a test of their own runs them.
+_OWN_TEST = "docs/deployment.md"
+
+
+class Sample(NamedTuple):
+    document: str
+    line: int
+    language: str
+    text: str
+
+
+def samples(language: str) -> list[Sample]:
+    """Find all samples of one language, in the order in which they stand."""
+    found = []
+    for path in sorted(
+        (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"))
+    ):
+        name = str(path.relative_to(ROOT))
+        text = path.read_text()
+        for fence in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.M | re.S):
+            if fence[1] == language and name != _OWN_TEST:
+                line = text.count("\n", 0, fence.start()) + 1
+                found.append(Sample(name, line, language, fence[2]))
+    return found
+
+
+def logs_a_model(sample: Sample) -> bool:
+    """Tell samples for data scientists, which call nothing."""
+    return "mlflow." in sample.text or "ModelSignature" in sample.text
