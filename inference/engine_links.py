@@ -18,6 +18,7 @@ from inference.engine.messages import (
     VersionStatus,
     VersionToLoad,
 )
+from registry.model_file import storable
 
 _POLL_S = 0.5
 
@@ -106,11 +107,12 @@ class EngineLink:
                 self._send(command)
             status = self._client.status()
         except EngineError as error:
+            words = storable(error.message)
             seen = msgspec.structs.replace(
-                view, status=None, versions={}, error=error.message, asked=True
+                view, status=None, versions={}, error=words, asked=True
             )
         else:
-            versions = {version.key: version for version in status.versions}
+            versions = {version.key: _cleaned(version) for version in status.versions}
             seen = msgspec.structs.replace(
                 view, status=status, versions=versions, error="", asked=True
             )
@@ -154,6 +156,15 @@ class EngineLink:
                 logger.exception("engine_link_failed", engine=self._view.name)
             self._wake.wait(_POLL_S)
             self._wake.clear()
+
+
+def _cleaned(version: VersionStatus) -> VersionStatus:
+    """Leave out of a model's own words what rows cannot hold."""
+    return msgspec.structs.replace(
+        version,
+        error=storable(version.error),
+        notes=tuple(map(storable, version.notes)),
+    )
 
 
 def _expected(before: VersionStatus | None, wanted: VersionToLoad) -> VersionStatus:

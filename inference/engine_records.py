@@ -10,7 +10,6 @@ from inference import publishing
 from inference.engine.messages import VersionKey, VersionStatus
 from inference.engine_links import EngineView
 from inference.models import Engine, LoadedVersion
-from registry.model_file import storable
 
 _FORGET_AFTER = timedelta(hours=1)
 
@@ -51,7 +50,7 @@ def _unreachable(engine: Engine, view: EngineView) -> bool:
     """Keep the rows of its versions: it comes back with them, or says otherwise."""
     was_running = engine.state == Engine.State.RUNNING
     engine.state = Engine.State.UNREACHABLE
-    engine.error = storable(view.error)
+    engine.error = view.error
     engine.pid = None
     return was_running
 
@@ -68,23 +67,21 @@ def _record_versions(
         # A version that failed and is tried again has failed still.
         state = "failed" if status.has_failed else status.state
         row = rows.pop(key, None)
-        # A model's own words.
-        error, notes = storable(status.error), storable("\n".join(status.notes))
         if row is None:
             row = LoadedVersion(engine=engine, model=key.model, version=key.version)
         elif (row.state, row.error, row.load_ms, row.memory_bytes, row.notes) == (
             state,
-            error,
+            status.error,
             status.load_ms,
             status.memory_bytes,
-            notes,
+            "\n".join(status.notes),
         ):
             continue
         if LoadedVersion.State.READY in (row.state, state):
             changed.add(key.model)
-        row.state, row.error, row.load_ms = state, error, status.load_ms
+        row.state, row.error, row.load_ms = state, status.error, status.load_ms
         row.memory_bytes = status.memory_bytes
-        row.notes = notes
+        row.notes = "\n".join(status.notes)
         row.save()
     for row in rows.values():
         if row.state == LoadedVersion.State.READY:

@@ -24,6 +24,7 @@ from registry.mlflow_types import (
     ModelRegistry,
     RegistryUnreachable,
 )
+from registry.model_file import storable
 from registry.models import ModelVersion
 from registry.signals import registry_changed
 
@@ -78,7 +79,8 @@ def fetch(version: ModelVersion, *, registry: ModelRegistry | None = None) -> bo
     try:
         digest = _download(version, registry or connect())
     except (ArtifactRefused, RegistryUnreachable) as error:
-        _note(version, state=State.FAILED, digest="", error=str(error))
+        # It may quote a file's name.
+        _note(version, state=State.FAILED, digest="", error=storable(str(error)))
         return False
     except OSError as error:
         reason = error.strerror or type(error).__name__

@@ -162,7 +162,8 @@ def test_a_version_that_fails_keeps_the_last_good_one_serving(plant):
     route = RouteFactory()
     plant.rounds(2)
     broken = add_version(route)
-    plant.engine.broken[key_of(broken)] = "the example is not reproduced"
+    # A model's own words, with what PostgreSQL stores nowhere.
+    plant.engine.broken[key_of(broken)] = "the example is not reproduced\0 \ud83d"
 
     move_default(route, broken)
     plant.rounds(3)
@@ -170,7 +171,7 @@ def test_a_version_that_fails_keeps_the_last_good_one_serving(plant):
     assert served().default_version == route.default_version.version
     assert "the example is not reproduced" in served().waiting_for
     row = LoadedVersion.objects.get(version=broken.version)
-    assert (row.state, row.error) == ("failed", "the example is not reproduced")
+    assert (row.state, row.error) == ("failed", "the example is not reproduced ?")
 
 
 def test_a_failed_version_is_tried_again_in_time(plant):
