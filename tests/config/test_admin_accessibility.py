@@ -1,13 +1,15 @@
 """Every list, form and dialog of the admin, by the rules that the portal keeps."""
 
+import datetime
+
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import soft_limits, usage
-from accounts.models import Price
+from accounts import soft_limits, statements, usage
+from accounts.models import Customer, Price
 from tests import accessibility
 from tests.accounts.test_leases import event
 from tests.accounts.test_refusals import refused
@@ -56,12 +58,20 @@ def one_of_each():
     price = Price.objects.create(
         plan=customer.plan, unit="rows", amount=1, valid_from="2026-01-01"
     )
+    # A month that is closed, and one that may be.
+    last_month = now.replace(day=1) - datetime.timedelta(days=1)
+    before = last_month.replace(day=1) - datetime.timedelta(days=1)
+    Customer.objects.filter(pk=customer.pk).update(created_at=before)
+    statement = statements.close(
+        customer, month=before.date(), by=UserFactory.create(), now=now
+    )
     route = RouteFactory.create(with_canary=True)
     return [
         customer,
         key,
         customer.plan,
         price,
+        statement,
         route,
         route.default_version,
         route.registered_model,
