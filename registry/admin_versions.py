@@ -281,9 +281,15 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
     ) -> HttpResponse:
         """Change the version, tell how it went and go back to where it was asked."""
         version = get_or_404(self, request, object_id)
+
+        def change_and_note() -> None:
+            change(version)
+            # A version keeps no history of its own: nothing of it changes but this.
+            self.log_change(request, version, done.format(version))
+
         return admin_dialogs.answer(
             request,
-            lambda: change(version),
+            change_and_note,
             done=done.format(version),
             otherwise=reverse("admin:registry_modelversion_changelist"),
         )

@@ -23,6 +23,7 @@ _DAY = datetime.timedelta(days=1)
 _SILENT_AFTER = datetime.timedelta(seconds=30)
 # Three rounds of the minutely sync.
 _STALE_AFTER = datetime.timedelta(minutes=3)
+_LONGEST_REASON = 200
 
 
 class Card(TypedDict):
@@ -43,6 +44,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     minutes = _by_minute(hour)
     canaries = rollouts.canaries(now)
     for row in canaries:
+        row["waiting_for"] = _first_line(row["waiting_for"])
         row["url"] = _route_url(request, row["route_id"])
     context.update(
         cards=[*_traffic_cards(hour, day, latencies), _canary_card(canaries)],
@@ -195,7 +197,7 @@ def _engines(now: datetime.datetime) -> list[dict[str, Any]]:
         loaded[version.engine_id][version.state] += 1
         if version.state == LoadedVersion.State.FAILED:
             broken[version.engine_id].append(
-                f"{version.model} v{version.version}: {version.error}"
+                f"{version.model} v{version.version}: {_first_line(version.error)}"
             )
     return [
         {
@@ -212,6 +214,12 @@ def _engines(now: datetime.datetime) -> list[dict[str, Any]]:
         }
         for engine in Engine.objects.all()
     ]
+
+
+def _first_line(error: str) -> str:
+    """Leave a stack trace to the version's own page."""
+    line = error.strip().split("\n", maxsplit=1)[0]
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
 
 
 def _roll_up_state(now: datetime.datetime) -> dict[str, Any]:

@@ -424,6 +424,8 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
+# Times of the admin say their zone.
+FORMAT_MODULE_PATH = "config.formats"
 
 STATIC_URL = "/static/"
 # There and empty: WhiteNoise warns at every start where it is missing.

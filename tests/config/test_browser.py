@@ -6,7 +6,7 @@ import pytest
 
 from tests import accessibility
 from tests.browsing import CHROMIUM, Visit
-from tests.factories import UserFactory, issue_key
+from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 
 pytestmark = [
@@ -205,3 +205,23 @@ def test_the_pages_of_a_route_and_a_version_fit_and_fold_what_is_long(desktop, b
         assert page.is_checked("input[name=fallback_on][value=OVERLOADED]")
         assert page.input_value("#id_batching") == ""
     assert_fits(desktop)
+
+
+def test_names_of_200_characters_wrap_and_stay_as_they_are(desktop, boss):
+    name = "iris_" + "x" * 195
+    route = RouteFactory.create(
+        default_version=ModelVersionFactory.create(registered_model__name=name)
+    )
+    customer = issue_key(CustomerFactory.create(name="y" * 200)).key.customer
+    desktop.come_in(boss)
+
+    for page in (
+        "/admin/registry/modelversion/",
+        f"/admin/registry/route/{route.pk}/history/",
+        f"/admin/accounts/apikey/add/?customer={customer.pk}",
+    ):
+        desktop.open(page)
+        assert_fits(desktop)
+    desktop.open(f"/admin/registry/registeredmodel/{route.registered_model_id}/change/")
+
+    assert desktop.page.locator(f'[title="{name}"]').last.inner_text() == name

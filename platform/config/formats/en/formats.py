@@ -1,0 +1,7 @@
+"""How dates and times are written: each time says its zone."""
+
+DATE_FORMAT = "j M Y"
+DATETIME_FORMAT = "j M Y, H:i e"
+SHORT_DATE_FORMAT = "j M Y"
+SHORT_DATETIME_FORMAT = "j M Y, H:i e"
+TIME_FORMAT = "H:i e"

@@ -1,0 +1,21 @@
+"""Values of a history, as people would say them."""
+
+import re
+
+from django import template
+
+register = template.Library()
+_DELETED = re.compile(r"Deleted (.+) \(pk=(\w+)\)")
+
+
+@register.filter
+def told(value: object) -> str:
+    """Write a former value in words: a missing one is nothing, not `None`."""
+    text = str(value)
+    if text in ("", "None", "[]", "{}"):
+        return "nothing"
+    deleted = _DELETED.fullmatch(text)
+    if deleted is None:
+        return text
+    kind, key = deleted.groups()
+    return "nothing" if key == "None" else f"{kind} {key}, which was deleted since"
