@@ -14,6 +14,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _fresh_counts():
+    """Let no test, of this module or another, pay for the pages of one before."""
+    cache.clear()
+    yield
     cache.clear()
 
 

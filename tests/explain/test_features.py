@@ -11,6 +11,7 @@ from inference.engine.signature import (
     TensorInput,
 )
 from inference.engine.tensors import Tensor, object_array
+from inference.openapi.typed_operations import can_explain
 
 MIXED = Signature(
     layout=Layout.TABLE,
@@ -70,3 +71,25 @@ def test_what_has_no_named_numbers_is_not_explainable(signature):
         features.check_explainable(signature)
 
     assert caught.value.code is EngineErrorCode.NOT_EXPLAINABLE
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "str", "datetime64[ns]"])
+@pytest.mark.parametrize("task", Task)
+@pytest.mark.parametrize("named", [True, False])
+def test_the_docs_offer_explanations_where_they_are_given(dtype, task, named):
+    signature = Signature(
+        layout=Layout.TABLE if named else Layout.TENSOR,
+        columns=(Column("a", dtype),) if named else (),
+        shape=(1,),
+        task=task,
+        background="background.json",
+    )
+
+    try:
+        features.check_explainable(signature)
+    except EngineError:
+        given = False
+    else:
+        given = True
+
+    assert can_explain(signature) == given
