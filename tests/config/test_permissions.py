@@ -131,7 +131,7 @@ def test_objects_are_changed_by_those_whose_work_they_are_and_by_nobody_else(
 
 ACTIONS = {
     "customer": ["issue_key", "issue_many", "invite", "export_usage", "export_invoice"],
-    "apikey": ["rotate"],
+    "apikey": ["rotate", "issued"],
 }
 
 
@@ -149,7 +149,7 @@ def test_an_account_manager_s_actions_are_theirs_alone(client, role):
 
 
 def test_every_action_that_only_shows_a_page_first_is_covered_above():
-    dialogs = {"archive", "revoke"}
+    dialogs = {"archive", "reopen", "revoke"}
     named = {
         page.removeprefix(f"accounts_{kind}_")
         for app, page in PAGES
