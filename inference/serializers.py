@@ -33,6 +33,7 @@ class ModelListSerializer(serializers.Serializer[Any]):
 class ModelSerializer(ModelSummarySerializer):
     """A model with the signature of the version that answers by default."""
 
+    explainable = serializers.BooleanField()
     signature = serializers.DictField(allow_null=True)
     rules = serializers.DictField(child=serializers.DictField())
     example = serializers.JSONField()

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from inference import front, publishing
 from inference.models import ServingRoute
+from inference.serializers import ModelSerializer, ModelSummarySerializer
 from tests.factories import issue_key
 from tests.factories_registry import (
     AliasFactory,
@@ -49,6 +50,14 @@ def test_the_list_holds_every_callable_model(client, route):
     assert answer.json()["next_cursor"] is None
     assert [model["name"] for model in answer.json()["data"]] == ["other", "sizes"]
     assert "X-RateLimit-Limit" in answer.headers
+
+
+def test_the_document_names_what_is_answered(client, route):
+    models = get(client, "/api/v1/models").json()["data"]
+    model = get(client, "/api/v1/models/sizes").json()
+
+    assert models[0].keys() == ModelSummarySerializer().fields.keys()
+    assert model.keys() == ModelSerializer().fields.keys()
 
 
 def test_a_narrow_key_sees_only_its_models(client, route):
