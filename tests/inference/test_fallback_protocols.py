@@ -95,7 +95,7 @@ def test_a_fixed_answer_in_mlflows_protocol():
             UNKNOWN,
             [
                 ("label", "BYTES", [2], ["unknown", "unknown"]),
-                ("score", "BYTES", [2], ["null", "null"]),
+                ("score", "BYTES", [2], [None, None]),
             ],
         ),
     ],

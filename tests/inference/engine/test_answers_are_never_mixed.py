@@ -105,7 +105,7 @@ async def play(home, steps, make_runner, *, depth=1, inline_ms=0.0):
             await asyncio.sleep(0)
             call.cancel()
         elif one["then"] == "reload":
-            engine.load(to_load(path=f"/form-{number}"))
+            engine.load(to_load(flavors=("fake", str(number))))
     answers = await asyncio.gather(*(call for call, _ in calls), return_exceptions=True)
     right = wrong = 0
     for answer, (_, data) in zip(answers, calls, strict=True):
