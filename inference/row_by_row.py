@@ -19,10 +19,9 @@ from inference.errors import ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS
 from inference.row_problems import inspector_of
 from inference.row_types import (
+    LateSteps,
     column_type,
-    finish_row,
     has_struct_names,
-    late_steps,
     named_row,
 )
 from inference.stacking import UNFIT, Stack, Uneven, stack_values
@@ -50,7 +49,7 @@ class RowReader:
         self._stack: Stack = stack_values(signature)
         self._nested = signature.layout in (Layout.TENSOR, Layout.TENSORS)
         self._inspector = inspector_of(signature, max_problems=MAX_PROBLEMS)
-        self._late = late_steps(signature.columns)
+        self._late = LateSteps(signature.columns)
         self._times = [
             column.name for column in signature.columns if column.dtype == DATETIME
         ]
@@ -139,7 +138,7 @@ class RowReader:
         for read in (self._named, self._bare):
             try:
                 values = read(row, strict)
-                return finish_row(values, self._late) if self._late else values
+                return self._late.finish([values])[0] if self._late else values
             # msgspec's errors are ValueErrors, too.
             except (ValueError, RecursionError):
                 continue

@@ -5,8 +5,9 @@ Types are msgspec's, so that parsing and validating are one pass in C.
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -78,8 +79,8 @@ _CHOOSABLE = (int, str, float, bool)
 # msgspec takes no field by a name that JSON has to escape.
 _NOT_IN_STRUCTS = re.compile(r'[\\"\x00-\x1f]')
 
-# Gives a value as the model gets it; raises ValueError if it breaks a rule.
-LateStep = Callable[[Any], Any]
+# Tells whether a value keeps a rule.
+Allows = Callable[[Any], bool]
 
 
 def has_whole_floats(column: Column) -> bool:
@@ -207,47 +208,54 @@ def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> 
     return row
 
 
-def late_steps(columns: tuple[Column, ...]) -> list[tuple[int, LateStep]]:
-    """List what msgspec's types cannot say, by the column's position."""
-    steps = ((index, _late_step(column)) for index, column in enumerate(columns))
-    return [(index, step) for index, step in steps if step is not None]
+class LateSteps:
+    """What msgspec's types cannot say of a row's values: rules, and JSON to read."""
+
+    def __init__(self, columns: tuple[Column, ...]) -> None:
+        # By the column's position. Only the second change a value.
+        self._rules: list[tuple[int, Allows]] = []
+        self._reads: list[tuple[int, Callable[[Any], Any]]] = []
+        for index, column in enumerate(columns):
+            if KINDS[column.dtype].python is object:
+                self._reads.append((index, _json_reader(column)))
+            elif (allows := _rule(column)) is not None:
+                self._rules.append((index, allows))
+
+    def __bool__(self) -> bool:
+        return bool(self._rules or self._reads)
+
+    def finish(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Return the rows as the model gets them; raises ValueError."""
+        for index, allows in self._rules:
+            if not all(map(allows, map(itemgetter(index), rows))):
+                raise ValueError("a rule is broken")
+        return [self._read(row) for row in rows] if self._reads else rows
+
+    def _read(self, row: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = list(row)
+        for index, read in self._reads:
+            values[index] = read(values[index])
+        return tuple(values)
 
 
-def finish_row(
-    values: tuple[Any, ...], steps: Sequence[tuple[int, LateStep]]
-) -> tuple[Any, ...]:
-    """Take a row's late steps; raises ValueError."""
-    finished = list(values)
-    for index, step in steps:
-        finished[index] = step(finished[index])
-    return tuple(finished)
-
-
-def _late_step(column: Column) -> LateStep | None:
+def _rule(column: Column) -> Allows | None:
     kind = KINDS[column.dtype].python
-    optional = not column.required
-    if kind is object:
-        schema = column.json_schema or {}
-        return lambda value: (
-            None if optional and value is None else _read_json(value, schema)
-        )
     if kind is datetime:
-        return lambda value: _require(value, value is None or is_in_range(value))
+        return lambda value: value is None or is_in_range(value)
     if choices(column) and kind in (float, bool):
-        allowed: frozenset[Any] = frozenset(choices(column))
-        return lambda value: _require(
-            value, value in allowed or (optional and value is None)
-        )
+        nothing = () if column.required else (None,)
+        return frozenset((*choices(column), *nothing)).__contains__
     return None
 
 
-def _read_json(value: Any, schema: dict[str, Any]) -> Any:
-    if value is None:
-        raise ValueError("a required column is null")
-    return read_value(value, schema)
+def _json_reader(column: Column) -> Callable[[Any], Any]:
+    schema = column.json_schema or {}
 
+    def read(value: Any) -> Any:
+        if value is not None:
+            return read_value(value, schema)
+        if column.required:
+            raise ValueError("a required column is null")
+        return None
 
-def _require(value: Any, allowed: bool) -> Any:
-    if not allowed:
-        raise ValueError("a rule is broken")
-    return value
+    return read

@@ -25,7 +25,7 @@ from inference.engine.signature import (
     TensorInput,
 )
 from inference.engine.tensors import numpy_dtype, object_array
-from inference.row_types import KINDS, finish_row, late_steps
+from inference.row_types import KINDS, LateSteps
 
 Stack = Callable[[Sequence[Any]], tuple[Tensor, ...]]
 
@@ -60,16 +60,12 @@ def stack_values(signature: Signature) -> Stack:
 def stack_structs(signature: Signature) -> Stack:
     """Give the function that turns decoded Structs into tensors."""
     stack, as_tuple = stack_values(signature), msgspec.structs.astuple
-    finish = _finisher(signature)
+    late = LateSteps(signature.columns)
 
     def stack_checked(rows: Sequence[Any]) -> tuple[Tensor, ...]:
-        return stack(finish([as_tuple(row) for row in rows]))
+        return stack(late.finish([as_tuple(row) for row in rows]))
 
-    if (
-        late_steps(signature.columns)
-        or _filler(signature.columns)
-        or signature.layout is not Layout.MATRIX
-    ):
+    if late or _filler(signature.columns) or signature.layout is not Layout.MATRIX:
         return stack_checked
     packed = _packer(signature)
     if packed is None:
@@ -85,17 +81,8 @@ def stack_structs(signature: Signature) -> Stack:
 
 def stack_bare(signature: Signature) -> Stack:
     """Give the function that turns the values of an only column into tensors."""
-    stack, finish = stack_values(signature), _finisher(signature)
-    return lambda values: stack(finish([(value,) for value in values]))
-
-
-def _finisher(
-    signature: Signature,
-) -> Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]:
-    steps = late_steps(signature.columns)
-    if not steps:
-        return lambda rows: rows
-    return lambda rows: [finish_row(row, steps) for row in rows]
+    stack, late = stack_values(signature), LateSteps(signature.columns)
+    return lambda values: stack(late.finish([(value,) for value in values]))
 
 
 def _packer(
