@@ -6,8 +6,8 @@ however much one other wants.
 """
 
 from collections import deque
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -49,8 +49,10 @@ class Shares:
 class FairQueue(Generic[T]):
     """Queue a bounded number of items; their owners take turns."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, most_of_one: int | None = None) -> None:
+        """Hold an owner to `most_of_one`, even if its share is more."""
         self.shares = Shares(most)
+        self._most_of_one = most if most_of_one is None else most_of_one
         # By owner, in the order of their turns.
         self._waiting: dict[Hashable, deque[T]] = {}
 
@@ -59,14 +61,19 @@ class FairQueue(Generic[T]):
 
     def put(self, owner: Hashable, item: T) -> bool:
         """Queue an item, unless the queue is full or the owner has its share of it."""
+        if self.shares.held(owner) >= self._most_of_one:
+            self.shares.refused += 1
+            return False
         if not self.shares.take(owner):
             return False
         self._waiting.setdefault(owner, deque()).append(item)
         return True
 
-    def take(self) -> T | None:
-        """Remove the next item; None if nothing waits."""
+    def take(self, may: Callable[[Any], bool] = lambda _: True) -> T | None:
+        """Remove the next item of an owner that `may`; None if there is none."""
         for owner, items in self._waiting.items():
+            if not may(owner):
+                continue
             item = items.popleft()
             del self._waiting[owner]
             if items:

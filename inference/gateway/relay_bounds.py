@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
 
+from inference.engine.shares import FairQueue
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.asgi import ClientLeft
 
@@ -73,20 +73,25 @@ class Turns:
     ) -> None:
         self._free = at_once
         self._share = max(1, at_once // 2)
-        self._most_waiting = most_waiting
-        self._most_of_one = most_of_one
         self._running: dict[Client, int] = {}
-        # By client, in the order of their turns.
-        self._queues: dict[Client, deque[_Waiter]] = {}
-        self.used = 0
-        self.refused = 0
+        self._waiting: FairQueue[_Waiter] = FairQueue(
+            most_waiting, most_of_one=most_of_one
+        )
+
+    @property
+    def used(self) -> int:
+        return self._waiting.shares.used
+
+    @property
+    def refused(self) -> int:
+        return self._waiting.shares.refused
 
     @contextlib.asynccontextmanager
     async def turn(
         self, client: Client, *, timeout_s: float, has_left: Callable[[], bool]
     ) -> AsyncIterator[None]:
         """Hold a thread; raises ApiError OVERLOADED and ClientLeft."""
-        if self._may_run(client) and client not in self._queues:
+        if self._may_run(client) and not self._waiting.shares.held(client):
             self._start(client)
         else:
             await self._wait(client, timeout_s, has_left)
@@ -99,26 +104,19 @@ class Turns:
     async def _wait(
         self, client: Client, timeout_s: float, has_left: Callable[[], bool]
     ) -> None:
-        queue = self._queues.get(client, ())
-        if self.used >= self._most_waiting or len(queue) >= self._most_of_one:
-            raise self._too_many()
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), has_left)
-        self._queues.setdefault(client, deque()).append(waiter)
-        self.used += 1
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), client, has_left)
+        if not self._waiting.put(client, waiter):
+            raise _too_many()
         try:
             async with asyncio.timeout(timeout_s):
                 await waiter.called
         except TimeoutError:
-            self._give_up(client, waiter)
-            raise self._too_many() from None
+            self._give_up(waiter)
+            self._waiting.shares.refused += 1
+            raise _too_many() from None
         except asyncio.CancelledError:
-            self._give_up(client, waiter)
+            self._give_up(waiter)
             raise
-
-    def _too_many(self) -> ApiError:
-        self.refused += 1
-        message = "Too many requests wait for the site. Try again."
-        return ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_S)
 
     def _may_run(self, client: Client) -> bool:
         return self._free > 0 and self._running.get(client, 0) < self._share
@@ -134,46 +132,31 @@ class Turns:
             self._running[client] = running
 
     def _let_run(self) -> None:
-        for client in list(self._queues):
-            if not self._free:
-                return
-            while self._may_run(client) and (waiter := self._next(client)):
-                if waiter.called.done():
-                    continue
-                if waiter.has_left():
-                    waiter.called.set_exception(ClientLeft())
-                    continue
-                self._start(client)
-                waiter.called.set_result(None)
-                # The next turn is another's.
-                break
+        while self._free and (waiter := self._waiting.take(self._may_run)):
+            if waiter.called.done():
+                continue
+            if waiter.has_left():
+                waiter.called.set_exception(ClientLeft())
+                continue
+            self._start(waiter.client)
+            waiter.called.set_result(None)
 
-    def _next(self, client: Client) -> "_Waiter | None":
-        queue = self._queues.pop(client, None)
-        if queue is None:
-            return None
-        waiter = queue.popleft()
-        self.used -= 1
-        if queue:
-            # Behind the others.
-            self._queues[client] = queue
-        return waiter
-
-    def _give_up(self, client: Client, waiter: "_Waiter") -> None:
+    def _give_up(self, waiter: "_Waiter") -> None:
         called = waiter.called
         if called.done() and not called.cancelled() and called.exception() is None:
             # Its turn came just now.
-            self._stop(client)
+            self._stop(waiter.client)
             self._let_run()
             return
-        queue = self._queues.get(client)
-        if queue is not None and waiter in queue:
-            queue.remove(waiter)
-            self.used -= 1
-            if not queue:
-                del self._queues[client]
+        self._waiting.remove(waiter.client, waiter)
 
 
 class _Waiter(NamedTuple):
     called: "asyncio.Future[None]"
+    client: Client
     has_left: Callable[[], bool]
+
+
+def _too_many() -> ApiError:
+    message = "Too many requests wait for the site. Try again."
+    return ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_S)

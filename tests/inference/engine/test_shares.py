@@ -64,3 +64,21 @@ def test_an_item_that_is_removed_makes_room():
     assert len(queue) == 0
     assert queue.put("a", "a2")
     assert queue.take() == "a2"
+
+
+def test_an_owner_waits_with_no_more_than_one_may():
+    queue = FairQueue(100, most_of_one=2)
+
+    assert [queue.put("a", number) for number in range(3)] == [True, True, False]
+    assert queue.put("b", 0)
+    assert (queue.shares.used, queue.shares.refused) == (3, 1)
+
+
+def test_the_turn_of_an_owner_that_may_not_is_the_next_ones():
+    queue = FairQueue(10)
+    for owner in ("a", "a", "b"):
+        queue.put(owner, owner)
+
+    assert queue.take(lambda owner: owner != "a") == "b"
+    assert queue.take(lambda owner: owner != "a") is None
+    assert [queue.take(), queue.take()] == ["a", "a"]
