@@ -13,9 +13,10 @@ def fill(apps: Any, schema_editor: Any) -> None:
     for pk, name in Customer.objects.order_by("pk").values_list("pk", "name"):
         read = as_read(name)
         # Customers who were told apart by what nobody sees stay: the form asks for
-        # another name when one of them is changed.
-        unique = f"{read[:500]} #{pk}" if read in taken else read
-        taken.add(unique)
+        # another name when one of them is changed. No name reads with a capital
+        # letter, so none is the same as what is written for these.
+        unique = f"{read[:500]} No. {pk}" if read in taken else read
+        taken.add(read)
         Customer.objects.filter(pk=pk).update(name_as_read=unique)
 
 

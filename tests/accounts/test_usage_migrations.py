@@ -72,6 +72,9 @@ def test_customers_and_rotations_from_before_are_kept(newest):
         before.get_model("accounts", name).objects for name in ("Customer", "ApiKey")
     )
     second = customers.create(name="ACME", plan_id=first.plan_id, active=False)
+    # Named as the second one would be called if it were told apart carelessly.
+    third = customers.create(name=f"Acme No. {second.pk}", plan_id=first.plan_id)
+    fourth = customers.create(name=third.name.upper(), plan_id=first.plan_id)
     oldest, heir, its_heir = (
         keys.create(customer_id=first.pk, name=name, key_id=name, digest=name)
         for name in ("first", "second", "third")
@@ -82,6 +85,11 @@ def test_customers_and_rotations_from_before_are_kept(newest):
     migrate(newest)
 
     read = {each.pk: each.name_as_read for each in Customer.objects.all()}
-    assert read == {first.pk: "acme", second.pk: f"acme #{second.pk}"}
+    assert read == {
+        first.pk: "acme",
+        second.pk: f"acme No. {second.pk}",
+        third.pk: f"acme no. {second.pk}",
+        fourth.pk: f"acme no. {second.pk} No. {fourth.pk}",
+    }
     counted = {key.key_id: key.quota_key_id for key in ApiKey.objects.all()}
     assert counted == {"first": "first", "second": "first", "third": "first"}
