@@ -1,9 +1,9 @@
 """Who the clients of the relay are, and how long their bodies may take."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from ipaddress import IPv6Address, IPv6Network
-from typing import Any
+from typing import Any, Protocol
 
 from accounts.networks import Networks, client_address
 from inference import call_headers
@@ -76,6 +76,22 @@ class Clients:
             given = selected.get(b"x-forwarded-for")
             return stranger(client_address(peer, given, self._trusted_proxies))
         return customer(entry.key.customer_id)
+
+
+class Connected(Hashable, Protocol):
+    """A connection that says which address its other end has."""
+
+    client: str
+
+
+def holder(connection: Connected, trusted_proxies: Networks) -> Hashable:
+    """Return whose share of all connections one is of.
+
+    An address's; a trusted proxy's connections are those of many, so each is its own.
+    """
+    if trusted_proxies.contain(connection.client):
+        return connection
+    return stranger(connection.client)
 
 
 def customer(customer_id: int) -> Client:

@@ -11,7 +11,7 @@ from accounts.networks import Networks
 from inference.engine.shares import Shares
 from inference.error_rendering import render
 from inference.errors import ApiError
-from inference.gateway.clients import stranger
+from inference.gateway.clients import holder
 from inference.gateway.connection import Connection
 from inference.gateway.exchange import Headers, Reading, Request
 from inference.gateway.heads import KnownHeads
@@ -100,9 +100,7 @@ class Listener:
     # Place
 
     def join(self, connection: Connection) -> bool:
-        owner: Hashable = stranger(connection.client)
-        if self._trusted_proxies.contain(connection.client):
-            owner = connection
+        owner = holder(connection, self._trusted_proxies)
         if not self.places.take(owner):
             return False
         self.connections[connection] = owner

@@ -10,6 +10,7 @@ import msgspec
 
 from inference.engine.shares import Shares
 from inference.gateway.app import GatewayApp
+from inference.gateway.clients import holder, stranger
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.sockets import bound
 from inference.grpc_gateway import statuses
@@ -184,9 +185,7 @@ class GrpcServer:
     # Place
 
     def join(self, connection: Connection) -> bool:
-        owner: Hashable = connection.client
-        if self._trusted_proxies.contain(connection.client):
-            owner = connection
+        owner = holder(connection, self._trusted_proxies)
         if not self._places.take(owner):
             return False
         self.connections[connection] = owner
@@ -237,9 +236,10 @@ class GrpcServer:
         connection = call.connection
         if self._keyless_calls[connection] >= limits.MAX_KEYLESS_CALLS:
             return _TOO_MANY
-        if not self._keyless.take(connection.client):
+        owner = stranger(connection.client)
+        if not self._keyless.take(owner):
             return _TOO_MANY
-        call.owner = connection.client
+        call.owner = owner
         self._keyless_calls[connection] += 1
         return None
 

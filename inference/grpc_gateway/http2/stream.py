@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from inference.grpc_gateway.http2.frames import Code, StreamFault
@@ -45,7 +46,7 @@ class Stream(ABC):
         self.granted_bytes = 0
         self.asking = False
         # The customer, or the stranger's address, whose share of all calls it uses.
-        self.owner: int | str | None = None
+        self.owner: Hashable | None = None
         # Whoever opened it has a key.
         self.known = False
         # Of the head that opened it, if it was not seen before; given back to those who

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import gzip
+from unittest.mock import Mock
 
 import pytest
 from hyperframe import frame as hyper
@@ -742,6 +743,17 @@ async def test_one_address_leaves_connections_to_others(tmp_path, trusted, most)
                 assert data == ALIVE
             assert joined == most
         await found.emptied()
+
+
+@on_loop
+async def test_addresses_of_one_network_share_connections(tmp_path):
+    async with serving(Plant(tmp_path), max_connections=4) as found:
+        connections = [Mock(client=f"2001:db8::{number}") for number in range(3)]
+        joined = [found.server.join(connection) for connection in connections]
+        for connection in connections:
+            found.server.leave(connection)
+
+    assert joined == [True, True, False]
 
 
 @on_loop
