@@ -13,20 +13,25 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
     Numbers beyond the range of a double become infinite, for the rules to refuse.
     """
-    try:
-        value = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        # Several times slower, but it reads any number and says where the body ends
-        # to be JSON.
-        value = _parse_slowly(body)
+    value = parse(body)
     if not isinstance(value, dict):
         raise ApiError(ErrorCode.INVALID_INPUT, "The body must be a JSON object.")
     return value
 
 
-def _parse_slowly(body: bytes) -> Any:
+def parse(body: bytes | str) -> Any:
+    """Parse any JSON strictly; raises ApiError INVALID_JSON."""
     try:
-        text = body.decode()
+        return msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        # Several times slower, but it reads any number and says where the body ends
+        # to be JSON.
+        return _parse_slowly(body)
+
+
+def _parse_slowly(body: bytes | str) -> Any:
+    try:
+        text = body if isinstance(body, str) else body.decode()
         value = _load(text)
         if "\\u" in text:
             # Half a surrogate pair parses, but is no text that can be passed on.

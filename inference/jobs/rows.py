@@ -5,17 +5,15 @@ a row ends depends on the file alone, so a job that resumes at an offset sees th
 rows as one that never stopped.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NoReturn, Protocol
-
-import msgspec
+from typing import BinaryIO, Protocol
 
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.csv_files import CsvRows
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
+from inference.json_bodies import parse
 
 # A chunk of rows stays in memory as text, as values and as tensors.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
@@ -111,19 +109,8 @@ class JsonRows:
 
 def _instance(line: str) -> Row | Problem:
     try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    # The standard library also reads numbers beyond a double's range, which the
-    # decoder then refuses by the name of their field.
-    try:
-        instance = json.loads(line, parse_constant=_refuse_constant)
-        # It also reads halves of characters, which nothing else can write.
-        json.dumps(instance, ensure_ascii=False).encode()
-        return instance
-    except (ValueError, RecursionError):
+        # Numbers beyond a double's range, too: the decoder refuses them by the name of
+        # their field.
+        return parse(line)
+    except ApiError:
         return Problem("is not JSON", code=ErrorCode.INVALID_JSON)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")

@@ -199,6 +199,8 @@ def test_a_line_that_is_not_json_spoils_only_its_row():
 
 def test_numbers_beyond_a_double_reach_the_decoder():
     assert rows('{"a": 1e999}\n', input_format="json") == [{"a": float("inf")}]
+    (long,) = rows('{"a": %s}\n' % ("9" * 5000), input_format="json")
+    assert long == {"a": float("inf")}
 
 
 def test_deep_json_is_a_problem_and_no_crash():
