@@ -106,11 +106,13 @@ def _would_change(items: Sequence[Any], array: Array) -> bool:
     Beside a text it makes a number one, and beside a float a large integer another:
     what a row is answered would depend on the rows of other callers.
     """
+    kinds = set(map(type, items))
     if array.dtype.kind == "U":
-        return not all(isinstance(item, str) for item in _leaves(items))
+        return kinds != {str} and not all(
+            isinstance(item, str) for item in _leaves(items)
+        )
     if array.ndim > 1 or array.dtype.kind not in "if":
         return False
-    kinds = set(map(type, items))
     if bool in kinds:
         return len(kinds) > 1
     return array.dtype.kind == "f" and any(
