@@ -116,7 +116,7 @@ class RowReader:
         return DecodedRows(tensors, indexes, problems)
 
     def _convert_text(self, row: Any) -> Any:
-        """Give the values of a row in which text may stand for what is no text."""
+        """Return the values of a row in which text may stand for what is no text."""
         if not self._times:
             return self._convert(row, strict=False)
         if not isinstance(row, dict):
@@ -134,7 +134,7 @@ class RowReader:
         return self._convert(row, strict=False)
 
     def _convert(self, row: Any, *, strict: bool = True) -> Any:
-        """Give the row's values; None if msgspec's types do not hold."""
+        """Return the row's values; None if msgspec's types do not hold."""
         for read in (self._named, self._bare):
             try:
                 values = read(row, strict)

@@ -80,7 +80,7 @@ def stack_structs(signature: Signature) -> Stack:
 
 
 def stack_bare(signature: Signature) -> Stack:
-    """Give the function that turns the values of an only column into tensors."""
+    """Return the function that turns the values of an only column into tensors."""
     stack, late = stack_values(signature), LateSteps(signature.columns)
     return lambda values: stack(late.finish([(value,) for value in values]))
 

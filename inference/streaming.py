@@ -39,7 +39,7 @@ _FIXED_S = 10.0
 
 
 class StreamLimits:
-    """Bound the streams of one process, which customers share, and their time."""
+    """Bound how many streams a process has, and how long; customers share them."""
 
     def __init__(
         self,

@@ -53,7 +53,7 @@ class Buffers:
 
 
 class Buffer:
-    """One body: one task puts, and one gets."""
+    """One body on its way: one task puts bytes in, another gets them."""
 
     def __init__(self, buffers: Buffers, client: Client) -> None:
         self._buffers = buffers
@@ -134,7 +134,7 @@ class Buffer:
             yield data
 
     def close(self) -> None:
-        """Let go of everything, whether it was got or not."""
+        """Free its memory, file and share, whether all was read or not."""
         if self._closed:
             return
         self._closed = True

@@ -58,7 +58,7 @@ class SlowBodies:
 
 
 class Clients:
-    """Says whom the bounds on what is relayed count for."""
+    """Finds the customer or address whose share a relayed request uses."""
 
     def __init__(
         self, tables: Tables, trusted_proxies: Networks, clock: Callable[[], float]

@@ -19,7 +19,7 @@ class Health:
         return not self.obstacles()
 
     def obstacles(self) -> list[str]:
-        """Say what keeps calls from being answered that were answered before.
+        """List what keeps calls from being answered that were answered before.
 
         A model whose first version is on its way is none: a balancer would take the
         whole gateway away from the others for it.
@@ -41,7 +41,7 @@ class Health:
         return found
 
     def coming(self) -> list[str]:
-        """Say which models are on their way to their first answer."""
+        """List the models that have no version ready yet, and will have one."""
         return [
             f"{entry.model.name} has no default that is served yet"
             for entry in self._tables.models.values()

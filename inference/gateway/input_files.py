@@ -30,7 +30,7 @@ class InputFiles:
         at_once: int = _AT_ONCE,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Over a socket that leases share, `at_once` leaves threads to them."""
+        """Read `at_once` files at most: leases share the socket, and need threads."""
         at_once = min(at_once, _AT_ONCE)
         self.turns = Turns(at_once)
         connections = httpx.Limits(

@@ -126,7 +126,7 @@ class OpenInferenceFacts:
         return self.answers(caller, name, version)
 
     def answers(self, caller: KeyEntry, name: str, version: str | None) -> bool:
-        """Tell the same again to a caller who was admitted before; raises ApiError."""
+        """Tell it of a caller whose call is counted already; raises ApiError."""
         entry = self._find(caller, name)
         if version is None and not entry.model.variants:
             return False

@@ -98,7 +98,7 @@ class Reporter:
         return gauges
 
     async def ask_engines(self) -> None:
-        """Learn the engines' counts of now.
+        """Ask the engines for their present counts.
 
         Another gateway may have heard them later than this one: to show what was heard
         last would let a count fall from one scrape to the next.

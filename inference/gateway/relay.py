@@ -192,7 +192,7 @@ class Relay:
         body: Buffer,
         answer: Buffer,
     ) -> None:
-        """Take the site's answer beside sending it, at the pace of each."""
+        """Send the site's answer at the client's pace, and take it at the site's."""
         begun: asyncio.Future[_Head] = asyncio.get_running_loop().create_future()
         taking = asyncio.create_task(
             self._take_answer(scope, request_id, client, body, answer, begun)
@@ -225,7 +225,7 @@ class Relay:
         answer: Buffer,
         begun: "asyncio.Future[_Head]",
     ) -> None:
-        """Have the site answer, and hold its thread no longer than that takes."""
+        """Take the site's answer, and hold its thread no longer than that takes."""
         try:
             async with self._turns(scope, client):
                 response = await self._forward(scope, request_id, body)

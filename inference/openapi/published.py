@@ -30,7 +30,7 @@ def visible_models(request: Request | None) -> list[PublishedModel]:
 
 
 def _permissions_of(request: Request | None) -> tuple[_Test, _Test]:
-    """Return what tells whether the sender may call a model, and may explain it."""
+    """Return a test of whether the sender may call a model, and may explain it."""
     key = getattr(request, "auth", None)
     user = getattr(request, "user", None)
     if isinstance(key, ApiKey):

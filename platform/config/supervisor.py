@@ -74,7 +74,7 @@ class Supervisor:
         log_to_files: bool = True,
         log_bytes: int = _LOG_BYTES,
     ) -> None:
-        """Without `log_to_files` the processes write to this one's standard output."""
+        """Write logs to files, or else to the standard output of this process."""
         self._home = home
         self._log_to_files = log_to_files
         self._log_bytes = log_bytes
