@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from accounts import usage
+from accounts import roll_ups, usage
 from accounts.grains import Grain
 from accounts.models import Customer, Price
 
@@ -99,6 +99,20 @@ def lines(
         used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
         for row in usage.over_time(used, "day", *keys, "model", "version"):
             yield from pricing.lines({"key_id": "", **row}, span)
+
+
+def day_priced_otherwise_by_now(
+    customer: Customer, *, month: datetime.date
+) -> datetime.date | None:
+    """Return a day whose plan changed within an hour that is kept by minute no more.
+
+    Such an hour is priced by one plan, and by both while its minutes were there.
+    """
+    kept_from = roll_ups.kept_from()
+    for span in Pricing(customer, *month_of(month)).spans[1:]:
+        if span.starts_at < kept_from and span.starts_at.minute:
+            return span.starts_at.date()
+    return None
 
 
 def total(billed: Iterable[Line]) -> Decimal:

@@ -72,13 +72,21 @@ def correct(
 ) -> Statement:
     """Enter what differs from a closed month and its corrections so far.
 
-    Raise ValidationError without a reason, or if nothing differs.
+    Raise ValidationError without a reason, if nothing differs, or if minutes are gone
+    by which the month was priced: what differs would be made up.
     """
     if closed.corrects is not None:
         closed = closed.corrects
     if not reason.strip():
         raise ValidationError("Write why the month is corrected.")
     customer = _locked(closed.customer)
+    blurred = billing.day_priced_otherwise_by_now(customer, month=closed.month)
+    if blurred is not None:
+        raise ValidationError(
+            f"The plan changed within an hour on {blurred}, whose usage is kept by hour"
+            " only by now. What each plan was used for cannot be told apart any more,"
+            " so this month stays as it is stated."
+        )
     differences = list(_differences(customer, closed.month))
     if not differences:
         raise ValidationError(

@@ -1,16 +1,17 @@
 import datetime
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from unittest import mock
 
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils import timezone
 
-from accounts import billing, statements
-from accounts.models import Statement
+from accounts import billing, roll_ups, statements
+from accounts.models import Statement, UsageKeeping
 from tests.accounts.test_billing import price, use
-from tests.factories import ApiKeyFactory, CustomerFactory, UserFactory
+from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -104,6 +105,35 @@ def test_a_month_is_closed_once_and_when_it_is_over(key, month):
     assert statements.may_close(month, now=over + datetime.timedelta(hours=1))
     with pytest.raises(ValidationError, match="Write why"):
         correct(Statement.objects.get(), " ")
+
+
+def test_a_month_is_not_corrected_by_minutes_that_are_gone(key, month):
+    """An hour with two plans is priced by one of them once it has no minutes."""
+    free = key.customer.plan
+    paid = PlanFactory(name="Paid")
+    price(paid, "rows", "1", since=LONG_AGO)
+    use(key, rows=4, at=noon(month))
+    use(key, rows=6, at=noon(month) + datetime.timedelta(minutes=40))
+    key.customer.plan = paid
+    key.customer.save()
+    key.customer.history.filter(plan=paid).update(
+        history_date=noon(month) + datetime.timedelta(minutes=30)
+    )
+    closed = close(key, month)
+    assert closed.total == "6"
+    assert free != paid
+
+    roll_ups.roll_up(now=timezone.now())
+    UsageKeeping.objects.update_or_create(
+        pk=1, defaults={"minutes_from": noon(month, 12).replace(hour=0)}
+    )
+    with (
+        mock.patch.object(roll_ups, "LEAST_KEPT", datetime.timedelta()),
+        pytest.raises(ValidationError, match="kept by hour only"),
+    ):
+        correct(closed)
+
+    assert statements.total(statements.of_month(key.customer, month)) == 6
 
 
 def test_a_statement_is_not_changed(key, month):
