@@ -52,7 +52,8 @@ class Recorder:
             for recording in waiting:
                 recording.unrecorded()
             return
-        self._note(None)
+        if self.failing:
+            self._note(None)
         for recording in waiting:
             recording.recorded()
 
