@@ -86,6 +86,12 @@ class InputBinding:
         self.expected: tuple[Expected, ...] = whole or tuple(self._columns)
         self._whole = {expected.name: expected for expected in whole}
         self._by_column = {expected.name: expected for expected in self._columns}
+        # Columns of a table that the engine carries in another dtype than their own.
+        self._recast = {
+            column.name
+            for column in columns
+            if signature.layout is Layout.TABLE and column.carrier != column.dtype
+        }
         self._rules = [_rule(column) for column in columns]
         optional = [not column.required for column in columns]
         # By column of a matrix.
@@ -134,7 +140,7 @@ class InputBinding:
             if tensor is not None:
                 array = _read(tensor, expected)
                 _require_usable(array, tensor.name, may_be_nan=not column.required)
-                if self._layout is Layout.TABLE:
+                if column.name in self._recast:
                     array = _carried(array, column)
             elif column.required:
                 raise _invalid(f"The input `{column.name}` is missing.")
