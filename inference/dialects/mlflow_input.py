@@ -138,19 +138,18 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
         if len(header) == 1 and ";" in header[0]:
             advice = " Separate cells with commas, and write decimals with a point."
         _refuse(f"Each row of the CSV must have as many cells as its header.{advice}")
+    cells: list[list[Any]] = [
+        [None if cell in _MISSING else cell for cell in row] for row in records
+    ]
     # A text that must be there is one, whatever it says.
     texts = {
         column.name
         for column in signature.columns
         if column.dtype == TEXT and column.required
     }
-    cells: list[list[Any]] = [
-        [
-            None if cell in _MISSING and name not in texts else cell
-            for name, cell in zip(header, row, strict=True)
-        ]
-        for row in records
-    ]
+    for index in (index for index, name in enumerate(header) if name in texts):
+        for row, record in zip(cells, records, strict=True):
+            row[index] = record[index]
     return _of_table(header, cells, signature)
 
 
