@@ -85,7 +85,10 @@ def read_head(fields: Fields, methods: "dict[bytes, Method]") -> Head:
             return _refused(Status.INTERNAL, "The `grpc-timeout` cannot be read.")
         timeout_s = int(timeout[1]) * _UNIT_S[timeout[2]]
     headers = call_headers.select(
-        field for field in fields if field[0] not in _NOT_FOR_PLAN
+        # Blanks around a value are no part of it, as over HTTP/1.1.
+        (name, value.strip(b" \t"))
+        for name, value in fields
+        if name not in _NOT_FOR_PLAN
     )
     return Head(method, headers, timeout_s, inflator, b"", _content_length(named))
 

@@ -109,10 +109,11 @@ async def test_infer_is_answered_and_metered(tmp_path, raw):
     assert (event.operation, event.status, event.rows) == ("predict", 200, 2)
 
 
+@pytest.mark.parametrize("blanks", ["", " "])
 @on_loop
-async def test_api_key_may_come_by_its_own_name(tmp_path):
+async def test_api_key_may_come_by_its_own_name(tmp_path, blanks):
     async with serving(Plant(tmp_path)) as client:
-        response = await client.infer(metadata=(("x-api-key", KEY.token),))
+        response = await client.infer(metadata=(("x-api-key", KEY.token + blanks),))
 
     assert outputs(response) == [[[3.0]]]
 
