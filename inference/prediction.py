@@ -47,7 +47,7 @@ from inference.engine.messages import Explained, ExplainOptions
 from inference.engine.signature import UnsupportedSignature
 from inference.errors import ApiError, ErrorCode
 from inference.options import Options
-from inference.progress import Progress, usage_event
+from inference.progress import Progress, log_failure, usage_event
 from inference.streamed_prediction import StreamedPrediction
 from inference.streaming import StreamLimits
 from inference.tables import (
@@ -116,6 +116,7 @@ class PredictionPlan:
         except ApiError as error:
             return self._refuse(call, progress, error)
         except EngineError as error:
+            log_failure(progress, error)
             return self._refuse(call, progress, refusals.of_engine(error))
         finally:
             # Also when the driver gives the call up.
@@ -247,9 +248,10 @@ class PredictionPlan:
                     apart = yield from self._rows_apart(
                         call, progress, target, decoded, error, timeout_s
                     )
+                if apart is None and explains:
+                    raise
+                log_failure(progress, error)
                 if apart is None:
-                    if explains:
-                        raise
                     return (
                         yield from self._fall_back(
                             call,

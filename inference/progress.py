@@ -1,12 +1,16 @@
 """What is known about a call so far, and the event that becomes of it. Pure."""
 
 import msgspec
+import structlog
 
 from accounts.admission import Reserved
 from accounts.limits import ReachedLimit
 from accounts.usage_event import UsageEvent
 from inference.effects import Call
+from inference.engine.errors import EngineError, EngineErrorCode
 from inference.tables import FALLBACK, KeyEntry, ModelEntry, Target
+
+logger = structlog.get_logger(__name__)
 
 
 class Progress(msgspec.Struct, gc=False):
@@ -41,6 +45,17 @@ class Progress(msgspec.Struct, gc=False):
     def is_charged(self) -> bool:
         """Tell whether an answer costs something; a fixed one does not."""
         return self.fallback != "fixed" and not self.entry.key.test  # type: ignore[union-attr]
+
+
+def log_failure(progress: Progress, error: EngineError) -> None:
+    """Say which call a model failed on: its caller tells the owner the request's id."""
+    if error.code is EngineErrorCode.MODEL_ERROR and progress.target is not None:
+        logger.warning(
+            "model_failed",
+            request_id=progress.request_id,
+            version=str(progress.target.key),
+            reason=error.message,
+        )
 
 
 def usage_event(

@@ -11,7 +11,7 @@ from inference.engine.errors import EngineError
 from inference.engine.signature import UnsupportedSignature
 from inference.errors import ApiError
 from inference.fallbacks import FallbackLog
-from inference.progress import Progress, usage_event
+from inference.progress import Progress, log_failure, usage_event
 from inference.stream_effects import OpenStream, StreamAbandoned
 from inference.streaming import StreamLimits
 from inference.tables import Target, fallback_json
@@ -55,13 +55,11 @@ class StreamedPrediction:
             except (ApiError, EngineError) as error:
                 if streamed.begun:
                     raise
-                refusal = (
-                    refusals.of_engine(error)
-                    if isinstance(error, EngineError)
-                    else error
-                )
+                if isinstance(error, EngineError):
+                    log_failure(progress, error)
+                    error = refusals.of_engine(error)
                 last = yield from self._stream_instead(
-                    call, progress, body, decoded, refusal, timeout_s
+                    call, progress, body, decoded, error, timeout_s
                 )
         except StreamAbandoned:
             # The model has worked, so the call is charged.

@@ -104,6 +104,7 @@ class Batcher:
         limits: QueueLimits | None = None,
         max_wait_s: float | None = None,
         depth: int = 1,
+        name: str = "",
     ) -> Lane:
         settings = self._settings
         return Lane(
@@ -112,6 +113,7 @@ class Batcher:
             self.room,
             max_wait_s=settings.max_wait_s if max_wait_s is None else max_wait_s,
             depth=min(depth, _MAX_DEPTH),
+            name=name,
         )
 
     def retire(self, lane: Lane, free: Callable[[], None]) -> None:
@@ -312,7 +314,7 @@ class Batcher:
         for outcome in outcomes:
             counters["memory_halvings"] += outcome.halvings
             if outcome.answer is None:
-                self._finish_failed(outcome)
+                self._finish_failed(outcome, turn.lane)
                 continue
             answer = outcome.answer
             turn.lane.cost.observe(answer.rows, answer.compute_us / 1e6)
@@ -339,15 +341,17 @@ class Batcher:
         elif rows:
             turn.lane.pace.observe(rows, seconds, saturated=batch.saturated)
 
-    def _finish_failed(self, outcome: Outcome) -> None:
+    def _finish_failed(self, outcome: Outcome, lane: Lane) -> None:
         assert outcome.error is not None
         self.counters["model_errors"] += 1
         logger.warning(
             "batch_failed",
+            version=lane.name,
             code=outcome.error.code,
             entries=len(outcome.entries),
             exception=type(outcome.cause).__name__,
             reason=outcome.error.message,
+            trace=outcome.trace,
         )
         for entry in outcome.entries:
             self._fail(entry, outcome.error)

@@ -175,6 +175,7 @@ class Engine:
             credits=credits,
             timeout_s=timeout_s,
             customer_id=customer_id,
+            name=str(key),
         )
 
     def _ready(self, key: VersionKey) -> LoadedVersion:

@@ -5,6 +5,7 @@ halves again; what fails as a single row is refused as overload.
 """
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from inference.engine.waiting import Answer, Entry
 
 # Other batches will have left the device by then.
 _NO_MEMORY_RETRY_MS = 1000
+# What is logged of a model's error: the frames next to it, and characters at most.
+_TRACE_FRAMES = 10
+_TRACE_LENGTH = 4000
 # An engine needs about so long to be back, the time to load its versions aside.
 _RESTART_RETRY_MS = 5000
 
@@ -30,6 +34,8 @@ class Outcome(NamedTuple):
     error: EngineError | None
     # The model's own exception; never sent, only logged and classified.
     cause: BaseException | None = None
+    # Where the model raised it.
+    trace: str = ""
     # How often a piece was halved for want of memory.
     halvings: int = 0
 
@@ -48,6 +54,7 @@ def run(
         tensors = _forward(runner, entries, max_batch_rows, halved)
     # A model may raise anything, and must not take the engine down by sys.exit.
     except (Exception, SystemExit) as cause:
+        trace = trace_of(cause)
         # Its frames would keep the batch's tensors in the device's memory.
         cause.__traceback__ = None
         error = _error(cause)
@@ -58,7 +65,7 @@ def run(
                 "the device failed; its engine starts again",
                 retry_after_ms=_RESTART_RETRY_MS,
             )
-        return Outcome(entries, None, error, cause, len(halved))
+        return Outcome(entries, None, error, cause, trace, len(halved))
     rows = len(tensors[0].data)
     compute_us = int((clock() - started) * 1e6)
     return Outcome(
@@ -148,6 +155,12 @@ def _error(cause: BaseException) -> EngineError:
         EngineErrorCode.MODEL_ERROR,
         f"the model raised {type(cause).__name__}: {cause}"[:500],
     )
+
+
+def trace_of(cause: BaseException) -> str:
+    """Return the end of an error's trace; without values, which are callers'."""
+    frames = traceback.format_tb(cause.__traceback__, limit=-_TRACE_FRAMES)
+    return "".join(frames)[-_TRACE_LENGTH:]
 
 
 def is_fatal(cause: BaseException | None) -> bool:

@@ -31,8 +31,11 @@ class Lane:
         *,
         max_wait_s: float = 0.0,
         depth: int = 1,
+        name: str = "",
     ) -> None:
         self.runner = runner
+        # Of the version, for the log.
+        self.name = name
         self.depth = depth
         self.max_wait_s = max_wait_s
         self.interactive = VersionQueue(limits, room)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from inference.engine import execution
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Params, credits_of
 from inference.engine.runner import StreamRunner
@@ -53,12 +54,15 @@ class RunningStream:
         loop: asyncio.AbstractEventLoop,
         counters: dict[str, int],
         on_end: Callable[["RunningStream"], None],
+        name: str = "",
     ) -> None:
         self.id = stream_id
         self._listener: Listener | None = listener
         self._loop = loop
         self._counters = counters
         self._on_end = on_end
+        # Of the version, for the log.
+        self._name = name
         self._changed = threading.Condition()
         self._credits = min(max(credits, 0), MAX_CREDITS)
         self._cancelled = False
@@ -144,7 +148,11 @@ class RunningStream:
         # A model may raise anything, and must not take the engine down by sys.exit.
         except (Exception, SystemExit) as cause:
             logger.warning(
-                "stream_failed", exception=type(cause).__name__, reason=str(cause)[:500]
+                "stream_failed",
+                version=self._name,
+                exception=type(cause).__name__,
+                reason=str(cause)[:500],
+                trace=execution.trace_of(cause),
             )
             failure = _error(cause)
         # The loop is closed when the engine stops.
@@ -215,6 +223,7 @@ class Streams:
         credits: int,  # noqa: A002 - the protocol's name for it
         timeout_s: float,
         customer_id: int = 0,
+        name: str = "",
     ) -> RunningStream:
         """Begin; raise EngineError OVERLOADED if too many run already."""
         if not self._shares.take(customer_id):
@@ -238,6 +247,7 @@ class Streams:
             loop=self._loop,
             counters=self.counters,
             on_end=ended,
+            name=name,
         )
         self._running.add(stream)
         stream.start(runner, tensors, params, timeout_s=timeout_s)

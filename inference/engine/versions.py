@@ -284,7 +284,11 @@ class Versions:
         old, version.lane = (
             version.lane,
             self._batcher.open_lane(
-                loaded.runner, limits=limits, max_wait_s=max_wait_s, depth=loaded.depth
+                loaded.runner,
+                limits=limits,
+                max_wait_s=max_wait_s,
+                depth=loaded.depth,
+                name=str(version.wanted.key),
             ),
         )
         version.signature = loaded.signature

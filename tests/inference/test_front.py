@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import django.db
 import numpy as np
 import pytest
+import structlog
 from django.utils import timezone
 
 from inference import publishing, spool
@@ -179,11 +180,16 @@ def test_an_input_that_breaks_the_model_is_not_tried_elsewhere(plant, engines):
     plant.publish()
     engines["a"].failure = EngineError(EngineErrorCode.MODEL_ERROR, "secret path")
 
-    answer = plant.call()
+    with structlog.testing.capture_logs() as logged:
+        answer = plant.call()
 
     assert code_of(answer) == "MODEL_ERROR"
     assert b"secret" not in answer.body
     assert engines["b"].calls == 0
+    [failed] = [one for one in logged if one["event"] == "model_failed"]
+    assert failed["request_id"].encode() in answer.body
+    assert failed["reason"] == "secret path"
+    assert failed["version"].startswith("model-")
 
 
 def test_an_unforeseen_failure_gives_back_what_the_call_held(plant, engines):
@@ -262,10 +268,13 @@ def test_a_stream_that_fails_late_ends_with_an_error(plant, engines):
     for engine in engines.values():
         engine.fails_later = EngineError(EngineErrorCode.MODEL_ERROR, "secret")
 
-    _, last = plant.stream().pieces
+    with structlog.testing.capture_logs() as logged:
+        _, last = plant.stream().pieces
 
     assert last.startswith(b'event: error\ndata: {"error":{"code":"MODEL_ERROR"')
     assert b"secret" not in last
+    [failed] = [one for one in logged if one["event"] == "model_failed"]
+    assert failed["request_id"].encode() in last
     assert [(event.status, event.charged) for event in plant.events()] == [(500, False)]
 
 

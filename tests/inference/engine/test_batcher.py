@@ -132,6 +132,8 @@ def test_only_the_poisonous_request_fails(tmp_path):
 
         [failed] = [one for one in logged if one["event"] == "batch_failed"]
         assert failed["reason"] == "the model raised RuntimeError: poison"
+        assert failed["version"] == "doubler v1"
+        assert "fakes.py" in failed["trace"].splitlines()[-2]
         assert isinstance(answers[2], EngineError)
         assert answers[2].code is EngineErrorCode.MODEL_ERROR
         assert [float(answers[i].tensors[0].data[0, 0]) for i in (0, 1, 3)] == [2, 4, 8]

@@ -45,6 +45,7 @@ def start(
         credits=credits,
         timeout_s=timeout_s,
         customer_id=customer_id,
+        name="untidy v2",
     )
 
 
@@ -189,7 +190,10 @@ def test_a_model_that_fails_to_clean_up_fails_its_stream_only():
             await threads_gone(streams)
 
         assert reader.error.code is EngineErrorCode.MODEL_ERROR
-        assert [event["reason"] for event in logged] == ["cannot clean up"]
+        [failed] = logged
+        assert failed["reason"] == "cannot clean up"
+        assert failed["version"] == "untidy v2"
+        assert 'raise RuntimeError("cannot clean up")' in failed["trace"]
 
     run(main())
 
