@@ -56,6 +56,13 @@ def render_exception(exception: Exception, context: Mapping[str, Any]) -> HttpRe
             "request_failed", path=request.path, exc_info=exception
         )
     else:
+        if isinstance(exception, DataError):
+            # What we store wrongly would look like a caller's mistake.
+            structlog.get_logger(__name__).warning(
+                "request_unstorable",
+                path=request.path,
+                reason=type(exception.__cause__ or exception).__name__,
+            )
         key = _key_of(request, exception)
         if key is not None:
             describe_uncounted(request, context["view"], key)

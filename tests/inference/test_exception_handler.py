@@ -7,11 +7,13 @@ import sqlite3
 import pytest
 import redis
 from django.core.exceptions import PermissionDenied
+from django.db import DataError
 from django.http import Http404
 from django_ratelimit.exceptions import Ratelimited
 from rest_framework import exceptions, serializers
 from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
+from structlog.testing import capture_logs
 
 from inference.errors import ApiError, ErrorCode, Problem
 
@@ -121,3 +123,14 @@ def test_the_key_is_asked_for_in_the_standard_way():
     response = answer(exceptions.NotAuthenticated())
 
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def test_what_the_database_refuses_to_store_is_logged_without_it():
+    with capture_logs() as logs:
+        response = answer(DataError(SECRET))
+
+    assert response.status_code == 400
+    assert [(log["event"], log["reason"]) for log in logs] == [
+        ("request_unstorable", "DataError")
+    ]
+    assert SECRET not in str(logs)
