@@ -82,6 +82,9 @@ class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # bot
     ) -> HttpResponse:
         if request.method != "GET":
             raise PermissionDenied
+        # "Close" leads to the history; another button would be made for records of
+        # it, which have no page, and its script would fail.
+        extra_context = {**(extra_context or {}), "show_history": False}
         response: HttpResponse = super().history_form_view(
             request, object_id, version_id, extra_context
         )
