@@ -158,7 +158,11 @@ class UsageHour(RolledUsage):
 
     class Meta(RolledUsage.Meta):
         verbose_name_plural = "usage by hour"
-        indexes = [models.Index(fields=["start"], name="accounts_usagehour_start")]
+        indexes = [
+            models.Index(fields=["start"], name="accounts_usagehour_start"),
+            # The admin lists the newest usage of one model.
+            models.Index(fields=["model", "start"], name="accounts_usagehour_model"),
+        ]
 
 
 class UsageDay(RolledUsage):
@@ -166,7 +170,10 @@ class UsageDay(RolledUsage):
 
     class Meta(RolledUsage.Meta):
         verbose_name_plural = "usage by day"
-        indexes = [models.Index(fields=["start"], name="accounts_usageday_start")]
+        indexes = [
+            models.Index(fields=["start"], name="accounts_usageday_start"),
+            models.Index(fields=["model", "start"], name="accounts_usageday_model"),
+        ]
 
 
 class UnrolledHour(models.Model):
