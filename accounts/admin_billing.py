@@ -103,7 +103,7 @@ class LimitEventAdmin(ReadOnlyAdmin):
 
 def this_month(customer: Customer, *, now: datetime.datetime) -> dict[str, Any] | None:
     """Price the month so far by version; None where no unit has a price."""
-    lines = list(billing.lines(customer, month=now.date(), by_key=False))
+    lines = billing.lines_by_version(customer, month=now.date())
     if all(line.price is None for line in lines):
         return None
     return {

@@ -102,6 +102,8 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     search_fields = ("name", "contact_email")
     ordering = ("-created_at", "-pk")
     list_per_page = 50
+    # Counted once: the whole number is on the page without a search.
+    show_full_result_count = False
     history_list_display = ("plan", "active")
     inlines = (ApiKeyInline, MemberInline)
     actions_list = ("import_customers",)
@@ -219,19 +221,13 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
             reverse("admin:accounts_customer_change", args=(obj.pk,))
         )
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        context = dict(extra_context or {})
-        if object_id is not None and request.user.has_perm("accounts.view_usage"):
-            customer = self.get_object(request, object_id)
-            if customer is not None:
-                context["overview"] = overview(customer, now=timezone.now())
-        return super().changeform_view(request, object_id, form_url, context)
+        customer = context.get("original")
+        if customer is not None and request.user.has_perm("accounts.view_usage"):
+            context["overview"] = overview(customer, now=timezone.now())
+        return super().render_change_form(request, context, *args, **kwargs)
 
     @action(description="Issue key", icon="key", permissions=["issue_key"])
     def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -358,16 +354,21 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts_at = today - datetime.timedelta(days=_SHOWN_DAYS - 1)
     recent = usage.between(starts_at, now, customer_id=customer.pk)
+    by_day = usage.over_time(recent, "day")
     latencies = usage.latencies(recent)
-    names = dict(customer.api_keys.values_list("key_id", "name"))
     keys = usage.grouped(recent, "key_id")[:8]
+    names = dict(
+        customer.api_keys.filter(
+            key_id__in=[row["key_id"] for row in keys]
+        ).values_list("key_id", "name")
+    )
     for row in keys:
         row["name"] = names.get(row["key_id"], row["key_id"])
     return {
         "days": _SHOWN_DAYS,
         "banners": quota_state.banners(customer, now=now),
         "quotas": quota_state.bars(customer, now=now),
-        "totals": usage.totals(recent),
+        "totals": usage.add_up(by_day),
         "p50_ms": usage.percentile(latencies, 50),
         "p95_ms": usage.percentile(latencies, 95),
         "parts": [
@@ -380,13 +381,15 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
             for refusal in refusals.of_customer(customer.pk)[:8]
         ],
         "refusals": usage.refusals(recent)[:8],
-        "chart": json.dumps(_chart(recent, starts_at=starts_at)),
+        "chart": json.dumps(_chart(by_day, starts_at=starts_at)),
         "chart_options": json.dumps(_CHART_OPTIONS),
     }
 
 
-def _chart(recent: Any, *, starts_at: datetime.datetime) -> dict[str, Any]:
-    rows = {row["start"]: row for row in usage.over_time(recent, "day")}
+def _chart(
+    by_day: list[dict[str, Any]], *, starts_at: datetime.datetime
+) -> dict[str, Any]:
+    rows = {row["start"]: row for row in by_day}
     days = [starts_at + datetime.timedelta(days=day) for day in range(_SHOWN_DAYS)]
     errors = [rows[day]["errors"] if day in rows else 0 for day in days]
     requests = [rows[day]["requests"] if day in rows else 0 for day in days]

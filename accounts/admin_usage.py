@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone
@@ -29,6 +29,8 @@ from accounts.models.usage import UsageSums
 
 # A search that finds more than these says too little to be worth its time.
 _MOST_FOUND = 200
+# Of one CSV file: a quarter of a year.
+_MOST_DAYS = 92
 
 
 class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
@@ -108,12 +110,19 @@ class UsageSumsAdmin(ReadOnlyAdmin):
     @admin.action(description="Export as CSV, by day", permissions=["view"])
     def export_csv(
         self, request: HttpRequest, queryset: QuerySet[Any]
-    ) -> StreamingHttpResponse:
-        # At most what the list shows, if all of it is chosen.
-        rows = queryset.order_by(f"-{self.time_field}", "-id").annotate(
-            at=F(self.time_field)
+    ) -> StreamingHttpResponse | None:
+        selected = usage.Span(
+            (queryset.order_by().annotate(at=F(self.time_field)),), self.grain
         )
-        return csv_response(usage.Span((rows,), self.grain), name="usage")
+        days = len(usage.days(selected))
+        if days > _MOST_DAYS:
+            messages.error(
+                request,
+                f"These rows are of {days:,} days, and a file has at most {_MOST_DAYS}."
+                " Filter them by time first.",
+            )
+            return None
+        return csv_response(selected, name="usage")
 
     @display(description="customer", ordering="customer__name")
     def customer_name(self, row: Any) -> SafeString:

@@ -85,20 +85,33 @@ def month_of(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
     return first, (first + 32 * _DAY).replace(day=1)
 
 
-def lines(
-    customer: Customer, *, month: datetime.date, by_key: bool = True
-) -> Iterator[Line]:
-    """Price a customer's month as it is known now, day by day and plan by plan.
-
-    Without keys there are fewer lines of the same total, where there are many keys.
-    """
-    keys = ("key_id",) if by_key else ()
+def lines(customer: Customer, *, month: datetime.date) -> Iterator[Line]:
+    """Price a customer's month as it is known now, day by day and plan by plan."""
     starts_at, ends_at = month_of(month)
     pricing = Pricing(customer, starts_at, ends_at)
     for span in pricing.spans:
         used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
-        for row in usage.over_time(used, "day", *keys, "model", "version"):
-            yield from pricing.lines({"key_id": "", **row}, span)
+        for row in usage.over_time(used, "day", "key_id", "model", "version"):
+            yield from pricing.lines(row, span)
+
+
+def lines_by_version(customer: Customer, *, month: datetime.date) -> list[Line]:
+    """Price a month in few lines of the same total: by version, plan and price.
+
+    Their day is the first one of that price. There are no lines where the customer's
+    plans have no prices.
+    """
+    starts_at, ends_at = month_of(month)
+    pricing = Pricing(customer, starts_at, ends_at)
+    if pricing.is_free:
+        return []
+    found: list[Line] = []
+    for span in pricing.spans:
+        used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
+        starts = pricing.starts(span)
+        for row in usage.by_period(used, starts, "model", "version"):
+            found.extend(pricing.lines({"key_id": "", **row}, span))
+    return found
 
 
 def day_priced_otherwise_by_now(
@@ -224,6 +237,23 @@ class Pricing:
             key = (price.plan_id, price.unit, price.model)
             self._prices.setdefault(key, []).append(price)
         self.by_model = any(model for _, _, model in self._prices)
+
+    @property
+    def is_free(self) -> bool:
+        return not self._prices
+
+    def starts(self, span: PlanSpan) -> list[datetime.datetime]:
+        """Return when a span begins, and when in it some price changes."""
+        changes = {
+            datetime.datetime.combine(
+                price.valid_from, datetime.time(), tzinfo=datetime.UTC
+            )
+            for (plan_id, _, _), prices in self._prices.items()
+            if plan_id == span.plan_id
+            for price in prices
+        }
+        within = {at for at in changes if span.starts_at < at < span.ends_at}
+        return [span.starts_at, *sorted(within)]
 
     def lines(self, row: dict[str, Any], span: PlanSpan) -> Iterator[Line]:
         """Price a row of `usage.over_time` that is of one key, model and version."""

@@ -1,7 +1,7 @@
 """How much of each limit a customer has used, as the admin and the portal show it."""
 
 import datetime
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -36,17 +36,16 @@ class Banner:
 
 def bars(customer: Customer, *, now: datetime.datetime) -> list[QuotaBar]:
     """Describe every quota of the customer; select its plan along with it."""
+    quotas = plans.limits_of(customer).quotas
+    used = used_by([customer.pk], now=now).get(customer.pk, {}) if quotas else {}
     shown = []
-    for quota in plans.limits_of(customer).quotas:
-        used, resets_at = usage.quota_used(
-            customer.pk, quota=quota.name, unit=quota.unit, now=now
-        )
+    for quota in quotas:
         bar = quota_bar(
             title=_TITLES[quota.name],
             unit=str(QuotaUnit(quota.unit).label),
-            used=used,
+            used=used.get((quota.name, quota.unit), 0),
             limit=quota.limit,
-            resets_at=resets_at,
+            resets_at=_window(quota.name, now)[1],
         )
         bar["resets"] = _reset(quota.name, now)
         shown.append(bar)
@@ -57,16 +56,19 @@ def used_by(
     customer_ids: Collection[int], *, now: datetime.datetime
 ) -> dict[int, dict[tuple[str, str], int]]:
     """Return what several customers have used today and this month, in every unit."""
+    today, _ = _window("day", now)
+    month, ends_at = _window("month", now)
+    span = usage.between(month, ends_at, customer_ids=customer_ids)
+    sums: dict[tuple[int, Period], Counter[str]] = defaultdict(Counter)
+    for row in usage.by_period(span, sorted({month, today}), "customer_id"):
+        customer_id, spent = row["customer_id"], usage.spent(row)
+        sums[customer_id, "month"].update(spent)
+        if row["start"] == today:
+            sums[customer_id, "day"].update(spent)
     used: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
-    for period in _TITLES:
-        starts_at, ends_at = (
-            datetime.datetime.fromtimestamp(at, datetime.UTC)
-            for at in window_of(period, now.timestamp())
-        )
-        span = usage.between(starts_at, ends_at).filter(customer_id__in=customer_ids)
-        for row in usage.grouped(span, "customer_id"):
-            for unit, units in usage.quota_units(row).items():
-                used[row["customer_id"]][period, unit] = units
+    for (customer_id, period), of_period in sums.items():
+        for unit, units in usage.quota_units(of_period).items():
+            used[customer_id][period, unit] = units
     return used
 
 
@@ -112,11 +114,21 @@ def banners(customer: Customer, *, now: datetime.datetime) -> list[Banner]:
 
 def _reset(period: Period, now: datetime.datetime) -> str:
     """Say in plain words when a quota starts again."""
-    _, ends = window_of(period, now.timestamp())
-    resets_at = datetime.datetime.fromtimestamp(ends, datetime.UTC)
+    _, resets_at = _window(period, now)
     if period == "day":
         return f"at midnight UTC, in {timeuntil(resets_at, now, depth=1)}"
     # `timeuntil` would round to weeks.
     days = (resets_at - now).days
     left = f"{days} days" if days > 1 else timeuntil(resets_at, now, depth=1)
     return f"on 1 {resets_at:%B}, 00:00 UTC, in {left}"
+
+
+def _window(
+    period: Period, now: datetime.datetime
+) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return when the current day or month began, and when it ends."""
+    starts, ends = window_of(period, now.timestamp())
+    return (
+        datetime.datetime.fromtimestamp(starts, datetime.UTC),
+        datetime.datetime.fromtimestamp(ends, datetime.UTC),
+    )

@@ -5,12 +5,24 @@ import functools
 import operator
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import (
+    Case,
+    Expression,
+    F,
+    IntegerField,
+    Max,
+    Min,
+    Q,
+    QuerySet,
+    Sum,
+    Value,
+    When,
+)
 from django.db.models.functions import Trunc
 from django.utils import timezone
 
@@ -258,30 +270,30 @@ def between(
     ends_at: datetime.datetime,
     *,
     customer_id: int | None = None,
+    customer_ids: Collection[int] | None = None,
     grain: Grain = "day",
 ) -> Span:
     """Select usage from `starts_at` on and before `ends_at`, in the fewest rows.
 
-    Where minutes are kept no more, an hour belongs to the span if its start does.
+    Of everybody, of one customer or of some. Where minutes are kept no more, an hour
+    belongs to the span if its start does.
     """
-    unrolled = (
-        roll_ups.unrolled(starts_at, ends_at, customer_id=customer_id)
-        if grain != "minute"
-        else ()
-    )
+    if customer_id is not None:
+        customer_ids = [customer_id]
+    known = roll_ups.rolled_up(starts_at, ends_at, customer_ids=customer_ids)
     ranges = grains.split(
         starts_at,
         ends_at,
         grain=grain,
-        unrolled=unrolled,
-        kept_from=roll_ups.kept_from(),
+        unrolled=known.unrolled,
+        kept_from=known.kept_from,
     )
     found: list[tuple[type[UsageDay | UsageHour | Usage], str, list[grains.Range]]] = [
         (UsageDay, "start", ranges.days),
         (UsageHour, "start", ranges.hours),
         (Usage, "minute", ranges.minutes),
     ]
-    own = Q() if customer_id is None else Q(customer_id=customer_id)
+    own = Q() if customer_ids is None else Q(customer_id__in=customer_ids)
     return Span(
         tuple(
             model._default_manager.filter(own, _within(field, cut)).annotate(
@@ -334,6 +346,14 @@ def totals(span: Span) -> Totals:
     return _totals(_summed(span).get((), Counter()))
 
 
+def add_up(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Add up the counts of rows that were read, instead of reading them again."""
+    sums = Counter(dict.fromkeys(_COUNTS, 0))
+    for row in rows:
+        sums.update({name: row[name] for name in _COUNTS})
+    return dict(sums)
+
+
 def grouped(span: Span, *fields: str) -> list[dict[str, Any]]:
     """Add up the selected usage per value of `fields`, most requests first."""
     rows = [
@@ -346,14 +366,47 @@ def grouped(span: Span, *fields: str) -> list[dict[str, Any]]:
 def over_time(span: Span, bucket: Grain, *fields: str) -> list[dict[str, Any]]:
     """Add up the selected usage per UTC minute, hour or day, and value of `fields`."""
     assert _GRAINS.index(span.grain) <= _GRAINS.index(bucket), "rows are too long"
+
+    def start_of(model: Any) -> Expression | F:
+        # Cutting a time short is slow on SQLite; most are that short already.
+        if _GRAIN_OF[model] == bucket:
+            return F("at")
+        return Trunc("at", bucket, tzinfo=datetime.UTC)
+
     return [
         dict(zip(("start", *fields), group, strict=True)) | _totals(sums)
-        for group, sums in sorted(_summed(span, *fields, bucket=bucket).items())
+        for group, sums in sorted(_summed(span, *fields, bucket=start_of).items())
+    ]
+
+
+def by_period(
+    span: Span, starts: Sequence[datetime.datetime], *fields: str
+) -> list[dict[str, Any]]:
+    """Add up the selected usage per period and value of `fields`.
+
+    Each period begins at one of `starts`, which are in order, and ends at the next; no
+    selected row may be of two of them.
+    """
+    periods = Case(
+        *(When(at__lt=end, then=Value(place)) for place, end in enumerate(starts[1:])),
+        default=Value(len(starts) - 1),
+        output_field=IntegerField(),
+    )
+    if len(starts) == 1:
+        summed = {(0, *group): sums for group, sums in _summed(span, *fields).items()}
+    else:
+        summed = _summed(span, *fields, bucket=lambda _: periods)
+    return [
+        {"start": starts[place], **dict(zip(fields, group, strict=True))}
+        | _totals(sums)
+        for (place, *group), sums in sorted(summed.items())
     ]
 
 
 def _summed(
-    span: Span, *fields: str, bucket: Grain | None = None
+    span: Span,
+    *fields: str,
+    bucket: Callable[[Any], Expression | F] | None = None,
 ) -> dict[tuple[Any, ...], Counter[str]]:
     """Add up every part in the database, and the few sums of the parts here."""
     found: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
@@ -362,21 +415,20 @@ def _summed(
         groups = fields
         if bucket is not None:
             groups = ("bucket", *fields)
-            # Cutting a time short is slow on SQLite; most are that short already.
-            short = _GRAIN_OF[part.model] == bucket
-            start = F("at") if short else Trunc("at", bucket, tzinfo=datetime.UTC)
-            rows = rows.annotate(bucket=start)
-        for row in (
-            rows.values(*groups).annotate(**_sums())
-            if groups
-            else (rows.aggregate(**_sums()),)
-        ):
-            group = tuple(row[name] for name in groups)
-            found[group].update({name: int(row[f"sum_{name}"] or 0) for name in _SUMS})
+            rows = rows.annotate(bucket=bucket(part.model))
+        sums = _sums()
+        if groups:
+            rows = rows.values(*groups).annotate(**sums).values_list(*groups, *sums)
+        else:
+            rows = [tuple(rows.aggregate(**sums).values())]
+        for row in rows:
+            added = (int(value or 0) for value in row[len(groups) :])
+            found[row[: len(groups)]].update(dict(zip(_SUMS, added, strict=True)))
     return found
 
 
 _SUMS = (*Usage.SUMS, "errors")
+_COUNTS = ("requests", "rows", "charged_requests", "charged_rows", "errors")
 _GRAIN_OF: dict[Any, Grain] = {UsageDay: "day", UsageHour: "hour", Usage: "minute"}
 
 
@@ -411,6 +463,11 @@ def refusals(span: Span) -> list[Refusals]:
         Refusals(status=row["status"], code=row["code"], count=row["requests"])
         for row in grouped(span.filter(status__gte=400), "status", "code")
     ]
+
+
+def spent(totals: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sums of which quotas are made."""
+    return {field: totals[field] for field in _UNIT_FIELDS.values()}
 
 
 def quota_units(totals: Mapping[str, Any]) -> dict[str, int]:
@@ -486,18 +543,35 @@ CSV_COLUMNS = (
     "code",
     *Usage.SUMS,
 )
+_CSV_KIND = ("customer__name", *CSV_COLUMNS[2:9])
+
+
+def days(span: Span) -> list[datetime.datetime]:
+    """Return each UTC day from the first one with selected usage to the last."""
+    found: list[datetime.datetime] = []
+    for part in span.parts:
+        ends = part.order_by().aggregate(first=Min("at"), last=Max("at"))
+        found += filter(None, ends.values())
+    if not found:
+        return []
+    first, last = grains.day_of(min(found)), grains.day_of(max(found))
+    return [first + number * grains.DAY for number in range((last - first).days + 1)]
 
 
 def csv_rows(span: Span) -> Iterator[tuple[Any, ...]]:
-    """Yield CSV_COLUMNS, then one row per day and kind of call."""
+    """Yield CSV_COLUMNS, then one row per day and kind of call.
+
+    Each day is read when its rows are asked for, so that a file may be long.
+    """
     yield CSV_COLUMNS
-    summed = _summed(span, "customer__name", *CSV_COLUMNS[2:9], bucket="day")
-    for (day, *kind), sums in sorted(summed.items()):
-        yield (
-            day.date().isoformat(),
-            *(plain_text(value) for value in kind),
-            *(sums[field] for field in Usage.SUMS),
-        )
+    for day in days(span):
+        of_day = span.filter(at__gte=day, at__lt=day + grains.DAY)
+        for kind, sums in sorted(_summed(of_day, *_CSV_KIND).items()):
+            yield (
+                day.date().isoformat(),
+                *(plain_text(value) for value in kind),
+                *(sums[field] for field in Usage.SUMS),
+            )
 
 
 # Also as Japanese keyboards type them; see OWASP, "CSV Injection".

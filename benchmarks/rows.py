@@ -5,6 +5,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from django.db import connection
@@ -19,6 +20,7 @@ from accounts.models import (
     Customer,
     LimitEvent,
     Plan,
+    Price,
     QuotaCounter,
     Refusal,
     Usage,
@@ -162,6 +164,20 @@ def add_keys(count: int, *, customers: int, of_one: int = 0) -> None:
     plans = Plan.objects.bulk_create(
         Plan(name=name, daily_quota=100_000, monthly_quota=None)
         for name in ("Small", "Middle", "Large")
+    )
+    _insert(
+        Price,
+        (
+            Price(
+                plan=plan,
+                unit=unit,
+                model=model,
+                amount=Decimal("0.001"),
+                valid_from=datetime.date(2026, 1, 1),
+            )
+            for plan in plans
+            for unit, model in (("rows", ""), ("requests", "model-0001"))
+        ),
     )
     made = []
     for number in range(customers):

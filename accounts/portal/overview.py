@@ -19,8 +19,8 @@ from accounts.portal import access, charts, keys
 PERIODS = (7, 30, 90)
 _DEFAULT_PERIOD = 30
 _SHOWN_REFUSALS = 5
-# Those used most; the CSV file has all.
-_SHOWN_KEYS = 10
+# Of models and of keys, the most used; the CSV file has all.
+_MOST_USED = 10
 
 
 @never_cache
@@ -43,8 +43,10 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
     days = _days(now, period)
     recent = usage.between(days[0], now, customer_id=customer.pk)
     names = dict(customer.api_keys.values_list("key_id", "name"))
+    by_day = usage.over_time(recent, "day")
+    by_model = usage.grouped(recent, "model")
     by_key = usage.grouped(recent, "key_id")
-    for row in by_key:
+    for row in by_key[:_MOST_USED]:
         row["name"] = names.get(row["key_id"], "")
     limits = plans.limits_of(customer)
     return access.show(
@@ -58,11 +60,12 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
         quotas=quota_state.bars(customer, now=now),
         busiest=quota_state.busiest_minute(customer, limits, now=now),
         active_keys=keys.active_keys(customer).count(),
-        totals=usage.totals(recent),
-        chart=charts.daily(usage.over_time(recent, "day"), days),
-        models=usage.grouped(recent, "model"),
-        keys=by_key[:_SHOWN_KEYS],
-        further_keys=max(0, len(by_key) - _SHOWN_KEYS),
+        totals=usage.add_up(by_day),
+        chart=charts.daily(by_day, days),
+        models=by_model[:_MOST_USED],
+        further_models=max(0, len(by_model) - _MOST_USED),
+        keys=by_key[:_MOST_USED],
+        further_keys=max(0, len(by_key) - _MOST_USED),
         has_keys=bool(names),
         newest_refusals=refusals.of_customer(customer.pk)[:_SHOWN_REFUSALS],
     )

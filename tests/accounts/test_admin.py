@@ -592,6 +592,24 @@ def test_selected_usage_is_exported(manager):
     assert customer.name in response.getvalue().decode()
 
 
+def test_usage_of_too_many_days_is_refused_as_one_file(manager):
+    customer, now = CustomerFactory(), timezone.now()
+    for ago in (0, 91, 92):
+        at = now - datetime.timedelta(days=ago)
+        usage.record(f"b-{ago}.spool", [event(customer, 3, at=at)], 1)
+    rows = customer.usage.order_by("-minute")
+
+    def export(some):
+        return manager.post(
+            url("usage_changelist"),
+            {"action": "export_csv", "_selected_action": [row.pk for row in some]},
+            follow=True,
+        )
+
+    assert export(rows[:2]).getvalue().count(customer.name.encode()) == 2
+    assert "93 days, and a file has at most 92" in export(rows).content.decode()
+
+
 def test_usage_of_long_ago_is_listed_by_hour_and_by_day_and_exported(manager):
     customer = CustomerFactory(name="Acme")
     long_ago = timezone.now() - datetime.timedelta(days=100)

@@ -215,3 +215,35 @@ def test_a_refunded_call_is_taken_in_once_and_costs_nothing(key):
     use(key, **failed)
 
     assert bill(key) == {(10, "requests"): (1, 1, 1), (10, "rows"): (1, None, 0)}
+
+
+def test_lines_by_version_are_few_and_of_the_same_total(key):
+    plan, other = key.customer.plan, PlanFactory(name="Large")
+    price(plan, "rows", "0.0000000001")
+    price(plan, "rows", "0.3", model="cancer", since=datetime.date(2026, 11, 12))
+    price(plan, "requests", "0.7", since=datetime.date(2026, 11, 20))
+    price(other, "rows", "11", since=datetime.date(2026, 11, 20))
+    for day in range(1, 29):
+        at = TENTH.replace(day=day)
+        use(key, rows=day, at=at)
+        use(key, rows=3 * day, at=at, model="digits", version="2")
+    # At noon of a day in which it has used something.
+    key.customer.plan = other
+    key.customer.save()
+    key.customer.history.filter(plan=other).update(history_date=TENTH.replace(day=22))
+
+    by_day = list(billing.lines(key.customer, month=NOVEMBER))
+    by_version = billing.lines_by_version(key.customer, month=NOVEMBER)
+
+    assert billing.total(by_version) == billing.total(by_day) > 0
+    assert billing.by_version(by_version) == billing.by_version(by_day)
+    # Three prices of the first plan and one of the other, for two units and models.
+    assert len(by_version) == 4 * 2 * 2 < len(by_day)
+
+
+def test_a_month_without_prices_is_not_added_up(key, django_assert_num_queries):
+    use(key)
+
+    # Its plans and their prices.
+    with django_assert_num_queries(2):
+        assert billing.lines_by_version(key.customer, month=NOVEMBER) == []

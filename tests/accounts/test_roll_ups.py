@@ -116,9 +116,10 @@ def test_customers_wait_for_themselves_only(customer):
     record(event(other, 4))
 
     def waiting(of):
-        return roll_ups.unrolled(MIDNIGHT, NOON + DAY, customer_id=of)
+        known = roll_ups.rolled_up(MIDNIGHT, NOON + DAY, customer_ids=of)
+        return known.unrolled
 
-    assert (waiting(customer.pk), waiting(other.pk)) == (set(), {NOON})
+    assert (waiting([customer.pk]), waiting([other.pk])) == (set(), {NOON})
     assert waiting(None) == {NOON}
     assert usage.totals(usage.between(MIDNIGHT, NOON + DAY))["rows"] == 9
 

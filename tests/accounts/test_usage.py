@@ -8,7 +8,7 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts import usage
+from accounts import quota_state, usage
 from accounts.models import ApiKey, SpoolSegment, Usage
 from tests.accounts.test_leases import NOON, event
 from tests.factories import ApiKeyFactory, CustomerFactory
@@ -273,3 +273,38 @@ def test_a_name_cannot_become_a_formula_in_a_spreadsheet(customer):
     _, row = usage.csv_rows(usage.between(*WEEK))
 
     assert row[1] == "'=HYPERLINK(1)"
+
+
+def test_a_csv_file_is_read_day_by_day(customer, django_assert_num_queries):
+    days = [NOON - number * datetime.timedelta(days=1) for number in (4, 2, 0)]
+    events = [event(customer, 5, at=day) for day in days]
+    usage.record("a-1.spool", events, 1)
+    span = usage.of_minutes(Usage.objects.all())
+
+    rows = usage.csv_rows(span)
+    next(rows)
+    # Which days there are, and the first one of them.
+    with django_assert_num_queries(2):
+        first = next(rows)
+
+    assert [row[0] for row in (first, *rows)] == [f"{day:%Y-%m-%d}" for day in days]
+
+
+@pytest.mark.parametrize("now", [NOON, NOON.replace(day=1)], ids=["later", "the 1st"])
+def test_what_several_customers_have_used_is_read_at_once(
+    customer, now, django_assert_num_queries
+):
+    other, day = CustomerFactory(), datetime.timedelta(days=1)
+    usage.record("a-1.spool", [event(customer, 5, at=now), event(other, 2, at=now)], 1)
+    usage.record("a-1.spool", [event(other, 7, at=now - day)], 2)
+    customers = [customer, other, CustomerFactory()]
+
+    # Marks; then days, and hours and minutes of days that were not added up.
+    with django_assert_num_queries(4):
+        used = quota_state.used_by([each.pk for each in customers], now=now)
+
+    for each in customers:
+        for quota in ("day", "month"):
+            for unit in ("requests", "rows", "compute_ms"):
+                alone, _ = usage.quota_used(each.pk, quota=quota, unit=unit, now=now)
+                assert used.get(each.pk, {}).get((quota, unit), 0) == alone

@@ -1,5 +1,6 @@
 """Every grain of usage says the same, whatever came late, twice, or half."""
 
+import dataclasses
 import datetime
 import os
 
@@ -35,7 +36,12 @@ def _forgotten_marks(patch):
 
 def _unread_marks(patch):
     """Read hours and days, though newer usage waits in their minutes."""
-    patch.setattr(roll_ups, "unrolled", lambda *_, **__: set())
+    read = roll_ups.rolled_up
+
+    def without_marks(*args, **kwargs):
+        return dataclasses.replace(read(*args, **kwargs), unrolled=frozenset())
+
+    patch.setattr(roll_ups, "rolled_up", without_marks)
 
 
 def _lost_late_usage(patch):
