@@ -148,7 +148,13 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         """Add to the customers of one page what they have used of their quotas."""
         changelist = super().get_changelist_instance(request)
         changelist.result_list = rows = list(changelist.result_list)
-        used = quota_state.used_by([row.pk for row in rows], now=timezone.now())
+        for row in rows:
+            row.quotas = plans.limits_of(row).quotas
+        used = quota_state.used_by(
+            [row.pk for row in rows],
+            {quota.name for row in rows for quota in row.quotas},
+            now=timezone.now(),
+        )
         for row in rows:
             row.used = used.get(row.pk, {})
         return changelist
@@ -342,7 +348,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
                 used=customer.used.get((quota.name, quota.unit), 0),
                 limit=quota.limit,
             )
-            for quota in plans.limits_of(customer).quotas
+            for quota in customer.quotas
         ]
         if not bars:
             return "no quota"
@@ -356,7 +362,7 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
     recent = usage.between(starts_at, now, customer_id=customer.pk)
     by_day = usage.over_time(recent, "day")
     latencies = usage.latencies(recent)
-    keys = usage.grouped(recent, "key_id")[:8]
+    keys = usage.most_used(recent, "key_id")[:8]
     names = dict(
         customer.api_keys.filter(
             key_id__in=[row["key_id"] for row in keys]
@@ -372,7 +378,7 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
         "p50_ms": usage.percentile(latencies, 50),
         "p95_ms": usage.percentile(latencies, 95),
         "parts": [
-            ("By model", _shares(usage.grouped(recent, "model")[:8], "model")),
+            ("By model", _shares(usage.most_used(recent, "model")[:8], "model")),
             ("By key", _shares(keys, "name")),
         ],
         "costs": this_month(customer, now=now),

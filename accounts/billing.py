@@ -109,7 +109,7 @@ def lines_by_version(customer: Customer, *, month: datetime.date) -> list[Line]:
     for span in pricing.spans:
         used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
         starts = pricing.starts(span)
-        for row in usage.by_period(used, starts, "model", "version"):
+        for row in usage.charged_by_period(used, starts, "model", "version"):
             found.extend(pricing.lines({"key_id": "", **row}, span))
     return found
 

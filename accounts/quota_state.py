@@ -37,7 +37,8 @@ class Banner:
 def bars(customer: Customer, *, now: datetime.datetime) -> list[QuotaBar]:
     """Describe every quota of the customer; select its plan along with it."""
     quotas = plans.limits_of(customer).quotas
-    used = used_by([customer.pk], now=now).get(customer.pk, {}) if quotas else {}
+    periods = {quota.name for quota in quotas}
+    used = used_by([customer.pk], periods, now=now).get(customer.pk, {})
     shown = []
     for quota in quotas:
         bar = quota_bar(
@@ -53,18 +54,26 @@ def bars(customer: Customer, *, now: datetime.datetime) -> list[QuotaBar]:
 
 
 def used_by(
-    customer_ids: Collection[int], *, now: datetime.datetime
+    customer_ids: Collection[int],
+    periods: Collection[Period],
+    *,
+    now: datetime.datetime,
 ) -> dict[int, dict[tuple[str, str], int]]:
-    """Return what several customers have used today and this month, in every unit."""
-    today, _ = _window("day", now)
-    month, ends_at = _window("month", now)
-    span = usage.between(month, ends_at, customer_ids=customer_ids)
+    """Return what several customers have used today or this month, in every unit."""
+    if not periods:
+        return {}
+    starts = {period: _window(period, now)[0] for period in periods}
+    ends_at = max(_window(period, now)[1] for period in periods)
+    first = min(starts.values())
+    span = usage.between(first, ends_at, customer_ids=customer_ids)
     sums: dict[tuple[int, Period], Counter[str]] = defaultdict(Counter)
-    for row in usage.by_period(span, sorted({month, today}), "customer_id"):
-        customer_id, spent = row["customer_id"], usage.spent(row)
-        sums[customer_id, "month"].update(spent)
-        if row["start"] == today:
-            sums[customer_id, "day"].update(spent)
+    for row in usage.charged_by_period(
+        span, sorted(set(starts.values())), "customer_id"
+    ):
+        spent = {field: row[field] for field in usage.CHARGED}
+        for period, starts_at in starts.items():
+            if starts_at <= row["start"]:
+                sums[row["customer_id"], period].update(spent)
     used: dict[int, dict[tuple[str, str], int]] = defaultdict(dict)
     for (customer_id, period), of_period in sums.items():
         for unit, units in usage.quota_units(of_period).items():

@@ -11,17 +11,13 @@ from typing import Any, Literal, TypedDict
 
 from django.db import transaction
 from django.db.models import (
-    Case,
     Expression,
     F,
-    IntegerField,
     Max,
     Min,
     Q,
     QuerySet,
     Sum,
-    Value,
-    When,
 )
 from django.db.models.functions import Trunc
 from django.utils import timezone
@@ -43,6 +39,7 @@ _UNIT_FIELDS = {
     "compute_ms": "charged_compute_us",
     "shap_samples": "charged_shap_samples",
 }
+CHARGED = tuple(_UNIT_FIELDS.values())
 _IDENTITY = (
     "segment",
     "key_id",
@@ -346,6 +343,16 @@ def totals(span: Span) -> Totals:
     return _totals(_summed(span).get((), Counter()))
 
 
+def most_used(span: Span, field: str) -> list[dict[str, Any]]:
+    """Count calls per value of `field`, most requests first."""
+    sums = {name: sum_ for name, sum_ in _sums().items() if name in _COUNTS}
+    rows = [
+        {field: name, **found}
+        for (name,), found in sorted(_summed(span, field, sums=sums).items())
+    ]
+    return sorted(rows, key=operator.itemgetter("requests"), reverse=True)
+
+
 def add_up(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Add up the counts of rows that were read, instead of reading them again."""
     sums = Counter(dict.fromkeys(_COUNTS, 0))
@@ -379,27 +386,32 @@ def over_time(span: Span, bucket: Grain, *fields: str) -> list[dict[str, Any]]:
     ]
 
 
-def by_period(
+def charged_by_period(
     span: Span, starts: Sequence[datetime.datetime], *fields: str
 ) -> list[dict[str, Any]]:
-    """Add up the selected usage per period and value of `fields`.
+    """Add up what is charged of the selected usage per period and value of `fields`.
 
     Each period begins at one of `starts`, which are in order, and ends at the next; no
     selected row may be of two of them.
     """
-    periods = Case(
-        *(When(at__lt=end, then=Value(place)) for place, end in enumerate(starts[1:])),
-        default=Value(len(starts) - 1),
-        output_field=IntegerField(),
-    )
-    if len(starts) == 1:
-        summed = {(0, *group): sums for group, sums in _summed(span, *fields).items()}
-    else:
-        summed = _summed(span, *fields, bucket=lambda _: periods)
+    # Conditions of sums, not a group: PostgreSQL would sort all rows by a computed one.
+    conditions = [Q(at__gte=start) for start in starts]
+    for place, end in enumerate(starts[1:]):
+        conditions[place] &= Q(at__lt=end)
+    sums = {
+        (place, field): Sum(field, filter=condition if len(starts) > 1 else None)
+        for place, condition in enumerate(conditions)
+        for field in CHARGED
+    }
     return [
-        {"start": starts[place], **dict(zip(fields, group, strict=True))}
-        | _totals(sums)
-        for (place, *group), sums in sorted(summed.items())
+        {
+            "start": start,
+            **dict(zip(fields, group, strict=True)),
+            **{field: found[place, field] for field in CHARGED},
+        }
+        for group, found in sorted(_summed(span, *fields, sums=sums).items())
+        for place, start in enumerate(starts)
+        if any(found[place, field] for field in CHARGED)
     ]
 
 
@@ -407,34 +419,35 @@ def _summed(
     span: Span,
     *fields: str,
     bucket: Callable[[Any], Expression | F] | None = None,
-) -> dict[tuple[Any, ...], Counter[str]]:
+    sums: Mapping[Any, Sum] | None = None,
+) -> dict[tuple[Any, ...], Counter[Any]]:
     """Add up every part in the database, and the few sums of the parts here."""
-    found: dict[tuple[Any, ...], Counter[str]] = defaultdict(Counter)
+    found: dict[tuple[Any, ...], Counter[Any]] = defaultdict(Counter)
+    sums = sums or _sums()
+    named = {f"sum_{number}": each for number, each in enumerate(sums.values())}
     for part in span.parts:
         rows = part.order_by()
         groups = fields
         if bucket is not None:
             groups = ("bucket", *fields)
             rows = rows.annotate(bucket=bucket(part.model))
-        sums = _sums()
         if groups:
-            rows = rows.values(*groups).annotate(**sums).values_list(*groups, *sums)
+            rows = rows.values(*groups).annotate(**named).values_list(*groups, *named)
         else:
-            rows = [tuple(rows.aggregate(**sums).values())]
+            rows = [tuple(rows.aggregate(**named).values())]
         for row in rows:
             added = (int(value or 0) for value in row[len(groups) :])
-            found[row[: len(groups)]].update(dict(zip(_SUMS, added, strict=True)))
+            found[row[: len(groups)]].update(dict(zip(sums, added, strict=True)))
     return found
 
 
-_SUMS = (*Usage.SUMS, "errors")
-_COUNTS = ("requests", "rows", "charged_requests", "charged_rows", "errors")
+_COUNTS = ("requests", "rows", "charged_rows", "errors")
 _GRAIN_OF: dict[Any, Grain] = {UsageDay: "day", UsageHour: "hour", Usage: "minute"}
 
 
 def _sums() -> dict[str, Sum]:
-    sums = {f"sum_{field}": Sum(F(field)) for field in Usage.SUMS}
-    return sums | {"sum_errors": Sum("requests", filter=Q(status__gte=400))}
+    sums = {field: Sum(field) for field in Usage.SUMS}
+    return sums | {"errors": Sum("requests", filter=Q(status__gte=400))}
 
 
 def _totals(sums: Counter[str]) -> Totals:
@@ -463,11 +476,6 @@ def refusals(span: Span) -> list[Refusals]:
         Refusals(status=row["status"], code=row["code"], count=row["requests"])
         for row in grouped(span.filter(status__gte=400), "status", "code")
     ]
-
-
-def spent(totals: Mapping[str, Any]) -> dict[str, int]:
-    """Return the sums of which quotas are made."""
-    return {field: totals[field] for field in _UNIT_FIELDS.values()}
 
 
 def quota_units(totals: Mapping[str, Any]) -> dict[str, int]:

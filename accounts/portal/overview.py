@@ -44,8 +44,8 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
     recent = usage.between(days[0], now, customer_id=customer.pk)
     names = dict(customer.api_keys.values_list("key_id", "name"))
     by_day = usage.over_time(recent, "day")
-    by_model = usage.grouped(recent, "model")
-    by_key = usage.grouped(recent, "key_id")
+    by_model = usage.most_used(recent, "model")
+    by_key = usage.most_used(recent, "key_id")
     for row in by_key[:_MOST_USED]:
         row["name"] = names.get(row["key_id"], "")
     limits = plans.limits_of(customer)

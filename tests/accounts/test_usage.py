@@ -301,7 +301,9 @@ def test_what_several_customers_have_used_is_read_at_once(
 
     # Marks; then days, and hours and minutes of days that were not added up.
     with django_assert_num_queries(4):
-        used = quota_state.used_by([each.pk for each in customers], now=now)
+        used = quota_state.used_by(
+            [each.pk for each in customers], ["day", "month"], now=now
+        )
 
     for each in customers:
         for quota in ("day", "month"):
