@@ -426,15 +426,16 @@ def _summed(
     sums = sums or _sums()
     named = {f"sum_{number}": each for number, each in enumerate(sums.values())}
     for part in span.parts:
-        rows = part.order_by()
+        selected = part.order_by()
         groups = fields
         if bucket is not None:
             groups = ("bucket", *fields)
-            rows = rows.annotate(bucket=bucket(part.model))
-        if groups:
-            rows = rows.values(*groups).annotate(**named).values_list(*groups, *named)
-        else:
-            rows = [tuple(rows.aggregate(**named).values())]
+            selected = selected.annotate(bucket=bucket(part.model))
+        rows: Iterable[tuple[Any, ...]] = (
+            selected.values(*groups).annotate(**named).values_list(*groups, *named)
+            if groups
+            else [tuple(selected.aggregate(**named).values())]
+        )
         for row in rows:
             added = (int(value or 0) for value in row[len(groups) :])
             found[row[: len(groups)]].update(dict(zip(sums, added, strict=True)))
