@@ -111,6 +111,9 @@ class MemberActions:
         """Ask for an address, and send its owner a link, or show it once."""
         customer = get_or_404(self, request, object_id)
         back = reverse("admin:accounts_customer_change", args=(customer.pk,))
+        if customer.archived_at is not None:
+            messages.error(request, f"{customer} is archived. Reopen it first.")
+            return HttpResponseRedirect(back)
         initial = {"email": request.GET.get("email", "")}
         form = InviteForm(request.POST or None, initial=initial)
         context: dict[str, Any] = {"customer": customer, "form": form, "back_url": back}

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from accounts import changes
 from accounts.models import Customer, Plan
-from accounts.models.customers import as_read
+from accounts.models.customers import UNSEEN_NAME, as_read
 
 COLUMNS = ("name", "plan", "contact_email", "notes")
 _REQUIRED = {"name", "plan"}
@@ -126,7 +126,10 @@ def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> C
     plan = plans.get(values.pop("plan"))
     if plan is None:
         problems.append(f"There is no plan “{row['plan'].strip()}” on offer.")
-    if values["name"] and as_read(values["name"]) in taken:
+    read = as_read(values["name"])
+    if values["name"] and not read:
+        problems.append(f"name: {UNSEEN_NAME}")
+    elif values["name"] and read in taken:
         problems.append(f"There is a customer “{values['name']}” already.")
     customer = Customer(plan=plan, **values)
     try:

@@ -18,6 +18,7 @@ from accounts.signals import access_changed
 # Unicode's control and format characters, zero-width ones among them: nobody sees them.
 _UNSEEN = {"Cc", "Cf"}
 _LONGEST_AS_READ = 600
+UNSEEN_NAME = "Write a name that people can see."
 
 
 def as_read(name: str) -> str:
@@ -98,7 +99,7 @@ class Customer(models.Model):
         """Refuse a name that people would take for another customer's, or for none."""
         read = as_read(self.name)
         if self.name and not read:
-            raise ValidationError({"name": "Write a name that people can see."})
+            raise ValidationError({"name": UNSEEN_NAME})
         same = Customer.objects.filter(name_as_read=read).exclude(pk=self.pk).first()
         if same is not None:
             raise ValidationError(

@@ -256,9 +256,14 @@ def test_an_archived_customer_is_told_so_and_reopened(manager):
     active = manager.post(path, {"name": "Acme", "plan": customer.plan_id, "active": 1})
     pages = [
         manager.post(url(f"customer_{action}", customer.pk), data, follow=True)
-        for action, data in (("issue_key", {}), ("issue_many", {"count": 1}))
+        for action, data in (
+            ("issue_key", {}),
+            ("issue_many", {"count": 1}),
+            ("invite", {"email": "a@b.example"}),
+        )
     ]
-    invite = manager.post(url("customer_invite", customer.pk), {"email": "a@b.example"})
+    # The form is not offered either, to be refused when it is filled in.
+    invite = manager.get(url("customer_invite", customer.pk), follow=True)
     issued = manager.post(url("apikey_add"), key_form(customer))
 
     text = page.content.decode()

@@ -168,6 +168,7 @@ GOOD = "name,plan\nAcme,Team\n"
         (GOOD + "Acme,Team\n", "Line 3: There is a customer “Acme” already"),
         (GOOD + "Taken,Team\n", "There is a customer “Taken” already"),
         (GOOD + ",Team\n", "name: "),
+        (GOOD + "\u200b,Team\n", "Line 3: name: Write a name that people can see."),
         (GOOD + "Biz\n", "fewer values"),
         (GOOD + "Biz,Team,x\n", "more values"),
         (GOOD + '"Biz,Team\n', "not CSV"),
