@@ -14,6 +14,7 @@ from accounts.models import ApiKey, Usage
 from config import demo, rollouts
 from config.rollouts import CanaryRow
 from inference.models import Engine, LoadedVersion
+from inference.tables import FALLBACK, PUBLISHED
 from registry.models import RegisteredModel, RegistrySync, Route
 
 _HOUR = datetime.timedelta(hours=1)
@@ -110,15 +111,21 @@ def _milliseconds(value: float | None) -> str:
 
 
 def _by_minute(hour: usage.Span) -> dict[tuple[datetime.datetime, str], int]:
-    rows = usage.over_time(hour, "minute", "variant")
-    return {(row["start"], row["variant"]): row["requests"] for row in rows}
+    counts: Counter[tuple[datetime.datetime, str]] = Counter()
+    for row in usage.over_time(hour, "minute", "variant"):
+        counts[row["start"], row["variant"]] += row["requests"] - row["errors"]
+        # Most are refused when their variant is chosen already.
+        counts[row["start"], _NOT_ANSWERED] += row["errors"]
+    return counts
 
 
-# Answers without a variant were refused before one was chosen.
+_NOT_ANSWERED = ""
 _SERIES = (
     ("default", "Default", "var(--color-primary-600)"),
     ("canary", "Canary", "#f59e0b"),
-    ("", "Refused", "#94a3b8"),
+    (FALLBACK, "Fallback", "#0d9488"),
+    (PUBLISHED, "By version", "#0ea5e9"),
+    (_NOT_ANSWERED, "Refused or failed", "#94a3b8"),
 )
 
 _CHART_OPTIONS: dict[str, Any] = {

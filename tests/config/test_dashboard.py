@@ -102,14 +102,30 @@ def test_latency_shows_the_median_and_the_tail(admin):
     assert "77\N{NO-BREAK SPACE}ms" in card["note"]
 
 
-def test_the_chart_holds_sixty_minutes_per_variant(admin):
-    spend(CustomerFactory.create(), (9, {}), (1, {"variant": "canary"}))
+def test_the_chart_holds_every_call_of_sixty_minutes(admin):
+    spend(
+        CustomerFactory.create(),
+        (9, {}),
+        (2, {"variant": "canary"}),
+        (3, {"variant": "fallback"}),
+        (4, {"variant": "published"}),
+        # Refused before a variant was chosen, and after it.
+        (5, {"variant": "", "status": 401, "code": "UNAUTHENTICATED"}),
+        (6, {"status": 429, "code": "QUOTA_EXCEEDED"}),
+        (7, {"variant": "canary", "status": 500, "code": "MODEL_ERROR"}),
+    )
 
     chart = json.loads(admin.get(reverse("admin:index")).context["chart"])
 
     assert len(chart["labels"]) == 60
     sums = {series["label"]: sum(series["data"]) for series in chart["datasets"]}
-    assert sums == {"Default": 9, "Canary": 1, "Refused": 0}
+    assert sums == {
+        "Default": 9,
+        "Canary": 2,
+        "Fallback": 3,
+        "By version": 4,
+        "Refused or failed": 18,
+    }
 
 
 def test_a_canary_shows_the_share_that_was_seen(admin):
