@@ -363,13 +363,7 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
     by_day = usage.over_time(recent, "day")
     latencies = usage.latencies(recent)
     keys = usage.most_used(recent, "key_id")[:8]
-    names = dict(
-        customer.api_keys.filter(
-            key_id__in=[row["key_id"] for row in keys]
-        ).values_list("key_id", "name")
-    )
-    for row in keys:
-        row["name"] = names.get(row["key_id"], row["key_id"])
+    usage.name_keys(customer.pk, keys)
     return {
         "days": _SHOWN_DAYS,
         "banners": quota_state.banners(customer, now=now),

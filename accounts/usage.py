@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 
 from django.db import transaction
 from django.db.models import (
+    Count,
     Expression,
     F,
     Max,
@@ -485,6 +486,23 @@ def quota_units(totals: Mapping[str, Any]) -> dict[str, int]:
         unit: totals[field] // 1000 if unit == "compute_ms" else totals[field]
         for unit, field in _UNIT_FIELDS.items()
     }
+
+
+def name_keys(customer_id: int, rows: list[dict[str, Any]]) -> None:
+    """Name the key of each row; with its id where another has that name.
+
+    A rotated key and the one that replaces it always have the same.
+    """
+    own = ApiKey.objects.filter(customer_id=customer_id)
+    shown = own.filter(key_id__in=[row["key_id"] for row in rows])
+    names = dict(shown.values_list("key_id", "name"))
+    same = own.filter(name__in=set(names.values())).order_by().values("name")
+    having = dict(same.annotate(keys=Count("pk")).values_list("name", "keys"))
+    for row in rows:
+        key_id = row["key_id"]
+        name = names.get(key_id, "")
+        several = having.get(name, 1) > 1
+        row["name"] = f"{name} ({key_id})" if several else name or key_id
 
 
 def top_customers(span: Span, *, limit: int = 5) -> list[dict[str, Any]]:

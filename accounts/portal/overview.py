@@ -42,12 +42,10 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
     period = _period(request)
     days = _days(now, period)
     recent = usage.between(days[0], now, customer_id=customer.pk)
-    names = dict(customer.api_keys.values_list("key_id", "name"))
     by_day = usage.over_time(recent, "day")
     by_model = usage.most_used(recent, "model")
     by_key = usage.most_used(recent, "key_id")
-    for row in by_key[:_MOST_USED]:
-        row["name"] = names.get(row["key_id"], "")
+    usage.name_keys(customer.pk, by_key[:_MOST_USED])
     limits = plans.limits_of(customer)
     return access.show(
         request,
@@ -66,7 +64,7 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
         further_models=max(0, len(by_model) - _MOST_USED),
         keys=by_key[:_MOST_USED],
         further_keys=max(0, len(by_key) - _MOST_USED),
-        has_keys=bool(names),
+        has_keys=customer.api_keys.exists(),
         newest_refusals=refusals.of_customer(customer.pk)[:_SHOWN_REFUSALS],
     )
 

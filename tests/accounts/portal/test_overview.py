@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import changes, soft_limits, usage
+from accounts import api_keys, changes, soft_limits, usage
 from tests.accounts.test_leases import event
 from tests.accounts.test_refusals import refused
 from tests.factories import CustomerFactory, UserFactory, issue_key
@@ -53,6 +53,22 @@ def test_usage_is_shown_by_day_model_and_key(member, customer):
     assert "digits" in text
     assert "web shop" in text
     assert "3 of 10 rows" in text
+
+
+def test_keys_of_one_name_are_told_apart(member, customer):
+    old = issue_key(customer, name="web shop").key
+    new = api_keys.rotate(old).key
+    other = issue_key(customer, name="app").key
+    now = timezone.now()
+    calls = [
+        msgspec.structs.replace(event(customer, 1, at=now), key_id=key.key_id)
+        for key in (old, new, other)
+    ]
+    usage.record("b-1.spool", calls, 1)
+
+    names = {row["name"] for row in page(member, customer).context["keys"]}
+
+    assert names == {f"web shop ({old.key_id})", f"web shop ({new.key_id})", "app"}
 
 
 def test_of_many_keys_those_used_most_are_shown(member, customer):
