@@ -65,3 +65,14 @@ class JsonNegotiation(DefaultContentNegotiation):
                 ):
                     return renderer, renderer.media_type
             raise
+
+    def filter_renderers(
+        self,
+        renderers: Any,
+        format: str,  # noqa: A002 - DRF's name
+    ) -> Any:
+        """Refuse an unknown `?format=`, where DRF says that nothing is there."""
+        found = [renderer for renderer in renderers if renderer.format == format]
+        if not found:
+            raise NotAcceptable
+        return found

@@ -31,7 +31,8 @@ EXPECTED: dict[type, str] = {
     str: "must be a string",
     bytes: "must be bytes as base64",
     datetime: "must be a date and time by ISO 8601",
-    object: "must be a JSON value",
+    # Said of null, where one must be there.
+    object: "must be a JSON value other than null",
 }
 
 

@@ -11,7 +11,6 @@ from django.urls import reverse
 from django.utils import timezone
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
-from rest_framework.exceptions import NotAcceptable
 from rest_framework.parsers import MultiPartParser
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import BaseRenderer, JSONRenderer
@@ -40,7 +39,6 @@ from inference.jobs.serializers import (
     present,
 )
 from inference.models import PredictionJob
-from inference.negotiation import JsonNegotiation
 from inference.openapi.shared_schemas import json_body, reference
 
 
@@ -215,23 +213,8 @@ class _CsvRenderer(BaseRenderer):
         raise AssertionError("the view streams CSV itself")
 
 
-class _FormatNegotiation(JsonNegotiation):
-    """Answer an unknown `?format=` with 406, where DRF says that nothing is there."""
-
-    def filter_renderers(
-        self,
-        renderers: Any,
-        format: str,  # noqa: A002 - DRF's name
-    ) -> Any:
-        found = [renderer for renderer in renderers if renderer.format == format]
-        if not found:
-            raise NotAcceptable
-        return found
-
-
 class JobResultView(_JobView):
     renderer_classes = [JSONRenderer, _CsvRenderer]
-    content_negotiation_class = _FormatNegotiation
 
     def get_permissions(self) -> Any:
         """A signature in the address stands in for a key; `own_jobs` looks at it."""

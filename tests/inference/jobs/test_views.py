@@ -167,9 +167,10 @@ def test_a_result_in_csv_can_be_asked_about_its_methods(client, key):
 def test_another_format_is_not_acceptable(client, key, asked):
     job = completed_job(key)
 
-    response = call(client, key, "get", f"/{job.pk}/result?format={asked}")
+    for path in ("", f"/{job.pk}", f"/{job.pk}/result"):
+        response = call(client, key, "get", f"{path}?format={asked}")
 
-    assert (response.status_code, code_of(response)) == (406, "NOT_ACCEPTABLE")
+        assert (response.status_code, code_of(response)) == (406, "NOT_ACCEPTABLE")
 
 
 def test_errors_are_a_list_of_rows(client, key):
