@@ -126,6 +126,6 @@ def _require_network(key: ApiKey, address: str) -> None:
 
 def _token(request: Request) -> str | None:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
+    if scheme.lower() == "bearer" and token:
         return token.strip()
     return request.headers.get("X-API-Key")

@@ -75,10 +75,11 @@ def asks_to_explain(query: bytes) -> bool | None:
 def token(headers: Headers) -> bytes | None:
     """Find the API key."""
     authorization = headers.get(b"authorization")
-    if authorization is not None:
-        if authorization[:7] == b"Bearer " or authorization[:7].lower() == b"bearer ":
-            return authorization[7:].strip()
-        return None
+    if authorization is not None and (
+        authorization[:7] == b"Bearer " or authorization[:7].lower() == b"bearer "
+    ):
+        return authorization[7:].strip()
+    # Another scheme is meant for a proxy on the way.
     return headers.get(b"x-api-key")
 
 

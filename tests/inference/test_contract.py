@@ -264,6 +264,12 @@ CASES = [
     ),
     Case("sticky", 200, headers={"X-Sticky-Key": "me"}),
     Case("x-api-key", 200, key=None, headers={"X-API-Key": "{key}"}),
+    Case(
+        "x-api-key beside what is for a proxy",
+        200,
+        key=None,
+        headers={"Authorization": "Basic eDp5", "X-API-Key": "{key}"},
+    ),
     Case("batch", 200, path=BATCH, body=rows(*[ROW] * 5)),
     Case(
         "batch size", 200, path=BATCH, body=rows(ROW) | {"options": {"batch_size": 1}}
