@@ -87,7 +87,8 @@ class UnstorableMiddleware:
     """Answer what the database refuses to look for, or to store, as a bad request.
 
     SQLite takes what PostgreSQL does not: NUL in a text, a number beyond its column.
-    Forms and serializers refuse both where they are used; an address is not one.
+    PostgreSQL looks for any number, SQLite for those of 64 bits. Forms and serializers
+    refuse them where they are used; an address is not one.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -99,11 +100,16 @@ class UnstorableMiddleware:
     def process_exception(
         self, request: HttpRequest, exception: Exception
     ) -> HttpResponse | None:
-        if not isinstance(exception, DataError):
+        if not isinstance(exception, DataError) and not _is_beyond_sqlite(exception):
             return None
         log.info("request_unstorable", path=request.path, error=str(exception))
         reads = request.method in ("GET", "HEAD")
         return _answer(request, _NOT_FOUND if reads else _UNSTORABLE)
+
+
+def _is_beyond_sqlite(exception: Exception) -> bool:
+    # Raised by Python's driver, before SQLite sees the number.
+    return isinstance(exception, OverflowError) and "SQLite INTEGER" in str(exception)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
