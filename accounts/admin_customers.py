@@ -42,6 +42,8 @@ from accounts.models import ApiKey, Customer, Plan
 from accounts.reached import counted
 
 _SHOWN_DAYS = 14
+# Of models and of keys.
+_MOST_USED = 8
 _NOT_WHEN_ARCHIVED = ("_issue_key", "_issue_many", "_invite", "_archive")
 _CHART_OPTIONS = {
     "maintainAspectRatio": False,
@@ -362,7 +364,9 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
     recent = usage.between(starts_at, now, customer_id=customer.pk)
     by_day = usage.over_time(recent, "day")
     latencies = usage.latencies(recent)
-    keys = usage.most_used(recent, "key_id")[:8]
+    models, keys = (
+        rows[:_MOST_USED] for rows in usage.most_used(recent, "model", "key_id")
+    )
     usage.name_keys(customer.pk, keys)
     return {
         "days": _SHOWN_DAYS,
@@ -372,7 +376,7 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
         "p50_ms": usage.percentile(latencies, 50),
         "p95_ms": usage.percentile(latencies, 95),
         "parts": [
-            ("By model", _shares(usage.most_used(recent, "model")[:8], "model")),
+            ("By model", _shares(models, "model")),
             ("By key", _shares(keys, "name")),
         ],
         "costs": this_month(customer, now=now),

@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import json
 import operator
 import re
 from collections import Counter, defaultdict
@@ -19,8 +20,9 @@ from django.db.models import (
     Q,
     QuerySet,
     Sum,
+    TextField,
 )
-from django.db.models.functions import Trunc
+from django.db.models.functions import Cast, Trunc
 from django.utils import timezone
 
 from accounts import grains, key_networks, roll_ups
@@ -237,10 +239,15 @@ def percentile(buckets: dict[str, int], percent: float) -> float | None:
 
 def latencies(span: "Span") -> dict[str, int]:
     """Add up the latency buckets of the selected usage."""
-    sums: Counter[str] = Counter()
+    # As texts: many rows have the same ones, which are read once.
+    texts: Counter[str] = Counter()
     for part in span.parts:
-        for buckets in part.values_list("latency_buckets", flat=True).iterator():
-            sums.update(buckets)
+        as_text = Cast("latency_buckets", TextField())
+        texts.update(part.order_by().values_list(as_text, flat=True).iterator())
+    sums: Counter[str] = Counter()
+    for text, rows in texts.items():
+        for bucket, count in json.loads(text).items():
+            sums[bucket] += count * rows
     return dict(sums)
 
 
@@ -344,14 +351,21 @@ def totals(span: Span) -> Totals:
     return _totals(_summed(span).get((), Counter()))
 
 
-def most_used(span: Span, field: str) -> list[dict[str, Any]]:
-    """Count calls per value of `field`, most requests first."""
-    sums = {name: sum_ for name, sum_ in _sums().items() if name in _COUNTS}
-    rows = [
-        {field: name, **found}
-        for (name,), found in sorted(_summed(span, field, sums=sums).items())
+def most_used(span: Span, *fields: str) -> list[list[dict[str, Any]]]:
+    """Count calls per value of each field, most requests first, in one reading."""
+    sums = {name: each for name, each in _sums().items() if name in _COUNTS}
+    found: list[dict[Any, Counter[str]]] = [defaultdict(Counter) for _ in fields]
+    for group, counts in _summed(span, *fields, sums=sums).items():
+        for of_field, name in zip(found, group, strict=True):
+            of_field[name].update(counts)
+    return [
+        sorted(
+            ({field: name, **of_field[name]} for name in sorted(of_field)),
+            key=operator.itemgetter("requests"),
+            reverse=True,
+        )
+        for field, of_field in zip(fields, found, strict=True)
     ]
-    return sorted(rows, key=operator.itemgetter("requests"), reverse=True)
 
 
 def add_up(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -43,8 +43,7 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
     days = _days(now, period)
     recent = usage.between(days[0], now, customer_id=customer.pk)
     by_day = usage.over_time(recent, "day")
-    by_model = usage.most_used(recent, "model")
-    by_key = usage.most_used(recent, "key_id")
+    by_model, by_key = usage.most_used(recent, "model", "key_id")
     usage.name_keys(customer.pk, by_key[:_MOST_USED])
     limits = plans.limits_of(customer)
     return access.show(

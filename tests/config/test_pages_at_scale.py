@@ -13,8 +13,8 @@ pytestmark = pytest.mark.django_db
 
 # A query for each of its rows would take a list far beyond it.
 _MOST_FOR_A_LIST = 12
-# The page of a customer adds seven kinds of sums from minutes, hours and days.
-_MOST_FOR_A_PAGE = 38
+# The page of a customer adds six kinds of sums from minutes, hours and days.
+_MOST_FOR_A_PAGE = 36
 # None offers each customer or key there is.
 _MOST_OPTIONS = rows.SMALL.customers - 1
 
