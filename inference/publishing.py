@@ -113,6 +113,7 @@ class Publisher:
         changes = list(SnapshotChange.objects.order_by("pk")[: _MOST_CHANGES + 1])
         if (
             self._writer is None
+            or not self._sequence
             or self._writer.is_long
             or len(changes) > _MOST_CHANGES
             or any(change.kind == Kind.EVERYTHING for change in changes)

@@ -102,7 +102,9 @@ class UnstorableMiddleware:
     ) -> HttpResponse | None:
         if not isinstance(exception, DataError) and not _is_beyond_sqlite(exception):
             return None
-        log.info("request_unstorable", path=request.path, error=str(exception))
+        # Its kind alone: its text may quote a value.
+        reason = type(exception.__cause__ or exception).__name__
+        log.info("request_unstorable", path=request.path, reason=reason)
         reads = request.method in ("GET", "HEAD")
         return _answer(request, _NOT_FOUND if reads else _UNSTORABLE)
 
