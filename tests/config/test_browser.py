@@ -165,7 +165,7 @@ def test_the_dashboard_draws_its_chart(desktop, boss):
     drawn = desktop.page.evaluate(
         "Chart.getChart(document.querySelector('canvas.chart')).data.datasets.length"
     )
-    assert drawn == 3
+    assert drawn == 5
     assert_fits(desktop)
 
 

@@ -50,9 +50,9 @@ QUERIES = {
 OWNERS = [
     (PredictionJob, "customer_id"),
     (Upload, "customer_id"),
-    (Usage, "customer_id"),
-    (UsageHour, "customer_id"),
-    (UsageDay, "customer_id"),
+    (Usage, "customer_id__in"),
+    (UsageHour, "customer_id__in"),
+    (UsageDay, "customer_id__in"),
     (Refusal, "customer_id"),
     (LimitEvent, "customer"),
     (ApiKey, "customer"),
