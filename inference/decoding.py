@@ -168,14 +168,18 @@ class InstanceDecoder:
             bytes(body), max_rows=max_rows, limit_name=limit_name, individual=individual
         )
 
-    def decode_rows(
-        self, rows: Sequence[Any], *, from_text: bool = False
-    ) -> DecodedRows:
-        """Check rows that are parsed already, each for itself.
+    def decode_rows(self, rows: Sequence[Any]) -> DecodedRows:
+        """Check rows that are parsed already, each for itself."""
+        return self._rows().read(rows)
 
-        With `from_text` strings are read as what their column holds (CSV).
+    def decode_text_rows(self, rows: Sequence[Any]) -> DecodedRows:
+        """Read strings as what their column holds (CSV), until a request is refused.
+
+        There are all rows, or the problems that its error counts and shows.
         """
-        return self._rows().read(rows, from_text=from_text)
+        return self._rows().read(
+            rows, from_text=True, max_told=MAX_PROBLEMS, max_seconds=MAX_SLOW_PASS_S
+        )
 
     def _rows(self) -> RowReader:
         if self._row_reader is None:
@@ -227,7 +231,7 @@ class InstanceDecoder:
             rows, max_told=MAX_PROBLEMS, max_seconds=MAX_SLOW_PASS_S
         )
         if decoded.problems:
-            refuse(decoded.problems)
+            refuse(decoded.problems, cut_off=decoded.cut_off)
         return DecodedRequest(
             decoded.tensors, len(rows), options, single, model, params=params or None
         )

@@ -39,6 +39,8 @@ class DecodedRows(msgspec.Struct, frozen=True):
     tensors: tuple[Tensor, ...]
     indexes: list[int]
     problems: list[Problem]
+    # Reading ended before the last row, so there may be more problems.
+    cut_off: bool = False
 
 
 class RowReader:
@@ -80,9 +82,11 @@ class RowReader:
 
         With `from_text` strings are read as what their column holds (CSV). Beyond
         `max_told` problems a bad row has one problem that does not say more. With
-        `max_seconds` reading ends at a bad row after so long, or with `max_told`.
+        `max_seconds` reading ends when the problems of bad rows took so long to find,
+        or with `max_told`.
         """
-        deadline = None if max_seconds is None else time.perf_counter() + max_seconds
+        seconds = 0.0
+        cut_off = False
         good: list[Any] = []
         indexes: list[int] = []
         problems: list[Problem] = []
@@ -92,17 +96,21 @@ class RowReader:
                 values = self._convert_text(row) if from_text else self._convert(row)
             if values is None:
                 all_told = max_told is not None and len(problems) >= max_told
-                if all_told and deadline is not None:
+                if all_told and max_seconds is not None:
+                    cut_off = True
                     break
                 if all_told and self._is_bad(row):
                     problems.append(_untold(index))
                     continue
+                started_at = time.perf_counter()
                 values, found = self._inspector.inspect(row, index, from_text=from_text)
+                seconds += time.perf_counter() - started_at
                 if found and max_told is None:
                     found = found[:_MAX_PROBLEMS_PER_JOB_ROW]
                 if found:
                     problems += found
-                    if deadline is not None and time.perf_counter() > deadline:
+                    if max_seconds is not None and seconds > max_seconds:
+                        cut_off = True
                         break
                     continue
             good.append(values)
@@ -113,7 +121,7 @@ class RowReader:
         if tensors is None:
             self._drop_unfit(good, indexes, problems, max_told=max_told)
             tensors = self._stack(good) if good else ()
-        return DecodedRows(tensors, indexes, problems)
+        return DecodedRows(tensors, indexes, problems, cut_off)
 
     def _convert_text(self, row: Any) -> Any:
         """Return the values of a row in which text may stand for what is no text."""

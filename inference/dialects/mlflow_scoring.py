@@ -123,10 +123,10 @@ def _decode_rows(
         if OBJECT_DTYPES.isdisjoint(dtypes):
             rows = mlflow_input.with_numbers(rows)
     known, problems = _known_params(target, params)
-    decoded = target.tools()[0].decode_rows(rows, from_text=True)
+    decoded = target.tools()[0].decode_text_rows(rows)
     problems += decoded.problems
     if problems:
-        raise with_facts(problems)
+        raise with_facts(problems, cut_off=decoded.cut_off)
     return DecodedRequest(decoded.tensors, len(rows), NO_OPTIONS, params=known)
 
 

@@ -16,6 +16,7 @@ from inference.engine.signature import (
 )
 from inference.errors import ApiError, ErrorCode
 from inference.request_members import MAX_PROBLEMS
+from inference.row_by_row import RowReader
 
 MATRIX = Signature(
     layout=Layout.MATRIX,
@@ -248,6 +249,26 @@ def test_at_most_a_hundred_problems_are_named(monkeypatch):
     assert error.message.startswith("At least 100 fields are invalid, 100 of them")
 
 
+def test_bad_rows_among_many_good_ones_are_all_named():
+    rows = [GOOD] * 20_000
+    rows[-3] = rows[-1] = {}
+
+    assert [found.index for found in refusal(matrix, body(*rows)).details] == [
+        *[len(rows) - 3] * 2,
+        *[len(rows) - 1] * 2,
+    ]
+
+
+def test_problems_that_were_not_all_found_are_not_said_to_be_all(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_SLOW_PASS_S", 0.0)
+    bad = GOOD | {"worst area": "x"}
+
+    assert refusal(matrix, body(bad, bad)).message == (
+        "At least 1 field is invalid; the first: `worst area` in row 0 must be a"
+        " number."
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "code", "field"),
     [
@@ -419,7 +440,7 @@ def test_parsed_rows_are_checked_one_by_one():
 
 
 def test_rows_of_text_are_read_as_their_columns_types():
-    decoded = table.decode_rows(
+    decoded = RowReader(TABLE).read(
         [
             {"age": "30", "city": "Oslo", "plan": "paid", "member": "", "income": ""},
             {"age": "old", "city": "Oslo", "plan": "paid", "member": "true"},
@@ -435,7 +456,7 @@ def test_rows_of_text_are_read_as_their_columns_types():
 
 
 def test_text_that_spells_infinity_is_no_number_for_a_model():
-    decoded = matrix.decode_rows(
+    decoded = RowReader(MATRIX).read(
         [["inf", "1"], ["nan", "1"], ["1e400", "1"]], from_text=True
     )
 

@@ -188,7 +188,7 @@ def test_dates_are_iso_8601_in_every_format(written, day):
     )
 
     for read in texts:
-        decoded = decoder.decode_rows(read, from_text=True)
+        decoded = decoder.decode_text_rows(read)
         assert (
             decoded.tensors[0].data.tolist()
             == np.array([day], "datetime64[ns]").tolist()
@@ -200,7 +200,7 @@ def test_dates_are_iso_8601_in_every_format(written, day):
 def test_numbers_are_no_dates(written):
     read = rows(TIMES, dataframe_records=[{"at": written, "n": 1}])
 
-    (problem,) = InstanceDecoder(TIMES).decode_rows(read, from_text=True).problems
+    (problem,) = InstanceDecoder(TIMES).decode_text_rows(read).problems
 
     assert problem.field == "at"
 
@@ -247,6 +247,6 @@ def test_decimal_commas_are_named():
         read_csv(b"a;b\n1,5;2,5\n", MATRIX)
 
     read = read_csv(b'a,b\n"1,5",2\n', MATRIX)
-    (problem,) = InstanceDecoder(MATRIX).decode_rows(read, from_text=True).problems
+    (problem,) = InstanceDecoder(MATRIX).decode_text_rows(read).problems
 
     assert problem.issue == "must be a number; decimals have a point, not a comma"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from accounts.limits import Limits
+from inference.decoding import InstanceDecoder
 from inference.dialects.dialect import Finished
 from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
 from inference.effects import Call
@@ -129,6 +130,30 @@ def test_bad_values_are_named(value, code):
 
     assert caught.value.code is code
     assert [(one.index, one.field) for one in caught.value.details] == [(1, "a")]
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
+def test_all_bad_fields_of_a_row_are_counted(content_type):
+    names = [f"c{number}" for number in range(30)]
+    columns = tuple(Column(name=name) for name in names)
+    body = {"dataframe_records": [dict.fromkeys(names, "x")]}
+    if content_type == "text/csv":
+        body = f"{','.join(names)}\n{','.join('x' * 30)}\n".encode()
+
+    with pytest.raises(ApiError) as caught:
+        decode(Signature(layout=Layout.TABLE, columns=columns), body, content_type)
+
+    assert caught.value.message == (
+        "30 fields are invalid; the first: `c0` in row 0 must be a number."
+    )
+
+
+def test_many_bad_rows_are_not_all_read():
+    columns = tuple(Column(name=f"c{number}") for number in range(30))
+    rows = [["x"] * 30] * 1_000
+    decoder = InstanceDecoder(Signature(layout=Layout.TABLE, columns=columns))
+
+    assert len(decoder.decode_text_rows(rows).problems) < 200
 
 
 def test_literal_nan_is_no_json():
