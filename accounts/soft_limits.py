@@ -94,25 +94,25 @@ def notify(*, now: datetime.datetime) -> int:
     """Write to the contacts of customers about what is new; return to how many.
 
     An event is claimed before its mail leaves: better no mail than one every minute.
-    Of two thresholds crossed at once only the higher is worth a mail.
+    Of two thresholds crossed in one window only the higher is worth a mail.
     """
-    waiting = (
-        LimitEvent.objects.filter(notified_at=None)
-        .select_related("customer__plan")
-        .order_by("-threshold_percent")
-    )
     sent = 0
-    written: set[tuple[int, str, str]] = set()
-    for event in waiting:
+    written: set[tuple[int, str, str, datetime.date]] = set()
+    for event in waiting().select_related("customer__plan"):
         claimed = LimitEvent.objects.filter(pk=event.pk, notified_at=None).update(
             notified_at=now
         )
-        about = (event.customer_id, event.name, event.unit)
+        about = (event.customer_id, event.name, event.unit, event.window_start)
         if not claimed or about in written or not event.customer.contact_email:
             continue
         written.add(about)
         sent += _send(event, now=now)
     return sent
+
+
+def waiting() -> QuerySet[LimitEvent]:
+    """Select what nobody was written to about, the highest thresholds first."""
+    return LimitEvent.objects.filter(notified_at=None).order_by("-threshold_percent")
 
 
 def current(customer: Customer, *, now: datetime.datetime) -> list[LimitEvent]:

@@ -1,6 +1,7 @@
 """What is counted of quotas, who holds units of them, and how near their end is."""
 
 from django.db import models
+from django.db.models import Q
 
 from accounts.models.customers import Customer
 from accounts.models.plans import QuotaUnit
@@ -83,7 +84,15 @@ class LimitEvent(models.Model):
 
     class Meta:
         ordering = ["-at", "-threshold_percent"]
-        indexes = [models.Index(fields=["-at"], name="accounts_limit_event_newest")]
+        indexes = [
+            models.Index(fields=["-at"], name="accounts_limit_event_newest"),
+            # Looked for each minute: few wait, and all others are kept.
+            models.Index(
+                fields=["customer"],
+                condition=Q(notified_at=None),
+                name="accounts_limit_event_waiting",
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=[

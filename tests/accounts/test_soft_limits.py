@@ -1,6 +1,7 @@
 import datetime
 
 import pytest
+from django.db import connection
 
 from accounts import soft_limits, usage
 from accounts.models import LimitEvent
@@ -184,3 +185,41 @@ def test_a_quota_that_fills_in_the_last_minute_is_told_after_midnight(mailoutbox
     assert "the one from 2026-11-21" in mail.body
     # No banner: the present window is empty.
     assert soft_limits.current(used.customer, now=later) == []
+
+
+def test_each_window_is_written_about_when_two_fill_around_midnight(mailoutbox):
+    midnight = datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
+    own = key()
+    use(own, 100, at=midnight - datetime.timedelta(seconds=20))
+    use(own, 85, at=midnight + datetime.timedelta(seconds=20))
+    later = midnight + datetime.timedelta(seconds=40)
+
+    soft_limits.look(now=later)
+    soft_limits.notify(now=later)
+
+    assert sorted(mail.subject for mail in mailoutbox) == [
+        "Your daily quota is running low",
+        "Your daily quota was used up",
+    ]
+
+
+def test_what_waits_to_be_written_about_is_found_by_its_index():
+    own = key()
+    LimitEvent.objects.bulk_create(
+        LimitEvent(
+            customer=own.customer,
+            name="day",
+            unit="rows",
+            window_start=NOW.date() - datetime.timedelta(days=day),
+            threshold_percent=80,
+            used=80,
+            limit=100,
+            at=NOW,
+            notified_at=NOW,
+        )
+        for day in range(2000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+    assert "accounts_limit_event_waiting" in soft_limits.waiting().explain()
