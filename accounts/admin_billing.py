@@ -124,8 +124,8 @@ def this_month(customer: Customer, *, now: datetime.datetime) -> dict[str, Any] 
 
 
 def months(customer: Customer, *, now: datetime.datetime) -> list[datetime.date]:
-    """List the months to be billed, newest first, since there is the customer."""
-    month, first = now.date().replace(day=1), customer.created_at.date().replace(day=1)
+    """List the months to be billed, newest first, from the customer's first one on."""
+    month, first = now.date().replace(day=1), statements.first_month(customer)
     found = [month]
     while month > first and len(found) < _SHOWN_MONTHS:
         month = (month - datetime.timedelta(days=1)).replace(day=1)
@@ -271,6 +271,8 @@ def _month_response(
     customer: Customer, month: datetime.date, now: datetime.datetime
 ) -> HttpResponse | StreamingHttpResponse:
     """Send a closed month as it was closed, or this month so far."""
+    if month < statements.first_month(customer):
+        raise Http404
     closed = statements.of_month(customer, month)
     if closed:
         return _statement_response(closed[0])

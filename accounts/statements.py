@@ -36,6 +36,11 @@ def may_close(month: datetime.date, *, now: datetime.datetime) -> bool:
     return ends_at + CLOSED_AFTER <= now
 
 
+def first_month(customer: Customer) -> datetime.date:
+    """Return the first day of the month from which on there is the customer."""
+    return customer.created_at.astimezone(datetime.UTC).date().replace(day=1)
+
+
 def of_month(customer: Customer, month: datetime.date) -> list[Statement]:
     """Return the statement that closed a month, and its corrections after it."""
     return list(customer.statements.filter(month=month.replace(day=1)).order_by("pk"))
@@ -45,9 +50,17 @@ def of_month(customer: Customer, month: datetime.date) -> list[Statement]:
 def close(
     customer: Customer, *, month: datetime.date, by: User, now: datetime.datetime
 ) -> Statement:
-    """Number and keep a month; raise ValidationError if it is open still, or closed."""
+    """Number and keep a month.
+
+    Raise ValidationError if it is open still, or closed, or before the customer.
+    """
     month = month.replace(day=1)
     customer = _locked(customer)
+    first = first_month(customer)
+    if month < first:
+        raise ValidationError(
+            f"{month:%B %Y} has nothing to close: {customer} began in {first:%B %Y}."
+        )
     closed = of_month(customer, month)
     if closed:
         raise ValidationError(

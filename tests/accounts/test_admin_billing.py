@@ -102,6 +102,18 @@ def test_a_month_is_closed_downloaded_and_corrected(manager, last_month):
     assert manager.post(url("statement_delete", closed.pk)).status_code == 403
 
 
+def test_a_month_before_the_customer_is_refused_in_words(manager):
+    key = ApiKeyFactory()
+    path = url("customer_export_invoice", key.customer.pk)
+
+    refused = manager.post(path, {"month": "2001-03"}, follow=True)
+
+    began = f"{key.customer} began in {timezone.now():%B %Y}."
+    assert f"March 2001 has nothing to close: {began}" in refused.content.decode()
+    assert not Statement.objects.exists()
+    assert manager.get(path, {"month": "2001-03"}).status_code == 404
+
+
 def test_who_only_watches_downloads_months_but_closes_none(client, last_month):
     key = ApiKeyFactory()
     key.customer.history.update(history_date=last_month)

@@ -9,7 +9,7 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts import billing, roll_ups, statements
-from accounts.models import Statement, UsageKeeping
+from accounts.models import Customer, Statement, UsageKeeping
 from tests.accounts.test_billing import price, use
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory, UserFactory
 
@@ -23,6 +23,8 @@ def key():
     key = ApiKeyFactory(customer__name="Acme", customer__plan__name="Pro")
     long_ago = timezone.now() - datetime.timedelta(days=400)
     key.customer.history.update(history_date=long_ago)
+    Customer.objects.update(created_at=long_ago)
+    key.customer.refresh_from_db()
     return key
 
 
@@ -107,6 +109,17 @@ def test_a_month_is_closed_once_and_when_it_is_over(key, month):
         correct(Statement.objects.get(), " ")
 
 
+def test_no_month_before_the_customer_is_closed(key, month):
+    Customer.objects.update(created_at=noon(month))
+    before = month - datetime.timedelta(days=1)
+
+    with pytest.raises(ValidationError, match="has nothing to close"):
+        close(key, before)
+
+    assert not Statement.objects.exists()
+    assert close(key, month).number == 1
+
+
 def test_a_month_is_not_corrected_by_minutes_that_are_gone(key, month):
     """An hour with two plans is priced by one of them once it has no minutes."""
     free = key.customer.plan
@@ -160,6 +173,7 @@ def test_units_and_prices_come_back_exactly(key, month):
 @pytest.mark.xdist_group("many connections")
 def test_months_closed_at_once_have_consecutive_numbers(month):
     customers = [CustomerFactory() for _ in range(8)]
+    Customer.objects.update(created_at=noon(month))
     by = UserFactory()
 
     def close_one(customer):
