@@ -1,4 +1,4 @@
-"""Prices, closed months and warnings in the admin, and invoice lines as a file."""
+"""Prices, statements and warnings in the admin, and invoice lines as a file."""
 
 import datetime
 from collections import defaultdict
@@ -70,7 +70,7 @@ class PriceAdmin(HistoryAdmin):
             messages.warning(
                 request,
                 "It prices days that are over: months that are open cost something"
-                " else now. Closed months stay as they are.",
+                " else now. Statements stay as they are.",
             )
 
     @display(description="model", ordering="model")
@@ -193,10 +193,10 @@ class InvoicePages:
                 )
                 reason = request.POST.get("reason", "")
                 made = statements.correct(closed, reason=reason, by=by, now=now)
-                what = f"Corrected {month:%B %Y} by {made.total}: number {made}."
+                what = f"Corrected {month:%B %Y} by {made.total}: statement {made}."
             else:
                 made = statements.close(customer, month=month, by=by, now=now)
-                what = f"Closed {month:%B %Y} as number {made}: {made.total}."
+                what = f"Closed {month:%B %Y} by statement {made}: {made.total}."
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
             return
@@ -206,7 +206,7 @@ class InvoicePages:
 
 @admin.register(Statement)
 class StatementAdmin(ReadOnlyAdmin):
-    """Closed months and their corrections, to read and to download."""
+    """Statements of months and their corrections, to read and to download."""
 
     list_display = (
         "number",

@@ -64,7 +64,7 @@ def close(
     closed = of_month(customer, month)
     if closed:
         raise ValidationError(
-            f"{month:%B %Y} is closed already, as number {closed[0].number}."
+            f"{month:%B %Y} is closed already, by statement {closed[0].number}."
         )
     if not may_close(month, now=now):
         raise ValidationError(

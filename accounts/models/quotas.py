@@ -83,6 +83,7 @@ class LimitEvent(models.Model):
     )
 
     class Meta:
+        verbose_name = "warning"
         ordering = ["-at", "-threshold_percent"]
         indexes = [
             models.Index(fields=["-at"], name="accounts_limit_event_newest"),

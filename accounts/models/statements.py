@@ -26,7 +26,7 @@ class Statement(models.Model):
         null=True,
         blank=True,
         related_name="corrections",
-        help_text="The closed month that it corrects; empty: it closed the month.",
+        help_text="The statement that it corrects; empty: it closed the month.",
     )
     reason = models.TextField(blank=True, help_text="Why it was corrected.")
     # Lists as `accounts.statements` writes them: numbers are text, and so exact.

@@ -92,7 +92,7 @@ class Usage(UsageSums):
     minute = models.DateTimeField()
 
     class Meta:
-        verbose_name_plural = "usage"
+        verbose_name_plural = "usage by minute"
         constraints = [
             models.UniqueConstraint(
                 fields=[

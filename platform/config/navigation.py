@@ -27,7 +27,7 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("accounts.Customer", "Customers", "domain"),
         ("accounts.Plan", "Plans", "sell"),
         ("accounts.Price", "Prices", "payments"),
-        ("accounts.Statement", "Closed months", "receipt_long"),
+        ("accounts.Statement", "Statements", "receipt_long"),
         ("accounts.ApiKey", "API keys", "key"),
         ("accounts.LimitEvent", "Warnings", "notification_important"),
         ("accounts.Suspicion", "Suspicions", "report"),

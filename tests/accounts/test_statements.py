@@ -98,7 +98,7 @@ def test_a_month_is_closed_once_and_when_it_is_over(key, month):
     close(key, month)
     now = timezone.now()
 
-    with pytest.raises(ValidationError, match="closed already, as number 1"):
+    with pytest.raises(ValidationError, match="closed already, by statement 1"):
         close(key, month)
     with pytest.raises(ValidationError, match="an hour after it is over"):
         close(key, now.date())
