@@ -45,6 +45,8 @@ class NeedBody(msgspec.Struct, frozen=True, gc=False):
     """
 
     max_bytes: int
+    # Whose share of the room for large bodies it uses.
+    customer_id: int
 
 
 class NeedUnits(msgspec.Struct, frozen=True):

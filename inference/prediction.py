@@ -171,7 +171,7 @@ class PredictionPlan:
         own_bytes = entry.admission.limits.max_body_bytes
         if own_bytes is not None and own_bytes < max_bytes:
             max_bytes = own_bytes
-        body: bytes = yield NeedBody(max_bytes)
+        body: bytes = yield NeedBody(max_bytes, entry.key.customer_id)
 
         if target is None:
             model = addressing.model_of_body(self.tables, call, body, entry)

@@ -177,6 +177,15 @@ def body_too_large(max_bytes: int) -> ApiError:
     )
 
 
+def no_room() -> ApiError:
+    return ApiError(
+        ErrorCode.OVERLOADED,
+        "Too much of large bodies is on its way to this gateway. Try again, with fewer "
+        "at once.",
+        retry_after_s=5.0,
+    )
+
+
 def not_recorded() -> ApiError:
     """The usage event could not be written, and what is not metered is not answered."""
     return ApiError(

@@ -42,6 +42,10 @@ class Shares:
         else:
             del self._held[owner]
 
+    def room(self, owner: Hashable) -> int:
+        """Return how much an owner may take now."""
+        return self.most - self.used - self._held.get(owner, 0)
+
     def held(self, owner: Hashable) -> int:
         return self._held.get(owner, 0)
 

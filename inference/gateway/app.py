@@ -11,6 +11,7 @@ import structlog
 from inference import call_headers
 from inference.callers import rate_headers
 from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUpload
+from inference.engine.shares import Shares
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 from inference.gateway import routes
@@ -33,6 +34,7 @@ from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.predicting import PredictionExchange, PredictionHead
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay, respond
+from inference.gateway.relay_bounds import Room
 from inference.gateway.routes import PredictionPath
 from inference.images import MAX_PIXELS
 from inference.metrics import Metrics
@@ -45,6 +47,9 @@ _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _MAX_PATHS = 4096
 # Longer ones are read each time: before the key, anybody may make up paths.
 _MAX_KEPT_PATH = 256
+# Bodies of predictions of more than 64 KiB, and as much of their answers that wait for
+# clients. Customers share them.
+MAX_LARGE_BYTES = 512 * 1024 * 1024
 
 
 class GatewayApp:
@@ -62,6 +67,7 @@ class GatewayApp:
         files: InputFiles,
         body_timeout_s: float,
         max_image_pixels: int = MAX_PIXELS,
+        max_large_bytes: int = MAX_LARGE_BYTES,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,9 +79,15 @@ class GatewayApp:
         self.body_timeout_s = body_timeout_s
         self.clock = clock
         self.timer = timer
+        # For bodies of predictions.
+        self.room = Room(max_large_bytes)
+        # Of their answers, what clients do not read.
+        self.unread = Shares(max_large_bytes)
         self._images = ImageReader(max_pixels=max_image_pixels)
         metrics.bounds |= {
             "streams": plan.streams.shares,
+            "large_body_bytes": self.room.shares,
+            "unread_answer_bytes": self.unread,
             "images": self._images.waiting.shares,
             "uploaded_files": files.turns,
         }

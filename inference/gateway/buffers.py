@@ -34,8 +34,9 @@ class Buffers:
         # A slow disk must not hold the loop up.
         self._threads = ThreadPoolExecutor(_DISK_THREADS, "buffers")
 
-    def open(self, client: Client) -> "Buffer":
-        return Buffer(self, client)
+    def open(self, client: Client, *, answers: "Buffer | None" = None) -> "Buffer":
+        """Open a body; an answer is one thing with the body that it `answers`."""
+        return Buffer(self, client, answers)
 
     def new_file(self) -> int:
         """Open a file without a name, which ends with the process at the latest."""
@@ -55,8 +56,11 @@ class Buffers:
 class Buffer:
     """One body on its way: one task puts bytes in, another gets them."""
 
-    def __init__(self, buffers: Buffers, client: Client) -> None:
+    def __init__(
+        self, buffers: Buffers, client: Client, answers: "Buffer | None" = None
+    ) -> None:
         self._buffers = buffers
+        self._answers = answers
         self._client = client
         # Of the client's share: beforehand, or as bytes come.
         self._counted = 0
@@ -75,7 +79,10 @@ class Buffer:
         """Count as much at least, before it comes; raises ApiError OVERLOADED."""
         more = size - self._counted
         if more > 0:
-            self._buffers.held.take(self._client, more, already=self._counted)
+            already = self._counted
+            if self._answers is not None:
+                already += self._answers._counted
+            self._buffers.held.take(self._client, more, already=already)
             self._counted += more
 
     async def put(self, data: bytes) -> None:

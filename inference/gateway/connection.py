@@ -9,12 +9,14 @@ and again: one that is known is not parsed, and its body is not copied by a pars
 import asyncio
 import re
 from collections import deque
+from collections.abc import Hashable
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 import structlog
 
+from inference.engine.shares import Shares
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.exchange import Exchange, Headers, Place, Request
 from inference.gateway.heads import KnownHead
@@ -68,6 +70,8 @@ class Connection(asyncio.Protocol):
         # Nothing is read or written any more, but for what a lingering one throws away.
         self._closing = self._lingering = False
         self._paused = self._draining = self._deaf = self._advancing = False
+        # Who answers wants no more of the body for now.
+        self._held = False
         # The request that is parsed: bytes of its head so far at most, 0 between
         # requests, and who takes its body.
         self._head_bytes = 0
@@ -95,6 +99,8 @@ class Connection(asyncio.Protocol):
         # Of the bodies of those behind it.
         self._waiting_bytes = 0
         self._drained: list[asyncio.Future[None]] = []
+        # What counts for a customer of the answers that wait, and where.
+        self._unread: tuple[Shares, Hashable, int] | None = None
         # Since when the client is waited for; it may not take for ever.
         self._since = 0.0
         # All that was written, and what had left of it when the present window began.
@@ -115,6 +121,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
         self._place.leave(self)
+        self._count_read()
         self._let_writers_go()
         self._receiver = self._parser = None
         current, self._current = self._current, None
@@ -155,13 +162,22 @@ class Connection(asyncio.Protocol):
     def _take_known(self, known: KnownHead, data: bytes) -> bytes:
         """Open the exchange of a known head; give the data behind what is used."""
         exchange = known.reading.open(self)
-        if self._current is not None or self._waiting or len(data) < known.end:
+        if (
+            self._current is not None
+            or self._waiting
+            or self._paused
+            or len(data) < known.end
+        ):
             length = self._body_left = known.end - known.start
             self._receive(exchange, known.request)
             body = data[known.start :]
             # Only for who waits for it, and so has found its length to be right.
             waited_for = self._current is exchange and self._receiver is exchange
-            apart = waited_for and self._place.large_bodies.begin(self, length, body)
+            apart = (
+                waited_for
+                and not self._held
+                and self._place.large_bodies.begin(self, length, body)
+            )
             if not apart:
                 return body
             self._transport.set_protocol(apart)
@@ -222,8 +238,10 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._count_read()
         self._let_writers_go()
-        self.resume_body()
+        # What was not begun while an answer waited.
+        self._next()
 
     # httptools
 
@@ -299,7 +317,7 @@ class Connection(asyncio.Protocol):
         """Give the body that follows to an exchange, which begins in its turn."""
         self._receiver = exchange
         self._body_open = True
-        if self._current is None and not self._waiting:
+        if self._current is None and not (self._waiting or self._paused):
             self._begin(exchange, request)
             return
         self._waiting.append((exchange, request))
@@ -343,9 +361,19 @@ class Connection(asyncio.Protocol):
         if not self._closing:
             self._transport.pause_reading()
 
+    def hold_body(self) -> None:
+        """Read nothing until `release_body`, whatever else goes on."""
+        self._held = True
+        self.pause_body()
+
+    def release_body(self) -> None:
+        self._held = False
+        self.resume_body()
+
     def resume_body(self) -> None:
         if not (
             self._closing
+            or self._held
             or self._paused
             or len(self._waiting) >= _MAX_PIPELINED
             or self._waiting_bytes > _MAX_PIPELINED_BYTES
@@ -370,6 +398,19 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(head + body)
         self._end(keep_alive=request.keep_alive)
+
+    def count_unread(self, unread: Shares, owner: Hashable) -> None:
+        """Count what the client has not taken of an answer until it has.
+
+        It is cut off if its owner has its share of that.
+        """
+        size = self._transport.get_write_buffer_size()
+        if not self._paused or self._unread is not None or not size:
+            return
+        if unread.take(owner, size):
+            self._unread = (unread, owner, size)
+        else:
+            self._cut_off()
 
     def answer_and_close(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer, and take no more requests: the rest of this one is not waited for."""
@@ -436,7 +477,7 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Tell whether nothing is being asked."""
-        return self._current is None and not self._head_bytes
+        return not (self._current or self._waiting or self._head_bytes)
 
     def drain(self) -> None:
         """Answer what was asked, and what is asked next, but no more after it."""
@@ -465,13 +506,14 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Close if the client lets us wait: for a head, a request, its own end."""
         if self._reads_too_slowly(now):
-            logger.info("client_cut_off", client=self.client)
-            self._place.note_cut_off()
-            self.abort()
+            self._cut_off()
             return
         current = self._current
         if current is not None:
             current.sweep(now)
+            return
+        if self._waiting:
+            # For the client to take an answer.
             return
         waited = now - self._since
         if self._lingering:
@@ -515,7 +557,12 @@ class Connection(asyncio.Protocol):
         if self._advancing:
             return
         self._advancing = True
-        while self._waiting and self._current is None and not self._closing:
+        # One answer at a time waits for the client.
+        while (
+            self._waiting
+            and self._current is None
+            and not (self._paused or self._closing)
+        ):
             exchange, request = self._waiting.popleft()
             if not self._waiting:
                 self._waiting_bytes = 0
@@ -555,13 +602,24 @@ class Connection(asyncio.Protocol):
                 self._current = None
             else:
                 self._waiting.pop()
-        if self._current is not None:
+        if self._current is not None or self._waiting:
             self.drain()
             return
         status, headers, body = self._place.refusal(error)
         self._write(self._head(status, [*headers, _CLOSE]) + body)
         self._body_open = True
         self.close()
+
+    def _cut_off(self) -> None:
+        logger.info("client_cut_off", client=self.client)
+        self._place.note_cut_off()
+        self.abort()
+
+    def _count_read(self) -> None:
+        if self._unread is not None:
+            unread, owner, size = self._unread
+            self._unread = None
+            unread.give_back(owner, size)
 
     def _let_writers_go(self) -> None:
         waiting, self._drained = self._drained, []

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger(__name__)
 
+# Of a body that needs no room of its own; and how long a larger one may wait for some.
+_FREE_BYTES = 64 * 1024
+_ROOM_TIMEOUT_S = 10.0
+
 
 class PredictionHead(NamedTuple):
     """What the plan needs of a head."""
@@ -54,12 +58,16 @@ class PredictionExchange(PlanRun, Exchange):
     """Takes the plan from step to step until its answer is written."""
 
     __slots__ = (
+        "_asks_bytes",
         "_body_deadline",
         "_chunks",
         "_complete",
         "_connection",
+        "_customer_id",
         "_head",
+        "_held_bytes",
         "_max_bytes",
+        "_room_bytes",
         "_sender",
         "_size",
     )
@@ -76,6 +84,10 @@ class PredictionExchange(PlanRun, Exchange):
         # Set while the plan waits for the body.
         self._max_bytes: int | None = None
         self._body_deadline = 0.0
+        # What may come of it now; room that it holds of all large bodies, and waits
+        # for.
+        self._room_bytes = _FREE_BYTES
+        self._held_bytes = self._asks_bytes = 0
         # Set where the answer leaves piece by piece.
         self._sender: StreamSender | None = None
 
@@ -99,12 +111,17 @@ class PredictionExchange(PlanRun, Exchange):
         self._chunks.append(data)
         self._size += len(data)
         limit = self._max_bytes
-        if limit is not None and self._size > limit:
+        if limit is None or self._size <= self._room_bytes:
+            return
+        if self._size > limit:
             self._give_body()
+        elif not self._asks_bytes:
+            # Nobody knows how long it will be.
+            self._ask(limit)
 
     def body_complete(self) -> None:
         self._complete = True
-        if self._max_bytes is not None:
+        if self._max_bytes is not None and not self._asks_bytes:
             self._give_body()
 
     def client_left(self) -> None:
@@ -121,10 +138,15 @@ class PredictionExchange(PlanRun, Exchange):
             self._end()
 
     def sweep(self, now: float) -> None:
-        if self._max_bytes is not None and now > self._body_deadline:
-            self._max_bytes = None
-            message = "The request's body did not arrive in time."
-            self.fail(ApiError(ErrorCode.REQUEST_TIMEOUT, message))
+        if self._max_bytes is None or now <= self._body_deadline:
+            return
+        self._max_bytes = None
+        if self._asks_bytes:
+            self._stop_asking(refused=True)
+            self.fail(refusals.no_room())
+            return
+        message = "The request's body did not arrive in time."
+        self.fail(ApiError(ErrorCode.REQUEST_TIMEOUT, message))
 
     # Of the plan's run
 
@@ -145,22 +167,69 @@ class PredictionExchange(PlanRun, Exchange):
         announced = self._call.headers.get(b"content-length")
         if announced is not None and int(announced) > effect.max_bytes:
             raise refusals.body_too_large(effect.max_bytes)
-        self._max_bytes = effect.max_bytes
-        if self._complete or self._size > effect.max_bytes:
+        self._max_bytes = limit = effect.max_bytes
+        size = self._size
+        if (self._complete and size <= _FREE_BYTES) or size > limit:
             return self._taken()
+        if limit < _FREE_BYTES:
+            self._room_bytes = limit
+        self._customer_id = effect.customer_id
+        if announced is not None:
+            size = int(announced)
+        elif not self._complete:
+            size = limit if size > _FREE_BYTES else 0
+        if size > _FREE_BYTES and not self._ask(size):
+            return None
+        if self._complete:
+            return self._taken()
+        self._wait_for_body()
+        return None
+
+    def _wait_for_body(self) -> None:
         self._body_deadline = self._app.timer() + self._app.body_timeout_s
         if self._head.expects and not self._chunks:
             self._connection.invite()
-        return None
+
+    def _ask(self, size: int) -> bool:
+        """Make room for a large body; without, no more of it is read for now."""
+        if self._app.room.take(self._customer_id, size, self):
+            self._held_bytes = self._room_bytes = size
+            return True
+        self._asks_bytes = size
+        self._body_deadline = self._app.timer() + _ROOM_TIMEOUT_S
+        self._connection.hold_body()
+        return False
+
+    def room_made(self) -> None:
+        self._held_bytes = self._room_bytes = self._asks_bytes
+        self._asks_bytes = 0
+        self._connection.release_body()
+        if self._complete:
+            self._give_body()
+        else:
+            self._wait_for_body()
+
+    def _stop_asking(self, *, refused: bool) -> None:
+        self._asks_bytes = 0
+        self._app.room.stop_waiting(self._customer_id, self, refused=refused)
+        self._connection.release_body()
+
+    def _give_room_back(self, size: int) -> None:
+        self._held_bytes -= size
+        self._app.room.give_back(self._customer_id, size)
 
     def _taken(self) -> bytes | bytearray:
         limit, self._max_bytes = self._max_bytes, None
         chunks, self._chunks = self._chunks, []
         if limit is not None and self._size > limit:
             raise refusals.body_too_large(limit)
+        if self._held_bytes > self._size:
+            self._give_room_back(self._held_bytes - self._size)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _give_body(self) -> None:
+        if self._asks_bytes:
+            self._stop_asking(refused=False)
         try:
             body = self._taken()
         except ApiError as error:
@@ -176,6 +245,8 @@ class PredictionExchange(PlanRun, Exchange):
         super()._record(answer)
 
     def _give(self, answer: Answer) -> None:
+        if self._held_bytes:
+            self._give_room_back(self._held_bytes)
         connection = self._connection
         try:
             if self._sender is not None and self._sender.begun:
@@ -184,6 +255,8 @@ class PredictionExchange(PlanRun, Exchange):
                 connection.answer_and_close(answer.status, answer.headers, answer.body)
             else:
                 connection.answer(answer.status, answer.headers, answer.body)
+                if answer.event is not None and len(answer.body) > _FREE_BYTES:
+                    connection.count_unread(self._app.unread, answer.event.customer_id)
         except Exception:
             # At the edge of the process: other answers of this turn go on.
             logger.exception("answer_failed")
@@ -196,6 +269,10 @@ class PredictionExchange(PlanRun, Exchange):
     def _end(self) -> None:
         self._max_bytes = None
         self._chunks = []
+        if self._asks_bytes:
+            self._stop_asking(refused=False)
+        if self._held_bytes:
+            self._give_room_back(self._held_bytes)
         if self._sender is not None:
             self._sender.close()
         super()._end()

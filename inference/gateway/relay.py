@@ -144,7 +144,8 @@ class Relay:
             if length != 0:
                 await self._receive_body(scope, receive, body, client, length)
             body.end()
-            with contextlib.closing(self.buffers.open(client)) as answer:
+            opened = self.buffers.open(client, answers=body)
+            with contextlib.closing(opened) as answer:
                 # A client whose share is used up does not cost the site anything.
                 answer.reserve(MEMORY_BYTES)
                 await self._exchange(scope, send, request_id, client, body, answer)

@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Hashable
+from typing import NamedTuple, Protocol
 
-from inference.engine.shares import FairQueue
+from inference.engine.shares import FairQueue, Shares
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.asgi import ClientLeft
 
@@ -59,6 +59,56 @@ class Bytes:
         own = self._by_client.pop(client, 0) + size
         if own:
             self._by_client[client] = own
+
+
+class Asker(Protocol):
+    """Who waits for room."""
+
+    def room_made(self) -> None: ...
+
+
+class Room:
+    """Counts bytes of large bodies; those that do not fit wait for others to end.
+
+    Customers share it. The bodies of one that wait have it in their order.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.shares = Shares(most)
+        self._waiting: dict[Hashable, dict[Asker, int]] = {}
+
+    def take(self, owner: Hashable, size: int, asker: Asker) -> bool:
+        """Take room for a body; False: `asker` is told once it has it."""
+        if owner not in self._waiting and size <= self.shares.room(owner):
+            return self.shares.take(owner, size)
+        self._waiting.setdefault(owner, {})[asker] = size
+        return False
+
+    def give_back(self, owner: Hashable, size: int) -> None:
+        self.shares.give_back(owner, size)
+        self._let_in()
+
+    def stop_waiting(self, owner: Hashable, asker: Asker, *, refused: bool) -> None:
+        """Forget a body that got no room; `refused` because it waited for too long."""
+        del self._waiting[owner][asker]
+        self.shares.refused += refused
+        # Those behind it may be smaller.
+        self._let_in()
+
+    def _let_in(self) -> None:
+        let_in = []
+        for owner, waiting in list(self._waiting.items()):
+            for asker, size in list(waiting.items()):
+                if size > self.shares.room(owner):
+                    break
+                self.shares.take(owner, size)
+                del waiting[asker]
+                let_in.append(asker)
+            if not waiting:
+                del self._waiting[owner]
+        # They may give back at once what they had waited for.
+        for asker in let_in:
+            asker.room_made()
 
 
 class Turns:

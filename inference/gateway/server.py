@@ -21,7 +21,7 @@ from inference.cache import PredictionCache
 from inference.dialects.native import NATIVE
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.engine.client import SocketEngineClient
-from inference.gateway.app import GatewayApp
+from inference.gateway.app import MAX_LARGE_BYTES, GatewayApp
 from inference.gateway.asgi import answered_by
 from inference.gateway.buffers import Buffers
 from inference.gateway.clients import Clients, SlowBodies
@@ -145,6 +145,11 @@ async def serve(
         files=files,
         body_timeout_s=settings.body_timeout_s,
         max_image_pixels=settings.max_image_pixels,
+        # One of the largest must have room beside another.
+        max_large_bytes=max(
+            MAX_LARGE_BYTES,
+            4 * max(settings.max_body_bytes, settings.max_binary_body_bytes),
+        ),
     )
     OPEN_INFERENCE.max_json_bytes = settings.max_body_bytes
     OPEN_INFERENCE.max_binary_body_bytes = settings.max_binary_body_bytes

@@ -10,6 +10,7 @@ import msgspec
 from accounts.networks import normalised
 from inference import cache
 from inference.dialects.open_inference import DEFAULT_MAX_BINARY_BODY_BYTES
+from inference.gateway.buffers import MEMORY_BYTES
 from inference.gateway.relay import MIN_BYTES_PER_S
 from inference.home import Home
 from inference.images import MAX_PIXELS
@@ -21,6 +22,9 @@ Value = TypeVar("Value", int, float)
 _DEFAULT_PORT = 8000
 # Of one process of the site.
 SITE_THREADS = 8
+_DEFAULT_MAX_UPLOAD_BYTES = 1024**3
+# And two of the largest bodies for each gateway at least.
+_DEFAULT_MAX_RELAYED_BYTES = 8 * 1024**3
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +60,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     # Bodies and messages with raw tensors.
     max_binary_body_bytes: int = DEFAULT_MAX_BINARY_BODY_BYTES
     # Bodies relayed to the site: job files.
-    max_upload_bytes: int = 1024**3
+    max_upload_bytes: int = _DEFAULT_MAX_UPLOAD_BYTES
     # What waits on its way to and from the site, in all gateways.
-    max_relayed_bytes: int = 8 * 1024**3
+    max_relayed_bytes: int = _DEFAULT_MAX_RELAYED_BYTES
     # Processes of the site.
     site_workers: int = 1
     # Longest and default deadline of a prediction.
@@ -144,6 +148,19 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
             f"MODELYARD_PROCESS is {name!r}: no gateway of MODELYARD_GATEWAYS="
             f"{gateways} has that name."
         )
+    most = number("MODELYARD_MAX_UPLOAD_BYTES", int, _DEFAULT_MAX_UPLOAD_BYTES)
+    relayed = number(
+        "MODELYARD_MAX_RELAYED_BYTES",
+        int,
+        max(_DEFAULT_MAX_RELAYED_BYTES, 2 * most * gateways),
+    )
+    least = (most + MEMORY_BYTES) * gateways
+    if relayed < least:
+        raise ValueError(
+            f"MODELYARD_MAX_RELAYED_BYTES is {relayed}, but each of MODELYARD_GATEWAYS="
+            f"{gateways} needs room for a body of MODELYARD_MAX_UPLOAD_BYTES={most} and"
+            f" its answer: {least} in all."
+        )
     port = number("MODELYARD_PORT", int, _DEFAULT_PORT)
     root = Path(environment.get("MODELYARD_HOME") or "var").resolve()
     return GatewaySettings(
@@ -169,8 +186,8 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
         max_binary_body_bytes=number(
             "MODELYARD_MAX_BINARY_BODY_BYTES", int, DEFAULT_MAX_BINARY_BODY_BYTES
         ),
-        max_upload_bytes=number("MODELYARD_MAX_UPLOAD_BYTES", int, 1024**3),
-        max_relayed_bytes=number("MODELYARD_MAX_RELAYED_BYTES", int, 8 * 1024**3),
+        max_upload_bytes=most,
+        max_relayed_bytes=relayed,
         site_workers=max(1, number("MODELYARD_SITE_WORKERS", int, 1)),
         max_timeout_s=number("MODELYARD_MAX_TIMEOUT_S", float, DEFAULT_TIMEOUT_S),
         max_streams=number("MODELYARD_MAX_STREAMS", int, DEFAULT_MAX_STREAMS),

@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from inference.call_headers import MAX_DEADLINE_MS
+from inference.engine.shares import Shares
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.heads import Head
 from inference.grpc_gateway.http2.connection import Connection
@@ -51,6 +52,8 @@ class Rules(Protocol):
 
     max_message_bytes: int
     message_timeout_s: float
+    # Bytes of large answers that wait for their clients.
+    unread: Shares
 
     def now(self) -> float: ...
 
@@ -68,6 +71,7 @@ class GrpcCall(Stream):
         "_begun_at",
         "_reader",
         "_rules",
+        "_unread_bytes",
         "_waiting_since",
         "head",
         "work",
@@ -82,6 +86,8 @@ class GrpcCall(Stream):
         self.body_left = head.content_length
         self._rules = rules
         self._reader: MessageReader | None = None
+        # Of an answer that waits for the client.
+        self._unread_bytes = 0
         # The call; and the message that is waited for.
         self._begun_at = self._waiting_since = rules.now()
 
@@ -234,6 +240,20 @@ class GrpcCall(Stream):
         self._refuse_too_large()
         return False
 
+    def count_unread(self, size: int) -> None:
+        """Count a large answer until the client has it; without room it is given up."""
+        if self.closed or not self.outgoing:
+            return
+        if self._rules.unread.take(self.owner, size):
+            self._unread_bytes = size
+        else:
+            self.connection.give_up(self)
+
+    def count_read(self) -> None:
+        size, self._unread_bytes = self._unread_bytes, 0
+        if size:
+            self._rules.unread.give_back(self.owner, size)
+
     def sweep(self, now: float) -> None:
         timeout_s, since = self.head.timeout_s, self._waiting_since
         if timeout_s is not None and (
@@ -289,6 +309,8 @@ class UnaryCall(GrpcCall):
         if self._fits(body):
             trailers = statuses.OK_TRAILERS + metadata
             self.connection.answer(self, _prefix(body), body, trailers)
+            if len(body) > STREAM_WINDOW:
+                self.count_unread(len(body))
 
     def _patience_s(self) -> float | None:
         return None if self.ended else self._rules.message_timeout_s
@@ -315,9 +337,12 @@ class StreamedCall(GrpcCall):
         self.work = None
         if self._fits(body):
             self.connection.send(self, _prefix(body), body)
+            if len(body) > STREAM_WINDOW:
+                self.count_unread(len(body))
 
     def sent(self) -> None:
         self._busy = False
+        self.count_read()
         self.connection.grants.give_back(self)
         self._advance()
 

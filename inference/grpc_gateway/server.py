@@ -89,6 +89,7 @@ class GrpcServer:
         self.now = clock
         self.max_message_bytes = settings.max_message_bytes
         self.message_timeout_s = settings.message_timeout_s
+        self.unread = app.unread
         # Addresses share them; a trusted proxy's are those of many.
         self._places = Shares(settings.max_connections)
         self._trusted_proxies = app.plan.trusted_proxies
@@ -206,6 +207,7 @@ class GrpcServer:
     def close(self, stream: Stream) -> None:
         self.calls -= 1
         assert isinstance(stream, GrpcCall)
+        stream.count_read()
         owner = stream.owner
         if owner is None:
             return

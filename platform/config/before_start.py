@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from inference import ownership
+from inference.gateway.settings import from_environment
 from inference.home import Home
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,10 @@ def check() -> None:
     """Raise CannotStart unless this home and its ports are free and fit to be used."""
     if settings.LOG_TO not in ("files", "stdout"):
         raise CannotStart(f"LOG_TO is {settings.LOG_TO!r}; it may be files or stdout.")
+    try:
+        from_environment(os.environ)
+    except ValueError as error:
+        raise CannotStart(str(error)) from error
     hold_home(settings.HOME)
     check_ports(ports())
 

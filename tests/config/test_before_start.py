@@ -50,6 +50,13 @@ def test_the_operators_port_is_looked_for_at_its_own_address(settings):
     check_ports([Port("::1", 0, "MODELYARD_PORT")])
 
 
+def test_a_setting_that_no_gateway_takes_is_told_before_any_process(home, monkeypatch):
+    monkeypatch.setenv("MODELYARD_MAX_RELAYED_BYTES", "1000000")
+
+    with pytest.raises(CannotStart, match="MODELYARD_MAX_RELAYED_BYTES is 1000000"):
+        before_start.check()
+
+
 def test_second_supervisor_of_one_home_is_refused(home):
     descriptor = hold_home(home)
 

@@ -109,7 +109,7 @@ def test_a_plan_may_take_smaller_bodies_than_the_site():
 
     plan.call()
 
-    assert plan.effects[0] == NeedBody(10)
+    assert plan.effects[0] == NeedBody(10, customer_id=7)
 
 
 def test_the_first_event_of_a_network_names_it_and_no_other_does():

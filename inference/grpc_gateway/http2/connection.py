@@ -471,6 +471,10 @@ class Connection(asyncio.Protocol):
         else:
             stream.sent()
 
+    def give_up(self, stream: Stream) -> None:
+        """End a stream within its answer, for which there is no room."""
+        self._reset(stream.stream_id, Code.CANCEL)
+
     def _complete(self, stream: Stream) -> None:
         """End a stream that is answered, whatever its client has left to say."""
         self._forget(stream)

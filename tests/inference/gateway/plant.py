@@ -259,6 +259,7 @@ class Plant:
         max_upload_bytes=1000,
         prefetch=False,
         max_relayed_bytes=10**9,
+        max_large_bytes=10**9,
         trusted_proxies=(),
         site=None,
         site_timeout_s=5,
@@ -309,6 +310,7 @@ class Plant:
             ),
             files=InputFiles(transport=self.site),
             body_timeout_s=5,
+            max_large_bytes=max_large_bytes,
             clock=self.clock,
             timer=self.clock,
         )

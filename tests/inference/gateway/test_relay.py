@@ -320,6 +320,19 @@ async def test_bodies_over_the_share_of_one_customer_are_refused(tmp_path):
     assert plant.held.used == 0
 
 
+@on_loop
+async def test_one_body_may_take_most_of_all_and_is_answered(tmp_path):
+    most = 2_000_000
+    plant = Plant(
+        tmp_path, max_upload_bytes=most, max_relayed_bytes=most + MEMORY_BYTES
+    )
+
+    answer = await plant.ask("/up", bytes(most))
+
+    assert answer.status_code == 200
+    assert plant.held.used == 0
+
+
 @pytest.mark.parametrize("said", [True, False])
 @on_loop
 async def test_a_large_body_needs_a_key(tmp_path, said):

@@ -42,6 +42,25 @@ def test_a_gateway_alone_reads_the_automatic_number(monkeypatch):
     assert (settings.name, settings.gateways) == ("gateway-4", 4)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"MODELYARD_MAX_RELAYED_BYTES": str(1024**3)},
+        {"MODELYARD_MAX_RELAYED_BYTES": str(8 * 1024**3), "MODELYARD_GATEWAYS": "8"},
+    ],
+)
+def test_room_for_less_than_one_upload_for_each_gateway_is_refused(given):
+    with pytest.raises(ValueError, match=r"MAX_UPLOAD_BYTES=1073741824 and its answer"):
+        from_environment(given)
+
+
+def test_by_default_there_is_room_for_uploads_of_any_number_of_gateways():
+    settings = from_environment({"MODELYARD_GATEWAYS": "16"})
+
+    assert settings.max_relayed_bytes == 16 * 2 * settings.max_upload_bytes
+    assert from_environment({}).max_relayed_bytes == 8 * 1024**3
+
+
 @pytest.mark.parametrize("text", ["many", "-1"])
 def test_a_number_of_gateways_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="MODELYARD_GATEWAYS"):

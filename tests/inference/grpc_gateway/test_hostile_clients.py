@@ -11,13 +11,16 @@ from hyperframe import frame as hyper
 
 from accounts.limits import Limits
 from accounts.networks import Networks
+from inference.grpc_gateway import calls
 from inference.grpc_gateway.calls import GrpcCall
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.frames import Code
 from tests.inference.gateway.plant import KEY, OTHER_KEY, Plant
+from tests.inference.gateway.test_relay import wait_for
 from tests.inference.grpc_gateway.peer import (
     ALIVE,
+    INFER,
     LIVE,
     PREFACE,
     STREAM,
@@ -782,3 +785,39 @@ async def test_large_messages_of_one_customer_leave_room_for_others(
             await third.until(lambda: third.of(hyper.WindowUpdateFrame, 1))
         await found.emptied()
         assert found.server.large_messages.shares.used == 0
+
+
+@pytest.mark.parametrize("path", [INFER, STREAM])
+@on_loop
+async def test_large_answers_that_wait_for_one_customer_leave_room_for_others(
+    tmp_path, monkeypatch, path
+):
+    monkeypatch.setattr(calls, "STREAM_WINDOW", 1000)
+    width = 15_000
+    # Alone a customer has half, which is one answer.
+    plant = Plant(tmp_path, limits=UNLIMITED, max_large_bytes=10 * width)
+    serve_wide(plant, width)
+    message = framed(row(*[0] * width))
+
+    async with serving(plant) as found:
+        async with found.peer(INITIAL_WINDOW_SIZE=0) as peer:
+            for asked, key in enumerate((KEY, KEY, OTHER_KEY)):
+                stream_id = 2 * asked + 1
+                frames = [
+                    hyper.DataFrame(stream_id, message[start : start + 16_384])
+                    for start in range(0, len(message), 16_384)
+                ]
+                frames[-1].flags.add("END_STREAM")
+                peer.send(peer.headers(stream_id, head(path, key=key.token)), *frames)
+                await wait_for(lambda asked=asked: plant.engine.calls > asked)
+            assert await peer.reset(3) == Code.CANCEL
+            assert plant.app.unread.used > 2 * 4 * width
+            for stream_id in (1, 5):
+                peer.send(
+                    hyper.WindowUpdateFrame(stream_id, 10 * width),
+                    hyper.WindowUpdateFrame(0, 10 * width),
+                )
+                fields, _ = await peer.answer(stream_id)
+                assert fields["grpc-status"] == "0"
+        await found.emptied()
+        assert (plant.app.unread.used, plant.app.unread.refused) == (0, 1)
