@@ -43,27 +43,43 @@ def _why_not():
     return ""
 
 
-_WHY_NOT = _why_not()
 pytestmark = [
     pytest.mark.processes,
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("modelyard"),
-    pytest.mark.skipif(_WHY_NOT != "", reason=_WHY_NOT),
 ]
 
 
-def _installed():
-    """Return the packages of the lock file, which are installed on first use."""
-    lock = (SOURCES / "package-lock.json").read_bytes()
-    folder = ROOT / ".cache" / "foreign_clients" / hashlib.sha256(lock).hexdigest()[:16]
-    modules = folder / "node_modules"
+def _installed(pins, install):
+    """Return the folder of the packages that a file pins, installed on first use."""
+    digest = hashlib.sha256((SOURCES / pins).read_bytes()).hexdigest()[:16]
+    folder = ROOT / ".cache" / "foreign_clients" / digest
     if not (folder / "complete").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SOURCES / name, folder)
-        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+        install(folder)
         (folder / "complete").touch()
-    return modules
+    return folder
+
+
+def _install_by_npm(folder):
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(SOURCES / name, folder)
+    _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+
+
+def _install_by_pip(folder):
+    options = "--no-deps --no-compile --quiet --disable-pip-version-check --retries 1"
+    where = ["--upgrade", "--target", folder, "--requirement", SOURCES / "kserve.txt"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options.split(), *where],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    # A registry that is reached names the versions that it has.
+    if "(from versions: none)" in done.stderr:
+        pytest.skip("pip reaches no registry: KServe's client was not tried")
+    assert done.returncode == 0, done.stderr[-6000:]
 
 
 def _run(command, folder, **environment):
@@ -89,11 +105,14 @@ def _tool(command):
 @pytest.fixture(scope="module")
 def folder(modelyard, tmp_path_factory):
     """Hold the document that is served, and what the generators make of it."""
+    if why_not := _why_not():
+        pytest.skip(why_not)
     folder = tmp_path_factory.mktemp("foreign") / "clients"
     shutil.copytree(SOURCES, folder)
     shutil.copytree(SNIPPETS.parent, folder / "portal")
     (folder / "portal" / "package.json").write_text('{"type": "module"}')
-    (folder / "node_modules").symlink_to(_installed())
+    installed = _installed("package-lock.json", _install_by_npm)
+    (folder / "node_modules").symlink_to(installed / "node_modules")
     answer = modelyard.client.get("/api/schema/", headers=modelyard.headers())
     (folder / "openapi.json").write_bytes(answer.content)
     return folder
@@ -117,6 +136,7 @@ def environment(modelyard):
     rows = modelyard.rows("diabetes")
     return {
         "MODELYARD_URL": modelyard.demo["base_url"],
+        "MODELYARD_GRPC": modelyard.demo["grpc_target"],
         "MODELYARD_KEY": modelyard.demo["bench_api_key"],
         "MODELYARD_ROWS": json.dumps([_values(row) for row in rows]),
     }
@@ -147,6 +167,31 @@ def test_a_client_predicts_explains_uploads_and_reads_a_job(
         "status": "completed",
         "results": len(modelyard.rows("diabetes")),
         "refused": "NOT_FOUND",
+    }
+
+
+def test_kserves_client_predicts_by_every_protocol_it_speaks(modelyard, environment):
+    rows = modelyard.rows("diabetes")
+    predicted = modelyard.predict("diabetes", instances=rows).json()["predictions"]
+    packages = _installed("kserve.txt", _install_by_pip)
+
+    found = json.loads(
+        _run(
+            [sys.executable, "kserve_client.py"],
+            SOURCES,
+            PYTHONPATH=str(packages),
+            **environment,
+        )
+    )
+
+    same = pytest.approx(predicted)
+    up = {"live": True, "ready": True, "modelReady": True}
+    both = up | {"asJson": same, "asBytes": same}
+    assert found == {
+        "rest": both | {"otherReady": False},
+        "grpc": both,
+        "own": {"predictions": same, "badRow": 1, "method": "gradient"},
+        "refused": ["NOT_FOUND", "NOT_FOUND"],
     }
 
 

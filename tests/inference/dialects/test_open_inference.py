@@ -255,32 +255,6 @@ def test_hints_of_mlservers_clients_are_passed_over():
     assert decoded.tensors[0].data.tolist() == [[1.0, 2.0]]
 
 
-# As kserve 0.21.0's InferenceRESTClient writes them, byte by byte.
-KSERVE = (
-    b'{"id":"r1","model_name":"m","inputs":[{"name":"input","shape":[1,2],'
-    b'"datatype":"FP32","data":[1.5,2.0]}]}'
-)
-KSERVE_BINARY = (
-    b'{"id":"r1","model_name":"m","inputs":[{"name":"input","shape":[1,2],'
-    b'"datatype":"FP32","parameters":{"binary_data_size":8}}]}'
-    b"\x00\x00\xc0?\x00\x00\x00@"
-)
-
-
-def test_kserves_client_is_understood():
-    as_json = decode(MATRIX, KSERVE, content_type="application/json")
-    as_bytes = decode(
-        MATRIX,
-        KSERVE_BINARY,
-        content_type="application/octet-stream",
-        inference_header_content_length="124",
-    )
-
-    for decoded in (as_json, as_bytes):
-        assert decoded.id == "r1"
-        assert decoded.tensors[0].data.tolist() == [[1.5, 2.0]]
-
-
 def test_members_that_the_protocol_does_not_know_are_ignored():
     assert decode(MATRIX, ONE_ROW | {"from_grpc": False, "x": [1]}).rows == 1
 
