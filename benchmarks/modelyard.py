@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +32,7 @@ _PAGES = (
     "/admin/inference/engine/",
 )
 _PAGE_EVERY_S = 0.5
+_SIGN_IN = "/admin/login/"
 PORT = 8420
 
 
@@ -40,6 +43,7 @@ class Running:
     process: psutil.Process
     demo: dict[str, Any]
     home: Path
+    environment: dict[str, str]
 
     @property
     def rows(self) -> list[dict[str, float]]:
@@ -56,24 +60,57 @@ class Running:
             headers={"Authorization": f"Bearer {self.demo['bench_api_key']}"},
         )
 
+    def manage(self, *arguments: str) -> str:
+        """Run a command of `manage.py`, and return what it prints."""
+        return subprocess.run(
+            (sys.executable, str(ROOT / "manage.py"), *arguments),
+            cwd=ROOT,
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+
+    def signed_in(self, path: str, who: str) -> dict[str, str]:
+        """Sign in at `path` as the demo's `admin` or `customer`; return the headers."""
+        with httpx.Client(base_url=self.demo["base_url"], timeout=30) as client:
+            form = client.get(path).text
+            found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
+            assert found is not None, "the page has no form"
+            response = client.post(
+                path,
+                data={
+                    "username": self.demo[f"{who}_user"],
+                    "password": self.demo[f"{who}_password"],
+                    "csrfmiddlewaretoken": found[1],
+                    "next": path,
+                },
+                headers={"Referer": f"{self.demo['base_url']}{path}"},
+            )
+            assert response.status_code == 302, f"the demo's {who} cannot sign in"
+            pairs = [f"{name}={value}" for name, value in client.cookies.items()]
+            return {"Cookie": "; ".join(pairs)}
+
 
 @contextlib.contextmanager
 def running(home: Path, log: Path, *, gateways: int = 1) -> Iterator[Running]:
     home.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "MODELYARD_HOME": str(home),
+        "MODELYARD_PORT": str(PORT),
+        "MODELYARD_OPERATOR_PORT": str(PORT + 1),
+        "MODELYARD_GATEWAYS": str(gateways),
+    }
     with servers.running(
         (sys.executable, str(ROOT / "manage.py"), "quickstart"),
         ready_url=f"http://127.0.0.1:{PORT}/readyz",
         cwd=ROOT,
         log=log,
-        environment={
-            "MODELYARD_HOME": str(home),
-            "MODELYARD_PORT": str(PORT),
-            "MODELYARD_OPERATOR_PORT": str(PORT + 1),
-            "MODELYARD_GATEWAYS": str(gateways),
-        },
+        environment=environment,
         timeout_s=600,
     ) as process:
-        yield Running(process, json.loads((home / "demo.json").read_text()), home)
+        demo = json.loads((home / "demo.json").read_text())
+        yield Running(process, demo, home, environment)
 
 
 def exported_model(home: Path) -> tuple[Path, Path]:
@@ -91,8 +128,8 @@ def clicking_through_the_admin(running: Running) -> Iterator[list[float]]:
     """Open page after page while the block runs; gives the seconds each took."""
     stop = threading.Event()
     took: list[float] = []
-    with httpx.Client(base_url=running.demo["base_url"], timeout=30) as client:
-        _log_in(client, running.demo)
+    base_url, staff = running.demo["base_url"], running.signed_in(_SIGN_IN, "admin")
+    with httpx.Client(base_url=base_url, headers=staff, timeout=30) as client:
 
         def click() -> None:
             while not stop.is_set():
@@ -109,20 +146,3 @@ def clicking_through_the_admin(running: Running) -> Iterator[list[float]]:
         finally:
             stop.set()
             person.join()
-
-
-def _log_in(client: httpx.Client, demo: dict[str, Any]) -> None:
-    form = client.get("/admin/login/").text
-    found = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
-    assert found is not None, "the login page has no form"
-    response = client.post(
-        "/admin/login/",
-        data={
-            "username": demo["admin_user"],
-            "password": demo["admin_password"],
-            "csrfmiddlewaretoken": found[1],
-            "next": "/admin/",
-        },
-        headers={"Referer": f"{demo['base_url']}/admin/login/"},
-    )
-    assert response.status_code == 302, "the demo's administrator cannot sign in"
