@@ -1,9 +1,10 @@
 """What must hold before processes are started, told in words if it does not."""
 
+import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import django.db
@@ -13,8 +14,11 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
+from config.processes import common_environment
 from inference import ownership
-from inference.gateway.settings import from_environment
+from inference.engine import settings as engine_settings
+from inference.gateway import settings as gateway_settings
+from inference.grpc_gateway.certificates import Certificates
 from inference.home import Home
 
 log = structlog.get_logger(__name__)
@@ -35,12 +39,32 @@ def check() -> None:
     """Raise CannotStart unless this home and its ports are free and fit to be used."""
     if settings.LOG_TO not in ("files", "stdout"):
         raise CannotStart(f"LOG_TO is {settings.LOG_TO!r}; it may be files or stdout.")
-    try:
-        from_environment(os.environ)
-    except ValueError as error:
-        raise CannotStart(str(error)) from error
+    environment = {**os.environ, **common_environment(), "MODELYARD_PROCESS": ""}
+    check_settings(environment)
     hold_home(settings.HOME)
     check_ports(ports())
+
+
+def check_settings(environment: Mapping[str, str]) -> None:
+    """Raise CannotStart for what gateways or engines would not start with.
+
+    Otherwise they end again and again, and say why in a log of their own only.
+    """
+    try:
+        gateway = gateway_settings.from_environment(environment)
+        engine_settings.from_environment(environment)
+    except ValueError as error:
+        raise CannotStart(str(error)) from error
+    if gateway.grpc_certificate is None or gateway.grpc_key is None:
+        return
+    try:
+        Certificates(gateway.grpc_certificate, gateway.grpc_key, gateway.grpc_client_ca)
+    except OSError as error:
+        raise CannotStart(
+            "MODELYARD_GRPC_CERTIFICATE_FILE, MODELYARD_GRPC_KEY_FILE and "
+            "MODELYARD_GRPC_CLIENT_CA_FILE must be PEM files that belong together and "
+            f"can be read ({error})."
+        ) from error
 
 
 def ports() -> list[Port]:
@@ -59,13 +83,18 @@ def ports() -> list[Port]:
 
 
 def check_ports(ports: Sequence[Port]) -> None:
-    """Raise CannotStart when one cannot be listened on."""
-    for host, number, setting in ports:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
+    """Raise CannotStart when one cannot be listened on, beside the others."""
+    with contextlib.ExitStack() as held:
+        for host, number, setting in ports:
+            if not 0 < number < 65_536:
+                raise CannotStart(f"{setting} is {number}; ports end at 65535.")
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, number))
+                # Two that only bind may have the same port.
+                probe.listen()
             except OSError as error:
                 raise CannotStart(
                     f"Port {number} on {host} cannot be used ({error.strerror}). Stop "

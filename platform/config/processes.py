@@ -47,7 +47,7 @@ _CREDENTIALS = frozenset(
 def process_specs() -> tuple[ProcessSpec, ...]:
     """Every process, in the order of starting: the way to a prediction comes first."""
     python = sys.executable
-    environment = _common_environment()
+    environment = common_environment()
     engines = tuple(
         ProcessSpec(
             f"engine-{device.replace(':', '-')}",
@@ -131,7 +131,7 @@ def _manage(name: str, *arguments: str, nice: int) -> ProcessSpec:
         (sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments),
         stop_phase=3,
         nice=nice,
-        environment=_common_environment(),
+        environment=common_environment(),
     )
 
 
@@ -194,7 +194,7 @@ def _celery(python: str, *arguments: str) -> tuple[str, ...]:
     )
 
 
-def _common_environment() -> dict[str, str]:
+def common_environment() -> dict[str, str]:
     """What every process must agree on, said in full."""
     return {
         "MODELYARD_HOME": str(settings.HOME.root),

@@ -12,7 +12,13 @@ from django.core.management import CommandError, call_command
 from django.db.migrations.recorder import MigrationRecorder
 
 from config import before_start
-from config.before_start import CannotStart, Port, check_ports, hold_home
+from config.before_start import (
+    CannotStart,
+    Port,
+    check_ports,
+    check_settings,
+    hold_home,
+)
 from inference.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +53,58 @@ def test_the_operators_port_is_looked_for_at_its_own_address(settings):
         ("127.0.0.1", "MODELYARD_PORT"),
         ("127.0.0.2", "MODELYARD_OPERATOR_PORT"),
     ]
-    check_ports([Port("::1", 0, "MODELYARD_PORT")])
+    check_ports([Port("::1", free_port("::1"), "MODELYARD_PORT")])
+
+
+def free_port(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as found:
+        found.bind((host, 0))
+        return found.getsockname()[1]
+
+
+@pytest.mark.parametrize("other", ["127.0.0.1", "0.0.0.0"])
+def test_two_settings_with_one_port_are_refused(other):
+    port = free_port("127.0.0.1")
+    twice = [Port("127.0.0.1", port, "A"), Port(other, port, "MODELYARD_GRPC_PORT")]
+
+    with pytest.raises(CannotStart, match=f"MODELYARD_GRPC_PORT={port + 100}"):
+        check_ports(twice)
+
+
+@pytest.mark.parametrize("number", [-1, 65_536])
+def test_a_number_that_is_no_port_is_named(number):
+    with pytest.raises(CannotStart, match=f"MODELYARD_GRPC_PORT is {number}"):
+        check_ports([Port("127.0.0.1", number, "MODELYARD_GRPC_PORT")])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("MODELYARD_MAX_STREAMS", "many", "must be a number"),
+        ("MODELYARD_TRUSTED_PROXIES", "the-proxy", "MODELYARD_TRUSTED_PROXIES"),
+        ("MODELYARD_ENGINE_MAX_QUEUE_ROWS", "0", "must be at least 1"),
+        ("MODELYARD_GRPC_CERTIFICATE_FILE", "/nowhere.pem", "names no file"),
+        ("MODELYARD_GRPC_CERTIFICATE_FILE", __file__, "needs both"),
+    ],
+)
+def test_what_no_process_would_start_with_is_named(name, value, told):
+    with pytest.raises(CannotStart, match=told):
+        check_settings({name: value})
+
+
+def test_files_that_are_no_certificates_are_named():
+    files = ("MODELYARD_GRPC_CERTIFICATE_FILE", "MODELYARD_GRPC_KEY_FILE")
+
+    with pytest.raises(CannotStart, match="must be PEM files that belong together"):
+        check_settings(dict.fromkeys(files, __file__))
+
+
+def test_the_settings_of_this_machine_are_checked(home, monkeypatch):
+    monkeypatch.setenv("MODELYARD_BODY_TIMEOUT_S", "soon")
+
+    with pytest.raises(CannotStart, match="MODELYARD_BODY_TIMEOUT_S"):
+        before_start.check()
 
 
 def test_a_setting_that_no_gateway_takes_is_told_before_any_process(home, monkeypatch):
