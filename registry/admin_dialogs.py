@@ -67,6 +67,11 @@ def answer(
         messages.error(request, str(error))
     else:
         messages.success(request, done)
+    return go_back(request, otherwise=otherwise)
+
+
+def go_back(request: HttpRequest, *, otherwise: str) -> HttpResponse:
+    """Leave a dialog for the page that it was opened on."""
     back = request.headers.get("HX-Current-URL", "")
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
         back = otherwise

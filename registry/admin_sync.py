@@ -3,14 +3,16 @@
 from typing import Any
 
 import structlog
+from django import forms
 from django.conf import settings
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from kombu.exceptions import OperationalError
 from unfold.decorators import action
 
 from registry import mlflow_client
+from registry.admin_dialogs import dialog, go_back
 from registry.models import RegisteredModel, RegistrySync
 from registry.tasks import sync_registry
 
@@ -59,13 +61,17 @@ class SyncBannerMixin(RegistryPermissionsMixin):
         response: HttpResponse = super().changelist_view(request, context)  # type: ignore[misc]  # mixed into a ModelAdmin
         return response
 
-    # By GET, as the button is a link: asking twice does no more than the timer does.
     @action(
         description="Sync now",
         icon="sync",
         permissions=["synchronise"],
+        dialog=dialog(
+            "Read MLflow now?",
+            text="A worker looks for new models, versions and aliases.",
+            submit="Sync now",
+        ),
     )
-    def sync_now(self, request: HttpRequest) -> HttpResponse:
+    def sync_now(self, request: HttpRequest, form: forms.Form) -> HttpResponse:
         try:
             sync_registry.apply_async(retry=False)
         except (OperationalError, OSError) as error:
@@ -80,4 +86,5 @@ class SyncBannerMixin(RegistryPermissionsMixin):
                 request, "A worker was asked to sync. The line below shows how it went."
             )
         model = self.model._meta.model_name  # type: ignore[attr-defined]  # a ModelAdmin's
-        return HttpResponseRedirect(reverse(f"admin:registry_{model}_changelist"))
+        otherwise = reverse(f"admin:registry_{model}_changelist")
+        return go_back(request, otherwise=otherwise)

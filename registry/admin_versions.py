@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest, HttpResponse
@@ -258,13 +259,15 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
             "{} is callable only while a route names it.",
         )
 
-    # By GET, as the button is a link: fetching twice changes nothing.
     @action(
         description="Fetch artifact",
         icon="download",
         permissions=["fetch"],
+        dialog=dialog("Fetch the artifact of this version?", submit="Fetch artifact"),
     )
-    def fetch_artifact(self, request: HttpRequest, object_id: str) -> HttpResponse:
+    def fetch_artifact(
+        self, request: HttpRequest, form: forms.Form, object_id: str
+    ) -> HttpResponse:
         return self._do(
             request,
             object_id,

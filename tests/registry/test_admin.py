@@ -166,7 +166,7 @@ def test_the_number_of_queries_does_not_grow_with_the_versions(
 def test_sync_now_asks_a_worker(client, sign_in, queued):
     sign_in("change_registrysync")
 
-    page = client.get(reverse("admin:registry_route_sync_now"), follow=True)
+    page = submit(client, reverse("admin:registry_route_sync_now"))
 
     assert queued == [("registry.tasks.sync_registry",)]
     assert page.redirect_chain[-1][0] == list_url("route")
@@ -180,9 +180,7 @@ def test_sync_now_says_so_when_the_broker_is_away(client, sign_in, monkeypatch):
     monkeypatch.setattr(sync_registry, "apply_async", refuse)
     sign_in("change_registrysync")
 
-    page = client.get(
-        reverse("admin:registry_route_sync_now"), follow=True
-    ).content.decode()
+    page = submit(client, reverse("admin:registry_route_sync_now")).content.decode()
 
     assert "broker cannot be reached" in page
     assert "secret" not in page
@@ -284,7 +282,7 @@ def test_publish_withdraw_and_fetch_work_from_the_version(client, sign_in, queue
     version.refresh_from_db()
     assert not version.published
 
-    client.get(action_url(version, "fetch_artifact"))
+    submit(client, action_url(version, "fetch_artifact"))
 
 
 ACTIONS = (
@@ -338,7 +336,7 @@ def test_who_may_only_look_cannot_act_on_routes_and_models(name, client, sign_in
 def test_who_may_only_look_cannot_sync(model, client, sign_in, queued):
     sign_in()
 
-    response = client.get(reverse(f"admin:registry_{model}_sync_now"))
+    response = submit(client, reverse(f"admin:registry_{model}_sync_now"))
 
     assert response.status_code == 403
     assert queued == []
