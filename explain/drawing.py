@@ -68,11 +68,12 @@ def shorten(names: list[str]) -> list[str]:
     labels: list[str] = []
     seen: Counter[str] = Counter()
     for name in names:
-        label = _shorten(name, alike[name[: _LONGEST_NAME - 1]])
+        # Before labels are compared: a name may have a space where another has this.
+        label = _shorten(name, alike[name[: _LONGEST_NAME - 1]]).replace("_", " ")
         seen[label] += 1
         labels.append(f"{label} ({seen[label]})" if seen[label] > 1 else label)
     # A dollar sign would start mathematics.
-    return [label.replace("_", " ").replace("$", r"\$") for label in labels]
+    return [label.replace("$", r"\$") for label in labels]
 
 
 def _shorten(name: str, alike: list[str]) -> str:

@@ -7,6 +7,7 @@ numbers may come as text.
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
@@ -46,6 +47,8 @@ _MISSING = frozenset(
         "null",
     }
 )
+# What other programs write between cells, instead of commas.
+_SEPARATORS = re.compile(r"[;\t|]")
 _SPLIT_MEMBERS = frozenset({"columns", "data", "index"})
 
 Rows = Sequence[Any]
@@ -133,11 +136,11 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
     if len(lines) < 2:
         _refuse("The CSV must have a header and at least one row.")
     header, *records = lines
+    is_one = len(header) == 1 and header[0] not in _names(signature)
+    if is_one and _SEPARATORS.search(header[0]):
+        _refuse("Separate cells with commas, and write decimals with a point.")
     if any(len(cells) != len(header) for cells in records):
-        advice = ""
-        if len(header) == 1 and ";" in header[0]:
-            advice = " Separate cells with commas, and write decimals with a point."
-        _refuse(f"Each row of the CSV must have as many cells as its header.{advice}")
+        _refuse("Each row of the CSV must have as many cells as its header.")
     cells: list[list[Any]] = [
         [None if cell in _MISSING else cell for cell in row] for row in records
     ]
@@ -251,6 +254,8 @@ def _of_columns(columns: dict[str, Any], signature: Signature) -> Rows:
     if not names:
         _refuse("The input of this model has no names: send a list.")
     known = {name: value for name, value in columns.items() if name in names}
+    if columns and not known and signature.layout is Layout.TABLE:
+        return _of_unknown(signature, 1)
     if signature.layout is Layout.TABLE and (
         is_one_row(signature.columns)
         or not any(isinstance(value, list) for value in known.values())
@@ -291,11 +296,20 @@ def _of_table(
     if wanted_names:
         return [{name: row[at] for at, name in wanted_names} for row in data]
     if layout is Layout.TABLE and names != {INPUT_NAME}:
-        # No column is known: those that are missing will be named.
-        return [{} for _ in data]
+        return _of_unknown(signature, len(data)) if columns else [{} for _ in data]
     if layout is Layout.TENSOR and len(columns) == 1:
         return [_unflatten(row[0], signature.shape) for row in data]
     return data
+
+
+def _of_unknown(signature: Signature, rows: int) -> Rows:
+    """Let the columns that are missing be named; refuse where none has to be there.
+
+    A model would answer for a wrong header as for rows without any value.
+    """
+    if not any(column.required for column in signature.columns):
+        _refuse("The table has none of the model's columns.")
+    return [{}] * rows
 
 
 def _unflatten(value: Any, shape: tuple[int, ...]) -> Any:

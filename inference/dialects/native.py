@@ -57,7 +57,7 @@ class NativeDialect:
             return None
         kind = call_headers.media_type(other)
         if kind.startswith("image/") and kind not in IMAGE_TYPES:
-            message = "Send images as PNG or JPEG: image/png, image/jpeg, or a form."
+            message = "Models that take images take PNG or JPEG, also in a form."
             raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
         if kind not in _OTHER_TYPES:
             # Says which type there should be.

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from inference.engine.signature import BYTES, DATETIME, Column, Layout, Signature
 from inference.errors import ErrorCode, Problem
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
+from inference.value_checks import readable_name
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
@@ -123,7 +124,7 @@ def _match_columns(cells: list[str], signature: Signature) -> Sequence[Column]:
         if not name and name not in known
     ]
     problems += [
-        Problem("is not a column of the model", field=name)
+        Problem("is not a column of the model", field=readable_name(name))
         for name in dict.fromkeys(names)
         if name and name not in known
     ]

@@ -351,18 +351,18 @@ def finish(lease: Lease, *, now: datetime) -> None:
         counts = PredictionJob.objects.values_list("rows_done", "rows_failed")
         done, failed = counts.get(pk=lease.job_id)
         if failed and failed == done:
-            _end(lease, Status.FAILED, _no_row_predicted(lease.job_id), now=now)
+            _end(lease, Status.FAILED, _no_row_predicted(lease.job_id, done), now=now)
         else:
             _end(lease, Status.COMPLETED, now=now)
 
 
-def _no_row_predicted(job_id: str) -> ApiError:
+def _no_row_predicted(job_id: str, rows: int) -> ApiError:
     first = JobChunk.objects.get(job=job_id, index=0).errors[0]
     field = f"{first['field']}: " if "field" in first else ""
+    others = " The errors name the others." if rows > 1 else ""
     return ApiError(
         ErrorCode(first.get("code", ErrorCode.INVALID_INPUT)),
-        f"No row could be predicted. The first one: {field}{first['issue']}. The "
-        "errors name the others.",
+        f"No row could be predicted. The first one: {field}{first['issue']}.{others}",
     )
 
 

@@ -7,6 +7,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
 from accounts.serializers import QuerySerializer
+from inference.jobs import ids as job_ids
 from inference.models import PredictionJob
 
 Status = PredictionJob.Status
@@ -62,6 +63,11 @@ class JobListQuerySerializer(QuerySerializer):
     cursor = serializers.CharField(
         max_length=30, required=False, help_text="`next_cursor` of the page before."
     )
+
+    def validate_cursor(self, value: str) -> str:
+        if not job_ids.is_id(value):
+            raise serializers.ValidationError("It must be `next_cursor` of a page.")
+        return value
 
 
 class JobListSerializer(serializers.Serializer[Any]):

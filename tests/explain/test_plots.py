@@ -65,6 +65,7 @@ LONG = "mean_of_the_last_twelve_months_of_"
             [LONG, LONG + "x"],
             ["mean of the l… twelve months of ", "mean of the l…twelve months of x"],
         ),
+        (["net_income", "net income"], ["net income", "net income (2)"]),
         # Such a name may come twice where both are the same column.
         (["x", "x"], ["x", "x (2)"]),
     ],

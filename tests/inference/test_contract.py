@@ -169,6 +169,14 @@ CASES = [
         code="UNSUPPORTED_MEDIA_TYPE",
     ),
     Case(
+        "another kind of image for another model",
+        415,
+        body=b"GIF89a",
+        headers={"Content-Type": "image/gif"},
+        code="UNSUPPORTED_MEDIA_TYPE",
+        says="Models that take images",
+    ),
+    Case(
         "another kind of image",
         415,
         path=PICTURES,

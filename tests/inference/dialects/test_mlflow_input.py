@@ -242,10 +242,48 @@ def test_columns_may_have_numbers_for_names():
     assert read_csv(b"2,1,0\n12,11,10\n", numbered)[0]["0"] == "10"
 
 
-def test_decimal_commas_are_named():
+@pytest.mark.parametrize(
+    "body", [b"a;b\n1,5;2,5\n", b"a;b\n1;2\n", b"a\tb\n1\t2\n", b"a|b\n1,5|2\n"]
+)
+def test_cells_that_no_comma_separates_are_named(body):
     with pytest.raises(ApiError, match="commas, and write decimals with a point"):
-        read_csv(b"a;b\n1,5;2,5\n", MATRIX)
+        read_csv(body, MATRIX)
 
+
+def test_the_only_column_may_be_called_as_it_likes():
+    odd = Signature(Layout.TABLE, columns=(Column("a;b"),))
+
+    assert read_csv(b"a;b\n1\n", odd) == [{"a;b": "1"}]
+
+
+ALL_OPTIONAL = Signature(
+    Layout.TABLE,
+    columns=(Column("a", required=False), Column("b", required=False)),
+)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"dataframe_split": {"columns": ["A"], "data": [[1]]}},
+        {"dataframe_records": [{"A": 1}]},
+        {"inputs": {"A": [1, 2]}},
+        {"inputs": {"A": 1}},
+    ],
+)
+def test_a_table_of_unknown_columns_is_no_row_without_values(members):
+    with pytest.raises(ApiError, match="none of the model's columns"):
+        rows(ALL_OPTIONAL, **members)
+    with pytest.raises(ApiError, match="none of the model's columns"):
+        read_csv(b"A,B\n1,2\n", ALL_OPTIONAL)
+
+
+def test_a_row_may_leave_out_what_is_optional():
+    assert rows(ALL_OPTIONAL, dataframe_records=[{}]) == [{}]
+    assert rows(ALL_OPTIONAL, dataframe_records=[{"a": 1, "c": 2}]) == [{"a": 1}]
+
+
+def test_decimal_commas_are_named():
     read = read_csv(b'a,b\n"1,5",2\n', MATRIX)
     (problem,) = InstanceDecoder(MATRIX).decode_text_rows(read).problems
 

@@ -165,6 +165,12 @@ def test_a_wrong_header_names_every_column_at_fault():
     }
 
 
+def test_a_long_name_in_a_header_is_not_told_whole():
+    error = refusal("a,b," + "x" * 5000 + "\n1,2,3\n")
+
+    assert issues(error) == {("x" * 100, "is not a column of the model")}
+
+
 def test_optional_columns_may_be_missing():
     assert rows("text,count\nx,1\n", TABLE) == [{"text": "x", "count": 1}]
 

@@ -123,6 +123,16 @@ def test_a_job_without_any_prediction_has_failed(worker):
     assert len(csv_of(job)) == 4
 
 
+def test_the_error_of_the_only_row_speaks_of_no_others(worker):
+    job = make_job("a,b\nx,1\n")
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert fresh(job).error_message == (
+        "No row could be predicted. The first one: a: must be a number."
+    )
+
+
 @pytest.mark.parametrize("bad", ["\0", "half \ud83d"])
 def test_an_answer_that_no_database_stores_is_an_error_of_its_row(worker, engine, bad):
     answers = np.array(["fine", f"not {bad}", "\\u0000 in letters"], dtype=object)

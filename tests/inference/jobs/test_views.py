@@ -234,7 +234,15 @@ def test_an_empty_list_is_a_list(client, key):
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=101", "limit=x", f"cursor={31 * 'x'}"]
+    "query",
+    [
+        "limit=0",
+        "limit=101",
+        "limit=x",
+        f"cursor={31 * 'x'}",
+        "cursor=x",
+        "cursor=job_1",
+    ],
 )
 def test_a_bad_page_is_refused(client, key, query):
     assert call(client, key, "get", f"?{query}").status_code == 400
