@@ -169,7 +169,12 @@ def test_a_customers_key_is_issued_exhausted_and_revoked(sign_in, modelyard):
         return page.locator("text=QUOTA_EXCEEDED").count()
 
     wait_for(refusals_are_shown, what="the refusal on the page")
-    assert page.locator("text=7 of 7").count()
+
+    def use_is_shown():
+        alex.open(customer_path)
+        return page.locator("text=7 of 7").count()
+
+    wait_for(use_is_shown, what="what gateways report of the quota")
     assert page.locator("text=100 % used").count()
 
     page.click("a:has-text('key 1')")

@@ -66,7 +66,7 @@ def test_commands_are_answered(modelyard, checkout, document):
             env=os.environ | environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
         )
 
         assert run.returncode == 0, run.stdout + run.stderr
@@ -106,7 +106,7 @@ def test_programs_run(modelyard, sample):
         [sys.executable, "-c", names + program],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=600,
     )
 
     assert run.returncode == 0, run.stderr

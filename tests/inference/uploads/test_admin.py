@@ -4,6 +4,7 @@ import io
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Group
 from django.core.files.storage import storages
 from django.urls import reverse
@@ -80,7 +81,8 @@ def test_deleting_one_takes_its_file_along(operator):
     upload = stored()
 
     operator.post(
-        reverse("admin:inference_upload_delete", args=[upload.pk]), {"post": "yes"}
+        reverse("admin:inference_upload_delete", args=[quote(upload.pk)]),
+        {"post": "yes"},
     )
 
     assert not Upload.objects.exists()
@@ -105,7 +107,7 @@ def test_deleting_many_takes_their_files_along(operator):
 
 def test_nothing_of_an_upload_is_edited_or_added(operator):
     upload = stored()
-    url = reverse("admin:inference_upload_change", args=[upload.pk])
+    url = reverse("admin:inference_upload_change", args=[quote(upload.pk)])
 
     page = operator.get(url)
     operator.post(url, {"content_type": "image/png"})
@@ -124,7 +126,8 @@ def test_only_operators_delete(client, group, status):
     sign_in(client, group)
 
     deleted = client.post(
-        reverse("admin:inference_upload_delete", args=[upload.pk]), {"post": "yes"}
+        reverse("admin:inference_upload_delete", args=[quote(upload.pk)]),
+        {"post": "yes"},
     )
 
     assert client.get(reverse(LIST)).status_code == status
