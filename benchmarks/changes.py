@@ -1,13 +1,18 @@
 """What changes of keys cost predictions: `python -m benchmarks.changes`.
 
 One gateway and one engine serve a model that takes no time. A database holds 100,000
-keys, of which another is revoked and made each second. Rounds with and without changes
-take turns. Printed are requests per second and latencies of both, how long a change
-takes to be published, and what the publisher needs of a core.
+keys, of which another is revoked each second. Rounds with and without changes take
+turns. Printed are requests per second and latencies of both; how long a revocation
+takes to be published, and until the gateway refuses the key; what the publisher needs
+of a core; and what reading a whole snapshot costs whoever does so. The file is renewed
+meanwhile if `--renew-after-bytes` is small: a revocation takes some 150.
 """
 
 import argparse
 import contextlib
+import gc
+import http.client
+import itertools
 import os
 import statistics
 import sys
@@ -15,15 +20,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks import load
 from benchmarks.data_plane import BODY, MODEL, PATH, ROOT, DataPlane
 from benchmarks.load import Measured, Target
+from inference.snapshot_file import SnapshotReader
+from inference.tables import Tables
 
 _CONNECTIONS = 16
 _ROUNDS = 5
 _PER_CUSTOMER = 20
+_VICTIMS = 500
 # As `DataPlane` has it.
 _SIGNATURE = {
     "inputs": [
@@ -34,10 +44,22 @@ _SIGNATURE = {
 _METADATA = {"task": "regression", "columns": ["x"]}
 
 
+@dataclass
+class Changes:
+    """What revocations took."""
+
+    published_s: list[float] = field(default_factory=list)
+    refused_s: list[float] = field(default_factory=list)
+    processor_s: list[float] = field(default_factory=list)
+    files: set[int] = field(default_factory=set)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=100_000)
     parser.add_argument("--seconds", type=int, default=8, help="of each round")
+    parser.add_argument("--changes-per-s", type=float, default=1.0)
+    parser.add_argument("--renew-after-bytes", type=int)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         plane = DataPlane(Path(folder))
@@ -46,41 +68,110 @@ def main() -> None:
             "MODELYARD_HOME": folder,
             "LOG_LEVEL": "WARNING",
         }
-        publish = _fill(plane, arguments.keys)
+        victims = _fill(plane, arguments.keys)
+        from inference import publishing
+
+        publisher = publishing.Publisher(
+            plane.home.snapshot, renew_after_bytes=arguments.renew_after_bytes
+        )
+        publishing.mark_changed()
         try:
-            publish()
+            _publish(publisher)
             size = plane.home.snapshot.stat().st_size / 1e6
             print(f"{arguments.keys:,} keys, a snapshot of {size:.1f} MB")
+            _read_whole(plane.home.snapshot)
             plane.start_engine()
             plane.start_gateway()
             plane.wait_listening()
             plane.load(1, row_s=0)
-            _measure(plane, publish, arguments.seconds)
+            _measure(
+                plane,
+                lambda changes: _changing(
+                    plane, publisher, victims, changes, 1 / arguments.changes_per_s
+                ),
+                arguments.seconds,
+            )
         finally:
             plane.stop()
 
 
-def _measure(plane: DataPlane, publish: Callable[[], None], seconds: int) -> None:
+def _publish(publisher: Any) -> None:
+    from django.utils import timezone
+
+    publisher.publish(now=timezone.now())
+
+
+def _read_whole(path: Path) -> None:
+    """Print what the steps of reading take of a core, while another is held already."""
+    collections: list[float] = []
+
+    def note(phase: str, _: object) -> None:
+        collections.append(time.thread_time())
+
+    tables = Tables()
+    for part in SnapshotReader(path).parts():
+        tables.take(part)
+    gc.collect()
+    gc.freeze()
+    threshold = gc.get_threshold()
+    # As a gateway has it.
+    gc.set_threshold(20_000)
+    gc.callbacks.append(note)
+    steps = [time.thread_time()]
+    for part in SnapshotReader(path).parts():
+        tables.take(part)
+        steps.append(time.thread_time())
+    gc.callbacks.remove(note)
+    gc.set_threshold(*threshold)
+    took = [later - sooner for sooner, later in itertools.pairwise(steps)]
+    garbage = [
+        end - begin
+        for begin, end in zip(collections[::2], collections[1::2], strict=True)
+    ]
+    print(
+        f"the whole is read in {sum(took) * 1000:.0f} ms of a core,"
+        f" in {len(took)} steps of {statistics.median(took) * 1000:.2f} ms"
+        f" ({max(took) * 1000:.1f} at most), with {len(garbage)} collections of garbage"
+        f" ({max(garbage, default=0) * 1000:.1f} ms at most)"
+    )
+
+
+def _measure(
+    plane: DataPlane,
+    changing: "Callable[[Changes], contextlib.AbstractContextManager[None]]",
+    seconds: int,
+) -> None:
     target = Target(
         f"http://127.0.0.1:{plane.port}{PATH}",
         BODY,
         {"Authorization": f"Bearer {plane.key.token}"},
     )
-    quiet, busy = [], []
-    took_s: list[float] = []
-    processor_s: list[float] = []
-    for _ in range(_ROUNDS):
-        quiet.append(load.run(target, connections=_CONNECTIONS, seconds=seconds))
-        with _changing(publish, took_s, processor_s):
-            busy.append(load.run(target, connections=_CONNECTIONS, seconds=seconds))
-    for name, rounds in (("without changes", quiet), ("one a second", busy)):
+    quiet: list[Measured] = []
+    busy: list[Measured] = []
+    changes = Changes()
+    for number in range(_ROUNDS):
+        # Each goes first in turn.
+        for rounds in (quiet, busy) if number % 2 else (busy, quiet):
+            with changing(changes) if rounds is busy else contextlib.nullcontext():
+                rounds.append(
+                    load.run(target, connections=_CONNECTIONS, seconds=seconds)
+                )
+    for name, rounds in (("without changes", quiet), ("with changes", busy)):
         print(f"{name}: {_line(rounds)}")
     ratio = _median(busy, "p99_ms") / _median(quiet, "p99_ms")
     print(f"p99 with changes is {ratio:.2f} times that without")
     print(
-        f"a change is published in {statistics.median(took_s) * 1000:.0f} ms"
-        f" ({max(took_s) * 1000:.0f} at most), of which"
-        f" {statistics.median(processor_s) * 1000:.0f} ms of a core"
+        f"{len(changes.refused_s)} revocations: published in"
+        f" {_times(changes.published_s)}, with"
+        f" {statistics.median(changes.processor_s) * 1000:.0f} ms of a core; refused"
+        f" after {_times(changes.refused_s)}; the file was renewed"
+        f" {len(changes.files) - 1} times"
+    )
+
+
+def _times(took_s: list[float]) -> str:
+    return (
+        f"{statistics.median(took_s) * 1000:.0f} ms ({max(took_s) * 1000:.0f} at most)"
     )
 
 
@@ -99,24 +190,33 @@ def _median(rounds: list[Measured], name: str) -> float:
 
 @contextlib.contextmanager
 def _changing(
-    publish: Callable[[], None], took_s: list[float], processor_s: list[float]
+    plane: DataPlane,
+    publisher: Any,
+    victims: "Iterator[Any]",
+    changes: Changes,
+    interval_s: float,
 ) -> Iterator[None]:
-    """Revoke a key and publish that, once a second."""
+    """Revoke a key every `interval_s`, publish that, and see it refused."""
     from django.db import connection
 
     from accounts import api_keys
-    from accounts.models import ApiKey
 
     stop = threading.Event()
 
     def change() -> None:
-        keys = iter(ApiKey.objects.filter(revoked_at=None).order_by("pk")[:1000])
-        while not stop.wait(1.0):
-            api_keys.revoke(next(keys))
+        gateway = http.client.HTTPConnection("127.0.0.1", plane.port)
+        while not stop.wait(interval_s):
+            issued = next(victims)
+            api_keys.revoke(issued.key)
             began, processor = time.perf_counter(), time.thread_time()
-            publish()
-            took_s.append(time.perf_counter() - began)
-            processor_s.append(time.thread_time() - processor)
+            _publish(publisher)
+            changes.published_s.append(time.perf_counter() - began)
+            changes.processor_s.append(time.thread_time() - processor)
+            while _status(gateway, issued.token) != 401:
+                time.sleep(0.01)
+            changes.refused_s.append(time.perf_counter() - began)
+            changes.files.add(plane.home.snapshot.stat().st_ino)
+        gateway.close()
         connection.close()
 
     changing = threading.Thread(target=change)
@@ -128,19 +228,26 @@ def _changing(
         changing.join()
 
 
-def _fill(plane: DataPlane, keys: int) -> Callable[[], None]:
-    """Fill a database with keys and the model; return what publishes its changes."""
+def _status(gateway: http.client.HTTPConnection, token: str) -> int:
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    gateway.request("POST", PATH, BODY, headers)
+    answer = gateway.getresponse()
+    answer.read()
+    return answer.status
+
+
+def _fill(plane: DataPlane, keys: int) -> "Iterator[Any]":
+    """Fill a database with keys and the model; return keys to revoke."""
     # Django can be used only after its settings are in the environment.
     sys.path.insert(0, str(ROOT / "platform"))
     import django
 
     django.setup()
     from django.core.management import call_command
-    from django.utils import timezone
 
-    from accounts.models import ApiKey, Plan
+    from accounts import api_keys
+    from accounts.models import ApiKey, Customer, Plan
     from benchmarks import rows
-    from inference import publishing
     from inference.models import Engine, LoadedVersion, ServingRoute
     from registry.models import ModelVersion, RegisteredModel
 
@@ -161,9 +268,13 @@ def _fill(plane: DataPlane, keys: int) -> Callable[[], None]:
     ApiKey.objects.filter(pk=ApiKey.objects.latest("pk").pk).update(
         key_id=plane.key.key_id, digest=plane.key.digest.hex()
     )
-    publisher = publishing.Publisher(plane.home.snapshot)
-    publishing.mark_changed()
-    return lambda: publisher.publish(now=timezone.now()) and None
+    customer = Customer.objects.earliest("pk")
+    return iter(
+        [
+            api_keys.issue(customer, name=f"victim {number}", scopes=["predict"])
+            for number in range(_VICTIMS)
+        ]
+    )
 
 
 if __name__ == "__main__":

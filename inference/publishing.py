@@ -1,14 +1,16 @@
 """Publishing what the database says, as the file that gateways live from."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
+import structlog
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F
 
 from accounts import plans
@@ -28,6 +30,10 @@ from registry.models import RegisteredModel
 Kind = SnapshotChange.Kind
 # More changes at once are read sooner as a whole snapshot.
 _MOST_CHANGES = 2000
+# Fewer bytes of deltas than this are not worth writing the snapshot anew.
+_LEAST_GROWTH = 1024 * 1024
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +89,21 @@ class Publisher:
     change count is read first: a change that commits meanwhile has a higher number and
     so leads to another delta. Whenever something is not as this process left it, it
     begins anew.
+
+    A file that has become long is renewed. That takes a second or more, so a thread
+    writes the new one, and the old one takes deltas until it is there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, renew_after_bytes: int | None = None) -> None:
+        """`renew_after_bytes`: of deltas; None: as many as the whole snapshot takes."""
         self._path = path
+        self._renew_after_bytes = renew_after_bytes
         self._writer: SnapshotWriter | None = None
+        # Of its deltas: it is renewed when there are more.
+        self._most_bytes = 0
+        # The one that a thread writes, and the deltas since that began.
+        self._renewed: Future[SnapshotWriter] | None = None
+        self._meanwhile: list[Delta] = []
         self._sequence = 0
         # What gateways have of these: a change of something else is none for them.
         self._models: dict[str, CallableModel] = {}
@@ -106,6 +122,9 @@ class Publisher:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._renewed is not None:
+            self._renewed.add_done_callback(_discard)
+            self._renewed = None
 
     def _append(self, *, now: datetime) -> Published | None:
         """Append a delta; None if there must be a whole snapshot."""
@@ -114,15 +133,16 @@ class Publisher:
         if (
             self._writer is None
             or not self._sequence
-            or self._writer.is_long
             or len(changes) > _MOST_CHANGES
             or any(change.kind == Kind.EVERYTHING for change in changes)
         ):
             return None
+        delta = self._delta(changes, sequence=sequence, now=now)
         try:
-            self._writer.append(self._delta(changes, sequence=sequence, now=now))
+            self._writer.append(delta)
         except SnapshotReplaced:
             return None
+        self._renew(self._writer, delta, now=now)
         self._note(changes, sequence=sequence, now=now)
         return Published(sequence, whole=False, models=tuple(self._models.values()))
 
@@ -132,11 +152,56 @@ class Publisher:
         sequence = _change_count()
         changes = list(SnapshotChange.objects.order_by("-pk")[:1])
         snapshot = assemble(sequence=sequence, now=now)
-        self._writer = SnapshotWriter(self._path, snapshot)
+        self._use(SnapshotWriter(self._path, snapshot))
         self._models = {model.name: model for model in snapshot.models}
         self._limits = {entry.customer_id: entry.limits for entry in snapshot.customers}
         self._note(changes, sequence=sequence, now=now)
         return Published(sequence, whole=True, models=snapshot.models)
+
+    def _renew(self, writer: SnapshotWriter, delta: Delta, *, now: datetime) -> None:
+        """Begin a shorter file if `writer` is long, or use the one that was begun."""
+        if self._renewed is None:
+            if writer.delta_bytes > self._most_bytes:
+                self._renewed, self._meanwhile = self._begin_beside(delta, now=now), []
+            return
+        self._meanwhile.append(delta)
+        if not self._renewed.done():
+            return
+        renewed, self._renewed = self._renewed, None
+        try:
+            self._use(renewed.result(), self._meanwhile)
+        except Exception:
+            # The thread's boundary: changes go on into the file that is there.
+            logger.exception("snapshot_not_renewed")
+            self._most_bytes = 2 * writer.delta_bytes
+        else:
+            writer.close()
+
+    def _begin_beside(self, delta: Delta, *, now: datetime) -> "Future[SnapshotWriter]":
+        """Let a thread write what holds at `delta`."""
+        # What later deltas are compared with, not what the database says by then.
+        models, limits = dict(self._models), dict(self._limits)
+
+        def write() -> SnapshotWriter:
+            try:
+                engines = list(Engine.objects.all())
+                sequence = delta.sequence
+                whole = _assemble(models, limits, engines, sequence=sequence, now=now)
+                return SnapshotWriter(self._path, whole)
+            finally:
+                connection.close()
+
+        executor = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        begun = executor.submit(write)
+        executor.shutdown(wait=False)
+        return begun
+
+    def _use(self, writer: SnapshotWriter, later: Sequence[Delta] = ()) -> None:
+        writer.put_in_place(later)
+        self._writer = writer
+        self._most_bytes = self._renew_after_bytes or max(
+            writer.whole_bytes, _LEAST_GROWTH
+        )
 
     def _note(
         self, changes: list[SnapshotChange], *, sequence: int, now: datetime
@@ -245,11 +310,23 @@ def publish(*, now: datetime) -> Snapshot:
 def assemble(*, sequence: int, now: datetime) -> Snapshot:
     """Put a whole snapshot together, in a number of queries that never grows."""
     engines = list(Engine.objects.all())
+    models = callable_models.describe(engines)
     limits = access_rows.every_customer()
+    return _assemble(models, limits, engines, sequence=sequence, now=now)
+
+
+def _assemble(
+    models: Mapping[str, CallableModel],
+    limits: Mapping[int, Limits],
+    engines: list[Engine],
+    *,
+    sequence: int,
+    now: datetime,
+) -> Snapshot:
     return Snapshot(
         sequence=sequence,
         published_at=now.timestamp(),
-        models=tuple(callable_models.describe(engines).values()),
+        models=tuple(models.values()),
         keys=tuple(access_rows.every_key(limits, now=now)),
         ended_keys=tuple(access_rows.newest_ended_keys(now=now)),
         customers=tuple(
@@ -259,6 +336,11 @@ def assemble(*, sequence: int, now: datetime) -> Snapshot:
         engines=_addresses(engines),
         site_default_model=_site_default(),
     )
+
+
+def _discard(renewed: "Future[SnapshotWriter]") -> None:
+    if renewed.exception() is None:
+        renewed.result().discard()
 
 
 def _addresses(engines: list[Engine]) -> tuple[EngineAddress, ...]:

@@ -2,11 +2,13 @@
 
 A gateway begins with a whole snapshot and then follows it by deltas. Both are the same
 message: a whole snapshot is a delta that builds on nothing, in parts that take a reader
-a millisecond each.
+a millisecond each. Its keys and customers stay encoded until they are looked up.
 """
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -14,8 +16,14 @@ from accounts.limits import KeyLimits, KeyProblem, Limits
 from inference.engine.signature import Signature
 from registry.routing import Variant
 
+Name = TypeVar("Name", bytes, int)
+Entry = TypeVar("Entry")
+Item = TypeVar("Item")
+
 # Encoded entries of one part of a delta; a single larger one is a part of its own.
 PART_BYTES = 32 * 1024
+# And of one block of a table: to look an entry up, its block is read.
+_BLOCK_BYTES = 1024
 
 
 class CallableVersion(msgspec.Struct, frozen=True):
@@ -110,6 +118,16 @@ class AccessCustomer(msgspec.Struct, frozen=True, gc=False):
     limits: Limits
 
 
+class Block(msgspec.Struct, Generic[Name], frozen=True, gc=False, array_like=True):
+    """Some entries of a table, encoded, by their names, of which `first` is the least.
+
+    The names of the next block are all greater.
+    """
+
+    first: Name
+    entries: msgspec.Raw
+
+
 class EngineAddress(msgspec.Struct, frozen=True):
     name: str
     # Path of its Unix socket.
@@ -146,6 +164,9 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     # What differs goes by as a whole entry; None and UNSET: as before.
     engines: tuple[EngineAddress, ...] | None = None
     site_default_model: str | msgspec.UnsetType | None = msgspec.UNSET
+    # Of a whole snapshot, in order: limits by customer, and keys by digest.
+    customer_blocks: tuple[Block[int], ...] = ()
+    key_blocks: tuple[Block[bytes], ...] = ()
     customers: tuple[AccessCustomer, ...] = ()
     gone_customers: tuple[int, ...] = ()
     keys: tuple[AccessKey, ...] = ()
@@ -154,6 +175,54 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
     ended_keys: tuple[EndedKey, ...] = ()
     models: tuple[CallableModel, ...] = ()
     gone_models: tuple[str, ...] = ()
+
+
+class Table(Generic[Name, Entry]):
+    """Entries by name: those of a whole snapshot, encoded, and what changed since.
+
+    However many there are, taking a whole snapshot over makes few objects, letting it
+    go frees few, and a search for garbage looks at none.
+    """
+
+    __slots__ = ("_blocks", "_changed", "_decode", "_decode_block", "_firsts")
+
+    def __init__(self, names: type[Name], entries: type[Entry]) -> None:
+        self._firsts: list[Name] = []
+        self._blocks: list[msgspec.Raw] = []
+        # None: it is gone.
+        self._changed: dict[Name, Entry | None] = {}
+        self._decode = msgspec.msgpack.Decoder(entries).decode
+        in_block = dict[names, msgspec.Raw]  # type: ignore[valid-type]
+        self._decode_block = msgspec.msgpack.Decoder(in_block).decode
+
+    def extend(self, blocks: Iterable[Block[Name]]) -> None:
+        """Add entries whose names are greater than all that were added before."""
+        for block in blocks:
+            self._firsts.append(block.first)
+            self._blocks.append(block.entries)
+
+    def change(self, name: Name, entry: Entry | None) -> None:
+        """Hold this entry from now on; None: there is none any more."""
+        self._changed[name] = entry
+
+    def get(self, name: Name) -> Entry | None:
+        if name in self._changed:
+            return self._changed[name]
+        number = bisect_right(self._firsts, name) - 1
+        if number < 0:
+            return None
+        encoded = self._decode_block(self._blocks[number]).get(name)
+        return None if encoded is None else self._decode(encoded)
+
+    def items(self) -> Iterator[tuple[Name, Entry]]:
+        """Decode all of them."""
+        for block in self._blocks:
+            for name, encoded in self._decode_block(block).items():
+                if name not in self._changed:
+                    yield name, self._decode(encoded)
+        for name, entry in self._changed.items():
+            if entry is not None:
+                yield name, entry
 
 
 class Contents:
@@ -174,9 +243,9 @@ class Contents:
         self.sequence = 0
         self.published_at = 0.0
         self.models: dict[str, CallableModel] = {}
-        self.keys: dict[bytes, AccessKey] = {}
+        self.keys = Table(bytes, AccessKey)
         self.ended_keys: dict[bytes, KeyProblem] = {}
-        self.customers: dict[int, Limits] = {}
+        self.customers = Table(int, Limits)
         self.engines: dict[str, str] = {}
         self.site_default_model: str | None = None
 
@@ -186,17 +255,19 @@ class Contents:
             self.engines = {engine.name: engine.address for engine in delta.engines}
         if delta.site_default_model is not msgspec.UNSET:
             self.site_default_model = delta.site_default_model
+        self.customers.extend(delta.customer_blocks)
+        self.keys.extend(delta.key_blocks)
         for customer in delta.customers:
-            self.customers[customer.customer_id] = customer.limits
+            self.customers.change(customer.customer_id, customer.limits)
         for key in delta.keys:
-            self.keys[key.digest] = key
+            self.keys.change(key.digest, key)
             self.ended_keys.pop(key.digest, None)
         for digest in delta.gone_keys:
-            self.keys.pop(digest, None)
+            self.keys.change(digest, None)
         for ended in delta.ended_keys:
             self.ended_keys[ended.digest] = ended.reason
         for customer_id in delta.gone_customers:
-            self.customers.pop(customer_id, None)
+            self.customers.change(customer_id, None)
         for model in delta.models:
             self.models[model.name] = model
         for name in delta.gone_models:
@@ -211,7 +282,7 @@ class Contents:
             sequence=self.sequence,
             published_at=self.published_at,
             models=tuple(self.models.values()),
-            keys=tuple(self.keys.values()),
+            keys=tuple(key for _, key in self.keys.items()),
             customers=tuple(
                 AccessCustomer(customer_id=customer_id, limits=limits)
                 for customer_id, limits in self.customers.items()
@@ -228,24 +299,12 @@ class Contents:
         )
 
 
-def whole(snapshot: Snapshot) -> Delta:
-    """Return a snapshot as a delta that builds on nothing."""
-    return Delta(
-        sequence=snapshot.sequence,
-        published_at=snapshot.published_at,
-        engines=snapshot.engines,
-        site_default_model=snapshot.site_default_model,
-        customers=snapshot.customers,
-        keys=snapshot.keys,
-        ended_keys=snapshot.ended_keys,
-        models=snapshot.models,
-    )
-
-
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Delta)
 # The order in which a reader takes entries over: what others name comes first.
 _ENTRIES = (
+    "customer_blocks",
+    "key_blocks",
     "customers",
     "keys",
     "gone_keys",
@@ -256,39 +315,83 @@ _ENTRIES = (
 )
 
 
-def encode_parts(delta: Delta) -> Iterator[bytes]:
-    """Encode a delta as messages small enough to be taken over in one go."""
-    facts: dict[str, Any] = {
-        "sequence": delta.sequence,
-        "base": delta.base,
-        "published_at": delta.published_at,
-    }
-    message = {**facts, "engines": delta.engines}
-    if delta.site_default_model is not msgspec.UNSET:
-        message["site_default_model"] = delta.site_default_model
-    portions = _portions(delta)
-    message |= next(portions)
-    number = 0
-    for portion in portions:
-        yield _encoder.encode({**message, "part": number, "last": False})
-        number += 1
-        message = facts | portion
-    yield _encoder.encode({**message, "part": number, "last": True})
+def whole(snapshot: Snapshot) -> Delta:
+    """Return a snapshot as a delta that builds on nothing."""
+    return Delta(
+        sequence=snapshot.sequence,
+        published_at=snapshot.published_at,
+        engines=snapshot.engines,
+        site_default_model=snapshot.site_default_model,
+        customer_blocks=_blocks(
+            (customer.customer_id, customer.limits) for customer in snapshot.customers
+        ),
+        key_blocks=_blocks((key.digest, key) for key in snapshot.keys),
+        ended_keys=snapshot.ended_keys,
+        models=snapshot.models,
+    )
 
 
-def _portions(delta: Delta) -> Iterator[dict[str, list[msgspec.Raw]]]:
-    """Divide the entries by their size; there is one portion at least."""
-    portion: dict[str, list[msgspec.Raw]] = {}
+def _blocks(entries: Iterable[tuple[Name, Any]]) -> tuple[Block[Name], ...]:
+    encoded = (
+        (name, _encoder.encode(entry))
+        for name, entry in sorted(entries, key=itemgetter(0))
+    )
+    return tuple(
+        Block(
+            first=portion[0][0],
+            entries=msgspec.Raw(
+                _encoder.encode({name: msgspec.Raw(entry) for name, entry in portion})
+            ),
+        )
+        for portion in _portions(encoded, _BLOCK_BYTES)
+    )
+
+
+def encode_parts(
+    delta: Delta, *, first: int = 0, complete: bool = True
+) -> Iterator[bytes]:
+    """Encode a delta as messages small enough to be taken over in one go.
+
+    The parts are numbered from `first` on; unless it is `complete`, others follow.
+    """
+    encoded = (
+        (name, _encoder.encode(entry))
+        for name in _ENTRIES
+        for entry in getattr(delta, name)
+    )
+    portions = list(_portions(encoded, PART_BYTES)) or [[]]
+    for number, portion in enumerate(portions):
+        message: dict[str, Any] = {
+            "sequence": delta.sequence,
+            "base": delta.base,
+            "part": first + number,
+            "last": complete and number == len(portions) - 1,
+            "published_at": delta.published_at,
+        }
+        if number == 0:
+            message["engines"] = delta.engines
+            if delta.site_default_model is not msgspec.UNSET:
+                message["site_default_model"] = delta.site_default_model
+        for name, entry in portion:
+            message.setdefault(name, []).append(msgspec.Raw(entry))
+        yield _encoder.encode(message)
+
+
+def _portions(
+    items: Iterable[tuple[Item, bytes]], most_bytes: int
+) -> Iterator[list[tuple[Item, bytes]]]:
+    """Divide encoded items by their size; a single larger one is a portion."""
+    portion: list[tuple[Item, bytes]] = []
     size = 0
-    for name in _ENTRIES:
-        for entry in getattr(delta, name):
-            encoded = _encoder.encode(entry)
-            if size and size + len(encoded) > PART_BYTES:
-                yield portion
-                portion, size = {}, 0
-            portion.setdefault(name, []).append(msgspec.Raw(encoded))
-            size += len(encoded)
-    yield portion
+    for item in items:
+        length = len(item[1])
+        if portion and size + length > most_bytes:
+            yield portion
+            portion, size = [], 0
+        portion.append(item)
+        size += length
+    if portion:
+        yield portion
 
 
 def decode_part(message: bytes) -> Delta:

@@ -3,13 +3,15 @@
 The controller writes it and gateways read it; neither needs the other to be up. The
 file is a magic number, a random number, and records: the length and the SHA-256 of a
 message, and the message, a part of a delta in MessagePack. The whole snapshot comes
-first. A file with another snapshot replaces it by rename, under another random number.
+first. A file with another snapshot replaces it by rename, under another random number;
+it is written beside the first one, which takes deltas until then.
 """
 
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,12 +19,10 @@ import msgspec
 from inference import snapshot
 from inference.snapshot import Contents, Delta, Snapshot
 
-_MAGIC = b"MYSNAP02"
+_MAGIC = b"MYSNAP03"
 # Inodes are used again, so that they do not tell one file from the next.
 _HEAD = struct.Struct(">8s16s")
 _RECORD = struct.Struct(">I32s")
-# Fewer bytes of deltas than this are not worth writing the snapshot anew.
-_LEAST_GROWTH = 1024 * 1024
 
 
 class SnapshotCorrupt(ValueError):
@@ -37,24 +37,45 @@ class SnapshotWriter:
     """One snapshot file, to which the process that made it appends deltas."""
 
     def __init__(self, path: Path, whole: Snapshot) -> None:
-        """Replace the file at `path` so that readers see the old or the new, whole."""
+        """Write `whole` beside the file at `path`, which stays as it is."""
         self._path = path
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._file = os.open(partial, flags, 0o600)
+        self._last: Snapshot | Delta = whole
+        self._parts = 0
+        self.delta_bytes = 0
+        self._file, self._partial = tempfile.mkstemp(
+            prefix=f"{path.name}.", suffix=".partial", dir=path.parent
+        )
         try:
             _write(self._file, _HEAD.pack(_MAGIC, os.urandom(16)))
-            self._whole_bytes = self._append(snapshot.whole(whole))
-            self._delta_bytes = 0
-            partial.replace(path)
+            self.whole_bytes = self._append(snapshot.whole(whole), complete=False)
         except BaseException:
-            self.close()
+            self.discard()
             raise
 
-    @property
-    def is_long(self) -> bool:
-        """Tell whether its deltas take more than another whole snapshot would."""
-        return self._delta_bytes > max(self._whole_bytes, _LEAST_GROWTH)
+    def put_in_place(self, later: Sequence[Delta] = ()) -> None:
+        """Replace the file at `path` so that readers see the old or the new, whole.
+
+        `later` is what was appended to the old one since the whole was read: in the new
+        one it is part of the whole, because no reader may go back to a former state.
+        """
+        try:
+            for delta in later:
+                self._last = delta
+                part = msgspec.structs.replace(delta, base=0)
+                self.whole_bytes += self._append(part, complete=False)
+            end = Delta(
+                sequence=self._last.sequence, published_at=self._last.published_at
+            )
+            self.whole_bytes += self._append(end)
+            os.replace(self._partial, self._path)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Delete what was never put in place."""
+        os.unlink(self._partial)
+        self.close()
 
     def append(self, delta: Delta) -> None:
         """Write a delta that builds on the last; raise SnapshotReplaced, or OSError.
@@ -67,18 +88,20 @@ class SnapshotWriter:
             mine = False
         if not mine:
             raise SnapshotReplaced
-        self._delta_bytes += self._append(delta)
+        self.delta_bytes += self._append(delta)
 
     def close(self) -> None:
         os.close(self._file)
 
-    def _append(self, delta: Delta) -> int:
+    def _append(self, delta: Delta, *, complete: bool = True) -> int:
         written = 0
-        for message in snapshot.encode_parts(delta):
+        first = 0 if delta.base else self._parts
+        for message in snapshot.encode_parts(delta, first=first, complete=complete):
             digest = hashlib.sha256(message).digest()
             record = _RECORD.pack(len(message), digest) + message
             _write(self._file, record)
             written += len(record)
+            self._parts += 1
         os.fsync(self._file)
         return written
 
@@ -161,7 +184,9 @@ class SnapshotReader:
 
 def write(path: Path, whole: Snapshot) -> None:
     """Replace the file at `path` by one that holds nothing but `whole`."""
-    SnapshotWriter(path, whole).close()
+    writer = SnapshotWriter(path, whole)
+    writer.put_in_place()
+    writer.close()
 
 
 def read(path: Path) -> Snapshot:

@@ -314,7 +314,10 @@ class Tables:
         contents, models = self._coming or (self._contents, self.models)
         contents.take(delta)
         for model in delta.models:
-            models[model.name] = self._model(model, self.models.get(model.name))
+            entry = self._model(model, self.models.get(model.name))
+            models[model.name] = entry
+            # An equal one is not held twice.
+            contents.models[model.name] = entry.model
         for name in delta.gone_models:
             models.pop(name, None)
         if is_whole:
@@ -364,6 +367,7 @@ class Tables:
                 return None
             entry = self._former.pop(digest, None)
             if entry is not None and entry.key == key:
+                self.admissions.replace_limits(key.customer_id, limits)
                 self._entries[digest] = entry
                 return entry
             admission = self.admissions.find(

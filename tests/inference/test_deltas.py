@@ -1,7 +1,8 @@
 """Whoever follows deltas knows the same as one who reads the whole snapshot."""
 
-import itertools
 import random
+import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -26,9 +27,9 @@ pytestmark = pytest.mark.django_db
 class World:
     """A publisher, and the tables of a gateway that follows it."""
 
-    def __init__(self, home):
+    def __init__(self, home, **options):
         self.home = home
-        self.publisher = publishing.Publisher(home.snapshot)
+        self.publisher = publishing.Publisher(home.snapshot, **options)
         self.tables = Tables()
         self.watcher = SnapshotWatcher(home.snapshot, self.tables)
         publishing.mark_changed()
@@ -39,10 +40,28 @@ class World:
         self.watcher.look()
         return published
 
+    def file(self):
+        return self.home.snapshot.stat().st_ino
+
+    def publish_until(self, condition):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            issue_key()
+            assert not self.publish().whole
+
 
 @pytest.fixture
 def world(home):
     world = World(home)
+    yield world
+    world.publisher.close()
+
+
+@pytest.fixture
+def renewing(home, transactional_db):
+    """Give a world whose file is renewed after every few changes."""
+    world = World(home, renew_after_bytes=500)
     yield world
     world.publisher.close()
 
@@ -229,6 +248,24 @@ def test_who_follows_deltas_knows_what_one_knows_who_reads_everything(
     assert not SnapshotChange.objects.exists()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_no_change_is_lost_while_files_are_renewed(renewing, seed):
+    PlanFactory.create_batch(2)
+    people = People(seed)
+    files = {renewing.file()}
+
+    for _ in range(40):
+        for _ in range(people.random.randint(1, 3)):
+            people.change()
+        assert not renewing.publish().whole
+        files.add(renewing.file())
+        expected = comparable(publishing.assemble(sequence=1, now=timezone.now()))
+        assert comparable(renewing.tables.as_snapshot()) == expected
+
+    assert comparable(snapshot_file.read(renewing.home.snapshot)) == expected
+    renewing.publish_until(lambda: len(files) > 1 or renewing.file() not in files)
+
+
 def test_a_change_of_a_key_is_a_delta_that_names_nothing_else(world):
     issue_key()
     kept, revoked = issue_key().key, issue_key().key
@@ -346,14 +383,86 @@ def test_many_changes_at_once_are_read_as_a_whole(world):
     assert not SnapshotChange.objects.exists()
 
 
-def test_a_long_file_is_written_anew(world, monkeypatch):
-    monkeypatch.setattr(snapshot_file, "_LEAST_GROWTH", 500)
-    sizes = []
-    for _ in range(20):
-        issue_key()
-        world.publish()
-        sizes.append(world.home.snapshot.stat().st_size)
+def test_a_long_file_is_replaced_by_one_that_says_the_same(renewing):
+    for _ in range(3):
+        file = renewing.file()
+        renewing.publish_until(lambda file=file: renewing.file() != file)
 
-    assert any(later < sooner for sooner, later in itertools.pairwise(sizes))
-    assert len(world.tables.as_snapshot().keys) == 20
-    assert SnapshotState.objects.get().published == world.tables.sequence
+    parts = list(snapshot_file.SnapshotReader(renewing.home.snapshot).parts())
+    assert {part.base for part in parts} == {0}
+    assert len(renewing.tables.as_snapshot().keys) == ApiKey.objects.count()
+    assert SnapshotState.objects.get().published == renewing.tables.sequence
+    assert not list(renewing.home.snapshot.parent.glob("*.partial"))
+
+
+def test_a_revocation_does_not_wait_for_a_file_that_is_being_written(
+    renewing, monkeypatch
+):
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    class Held(snapshot_file.SnapshotWriter):
+        def __init__(self, *args):
+            begun.set()
+            assert may_go_on.wait(60)
+            super().__init__(*args)
+
+    monkeypatch.setattr(publishing, "SnapshotWriter", Held)
+    key = issue_key().key
+    file = renewing.file()
+    renewing.publish_until(begun.is_set)
+
+    api_keys.revoke(key)
+    renewing.publish()
+
+    # The new file was begun before, and there was a valid key then.
+    digest = bytes.fromhex(key.digest)
+    assert renewing.tables.find_key(digest) is None
+    assert renewing.file() == file
+    may_go_on.set()
+    renewing.publish_until(lambda: renewing.file() != file)
+    assert renewing.tables.find_key(digest) is None
+    assert renewing.tables.why_ended(digest) == "revoked"
+    assert len(renewing.tables.as_snapshot().keys) == ApiKey.objects.count() - 1
+
+
+def test_changes_go_on_into_a_file_that_could_not_be_renewed(renewing, monkeypatch):
+    tried = threading.Event()
+
+    def no_space(*_):
+        tried.set()
+        raise OSError(28, "No space left on device")
+
+    file = renewing.file()
+    with monkeypatch.context() as patched:
+        patched.setattr(publishing, "SnapshotWriter", no_space)
+        renewing.publish_until(tried.is_set)
+        for _ in range(3):
+            issue_key()
+            assert not renewing.publish().whole
+        assert renewing.file() == file
+
+    renewing.publish_until(lambda: renewing.file() != file)
+    assert len(renewing.tables.as_snapshot().keys) == ApiKey.objects.count()
+
+
+def test_a_leader_that_was_replaced_renews_nothing(renewing, monkeypatch):
+    """A controller that slept while it wrote finds what another has written."""
+    begun = threading.Event()
+
+    class Told(snapshot_file.SnapshotWriter):
+        def __init__(self, *args):
+            super().__init__(*args)
+            begun.set()
+
+    monkeypatch.setattr(publishing, "SnapshotWriter", Told)
+    renewing.publish_until(begun.is_set)
+    other = publishing.Publisher(renewing.home.snapshot)
+    other.publish(now=timezone.now())
+    key = issue_key().key
+    other.publish(now=timezone.now())
+
+    issue_key()
+
+    assert renewing.publish().whole
+    other.close()
+    assert renewing.tables.find_key(bytes.fromhex(key.digest)) is not None

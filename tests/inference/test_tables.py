@@ -56,6 +56,34 @@ def test_key_is_found_by_its_digest():
     assert tables.find_key(b"other") is None
 
 
+def test_each_of_many_keys_is_found_with_its_customer():
+    keys = [other_key(customer_id=number, models=("m",)) for number in range(1000)]
+    customers = tuple(
+        AccessCustomer(customer_id=number, limits=Limits(plan=f"{number}", rates=()))
+        for number in range(0, 1000, 2)
+    )
+    tables = Tables(published(keys=tuple(keys), customers=customers))
+
+    for key in keys:
+        found = tables.find_key(key.digest)
+        if key.customer_id % 2:
+            assert found is None
+        else:
+            assert found.key == key
+            assert found.admission.limits.plan == f"{key.customer_id}"
+    for digest in (bytes(32), b"\xff" * 32, keys[0].digest[:-1] + b"?"):
+        assert tables.find_key(digest) is None
+
+
+def test_a_snapshot_that_changes_nothing_holds_no_model_twice():
+    tables = Tables(published())
+    model = tables.models["m"].model
+
+    tables.replace(published(models=(msgspec.structs.replace(model),)))
+
+    assert tables.as_snapshot().models[0] is tables.models["m"].model is model
+
+
 def test_revoked_key_is_gone_with_the_next_snapshot():
     tables = Tables(published())
     assert tables.find_key(KEY.digest)
@@ -208,10 +236,11 @@ def parts(*, keys, base=0, sequence=1):
     ]
 
 
-def other_key():
+def other_key(**changes):
     new = key_format.generate("live")
     [key] = published().keys
-    return msgspec.structs.replace(key, key_id=new.key_id, digest=new.digest)
+    changes |= {"key_id": new.key_id, "digest": new.digest}
+    return msgspec.structs.replace(key, **changes)
 
 
 def test_a_whole_snapshot_holds_when_its_last_part_has_come():

@@ -1,12 +1,20 @@
+import gc
 import hashlib
 import os
 
+import msgspec
 import pytest
 
 from accounts.limits import Limits
 from inference import snapshot_file
 from inference.gateway.snapshots import SnapshotWatcher
-from inference.snapshot import AccessCustomer, AccessKey, Delta, Snapshot
+from inference.snapshot import (
+    PART_BYTES,
+    AccessCustomer,
+    AccessKey,
+    Delta,
+    Snapshot,
+)
 from inference.snapshot_file import (
     SnapshotCorrupt,
     SnapshotReader,
@@ -90,6 +98,7 @@ def followed(tmp_path):
     """Give a writer with three keys, the tables that follow it, and their watcher."""
     path = tmp_path / "current.snapshot"
     writer = SnapshotWriter(path, many_keys(3))
+    writer.put_in_place()
     tables = Tables()
     watcher = SnapshotWatcher(path, tables)
     watcher.look()
@@ -136,7 +145,7 @@ def test_a_damaged_delta_leaves_what_came_before(followed):
     watcher.look()
 
     assert tables.sequence == 1
-    SnapshotWriter(path, many_keys(1)).close()
+    snapshot_file.write(path, many_keys(1))
     assert watcher.look()
     assert tables.as_snapshot().keys == (key(0),)
 
@@ -182,6 +191,54 @@ def test_a_snapshot_is_read_in_small_parts(tmp_path):
 
     parts = list(SnapshotReader(path).parts())
 
+    sizes = [len(msgspec.msgpack.encode(part)) for part in parts]
     assert len(parts) > 10
-    assert max(len(part.keys) for part in parts) < 500
-    assert sum(len(part.keys) for part in parts) == 5000
+    assert max(sizes) < 1.1 * PART_BYTES
+    tables = Tables(snapshot_file.read(path))
+    assert all(tables.find_key(key(number).digest) for number in range(5000))
+
+
+def test_keys_of_a_whole_snapshot_are_no_work_for_the_garbage_collector(tmp_path):
+    path = tmp_path / "current.snapshot"
+    snapshot_file.write(path, many_keys(5000))
+    watcher = SnapshotWatcher(path, Tables())
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(gc.get_objects())
+        watcher.look()
+        made = len(gc.get_objects()) - before
+    finally:
+        gc.enable()
+
+    assert made < 500
+
+
+def test_a_file_takes_deltas_while_the_next_one_is_written(followed):
+    path, writer, tables, watcher = followed
+    renewed = SnapshotWriter(path, many_keys(3))
+    revoked = Delta(sequence=2, base=1, gone_keys=(key(0).digest,))
+
+    writer.append(revoked)
+
+    assert watcher.look()
+    assert tables.find_key(key(0).digest) is None
+    renewed.put_in_place([revoked])
+    renewed.append(Delta(sequence=3, base=2, gone_keys=(key(1).digest,)))
+    renewed.close()
+    for part in SnapshotReader(path).parts():
+        # A key that was revoked does not come back, not even for a moment.
+        assert tables.find_key(key(0).digest) is None
+        tables.take(part)
+    assert tables.as_snapshot().keys == (key(2),)
+    assert tables.sequence == 3
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_that_was_never_put_in_place_leaves_nothing(followed):
+    path, _, _, watcher = followed
+
+    SnapshotWriter(path, many_keys(1)).discard()
+
+    assert not watcher.look()
+    assert list(path.parent.iterdir()) == [path]
