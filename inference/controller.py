@@ -35,6 +35,7 @@ from inference.engine_links import EngineLink
 from inference.home import Home
 from inference.models import ControllerLease
 from inference.reconciling import Reconciler
+from inference.snapshot import Snapshot
 
 LEASE_TTL_S = 9.0
 _RENEW_S = 3.0
@@ -132,6 +133,8 @@ class Controller:
         self._reconciler = Reconciler(artifacts=home.artifacts)
         self._publisher = publishing.Publisher(home.snapshot)
         self._leads_until = 0.0
+        # Another home has the database, and the gateways of this one know.
+        self._withdrawn = False
         self._due: dict[str, float] = {}
 
     def stop(self) -> None:
@@ -201,7 +204,10 @@ class Controller:
         except ownership.OtherHome as error:
             self._leads_until = 0.0
             logger.error("database_of_another_home", reason=str(error))
+            if isinstance(error, ownership.TakenOver):
+                self._withdraw()
             return
+        self._withdrawn = False
         self._predecessor.dismiss(now=timezone.now())
         if not lead(self.holder, now=timezone.now()):
             self._leads_until = 0.0
@@ -212,6 +218,13 @@ class Controller:
         if not led:
             logger.info("controller_leads", holder=self.holder)
             self._take_over()
+
+    def _withdraw(self) -> None:
+        """Take all keys from gateways: nobody tells them any more which are revoked."""
+        if not self._withdrawn:
+            nothing = Snapshot(sequence=0, published_at=0.0)
+            snapshot_file.write(self._home.snapshot, nothing)
+            self._withdrawn = True
 
     def _take_over(self) -> None:
         """Start from what is published; the file may be gone or older than the row."""

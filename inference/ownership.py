@@ -15,8 +15,12 @@ class OtherHome(Exception):
     """The database belongs to another home; the text is for the operator."""
 
 
+class TakenOver(OtherHome):
+    """It is not even a copy of this one."""
+
+
 def claim(home: Home, *, now: datetime) -> None:
-    """Make the database this home's if it has none yet; raises OtherHome.
+    """Make the database this home's if it has none yet; raises OtherHome, TakenOver.
 
     A home that was moved is still the same, and a copy of it is not, for as long as the
     original runs.
@@ -29,7 +33,7 @@ def claim(home: Home, *, now: datetime) -> None:
         DatabaseHome.objects.bulk_create([fresh], ignore_conflicts=True)
         owner = DatabaseHome.objects.get(pk=1)
     if owner.home_id != identity:
-        raise OtherHome(
+        raise TakenOver(
             f"The database belongs to the home {owner}, since {owner.since:%Y-%m-%d}. "
             "One database serves one home: use another database, or move that home "
             "here. If it is gone for good: manage.py take_over"

@@ -10,10 +10,14 @@ from django.utils import timezone
 
 from config import before_start
 from config.before_start import CannotStart
-from inference import controller, ownership
+from inference import controller, ownership, snapshot_file
+from inference.gateway.snapshots import SnapshotWatcher
 from inference.home import Home
 from inference.models import ControllerLease, DatabaseHome
 from inference.ownership import OtherHome
+from inference.tables import Tables
+from tests.factories import issue_key
+from tests.fakes import ManualClock
 
 pytestmark = pytest.mark.django_db
 
@@ -93,6 +97,61 @@ def test_a_dead_home_can_be_taken_over_and_a_living_one_cannot(
     ownership.claim(second, now=timezone.now())
     with pytest.raises(OtherHome):
         ownership.claim(first, now=timezone.now())
+
+
+@pytest.fixture
+def follower(first):
+    """Give a controller of the first home that has published a key, and a gateway."""
+    digest = bytes.fromhex(issue_key().key.digest)
+    clock = ManualClock()
+    leader = controller.Controller(first, clock=clock)
+    leader.step()
+    tables = Tables()
+    watcher = SnapshotWatcher(first.snapshot, tables)
+    watcher.look()
+    tables.remember_token(b"token", tables.find_key(digest))
+    controller.resign(leader.holder, now=timezone.now())
+    return leader, clock, watcher, tables
+
+
+def renew_lease(leader, clock):
+    clock.advance(4.0)
+    leader.step()
+
+
+def test_gateways_of_a_home_that_was_taken_over_answer_no_more(follower, second):
+    leader, clock, watcher, tables = follower
+    ownership.take_over(second, now=timezone.now())
+
+    renew_lease(leader, clock)
+
+    assert watcher.look()
+    assert tables.known_token(b"token") is None
+    # To callers it is a gateway that has just started.
+    assert tables.sequence == 0
+
+
+def test_a_home_that_gets_the_database_back_answers_again(follower, first, second):
+    leader, clock, watcher, tables = follower
+    ownership.take_over(second, now=timezone.now())
+    renew_lease(leader, clock)
+    ownership.take_over(first, now=timezone.now())
+
+    renew_lease(leader, clock)
+
+    watcher.look()
+    assert len(tables.as_snapshot().keys) == 1
+
+
+def test_a_host_that_is_renamed_goes_on_answering(follower, first):
+    leader, clock, watcher, _ = follower
+    controller.lead(leader.holder, now=timezone.now())
+    DatabaseHome.objects.update(host="former-name")
+
+    renew_lease(leader, clock)
+
+    assert not watcher.look()
+    assert len(snapshot_file.read(first.snapshot).keys) == 1
 
 
 def test_an_identity_is_made_once(tmp_path):
