@@ -1,6 +1,7 @@
 """Who pays, and the keys that they call with."""
 
 import datetime
+import re
 import unicodedata
 from typing import Any, Self
 
@@ -17,6 +18,11 @@ from accounts.signals import access_changed
 
 # Unicode's control and format characters, zero-width ones among them: nobody sees them.
 _UNSEEN = {"Cc", "Cf"}
+# What else has no form: joiners, fillers and selectors of variants.
+_FORMLESS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
+_BRAILLE_BLANK = "\u2800"
 _LONGEST_AS_READ = 600
 UNSEEN_NAME = "Write a name that people can see."
 
@@ -25,9 +31,10 @@ def as_read(name: str) -> str:
     """Return what two names have in common that people take for the same."""
     seen = "".join(
         " " if each.isspace() else each
-        for each in unicodedata.normalize("NFKC", name)
+        for each in unicodedata.normalize("NFKC", name.replace(_BRAILLE_BLANK, " "))
         if each.isspace() or unicodedata.category(each) not in _UNSEEN
     )
+    seen = _FORMLESS.sub("", seen)
     # Folding may leave letters that are composed in another way, and lengthen a name
     # beyond what an index holds.
     folded = unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())

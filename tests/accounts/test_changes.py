@@ -144,6 +144,11 @@ def test_a_note_undoes_nothing_that_others_changed_since_the_customer_was_read()
         "Alpha\tBeta",
         "\uff21lpha Beta",
         "Alpha\xad Beta",
+        "Alp\u034fha Beta",
+        "Alpha Beta\ufe0f",
+        "Alpha\u2800Beta",
+        "Alpha Beta\uffa0",
+        "Alpha\U000e0100 Beta",
     ],
 )
 def test_two_customers_have_no_names_that_read_alike(alike):
@@ -158,10 +163,13 @@ def test_two_customers_have_no_names_that_read_alike(alike):
         Customer.objects.bulk_create([Customer(name=alike, plan=plan)])
 
 
-def test_a_customer_has_a_name_that_is_seen_and_any_length_of_it_can_be_kept():
+@pytest.mark.parametrize("name", ["\u200b\u2060", "\u3164", "\u2800", "\u115f\ufe0f"])
+def test_a_customer_has_a_name_that_is_seen(name):
     with pytest.raises(ValidationError, match="a name that people can see"):
-        Customer(name="\u200b\u2060", plan=PlanFactory()).full_clean()
+        Customer(name=name, plan=PlanFactory()).full_clean()
 
+
+def test_any_length_of_a_name_can_be_kept():
     # One letter that stands for eighteen.
     customer = CustomerFactory(name="\ufdfa" * 200)
     customer.full_clean()
