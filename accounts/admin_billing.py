@@ -66,16 +66,31 @@ class PriceAdmin(HistoryAdmin):
         self, request: HttpRequest, obj: Price, form: Any, change: bool
     ) -> None:
         super().save_model(request, obj, form, change)
-        if obj.valid_from < timezone.now().date():
-            messages.warning(
-                request,
-                "It prices days that are over: months that are open cost something"
-                " else now. Statements stay as they are.",
-            )
+        before = form.initial.get("valid_from") if change else None
+        _warn_of_past_days(request, [obj.valid_from, before or obj.valid_from])
+
+    def delete_model(self, request: HttpRequest, obj: Price) -> None:
+        super().delete_model(request, obj)
+        _warn_of_past_days(request, [obj.valid_from])
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Price]) -> None:
+        days = list(queryset.values_list("valid_from", flat=True))
+        super().delete_queryset(request, queryset)
+        _warn_of_past_days(request, days)
 
     @display(description="model", ordering="model")
     def model_name(self, price: Price) -> str:
         return price.model or "every model"
+
+
+def _warn_of_past_days(request: HttpRequest, days: Iterable[datetime.date]) -> None:
+    """Say what a price from one of these days on changes by coming, moving or going."""
+    if min(days) < timezone.now().date():
+        messages.warning(
+            request,
+            "It prices days that are over: months that are open cost something"
+            " else now. Statements stay as they are.",
+        )
 
 
 @admin.register(LimitEvent)

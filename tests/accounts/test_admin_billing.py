@@ -164,6 +164,28 @@ def test_a_price_for_days_that_are_over_says_what_it_changes(manager):
     assert words not in coming.content.decode()
 
 
+@pytest.mark.parametrize("go", ["later", "deleted", "deleted with others"])
+def test_a_price_that_held_for_days_that_are_over_says_so_when_it_goes(manager, go):
+    plan = PlanFactory()
+    facts = {"unit": "rows", "model": "", "amount": "1"}
+    price = Price.objects.create(plan=plan, valid_from="2026-01-01", **facts)
+    tomorrow = timezone.now().date() + datetime.timedelta(days=1)
+    path, form = {
+        "later": ("price_change", {"plan": plan.pk, "valid_from": tomorrow, **facts}),
+        "deleted": ("price_delete", {"post": "yes"}),
+        "deleted with others": (
+            "price_changelist",
+            {"action": "delete_selected", "_selected_action": price.pk, "post": "yes"},
+        ),
+    }[go]
+    at = () if go == "deleted with others" else (price.pk,)
+
+    page = manager.post(url(path, *at), form, follow=True)
+
+    assert "It prices days that are over" in page.content.decode()
+    assert not Price.objects.filter(valid_from="2026-01-01").exists()
+
+
 def test_the_customers_page_shows_what_each_version_costs_per_request(manager):
     key = ApiKeyFactory()
     plan = key.customer.plan
