@@ -362,7 +362,7 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts_at = today - datetime.timedelta(days=_SHOWN_DAYS - 1)
     recent = usage.between(starts_at, now, customer_id=customer.pk)
-    by_day = usage.over_time(recent, "day")
+    calls = usage.over_time(recent, "day", "status", "code")
     latencies = usage.latencies(recent)
     models, keys = (
         rows[:_MOST_USED] for rows in usage.most_used(recent, "model", "key_id")
@@ -372,9 +372,9 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
         "days": _SHOWN_DAYS,
         "banners": quota_state.banners(customer, now=now),
         "quotas": quota_state.bars(customer, now=now),
-        "totals": usage.add_up(by_day),
-        "p50_ms": usage.percentile(latencies, 50),
-        "p95_ms": usage.percentile(latencies, 95),
+        "totals": usage.add_up(calls),
+        "p50_ms": latencies.percentile_ms(50),
+        "p95_ms": latencies.percentile_ms(95),
         "parts": [
             ("By model", _shares(models, "model")),
             ("By key", _shares(keys, "name")),
@@ -384,8 +384,8 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
             (refusal, reasons.sentences(refusal.limit, now=now))
             for refusal in refusals.of_customer(customer.pk)[:8]
         ],
-        "refusals": usage.refusals(recent)[:8],
-        "chart": json.dumps(_chart(by_day, starts_at=starts_at)),
+        "refusals": usage.refusals(calls)[:8],
+        "chart": json.dumps(_chart(usage.per(calls, "start"), starts_at=starts_at)),
         "chart_options": json.dumps(_CHART_OPTIONS),
     }
 

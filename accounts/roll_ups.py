@@ -208,7 +208,7 @@ class _Rows(Generic[Rolled]):
             batch_size=_ROWS_PER_INSERT,
             update_conflicts=True,
             unique_fields=["start", *UsageSums.KIND],
-            update_fields=[*UsageSums.SUMS, "latency_buckets"],
+            update_fields=[*UsageSums.SUMS, "latency_buckets", "slowest_us"],
         )
 
 

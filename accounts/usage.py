@@ -5,7 +5,7 @@ import functools
 import json
 import operator
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -118,7 +118,7 @@ def _add_minutes(segment: str, events: list[UsageEvent]) -> None:
         batch_size=500,
         update_conflicts=True,
         unique_fields=list(_IDENTITY),
-        update_fields=[*Usage.SUMS, "latency_buckets"],
+        update_fields=[*Usage.SUMS, "latency_buckets", "slowest_us"],
     )
 
 
@@ -151,6 +151,10 @@ def _minutes(
 
 
 def _add_event(row: Usage, event: UsageEvent) -> None:
+    if not row.requests:
+        row.slowest_us = event.total_us
+    elif row.slowest_us is not None:
+        row.slowest_us = max(row.slowest_us, event.total_us)
     row.requests += 1
     row.rows += event.rows
     if event.charged:
@@ -214,41 +218,60 @@ def bucket_of(microseconds: int) -> int:
     return (max(0, microseconds - 1) // 100).bit_length()
 
 
-def percentile(buckets: dict[str, int], percent: float) -> float | None:
-    """Return a percentile in milliseconds, interpolated within its bucket.
+def _ends_at(bucket: int) -> int:
+    """Return the longest latency that a bucket holds, in microseconds."""
+    return 100 << bucket
 
-    As if the bucket's latencies lay evenly in it: off by half of the true value at most
-    to the low side, and by the whole of it to the high side.
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """How many calls lie in each bucket, and the slowest call.
+
+    Where that was not kept yet, it is as slow as its bucket allows.
     """
-    total = sum(buckets.values())
-    if not total:
+
+    buckets: Mapping[int, int]
+    slowest_us: int
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Return a percentile, interpolated within its bucket.
+
+        As if latencies lay evenly in it, and in the last one up to the slowest call:
+        off by half of the true value at most to the low side, and by the whole of it
+        to the high side.
+        """
+        rank = sum(self.buckets.values()) * percent / 100
+        seen = 0
+        for bucket, count in sorted(self.buckets.items()):
+            if seen + count >= rank:
+                lower = _ends_at(bucket - 1) if bucket else 0
+                upper = min(_ends_at(bucket), self.slowest_us)
+                return (lower + (upper - lower) * (rank - seen) / count) / 1000
+            seen += count
         return None
-    rank = total * percent / 100
-    seen = 0
-    found = 0.0
-    for bucket in sorted(int(name) for name in buckets):
-        count = buckets[str(bucket)]
-        upper = 0.1 * 2.0**bucket
-        lower = upper / 2 if bucket else 0.0
-        if seen + count >= rank:
-            return lower + (upper - lower) * (rank - seen) / count
-        seen += count
-        found = upper
-    return found
 
 
-def latencies(span: "Span") -> dict[str, int]:
+def latencies(span: "Span") -> Latencies:
     """Add up the latency buckets of the selected usage."""
-    # As texts: many rows have the same ones, which are read once.
-    texts: Counter[str] = Counter()
+    sums: Counter[int] = Counter()
+    slowest_us = 0
     for part in span.parts:
-        as_text = Cast("latency_buckets", TextField())
-        texts.update(part.order_by().values_list(as_text, flat=True).iterator())
-    sums: Counter[str] = Counter()
-    for text, rows in texts.items():
-        for bucket, count in json.loads(text).items():
-            sums[bucket] += count * rows
-    return dict(sums)
+        # As texts: many rows have the same ones, which are read once.
+        of_one_text = (
+            part.order_by()
+            .values(text=Cast("latency_buckets", TextField()))
+            .annotate(
+                rows=Count("pk"), known=Count("slowest_us"), slowest=Max("slowest_us")
+            )
+        )
+        for found in of_one_text.iterator():
+            buckets = {int(name): n for name, n in json.loads(found["text"]).items()}
+            for bucket, count in buckets.items():
+                sums[bucket] += count * found["rows"]
+            is_known = found["known"] == found["rows"]
+            longest = found["slowest"] if is_known else _ends_at(max(buckets))
+            slowest_us = max(slowest_us, longest)
+    return Latencies(sums, slowest_us)
 
 
 # Selecting
@@ -354,35 +377,38 @@ def totals(span: Span) -> Totals:
 def most_used(span: Span, *fields: str) -> list[list[dict[str, Any]]]:
     """Count calls per value of each field, most requests first, in one reading."""
     sums = {name: each for name, each in _sums().items() if name in _COUNTS}
-    found: list[dict[Any, Counter[str]]] = [defaultdict(Counter) for _ in fields]
-    for group, counts in _summed(span, *fields, sums=sums).items():
-        for of_field, name in zip(found, group, strict=True):
-            of_field[name].update(counts)
-    return [
-        sorted(
-            ({field: name, **of_field[name]} for name in sorted(of_field)),
-            key=operator.itemgetter("requests"),
-            reverse=True,
-        )
-        for field, of_field in zip(fields, found, strict=True)
+    rows = [
+        dict(zip(fields, group, strict=True)) | counts
+        for group, counts in _summed(span, *fields, sums=sums).items()
     ]
+    return [
+        sorted(per(rows, field), key=operator.itemgetter("requests"), reverse=True)
+        for field in fields
+    ]
+
+
+# Adding up rows that were read already, instead of reading them again
 
 
 def add_up(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Add up the counts of rows that were read, instead of reading them again."""
-    sums = Counter(dict.fromkeys(_COUNTS, 0))
+    """Add up the counts of rows."""
+    found = per(rows)
+    return found[0] if found else dict.fromkeys(_COUNTS, 0)
+
+
+def per(rows: Iterable[Mapping[str, Any]], *fields: str) -> list[dict[str, Any]]:
+    """Add up the counts of rows per value of `fields`, in the order of these."""
+    found: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
-        sums.update({name: row[name] for name in _COUNTS})
-    return dict(sums)
-
-
-def grouped(span: Span, *fields: str) -> list[dict[str, Any]]:
-    """Add up the selected usage per value of `fields`, most requests first."""
-    rows = [
-        dict(zip(fields, group, strict=True)) | _totals(sums)
-        for group, sums in sorted(_summed(span, *fields).items())
+        sums = found.setdefault(
+            tuple([row[field] for field in fields]), [0] * len(_COUNTS)
+        )
+        for place, name in enumerate(_COUNTS):
+            sums[place] += row[name]
+    return [
+        dict(zip((*fields, *_COUNTS), (*group, *sums), strict=True))
+        for group, sums in sorted(found.items())
     ]
-    return sorted(rows, key=operator.itemgetter("requests"), reverse=True)
 
 
 def over_time(span: Span, bucket: Grain, *fields: str) -> list[dict[str, Any]]:
@@ -435,9 +461,9 @@ def _summed(
     *fields: str,
     bucket: Callable[[Any], Expression | F] | None = None,
     sums: Mapping[Any, Sum] | None = None,
-) -> dict[tuple[Any, ...], Counter[Any]]:
+) -> dict[tuple[Any, ...], dict[Any, int]]:
     """Add up every part in the database, and the few sums of the parts here."""
-    found: dict[tuple[Any, ...], Counter[Any]] = defaultdict(Counter)
+    found: dict[tuple[Any, ...], list[int]] = {}
     sums = sums or _sums()
     named = {f"sum_{number}": each for number, each in enumerate(sums.values())}
     for part in span.parts:
@@ -452,9 +478,14 @@ def _summed(
             else [tuple(selected.aggregate(**named).values())]
         )
         for row in rows:
-            added = (int(value or 0) for value in row[len(groups) :])
-            found[row[: len(groups)]].update(dict(zip(sums, added, strict=True)))
-    return found
+            added = [int(value or 0) for value in row[len(groups) :]]
+            known = found.get(row[: len(groups)])
+            if known is not None:
+                added = list(map(operator.add, known, added))
+            found[row[: len(groups)]] = added
+    return {
+        group: dict(zip(sums, added, strict=True)) for group, added in found.items()
+    }
 
 
 _COUNTS = ("requests", "rows", "charged_rows", "errors")
@@ -466,7 +497,7 @@ def _sums() -> dict[str, Sum]:
     return sums | {"errors": Sum("requests", filter=Q(status__gte=400))}
 
 
-def _totals(sums: Counter[str]) -> Totals:
+def _totals(sums: Mapping[str, int]) -> Totals:
     return Totals(
         requests=sums["requests"],
         rows=sums["rows"],
@@ -486,12 +517,17 @@ class Refusals(TypedDict):
     count: int
 
 
-def refusals(span: Span) -> list[Refusals]:
-    """Count the calls that were refused or failed, per status and code."""
-    return [
+def refusals(rows: Iterable[Mapping[str, Any]]) -> list[Refusals]:
+    """Count the calls that were refused or failed, per status and code.
+
+    Of rows that were read by these, most calls first.
+    """
+    refused = [row for row in rows if row["status"] >= 400]
+    found = [
         Refusals(status=row["status"], code=row["code"], count=row["requests"])
-        for row in grouped(span.filter(status__gte=400), "status", "code")
+        for row in per(refused, "status", "code")
     ]
+    return sorted(found, key=operator.itemgetter("count"), reverse=True)
 
 
 def quota_units(totals: Mapping[str, Any]) -> dict[str, int]:
@@ -519,9 +555,12 @@ def name_keys(customer_id: int, rows: list[dict[str, Any]]) -> None:
         row["name"] = f"{name} ({key_id})" if several else name or key_id
 
 
-def top_customers(span: Span, *, limit: int = 5) -> list[dict[str, Any]]:
-    """Name the customers with the most requests."""
-    return grouped(span, "customer_id", "customer__name")[:limit]
+def name_customers(rows: Iterable[dict[str, Any]]) -> None:
+    """Name the customer of each row."""
+    rows = list(rows)
+    known = Customer.objects.in_bulk([row["customer_id"] for row in rows])
+    for row in rows:
+        row["name"] = known[row["customer_id"]].name
 
 
 def charged_units(
@@ -549,8 +588,7 @@ def charged_units(
         keys = ApiKey.objects.filter(customer_id=customer_id).sharing(key_id)
         # As values: the database would look for keys of every row again.
         span = span.filter(key_id__in=[key_id, *keys.values_list("key_id", flat=True)])
-    units = _summed(span).get((), Counter[str]())[_UNIT_FIELDS[unit]]
-    return units // 1000 if unit == "compute_ms" else units
+    return quota_units(totals(span))[unit]
 
 
 def quota_used(

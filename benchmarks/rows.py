@@ -265,6 +265,7 @@ def _copy_of_keys(model: type[Model], column: str, at: datetime.datetime) -> Non
         "status": 200,
         "code": "",
         "latency_buckets": '{"4": 10}',
+        "slowest_us": 1500,
         column: at,
     }
     if model is Usage:
@@ -294,9 +295,10 @@ def _add_up(day: datetime.datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {UsageDay._meta.db_table}"
-            f" (start, {', '.join(kind)}, {', '.join(UsageSums.SUMS)}, latency_buckets)"
+            f" (start, {', '.join(kind)}, {', '.join(UsageSums.SUMS)}, latency_buckets,"
+            f" slowest_us)"
             f" SELECT {_cast({'start': day})}, {', '.join(kind)}, {', '.join(sums)},"
-            f" {buckets} FROM {UsageHour._meta.db_table}"
+            f" {buckets}, MAX(slowest_us) FROM {UsageHour._meta.db_table}"
             f" WHERE start >= %s AND start < %s GROUP BY {', '.join(kind)}",
             [_bound(day), _bound(day), _bound(day + DAY)],
         )

@@ -66,12 +66,20 @@ class UsageSums(models.Model):
     charged_shap_samples = models.PositiveBigIntegerField(default=0)
     # Latencies in powers-of-two buckets of 100 µs, so that percentiles add up.
     latency_buckets = models.JSONField(default=dict)
+    # None: some of the calls are of the time before this was kept.
+    slowest_us = models.PositiveBigIntegerField(null=True)
 
     class Meta:
         abstract = True
 
     def add(self, other: "UsageSums") -> None:
         """Add calls of the same kind."""
+        if not self.requests:
+            self.slowest_us = other.slowest_us
+        elif self.slowest_us is None or other.slowest_us is None:
+            self.slowest_us = None
+        else:
+            self.slowest_us = max(self.slowest_us, other.slowest_us)
         for name in self.SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for bucket, count in other.latency_buckets.items():

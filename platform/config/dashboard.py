@@ -25,6 +25,7 @@ _SILENT_AFTER = datetime.timedelta(seconds=30)
 # Three rounds of the minutely sync.
 _STALE_AFTER = datetime.timedelta(minutes=3)
 _LONGEST_REASON = 200
+_TOP_CUSTOMERS = 5
 
 
 class Card(TypedDict):
@@ -39,27 +40,29 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     now = timezone.now()
     may = request.user.has_perm
     hour = usage.between(now - _HOUR, now, grain="minute")
-    last_day = usage.between(now - _DAY, now)
-    day = usage.totals(last_day)
+    calls = usage.over_time(hour, "minute", "variant", "status", "code")
     latencies = usage.latencies(hour)
-    minutes = _by_minute(hour)
+    [by_customer] = usage.most_used(usage.between(now - _DAY, now), "customer_id")
+    of_day = usage.add_up(by_customer)["requests"]
     canaries = rollouts.canaries(now)
     for row in canaries:
         row["waiting_for"] = _first_line(row["waiting_for"])
         row["url"] = _route_url(request, row["route_id"])
     context.update(
-        cards=[*_traffic_cards(hour, day, latencies), _canary_card(canaries)],
-        has_traffic=day["requests"] > 0,
-        chart=json.dumps(_chart(minutes, now=now)),
+        cards=[*_traffic_cards(calls, of_day, latencies), _canary_card(canaries)],
+        has_traffic=of_day > 0,
+        chart=json.dumps(_chart(_by_minute(calls), now=now)),
         chart_options=json.dumps(_CHART_OPTIONS),
-        errors=usage.refusals(hour)[:8],
+        errors=usage.refusals(calls)[:8],
         errors_url=reverse("errors"),
         canaries=canaries,
-        steps=_first_steps(request) if not day["requests"] else [],
+        steps=_first_steps(request) if not of_day else [],
         demo=demo.for_staff(),
     )
     if may("accounts.view_usage"):
-        context["top_customers"] = usage.top_customers(last_day)
+        top = by_customer[:_TOP_CUSTOMERS]
+        usage.name_customers(top)
+        context["top_customers"] = top
         context["roll_ups"] = _roll_up_state(now)
     if may("inference.view_engine"):
         context["engines"] = _engines(now)
@@ -72,18 +75,18 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
 
 
 def _traffic_cards(
-    hour: usage.Span, day: usage.Totals, latencies: dict[str, int]
+    calls: list[dict[str, Any]], of_day: int, latencies: usage.Latencies
 ) -> list[Card]:
-    totals = usage.totals(hour)
+    totals = usage.add_up(calls)
     rate = 100 * totals["errors"] / totals["requests"] if totals["requests"] else None
     p50, p95, p99 = (
-        _milliseconds(usage.percentile(latencies, percent)) for percent in (50, 95, 99)
+        _milliseconds(latencies.percentile_ms(percent)) for percent in (50, 95, 99)
     )
     return [
         Card(
             title="Requests",
             value=f"{totals['requests']:,}",
-            note=f"in the last hour; {day['requests']:,} in 24 hours",
+            note=f"in the last hour; {of_day:,} in 24 hours",
             icon="bar_chart",
         ),
         Card(
@@ -110,9 +113,11 @@ def _milliseconds(value: float | None) -> str:
     return f"{number}\N{NO-BREAK SPACE}ms"
 
 
-def _by_minute(hour: usage.Span) -> dict[tuple[datetime.datetime, str], int]:
+def _by_minute(
+    calls: list[dict[str, Any]],
+) -> dict[tuple[datetime.datetime, str], int]:
     counts: Counter[tuple[datetime.datetime, str]] = Counter()
-    for row in usage.over_time(hour, "minute", "variant"):
+    for row in usage.per(calls, "start", "variant"):
         counts[row["start"], row["variant"]] += row["requests"] - row["errors"]
         # Most are refused when their variant is chosen already.
         counts[row["start"], _NOT_ANSWERED] += row["errors"]

@@ -1,5 +1,6 @@
 import collections
 import datetime
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -8,8 +9,8 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts import quota_state, usage
-from accounts.models import ApiKey, SpoolSegment, Usage
+from accounts import quota_state, roll_ups, usage
+from accounts.models import ApiKey, SpoolSegment, Usage, UsageDay
 from tests.accounts.test_leases import NOON, event
 from tests.factories import ApiKeyFactory, CustomerFactory
 
@@ -40,6 +41,7 @@ def test_events_of_one_minute_and_kind_become_one_row(customer):
     assert (row.compute_us, row.total_us, row.shap_samples) == (600, 1250, 50)
     assert row.minute == NOON
     assert row.latency_buckets == {"1": 2, "4": 1}
+    assert row.slowest_us == 900
 
 
 @pytest.mark.parametrize(
@@ -160,42 +162,84 @@ def test_a_latency_lies_within_its_bucket(microseconds: int):
 
 
 def test_percentiles_are_interpolated_within_their_buckets():
-    buckets = {"0": 50, "3": 45, "10": 5}
+    found = usage.Latencies({0: 50, 3: 45, 10: 5}, slowest_us=102_400)
 
-    assert usage.percentile(buckets, 25) == pytest.approx(0.05)
-    assert usage.percentile(buckets, 50) == pytest.approx(0.1)
-    assert usage.percentile(buckets, 95) == pytest.approx(0.8)
-    assert usage.percentile(buckets, 99) == pytest.approx(51.2 + 51.2 * 4 / 5)
-    assert usage.percentile(buckets, 100) == pytest.approx(102.4)
-    assert usage.percentile({}, 50) is None
+    assert found.percentile_ms(25) == pytest.approx(0.05)
+    assert found.percentile_ms(50) == pytest.approx(0.1)
+    assert found.percentile_ms(95) == pytest.approx(0.8)
+    assert found.percentile_ms(99) == pytest.approx(51.2 + 51.2 * 4 / 5)
+    assert found.percentile_ms(100) == pytest.approx(102.4)
+    assert usage.Latencies({}, slowest_us=0).percentile_ms(50) is None
+
+
+@given(
+    st.lists(st.integers(0, 2**40), min_size=1, max_size=40),
+    st.floats(0, 100),
+)
+def test_a_percentile_lies_between_the_bounds_of_its_call(latencies_us, percent):
+    found = usage.Latencies(
+        collections.Counter(map(usage.bucket_of, latencies_us)), max(latencies_us)
+    )
+    # The call of that rank, counted from one.
+    rank = max(1, math.ceil(len(latencies_us) * percent / 100))
+    bucket = usage.bucket_of(sorted(latencies_us)[rank - 1])
+
+    value_us = 1000 * found.percentile_ms(percent)
+
+    assert value_us <= max(latencies_us) * (1 + 1e-9)
+    assert value_us >= (50 * 2**bucket if bucket else 0) * (1 - 1e-9)
 
 
 def test_a_percentile_is_near_the_true_one_where_latencies_lie_evenly():
-    # Up to the end of a bucket: how full the last one is, no bucket tells.
-    latencies_us = range(1000, 1_638_400, 1000)
-    buckets = collections.Counter(
-        str(usage.bucket_of(latency)) for latency in latencies_us
+    latencies_us = range(1000, 1_300_000, 1000)
+    found = usage.Latencies(
+        collections.Counter(map(usage.bucket_of, latencies_us)), max(latencies_us)
     )
 
     for percent in (10, 50, 90):
         true_ms = len(latencies_us) * percent / 100
-        assert usage.percentile(buckets, percent) == pytest.approx(true_ms, rel=0.15)
+        assert found.percentile_ms(percent) == pytest.approx(true_ms, rel=0.15)
 
 
 def test_latencies_of_many_rows_are_added_up(customer):
     usage.record("a-1.spool", [event(customer, 1)] * 2, 1)
     usage.record("b-1.spool", [event(customer, 1)], 1)
 
-    assert usage.latencies(usage.between(*WEEK)) == {"1": 3}
+    found = usage.latencies(usage.between(*WEEK))
+    assert found == usage.Latencies({1: 3}, slowest_us=200)
+
+
+def test_no_percentile_is_above_the_slowest_call(customer):
+    slow = [changed(customer, total_us=1_879_000)] * 3
+    usage.record("a-1.spool", [*slow, changed(customer, total_us=900)], 1)
+
+    found = usage.latencies(usage.between(*WEEK))
+
+    assert found.percentile_ms(99) < found.percentile_ms(100) == 1879
+
+
+def test_calls_of_before_their_slowest_was_kept_are_as_slow_as_their_bucket(customer):
+    usage.record("a-1.spool", [changed(customer, total_us=150)], 1)
+    Usage.objects.update(slowest_us=None)
+    usage.record("a-1.spool", [changed(customer, total_us=130)], 2)
+    usage.record("b-1.spool", [changed(customer, total_us=30)], 1)
+    expected = usage.Latencies({0: 1, 1: 2}, slowest_us=200)
+    assert usage.latencies(usage.between(*WEEK)) == expected
+
+    roll_ups.roll_up(now=NOON + datetime.timedelta(days=2))
+
+    assert UsageDay.objects.get().slowest_us is None
+    assert usage.latencies(usage.between(*WEEK)) == expected
 
 
 def test_top_customers_come_first(customer):
     other = CustomerFactory()
     usage.record("a-1.spool", [event(customer, 1), *[event(other, 1)] * 3], 1)
 
-    top = usage.top_customers(usage.between(*WEEK))
+    [top] = usage.most_used(usage.between(*WEEK), "customer_id")
+    usage.name_customers(top)
 
-    assert [(row["customer__name"], row["requests"]) for row in top] == [
+    assert [(row["name"], row["requests"]) for row in top] == [
         (other.name, 3),
         (customer.name, 1),
     ]
@@ -205,7 +249,9 @@ def test_refusals_are_counted_by_reason(customer):
     refused = changed(customer, status=429, code="QUOTA_EXCEEDED", charged=False)
     usage.record("a-1.spool", [event(customer, 1), refused, refused], 1)
 
-    assert usage.refusals(usage.between(*WEEK)) == [
+    rows = usage.over_time(usage.between(*WEEK), "day", "status", "code")
+
+    assert usage.refusals(rows) == [
         {"status": 429, "code": "QUOTA_EXCEEDED", "count": 2}
     ]
     assert usage.totals(usage.between(*WEEK))["errors"] == 2
@@ -218,11 +264,12 @@ def test_groups_are_added_up_per_variant(customer):
         1,
     )
 
-    groups = usage.grouped(usage.between(*WEEK), "model", "version", "variant")
+    rows = usage.over_time(usage.between(*WEEK), "day", "model", "variant")
+    groups = usage.per(rows, "model", "variant")
 
     assert [(row["variant"], row["requests"], row["rows"]) for row in groups] == [
-        ("default", 2, 3),
         ("canary", 1, 1),
+        ("default", 2, 3),
     ]
 
 

@@ -174,11 +174,11 @@ class UsageWorld:
                 for row in found
             } == _per(events, bucket)
         latencies = usage.latencies(span)
-        assert sum(latencies.values()) == len(events)
-        assert latencies == dict(
-            Counter(str(usage.bucket_of(event.total_us)) for event in events)
+        assert latencies.buckets == Counter(
+            usage.bucket_of(event.total_us) for event in events
         )
-        for row in usage.refusals(span):
+        assert latencies.slowest_us == max((it.total_us for it in events), default=0)
+        for row in usage.refusals(usage.over_time(span, "day", "status", "code")):
             assert row["count"] == sum(
                 (event.status, event.code) == (row["status"], row["code"])
                 for event in events

@@ -99,7 +99,7 @@ def test_latency_shows_the_median_and_the_tail(admin):
     card = admin.get(reverse("admin:index")).context["cards"][2]
 
     assert card["value"] == "1.2\N{NO-BREAK SPACE}ms"
-    assert "77\N{NO-BREAK SPACE}ms" in card["note"]
+    assert "70\N{NO-BREAK SPACE}ms" in card["note"]
 
 
 def test_the_chart_holds_every_call_of_sixty_minutes(admin):
