@@ -83,6 +83,8 @@ class DataPlane:
         self.home = Home(home)
         self.home.prepare()
         self.key = key_format.generate("live")
+        # Of another customer.
+        self.other_key = key_format.generate("live")
         self.port = free_port()
         self.environment = {
             **os.environ,
@@ -150,16 +152,20 @@ class DataPlane:
                     routed=True,
                 ),
             ),
-            keys=(
+            keys=tuple(
                 AccessKey(
-                    key_id=self.key.key_id,
-                    digest=self.key.digest,
-                    customer_id=1,
+                    key_id=key.key_id,
+                    digest=key.digest,
+                    customer_id=customer_id,
                     scopes=("predict",),
-                ),
+                )
+                for customer_id, key in enumerate((self.key, self.other_key), 1)
             ),
-            customers=(
-                AccessCustomer(customer_id=1, limits=Limits(plan="free", rates=())),
+            customers=tuple(
+                AccessCustomer(
+                    customer_id=customer_id, limits=Limits(plan="free", rates=())
+                )
+                for customer_id in (1, 2)
             ),
             engines=(
                 EngineAddress(name="cpu", address=str(self.home.engine_socket("cpu"))),

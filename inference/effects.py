@@ -65,6 +65,7 @@ class EngineCall(msgspec.Struct, frozen=True, gc=False):
     timeout_s: float
     max_batch_rows: int = 0
     params: Params | None = None
+    customer_id: int = 0
 
 
 class ExplainCall(msgspec.Struct, frozen=True):

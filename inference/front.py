@@ -78,6 +78,7 @@ class PredictingClient(Protocol):
         timeout_s: float,
         max_batch_rows: int = 0,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> Prediction: ...
 
     def explain(
@@ -271,6 +272,7 @@ class Front:
                         timeout_s=effect.timeout_s,
                         max_batch_rows=effect.max_batch_rows,
                         params=effect.params,
+                        customer_id=effect.customer_id,
                     ),
                 )
             case ReadUpload():

@@ -41,7 +41,7 @@ from inference.effects import (
     NeedBody,
     NeedUnits,
 )
-from inference.engine.client import Prediction
+from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError
 from inference.engine.messages import Explained, ExplainOptions
 from inference.engine.signature import UnsupportedSignature
@@ -227,20 +227,14 @@ class PredictionPlan:
                     call, progress, target, body, decoded, timeout_s
                 )
             )
-        engines = progress.model.model.engines  # type: ignore[union-attr]
         result: Prediction | None = None
         cache_key = None
         if target.cache is not None and rows and not explains:
             cache_key, result = self._look_up(call, progress, target, decoded)
         if rows and result is None:
             try:
-                result = yield EngineCall(
-                    engines,
-                    target.key,
-                    decoded.tensors,
-                    timeout_s - elapsed,
-                    options.batch_size or 0,
-                    decoded.params,
+                result = yield _engine_call(
+                    progress, target, decoded, decoded.tensors, timeout_s - elapsed
                 )
             except EngineError as error:
                 apart = None
@@ -275,7 +269,7 @@ class PredictionPlan:
             if elapsed >= timeout_s:
                 raise refusals.too_late()
             explained = yield ExplainCall(
-                engines,
+                progress.model.model.engines,  # type: ignore[union-attr]
                 target.key,
                 decoded.tensors,
                 timeout_s - elapsed,
@@ -300,7 +294,6 @@ class PredictionPlan:
 
         Costs at most `MAX_CALLS_APART` further calls, within the deadline.
         """
-        engines = progress.model.model.engines  # type: ignore[union-attr]
         steps = rows_apart.by_halves(decoded.tensors, fails=rows_apart.FAILS_ON_ROWS)
         next(steps)
         outcome: rows_apart.Outcome = error
@@ -314,13 +307,8 @@ class PredictionPlan:
                 if calls == MAX_CALLS_APART:
                     return None
                 try:
-                    outcome = yield EngineCall(
-                        engines,
-                        target.key,
-                        piece,
-                        remaining_s,
-                        decoded.options.batch_size or 0,
-                        decoded.params,
+                    outcome = yield _engine_call(
+                        progress, target, decoded, piece, remaining_s
                     )
                 except EngineError as failed:
                     outcome = failed
@@ -377,13 +365,8 @@ class PredictionPlan:
                 decoded = yield from row_sources.decode_for(
                     target, call, progress, body, decoded, remaining_s
                 )
-                result: Prediction = yield EngineCall(
-                    model.engines,
-                    target.key,
-                    decoded.tensors,
-                    remaining_s,
-                    decoded.options.batch_size or 0,
-                    decoded.params,
+                result: Prediction = yield _engine_call(
+                    progress, target, decoded, decoded.tensors, remaining_s
                 )
             except (ApiError, EngineError, UnsupportedSignature):
                 # What the version in charge said is the better reason.
@@ -543,6 +526,25 @@ class PredictionPlan:
             total_us=total_us,
         )
         return Answer(status, headers, body, event)
+
+
+def _engine_call(
+    progress: Progress,
+    target: Target,
+    decoded: DecodedRequest,
+    tensors: tuple[Tensor, ...],
+    timeout_s: float,
+) -> EngineCall:
+    """Ask for the prediction of some of a request's rows."""
+    return EngineCall(
+        progress.model.model.engines,  # type: ignore[union-attr]
+        target.key,
+        tensors,
+        timeout_s,
+        decoded.options.batch_size or 0,
+        decoded.params,
+        progress.entry.key.customer_id,  # type: ignore[union-attr]
+    )
 
 
 def _explain_options(call: Call, options: Options) -> ExplainOptions:

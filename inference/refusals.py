@@ -220,11 +220,13 @@ def of_engine(error: EngineError) -> ApiError:
     if error.retry_after_ms is not None:
         retry_after_s = error.retry_after_ms / 1000
     if code is EngineErrorCode.OVERLOADED:
-        return ApiError(
-            ErrorCode.OVERLOADED,
-            "The model has more to do than it can queue. Try again.",
-            retry_after_s=retry_after_s,
-        )
+        message = "The model has more to do than it can queue. Try again."
+        if error.of_customer:
+            message = (
+                "You have as much waiting for this model as one customer may; the rest "
+                "is for others. Wait for answers, or send less at once."
+            )
+        return ApiError(ErrorCode.OVERLOADED, message, retry_after_s=retry_after_s)
     return ApiError(
         ErrorCode.MODEL_UNAVAILABLE,
         "The model cannot answer right now: it is loading or restarting.",

@@ -132,6 +132,7 @@ class FakeJobEngine:
         self.row_us = 0
         self.calls: list[list[float]] = []
         self.priorities: set[Priority] = set()
+        self.customers: set[int] = set()
         self.answer: Callable[[Any], Any] = lambda data: data.sum(axis=1)
         # Called before each prediction, for things that happen meanwhile.
         self.meanwhile: Callable[[], object] = lambda: None
@@ -154,8 +155,10 @@ class FakeJobEngine:
         timeout_s: float,
         max_batch_rows: int = 0,
         priority: Priority = "interactive",
+        customer_id: int = 0,
     ) -> Prediction:
         self.priorities.add(priority)
+        self.customers.add(customer_id)
         self.meanwhile()
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:

@@ -14,7 +14,7 @@ from inference.engine.execution import Outcome
 from inference.engine.lane import Lane
 from inference.engine.runner import Runner
 from inference.engine.turns import JOB_SHARE, Turn, Turns
-from inference.engine.waiting import Caller, Entry, QueueLimits, Room
+from inference.engine.waiting import Caller, Entry, QueueLimits, Refusal, Room
 
 logger = structlog.get_logger()
 
@@ -141,9 +141,9 @@ class Batcher:
             # The room may be taken by entries that are too late already.
             for late in to.queue(job=entry.job).drop_late(self._clock()):
                 self._fail_late(late)
-            bound = lane.refusal(to, entry, self.room, self._settings.max_queue_s)
-            if bound:
-                self._refuse(to, entry, bound)
+            found = lane.refusal(to, entry, self.room, self._settings.max_queue_s)
+            if found:
+                self._refuse(to, entry, found)
         queue = to.jobs if entry.job else to.interactive
         queue.append(entry)
         self.unanswered += 1
@@ -170,10 +170,11 @@ class Batcher:
 
     # Admission
 
-    def _refuse(self, to: Lane, entry: Entry, bound: str) -> None:
+    def _refuse(self, to: Lane, entry: Entry, found: Refusal) -> None:
         self.counters["refused"] += 1
-        self.counters[f"refused_{bound}"] += 1
-        raise lane.overloaded(to, self._drain_s(to, job=entry.job))
+        self.counters[f"refused_{found.bound}"] += 1
+        drain_s = self._drain_s(to, job=entry.job)
+        raise lane.overloaded(to, drain_s, of_customer=found.of_customer)
 
     def _drain_s(self, to: Lane, *, job: bool) -> float | None:
         """Seconds until all that waits for `to` should be done.

@@ -56,6 +56,7 @@ class BlockingEngineClient:
         max_batch_rows: int = 0,
         priority: Priority = "interactive",
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> Prediction:
         data = calls.predict(
             0,
@@ -65,6 +66,7 @@ class BlockingEngineClient:
             max_batch_rows=max_batch_rows,
             priority=priority,
             params=params,
+            customer_id=customer_id,
         )
         reply, body = self._call(data, Predicted, timeout_s)
         try:

@@ -57,6 +57,7 @@ def predict(
     max_batch_rows: int,
     priority: Priority = "interactive",
     params: Params | None = None,
+    customer_id: int = 0,
 ) -> bytes:
     headers, buffers = _encoded(sent)
     return _bounded(
@@ -69,6 +70,7 @@ def predict(
             max_batch_rows,
             priority,
             params,
+            customer_id,
         ),
         *buffers,
     )
@@ -150,7 +152,11 @@ def error(reply: Failed) -> EngineError:
     except ValueError:  # from a newer engine
         code = EngineErrorCode.MODEL_ERROR
     return EngineError(
-        code, reply.message, retry_after_ms=reply.retry_after_ms, option=reply.option
+        code,
+        reply.message,
+        retry_after_ms=reply.retry_after_ms,
+        option=reply.option,
+        of_customer=reply.of_customer,
     )
 
 

@@ -43,6 +43,7 @@ class EngineClient(Protocol):
         max_batch_rows: int = 0,
         priority: Priority = "interactive",
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> Prediction: ...
 
     def stream(

@@ -128,7 +128,9 @@ class Engine:
         explaining.check_layout(version.signature, tensors)
         deadline = self.clock() + timeout_s
         task = ExplainTask(
-            version.model.until(deadline, self.clock, job=priority == "job"),
+            version.model.until(
+                deadline, self.clock, job=priority == "job", customer_id=customer_id
+            ),
             tensors,
             options,
             deadline=deadline,

@@ -38,6 +38,7 @@ class EngineError(Exception):
 
     `message` is written for operators; fronts decide what callers may see. With
     `option` it is written for the caller, and tells what is wrong with that option.
+    `of_customer` says of a full bound that only the customer's share of it is used up.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class EngineError(Exception):
         *,
         retry_after_ms: int | None = None,
         option: str = "",
+        of_customer: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.retry_after_ms = retry_after_ms
         self.option = option
+        self.of_customer = of_customer
 
     @property
     def retryable(self) -> bool:

@@ -130,6 +130,7 @@ class LaneModel:
         self._deadline = 0.0
         self._clock: Callable[[], float] = lambda: 0.0
         self._job = False
+        self._customer_id = 0
         self.signature = loaded.signature
         self.path = Path(wanted.path)
         self.torch_function: Callable[[torch.Tensor], torch.Tensor] | None = (
@@ -139,7 +140,12 @@ class LaneModel:
         self.waited_s = 0.0
 
     def until(
-        self, deadline: float, clock: Callable[[], float], *, job: bool = False
+        self,
+        deadline: float,
+        clock: Callable[[], float],
+        *,
+        job: bool = False,
+        customer_id: int = 0,
     ) -> "LaneModel":
         """Give the same model, cache included, to one task with its deadline."""
         model = object.__new__(LaneModel)
@@ -147,6 +153,7 @@ class LaneModel:
         model._deadline = deadline
         model._clock = clock
         model._job = job
+        model._customer_id = customer_id
         return model
 
     def predict(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -173,6 +180,7 @@ class LaneModel:
             arrived_at=now,
             deadline=self._deadline,
             job=self._job,
+            customer_id=self._customer_id,
         )
         self._loop.call_soon_threadsafe(self._submit, entry, waiter)
         try:

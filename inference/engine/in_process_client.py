@@ -80,6 +80,7 @@ class InProcessEngineClient:
         max_batch_rows: int = 0,
         priority: Priority = "interactive",
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> Prediction:
         _check(tensors)
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
@@ -94,6 +95,7 @@ class InProcessEngineClient:
             max_batch_rows=max_batch_rows,
             job=priority == "job",
             params=params,
+            customer_id=customer_id,
         )
         self._engine.submit(key, entry)
         try:

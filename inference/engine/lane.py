@@ -5,7 +5,13 @@ import asyncio
 from inference.engine.cost import CostModel, Pace
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.runner import Runner
-from inference.engine.waiting import Entry, QueueLimits, Room, VersionQueue
+from inference.engine.waiting import (
+    Entry,
+    QueueLimits,
+    Refusal,
+    Room,
+    VersionQueue,
+)
 
 _MIN_RETRY_MS = 10
 _MAX_RETRY_MS = 60_000
@@ -101,30 +107,46 @@ class Lane:
         return self.cost.estimate(rows) or 0.0
 
 
-def refusal(lane: Lane, entry: Entry, room: Room, max_queue_s: float) -> str:
-    """Name the bound that keeps an entry out; empty if it may wait."""
+def refusal(lane: Lane, entry: Entry, room: Room, max_queue_s: float) -> Refusal | None:
+    """Name the bound that keeps an entry out; None if it may wait."""
     queue = lane.jobs if entry.job else lane.interactive
-    if not queue.has_room(entry):
-        full = queue.nbytes + entry.nbytes > queue.limits.max_bytes
-        return "queue_bytes" if full else "queue_rows"
-    if not room.has(entry):
-        return "engine_room"
-    if entry.job:
-        return ""
-    seconds = queue.rows * lane.pace.row_s
-    if seconds <= max_queue_s and seconds <= entry.deadline - entry.arrived_at:
-        return ""
-    # It would be answered too late for its caller, or keep later ones from it.
-    return "queue_time"
+    limits = queue.limits
+    row_s = 0.0 if entry.job else lane.pace.row_s
+    left_s = entry.deadline - entry.arrived_at
+    rows = queue.rows + entry.rows
+    if (
+        rows * 2 <= limits.max_rows
+        and (queue.nbytes + entry.nbytes) * 2 <= limits.max_bytes
+        and rows * row_s * 2 <= max_queue_s
+        and rows * row_s <= left_s
+        and room.leaves_half(entry)
+    ):
+        return None  # As much is left as all customers hold together.
+    most_rows, rows_bound = limits.max_rows, "queue_rows"
+    if row_s * most_rows > max_queue_s:
+        most_rows, rows_bound = max(int(max_queue_s / row_s), 1), "queue_time"
+    found = queue.refusal(entry, most_rows=most_rows, rows_bound=rows_bound)
+    if found is None and not room.leaves_half(entry):
+        found = room.refusal(entry)
+    if found is not None:
+        return found
+    if queue.rows * row_s > left_s and queue.rows_before(entry) * row_s > left_s:
+        # It would be answered too late for its caller.
+        return Refusal("queue_time")
+    return None
 
 
-def overloaded(lane: Lane, seconds: float | None) -> EngineError:
+def overloaded(
+    lane: Lane, seconds: float | None, *, of_customer: bool = False
+) -> EngineError:
     """Refuse, and say when what waits now should be done."""
     retry_ms = UNKNOWN_RETRY_MS
     if seconds is not None:
         retry_ms = min(max(int(seconds * 1000), _MIN_RETRY_MS), _MAX_RETRY_MS)
+    whose = ", with all that one customer may have" if of_customer else ""
     return EngineError(
         EngineErrorCode.OVERLOADED,
-        f"{lane.queued_rows} rows are waiting already",
+        f"{lane.queued_rows} rows are waiting already{whose}",
         retry_after_ms=retry_ms,
+        of_customer=of_customer,
     )

@@ -82,6 +82,8 @@ class Predict(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predi
     priority: Priority = "interactive"
     # What the caller sets of the signature's parameters, as JSON values.
     params: Params | None = None
+    # Customers take turns and share what may wait; 0: unknown.
+    customer_id: int = 0
 
 
 class Predicted(
@@ -203,6 +205,7 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     retry_after_ms: int | None = None
     # What the message is about, if it is for the caller.
     option: str = ""
+    of_customer: bool = False
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):

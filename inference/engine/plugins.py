@@ -137,7 +137,7 @@ class ExplainThread:
         self._start()
         with self._changed:
             accepted = self._tasks.put(task.customer_id, task)
-            waiting = len(self._tasks)
+            waiting, most = len(self._tasks), self._tasks.shares.most
             self._changed.notify()
         if not accepted:
             self.counters["refused_explanations"] += 1
@@ -146,6 +146,7 @@ class ExplainThread:
                 f"{waiting} explanations are waiting already, and a customer may only "
                 "have as many as there are places left",
                 retry_after_ms=_RETRY_AFTER_MS,
+                of_customer=waiting < most,
             )
         task.future.add_done_callback(lambda _: self._forget(task))
 

@@ -152,6 +152,7 @@ class Connection(asyncio.Protocol):
             max_batch_rows=request.max_batch_rows,
             job=request.priority == "job",
             params=request.params,
+            customer_id=request.customer_id,
         )
         try:
             self._engine.submit(request.key, entry)
@@ -259,9 +260,15 @@ class Connection(asyncio.Protocol):
             self._send_error(request_id, error)
 
     def _send_error(self, request_id: int, error: EngineError) -> None:
-        retry_after_ms = error.retry_after_ms
         self._send(
-            Failed(request_id, error.code, error.message, retry_after_ms, error.option)
+            Failed(
+                request_id,
+                error.code,
+                error.message,
+                error.retry_after_ms,
+                error.option,
+                error.of_customer,
+            )
         )
 
     def _send(self, reply: Reply) -> None:

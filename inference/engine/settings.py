@@ -37,20 +37,20 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_wait_limit_ms: float = 1000.0
     """The longest such time that a version or a route may set."""
 
-    max_queue_rows: int = 4096
-    """Rows that may wait per version and priority; more are refused at once."""
+    max_queue_rows: int = 8192
+    """Rows that may wait per version and priority; half of them of one customer."""
 
-    max_queue_bytes: int = 64 * 1024 * 1024
-    """Bytes of input that may wait per version and priority; more are refused."""
+    max_queue_bytes: int = 128 * 1024 * 1024
+    """Bytes of input that may wait per version and priority; half of one customer."""
 
-    max_queue_ms: float = 2000.0
-    """Wait, by the measured pace of a version, above which requests are refused."""
+    max_queue_ms: float = 4000.0
+    """Work that may wait, by the measured pace of a version; half of one customer."""
 
     max_engine_queue_rows: int = 32_768
-    """Rows that may wait in the whole engine; jobs may take half of it."""
+    """Rows that may wait in the whole engine; half of one customer, half of jobs."""
 
     max_engine_queue_bytes: int = 256 * 1024 * 1024
-    """Bytes of input that may wait in the whole engine; jobs may take half of it."""
+    """Bytes of input that may wait in the whole engine, as with rows."""
 
     max_frame_bytes: int = 128 * 1024 * 1024
     """Length of one message at most; a longer one closes its connection."""

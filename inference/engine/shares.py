@@ -12,6 +12,14 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+def may_take(count: int, *, held: int, free: int) -> bool:
+    """Tell whether an owner may take more of what is free, which need not be little.
+
+    With it, it may hold no more than is left; a single thing may take all that is free.
+    """
+    return held + 2 * count <= free + 1 if held else count <= free
+
+
 class Shares:
     """Count what each owner holds of one bound, one by one or in bytes."""
 

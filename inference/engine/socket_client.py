@@ -173,6 +173,7 @@ class SocketEngineClient:
         max_batch_rows: int = 0,
         priority: Priority = "interactive",
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> Prediction:
         if self._connection is None:
             await self._reach()
@@ -186,6 +187,7 @@ class SocketEngineClient:
             max_batch_rows=max_batch_rows,
             priority=priority,
             params=params,
+            customer_id=customer_id,
         )
         try:
             prediction: Prediction = await future
@@ -204,6 +206,7 @@ class SocketEngineClient:
         max_batch_rows: int = 0,
         priority: Priority = "interactive",
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> PendingCall:
         """Ask for a prediction without a coroutine; only while `connected`."""
         request_id = self._take_id()
@@ -215,6 +218,7 @@ class SocketEngineClient:
             max_batch_rows=max_batch_rows,
             priority=priority,
             params=params,
+            customer_id=customer_id,
         )
         return self._send(request_id, data, timeout_s, waiter)
 

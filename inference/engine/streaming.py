@@ -233,6 +233,7 @@ class Streams:
                 f"{len(self._running)} streams are running already, "
                 f"{self._shares.held(customer_id)} of them for this customer",
                 retry_after_ms=_BUSY_RETRY_MS,
+                of_customer=self._shares.used < self._shares.most,
             )
 
         def ended(stream: RunningStream) -> None:

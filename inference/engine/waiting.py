@@ -1,13 +1,19 @@
-"""Requests that wait for one version, and which of them share a batch. No I/O."""
+"""Requests that wait for one version, and which of them share a batch. No I/O.
 
+Customers share the room for them and take turns, row by row.
+"""
+
+import operator
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Params
+from inference.engine.shares import may_take
 from inference.engine.tensors import Tensor
 
 # Names, dtypes and shapes per row, and the parameters in MessagePack if there are any;
@@ -43,6 +49,7 @@ class Entry:
     __slots__ = (
         "arrived_at",
         "caller",
+        "customer_id",
         "cut",
         "deadline",
         "gone",
@@ -54,7 +61,9 @@ class Entry:
         "params",
         "queue",
         "rows",
+        "spared",
         "tensors",
+        "turn",
     )
 
     def __init__(
@@ -69,6 +78,7 @@ class Entry:
         max_batch_rows: int = 0,
         job: bool = False,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> None:
         self.caller = caller
         self.id = id
@@ -86,6 +96,11 @@ class Entry:
         self.cut: Callable[[Answer, int, int], Answer] | None = None
         # Where it waits and is counted; None before, and once it is in a batch.
         self.queue: VersionQueue | None = None
+        self.customer_id = customer_id
+        # When its customer's turn comes, by the queue.
+        self.turn = 0
+        # What it does not count, as it is larger than a share.
+        self.spared: Size | None = None
         self.params = params or None
         self.layout: Layout = tuple(
             [(t.name, t.data.dtype.str, t.data.shape[1:]) for t in tensors]
@@ -102,6 +117,19 @@ class QueueLimits(msgspec.Struct, frozen=True):
     max_batch_bytes: int
 
 
+class Size(NamedTuple):
+    rows: int
+    nbytes: int
+
+
+class Refusal(NamedTuple):
+    """The bound that keeps an entry out."""
+
+    bound: str
+    # Others would find room: only its customer's share is used up.
+    of_customer: bool = False
+
+
 class Room:
     """What waits in the whole engine, bounded in rows and in bytes."""
 
@@ -110,48 +138,135 @@ class Room:
         self.max_bytes = max_bytes
         self.rows = 0
         self.nbytes = 0
+        # Rows of large requests that do not count.
+        self.spared_rows = 0
+        self.queues: weakref.WeakSet[VersionQueue] = weakref.WeakSet()
 
-    def has(self, entry: Entry) -> bool:
-        """Tell whether it fits; jobs may take half, so that they shut nobody out."""
-        rows, nbytes = self.rows + entry.rows, self.nbytes + entry.nbytes
+    def leaves_half(self, entry: Entry) -> bool:
+        """Tell whether an entry leaves as much as all customers hold together."""
+        parts = 4 if entry.job else 2
+        return (self.rows + entry.rows) * parts <= self.max_rows and (
+            self.nbytes + entry.nbytes
+        ) * parts <= self.max_bytes
+
+    def refusal(self, entry: Entry) -> Refusal | None:
+        """Say why it may not wait; jobs may take half, so that they shut nobody out."""
+        most_rows, most_bytes = self.max_rows, self.max_bytes
         if entry.job:
-            rows, nbytes = rows * 2, nbytes * 2
-        return nbytes <= self.max_bytes and (rows <= self.max_rows or not self.rows)
+            most_rows, most_bytes = most_rows // 2, most_bytes // 2
+        free_rows = most_rows - self.rows + self.spared_rows
+        free_bytes = most_bytes - self.nbytes
+        count = entry.rows - (entry.spared.rows if entry.spared else 0)
+        if entry.nbytes > free_bytes or (count > free_rows and self.rows):
+            return Refusal("engine_room")
+        held = [queue.held(entry.customer_id) for queue in self.queues]
+        held_rows = sum([one.rows for one in held])
+        held_bytes = sum([one.nbytes for one in held])
+        if held_rows and not (
+            may_take(count, held=held_rows, free=free_rows)
+            and may_take(entry.nbytes, held=held_bytes, free=free_bytes)
+        ):
+            return Refusal("engine_room", of_customer=True)
+        return None
+
+
+class _Line(msgspec.Struct, gc=False):
+    """What waits of one customer."""
+
+    rows: int
+    nbytes: int
+    # Of its last entry.
+    turn: int
+
+
+_NOTHING = Size(0, 0)
+_turn_of = operator.attrgetter("turn")
 
 
 class VersionQueue:
-    """First come, first served, bounded in rows and in bytes."""
+    """Customers take turns, and each is served in order; bounded in rows and in bytes.
+
+    An entry's turn comes once each other customer that waits has been given as many
+    rows as it takes to answer this one and those of its customer before it
+    (self-clocked fair queueing, Golestani 1994). So one customer's are first come,
+    first served, and one that asks for little does not wait for those that flood.
+    """
 
     def __init__(self, limits: QueueLimits, room: Room) -> None:
         self.limits = limits
         self._room = room
+        room.queues.add(self)
         self._entries: deque[Entry] = deque()
         # Entries that left; they are still in the deque but no longer counted.
         self._left = 0
         self.rows = 0
         self.nbytes = 0
+        # Of large requests that do not count.
+        self._spared_rows = self._spared_bytes = 0
+        # By customer; None while nobody has to wait for turns: most of the time.
+        self._lines: dict[int, _Line] | None = None
+        # Of what was taken last, and the latest that waits.
+        self._turn = self._last_turn = 0
+        self._in_order = True
 
     def __len__(self) -> int:
         return len(self._entries) - self._left
 
-    def has_room(self, entry: Entry) -> bool:
-        """Tell whether it fits; a request alone may exceed the rows, never bytes."""
-        limits = self.limits
-        if self.nbytes + entry.nbytes > limits.max_bytes:
-            return False
-        return self.rows + entry.rows <= limits.max_rows or not self.rows
+    def held(self, customer_id: int) -> Size:
+        """Return what waits of a customer."""
+        if not self.rows:
+            return _NOTHING
+        line = self._line_up().get(customer_id)
+        return _NOTHING if line is None else Size(line.rows, line.nbytes)
+
+    def rows_before(self, entry: Entry) -> int:
+        """Return how many rows have their turn before an entry that comes now."""
+        own = self.held(entry.customer_id).rows + entry.rows
+        return sum([min(line.rows, own) for line in self._line_up().values()])
+
+    def refusal(
+        self, entry: Entry, *, most_rows: int, rows_bound: str = "queue_rows"
+    ) -> Refusal | None:
+        """Say why it may not wait.
+
+        The first request of a customer finds room while there is any. However large it
+        is, it counts half of what is free at most: so it shuts nobody out.
+        """
+        most_bytes = self.limits.max_bytes
+        free_rows = most_rows - self.rows + self._spared_rows
+        free_bytes = most_bytes - self.nbytes + self._spared_bytes
+        held = self.held(entry.customer_id)
+        if held.rows:
+            if not may_take(entry.rows, held=held.rows, free=free_rows):
+                return Refusal(rows_bound, of_customer=entry.rows <= free_rows)
+            if not may_take(entry.nbytes, held=held.nbytes, free=free_bytes):
+                return Refusal("queue_bytes", of_customer=entry.nbytes <= free_bytes)
+            return None
+        if free_rows <= 0:
+            return Refusal(rows_bound)
+        if free_bytes <= 0 or entry.nbytes > most_bytes:
+            return Refusal("queue_bytes")
+        spared = Size(
+            max(entry.rows - (free_rows + 1) // 2, 0),
+            max(entry.nbytes - (free_bytes + 1) // 2, 0),
+        )
+        entry.spared = spared if any(spared) else None
+        return None
 
     def append(self, entry: Entry) -> None:
         entry.queue = self
         self._entries.append(entry)
         self._count(entry.rows, entry.nbytes)
+        if self._lines is not None:
+            self._lengthen_line(self._lines, entry)
+        if entry.spared is not None:
+            self._spare(*entry.spared)
 
     def leave(self, entry: Entry) -> None:
         """Give back the room of an entry that nobody waits for, and its tensors."""
-        entry.queue = None
+        self._remove(entry)
         entry.tensors = ()
         self._left += 1
-        self._count(-entry.rows, -entry.nbytes)
         if self._left > 64 and self._left > len(self._entries) // 2:
             self._keep([one for one in self._entries if one.queue is self])
 
@@ -175,19 +290,22 @@ class VersionQueue:
     def take(self, now: float, max_rows: int = 0) -> tuple[list[Entry], list[Entry]]:
         """Remove the next batch; return it and the entries that came too late.
 
-        The batch is led by the oldest entry; of the rest, those of the same layout
-        join in order while they fit. A request of more rows than a batch may have is
-        a batch of its own, which the runner takes in pieces. `max_rows` bounds this
-        batch further.
+        The batch is led by the entry whose turn it is; of the rest, those of the same
+        layout join in order while they fit. A request of more rows than a batch may
+        have is a batch of its own, which the runner takes in pieces. `max_rows` bounds
+        this batch further.
         """
         batch: list[Entry] = []
         late: list[Entry] = []
         others: list[Entry] = []
-        entries = self._entries
         limits = self.limits
         most_rows, rows, nbytes = limits.max_batch_rows, 0, 0
         if 0 < max_rows < most_rows:
             most_rows = max_rows
+        if self._lines is not None or self.rows > most_rows:
+            self._line_up()
+            self._sort()
+        entries = self._entries
         while entries:
             entry = entries.popleft()
             if entry.queue is None:
@@ -217,6 +335,16 @@ class VersionQueue:
         if others:
             entries.extendleft(reversed(others))
         self._count(-rows, -nbytes)
+        if not entries:
+            self._lines = None
+        elif self._lines is None:
+            self._line_up()
+        else:
+            self._turn = max([self._turn, *[entry.turn for entry in batch]])
+            for entry in batch:
+                self._shorten_line(self._lines, entry)
+        if self._spared_rows or self._spared_bytes:
+            self._spare_no_more(batch)
         return batch, late
 
     def _waiting(self) -> list[Entry]:
@@ -226,9 +354,63 @@ class VersionQueue:
         self._entries = deque(entries)
         self._left = 0
 
+    def _line_up(self) -> dict[int, _Line]:
+        """Begin to give turns, where they were not needed before."""
+        if self._lines is None:
+            self._lines = {}
+            self._turn = self._last_turn = 0
+            self._in_order = True
+            for entry in self._waiting():
+                self._lengthen_line(self._lines, entry)
+        return self._lines
+
+    def _sort(self) -> None:
+        if self._in_order:
+            return
+        # Few are out of order: all but the last ones were sorted before.
+        entries = sorted(self._entries, key=_turn_of)
+        self._entries = deque(entries)
+        self._last_turn = entries[-1].turn if entries else self._turn
+        self._in_order = True
+
     def _remove(self, entry: Entry) -> None:
+        """Forget one that was not answered: its customer's next ones are due before."""
         entry.queue = None
         self._count(-entry.rows, -entry.nbytes)
+        if self._lines is not None:
+            self._shorten_line(self._lines, entry).turn -= entry.rows
+        self._spare_no_more((entry,))
+
+    def _lengthen_line(self, lines: dict[int, _Line], entry: Entry) -> None:
+        line = lines.get(entry.customer_id)
+        if line is None:
+            line = lines[entry.customer_id] = _Line(0, 0, self._turn)
+        line.rows += entry.rows
+        line.nbytes += entry.nbytes
+        line.turn = entry.turn = max(line.turn, self._turn) + entry.rows
+        if line.turn < self._last_turn:
+            self._in_order = False
+        else:
+            self._last_turn = line.turn
+
+    def _shorten_line(self, lines: dict[int, _Line], entry: Entry) -> _Line:
+        line = lines[entry.customer_id]
+        line.rows -= entry.rows
+        line.nbytes -= entry.nbytes
+        if not line.rows:
+            del lines[entry.customer_id]
+        return line
+
+    def _spare_no_more(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.spared is not None:
+                self._spare(-entry.spared.rows, -entry.spared.nbytes)
+                entry.spared = None
+
+    def _spare(self, rows: int, nbytes: int) -> None:
+        self._spared_rows += rows
+        self._spared_bytes += nbytes
+        self._room.spared_rows += rows
 
     def _count(self, rows: int, nbytes: int) -> None:
         self.rows += rows

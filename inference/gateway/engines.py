@@ -47,6 +47,7 @@ class GatewayEngineClient(EngineClient, Protocol):
         timeout_s: float,
         max_batch_rows: int = 0,
         params: Params | None = None,
+        customer_id: int = 0,
     ) -> PendingCall: ...
 
     async def close(self) -> None: ...
@@ -105,6 +106,7 @@ class Engines:
                     timeout_s=call.timeout_s,
                     max_batch_rows=call.max_batch_rows,
                     params=call.params,
+                    customer_id=call.customer_id,
                 )
             except EngineError as error:
                 if error.code not in ELSEWHERE:
@@ -290,6 +292,7 @@ def _begin(
         timeout_s=call.timeout_s,
         max_batch_rows=call.max_batch_rows,
         params=call.params,
+        customer_id=call.customer_id,
     )
 
 

@@ -60,6 +60,7 @@ class JobEngine(Protocol):
         timeout_s: float,
         max_batch_rows: int = 0,
         priority: Priority = "interactive",
+        customer_id: int = 0,
     ) -> Prediction: ...
 
     def status(self) -> EngineStatus: ...
@@ -86,6 +87,7 @@ class RowPredictor:
         engines: Engines,
         sleep: Callable[[float], None],
         on_wait: Callable[[EngineError], None],
+        customer_id: int = 0,
     ) -> None:
         self._key = key
         self._decoder = InstanceDecoder(signature)
@@ -94,6 +96,7 @@ class RowPredictor:
         self._engines = engines
         self._sleep = sleep
         self._on_wait = on_wait
+        self._customer_id = customer_id
         # Whether the engine is known to be there, so that losing it means something.
         self._engine_seen = False
         self._model_failures = 0
@@ -224,6 +227,7 @@ class RowPredictor:
             timeout_s=CALL_TIMEOUT_S,
             max_batch_rows=self._options.batch_size or 0,
             priority="job",
+            customer_id=self._customer_id,
         )
 
 

@@ -153,6 +153,7 @@ class _Turn:
             engines=worker.engines,
             sleep=worker.clock.sleep,
             on_wait=self._note_waiting,
+            customer_id=self._job.customer_id,
         )
 
     def run(self) -> bool:

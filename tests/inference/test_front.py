@@ -36,7 +36,9 @@ class FakePredictingEngine:
         self.fails_later = None
         self.closed = False
 
-    def predict(self, key, tensors, *, timeout_s, max_batch_rows=0, params=None):
+    def predict(
+        self, key, tensors, *, timeout_s, max_batch_rows=0, params=None, customer_id=0
+    ):
         self.calls += 1
         if self.failure is not None:
             raise self.failure

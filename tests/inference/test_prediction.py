@@ -202,6 +202,34 @@ def test_answer_has_one_event_that_charges_its_rows():
     assert (event.model, event.version, event.variant) == ("cancer", "2", "default")
 
 
+def test_engines_are_told_whose_rows_they_get():
+    driver = Driver()
+    driver.call()
+
+    calls = [one for one in driver.effects if isinstance(one, EngineCall)]
+    assert [one.customer_id for one in calls] == [7]
+
+
+def test_a_full_share_is_told_from_a_full_engine():
+    messages = []
+    for of_customer in (False, True):
+        error = EngineError(
+            EngineErrorCode.OVERLOADED, "", retry_after_ms=1500, of_customer=of_customer
+        )
+        driver = Driver()
+        driver.failure = error
+        answer = driver.call()
+        assert answer.status == 503
+        assert dict(answer.headers)[b"retry-after"] == b"2"
+        messages.append(json.loads(answer.body)["error"]["message"])
+
+    assert messages == [
+        "The model has more to do than it can queue. Try again.",
+        "You have as much waiting for this model as one customer may; the rest is for "
+        "others. Wait for answers, or send less at once.",
+    ]
+
+
 def test_event_id_is_never_the_callers_own():
     answer = Driver().call(headers={b"x-request-id": b"mine"})
 

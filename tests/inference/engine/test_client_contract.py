@@ -422,6 +422,40 @@ def test_a_full_queue_is_overload_with_advice(served):
     run(main())
 
 
+def test_a_customer_s_own_share_is_full_before_the_queue_is(served):
+    async def main():
+        runner = FakeRunner()
+        async with served(runner, inline_ms=0, max_queue_rows=4) as client:
+            await load(client)
+            runner.hold()
+
+            async def ask(customer_id):
+                await client.predict(
+                    KEY, rows(1), timeout_s=60, customer_id=customer_id
+                )
+
+            async def queue(customer_id, queued_rows):
+                call = asyncio.create_task(ask(customer_id))
+                while (await client.status()).versions[0].queued_rows < queued_rows:
+                    await asyncio.sleep(0)
+                return call
+
+            calls = [asyncio.create_task(ask(1))]
+            await until(runner.started.is_set)
+            calls += [await queue(1, 1), await queue(1, 2)]
+
+            with pytest.raises(EngineError) as caught:
+                await ask(1)
+            calls.append(await queue(2, 3))
+            runner.release()
+            await asyncio.gather(*calls)
+
+            assert caught.value.code is EngineErrorCode.OVERLOADED
+            assert caught.value.of_customer
+
+    run(main())
+
+
 def stream(client, *values, timeout_s=60, **options):
     return client.stream(KEY, rows(*values), timeout_s=timeout_s, **options)
 

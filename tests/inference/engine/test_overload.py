@@ -41,10 +41,20 @@ class Overloaded:
         return self
 
     async def predict(
-        self, count, *, timeout_s=1000.0, key=KEY, priority="interactive"
+        self,
+        count,
+        *,
+        timeout_s=1000.0,
+        key=KEY,
+        priority="interactive",
+        customer_id=1,
     ):
         return await self.client.predict(
-            key, rows(*range(count)), timeout_s=timeout_s, priority=priority
+            key,
+            rows(*range(count)),
+            timeout_s=timeout_s,
+            priority=priority,
+            customer_id=customer_id,
         )
 
     async def queue(self, *counts, **fields):
@@ -68,7 +78,7 @@ class Overloaded:
 
 def test_retry_after_is_the_queue_at_the_measured_pace(tmp_path):
     async def main():
-        full = await Overloaded().start(tmp_path, max_queue_rows=200)
+        full = await Overloaded().start(tmp_path, max_queue_rows=400)
         await full.queue(*[2] * 100)
 
         error = await full.refusal()
@@ -87,7 +97,7 @@ def test_retry_after_is_the_queue_at_the_measured_pace(tmp_path):
 
 def test_retry_after_knows_the_versions_that_share_the_device(tmp_path):
     async def main():
-        full = await Overloaded().start(tmp_path, max_queue_rows=100)
+        full = await Overloaded().start(tmp_path, max_queue_rows=200)
         full.engine.load(to_load(OTHER))
         await ready(full.engine, OTHER)
         full.runner.release()
@@ -132,12 +142,16 @@ def test_the_queue_is_bounded_in_time(tmp_path):
     """After a flood the last of it is answered soon, and then newcomers are."""
 
     async def main():
-        full = await Overloaded().start(tmp_path, max_queue_ms=500)
-        await full.queue(*[1] * 101)
+        full = await Overloaded().start(tmp_path, max_queue_ms=1000)
+        await full.queue(*[1] * 100)
 
-        await full.refusal()
+        error = await full.refusal()
 
+        assert error.of_customer
         assert full.engine.status().counters["refused_queue_time"] == 1
+        await full.queue(*[1] * 50, customer_id=2)
+        assert (await full.refusal(customer_id=2)).of_customer
+        await full.queue(1, customer_id=3)
         await full.queue(1, priority="job")
         await full.end()
 
@@ -165,10 +179,58 @@ def test_what_cannot_be_done_before_its_deadline_is_refused_at_once(tmp_path):
         full = await Overloaded().start(tmp_path)
         await full.queue(*[1] * 100)
 
-        await full.refusal(timeout_s=0.4)
+        error = await full.refusal(timeout_s=0.4)
+        assert not error.of_customer
         await full.queue(1, timeout_s=0.8)
+        # Its turn comes long before.
+        await full.queue(1, timeout_s=0.4, customer_id=2)
 
         await full.end()
+
+    run(main())
+
+
+def test_who_asks_once_waits_for_no_flood(tmp_path):
+    """Beside 1 s of another's work it waits for no batch but the one that runs."""
+
+    async def main():
+        full = await Overloaded().start(tmp_path)
+        has_it = []
+        run_batch = full.runner.run
+
+        def noted(tensors):
+            has_it.append(777.0 in tensors[0].data)
+            return run_batch(tensors)
+
+        await full.queue(*[1] * 200)
+        full.runner.run = noted
+        once = asyncio.create_task(
+            full.client.predict(KEY, rows(777.0), timeout_s=1000, customer_id=2)
+        )
+        await until(lambda: full.engine.batcher.room.rows == 201)
+
+        await full.end()
+        await once
+
+        assert len(has_it) == 21
+        assert has_it.index(True) == 0
+
+    run(main())
+
+
+def test_a_call_of_more_rows_than_may_wait_keeps_nobody_else_out(tmp_path):
+    async def main():
+        full = await Overloaded().start(tmp_path, max_queue_rows=200)
+        before = len(full.runner.batches)
+        # 15 s of work.
+        await full.queue(3000)
+
+        assert (await full.refusal()).of_customer
+        await full.queue(1, customer_id=2)
+        await full.queue(1, customer_id=3)
+
+        await full.end()
+        assert full.runner.batches[before : before + 2] == [2, 10]
 
     run(main())
 
@@ -200,10 +262,10 @@ def test_a_burst_is_not_judged_by_the_pace_of_single_rows(tmp_path):
 @pytest.mark.parametrize(
     ("bounds", "counter"),
     [
-        ({"max_queue_rows": 20}, "refused_queue_rows"),
-        ({"max_queue_bytes": 20 * 8}, "refused_queue_bytes"),
-        ({"max_engine_queue_rows": 20}, "refused_engine_room"),
-        ({"max_engine_queue_bytes": 20 * 8}, "refused_engine_room"),
+        ({"max_queue_rows": 40}, "refused_queue_rows"),
+        ({"max_queue_bytes": 40 * 8}, "refused_queue_bytes"),
+        ({"max_engine_queue_rows": 40}, "refused_engine_room"),
+        ({"max_engine_queue_bytes": 40 * 8}, "refused_engine_room"),
     ],
 )
 def test_every_bound_refuses_and_is_counted(tmp_path, bounds, counter):
@@ -229,6 +291,7 @@ def test_every_bound_refuses_and_is_counted(tmp_path, bounds, counter):
         assert caught.value.code is EngineErrorCode.OVERLOADED
         counters = engine.status().counters
         assert counters["refused"] == counters[counter] == 1
+        assert caught.value.of_customer
         # Whoever leaves gives the room to others at once.
         left = calls.pop()
         left.cancel()

@@ -281,6 +281,45 @@ def test_an_explanation_may_predict_more_rows_than_fit_the_queue(tmp_path):
     run(main())
 
 
+def test_what_an_explanation_predicts_counts_for_its_customer(tmp_path, held):
+    go_on, started = held
+
+    async def main():
+        runner = FakeRunner()
+        engine = await loaded_engine(
+            tmp_path, runner, plugins=PLUGIN, inline_ms=0, max_queue_rows=4
+        )
+        client = InProcessEngineClient(engine)
+
+        def ask(customer_id, method, **options):
+            call = method(
+                KEY, rows(1), timeout_s=60, customer_id=customer_id, **options
+            )
+            return asyncio.create_task(call)
+
+        explaining = [
+            ask(customer, client.explain, options=OPTIONS) for customer in (1, 2)
+        ]
+        await asyncio.to_thread(started.wait, 10)
+        runner.hold()
+        calls = [ask(1, client.predict)]
+        await until(runner.started.is_set)
+        calls += [ask(1, client.predict) for _ in range(2)]
+        await until(lambda: engine.batcher.room.rows == 2)
+        go_on.set()
+        await asyncio.wait(explaining, return_when=asyncio.FIRST_COMPLETED)
+        await until(lambda: engine.batcher.room.rows == 3)
+        runner.release()
+        own, other = await asyncio.gather(*explaining, return_exceptions=True)
+        await asyncio.gather(*calls)
+
+        assert own.of_customer
+        assert other.explanations
+        engine.close()
+
+    run(main())
+
+
 def test_the_cache_lives_as_long_as_the_version(tmp_path):
     async def main():
         engine = await loaded_engine(tmp_path, FakeRunner(), plugins=PLUGIN)

@@ -8,8 +8,8 @@ def test_the_defaults_need_no_environment():
     made = settings.from_environment({})
 
     assert made.device == "cpu"
-    assert made.max_queue_rows == 4096
-    assert made.max_queue_bytes == 64 * 1024 * 1024
+    assert made.max_queue_rows == 8192
+    assert made.max_queue_bytes == 128 * 1024 * 1024
     assert made.max_wait_ms == 0
 
 

@@ -1,9 +1,16 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine.tensors import Tensor
-from inference.engine.waiting import Entry, QueueLimits, Room, VersionQueue
+from inference.engine.waiting import (
+    Entry,
+    QueueLimits,
+    Refusal,
+    Room,
+    VersionQueue,
+)
 
 
 class Nobody:
@@ -22,6 +29,7 @@ def entry(
     dtype=np.float32,
     nbytes=None,
     job=False,
+    customer_id=0,
 ):
     data = np.zeros((rows, 2), dtype)
     return Entry(
@@ -33,6 +41,7 @@ def entry(
         deadline=deadline,
         max_batch_rows=max_batch_rows,
         job=job,
+        customer_id=customer_id,
     )
 
 
@@ -47,6 +56,19 @@ def queue(*entries, max_rows=100, max_bytes=10_000, batch_rows=10, batch_bytes=1
     for one in entries:
         made.append(one)
     return made
+
+
+def refusal(waiting, one):
+    return waiting.refusal(one, most_rows=waiting.limits.max_rows)
+
+
+def fill(waiting, customer_id, **fields):
+    """Queue what a customer may; return the rows."""
+    rows = 0
+    while refusal(waiting, one := entry(customer_id=customer_id, **fields)) is None:
+        waiting.append(one)
+        rows += one.rows
+    return rows
 
 
 def test_all_that_fit_make_one_batch_in_order():
@@ -97,16 +119,120 @@ def test_who_left_or_is_late_is_in_no_batch():
     assert waiting.take(5.0) == ([live], [late])
 
 
-def test_there_is_no_room_beyond_the_bounds():
-    waiting = queue(entry(90))
+def test_a_customer_gets_half_of_the_rows_and_the_next_what_then_is_half():
+    waiting = queue()
 
-    assert waiting.has_room(entry(10))
-    assert not waiting.has_room(entry(11))
-    assert not waiting.has_room(entry(1, nbytes=9_800))
+    assert [fill(waiting, customer) for customer in (1, 2, 3)] == [50, 25, 13]
+    assert refusal(waiting, entry(customer_id=4)) is None
+    assert refusal(waiting, entry(customer_id=1)) == Refusal("queue_rows", True)
 
 
-def test_an_empty_queue_takes_one_request_of_any_rows():
-    assert queue().has_room(entry(500))
+@pytest.mark.parametrize("size", [1, 7, 20, 33])
+def test_requests_of_several_rows_get_no_more(size):
+    waiting = queue()
+
+    assert fill(waiting, 1, rows=size) <= 50
+    assert refusal(waiting, entry(size, customer_id=2)) is None
+
+
+def test_a_customer_gets_half_of_the_bytes():
+    waiting = queue()
+
+    assert fill(waiting, 1, nbytes=1000) == 5
+    assert refusal(waiting, entry(nbytes=1000, customer_id=1)) == Refusal(
+        "queue_bytes", True
+    )
+    assert refusal(waiting, entry(nbytes=4000, customer_id=2)) is None
+
+
+def test_where_all_is_taken_it_is_nobodys_own_limit():
+    waiting = queue(*[entry(customer_id=customer) for customer in range(100)])
+
+    assert refusal(waiting, entry(customer_id=100)) == Refusal("queue_rows")
+    assert refusal(waiting, entry(customer_id=1)) == Refusal("queue_rows")
+
+
+def test_one_request_may_be_larger_than_a_share_and_others_find_room_beside_it():
+    waiting = queue()
+    large = entry(500, nbytes=9_000, customer_id=1)
+
+    assert refusal(waiting, large) is None
+    waiting.append(large)
+
+    assert refusal(waiting, entry(customer_id=1)) == Refusal("queue_rows", True)
+    assert fill(waiting, 2) == 25
+    another = entry(500, customer_id=3)
+    assert refusal(waiting, another) is None
+    waiting.append(another)
+    assert refusal(waiting, entry(customer_id=4)) is None
+    assert (waiting.rows, waiting.nbytes) == (1025, 9000 + 525 * 8)
+
+    while len(waiting):
+        waiting.take(0.0)
+    # All that was given is there again.
+    assert fill(waiting, 1) == 50
+
+
+def test_no_request_has_more_bytes_than_may_wait():
+    assert refusal(queue(), entry(nbytes=10_001)) == Refusal("queue_bytes")
+
+
+def test_who_asks_once_is_in_the_next_batch_beside_one_who_floods():
+    flood = [entry(customer_id=1) for _ in range(50)]
+    once = entry(customer_id=2)
+    waiting = queue(*flood, once)
+
+    batch, _ = waiting.take(0.0)
+
+    assert once in batch
+    assert [one for one in batch if one is not once] == flood[:9]
+
+
+def test_customers_get_the_same_rows_however_large_their_requests_are():
+    waiting = queue(
+        *[entry(8, customer_id=1) for _ in range(20)],
+        *[entry(1, customer_id=2) for _ in range(100)],
+    )
+    rows = {1: 0, 2: 0}
+
+    while min(rows.values()) < 90:
+        for one in waiting.take(0.0)[0]:
+            rows[one.customer_id] += one.rows
+        assert abs(rows[1] - rows[2]) <= 10
+
+
+def test_a_customer_is_served_in_order():
+    mine = [entry(rows, customer_id=1) for rows in (3, 1, 2, 1, 5)]
+    waiting = queue(entry(4, customer_id=2), *mine, entry(1, customer_id=3))
+
+    taken = []
+    while len(waiting):
+        taken += waiting.take(0.0)[0]
+
+    assert [one for one in taken if one.customer_id == 1] == mine
+
+
+def test_rows_that_were_given_up_cost_their_customer_no_turn():
+    left = [entry(customer_id=1) for _ in range(40)]
+    others = [entry(customer_id=2) for _ in range(30)]
+    waiting = queue(*left, *others)
+    for one in left:
+        waiting.leave(one)
+    back = entry(customer_id=1)
+    waiting.append(back)
+
+    assert back in waiting.take(0.0)[0]
+
+
+def test_rows_before_are_those_that_have_their_turn_first():
+    waiting = queue(
+        *[entry(customer_id=1) for _ in range(40)],
+        *[entry(customer_id=2) for _ in range(3)],
+    )
+
+    assert waiting.rows_before(entry(customer_id=1)) == 43
+    assert waiting.rows_before(entry(customer_id=2)) == 3 + 4
+    assert waiting.rows_before(entry(customer_id=3)) == 1 + 1
 
 
 def test_dead_entries_give_their_room_back():
@@ -138,12 +264,12 @@ def test_the_whole_engine_has_bounds_too():
     )
     first, second = VersionQueue(limits, room), VersionQueue(limits, room)
 
-    first.append(entry(60, nbytes=0))
+    first.append(entry(60, nbytes=0, customer_id=1))
 
-    assert room.has(entry(40, nbytes=0))
-    assert not room.has(entry(41, nbytes=0))
-    assert not room.has(entry(1, nbytes=10_001))
-    second.append(entry(40, nbytes=0))
+    assert room.refusal(entry(40, nbytes=0, customer_id=2)) is None
+    assert room.refusal(entry(41, nbytes=0, customer_id=2)) == Refusal("engine_room")
+    assert room.refusal(entry(1, nbytes=10_001)) == Refusal("engine_room")
+    second.append(entry(40, nbytes=0, customer_id=2))
     first.take(0.0)
     assert room.rows == 40
 
@@ -153,10 +279,35 @@ def test_jobs_take_half_of_the_engine_at_most():
     limits = QueueLimits(
         max_rows=100, max_bytes=10_000, max_batch_rows=10, max_batch_bytes=1000
     )
-    VersionQueue(limits, room).append(entry(40, nbytes=0))
+    waiting = VersionQueue(limits, room)
+    waiting.append(entry(40, nbytes=0))
 
-    assert room.has(entry(10, nbytes=0, job=True))
-    assert not room.has(entry(11, nbytes=0, job=True))
+    job = {"nbytes": 0, "job": True, "customer_id": 1}
+    assert room.refusal(entry(10, **job)) is None
+    assert room.refusal(entry(11, **job)) == Refusal("engine_room")
+
+
+def test_a_customer_gets_half_of_the_engine_over_all_its_versions():
+    room = Room(max_rows=400, max_bytes=100_000)
+    limits = QueueLimits(
+        max_rows=100, max_bytes=100_000, max_batch_rows=10, max_batch_bytes=1000
+    )
+    queues = [VersionQueue(limits, room) for _ in range(10)]
+
+    def flood(customer_id, **fields):
+        count = 0
+        for waiting in queues:
+            while True:
+                one = entry(customer_id=customer_id, **fields)
+                if refusal(waiting, one) or (refused := room.refusal(one)):
+                    break
+                waiting.append(one)
+                count += 1
+        return count, refused
+
+    assert flood(1) == (200, Refusal("engine_room", of_customer=True))
+    assert flood(2) == (100, Refusal("engine_room", of_customer=True))
+    assert room.refusal(entry(customer_id=3)) is None
 
 
 @given(
@@ -166,21 +317,30 @@ def test_jobs_take_half_of_the_engine_at_most():
             st.sampled_from([np.float32, np.float64]),
             st.integers(0, 12),
             st.booleans(),
+            st.integers(0, 3),
         ),
         max_size=30,
-    )
+    ),
+    st.integers(0, 3),
 )
-def test_every_entry_leaves_exactly_once_and_batches_keep_their_bounds(made):
+def test_every_entry_leaves_exactly_once_and_batches_keep_their_bounds(made, early):
     entries = []
-    for rows, dtype, cap, gone in made:
-        entries.append(entry(rows, dtype=dtype, max_batch_rows=cap))
-        entries[-1].gone = gone
-    waiting = queue(*entries, max_rows=10_000)
-    for one in entries:
-        if one.gone:
-            waiting.leave(one)
-
+    waiting = queue(max_rows=10_000)
     taken = []
+    for rows, dtype, cap, gone, customer_id in made:
+        one = entry(rows, dtype=dtype, max_batch_rows=cap, customer_id=customer_id)
+        one.gone = gone
+        entries.append(one)
+        waiting.append(one)
+        if early == customer_id:
+            taken += waiting.take(0.0)[0]
+    for one in entries:
+        if one.gone and one.queue is waiting:
+            waiting.leave(one)
+    held = [waiting.held(customer_id) for customer_id in range(4)]
+    assert sum(one.rows for one in held) == waiting.rows
+    assert sum(one.nbytes for one in held) == waiting.nbytes
+
     while len(waiting):
         batch, late = waiting.take(0.0)
         assert not late
@@ -189,5 +349,32 @@ def test_every_entry_leaves_exactly_once_and_batches_keep_their_bounds(made):
         assert len(batch) <= 1 or sum(one.rows for one in batch) <= min(caps)
         taken += batch
 
-    assert sorted(map(id, taken)) == sorted(id(one) for one in entries if not one.gone)
+    stayed = [one for one in entries if not one.gone or one in taken]
+    assert sorted(map(id, taken)) == sorted(map(id, stayed))
     assert (waiting.rows, waiting.nbytes) == (0, 0)
+    assert all(waiting.held(customer_id).rows == 0 for customer_id in range(4))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.integers(1, 300), st.booleans()), max_size=120
+    )
+)
+def test_whatever_others_send_a_newcomer_finds_room_and_is_soon_served(made):
+    waiting = queue(max_rows=1000, max_bytes=10**9, batch_bytes=10**9)
+    for customer_id, rows, takes in made:
+        one = entry(rows, customer_id=customer_id)
+        if refusal(waiting, one) is None:
+            waiting.append(one)
+        if takes:
+            waiting.take(0.0)
+
+    once = entry(customer_id=5)
+    assert refusal(waiting, once) is None
+    waiting.append(once)
+    # Before it come, of each other, one whose turn was there already and one row.
+    before = {}
+    while once not in (batch := waiting.take(0.0)[0]):
+        for one in batch:
+            before.setdefault(one.customer_id, []).append(one.rows)
+    assert all(sum(rows[1:]) <= 1 for rows in before.values())

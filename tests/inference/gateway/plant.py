@@ -119,7 +119,9 @@ class FakeEngine:
         self.chunks = ()
         self.given = self.streaming = 0
 
-    async def predict(self, key, tensors, *, timeout_s, max_batch_rows=0, params=None):
+    async def predict(
+        self, key, tensors, *, timeout_s, max_batch_rows=0, params=None, customer_id=0
+    ):
         self.calls += 1
         if self.hold is not None:
             await self.hold.wait()

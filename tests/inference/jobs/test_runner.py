@@ -522,6 +522,14 @@ def test_jobs_give_way_to_interactive_requests(worker, engine):
     assert engine.priorities == {"job"}
 
 
+def test_engines_are_told_whose_job_it_is(worker, engine):
+    job = make_job(3)
+
+    job_runner.take_turn(job.pk, worker)
+
+    assert engine.customers == {job.customer_id}
+
+
 def test_calls_are_short_where_rows_are_slow(worker, engine):
     """Others wait for a call that has begun: 50 ms at most, after the first."""
     engine.row_us = 5000
