@@ -3,9 +3,13 @@
 Kept is what the model gave, not the answer made of it: options that only shape the
 answer, such as `top_k`, need no entry of their own. The key is made of the decoded
 tensors, so however a body writes its rows, the same rows are the same input.
+
+Where there is no room, the customer who holds most loses what it used least recently:
+so one that asks for ever new inputs pushes out its own predictions.
 """
 
 import hashlib
+import heapq
 import sys
 from collections import OrderedDict
 from typing import Any
@@ -38,16 +42,27 @@ class CacheCounts(msgspec.Struct):
     bytes: int = 0
 
 
+class _Holding(msgspec.Struct, gc=False):
+    """What one customer stored, least recently used first."""
+
+    customer_id: int
+    keys: OrderedDict[Key, None]
+    # Bytes, and as many for each entry as there are for one of a full cache.
+    weight: int = 0
+
+
 class _Entry(msgspec.Struct, gc=False):
     prediction: Prediction
     stored_s: float
     bytes: int
+    holding: _Holding
 
 
 class PredictionCache:
     """Keeps the latest used predictions, within bounds of entries and bytes.
 
-    Times are monotonic seconds passed in by the caller.
+    Customers share it; a prediction counts for the customer who stored it. Times are
+    monotonic seconds passed in by the caller.
     """
 
     def __init__(
@@ -55,7 +70,12 @@ class PredictionCache:
     ) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+        self._entry_weight = max_bytes // max(max_entries, 1)
+        self._entries: dict[Key, _Entry] = {}
+        self._holdings: dict[int, _Holding] = {}
+        # Greatest first, as (-weight, customer): each weight that a holding has had
+        # since it was put in order, among them that which it has now.
+        self._by_weight: list[tuple[int, int]] = []
         self.counts = CacheCounts()
 
     def get(self, key: Key, *, now_s: float, ttl_s: float) -> Prediction | None:
@@ -67,11 +87,13 @@ class PredictionCache:
                 self._remove(key)
             return None
         self.counts.hits += 1
-        self._entries.move_to_end(key)
+        entry.holding.keys.move_to_end(key)
         return entry.prediction
 
-    def put(self, key: Key, prediction: Prediction, *, now_s: float) -> None:
-        """Store; the least recently used leave if there is no room."""
+    def put(
+        self, key: Key, prediction: Prediction, *, customer_id: int, now_s: float
+    ) -> None:
+        """Store for a customer; others of whoever holds most leave for want of room."""
         if key in self._entries:
             self._remove(key)
         size = _ENTRY_BYTES + sum(_bytes(t.data) for t in prediction.tensors)
@@ -82,7 +104,7 @@ class PredictionCache:
             len(self._entries) >= self._max_entries
             or counts.bytes + size > self._max_bytes
         ):
-            self._remove(next(iter(self._entries)))
+            self._remove(next(iter(self._greatest().keys)))
             counts.evictions += 1
         kept = Prediction(
             tuple(Tensor(t.name, _copy(t.data)) for t in prediction.tensors),
@@ -90,13 +112,42 @@ class PredictionCache:
             0,
             prediction.batch_rows,
         )
-        self._entries[key] = _Entry(kept, now_s, size)
-        counts.bytes += size
-        counts.entries = len(self._entries)
+        holding = self._holdings.get(customer_id)
+        if holding is None:
+            holding = _Holding(customer_id, OrderedDict())
+            self._holdings[customer_id] = holding
+        holding.keys[key] = None
+        self._entries[key] = _Entry(kept, now_s, size, holding)
+        self._count(holding, 1, size)
 
     def _remove(self, key: Key) -> None:
-        self.counts.bytes -= self._entries.pop(key).bytes
+        entry = self._entries.pop(key)
+        del entry.holding.keys[key]
+        self._count(entry.holding, -1, -entry.bytes)
+
+    def _count(self, holding: _Holding, entries: int, size: int) -> None:
+        self.counts.bytes += size
         self.counts.entries = len(self._entries)
+        holding.weight += size + entries * self._entry_weight
+        if not holding.keys:
+            del self._holdings[holding.customer_id]
+            return
+        if len(self._by_weight) > 4 * len(self._holdings) + 64:
+            self._by_weight = [
+                (-one.weight, one.customer_id) for one in self._holdings.values()
+            ]
+            heapq.heapify(self._by_weight)
+        else:
+            heapq.heappush(self._by_weight, (-holding.weight, holding.customer_id))
+
+    def _greatest(self) -> _Holding:
+        """Return the holding of whoever has most."""
+        while True:
+            weight, customer_id = self._by_weight[0]
+            holding = self._holdings.get(customer_id)
+            if holding is not None and holding.weight == -weight:
+                return holding
+            heapq.heappop(self._by_weight)  # it was so once
 
 
 def digest(tensors: tuple[Tensor, ...], params: dict[str, Any] | None) -> bytes | None:

@@ -262,7 +262,12 @@ class PredictionPlan:
             progress.compute_us += result.compute_us
             progress.queue_us = result.queue_us
             if cache_key is not None:
-                self.cache.put(cache_key, result, now_s=self._timer())
+                self.cache.put(
+                    cache_key,
+                    result,
+                    customer_id=entry.key.customer_id,
+                    now_s=self._timer(),
+                )
         explained = None
         if rows and explains:
             elapsed = self._timer() - progress.started
