@@ -167,13 +167,18 @@ class Reconciler:
         *,
         now_s: float,
     ) -> frozenset[Placement]:
-        """Try a failed version again when it changed (is trusted now) or in time."""
+        """Try a failed version again when it changed (is trusted now) or in time.
+
+        One that was refused fails until it changes.
+        """
         return frozenset(
             (engine, key)
             for engine, versions in reports.items()
             for key, status in versions.items()
             if status.state == "failed"
-            and self._is_due(engine, key, to_load.get(key), now_s=now_s)
+            and self._is_due(
+                engine, key, to_load.get(key), refused=status.refused, now_s=now_s
+            )
         )
 
     def _is_due(
@@ -182,12 +187,13 @@ class Reconciler:
         key: VersionKey,
         version: VersionToLoad | None,
         *,
+        refused: bool,
         now_s: float,
     ) -> bool:
         if (engine, key) not in self._attempts:
             return True
         at, tried = self._attempts[engine, key]
-        return version != tried or now_s - at >= RETRY_FAILED_S
+        return version != tried or (not refused and now_s - at >= RETRY_FAILED_S)
 
 
 def _changed(

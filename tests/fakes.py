@@ -45,6 +45,8 @@ class FakeControlledEngine:
         self.loaded: dict[VersionKey, VersionStatus] = {}
         # Versions that fail to load, with the reason.
         self.broken: dict[VersionKey, str] = {}
+        # Of those: loads that are no use to try again.
+        self.refused: set[VersionKey] = set()
         self.commands: list[tuple[str, VersionKey]] = []
         # Of each version, what was asked for last.
         self.asked: dict[VersionKey, VersionToLoad] = {}
@@ -57,7 +59,12 @@ class FakeControlledEngine:
         self.commands.append(("load", key))
         self.asked[key] = version
         if key in self.broken:
-            status = VersionStatus(key=key, state="failed", error=self.broken[key])
+            status = VersionStatus(
+                key=key,
+                state="failed",
+                error=self.broken[key],
+                refused=key in self.refused,
+            )
         else:
             state = "loading" if self.slow else "ready"
             status = VersionStatus(key=key, state=state, load_ms=5)

@@ -60,3 +60,10 @@ class EngineError(Exception):
     @property
     def retryable(self) -> bool:
         return self.code in RETRYABLE
+
+
+class VersionRefused(EngineError):
+    """What describes a version does not let it be loaded: to try again is no use."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(EngineErrorCode.LOAD_FAILED, message)

@@ -263,6 +263,8 @@ class VersionStatus(msgspec.Struct, frozen=True):
     outputs: tuple[OutputTensor, ...] = ()
     # `VersionToLoad.form` as the engine was last told; empty from engines before it.
     form: str = ""
+    # It failed, and will until it is described otherwise, such as trusted.
+    refused: bool = False
 
     @property
     def has_failed(self) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from inference.engine import example
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.errors import EngineError, EngineErrorCode, VersionRefused
 from inference.engine.messages import OutputTensor, Params, VersionToLoad
 from inference.engine.outputs import described
 from inference.engine.runners import (
@@ -123,20 +123,24 @@ def _failed(version: VersionToLoad, reason: str) -> EngineError:
     )
 
 
+def _refused(version: VersionToLoad, reason: str) -> VersionRefused:
+    return VersionRefused(f"{version.key} was not loaded: {reason}")
+
+
 def _choose(version: VersionToLoad) -> RunnerKind:
     for kind in RUNNERS.values():
         if not kind.accepts(version):
             continue
         if kind.runs and not version.trusted:
-            raise ValueError(
+            raise _refused(
+                version,
                 f"Its artifact holds {kind.runs}, which can run anything when it is "
                 "loaded. An administrator can mark the model as trusted, or it can "
-                "be logged in the .pt2 format."
+                "be logged in the .pt2 format.",
             )
         return kind
-    raise ValueError(
-        f"No runner reads the flavors {', '.join(version.flavors) or '(none)'}."
-    )
+    flavors = ", ".join(version.flavors) or "(none)"
+    raise _refused(version, f"No runner reads the flavors {flavors}.")
 
 
 def _prove(

@@ -19,7 +19,7 @@ import structlog
 from inference.engine import batching, desired, lengths, memory, residency
 from inference.engine.batcher import Batcher
 from inference.engine.devices import failures
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.errors import EngineError, EngineErrorCode, VersionRefused
 from inference.engine.explaining import LaneModel
 from inference.engine.lane import Lane
 from inference.engine.lengths import VariableLengths
@@ -53,6 +53,7 @@ class LoadedVersion:
         self.want(wanted)
         self.state: Literal["loading", "ready", "failed", "evicted"] = "loading"
         self.error = ""
+        self.refused = False
         self.load_ms: int | None = None
         # Measured once loaded; before, what its files suggest.
         self.nbytes = 0
@@ -298,7 +299,7 @@ class Versions:
         version.model = LaneModel(
             version.lane, loaded, wanted, self._batcher, loop=self._loop
         )
-        version.state, version.error = "ready", ""
+        version.state, version.error, version.refused = "ready", "", False
         version.used_at = self._clock()
         logger.info(
             "ready",
@@ -402,6 +403,7 @@ def _load_failed(version: LoadedVersion, error: BaseException) -> None:
         ]
     )
     version.error = message
+    version.refused = isinstance(error, VersionRefused)
     # After a failed reload the old form goes on answering, with the reason shown.
     if version.lane is None:
         version.state = "failed"
@@ -423,4 +425,5 @@ def _status(version: LoadedVersion) -> VersionStatus:
         notes=getattr(lane.runner, "notes", ()) if lane else (),
         outputs=version.outputs,
         form=version.form,
+        refused=version.refused,
     )

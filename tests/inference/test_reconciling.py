@@ -187,10 +187,14 @@ def test_a_failed_version_is_tried_again_in_time(plant):
     assert served().default_version == route.default_version.version
 
 
-def test_a_failed_version_is_tried_again_when_its_model_becomes_trusted(plant):
+def test_a_refused_version_is_tried_again_only_when_its_model_becomes_trusted(plant):
     route = RouteFactory()
-    plant.engine.broken[key_of(route.default_version)] = "not trusted"
+    key = key_of(route.default_version)
+    plant.engine.broken[key], plant.engine.refused = "not trusted", {key}
     plant.rounds(3)
+    plant.clock.advance(10 * RETRY_FAILED_S)
+    plant.rounds(3)
+    assert len(plant.engine.commands) == 1
     plant.engine.broken.clear()
 
     RegisteredModel.objects.update(trusted=True)

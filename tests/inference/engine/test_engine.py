@@ -4,7 +4,7 @@ import threading
 import msgspec
 import pytest
 
-from inference.engine import desired
+from inference.engine import desired, runner
 from inference.engine.client import InProcessEngineClient
 from inference.engine.engine import Engine
 from inference.engine.errors import EngineError, EngineErrorCode
@@ -142,6 +142,19 @@ def test_a_failed_reload_leaves_the_old_answering_and_says_so(tmp_path):
         (version,) = engine.status().versions
         assert (version.state, version.error) == ("ready", "it is broken")
         assert await answer(engine) == 2
+        engine.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("flavors", [("python_function",), ("unknown",)])
+def test_what_no_other_try_can_load_says_so(tmp_path, flavors):
+    async def main():
+        engine = Engine(settings(tmp_path), load=runner.load)
+        engine.load(to_load(flavors=flavors))
+        await until(lambda: engine.status().versions[0].state == "failed")
+
+        assert engine.status().versions[0].refused
         engine.close()
 
     run(main())
