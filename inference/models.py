@@ -326,6 +326,7 @@ class JobChunk(models.Model):
     rows = models.PositiveIntegerField()
     predictions = models.JSONField()
     errors = models.JSONField(default=list)
+    warnings = models.JSONField(default=list)
 
     class Meta:
         ordering = ["job", "index"]

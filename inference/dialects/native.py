@@ -14,7 +14,9 @@ from inference.effects import Call, Headers, UploadedFile
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.input_files import AskedFile
+from inference.options import NO_OPTIONS, Options
 from inference.other_bodies import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
+from inference.request_members import problem, with_facts
 from inference.tables import Target
 
 _JSON = b"application/json"
@@ -82,6 +84,8 @@ class NativeDialect:
             decoded = decoder.decode_request(
                 body, content_type=content_type, max_rows=limits.max_predict_rows
             )
+            if decoded.options is not NO_OPTIONS:
+                _refuse_batch_options(decoded.options)
         if decoded.model is not None and decoded.model != target.key.model:
             message = "`model` in the body is not the model of the path."
             raise ApiError(ErrorCode.INVALID_INPUT, message)
@@ -99,7 +103,7 @@ class NativeDialect:
         limits: Limits,
     ) -> DecodedRequest:
         batch = call.operation == "batch"
-        return input_files.decode(
+        decoded = input_files.decode(
             asked,
             file,
             target,
@@ -107,6 +111,9 @@ class NativeDialect:
             limit_name="max_batch_rows" if batch else "max_predict_rows",
             individual=batch,
         )
+        if not batch:
+            _refuse_batch_options(decoded.options)
+        return decoded
 
     def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
         explained = finished.explained
@@ -196,3 +203,10 @@ def _place(predictions: list[Any], decoded: DecodedRequest) -> list[Any]:
     for index, prediction in zip(decoded.indexes, predictions, strict=True):
         placed[index] = prediction
     return placed
+
+
+def _refuse_batch_options(options: Options) -> None:
+    """Refuse what would be ignored: outside of batches one bad row refuses all."""
+    if options.return_errors != "fail":
+        issue = "is an option of /predict/batch only"
+        raise with_facts([problem("options.return_errors", issue)])

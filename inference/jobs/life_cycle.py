@@ -29,6 +29,7 @@ from accounts import plans
 from accounts.limits import ReachedLimit
 from accounts.models import ApiKey, Customer
 from accounts.reached import counted
+from inference.answers import Warned
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import metering as job_metering
@@ -98,6 +99,8 @@ class ChunkOutput:
     input_end: int
     compute_us: int = 0
     total_us: int = 0
+    # Of predictions that are there.
+    warnings: Sequence[Warned] = ()
 
     @property
     def rows(self) -> int:
@@ -324,6 +327,7 @@ def commit_chunk(lease: Lease, output: ChunkOutput, *, now: datetime) -> None:
             rows=output.rows,
             predictions=list(output.predictions),
             errors=msgspec.to_builtins(list(output.errors)),
+            warnings=msgspec.to_builtins(list(output.warnings)),
         )
         job_metering.charge(
             lease.job_id,

@@ -1,7 +1,7 @@
 """Predicting the rows of a job: the engine's answers, absences and failures."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -72,6 +72,16 @@ class Engines(Protocol):
         ...
 
 
+class Predicted(NamedTuple):
+    """A prediction per row, None for bad ones, what is wrong with those, and where a
+    prediction has a null for a number that is not finite.
+    """
+
+    predictions: list[Any]
+    problems: list[Problem]
+    warned: list[int]
+
+
 class RowPredictor:
     """Turns rows into predictions and problems, one for each.
 
@@ -117,11 +127,8 @@ class RowPredictor:
     def start_chunk(self) -> None:
         self.compute_us = self._model_failures = 0
 
-    def predict(self, rows: Sequence[Row | Problem]) -> tuple[list[Any], list[Problem]]:
-        """Return a prediction per row, None for bad ones, and what is wrong with those.
-
-        The indexes of the problems are positions in `rows`.
-        """
+    def predict(self, rows: Sequence[Row | Problem]) -> Predicted:
+        """Predict rows; indexes of problems and warnings are positions in `rows`."""
         problems = [
             msgspec.structs.replace(row, index=position)
             for position, row in enumerate(rows)
@@ -138,18 +145,26 @@ class RowPredictor:
             for problem in decoded.problems
         )
         predictions: list[Any] = [None] * len(rows)
+        warned = []
         if decoded.indexes:
-            results = self._predict(decoded.tensors)
-            for good, result in zip(decoded.indexes, results, strict=True):
-                position = readable[good]
+            results, odd = self._predict(decoded.tensors)
+            for number, result in enumerate(results):
+                position = readable[decoded.indexes[number]]
                 if isinstance(result, Problem):
                     problems.append(msgspec.structs.replace(result, index=position))
                 else:
                     predictions[position] = result
-        return predictions, [_cleaned(problem) for problem in problems]
+                    if number in odd:
+                        warned.append(position)
+        return Predicted(predictions, [_cleaned(one) for one in problems], warned)
 
-    def _predict(self, tensors: tuple[Tensor, ...]) -> list[Any | Problem]:
-        """Predict; where the model fails, halve until the rows at fault are alone."""
+    def _predict(
+        self, tensors: tuple[Tensor, ...]
+    ) -> tuple[list[Any | Problem], set[int]]:
+        """Predict; where the model fails, halve until the rows at fault are alone.
+
+        Also tells which predictions have a null for a number that is not finite.
+        """
         steps = rows_apart.by_halves(tensors, fails=_FAILS_ON_ROWS)
         piece = next(steps)
         try:
@@ -162,14 +177,16 @@ class RowPredictor:
                 ErrorCode.MODEL_ERROR, "The model cannot take the rows of this job."
             ) from error
         results: list[Any | Problem] = []
+        odd: set[int] = set()
         for _, outcome in pieces:
             if isinstance(outcome, EngineError):
                 results.append(_FAILS_ON_ROWS[outcome.code])
-            else:
-                results += _storable(
-                    self._encoder.predictions(outcome.tensors, self._options)
-                )
-        return results
+                continue
+            found = self._encoder.predictions(outcome.tensors, self._options)
+            warnings = self._encoder.warnings(found, outcome.tensors)
+            odd.update(len(results) + warned.index for warned in warnings)
+            results += _storable(found)
+        return results, odd
 
     def _outcome(self, tensors: tuple[Tensor, ...]) -> rows_apart.Outcome:
         """Call the engine, and note what the time and the failures tell."""

@@ -6,7 +6,7 @@ whatever happened while it ran.
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import msgspec
@@ -33,40 +33,50 @@ def as_json(job: PredictionJob) -> Iterator[bytes]:
         },
     }
     yield _encoder.encode(facts)[:-1] + b',"predictions":['
-    yield from _join(predictions for _, predictions, _ in _chunks(job))
+    yield from _join(predictions for _, predictions, _, _ in _chunks(job))
     yield b'],"errors":['
-    yield from _join(errors for _, _, errors in _chunks(job))
+    yield from _join(errors for _, _, errors, _ in _chunks(job))
+    # As of calls, only where there are some.
+    separator = b'],"warnings":['
+    for warnings in _warnings(job):
+        yield separator + _encoder.encode(warnings)[1:-1]
+        separator = b","
     yield b"]}\n"
 
 
 def errors_as_json(job: PredictionJob) -> Iterator[bytes]:
     """Yield the problems of all bad rows, in the order of the rows."""
     yield b'{"data":['
-    yield from _join(errors for _, _, errors in _chunks(job))
+    yield from _join(errors for _, _, errors, _ in _chunks(job))
     yield b"]}\n"
 
 
 def as_csv(job: PredictionJob) -> Iterator[bytes]:
     """Yield one record per row: its index, the prediction's members, and its error.
 
+    Warnings stand in a column of their own where there are some.
     Each member that any prediction has is a column: those of a class first, others in
     the order in which they appear. A prediction without members, and one of too many,
     stands in the column `prediction`. Nested values are JSON. Text that a spreadsheet
     would take for a formula gets an apostrophe before it.
     """
     columns = _columns(job)
+    has_warnings = next(_warnings(job), None) is not None
+    own = _OWN_COLUMNS | {"warning"} if has_warnings else _OWN_COLUMNS
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    headings = (_PREDICTION if one is None else _heading(one) for one in columns)
-    writer.writerow(["index", *headings, "error"])
-    for start, predictions, errors in _chunks(job):
+    headings = (_PREDICTION if one is None else _heading(one, own) for one in columns)
+    writer.writerow(["index", *headings, "error", *(["warning"] * has_warnings)])
+    for start, predictions, errors, warned in _chunks(job):
+        warnings = {one["index"]: one["code"] for one in warned}
         issues: dict[int, list[str]] = {}
         for error in errors:
             issues.setdefault(error["index"], []).append(_issue(error))
         for index, prediction in enumerate(predictions, start):
             values = (_cell(_value(prediction, one, columns)) for one in columns)
             issue = "; ".join(issues.get(index, ()))
-            writer.writerow([index, *values, usage.plain_text(issue)])
+            warning = [warnings.get(index, "")] if has_warnings else []
+            writer.writerow([index, *values, usage.plain_text(issue), *warning])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
@@ -74,22 +84,32 @@ def as_csv(job: PredictionJob) -> Iterator[bytes]:
     yield buffer.getvalue().encode()
 
 
-def _chunks(job: PredictionJob) -> Iterator[tuple[int, list[Any], list[Any]]]:
-    """Yield each chunk's first row, predictions and errors; one chunk in memory."""
+def _chunks(
+    job: PredictionJob,
+) -> Iterator[tuple[int, list[Any], list[Any], list[Any]]]:
+    """Yield each chunk's first row, predictions, errors, warnings; one in memory."""
     chunks = JobChunk.objects.filter(job=job).order_by("index")
     start = 0
-    for rows, predictions, errors in chunks.values_list(
-        "rows", "predictions", "errors"
+    for rows, *lists in chunks.values_list(
+        "rows", "predictions", "errors", "warnings"
     ).iterator(chunk_size=1):
-        yield start, predictions, errors
+        yield start, *lists
         start += rows
+
+
+def _warnings(job: PredictionJob) -> Iterator[list[Any]]:
+    """Yield the warnings of each chunk that has some."""
+    chunks = JobChunk.objects.filter(job=job).order_by("index")
+    for warnings in chunks.values_list("warnings", flat=True).iterator(chunk_size=100):
+        if warnings:
+            yield warnings
 
 
 def _columns(job: PredictionJob) -> list[str | None]:
     """Return the members that predictions have; None stands for a whole prediction."""
     names: dict[str, None] = {}
     has_whole = False
-    for _, predictions, _ in _chunks(job):
+    for _, predictions, _, _ in _chunks(job):
         for prediction in predictions:
             if not isinstance(prediction, dict):
                 has_whole = has_whole or prediction is not None
@@ -113,9 +133,9 @@ def _value(prediction: Any, column: str | None, columns: list[str | None]) -> An
     return prediction.get(column) if isinstance(prediction, dict) else None
 
 
-def _heading(member: str) -> str:
+def _heading(member: str, own: Set[str]) -> str:
     """Name a member's column; one that is named as another column says whose it is."""
-    if member in _OWN_COLUMNS:
+    if member in own:
         member = f"{_PREDICTION}.{member}"
     heading: str = usage.plain_text(member)
     return heading

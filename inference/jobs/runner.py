@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from accounts import plans
+from inference.answers import Warned
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import VersionKey
 from inference.engine.signature import Signature
@@ -195,11 +196,13 @@ class _Turn:
         self._predictor.start_chunk()
         predictions: list[Any] = []
         problems: list[Problem] = []
+        warnings: list[Warned] = []
         while len(predictions) < len(chunk.rows):
             done = len(predictions)
             rows = chunk.rows[done : done + self._predictor.call_rows]
-            some, bad = self._predictor.predict(rows)
+            some, bad, warned = self._predictor.predict(rows)
             predictions += some
+            warnings += (Warned(first_row + done + position) for position in warned)
             problems += (
                 msgspec.structs.replace(
                     problem, index=first_row + done + (problem.index or 0)
@@ -217,6 +220,7 @@ class _Turn:
             input_end=chunk.ends[len(predictions) - 1],
             compute_us=self._predictor.compute_us,
             total_us=int(seconds * 1_000_000),
+            warnings=warnings,
         )
 
     def _note_waiting(self, error: EngineError) -> None:

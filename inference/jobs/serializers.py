@@ -93,6 +93,11 @@ class RowErrorSerializer(serializers.Serializer[Any]):
     received = serializers.CharField(required=False)
 
 
+class WarningSerializer(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    code = serializers.CharField()
+
+
 class JobResultSerializer(serializers.Serializer[Any]):
     """All predictions, in the order of the rows; null at rows that failed."""
 
@@ -102,7 +107,10 @@ class JobResultSerializer(serializers.Serializer[Any]):
     predictions = serializers.ListField(child=serializers.JSONField())
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        return super().get_fields() | {"errors": RowErrorSerializer(many=True)}
+        return super().get_fields() | {
+            "errors": RowErrorSerializer(many=True),
+            "warnings": WarningSerializer(many=True, required=False),
+        }
 
 
 class JobErrorsSerializer(serializers.Serializer[Any]):

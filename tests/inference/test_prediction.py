@@ -590,10 +590,14 @@ def test_batch_of_bad_rows_only_never_reaches_the_engine():
     assert not any(isinstance(effect, EngineCall) for effect in driver.effects)
 
 
-def test_predict_refuses_a_bad_row_even_if_errors_are_asked_for_one_by_one():
-    body = {"instances": [{}], "options": {"return_errors": "individual"}}
+@pytest.mark.parametrize("operation", ["predict", "explain"])
+def test_errors_one_by_one_are_for_batches(operation):
+    body = GOOD | {"options": {"return_errors": "individual"}}
 
-    assert code(Driver().call(body)) == (400, "INVALID_INPUT")
+    answer = Driver().call(body, operation=operation)
+
+    assert code(answer) == (400, "INVALID_INPUT")
+    assert read(answer)["error"]["details"][0]["field"] == "options.return_errors"
 
 
 def test_one_instance_gets_one_prediction():

@@ -49,6 +49,13 @@ def test_json_has_predictions_and_errors_of_all_chunks():
     assert answer["job_id"] == job.pk
 
 
+def test_without_a_warning_there_is_no_word_of_warnings():
+    job = job_with(([{"warning": "no"}], []))
+
+    assert "warnings" not in as_json(job)
+    assert as_rows(job)[0] == ["index", "warning", "error"]
+
+
 def test_members_of_a_prediction_are_columns_of_the_csv():
     job = job_with(([None, LABELLED], [{"index": 0, "issue": "bad", "field": "a"}]))
 
@@ -149,7 +156,7 @@ def test_errors_alone_are_a_list():
 def test_one_chunk_at_a_time_is_read(django_assert_max_num_queries):
     job = job_with(*(([1.0], []) for _ in range(5)))
 
-    with django_assert_max_num_queries(2):
+    with django_assert_max_num_queries(3):
         parts = list(job_results.as_csv(job))
 
     assert len(parts) >= 5

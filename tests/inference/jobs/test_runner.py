@@ -133,6 +133,30 @@ def test_the_error_of_the_only_row_speaks_of_no_others(worker):
     )
 
 
+def test_answers_that_are_not_finite_are_null_with_a_warning(worker, engine):
+    engine.answer = lambda data: np.where(data[:, 0] > 2, np.inf, data[:, 0])
+    # The second row is bad itself.
+    job = make_job("a,b\n1,1\nx,1\n2,1\n3,1\n4,1\n")
+
+    job_runner.take_turn(job.pk, worker)
+
+    answer = json.loads(b"".join(job_results.as_json(fresh(job))))
+    assert answer["predictions"] == [1.0, None, 2.0, None, None]
+    assert [error["index"] for error in answer["errors"]] == [1]
+    assert answer["warnings"] == [
+        {"index": 3, "code": "NON_FINITE_OUTPUT"},
+        {"index": 4, "code": "NON_FINITE_OUTPUT"},
+    ]
+    assert [line.rsplit(",", 1)[1] for line in csv_of(job)] == [
+        "warning",
+        "",
+        "",
+        "",
+        "NON_FINITE_OUTPUT",
+        "NON_FINITE_OUTPUT",
+    ]
+
+
 @pytest.mark.parametrize("bad", ["\0", "half \ud83d"])
 def test_an_answer_that_no_database_stores_is_an_error_of_its_row(worker, engine, bad):
     answers = np.array(["fine", f"not {bad}", "\\u0000 in letters"], dtype=object)
