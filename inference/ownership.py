@@ -9,6 +9,9 @@ from datetime import datetime
 
 from inference.home import Home
 from inference.models import ControllerLease, DatabaseHome
+from registry.models import ModelVersion
+
+_State = ModelVersion.ArtifactState
 
 
 class OtherHome(Exception):
@@ -54,6 +57,11 @@ def take_over(home: Home, *, now: datetime) -> str:
     identity = home.identity()
     if owner is not None and owner.home_id != identity and _runs(now):
         raise OtherHome(f"The home {owner} is running. Stop it first.")
+    if owner is not None and owner.home_id != identity:
+        # Engines would be sent to folders that only the other home had.
+        ModelVersion.objects.filter(artifact_state=_State.READY).update(
+            artifact_state=_State.REMOTE, artifact_digest=""
+        )
     DatabaseHome.objects.update_or_create(
         pk=1, defaults={"home_id": identity, "since": now, **_place(home)}
     )

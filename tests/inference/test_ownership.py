@@ -16,7 +16,9 @@ from inference.home import Home
 from inference.models import ControllerLease, DatabaseHome
 from inference.ownership import OtherHome
 from inference.tables import Tables
+from registry.models import ModelVersion
 from tests.factories import issue_key
+from tests.factories_registry import ModelVersionFactory
 from tests.fakes import ManualClock
 
 pytestmark = pytest.mark.django_db
@@ -159,3 +161,15 @@ def test_an_identity_is_made_once(tmp_path):
 
     assert home.identity() == home.identity() == Home(tmp_path).identity()
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_empty_home_that_takes_over_waits_for_artifacts(first, second):
+    """Engines would be sent to folders that only the former home had."""
+    ModelVersionFactory.create()
+
+    ownership.take_over(first, now=timezone.now())
+    assert ModelVersion.objects.get().artifact_state == "ready"
+    ownership.take_over(second, now=timezone.now())
+
+    version = ModelVersion.objects.get()
+    assert (version.artifact_state, version.artifact_digest) == ("remote", "")
