@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -50,10 +49,16 @@ def adduser(arguments):
 
 
 def git(arguments):
-    kind, source, target = arguments
-    assert kind == "clone"
-    subprocess.run([FACTS["git"], "clone", "-q", source, target], check=True)
-    Path(target, ".venv").symlink_to(FACTS["venv"])
+    match arguments:
+        case ["clone", _, target]:
+            subprocess.run([FACTS["git"], *arguments, "-q"], check=True)
+            Path(target, ".venv").symlink_to(FACTS["venv"])
+        case ["pull"]:
+            target = "."
+            subprocess.run([FACTS["git"], "checkout", "-q", "deploy"], check=True)
+            subprocess.run([FACTS["git"], "pull", "-q"], check=True)
+        case _:
+            sys.exit(f"git {arguments}?")
     for path in Path(target, "deploy").rglob("*"):
         if path.is_file():
             path.write_text(translate(path.read_text()))
@@ -107,7 +112,7 @@ def systemctl(arguments):
     match arguments:
         case ["daemon-reload"]:
             return
-        case ["enable", "--now", unit]:
+        case ["enable", "--now", unit] | ["start", unit]:
             _start(unit)
         case ["reload", "nginx"]:
             # `nginx -t` leaves an empty file.
@@ -115,10 +120,26 @@ def systemctl(arguments):
             running = pid.exists() and pid.read_text()
             nginx(["-s", "reload"] if running else [])
         case ["stop", unit]:
-            pid = int((ROOT / f"{unit}.pid").read_text())
-            os.kill(pid, signal.SIGTERM)
+            service = _running(unit)
+            service.terminate()
+            service.wait()
+        case ["status", unit]:
+            print(_running(unit).status())
         case _:
             sys.exit(f"systemctl {arguments}?")
+
+
+def _running(name):
+    import psutil
+
+    return psutil.Process(int((ROOT / f"{name}.pid").read_text()))
+
+
+def journalctl(arguments):
+    """Print what is there; nobody is here to end `-f`."""
+    kind, unit, *_ = arguments
+    assert kind == "-u"
+    print((ROOT / f"{unit}.journal").read_text()[-2000:])
 
 
 def _start(name):
@@ -154,6 +175,7 @@ PROGRAMS = {
     "rabbitmqctl": rabbitmqctl,
     "nginx": nginx,
     "systemctl": systemctl,
+    "journalctl": journalctl,
 }
 
 

