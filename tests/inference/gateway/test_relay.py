@@ -121,6 +121,32 @@ async def test_answer_of_the_site_is_framed_once(tmp_path):
 
 
 @on_loop
+async def test_answer_of_the_site_that_is_chunked_has_no_length(tmp_path):
+    plant = Plant(tmp_path)
+    # A middleware may give a length to what the server then sends in chunks.
+    plant.site.answer = httpx.Response(
+        200,
+        headers={
+            "Content-Length": "99",
+            "Transfer-Encoding": "Chunked",
+            "X-Request-ID": "site",
+        },
+        content=b"hello",
+    )
+
+    async with plant.connect(b"GET /docs/ HTTP/1.1\r\nHost: x\r\n\r\n") as (
+        reader,
+        _,
+    ):
+        head = await reader.readuntil(b"\r\n\r\n")
+        names = [line.partition(b":")[0] for line in head.splitlines()[1:-1]]
+        assert sorted(names) == [b"date", b"transfer-encoding", b"x-request-id"]
+        body = await reader.readuntil(b"0\r\n\r\n")
+
+    assert body == b"5\r\nhello\r\n0\r\n\r\n"
+
+
+@on_loop
 async def test_headers_of_one_hop_are_not_passed_on(tmp_path):
     plant = Plant(tmp_path)
     plant.site.answer = httpx.Response(
