@@ -1,6 +1,11 @@
 """Saving a row of the registry so that history and gateways learn of it."""
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import (
+    AbstractBaseUser,
+    AnonymousUser,
+    PermissionsMixin,
+)
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
 from registry.models import ModelVersion, RegisteredModel, Route
@@ -12,13 +17,30 @@ Person = AbstractBaseUser | AnonymousUser | None
 
 
 def save(row: Row, *, by: Person, reason: str) -> None:
-    """Save `row`, with the reason in its history where it keeps one."""
+    """Save `row`, with the reason in its history where it keeps one.
+
+    Raises PermissionDenied for trust that is not for this person to set or withdraw.
+    """
     row._history_user = by  # type: ignore[union-attr]  # read by simple_history
     row._change_reason = reason[:100]  # type: ignore[union-attr]  # read by simple_history
     with transaction.atomic():
+        if isinstance(row, RegisteredModel):
+            _require_trust(row, by)
         row.save()
         model = row if isinstance(row, RegisteredModel) else row.registered_model
         registry_changed.send(sender=type(row), models=[model.name])
+
+
+def _require_trust(model: RegisteredModel, by: Person) -> None:
+    """Hold every writer to the permission: what is trusted runs its author's code."""
+    before = RegisteredModel.objects.filter(pk=model.pk).values_list("trusted")
+    if model.trusted == (before.first() or (False,))[0]:
+        return
+    may = isinstance(by, PermissionsMixin) and by.has_perm(
+        "registry.trust_registeredmodel"
+    )
+    if not may:
+        raise PermissionDenied
 
 
 def make_site_default(model: RegisteredModel, *, by: Person) -> None:

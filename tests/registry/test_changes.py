@@ -1,0 +1,38 @@
+"""Whatever saves a row of the registry passes here."""
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.core.exceptions import PermissionDenied
+
+from registry import changes
+from registry.models import RegisteredModel
+from tests.factories import UserFactory
+from tests.factories_registry import RegisteredModelFactory
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_only_who_may_trust_models_sets_or_withdraws_trust(trusted):
+    model = RegisteredModelFactory(trusted=not trusted)
+    people = UserFactory.create_batch(2)
+    may = Permission.objects.get(codename="trust_registeredmodel")
+    people[1].user_permissions.add(may)
+    model.trusted = trusted
+
+    for by in (None, people[0]):
+        with pytest.raises(PermissionDenied):
+            changes.save(model, by=by, reason="tried")
+    assert RegisteredModel.objects.get().trusted is not trusted
+    changes.save(model, by=people[1], reason="may")
+
+    assert RegisteredModel.objects.get().trusted is trusted
+
+
+def test_anybody_changes_the_rest_of_a_trusted_model():
+    model = RegisteredModelFactory(trusted=True)
+    model.public = True
+
+    changes.save(model, by=None, reason="shown")
+
+    assert RegisteredModel.objects.get().public
