@@ -45,6 +45,9 @@ def explain(
         outputs = model.predict(features.to_tensors(signature, matrix, like=tensors))
         return targets.as_columns(outputs[0].data, signature)
 
+    def waited(seconds: float) -> None:
+        model.waited_s += seconds
+
     chosen = targets.choose(predict(rows), signature, options.target)
     question = Question(
         rows=rows,
@@ -54,6 +57,7 @@ def explain(
         function=targets.differentiable(model.torch_function, signature),
         samples=options.samples,
         seed=options.seed,
+        waited=waited,
     )
     try:
         method, attributions = table.answer(question, method=options.method)

@@ -34,6 +34,8 @@ class Question:
     # Rows given to the model per explained row at most; 0: the explainer's default.
     samples: int = 0
     seed: int = 0
+    # Takes seconds that were no work for this question: nobody is charged for them.
+    waited: Callable[[float], None] = lambda seconds: None
 
 
 @dataclass(frozen=True, slots=True)

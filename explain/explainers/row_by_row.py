@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,9 @@ def attribute(
     max_evals: int,
 ) -> Attributions:
     """Explain each row by itself: its values do not depend on those it came with."""
+    started_at = time.perf_counter()
     shap = _import_shap()
+    question.waited(time.perf_counter() - started_at)
     masker = shap.maskers.Independent(background, max_samples=len(background))
     count = len(question.rows)
     values = np.zeros(question.rows.shape)

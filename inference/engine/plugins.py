@@ -38,7 +38,8 @@ class ExplainableModel(Protocol):
     `predict` shares the device with the callers' predictions, in pieces, and raises
     EngineError once the deadline has passed. `torch_function` maps `[rows, *shape]`
     to outputs and can be differentiated. `cache` lives as long as the version.
-    `waited_s` is what calls of `predict` have waited for the device so far.
+    `waited_s` is what calls of `predict` have waited for the device so far, and the
+    explainer for libraries: work for nobody.
     """
 
     signature: Signature

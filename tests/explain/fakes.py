@@ -28,6 +28,7 @@ class FakeModel:
         self.path = folder
         self.torch_function = function if differentiable else None
         self.cache: dict[str, Any] = {}
+        self.waited_s = 0.0
         self._function = function
 
     def predict(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -1,11 +1,13 @@
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 
+from explain.explainers import row_by_row
 from explain.plugin import explain
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import ExplainOptions
@@ -30,6 +32,19 @@ def model(tmp_path):
 
 def rows(count=1):
     return (Tensor("input", random_rows(count, FEATURES, seed=2)),)
+
+
+def test_nobody_pays_for_the_import_of_shap(model, monkeypatch):
+    """It takes seconds, of the first explanation that needs it."""
+    took_s = 1000.0
+    clock = iter([5.0, 5.0 + took_s])
+    monkeypatch.setattr(
+        row_by_row, "time", SimpleNamespace(perf_counter=lambda: next(clock))
+    )
+
+    explain(model, rows(), ExplainOptions(method="permutation"))
+
+    assert model.waited_s == took_s
 
 
 def refusal(model, tensors, **options):
