@@ -33,7 +33,8 @@ from inference import (
 from inference.engine.client import BlockingEngineClient
 from inference.engine_links import EngineLink
 from inference.home import Home
-from inference.models import ControllerLease
+from inference.metrics import JobCounts
+from inference.models import ControllerLease, JobTotals
 from inference.reconciling import Reconciler
 from inference.snapshot import Snapshot
 
@@ -302,7 +303,19 @@ class Controller:
     def _report_ledger(self) -> None:
         now = timezone.now()
         report = ledger_report.LedgerReport(
-            at=now.timestamp(), roll_up_lag_s=roll_ups.lag(now=now).total_seconds()
+            at=now.timestamp(),
+            roll_up_lag_s=roll_ups.lag(now=now).total_seconds(),
+            jobs=[
+                JobCounts(
+                    model=it.model,
+                    version=str(it.version),
+                    variant=it.variant,
+                    requests=it.requests,
+                    rows=it.rows,
+                    compute_us=it.compute_us,
+                )
+                for it in JobTotals.objects.all()
+            ],
         )
         ledger_report.write(self._home.ledger_report, report)
 

@@ -1,4 +1,4 @@
-"""How far the ledger is, from the controller to whoever asks a gateway for metrics.
+"""What the ledger says, from the controller to whoever asks a gateway for metrics.
 
 Gateways ask no database, so the controller of their machine leaves a small file.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from inference.metrics import Gauge
+from inference.metrics import Gauge, JobCounts
 
 
 class LedgerReport(msgspec.Struct, frozen=True):
@@ -16,6 +16,8 @@ class LedgerReport(msgspec.Struct, frozen=True):
     at: float
     # For how long the oldest hour of usage has waited to be rolled up.
     roll_up_lag_s: float
+    # What workers have predicted, who have no metrics of their own.
+    jobs: list[JobCounts] = []
 
 
 _decoder = msgspec.json.Decoder(LedgerReport)
@@ -28,12 +30,16 @@ def write(path: Path, report: LedgerReport) -> None:
     partial.replace(path)
 
 
-def gauges(path: Path, *, now: float) -> list[Gauge]:
-    """Give the report as gauges, with its age; nothing where there is none."""
+def read(path: Path) -> LedgerReport | None:
+    """Return the report; None where there is none."""
     try:
-        report = _decoder.decode(path.read_bytes())
+        return _decoder.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
-        return []
+        return None
+
+
+def gauges(report: LedgerReport, *, now: float) -> list[Gauge]:
+    """Return the report's gauges, and its age."""
     return [
         Gauge("usage_roll_up_lag_seconds", report.roll_up_lag_s),
         Gauge("ledger_report_age_seconds", max(0.0, now - report.at)),

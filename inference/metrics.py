@@ -122,6 +122,17 @@ class Metrics:
         )
 
 
+class JobCounts(msgspec.Struct, frozen=True):
+    """What jobs have predicted by one version, ever; no gateway has a part in it."""
+
+    model: str
+    version: str
+    variant: str
+    requests: int
+    rows: int
+    compute_us: int
+
+
 class Gauge(msgspec.Struct, frozen=True):
     name: str
     value: float
@@ -140,16 +151,25 @@ def write(families: Iterable[Metric]) -> Iterator[bytes]:
         yield text
 
 
-def of_gateways(states: Mapping[str, MetricsState]) -> Iterator[Metric]:
-    """Return the counts of gateways, by their names."""
+def of_gateways(
+    states: Mapping[str, MetricsState], jobs: Iterable[JobCounts] = ()
+) -> Iterator[Metric]:
+    """Return the counts of gateways, by their names, and of jobs beside them."""
     series = [
         ((gateway, *map(str, labels)), found)
         for gateway, state in states.items()
         for labels, found in state.series
     ]
+    of_jobs = [
+        (
+            ("", it.model, it.version, it.variant, "job", "200"),
+            Series(count=it.requests, rows=it.rows, compute_us=it.compute_us),
+        )
+        for it in jobs
+    ]
     for name, about, count in _COUNTS:
         family = CounterMetricFamily(f"modelyard_{name}", about, labels=_LABEL_NAMES)
-        for key, found in series:
+        for key, found in (*series, *of_jobs):
             family.add_metric(key, count(found))
         yield family
     for name, about, total in _TOTALS:

@@ -316,6 +316,33 @@ class JobTurn(models.Model):
         return f"{self.customer_id} at {self.began_at}"
 
 
+class JobTotals(models.Model):
+    """What jobs have predicted by one version since there are any, for metrics.
+
+    Usage says the same by time, in rows that grow with every job.
+    """
+
+    model = models.CharField(max_length=255)
+    version = models.PositiveIntegerField()
+    variant = models.CharField(max_length=16)
+    # Each chunk is one, as it is in usage.
+    requests = models.PositiveBigIntegerField(default=0)
+    rows = models.PositiveBigIntegerField(default=0)
+    compute_us = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "job totals"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model", "version", "variant"],
+                name="inference_job_totals_of_a_version",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} v{self.version}: {self.rows}"
+
+
 class JobChunk(models.Model):
     """The committed output of one run of consecutive rows."""
 

@@ -20,6 +20,7 @@ from inference.gateway.recorder import Recorder
 from inference.gateway.relay import respond
 from inference.gateway.reports import GatewayReport, metrics_of, readiness
 from inference.gateway.siblings import Siblings
+from inference.ledger_report import LedgerReport
 from inference.metrics import Gauge, Metrics, write
 from inference.prediction import PredictionPlan
 from inference.tables import Tables
@@ -58,11 +59,14 @@ class Reporter:
         self._cut_off = cut_off
 
     def report(self) -> GatewayReport:
+        path = self._ledger_report
+        ledger = ledger_report.read(path) if path is not None else None
         return GatewayReport(
             name=self._name,
             boot_id=self._boot_id,
             metrics=self._metrics.state(),
-            gauges=self._gauges(),
+            gauges=self._gauges(ledger),
+            jobs=ledger.jobs if ledger is not None else [],
             ready=self._health.ready,
             waiting_for=[*self._health.obstacles(), *self._health.coming()],
             snapshot_sequence=self._plan.tables.sequence,
@@ -72,7 +76,7 @@ class Reporter:
             },
         )
 
-    def _gauges(self) -> list[Gauge]:
+    def _gauges(self, ledger: LedgerReport | None) -> list[Gauge]:
         tables = self._plan.tables
         age_s = time.time() - tables.published_at if tables.sequence else 0.0
         overdrawn = sum(it.overdrawn() for it in tables.admissions.everyone())
@@ -93,8 +97,8 @@ class Reporter:
             gauges.append(Gauge("engine_up", up, {"engine": name}))
         if (ends := self._certificate_ends()) is not None:
             gauges.append(Gauge("grpc_certificate_ends_at_seconds", ends))
-        if self._ledger_report is not None:
-            gauges += ledger_report.gauges(self._ledger_report, now=time.time())
+        if ledger is not None:
+            gauges += ledger_report.gauges(ledger, now=time.time())
         return gauges
 
     async def ask_engines(self) -> None:

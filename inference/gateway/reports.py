@@ -7,7 +7,7 @@ import msgspec
 from prometheus_client.core import Metric
 
 from inference import engine_metrics, metrics
-from inference.metrics import Gauge, MetricsState
+from inference.metrics import Gauge, JobCounts, MetricsState
 
 # Of several gateways the worst counts: here the least, elsewhere the greatest.
 _LEAST = (
@@ -35,6 +35,8 @@ class GatewayReport(msgspec.Struct):
     # What is not, and what comes: models without a version that is served yet.
     waiting_for: list[str]
     snapshot_sequence: int
+    # What jobs predicted, as the ledger says: the same for all gateways.
+    jobs: list[JobCounts] = []
     # Status of each engine by its name, as this gateway heard it last.
     engines: dict[str, Any] = {}
 
@@ -42,7 +44,7 @@ class GatewayReport(msgspec.Struct):
 def metrics_of(
     reports: Sequence[GatewayReport], *, expected: Iterable[str] = ()
 ) -> Iterator[Metric]:
-    """Return the metrics of all reports; the first knows the engines best."""
+    """Return the metrics of all reports; the first knows engines and jobs best."""
     gauges: dict[tuple[str, str], Gauge] = {}
     up = dict.fromkeys(expected, 0.0)
     engines: dict[str, Any] = {}
@@ -52,7 +54,10 @@ def metrics_of(
         for gauge in report.gauges:
             key = (gauge.name, str(gauge.labels))
             gauges[key] = _together(gauges.get(key, gauge), gauge)
-    yield from metrics.of_gateways({it.name: it.metrics for it in reports})
+    yield from metrics.of_gateways(
+        {it.name: it.metrics for it in reports},
+        jobs=next((it.jobs for it in reports), ()),
+    )
     yield from metrics.of_gauges(
         [
             *gauges.values(),

@@ -6,13 +6,15 @@ after a crash is neither charged nor counted twice.
 
 from datetime import datetime
 
+from django.db.models import F
+
 from accounts import leases, plans, usage
 from accounts.admission import window_of
 from accounts.limits import LeaseRequest, Quota
 from accounts.models import ApiKey, SpoolSegment
 from accounts.usage_event import UsageEvent
 from inference.errors import ApiError, ErrorCode
-from inference.models import PredictionJob
+from inference.models import JobTotals, PredictionJob
 
 
 def holder(job_id: str) -> str:
@@ -83,6 +85,18 @@ def charge(
     )
     # A job has no spool file; its chunks are what is ingested of it.
     usage.record(segment(job_id), [event], ingested_bytes=sequence + 1)
+    # Last, as workers that do the same version wait here for each other's commit.
+    _count(job, rows=rows, compute_us=compute_us)
+
+
+def _count(job: PredictionJob, *, rows: int, compute_us: int) -> None:
+    of_version = {"model": job.model, "version": job.version, "variant": job.variant}
+    JobTotals.objects.bulk_create([JobTotals(**of_version)], ignore_conflicts=True)
+    JobTotals.objects.filter(**of_version).update(
+        requests=F("requests") + 1,
+        rows=F("rows") + rows,
+        compute_us=F("compute_us") + compute_us,
+    )
 
 
 def close(job_id: str, *, now: datetime) -> None:

@@ -1,5 +1,5 @@
 from inference.gateway.reports import GatewayReport, metrics_of, readiness
-from inference.metrics import Gauge, Metrics
+from inference.metrics import Gauge, JobCounts, Metrics
 from tests.inference.test_metrics import only, parsed, text
 from tests.inference.test_spool import event
 
@@ -44,6 +44,20 @@ def test_no_count_falls_when_a_gateway_restarts_or_is_not_heard():
         assert only(found, "modelyard_requests_total", gateway="a") == [3]
     assert only(restarted, "modelyard_requests_total", gateway="b") == [1]
     assert only(unheard, "modelyard_requests_total", gateway="b") == []
+
+
+def test_what_jobs_predicted_is_counted_once_beside_all_gateways():
+    fresh, old = report("a", calls=3), report("b", calls=4)
+    fresh.jobs = [JobCounts("m", "1", "default", 2, 700, 5_000_000)]
+    old.jobs = [JobCounts("m", "1", "default", 1, 200, 1_000_000)]
+
+    found = found_in(fresh, old)
+
+    of_jobs = {"gateway": "", "operation": "job"}
+    assert only(found, "modelyard_requests_total", **of_jobs) == [2]
+    assert only(found, "modelyard_rows_total", **of_jobs) == [700]
+    assert only(found, "modelyard_compute_seconds_total", **of_jobs) == [5]
+    assert sorted(only(found, "modelyard_rows_total", version=1)) == [6, 8, 700]
 
 
 def test_who_answers_knows_the_engines_best():
