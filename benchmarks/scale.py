@@ -3,7 +3,9 @@
 Fills an empty database with 1,000 models of 20 versions, 5,000 customers, 20,000 keys,
 1.7 million minutes of usage and 20,000 finished jobs, SQLite in a temporary folder or
 PostgreSQL by DATABASE_URL, and prints the time, size and number of queries of each page
-and the time of each command. A page is asked for three times; the fastest counts.
+and the time of each command. A page is asked for three times; the fastest counts. "Of a
+core" is what the page's process used and, on this machine, PostgreSQL's for it: where
+other work keeps the cores busy, the rest of the time is waiting for one.
 """
 
 import argparse
@@ -51,6 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from accounts.models import Customer
     from benchmarks import rows
 
+    # A query on several cores would be counted for one of them only.
+    os.environ["PGOPTIONS"] = "-c max_parallel_workers_per_gather=0"
     settings.HOME.prepare()
     settings.ALLOWED_HOSTS = ["testserver"]
     call_command("migrate", verbosity=0)
@@ -60,9 +64,10 @@ def _run(arguments: argparse.Namespace) -> int:
         took_s = time.perf_counter() - began
         print(f"filled {connection.vendor} in {took_s:.0f} s")
     slow = _measure_commands() if not arguments.only else 0
+    client = client_of_everything()
     for page in pages():
         if arguments.only in page:
-            slow += _measure_page(page, queries=arguments.queries)
+            slow += _measure_page(client, page, queries=arguments.queries)
     print(f"{slow} beyond the bound")
     return bool(slow)
 
@@ -72,7 +77,7 @@ def pages() -> list[str]:
     from django.contrib import admin
     from django.urls import reverse
 
-    from accounts.models import Customer, Refusal, Usage
+    from accounts.models import Customer, Refusal
 
     found = ["/admin/", "/docs/", "/api/schema/", "/api/v1/models"]
     for model, registered in sorted(
@@ -98,7 +103,7 @@ def pages() -> list[str]:
         f"/admin/search/?s={refusal.request_id}",
         "/admin/search/?s=model-0042",
         *(own, own + "keys/", own + "refusals/", own + "try/"),
-        f"/api/v1/usage?group_by=day#{Usage.__name__}",
+        "/api/v1/usage?group_by=model",
     ]
     return found
 
@@ -108,27 +113,30 @@ def client_of_everything() -> Any:
     from django.contrib.auth.models import User
     from django.test import Client
 
+    from accounts import api_keys
+    from accounts.limits import SCOPES
     from accounts.models import Customer
 
     person, _ = User.objects.get_or_create(
         username="scale", defaults={"is_staff": True, "is_superuser": True}
     )
-    Customer.objects.order_by("pk")[0].members.add(person)
-    client = Client()
+    customer = Customer.objects.order_by("pk")[0]
+    customer.members.add(person)
+    key = api_keys.issue(customer, name="scale", scopes=list(SCOPES))
+    client = Client(headers={"Authorization": f"Bearer {key.token}"})
     client.force_login(person)
     return client
 
 
-def _measure_page(page: str, *, queries: bool) -> int:
+def _measure_page(client: Any, page: str, *, queries: bool) -> int:
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
 
-    client = client_of_everything()
     took_ms, processor_ms = [], []
     for _ in range(_TRIES):
         captured = CaptureQueriesContext(connection)
         with captured:
-            began, processor = time.perf_counter(), time.process_time()
+            began, processor_s = time.perf_counter(), _processor_s()
             response = client.get(page)
             size = len(
                 b"".join(response.streaming_content)
@@ -136,7 +144,8 @@ def _measure_page(page: str, *, queries: bool) -> int:
                 else response.content
             )
             took_ms.append((time.perf_counter() - began) * 1000)
-            processor_ms.append((time.process_time() - processor) * 1000)
+            processor_ms.append((_processor_s() - processor_s) * 1000)
+    assert response.status_code < 400, (page, response.status_code)
     beyond = min(took_ms) > PAGE_MS
     print(
         f"{'!' if beyond else ' '} {min(took_ms):7.0f} ms"
@@ -148,6 +157,20 @@ def _measure_page(page: str, *, queries: bool) -> int:
         for query in sorted(captured, key=lambda one: -float(one["time"]))[:3]:
             print(f"            {query['time']} s {query['sql'][:600]}")
     return beyond
+
+
+def _processor_s() -> float:
+    """Return what this process used of a core, and PostgreSQL's process for it."""
+    from django.db import connection
+
+    used_s = time.process_time()
+    if connection.vendor == "postgresql":
+        connection.ensure_connection()
+        process = connection.connection.info.backend_pid
+        statistics = Path(f"/proc/{process}/schedstat")
+        if statistics.exists():
+            used_s += int(statistics.read_text().split()[0]) / 1e9
+    return used_s
 
 
 def _measure_commands() -> int:
