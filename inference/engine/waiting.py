@@ -205,6 +205,9 @@ class VersionQueue:
         self._spared_rows = self._spared_bytes = 0
         # By customer; None while nobody has to wait for turns: most of the time.
         self._lines: dict[int, _Line] | None = None
+        # Of the first that waits, and whether others wait too.
+        self._customer_id = 0
+        self._has_others = False
         # Of what was taken last, and the latest that waits.
         self._turn = self._last_turn = 0
         self._in_order = True
@@ -254,6 +257,11 @@ class VersionQueue:
         return None
 
     def append(self, entry: Entry) -> None:
+        if not self.rows:
+            self._customer_id = entry.customer_id
+            self._has_others = False
+        elif entry.customer_id != self._customer_id:
+            self._has_others = True
         entry.queue = self
         self._entries.append(entry)
         self._count(entry.rows, entry.nbytes)
@@ -302,8 +310,9 @@ class VersionQueue:
         most_rows, rows, nbytes = limits.max_batch_rows, 0, 0
         if 0 < max_rows < most_rows:
             most_rows = max_rows
-        if self._lines is not None or self.rows > most_rows:
+        if self._has_others and self.rows > most_rows:
             self._line_up()
+        if self._lines is not None:
             self._sort()
         entries = self._entries
         while entries:
@@ -338,7 +347,8 @@ class VersionQueue:
         if not entries:
             self._lines = None
         elif self._lines is None:
-            self._line_up()
+            if self._has_others:
+                self._line_up()
         else:
             self._turn = max([self._turn, *[entry.turn for entry in batch]])
             for entry in batch:
