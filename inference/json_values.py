@@ -9,6 +9,8 @@ import math
 from datetime import datetime
 from typing import Any
 
+from inference.engine.signature import MAX_WHOLE_FLOAT
+
 # Deeper than any signature may nest, and than MessagePack is read.
 _MAX_DEPTH = 32
 
@@ -19,6 +21,16 @@ class BrokenSchema(ValueError):
 
 class NotFinite(BrokenSchema):
     """A number is right but for its size: infinite, or beyond what is sent."""
+
+
+def exact_integer(value: Any) -> Any:
+    """Return 3.0 as 3, as in JSON Schema, and all else as it is.
+
+    A greater float stays one: it may stand for a neighbour that the parser rounded.
+    """
+    if isinstance(value, float) and abs(value) < MAX_WHOLE_FLOAT and value.is_integer():
+        return int(value)
+    return value
 
 
 def read_value(value: Any, schema: dict[str, Any], path: str = "") -> Any:
@@ -51,8 +63,7 @@ def read_value(value: Any, schema: dict[str, Any], path: str = "") -> Any:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return _as_float(value, place)
         case "integer":
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
+            value = exact_integer(value)
             if isinstance(value, int) and not isinstance(value, bool):
                 if not _can_travel(value):
                     raise NotFinite(f"{place}must fit into 64 bits")

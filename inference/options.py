@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from inference.errors import ErrorCode, Problem
+from inference.json_values import exact_integer
 from inference.value_checks import readable_name
 
 
@@ -58,7 +59,8 @@ def read_options(given: Any) -> tuple[Options, list[Problem]]:
     if not isinstance(given, dict):
         return NO_OPTIONS, [_problem("options", "must be an object")]
     problems: list[Problem] = []
-    given = {name: _whole(value) for name, value in given.items()}
+    # To JSON Schema, and so in our documents, 85.0 is an integer too.
+    given = {name: exact_integer(value) for name, value in given.items()}
     for name, value in given.items():
         if len(problems) >= _MAX_PROBLEMS:
             break
@@ -73,11 +75,6 @@ def read_options(given: Any) -> tuple[Options, list[Problem]]:
     if problems:
         return NO_OPTIONS, problems
     return msgspec.convert(given, Options), []
-
-
-def _whole(value: Any) -> Any:
-    """Read 85.0 as 85: to JSON Schema, and so in our documents, both are integers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _problem(field: str, issue: str) -> Problem:

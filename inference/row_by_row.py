@@ -14,11 +14,18 @@ import msgspec
 import numpy as np
 
 from inference.engine.client import Tensor
-from inference.engine.signature import DATETIME, Layout, Signature
+from inference.engine.signature import (
+    DATETIME,
+    MAX_WHOLE_FLOAT,
+    Layout,
+    Signature,
+)
 from inference.errors import ErrorCode, Problem
+from inference.json_values import exact_integer
 from inference.request_members import MAX_PROBLEMS
 from inference.row_problems import inspector_of
 from inference.row_types import (
+    KINDS,
     LateSteps,
     column_type,
     has_struct_names,
@@ -54,6 +61,11 @@ class RowReader:
         self._late = LateSteps(signature.columns)
         self._times = [
             column.name for column in signature.columns if column.dtype == DATETIME
+        ]
+        self._integers = [
+            index
+            for index, column in enumerate(signature.columns)
+            if KINDS[column.dtype].python is int
         ]
         self._all_required = all(column.required for column in signature.columns)
         if self._nested:
@@ -125,21 +137,26 @@ class RowReader:
 
     def _convert_text(self, row: Any) -> Any:
         """Return the values of a row in which text may stand for what is no text."""
-        if not self._times:
-            return self._convert(row, strict=False)
-        if not isinstance(row, dict):
-            return None
-        # Without strictness msgspec reads "20261120" as seconds since 1970.
-        row = dict(row)
-        for name in self._times:
-            moment = row.get(name)
-            if moment is None or moment == "":
-                row[name] = None
-                continue
-            row[name], issue = check_type(moment, datetime)
-            if issue:
+        if self._times:
+            if not isinstance(row, dict):
                 return None
-        return self._convert(row, strict=False)
+            # Without strictness msgspec reads "20261120" as seconds since 1970.
+            row = dict(row)
+            for name in self._times:
+                moment = row.get(name)
+                if moment is None or moment == "":
+                    row[name] = None
+                    continue
+                row[name], issue = check_type(moment, datetime)
+                if issue:
+                    return None
+        values = self._convert(row, strict=False)
+        if values is not None and any(
+            abs(values[index] or 0) >= MAX_WHOLE_FLOAT for index in self._integers
+        ):
+            # It also rounds "9007199254740993.0".
+            return None
+        return values
 
     def _convert(self, row: Any, *, strict: bool = True) -> Any:
         """Return the row's values; None if msgspec's types do not hold."""
@@ -252,14 +269,10 @@ def _row_is_finite(values: Sequence[Any]) -> bool:
 def _whole(row: Any) -> Any:
     """Write 3.0 as 3, which msgspec asks for in parsed rows and JSON does not."""
     if type(row) is dict:
-        return {name: _integer(value) for name, value in row.items()}
+        return {name: exact_integer(value) for name, value in row.items()}
     if type(row) is list:
-        return [_integer(value) for value in row]
+        return [exact_integer(value) for value in row]
     return row
-
-
-def _integer(value: Any) -> Any:
-    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _untold(index: int) -> Problem:

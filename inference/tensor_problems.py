@@ -15,6 +15,7 @@ from inference.engine.padding import Padding
 from inference.engine.signature import Column, TensorInput
 from inference.engine.tensors import numpy_dtype
 from inference.errors import Problem
+from inference.json_values import exact_integer
 from inference.row_types import KINDS, nested_type
 from inference.value_checks import (
     broken_rule,
@@ -61,7 +62,8 @@ class TensorInspector:
         except msgspec.ValidationError as error:
             positions = _positions(error)
             # 3.0 is an integer in JSON; msgspec takes it for one only while it parses.
-            if not _is_whole(_descend(value, positions)):
+            bad = _descend(value, positions)
+            if exact_integer(bad) is bad:
                 raise
         return msgspec.convert(_whole(value, len(self._shape)), self._type)
 
@@ -160,11 +162,7 @@ def _descend(value: Any, positions: list[int]) -> Any:
     return value
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, float) and value.is_integer()
-
-
 def _whole(value: Any, depth: int) -> Any:
     if depth > 0 and isinstance(value, list | tuple):
         return [_whole(item, depth - 1) for item in value]
-    return int(value) if _is_whole(value) else value
+    return exact_integer(value)

@@ -13,7 +13,12 @@ from typing import Any
 
 from inference.engine.signature import JSON, MAX_WHOLE_FLOAT, Column
 from inference.errors import ErrorCode, Problem
-from inference.json_values import BrokenSchema, NotFinite, read_value
+from inference.json_values import (
+    BrokenSchema,
+    NotFinite,
+    exact_integer,
+    read_value,
+)
 from inference.row_types import KINDS, bounds, choices, has_whole_floats, text_limit
 from inference.times import EARLIEST, LATEST, is_in_range
 
@@ -34,6 +39,11 @@ EXPECTED: dict[type, str] = {
     # Said of null, where one must be there.
     object: "must be a JSON value other than null",
 }
+
+ROUNDED = (
+    f"must be from -{MAX_WHOLE_FLOAT - 1} to {MAX_WHOLE_FLOAT - 1} where it is written "
+    "with a point or an exponent; write a greater integer with digits alone"
+)
 
 
 def check_value(value: Any, column: Column) -> tuple[Any, str, ErrorCode]:
@@ -71,9 +81,9 @@ def check_type(value: Any, wanted: type) -> tuple[Any, str]:
         if ok:
             value = _as_float(value)
     else:
-        # 3.0 is an integer in JSON, which has but one kind of number.
+        value = exact_integer(value)
         if isinstance(value, float) and value.is_integer():
-            value = int(value)
+            return value, ROUNDED
         ok = isinstance(value, int) or (
             isinstance(value, float) and not math.isfinite(value)
         )

@@ -10,6 +10,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any, NoReturn
 
@@ -159,10 +160,11 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
 def with_numbers(value: Any) -> Any:
     """Read the texts in nested lists, and in named ones, as numbers if they are."""
     if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+        # As a float a long integer would lose digits.
+        for read in (int, float):
+            with suppress(ValueError):
+                return read(value)
+        return value
     if isinstance(value, dict):
         return {name: with_numbers(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -14,6 +14,8 @@ import orjson
 
 from inference.engine.tensors import Array
 from inference.errors import ApiError, ErrorCode
+from inference.json_values import exact_integer
+from inference.value_checks import ROUNDED
 
 BYTES, BF16 = "BYTES", "BF16"
 # Where these differ from what a machine has, so would the bytes on the wire.
@@ -211,10 +213,28 @@ def _read_nested(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> list
     try:
         elements: list[Any] = msgspec.convert(level, _LISTS[datatype])
     except msgspec.ValidationError:
-        if _all_numbers(datatype, level):
-            raise _out_of_range() from None
-        raise InvalidData(f"has an element that is no {datatype}") from None
+        if not datatype.startswith(("INT", "UINT")):
+            raise _unfit(datatype, level) from None
+        elements = _read_whole_floats(datatype, level)
     return elements
+
+
+def _read_whole_floats(datatype: str, level: list[Any]) -> list[Any]:
+    """Read integers of which some may be written as 3.0."""
+    exact = list(map(exact_integer, level))
+    try:
+        elements: list[Any] = msgspec.convert(exact, _LISTS[datatype])
+    except msgspec.ValidationError:
+        if any(isinstance(value, float) and value.is_integer() for value in exact):
+            raise InvalidData(f"has an element that {ROUNDED}") from None
+        raise _unfit(datatype, exact) from None
+    return elements
+
+
+def _unfit(datatype: str, values: list[Any]) -> Exception:
+    if _all_numbers(datatype, values):
+        return _out_of_range()
+    return InvalidData(f"has an element that is no {datatype}")
 
 
 def _all_numbers(datatype: str, values: list[Any]) -> bool:

@@ -12,7 +12,8 @@ from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 from inference.value_checks import readable_name
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
+# As a double a longer one is infinite.
+_INTEGER = re.compile(r"[+-]?\d{1,310}", re.ASCII)
 
 
 class CsvRows:

@@ -132,6 +132,27 @@ def test_bad_values_are_named(value, code):
     assert [(one.index, one.field) for one in caught.value.details] == [(1, "a")]
 
 
+@pytest.mark.parametrize(
+    "signature",
+    [
+        Signature(layout=Layout.TENSOR, dtype="int64", shape=(1,)),
+        Signature(layout=Layout.TABLE, columns=(Column("n", dtype="int64"),)),
+    ],
+    ids=["tensor", "table"],
+)
+def test_integers_keep_all_their_digits_or_are_refused(signature):
+    def sent(value):
+        rows = [{"n": value}] if signature.columns else [[value]]
+        return decode(signature, {"instances": rows}).tensors[0].data.ravel().tolist()
+
+    assert sent("9007199254740993") == sent(9007199254740993) == [9007199254740993]
+    assert sent("3.0") == sent(3.0) == [3]
+    for value in ("9007199254740993.0", 9007199254740993.0, 1e300):
+        with pytest.raises(ApiError) as caught:
+            sent(value)
+        assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
 def test_all_bad_fields_of_a_row_are_counted(content_type):
     names = [f"c{number}" for number in range(30)]

@@ -161,3 +161,14 @@ def test_outputs_that_lie_otherwise_are_written_in_row_major_order():
     found = np.frombuffer(data.write_raw(sent), "<f4")
 
     assert found.tolist() == sent.ravel().tolist()
+
+
+def test_integers_may_be_written_as_whole_floats_as_far_as_these_are_exact():
+    assert read_json("INT64", [3.0, 2**53 - 1.0, 2**53 + 1], (3,)).tolist() == [
+        3,
+        2**53 - 1,
+        2**53 + 1,
+    ]
+    for written in ("9007199254740993.0", "1e300"):
+        with pytest.raises(InvalidData, match="with a point or an exponent"):
+            data.read_json("INT64", msgspec.Raw(f"[{written}]".encode()), (1,))

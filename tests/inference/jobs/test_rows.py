@@ -313,3 +313,18 @@ def test_a_cell_beyond_the_readers_limit_is_told():
     row = rows("a,b\n" + "1" * 200_000 + ",2\n")[0]
 
     assert "more than 131072 characters" in row.issue
+
+
+def test_integers_of_a_csv_file_keep_all_their_digits_or_are_refused():
+    signature = Signature(layout=Layout.TABLE, columns=(Column("n", "int64"),))
+    cells = ["9007199254740993", "3.0", "9007199254740993.0", "1e300", "9" * 20]
+    given = rows("n\n" + "\n".join(cells) + "\n", signature)
+
+    read = InstanceDecoder(signature).decode_rows(given)
+
+    assert read.tensors[0].data.tolist() == [9007199254740993, 3]
+    assert [(problem.index, problem.code) for problem in read.problems] == [
+        (2, ErrorCode.INVALID_INPUT),
+        (3, ErrorCode.INVALID_INPUT),
+        (4, ErrorCode.UNPROCESSABLE),
+    ]
