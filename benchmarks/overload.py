@@ -47,7 +47,6 @@ class Phase:
     # By second: the 95th percentile of the median one, and the median of the one least
     # disturbed by what else the machine does.
     refused_p95_s: float
-    refused_best_p50_s: float
     # In the gateway's own record, without what the generator adds.
     refused_inside_p50_s: float
     refused_inside_best_p95_s: float
@@ -80,7 +79,6 @@ async def phase(
         accepted_max_s=_percentile([one.took_s for one in accepted], 100),
         refused_p50_s=_percentile([one.took_s for one in refused], 50),
         refused_p95_s=statistics.median(_by_second(outside, 95)),
-        refused_best_p50_s=min(_by_second(outside, 50)),
         refused_inside_p50_s=_percentile([took_s for _, took_s in inside], 50),
         refused_inside_best_p95_s=min(_by_second(inside, 95)),
         without_retry_after=sum(not one.retry_after_s for one in refused),
