@@ -1,7 +1,6 @@
 import datetime
 
 import pytest
-from django.db import connection
 
 from accounts import soft_limits, usage
 from accounts.models import LimitEvent
@@ -201,25 +200,3 @@ def test_each_window_is_written_about_when_two_fill_around_midnight(mailoutbox):
         "Your daily quota is running low",
         "Your daily quota was used up",
     ]
-
-
-def test_what_waits_to_be_written_about_is_found_by_its_index():
-    own = key()
-    LimitEvent.objects.bulk_create(
-        LimitEvent(
-            customer=own.customer,
-            name="day",
-            unit="rows",
-            window_start=NOW.date() - datetime.timedelta(days=day),
-            threshold_percent=80,
-            used=80,
-            limit=100,
-            at=NOW,
-            notified_at=NOW,
-        )
-        for day in range(2000)
-    )
-    with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
-
-    assert "accounts_limit_event_waiting" in soft_limits.waiting().explain()

@@ -10,6 +10,7 @@ import pytest
 from django.apps import apps
 from django.db import connection
 
+from accounts import soft_limits
 from inference.jobs import life_cycle as jobs
 from inference.jobs import sweep
 from inference.models import PredictionJob
@@ -26,6 +27,7 @@ QUERIES = {
         lambda: CustomerFactory().jobs.unfinished().order_by(),
     ],
     "inference_job_retention": [lambda: sweep.removable(now=NOW)],
+    "accounts_limit_event_waiting": [soft_limits.waiting],
 }
 
 
