@@ -9,12 +9,14 @@ disturbs all alike. Printed are the medians over all rounds of 99th percentiles.
 import argparse
 import asyncio
 import contextlib
+import functools
 import http.client
 import itertools
 import json
 import multiprocessing
 import os
 import platform
+import random
 import re
 import socket
 import statistics
@@ -29,6 +31,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 
 from benchmarks import modelyard
 
@@ -36,6 +39,10 @@ WORK = Path(__file__).parent / ".work"
 # Others are at another address, whose share is its own.
 ADDRESS = "127.0.0.2"
 _EVERY_S = 0.5
+# On average: in step with each other they would measure bursts of connections.
+_AGAIN_S = 5.0
+# TCP_ESTABLISHED of Linux.
+_OPEN = b"\x01"
 _BUNDLE = "/static/drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"
 # Of callers, and of people: more than 240 pages a minute are refused.
 _PAUSE_S = 0.01
@@ -100,7 +107,10 @@ KINDS = {
 
 
 class Strangers:
-    """A process that holds `count` sockets open; each that is cut off comes again."""
+    """A process that holds `count` sockets open.
+
+    Each that is cut off or refused comes again, as soon as a refusal asks it to.
+    """
 
     def __init__(self, port: int, count: int, kinds: Sequence[Stranger]) -> None:
         context = multiprocessing.get_context("spawn")
@@ -154,13 +164,13 @@ async def _hold_one(port: int, kind: Stranger, opened: Callable[[], None]) -> No
             opened()
             await loop.sock_sendall(end, kind.first)
             # One that never reads learns by this only that it was cut off.
-            while not end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            while end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _OPEN:
                 await asyncio.sleep(_EVERY_S)
                 if kind.then_sends:
                     await loop.sock_sendall(end, b"x")
                 elif kind.then_reads and not await loop.sock_recv(end, 1):
                     break
-        await asyncio.sleep(_EVERY_S)
+        await asyncio.sleep(random.uniform(0.5, 1.5) * _AGAIN_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +244,10 @@ def main() -> int:
     with modelyard.running(WORK / "home", WORK / "strangers.log") as ours:
         asked = _asked(ours)
         failures: list[str] = []
-        _measure(asked, 10, failures)
+        measure = functools.partial(_measure, ours, asked, failures)
+        measure(10)
         rounds = [
-            _round(asked, arguments.sockets, arguments.seconds, failures)
+            _round(measure, arguments.sockets, arguments.seconds)
             for _ in range(arguments.rounds)
         ]
         leases = ours.manage("shell", "-c", _COUNT_LEASES).splitlines()[-1]
@@ -254,33 +265,53 @@ _Round = dict[str, tuple[dict[str, float], dict[str, float], dict[str, float]]]
 
 
 def _round(
-    asked: Sequence[Asked], sockets: int, seconds: float, failures: list[str]
+    measure: Callable[..., dict[str, float]], sockets: int, seconds: float
 ) -> _Round:
     found: _Round = {}
-    before = _measure(asked, seconds, failures)
+    before = measure(seconds)
     for kind, stranger in KINDS.items():
         with Strangers(modelyard.PORT, sockets, [stranger]):
-            beside = _measure(asked, seconds, failures, kind)
-        after = _measure(asked, seconds, failures)
+            beside = measure(seconds, kind)
+        after = measure(seconds)
         found[kind] = before, beside, after
         before = after
     return found
 
 
 def _measure(
-    asked: Sequence[Asked], seconds: float, failures: list[str], kind: str = "nobody"
+    ours: modelyard.Running,
+    asked: Sequence[Asked],
+    failures: list[str],
+    seconds: float,
+    kind: str = "nobody",
 ) -> dict[str, float]:
+    began = _processor_s(ours)
     with Clients(modelyard.PORT, asked) as clients:
         time.sleep(seconds)
+    used = _processor_s(ours) - began
     p99_ms = clients.p99_ms()
-    each = ", ".join(
-        f"{path} {p99_ms[path]:.0f} ms of {len(took_s)}"
-        for path, took_s in clients.took_s.items()
+    print(
+        f"load {os.getloadavg()[0]:.0f}, beside {kind}: ",
+        *(
+            f"{path} {p99_ms[path]:.0f} ms of {len(took_s)},"
+            for path, took_s in clients.took_s.items()
+        ),
+        f"gateways and site {used / seconds:.0%} of a core",
+        flush=True,
     )
-    load = os.getloadavg()[0]
-    print(f"load {load:.0f}, beside {kind}: {each}", flush=True)
     failures += clients.failures
     return p99_ms
+
+
+def _processor_s(ours: modelyard.Running) -> float:
+    """Return the processor time of gateways and sites until now."""
+    total_s = 0.0
+    for process in ours.process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if {"inference.gateway", "config.wsgi:application"} & {*process.cmdline()}:
+                times = process.cpu_times()
+                total_s += times.user + times.system
+    return total_s
 
 
 def _report(rounds: Sequence[_Round]) -> float:
