@@ -10,7 +10,7 @@ import pytest
 
 from accounts.limits import Limits, Rate
 from inference.engine.errors import EngineError, EngineErrorCode
-from tests.inference.gateway.plant import KEY, Plant
+from tests.inference.gateway.plant import KEY, Plant, published
 
 INFER = "/v2/models/m/infer"
 ONE = {"name": "input", "shape": [1, 1], "datatype": "FP32", "data": [1.5]}
@@ -247,7 +247,7 @@ async def test_what_is_not_there_is_said_in_the_protocol(
 async def test_models_that_a_key_may_not_call_are_not_there(tmp_path):
     plant = Plant(tmp_path)
     snapshot = plant.tables.as_snapshot()
-    key = snapshot.keys[0]
+    key = published().keys[0]
     narrow = msgspec.structs.replace(key, models=("others",))
     plant.tables.replace(msgspec.structs.replace(snapshot, keys=(narrow,)))
 
@@ -296,7 +296,7 @@ async def test_facts_need_a_scope_and_no_key_in_the_address(tmp_path, method, pa
     plant = Plant(tmp_path)
     in_query = await plant.ask(f"{path}?api_key={KEY.token}", b"", method=method)
     snapshot = plant.tables.as_snapshot()
-    key = snapshot.keys[0]
+    key = published().keys[0]
     narrow = msgspec.structs.replace(key, scopes=("usage",))
     plant.tables.replace(msgspec.structs.replace(snapshot, keys=(narrow,)))
 

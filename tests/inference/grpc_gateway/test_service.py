@@ -14,7 +14,7 @@ from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings, PortTaken
-from tests.inference.gateway.plant import KEY, Plant
+from tests.inference.gateway.plant import KEY, Plant, published
 from tests.inference.grpc_gateway.peer import on_loop
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -407,7 +407,7 @@ async def test_models_are_described_by_scope_and_within_the_rates(
         tmp_path, limits=Limits(plan="p", rates=(Rate("sustained", 1, 86_400),))
     )
     snapshot = plant.tables.as_snapshot()
-    key = snapshot.keys[0]
+    key = published().keys[0]
     key = msgspec.structs.replace(key, scopes=scopes)
     plant.tables.replace(msgspec.structs.replace(snapshot, keys=(key,)))
 
