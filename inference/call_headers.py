@@ -32,6 +32,7 @@ NAMES = frozenset(
         b"x-sticky-key",
     }
 )
+_CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
 _VENDOR_TYPE = "application/vnd.modelyard.v1+json"
@@ -70,6 +71,17 @@ def asks_to_explain(query: bytes) -> bool | None:
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
     given = {_FLAGS.get(value.lower()) for name, value in pairs if name == "explain"}
     return given.pop() if len(given) == 1 else None if given else False
+
+
+def require_one_credential(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse a credential that is sent twice; raises ApiError INVALID_HEADER.
+
+    Of two, a proxy, the gateway and the site might each take another one.
+    """
+    given = [name for name, _ in headers if name in _CREDENTIALS]
+    if len(given) != len(set(given)):
+        message = "Authorization and X-API-Key may be sent only once each."
+        raise ApiError(ErrorCode.INVALID_HEADER, message)
 
 
 def token(headers: Headers) -> bytes | None:

@@ -16,6 +16,7 @@ from typing import Any
 import httptools
 import structlog
 
+from inference import call_headers
 from inference.engine.shares import Shares
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.exchange import Exchange, Headers, Place, Request
@@ -299,7 +300,10 @@ class Connection(asyncio.Protocol):
             raise _too_large()
 
     def _check_fields(self, *, http_1_0: bool) -> None:
-        """Refuse requests for no host or with a coded body (RFC 9112, 3.2 and 6.1)."""
+        """Refuse requests for no host or with a coded body (RFC 9112, 3.2 and 6.1).
+
+        Also two keys, here and not in the plan: the site gets no such request either.
+        """
         hosts = 0
         for name, value in self._headers:
             if name == b"host":
@@ -310,6 +314,7 @@ class Connection(asyncio.Protocol):
                 http_1_0 or value.lower() != b"chunked"
             ):
                 raise _invalid("Transfer-Encoding may be `chunked` in HTTP/1.1.")
+        call_headers.require_one_credential(self._headers)
         if hosts > 1 or (not hosts and not http_1_0):
             raise _invalid("A request must have one Host header.")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from inference import call_headers
+from inference.errors import ApiError
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.http2.frames import Code, StreamFault
 from inference.grpc_gateway.http2.header_blocks import Fields, list_bytes, literal
@@ -84,6 +85,10 @@ def read_head(fields: Fields, methods: "dict[bytes, Method]") -> Head:
         if timeout is None:
             return _refused(Status.INTERNAL, "The `grpc-timeout` cannot be read.")
         timeout_s = int(timeout[1]) * _UNIT_S[timeout[2]]
+    try:
+        call_headers.require_one_credential(fields)
+    except ApiError as error:
+        return _refused(Status.INVALID_ARGUMENT, error.message)
     headers = call_headers.select(
         # Blanks around a value are no part of it, as over HTTP/1.1.
         (name, value.strip(b" \t"))

@@ -13,6 +13,8 @@ from inference.gateway.listener import Listener
 from tests.inference.gateway.plant import (
     GOOD,
     KEY,
+    OTHER_KEY,
+    PREDICT,
     Plant,
     listener,
     listening,
@@ -256,6 +258,25 @@ async def test_request_for_no_one_host_is_refused(tmp_path, hosts):
         status, headers, _ = await read_answer(reader)
 
     assert (status, headers["connection"]) == (400, "close")
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-API-Key"])
+@pytest.mark.parametrize("line", [f"POST {PREDICT}", "GET /api/v1/me"])
+@on_loop
+async def test_a_key_that_comes_twice_is_refused_wherever_it_is_for(
+    tmp_path, line, name
+):
+    plant = Plant(tmp_path)
+    lines = "".join(f"{name}: Bearer {key.token}\r\n" for key in (KEY, OTHER_KEY))
+
+    sent = f"{line} HTTP/1.1\r\nHost: x\r\n{lines}Content-Length: 0\r\n\r\n"
+    async with plant.connect(sent.encode()) as (reader, _):
+        status, _, content = await read_answer(reader)
+
+    assert status == 400
+    error = json.loads(content)["error"]
+    assert (error["code"], "once" in error["message"]) == ("INVALID_HEADER", True)
+    assert plant.site.requests == []
 
 
 @on_loop

@@ -14,7 +14,7 @@ from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings, PortTaken
-from tests.inference.gateway.plant import KEY, Plant, published
+from tests.inference.gateway.plant import KEY, OTHER_KEY, Plant, published
 from tests.inference.grpc_gateway.peer import on_loop
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -116,6 +116,19 @@ async def test_api_key_may_come_by_its_own_name(tmp_path, blanks):
         response = await client.infer(metadata=(("x-api-key", KEY.token + blanks),))
 
     assert outputs(response) == [[[3.0]]]
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
+@on_loop
+async def test_a_key_that_comes_twice_is_refused(tmp_path, name):
+    plant = Plant(tmp_path)
+    twice = ((name, f"Bearer {KEY.token}"), (name, f"Bearer {OTHER_KEY.token}"))
+
+    async with serving(plant) as client:
+        error = await refusal(client.infer(metadata=twice))
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "once" in error.details()
 
 
 @pytest.mark.parametrize(
