@@ -135,6 +135,10 @@ class Relay:
     async def _pass_on(
         self, scope: Message, receive: Receive, send: Send, request_id: str
     ) -> None:
+        if not _host(scope):
+            # Only HTTP/1.0 may leave it out.
+            message = "A request for the site must name it in a Host header."
+            raise ApiError(ErrorCode.INVALID_HEADER, message)
         client = self._clients.find(scope["headers"], _peer(scope))
         length = _content_length(scope)
         is_large = length is None or length > MAX_STRANGERS_BYTES
@@ -444,7 +448,6 @@ def _request_headers(
         and name != b"content-length"
         and not name.startswith(_FORWARDED)
     ]
-    host = next((v for n, v in scope["headers"] if n == b"host"), b"")
     peer = _peer(scope)
     address = client_address(peer, _joined(scope, b"x-forwarded-for"), trusted_proxies)
     scheme: str = scope["scheme"]
@@ -453,10 +456,14 @@ def _request_headers(
     return [
         *headers,
         (b"x-forwarded-for", address.encode("latin-1", "replace")),
-        (b"x-forwarded-host", host),
+        (b"x-forwarded-host", _host(scope)),
         (b"x-forwarded-proto", scheme.encode()),
         (b"x-request-id", request_id.encode()),
     ]
+
+
+def _host(scope: Message) -> bytes:
+    return next((v for n, v in scope["headers"] if n == b"host"), b"")
 
 
 def _forwarded_scheme(scope: Message) -> str | None:

@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import json
 import random
 import socket
 import time
@@ -513,6 +514,20 @@ async def test_what_cannot_be_passed_on_is_the_clients_fault(tmp_path, failure):
 
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "INVALID_HEADER"
+
+
+@on_loop
+async def test_a_request_for_the_site_is_told_that_it_lacks_a_host(
+    tmp_path,
+):
+    plant = Plant(tmp_path)
+
+    async with plant.connect(b"GET /docs/ HTTP/1.0\r\n\r\n") as (reader, _):
+        status, _, content = await read_answer(reader)
+
+    assert status == 400
+    assert "Host" in json.loads(content)["error"]["message"]
+    assert plant.site.requests == []
 
 
 @on_loop
