@@ -13,6 +13,7 @@ import orjson
 
 from accounts.limits import Limits
 from inference import call_headers, refusals
+from inference.addressing import named_version
 from inference.decoding import DecodedRequest
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_messages as messages
@@ -85,6 +86,8 @@ class OpenInferenceDialect:
             request = messages.read(memoryview(body)[:end])
         if request.model_name not in (None, target.key.model):
             raise _invalid("`model_name` in the body is not the model of the path.")
+        if request.model_version is not None:
+            _require_version(str(request.model_version), call, target)
         sent = []
         for tensor in request.inputs:
             parameters = tensor.parameters
@@ -215,6 +218,15 @@ def _written(
         b"".join((text, *raw)),
         [(JSON_LENGTH, b"%d" % len(text))],
     )
+
+
+def _require_version(given: str, call: Call, target: Target) -> None:
+    """Refuse a version in the body that is not the one that answers."""
+    if given not in ("", target.version, named_version(call)):
+        raise _invalid(
+            f"`model_version` in the body is not {target.version}, the version that "
+            "answers. Name it in the path: /v2/models/{model}/versions/{version}/infer."
+        )
 
 
 def _read_timeout(timeout_us: Any) -> Options:

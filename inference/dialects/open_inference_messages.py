@@ -53,8 +53,9 @@ class InferRequest(msgspec.Struct, gc=False):
 
     inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MAX_TENSORS)]
     id: str | None = None
-    # KServe's clients say it once more; the path counts.
+    # KServe's clients say it once more, MLServer's both; the path counts.
     model_name: str | None = None
+    model_version: str | _Size | None = None
     parameters: dict[str, Any] | None = None
     outputs: (
         Annotated[tuple[RequestedOutput, ...], Meta(max_length=_MAX_TENSORS)] | None

@@ -259,6 +259,25 @@ def test_members_that_the_protocol_does_not_know_are_ignored():
     assert decode(MATRIX, ONE_ROW | {"from_grpc": False, "x": [1]}).rows == 1
 
 
+@pytest.mark.parametrize("version", ["3", 3, "", None])
+def test_the_version_that_answers_may_be_named_in_the_body(version):
+    assert decode(MATRIX, ONE_ROW | {"model_version": version}).rows == 1
+
+
+def test_the_version_that_answers_may_have_another_name():
+    body = ONE_ROW | {"model_version": "champion"}
+
+    assert decode(MATRIX, body, x_model_version="champion").rows == 1
+
+
+@pytest.mark.parametrize("version", ["1", 1, "champion"])
+def test_another_version_than_the_one_that_answers_is_refused(version):
+    error = refusal(ONE_ROW | {"model_version": version})
+
+    assert error.code is ErrorCode.INVALID_INPUT
+    assert "`model_version`" in error.message
+
+
 def test_another_models_name_is_refused():
     error = refusal(ONE_ROW | {"model_name": "other"})
 
