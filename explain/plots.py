@@ -18,6 +18,9 @@ from pathlib import Path
 from inference.engine.errors import EngineError, EngineErrorCode
 
 _TIMEOUT_S = 25.0
+# With a new process, which imports shap first. Killed too early, it would begin that
+# anew with each plot, and never get there on a busy machine.
+_FIRST_TIMEOUT_S = 120.0
 
 _lock = threading.Lock()
 _process: "subprocess.Popen[bytes] | None" = None
@@ -40,7 +43,8 @@ def draw_waterfall(
         "title": title,
     }
     with _lock:
-        answer = _ask(_running(), json.dumps(plot).encode() + b"\n")
+        process, timeout_s = _running()
+        answer = _ask(process, json.dumps(plot).encode() + b"\n", timeout_s)
         if not answer:
             _end()
             raise EngineError(
@@ -61,11 +65,11 @@ def close() -> None:
         _end()
 
 
-def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
+def _ask(process: "subprocess.Popen[bytes]", line: bytes, timeout_s: float) -> bytes:
     """Return one line of answer, empty if the process ended or was too slow."""
     assert process.stdin is not None
     assert process.stdout is not None
-    timer = threading.Timer(_TIMEOUT_S, process.kill)
+    timer = threading.Timer(timeout_s, process.kill)
     timer.start()
     try:
         process.stdin.write(line)
@@ -78,10 +82,13 @@ def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
         timer.cancel()
 
 
-def _running() -> "subprocess.Popen[bytes]":
+def _running() -> tuple["subprocess.Popen[bytes]", float]:
+    """Return the process, started if need be, and how long it may take to answer."""
     global _process
+    timeout_s = _TIMEOUT_S
     if _process is None or _process.poll() is not None:
         _end()
+        timeout_s = _FIRST_TIMEOUT_S
         atexit.unregister(close)
         atexit.register(close)
         _process = subprocess.Popen(
@@ -91,7 +98,7 @@ def _running() -> "subprocess.Popen[bytes]":
             # Found also where the package is not installed but run from its folder.
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
-    return _process
+    return _process, timeout_s
 
 
 def _end() -> None:

@@ -8,10 +8,8 @@ from inference.engine.errors import EngineError, EngineErrorCode
 
 @pytest.fixture(scope="module", autouse=True)
 def _drawing():
-    """Let it start in its own time, and end it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_TIMEOUT_S", 120.0)
-        yield
+    """End the process."""
+    yield
     plots.close()
 
 
@@ -103,3 +101,14 @@ def test_next_plot_is_drawn_after_the_process_has_ended(svg):
     )
 
     assert again.endswith("</svg>\n")
+
+
+def test_a_new_process_has_time_to_import_what_it_draws_with(monkeypatch):
+    monkeypatch.setattr(plots, "_TIMEOUT_S", 0.01)
+    plots.close()
+
+    drawn = plots.draw_waterfall(
+        names=["x"], row=[1.0], values=[0.5], base_value=0.1, title="Output"
+    )
+
+    assert drawn.endswith("</svg>\n")
