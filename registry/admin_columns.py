@@ -7,10 +7,12 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from registry.models import ModelVersion, Route
 
 _SHOWN_METRICS = 3
+_LONGEST_PROBLEM = 120
 _NOTHING = SafeString("–")
 _ARTIFACTS = {
     ModelVersion.ArtifactState.READY: ("cached", "success"),
@@ -110,15 +112,18 @@ def problems(of: ModelVersion | Route) -> SafeString:
     )
 
 
-def problem_count(of: ModelVersion | Route) -> SafeString:
-    """Count the problems, with their texts in the title: a list has no room."""
+def first_problem(of: ModelVersion | Route) -> SafeString:
+    """Begin to say the problems: a list has no more room. The title says all."""
     sentences = _problems(of)
     if not sentences:
         return _NOTHING
+    more = f" +{len(sentences) - 1}" if len(sentences) > 1 else ""
     return format_html(
-        '<span title="{}">{}</span>',
+        '<div class="whitespace-normal max-w-sm text-red-700 dark:text-red-400" '
+        'title="{}">{}{}</div>',
         " ".join(sentences),
-        label(f"{len(sentences)}", "danger"),
+        Truncator(sentences[0]).chars(_LONGEST_PROBLEM),
+        more,
     )
 
 

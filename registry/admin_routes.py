@@ -27,7 +27,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         "model_name",
         "split",
         "enabled",
-        "problem_count",
+        "first_problem",
         "updated_at",
         "updated_by",
     )
@@ -103,8 +103,8 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         return admin_columns.problems(route)
 
     @display(description="problems")
-    def problem_count(self, route: Route) -> SafeString:
-        return admin_columns.problem_count(route)
+    def first_problem(self, route: Route) -> SafeString:
+        return admin_columns.first_problem(route)
 
     @display(description="model's own rules")
     def model_rules(self, route: Route) -> SafeString:

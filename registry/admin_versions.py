@@ -67,7 +67,7 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         "aliases",
         "metrics_text",
         "artifact",
-        "problem_count",
+        "first_problem",
         "registered_at",
     )
     list_display_links = ("title",)
@@ -153,8 +153,8 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         return admin_rules.own_rules(version)
 
     @display(description="problems")
-    def problem_count(self, version: ModelVersion) -> SafeString:
-        return admin_columns.problem_count(version)
+    def first_problem(self, version: ModelVersion) -> SafeString:
+        return admin_columns.first_problem(version)
 
     @action(
         description="Make default",

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.urls import reverse
@@ -145,7 +147,20 @@ def test_why_a_version_cannot_answer_stands_on_its_page_its_list_and_its_route(
         reverse("admin:registry_route_changelist"),
         reverse("admin:registry_route_change", args=[route.pk]),
     ):
-        assert reason in client.get(page).content.decode(), page
+        # As text: nobody reads titles on a touch screen.
+        assert f"{reason}<" in client.get(page).content.decode(), page
+
+
+def test_a_list_shows_the_beginning_of_a_long_reason_and_counts_others(client, sign_in):
+    RouteFactory(
+        default_version__metadata_errors=["x" * 500, "labels: too many."],
+        default_version__serving_problem="It failed on engine cpu.",
+    )
+    sign_in("change_route")
+
+    page = client.get(reverse("admin:registry_modelversion_changelist")).content
+
+    assert re.search(r">x{119}… \+2<", page.decode())
 
 
 def test_the_number_of_queries_does_not_grow_with_the_versions(
