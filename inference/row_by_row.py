@@ -17,6 +17,7 @@ from inference.engine.client import Tensor
 from inference.engine.signature import (
     DATETIME,
     MAX_WHOLE_FLOAT,
+    Column,
     Layout,
     Signature,
 )
@@ -27,6 +28,7 @@ from inference.row_problems import inspector_of
 from inference.row_types import (
     KINDS,
     LateSteps,
+    bounds,
     column_type,
     has_struct_names,
     named_row,
@@ -50,6 +52,15 @@ class DecodedRows(msgspec.Struct, frozen=True):
     cut_off: bool = False
 
 
+class _RowTypes:
+    """The types by which msgspec reads rows of the same columns."""
+
+    def __init__(self, columns: tuple[Column, ...], *, renamed: bool) -> None:
+        self.objects = named_row(columns, renamed=renamed)
+        self.arrays = named_row(columns, array_like=True)
+        self.single = column_type(columns[0]) if len(columns) == 1 else None
+
+
 class RowReader:
     """Reads the parsed rows of one model version."""
 
@@ -62,11 +73,6 @@ class RowReader:
         self._times = [
             column.name for column in signature.columns if column.dtype == DATETIME
         ]
-        self._integers = [
-            index
-            for index, column in enumerate(signature.columns)
-            if KINDS[column.dtype].python is int
-        ]
         self._all_required = all(column.required for column in signature.columns)
         if self._nested:
             return
@@ -76,10 +82,9 @@ class RowReader:
             if renamed
             else {column.name: f"f{i}" for i, column in enumerate(signature.columns)}
         )
-        self._objects = named_row(signature.columns, renamed=renamed)
-        self._arrays = named_row(signature.columns, array_like=True)
-        self._single = (
-            column_type(signature.columns[0]) if len(signature.columns) == 1 else None
+        self._types = _RowTypes(signature.columns, renamed=renamed)
+        self._text_types = _RowTypes(
+            tuple(map(_exact_as_text, signature.columns)), renamed=renamed
         )
 
     def read(
@@ -150,13 +155,7 @@ class RowReader:
                 row[name], issue = check_type(moment, datetime)
                 if issue:
                     return None
-        values = self._convert(row, strict=False)
-        if values is not None and any(
-            abs(values[index] or 0) >= MAX_WHOLE_FLOAT for index in self._integers
-        ):
-            # It also rounds "9007199254740993.0".
-            return None
-        return values
+        return self._convert(row, strict=False)
 
     def _convert(self, row: Any, *, strict: bool = True) -> Any:
         """Return the row's values; None if msgspec's types do not hold."""
@@ -171,7 +170,8 @@ class RowReader:
 
     def _named(self, row: Any, strict: bool) -> tuple[Any, ...]:
         """Read an object or an array of values."""
-        kind = self._objects if isinstance(row, dict) else self._arrays
+        types = self._types if strict else self._text_types
+        kind = types.objects if isinstance(row, dict) else types.arrays
         if self._fields is not None and isinstance(row, dict):
             if not row.keys() <= self._fields.keys():
                 raise ValueError("a column is unknown")
@@ -180,9 +180,10 @@ class RowReader:
 
     def _bare(self, row: Any, strict: bool) -> tuple[Any, ...]:
         """Read the value of the only column."""
-        if self._single is None:
+        single = (self._types if strict else self._text_types).single
+        if single is None:
             raise ValueError("there are several columns")
-        return (msgspec.convert(row, self._single, strict=strict),)
+        return (msgspec.convert(row, single, strict=strict),)
 
     def _is_bad(self, row: Any) -> bool:
         """Judge a row whose problems nobody will be told."""
@@ -273,6 +274,22 @@ def _whole(row: Any) -> Any:
     if type(row) is list:
         return [exact_integer(value) for value in row]
     return row
+
+
+def _exact_as_text(column: Column) -> Column:
+    """Narrow integers to those that msgspec reads exactly from any text.
+
+    It rounds "9007199254740993.0"; what it refuses is inspected.
+    """
+    if KINDS[column.dtype].python is not int:
+        return column
+    low, high = bounds(column)
+    assert low is not None
+    assert high is not None
+    most = MAX_WHOLE_FLOAT - 1
+    return msgspec.structs.replace(
+        column, minimum=max(low, -most), maximum=min(high, most)
+    )
 
 
 def _untold(index: int) -> Problem:

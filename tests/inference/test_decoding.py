@@ -599,3 +599,14 @@ def test_text_is_read_as_integers_with_all_their_digits():
     assert decoded.tensors[0].data.tolist() == [LONG, 3]
     assert [problem.index for problem in decoded.problems] == [1, 2]
     assert {problem.code for problem in decoded.problems} == {INVALID}
+
+
+def test_text_is_read_in_a_column_of_great_integers_alone():
+    signature = Signature(
+        layout=Layout.TABLE, columns=(Column("n", "int64", minimum=2**60),)
+    )
+
+    decoded = RowReader(signature).read([{"n": str(2**60)}, {"n": "1"}], from_text=True)
+
+    assert decoded.tensors[0].data.tolist() == [2**60]
+    assert [problem.index for problem in decoded.problems] == [1]
