@@ -82,10 +82,7 @@ def test_a_model_that_fails_on_every_row_is_an_error(driver):
     driver.poison = {1.0}
 
     assert code(driver.batch(rows(1, 1, 1))) == (500, "MODEL_ERROR")
-    assert code(driver.call({"instances": rows(1, 2), "options": OPTIONS})) == (
-        500,
-        "MODEL_ERROR",
-    )
+    assert code(driver.call({"instances": rows(1, 2)})) == (500, "MODEL_ERROR")
 
 
 def test_the_search_is_bounded_in_calls_and_time(driver):
