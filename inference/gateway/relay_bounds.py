@@ -114,15 +114,16 @@ class Room:
 class Turns:
     """Lets some requests at a time have a thread of the site, and others wait.
 
-    Clients take turns, and one has half of the threads at most, so that a client with
-    many requests waits for itself.
+    Clients take turns, and a customer has half of the threads at most, an address
+    without a key a quarter, so that a client with many requests waits for itself. Pages
+    cost the processor, so that two threads for all people behind one address do not
+    slow them down, and others' pages have half of the processor beside them.
     """
 
     def __init__(
         self, at_once: int, *, most_waiting: int = 1000, most_of_one: int = 100
     ) -> None:
-        self._free = at_once
-        self._share = max(1, at_once // 2)
+        self._free = self._at_once = at_once
         self._running: dict[Client, int] = {}
         self._waiting: FairQueue[_Waiter] = FairQueue(
             most_waiting, most_of_one=most_of_one
@@ -169,7 +170,8 @@ class Turns:
             raise
 
     def _may_run(self, client: Client) -> bool:
-        return self._free > 0 and self._running.get(client, 0) < self._share
+        share = max(1, self._at_once // (2 if client.is_customer else 4))
+        return self._free > 0 and self._running.get(client, 0) < share
 
     def _start(self, client: Client) -> None:
         self._free -= 1

@@ -104,19 +104,21 @@ class Site:
 
 @on_loop
 async def test_a_client_with_many_requests_waits_for_itself():
-    site = Site(4)
+    site = Site(8)
     for _ in range(10):
         site.ask(ONE)
     await turns()
     before = list(site.begun)
+    for _ in range(5):
+        site.ask(CUSTOMER)
     site.ask(OTHER)
-    site.ask(CUSTOMER)
     await turns()
 
+    # A quarter of the threads for an address, half for a customer.
     assert before == [ONE.name] * 2
-    assert site.begun == [ONE.name, ONE.name, OTHER.name, CUSTOMER.name]
-    assert await site.end_all() == [None] * 12
-    assert len(site.begun) == 12
+    assert site.begun == [ONE.name] * 2 + [CUSTOMER.name] * 4 + [OTHER.name]
+    assert await site.end_all() == [None] * 16
+    assert len(site.begun) == 16
 
 
 @on_loop
