@@ -238,7 +238,7 @@ def test_a_csv_job_is_followed_in_the_list(sign_in, modelyard):
 def test_an_example_of_the_docs_works_when_executed(sign_in, modelyard):
     visit = sign_in(None)
     page = visit.page
-    visit.open("/docs/")
+    visit.open("/docs/", drawn=".auth-wrapper .authorize")
 
     page.click(".auth-wrapper .authorize")
     page.fill("#api_key_value", modelyard.demo["api_key"])
