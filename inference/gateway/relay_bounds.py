@@ -170,8 +170,11 @@ class Turns:
             raise
 
     def _may_run(self, client: Client) -> bool:
-        share = max(1, self._at_once // (2 if client.is_customer else 4))
-        return self._free > 0 and self._running.get(client, 0) < share
+        share = self._at_once // 2
+        if not client.is_customer:
+            # One slow page of somebody holds up nobody else behind the same address.
+            share = min(share, max(2, self._at_once // 4))
+        return self._free > 0 and self._running.get(client, 0) < max(1, share)
 
     def _start(self, client: Client) -> None:
         self._free -= 1
