@@ -67,7 +67,6 @@ class PredictionExchange(PlanRun, Exchange):
         "_head",
         "_held_bytes",
         "_max_bytes",
-        "_room_bytes",
         "_sender",
         "_size",
     )
@@ -84,9 +83,7 @@ class PredictionExchange(PlanRun, Exchange):
         # Set while the plan waits for the body.
         self._max_bytes: int | None = None
         self._body_deadline = 0.0
-        # What may come of it now; room that it holds of all large bodies, and waits
-        # for.
-        self._room_bytes = _FREE_BYTES
+        # Room that it holds of all large bodies, and waits for.
         self._held_bytes = self._asks_bytes = 0
         # Set where the answer leaves piece by piece.
         self._sender: StreamSender | None = None
@@ -111,11 +108,11 @@ class PredictionExchange(PlanRun, Exchange):
         self._chunks.append(data)
         self._size += len(data)
         limit = self._max_bytes
-        if limit is None or self._size <= self._room_bytes:
+        if limit is None:
             return
         if self._size > limit:
             self._give_body()
-        elif not self._asks_bytes:
+        elif self._size > max(self._held_bytes, _FREE_BYTES) and not self._asks_bytes:
             # Nobody knows how long it will be.
             self._ask(limit)
 
@@ -171,8 +168,6 @@ class PredictionExchange(PlanRun, Exchange):
         size = self._size
         if (self._complete and size <= _FREE_BYTES) or size > limit:
             return self._taken()
-        if limit < _FREE_BYTES:
-            self._room_bytes = limit
         self._customer_id = effect.customer_id
         if announced is not None:
             size = int(announced)
@@ -193,7 +188,7 @@ class PredictionExchange(PlanRun, Exchange):
     def _ask(self, size: int) -> bool:
         """Make room for a large body; without, no more of it is read for now."""
         if self._app.room.take(self._customer_id, size, self):
-            self._held_bytes = self._room_bytes = size
+            self._held_bytes = size
             return True
         self._asks_bytes = size
         self._body_deadline = self._app.timer() + _ROOM_TIMEOUT_S
@@ -201,7 +196,7 @@ class PredictionExchange(PlanRun, Exchange):
         return False
 
     def room_made(self) -> None:
-        self._held_bytes = self._room_bytes = self._asks_bytes
+        self._held_bytes = self._asks_bytes
         self._asks_bytes = 0
         self._connection.release_body()
         if self._complete:

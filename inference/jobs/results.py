@@ -33,21 +33,22 @@ def as_json(job: PredictionJob) -> Iterator[bytes]:
         },
     }
     yield _encoder.encode(facts)[:-1] + b',"predictions":['
-    yield from _join(predictions for _, predictions, _, _ in _chunks(job))
+    yield from _join(_lists(job, "predictions"))
     yield b'],"errors":['
-    yield from _join(errors for _, _, errors, _ in _chunks(job))
+    yield from _join(_lists(job, "errors"))
     # As of calls, only where there are some.
-    separator = b'],"warnings":['
-    for warnings in _warnings(job):
-        yield separator + _encoder.encode(warnings)[1:-1]
-        separator = b","
+    warnings = _join(_lists(job, "warnings"))
+    first = next(warnings, None)
+    if first is not None:
+        yield b'],"warnings":[' + first
+        yield from warnings
     yield b"]}\n"
 
 
 def errors_as_json(job: PredictionJob) -> Iterator[bytes]:
     """Yield the problems of all bad rows, in the order of the rows."""
     yield b'{"data":['
-    yield from _join(errors for _, _, errors, _ in _chunks(job))
+    yield from _join(_lists(job, "errors"))
     yield b"]}\n"
 
 
@@ -61,7 +62,7 @@ def as_csv(job: PredictionJob) -> Iterator[bytes]:
     would take for a formula gets an apostrophe before it.
     """
     columns = _columns(job)
-    has_warnings = next(_warnings(job), None) is not None
+    has_warnings = any(_lists(job, "warnings"))
     own = _OWN_COLUMNS | {"warning"} if has_warnings else _OWN_COLUMNS
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -97,19 +98,17 @@ def _chunks(
         start += rows
 
 
-def _warnings(job: PredictionJob) -> Iterator[list[Any]]:
-    """Yield the warnings of each chunk that has some."""
+def _lists(job: PredictionJob, name: str) -> Iterator[list[Any]]:
+    """Yield each chunk's predictions, errors or warnings alone; one in memory."""
     chunks = JobChunk.objects.filter(job=job).order_by("index")
-    for warnings in chunks.values_list("warnings", flat=True).iterator(chunk_size=100):
-        if warnings:
-            yield warnings
+    return chunks.values_list(name, flat=True).iterator(chunk_size=1)
 
 
 def _columns(job: PredictionJob) -> list[str | None]:
     """Return the members that predictions have; None stands for a whole prediction."""
     names: dict[str, None] = {}
     has_whole = False
-    for _, predictions, _, _ in _chunks(job):
+    for predictions in _lists(job, "predictions"):
         for prediction in predictions:
             if not isinstance(prediction, dict):
                 has_whole = has_whole or prediction is not None
