@@ -68,31 +68,27 @@ def picture(visit, name):
 def go(visit, entry):
     """Click an entry of the sidebar."""
     visit.page.click(f"#nav-sidebar a:has-text('{entry}')")
-    settled(visit)
-
-
-def settled(visit):
-    visit.page.wait_for_load_state("networkidle")
+    visit.settle()
 
 
 def add(visit, entry):
     """Open the list of an entry, and click its button to add one."""
     go(visit, entry)
     visit.page.click("a[href$='/add/'], a[href*='/add/?']")
-    settled(visit)
+    visit.settle()
 
 
 def press(visit, words):
     """Press the button that sends a form."""
     visit.page.click(f"button:has-text('{words}') >> visible=true")
-    settled(visit)
+    visit.settle()
 
 
 def save(visit):
     before = visit.page.url
     visit.page.click("[name=_save]")
     visit.page.wait_for_url(lambda url: url != before)
-    settled(visit)
+    visit.settle()
 
 
 def add_plan(visit, *, name, daily_quota, price):
@@ -112,7 +108,7 @@ def add_plan(visit, *, name, daily_quota, price):
 def open_customer(visit, name):
     go(visit, "Customers")
     visit.page.click(f"#result_list a:has-text('{name}')")
-    settled(visit)
+    visit.settle()
 
 
 def account_of(visit, token):
@@ -154,7 +150,7 @@ def test_a_whole_day(visit, alex, mailoutbox):
     add_plan(visit, name="Business", daily_quota=50_000, price="0.0025")
     go(visit, "Plans")
     page.click("#result_list a:has-text('Starter')")
-    settled(visit)
+    visit.settle()
     picture(visit, "day-plan")
     add(visit, "Customers")
     page.fill("[name=name]", "Acme")
@@ -188,7 +184,7 @@ def test_a_whole_day(visit, alex, mailoutbox):
 
     # Loading the page again shows the key's page, and issues nothing.
     page.reload()
-    settled(visit)
+    visit.settle()
     assert first not in page.content()
     assert page.url.endswith(f"/apikey/{ApiKey.objects.get().pk}/change/")
 
@@ -208,7 +204,7 @@ def test_a_whole_day(visit, alex, mailoutbox):
     open_customer(visit, "Acme")
     assert not page.locator("text=More than 80 %").count()
     page.click("a:has-text('History')")
-    settled(visit)
+    visit.settle()
     assert page.locator("#content >> text=alex").first.is_visible()
     picture(visit, "day-history")
 
@@ -225,10 +221,10 @@ def test_a_whole_day(visit, alex, mailoutbox):
 
     # The month's invoice: what was used today, at the price of each minute's plan.
     page.click("text=back to Acme")
-    settled(visit)
+    visit.settle()
     page.click("text=Export >> visible=true")
     page.click("text=Invoice lines >> visible=true")
-    settled(visit)
+    visit.settle()
     picture(visit, "day-invoice")
     with page.expect_download() as download:
         page.click(f"a:has-text('{timezone.now():%B %Y}')")
@@ -288,7 +284,7 @@ def test_many_customers_and_many_keys(visit, alex):
     assert [row["name"] for row in rows] == ["till 1", "till 2", "till 3"]
     assert [account_of(visit, token)[0] for token in tokens] == [200, 200, 200]
     page.reload()
-    settled(visit)
+    visit.settle()
     assert page.url.endswith("/change/")
     assert not TOKEN.search(page.content())
     assert ApiKey.objects.count() == 3

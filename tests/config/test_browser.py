@@ -147,7 +147,7 @@ def test_redoc_draws_the_document(desktop, route):
 
 def test_a_person_logs_in_and_sees_the_dashboard(visit, boss):
     visit.log_in(boss.username, PASSWORD)
-    visit.page.wait_for_load_state("networkidle")
+    visit.settle()
 
     assert visit.page.locator("text=First steps").is_visible()
     assert visit.overflow_px <= 0

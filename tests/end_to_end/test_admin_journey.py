@@ -97,7 +97,7 @@ def canary_cells(visit):
 def test_versions_are_listed_with_their_metrics_and_roles(admin):
     admin.open("/admin/registry/registeredmodel/")
     admin.page.click("#result_list a >> text=breast-cancer")
-    admin.page.wait_for_load_state("networkidle")
+    admin.settle()
     assert admin.page.locator("text=test_auc").count() == 3
 
     admin.open("/admin/registry/modelversion/?q=breast-cancer")

@@ -245,7 +245,7 @@ def test_a_test_key_is_tried_here_and_filled_into_the_docs(desktop, customer, ca
     desktop.open("/portal/")
     page.click("text=Sign out")
     page.wait_for_url("**/portal/sign-in/")
-    page.wait_for_load_state("networkidle")
+    desktop.settle()
     assert page.evaluate("sessionStorage.length") == 0
     assert desktop.complaints == []
 
