@@ -2,8 +2,9 @@
 
 import base64
 import datetime
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def _array(value: Any) -> Array:
         value = value.detach().cpu().float() if _is_bfloat16(value) else value.detach()
         value = value.cpu().numpy()
     elif hasattr(value, "to_numpy"):  # a Series
-        value = value.to_numpy()
+        value = _of_series(value)
     elif hasattr(value, "toarray"):  # a sparse matrix
         value = value.toarray()
     try:
@@ -101,31 +102,55 @@ def _array(value: Any) -> Array:
 
 
 def _would_change(items: Sequence[Any], array: Array) -> bool:
-    """Tell whether numpy made one kind of values that are of several.
+    """Tell whether numpy made other values of these, at any depth.
 
-    Beside a text it makes a number one, and beside a float a large integer another:
-    what a row is answered would depend on the rows of other callers.
+    It cuts zeros off the ends of texts and bytes. Beside a text it makes a number one,
+    beside a number a truth value, and beside a float a large integer another: what a
+    row is answered would depend on the rows of other callers.
     """
-    kinds = set(map(type, items))
-    if array.dtype.kind == "U":
-        return kinds != {str} and not all(
-            isinstance(item, str) for item in _leaves(items)
-        )
-    if array.ndim > 1 or array.dtype.kind not in "if":
+    kind = array.dtype.kind
+    if kind == "O":
         return False
-    if bool in kinds:
-        return len(kinds) > 1
-    return array.dtype.kind == "f" and any(
-        type(item) is int and abs(item) > MAX_WHOLE_FLOAT for item in items
+    leaves = _leaves(items)
+    kinds = set(map(type, leaves))
+    if kinds == {float}:
+        return False
+    if np.ndarray in kinds:
+        if len({np.asarray(leaf).dtype for leaf in leaves}) == 1:
+            return False
+        leaves = list(itertools.chain.from_iterable(map(np.ravel, leaves)))
+        kinds = set(map(type, leaves))
+    if kind in "SU":
+        return leaves != array.ravel().tolist()
+    if kind in "Mm":
+        # Of several units, which their texts show.
+        return len({np.asarray(leaf).dtype for leaf in leaves}) > 1
+    if kind != "b" and not kinds.isdisjoint((bool, np.bool_)):
+        return True
+    return kind == "f" and any(
+        abs(int(leaf)) > MAX_WHOLE_FLOAT
+        for leaf in leaves
+        if isinstance(leaf, (int, np.integer))
     )
 
 
-def _leaves(items: Any) -> Iterator[Any]:
-    for item in items:
-        if isinstance(item, (list, tuple)):
-            yield from _leaves(item)
-        else:
-            yield item
+def _leaves(items: Sequence[Any]) -> list[Any]:
+    """Take apart nested lists of equal lengths; arrays in them stay whole."""
+    leaves = list(items)
+    while leaves and isinstance(leaves[0], (list, tuple)):
+        leaves = list(itertools.chain.from_iterable(leaves))
+    return leaves
+
+
+def _of_series(series: Any) -> Any:
+    """Take a column's values; beside missing ones pandas makes floats of integers."""
+    values = series.to_numpy()
+    # A DataFrame, of columns of one name, has no dtype.
+    kind = getattr(getattr(series, "dtype", None), "kind", "O")
+    if kind not in "iu" or values.dtype.kind != "f":
+        return values
+    is_exact = (np.isnan(values) | (np.abs(values) < MAX_WHOLE_FLOAT)).all()
+    return values if is_exact else series.to_numpy(dtype=object)
 
 
 def _is_bfloat16(value: Any) -> bool:

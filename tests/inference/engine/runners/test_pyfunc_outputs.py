@@ -132,6 +132,12 @@ def test_nesting_without_end_is_refused():
         [2**53 + 1, 0.5],
         [["a", 1], [2, 3]],
         [("a", 1), ("b", 2.5)],
+        [[True], [2]],
+        [[True, 2], [1, 3]],
+        [[2**53 + 1, 1], [2, 3]],
+        [np.int64(2**53 + 1), 2**63],
+        [[2**63], [-1]],
+        [np.datetime64("2026-01-02"), np.datetime64("2026-01-02T03")],
     ],
 )
 def test_what_a_row_is_answered_does_not_depend_on_the_rows_beside_it(mixed):
@@ -141,3 +147,32 @@ def test_what_a_row_is_answered_does_not_depend_on_the_rows_beside_it(mixed):
     assert together.data.tolist() == alone
     for one, other in zip(together.data.tolist(), alone, strict=True):
         assert repr(one) == repr(other)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([[2**53 + 1, 1], [0.5, 2]], [[2**53 + 1, 1], [0.5, 2]]),
+        ([np.int64(2**53 + 1), 0.5], [2**53 + 1, 0.5]),
+        ([np.array([2**53 + 1]), np.array([0.5])], [[2**53 + 1], [0.5]]),
+        (pandas.Series([2**53 + 1, None], dtype="Int64"), [2**53 + 1, None]),
+        ([[True, 2], [1, 0.5]], [[True, 2], [1, 0.5]]),
+    ],
+)
+def test_numbers_keep_their_digits_beside_others(outputs, expected):
+    found = read(outputs, rows=2)["output"]
+
+    assert repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ([b"\x01\x00", b"\x00\x00\x00"], ["AQA=", "AAAA"]),
+        ([[b"\x01\x00"], [b"a"]], [["AQA="], ["YQ=="]]),
+        (["a\0", "b"], ["a\0", "b"]),
+        ({"output": (b"\x01\x00", b"\x00")}, ["AQA=", "AA=="]),
+    ],
+)
+def test_texts_and_bytes_may_end_in_zeros(outputs, expected):
+    assert read(outputs, rows=2) == {"output": expected}
