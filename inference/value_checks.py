@@ -118,9 +118,9 @@ def broken_rule(value: Any, column: Column) -> str:
     elif not isinstance(value, bool):
         low, high = bounds(column)
         if low is not None and value < low:
-            return f"must be at least {low:g}"
+            return f"must be at least {exactly(low)}"
         if high is not None and value > high:
-            return f"must be at most {high:g}"
+            return f"must be at most {exactly(high)}"
     allowed = choices(column)
     if allowed and value not in allowed:
         return not_among(allowed)
@@ -131,6 +131,11 @@ def not_among(allowed: Sequence[object]) -> str:
     """Say of a value that it is none of those that a rule lists."""
     more = ", …" if len(allowed) > _MOST_TOLD else ""
     return "must be one of " + ", ".join(map(str, allowed[:_MOST_TOLD])) + more
+
+
+def exactly(bound: float) -> str:
+    """Write the bound of a rule with all its digits: 100.0 as 100."""
+    return str(exact_integer(bound))
 
 
 def read_text(value: str, wanted: type) -> Any:

@@ -24,7 +24,7 @@ from inference.engine.tensors import numpy_dtype
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, with_facts
 from inference.row_types import MAX_TEXT_LENGTH, bounds, has_whole_floats, text_limit
-from inference.value_checks import not_among, readable_name
+from inference.value_checks import exactly, not_among, readable_name
 
 # What a model's only input is called where its signature has no name for it.
 ONLY_INPUT = "input"
@@ -222,7 +222,11 @@ def _rule(column: Column) -> _Rule | None:
         optional = not column.required
 
         def among(values: Any) -> bool:
-            found = np.isin(values, choices)
+            # Rounded as the values are: no float32 is equal to the double 0.1.
+            allowed = (
+                choices.astype(values.dtype) if values.dtype.kind == "f" else choices
+            )
+            found = np.isin(values, allowed)
             return bool((found | _is_absent(values) if optional else found).all())
 
         return _Rule(among, not_among(column.enum))
@@ -242,9 +246,9 @@ def _rule(column: Column) -> _Rule | None:
 
     parts = []
     if column.minimum is not None:
-        parts.append(f"at least {column.minimum:g}")
+        parts.append(f"at least {exactly(column.minimum)}")
     if column.maximum is not None:
-        parts.append(f"at most {column.maximum:g}")
+        parts.append(f"at most {exactly(column.maximum)}")
     return _Rule(within, "must be " + " and ".join(parts))
 
 

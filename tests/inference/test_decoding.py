@@ -225,6 +225,23 @@ def test_bad_field_is_named_with_its_kind_of_problem(decoder, row, expected):
         assert issue == expected[2]
 
 
+@pytest.mark.parametrize(
+    ("rule", "value", "issue"),
+    [
+        ({"maximum": 1234567}, 1234568, "must be at most 1234567"),
+        ({"minimum": 0.123456789}, 0.1234567, "must be at least 0.123456789"),
+        ({"maximum": 2.5e20}, 3e20, "must be at most 2.5e+20"),
+    ],
+)
+def test_bounds_are_told_with_all_their_digits(rule, value, issue):
+    column = Column("x", dtype="float64", **rule)
+    signature = Signature(layout=Layout.TABLE, columns=(column,))
+
+    error = refusal(InstanceDecoder(signature), body({"x": value}))
+
+    assert error.details[0].issue == issue
+
+
 def test_every_bad_row_is_named():
     error = refusal(matrix, body({}, GOOD, [1], {"worst area": 1, "mean radius": "x"}))
 

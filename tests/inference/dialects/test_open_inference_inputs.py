@@ -169,6 +169,31 @@ def test_rules_of_tables_hold(name, datatype, value):
     assert error.details[0].field == name
 
 
+def test_bounds_are_told_with_all_their_digits():
+    bounded = Column("n", dtype="int64", minimum=-0.123456789, maximum=1234567)
+    signature = Signature(layout=Layout.TABLE, columns=(bounded,))
+    sent = {"name": "n", "shape": [1], "datatype": "INT64", "data": [1234568]}
+
+    error = refused(signature, sent)
+
+    assert error.details[0].issue == "must be at least -0.123456789 and at most 1234567"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", [Layout.TABLE, Layout.MATRIX])
+def test_a_choice_is_found_whatever_the_precision_of_its_column(layout, dtype):
+    rate = Column("rate", dtype=dtype, enum=(0.1, 0.25))
+    signature = Signature(layout=layout, columns=(rate,), dtype=dtype)
+    datatype = {"float32": "FP32", "float64": "FP64"}[dtype]
+    good = {"name": "rate", "shape": [2], "datatype": datatype, "data": [0.1, 0.25]}
+
+    (tensor,) = decode(signature, {"inputs": [good]}).tensors
+
+    assert tensor.data.reshape(-1).tolist() == np.array([0.1, 0.25], dtype).tolist()
+    error = refused(signature, good | {"data": [0.1, 0.2]})
+    assert error.details[0].issue == "must be one of 0.1, 0.25"
+
+
 def test_rows_beyond_the_plan_are_too_many():
     limits = Limits(plan="p", rates=(), quotas=(), max_batch_rows=2)
 
