@@ -14,6 +14,7 @@ import orjson
 
 from inference.engine.client import Array, Tensor
 from inference.engine.signature import Signature, Task
+from inference.engine.tensors import object_array
 from inference.options import NO_OPTIONS, Options
 
 # Scores beyond this many are ranked by numpy.
@@ -114,8 +115,12 @@ class AnswerEncoder:
         if len(outputs) > 1:
             return self._named(outputs)
         data = outputs[0].data
+        if data.dtype == object and data.ndim == 1:
+            return [self._of_one(value, options) for value in data.tolist()]
         if data.dtype.kind != "f":
-            return self._chosen(data)
+            # Of several labels for each row none is the class.
+            is_one = math.prod(data.shape) == len(data)
+            return self._chosen(data) if is_one else to_json_values(data)
         if data.ndim == 1 or data.shape[1:] == (1,):
             return self._binary(data.reshape(-1), options)
         if data.ndim != 2:
@@ -228,6 +233,31 @@ class AnswerEncoder:
             )
             for value in to_json_values(data.reshape(-1))
         ]
+
+    def _of_one(self, value: Any, options: Options) -> Any:
+        """Read what a Python model gave for one row, in the form of that row alone.
+
+        Rows of one batch, which may be of several callers, may have several forms.
+        """
+        match value:
+            case {"label": label, "score": int() | float() | None as score, **further}:
+                if further or isinstance(score, bool):
+                    return value
+                [chosen] = self._chosen(object_array([label]))
+                unsure = score is None or score < self._low
+                return ClassPrediction(chosen.label, score, unsure)
+            case dict():
+                return value
+            case float():
+                return self._binary(np.array([value]), options)[0]
+            case [float()]:
+                return self._binary(np.array(value), options)[0]
+            case list():
+                kinds = set(map(type, value))
+                if float not in kinds or not kinds <= {float, int, type(None)}:
+                    return value
+                return self._best([value], options.top_k)[0]
+        return self._chosen(object_array([value]))[0]
 
     def _named(self, outputs: tuple[Tensor, ...]) -> list[Any]:
         """Read outputs called `label` and `score`; others are passed on as they are."""

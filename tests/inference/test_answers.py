@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from inference.answers import AnswerEncoder, to_json_values
 from inference.engine.client import Tensor
+from inference.engine.runners.pyfunc_outputs import to_tensors
 from inference.engine.signature import Layout, Signature, Task
 from inference.engine.tensors import object_array
 from inference.options import Options
@@ -127,6 +128,46 @@ def test_class_indexes_without_scores_become_labels():
         {"label": "cow", "score": None, "low_confidence": False},
         {"label": "cat", "score": None, "low_confidence": False},
     ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.1, "why": "rule 3"}],
+        [{"label": 2, "score": None}, {"refused": True}],
+        [0.7, None],
+        [0.7, "cow", 1],
+        [[0.1, 0.7, 0.2], None],
+        [[0.1, 0.7, 0.2], [0.6, 0.4]],
+        [[0.7], "cow"],
+    ],
+)
+@pytest.mark.parametrize("labels", [LABELS, ("no", "yes")])
+def test_a_class_does_not_depend_on_what_other_rows_are_answered(rows, labels):
+    encode = encoder(labels=labels, low=0.8)
+
+    def told(*given):
+        outputs = to_tensors(list(given), rows=len(given))
+        return msgspec.to_builtins(encode.predictions(outputs, Options(top_k=2)))
+
+    assert told(*rows) == [told(row)[0] for row in rows]
+
+
+def test_a_label_beside_rows_of_more_members_is_one():
+    encode = encoder(labels=LABELS, low=0.5)
+    more = {"label": "cow", "score": 0.9, "why": "rule 3"}
+
+    found = answer(encode, object_array([{"label": 1, "score": 0.25}, more]))
+
+    assert found == [{"label": LABELS[1], "score": 0.25, "low_confidence": True}, more]
+
+
+def test_several_labels_of_each_row_stay_together():
+    assert answer(encoder(labels=LABELS), np.array([[1, 0, 1], [0, 0, 1]])) == [
+        [1, 0, 1],
+        [0, 0, 1],
+    ]
+    assert answer(encoder(labels=LABELS), np.array([[2], [0]]))[0]["label"] == LABELS[2]
 
 
 def test_many_scores_are_ranked_as_few_are():
