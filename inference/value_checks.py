@@ -8,6 +8,7 @@ import binascii
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -151,14 +152,21 @@ def read_text(value: str, wanted: type) -> Any:
         return {"true": True, "1": True, "false": False, "0": False}.get(
             text.lower(), value
         )
-    try:
-        return int(text) if wanted is int else float(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return value
+    number = read_number(text, whole=wanted is int)
+    return value if number is None else number
+
+
+def read_number(text: str, *, whole: bool) -> int | float | None:
+    """Read a number as data is written; None: it is none.
+
+    Python takes `1_000` and digits of other scripts, too. A whole one keeps its digits.
+    """
+    if "_" in text or not text.isascii():
+        return None
+    for read in (int, float) if whole else (float,):
+        with suppress(ValueError):
+            return read(text)
+    return None
 
 
 def readable_name(name: object) -> str:

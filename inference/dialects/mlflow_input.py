@@ -10,7 +10,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from math import prod
 from typing import Any, NoReturn
 
@@ -21,7 +20,9 @@ from inference.engine.mlflow_signature import INPUT_NAME
 from inference.engine.mlflow_types import is_one_row
 from inference.engine.signature import JSON, TEXT, Layout, Signature
 from inference.errors import ApiError, ErrorCode
+from inference.jobs.csv_files import what_is_wrong
 from inference.json_bodies import parse_object
+from inference.value_checks import read_number
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 # What pandas reads as a missing value.
@@ -132,8 +133,8 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
     try:
         # Not `splitlines`, which also ends a line at what may stand in a text.
         lines = [cells for cells in csv.reader(io.StringIO(text, newline="")) if cells]
-    except csv.Error:
-        raise ApiError(ErrorCode.INVALID_INPUT, "The body is not CSV.") from None
+    except csv.Error as error:
+        _refuse(f"The CSV {what_is_wrong(error)}.")
     if len(lines) < 2:
         _refuse("The CSV must have a header and at least one row.")
     header, *records = lines
@@ -161,10 +162,8 @@ def with_numbers(value: Any) -> Any:
     """Read the texts in nested lists, and in named ones, as numbers if they are."""
     if isinstance(value, str):
         # As a float a long integer would lose digits.
-        for read in (int, float):
-            with suppress(ValueError):
-                return read(value)
-        return value
+        number = read_number(value, whole=True)
+        return value if number is None else number
     if isinstance(value, dict):
         return {name: with_numbers(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -231,7 +230,7 @@ def _of_objects(rows: list[dict[str, Any]], signature: Signature) -> Rows:
     if not rows or (len(columns) == 1 and columns[0].dtype == JSON):
         # An object may be the value of the only column.
         return rows
-    if names and not names.isdisjoint(rows[0]):
+    if any(not names.isdisjoint(row) for row in rows):
         known = names
         return [
             row

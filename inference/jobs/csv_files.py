@@ -54,7 +54,10 @@ class CsvRows:
             except StopIteration:
                 return
             except (Unreadable, csv.Error) as error:
-                yield Problem(_issue(error), code=ErrorCode.INVALID_INPUT), lines.offset
+                yield (
+                    Problem(what_is_wrong(error), code=ErrorCode.INVALID_INPUT),
+                    lines.offset,
+                )
                 continue
             if cells:
                 yield cells, lines.offset
@@ -85,12 +88,12 @@ def _read_header(lines: Lines) -> list[str]:
         raise invalid_input(
             "The header of the file cannot be read. Save it as UTF-8 text with commas, "
             "and lines that end with a line feed.",
-            Problem(_issue(error), field="file"),
+            Problem(what_is_wrong(error), field="file"),
         ) from error
     raise invalid_input("The file is empty.", Problem("is empty", field="file"))
 
 
-def _issue(error: Exception) -> str:
+def what_is_wrong(error: Exception) -> str:
     """Say what the reader found; its words name no option that callers have."""
     if isinstance(error, Unreadable):
         return str(error)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inference.decoding import InstanceDecoder
-from inference.dialects.mlflow_input import read_csv, read_json
+from inference.dialects.mlflow_input import read_csv, read_json, with_numbers
 from inference.engine.mlflow_signature import from_mlflow
 from inference.engine.signature import Column, Layout, Signature, TensorInput
 from inference.errors import ApiError, ErrorCode
@@ -205,6 +205,25 @@ def test_numbers_are_no_dates(written):
     assert problem.field == "at"
 
 
+@pytest.mark.parametrize("written", ["1_000", "1_0.5", "\u0661\u0662", "\uff11"])
+def test_what_python_alone_takes_for_a_number_is_none(written):
+    """MLflow's server and our jobs refuse it in a CSV file, too."""
+    numbers = Signature(
+        Layout.TABLE, columns=(Column("a", dtype="int64"), Column("b", dtype="float64"))
+    )
+    read = read_csv(f"a,b\n{written},1\n1,{written}\n".encode(), numbers)
+
+    problems = InstanceDecoder(numbers).decode_text_rows(read).problems
+
+    assert [(each.index, each.field) for each in problems] == [(0, "a"), (1, "b")]
+    assert with_numbers([[written, "7", "1e3"]]) == [[written, 7, 1000.0]]
+
+
+def test_a_cell_that_is_too_long_is_said():
+    with pytest.raises(ApiError, match="has a cell of more than 131072 characters"):
+        read_csv(b"a,b\n1," + b"x" * 200_000, TABLE)
+
+
 @pytest.mark.parametrize("mark", ["\u2028", "\x85", "\f", "\v", "\x1c", "\x1e"])
 def test_rows_of_csv_end_at_ends_of_lines_only(mark):
     body = f"text\r\na{mark}b\nc\rd\n".encode()
@@ -248,6 +267,14 @@ def test_columns_may_have_numbers_for_names():
 def test_cells_that_no_comma_separates_are_named(body):
     with pytest.raises(ApiError, match="commas, and write decimals with a point"):
         read_csv(body, MATRIX)
+
+
+@pytest.mark.parametrize("member", ["dataframe_records", "inputs"])
+def test_records_are_read_in_any_order(member):
+    known, unknown = {"a": 1, "z": 2}, {"z": 3}
+
+    assert rows(ALL_OPTIONAL, **{member: [known, unknown]}) == [{"a": 1}, {}]
+    assert rows(ALL_OPTIONAL, **{member: [unknown, known]}) == [{}, {"a": 1}]
 
 
 def test_the_only_column_may_be_called_as_it_likes():
