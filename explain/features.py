@@ -10,6 +10,7 @@ from explain.explainers.question import Rows
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import (
     DATETIME,
+    MAX_WHOLE_FLOAT,
     OBJECT_DTYPES,
     Layout,
     Signature,
@@ -46,12 +47,37 @@ def to_matrix(signature: Signature, tensors: tuple[Tensor, ...]) -> Rows:
     by_name = {tensor.name: tensor.data for tensor in tensors}
     rows = len(tensors[0].data)
     columns = [
-        np.asarray(by_name[column.name], dtype=np.float64)
+        _floats(column.name, by_name[column.name])
         if column.name in by_name
         else np.full(rows, np.nan)
         for column in signature.columns
     ]
     return np.stack(columns, axis=1)
+
+
+def _floats(name: str, values: Any) -> Rows:
+    if (
+        values.dtype.kind in "iu"
+        and ((values > MAX_WHOLE_FLOAT) | (values < -MAX_WHOLE_FLOAT)).any()
+    ):
+        raise not_explainable(
+            f"The column {name!r} has a number beyond {MAX_WHOLE_FLOAT}, which cannot "
+            "be explained exactly."
+        )
+    return np.asarray(values, dtype=np.float64)
+
+
+def values_of_row(
+    signature: Signature, tensors: tuple[Tensor, ...], index: int
+) -> list[Any]:
+    """Return what a row has in each column, in the column's own dtype."""
+    if signature.layout is Layout.MATRIX:
+        return list(tensors[0].data[index])
+    by_name = {tensor.name: tensor.data for tensor in tensors}
+    return [
+        by_name[column.name][index] if column.name in by_name else None
+        for column in signature.columns
+    ]
 
 
 def to_tensors(

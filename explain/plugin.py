@@ -4,6 +4,8 @@ The engine loads it by its dotted path, so gradients and predictions run where t
 is. It must not import Django.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from explain import features, plots, targets
@@ -67,15 +69,19 @@ def explain(
         raise features.not_explainable(
             "The model gives values that are not finite near this instance."
         )
-    explanations = tuple(
-        _explanation(index, method, question, attributions, signature, options)
+    given = [
+        [_plain(value) for value in features.values_of_row(signature, tensors, index)]
         for index in range(len(rows))
+    ]
+    explanations = tuple(
+        _explanation(index, method, question, attributions, signature, options, told)
+        for index, told in enumerate(given)
     )
     svg = None
     if options.plot:
         svg = plots.draw_waterfall(
             names=[column.name for column in signature.columns],
-            row=[_plain(value) for value in rows[0]],
+            row=given[0],
             values=attributions.values[0].tolist(),
             base_value=float(attributions.base_values[0]),
             title=targets.title(signature, int(chosen[0])),
@@ -102,8 +108,9 @@ def _explanation(
     attributions: Attributions,
     signature: Signature,
     options: ExplainOptions,
+    given: Sequence[float | bool | None],
 ) -> Explanation:
-    """Describe one row, its largest attributions first."""
+    """Describe one row, `given` so, its largest attributions first."""
     values = attributions.values[index]
     order = np.argsort(-abs(values), kind="stable")
     if options.level == "simple":
@@ -117,7 +124,7 @@ def _explanation(
         features=tuple(
             Attribution(
                 feature=signature.columns[column].name,
-                value=_plain(question.rows[index, column]),
+                value=given[column],
                 attribution=float(values[column]),
             )
             for column in order
@@ -126,9 +133,11 @@ def _explanation(
     )
 
 
-def _plain(value: np.generic) -> float | bool | None:
+def _plain(value: np.generic | bool | None) -> float | bool | None:
     """Give the shortest number that is the same float32, and None for NaN."""
-    if isinstance(value, np.bool_):
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_):
         return bool(value)
     number = float(str(value))
     return None if np.isnan(number) else number

@@ -12,7 +12,7 @@ from explain.plugin import explain
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import ExplainOptions
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import Tensor
+from inference.engine.tensors import Tensor, object_array
 from tests.explain.fakes import (
     FakeModel,
     matrix_signature,
@@ -184,6 +184,46 @@ def test_table_of_mixed_columns_is_explained_without_gradients(tmp_path):
     assert explanation.method == "exact"
     found = {each.feature: each.attribution for each in explanation.features}
     assert found == pytest.approx({"age": 10.0, "smokes": 5.0})
+
+
+def test_values_are_told_as_they_were_sent(tmp_path):
+    (tmp_path / "background.json").write_text("[[20, false, 0.5, true, 1]]")
+    signature = Signature(
+        layout=Layout.TABLE,
+        columns=(
+            Column("age", dtype="int64"),
+            Column("smokes", dtype="bool"),
+            Column("rate", dtype="float32"),
+            Column("drinks", dtype="bool", required=False),
+            Column("height", required=False),
+        ),
+        task=Task.REGRESSION,
+        background="background.json",
+    )
+    model = FakeModel(
+        signature, tmp_path, lambda x: x.nan_to_num().sum(1), differentiable=False
+    )
+
+    def told(age):
+        tensors = (
+            Tensor("age", np.array([age, 40])),
+            Tensor("smokes", np.array([True, False])),
+            Tensor("rate", np.array([0.1, 0.2], np.float32)),
+            Tensor("drinks", object_array([None, True])),
+        )
+        found = explain(model, tensors, ExplainOptions(level="full")).explanations
+        return [{each.feature: each.value for each in one.features} for one in found]
+
+    first, second = told(50)
+
+    assert first["smokes"] is True
+    assert second["smokes"] is False
+    assert (first["drinks"], second["drinks"]) == (None, True)
+    assert second["drinks"] is True
+    assert (first["rate"], first["age"], first["height"]) == (0.1, 50, None)
+    with pytest.raises(EngineError, match="cannot be explained exactly") as caught:
+        told(2**53 + 1)
+    assert caught.value.code is EngineErrorCode.NOT_EXPLAINABLE
 
 
 @pytest.mark.parametrize(
