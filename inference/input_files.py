@@ -6,6 +6,7 @@ and messages are those of any other request.
 
 import io
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ from inference.uploads import uris
 # As of bodies: reading text keeps everybody else waiting.
 MAX_TEXT_BYTES = 2 * 1024 * 1024
 _MAX_HEADER_BYTES = 10_000
+_BOM = b"\xef\xbb\xbf"
+_HUGE, _MINUS_HUGE = msgspec.Raw(b"1e999"), msgspec.Raw(b"-1e999")
 
 
 class AskedFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -47,6 +50,7 @@ class _Rows(msgspec.Struct, omit_defaults=True):
 
 _asked_decoder = msgspec.json.Decoder(AskedFile)
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_raw_decoder = msgspec.json.Decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
 
 
@@ -81,9 +85,7 @@ def decode(
     if kind in uris.CSV_TYPES:
         rows = _csv_rows(content, target, max_rows)
     elif kind in uris.LINES_TYPES:
-        # A carriage return may stand within an instance, as any blank.
-        lines = (line for line in content.split(b"\n") if line.strip())
-        rows = b"[" + b",".join(lines) + b"]"
+        rows = b"[%b]" % b",".join(_lines(content))
     else:
         rows = content
     body = _body(asked, rows)
@@ -119,6 +121,24 @@ def _body(asked: AskedFile, rows: bytes) -> bytes:
     return _encoder.encode(members)
 
 
+def _lines(content: bytes) -> Iterator[bytes]:
+    """Yield the instances of JSON Lines; raises ApiError for a line that is not one.
+
+    Put together, lines that are none may be JSON all the same.
+    """
+    # A carriage return may stand within an instance, as any blank.
+    lines = content.removeprefix(_BOM).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            _raw_decoder.decode(line)
+        except (ValueError, RecursionError):
+            message = f"Line {number} of the file is not JSON."
+            raise ApiError(ErrorCode.INVALID_JSON, message) from None
+        yield line
+
+
 def _csv_rows(content: bytes, target: Target, max_rows: int) -> bytes:
     reader = open_rows(
         io.BytesIO(content), input_format="csv", signature=target.signature
@@ -134,7 +154,18 @@ def _csv_rows(content: bytes, target: Target, max_rows: int) -> bytes:
             break
     if problems:
         refuse(problems)
-    return _encoder.encode(rows)
+    return _encoder.encode([_writable(row) for row in rows])
+
+
+def _writable(value: Any) -> Any:
+    """Write a number that is too large as one; as JSON infinity would be null."""
+    if isinstance(value, float) and math.isinf(value):
+        return _HUGE if value > 0 else _MINUS_HUGE
+    if isinstance(value, dict):
+        return {name: _writable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_writable(item) for item in value]
+    return value
 
 
 def _with_options(asked: AskedFile, decoded: DecodedRequest) -> DecodedRequest:
@@ -156,6 +187,9 @@ def _decode_array(content: bytes, target: Target, max_rows: int) -> DecodedReque
     wanted = np.dtype(expected.dtype) if expected.dtype != "str" else None
     if wanted is None or not np.can_cast(array.dtype, wanted, "same_kind"):
         raise _bad(f"The model takes {expected.dtype}, not {array.dtype}.")
+    if wanted.kind in "iu" and not _holds(wanted, array):
+        message = f"The array has a number that {expected.dtype} cannot hold."
+        raise ApiError(ErrorCode.UNPROCESSABLE, message)
     sent = SentTensor(
         expected.name,
         expected.datatype,
@@ -164,6 +198,14 @@ def _decode_array(content: bytes, target: Target, max_rows: int) -> DecodedReque
     )
     tensors = binding.bind([sent], max_rows=max_rows)
     return DecodedRequest(tensors, array.shape[0], read_options(None)[0])
+
+
+def _holds(dtype: np.dtype[Any], array: Any) -> bool:
+    """Tell whether a type of integers has all numbers; a cast would wrap the others."""
+    limits = np.iinfo(dtype)
+    return not array.size or (
+        int(array.min()) >= limits.min and int(array.max()) <= limits.max
+    )
 
 
 def _read_npy(content: bytes) -> Array:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from inference.engine.signature import BYTES, DATETIME, Column, Layout, Signature
+from inference.engine.signature import BYTES, DATETIME, JSON, Column, Layout, Signature
 from inference.errors import ErrorCode, Problem
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 from inference.value_checks import readable_name
@@ -160,7 +160,8 @@ _ReadCell = Callable[[str], str | int | float | bool]
 
 
 def _cell_reader(dtype: str) -> _ReadCell:
-    if dtype == "str":
+    if dtype in ("str", JSON):
+        # Also a number in a column of any type: 007 is none, and 2**53 + 1 no float.
         return str
     if dtype in (BYTES, DATETIME):
         # Also what looks like a number: 20261120 is a day.

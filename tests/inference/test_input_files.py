@@ -9,7 +9,7 @@ import pytest
 
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.effects import EngineCall, ReadUpload, UploadedFile
-from inference.engine.signature import Layout, Signature
+from inference.engine.signature import Column, Layout, Signature
 from inference.uploads import uris
 from tests.inference.test_prediction import Driver, code, read, snapshot
 
@@ -53,6 +53,7 @@ AS_LIST = b'[{"mean radius": 1.5, "area": 2}, {"area": 4, "mean radius": 3}]'
         (b'{"instances": ' + AS_LIST + b"}", "application/json"),
         (LINES, "application/jsonl"),
         (b"[1.5, 2]\n[3, 4]", "application/x-ndjson"),
+        (b"\xef\xbb\xbf[1.5, 2]\n[3, 4]", "application/x-ndjson"),
         (npy(np.array(ROWS, np.float32)), uris.NPY),
         (npy(np.asfortranarray(np.array(ROWS, np.float64))), uris.NPY),
         (npy(np.array(ROWS, ">f4")), uris.NPY),
@@ -120,6 +121,8 @@ def test_bad_rows_of_a_batch_are_told_one_by_one():
         (b"[]", "application/json", (400, "INVALID_INPUT")),
         (b"[1, 2", "application/jsonl", (400, "INVALID_JSON")),
         (b"]}, {", "application/jsonl", (400, "INVALID_JSON")),
+        (b"[1,\n2]\n", "application/jsonl", (400, "INVALID_JSON")),
+        (b"[1, 2],[3, 4]\n", "application/jsonl", (400, "INVALID_JSON")),
         (b" " * (2**21 + 1), "application/json", (413, "TOO_LARGE")),
         (b"not an array", uris.NPY, (400, "INVALID_INPUT")),
         (npy(np.array(ROWS))[:-1], uris.NPY, (400, "INVALID_INPUT")),
@@ -139,6 +142,53 @@ def test_a_bad_file_is_refused_like_a_bad_body(content, kind, expected):
 
     assert code(answer) == expected
     assert not answer.event.charged
+
+
+def test_the_line_that_is_not_json_is_named():
+    driver = FilesDriver(b"[1, 2]\n\n[3, 4\n", "application/jsonl")
+
+    error = read(driver.call({"input_uri": URI}))["error"]
+
+    assert error["message"] == "Line 3 of the file is not JSON."
+
+
+def served_as(**changes):
+    published = snapshot()
+    (model, *others) = published.models
+    signature = Signature(**changes)
+    model = msgspec.structs.replace(
+        model,
+        versions=tuple(
+            msgspec.structs.replace(version, signature=signature)
+            for version in model.versions
+        ),
+    )
+    return msgspec.structs.replace(published, models=(model, *others))
+
+
+@pytest.mark.parametrize("cell", ["1e999", "-1e999"])
+def test_a_number_that_is_too_large_is_not_a_missing_one(cell):
+    column = Column("size", "float64", required=False)
+    published = served_as(layout=Layout.TABLE, columns=(column,))
+    driver = FilesDriver(f"size\n{cell}\n".encode(), "text/csv", published)
+
+    answer = driver.call({"input_uri": URI})
+
+    assert code(answer) == (422, "UNPROCESSABLE")
+    assert read(answer)["error"]["details"][0]["issue"] == "must be finite"
+
+
+@pytest.mark.parametrize("value", [2**32 + 5, -(2**31) - 1])
+def test_integers_of_an_array_do_not_wrap(value):
+    published = served_as(layout=Layout.TENSOR, shape=(2,), dtype="int32")
+
+    def called_with(value):
+        array = np.array([[value, 1]])
+        driver = FilesDriver(npy(array), uris.NPY, published)
+        return driver, driver.call({"input_uri": URI})
+
+    assert called_with(2**31 - 1)[0].rows() == [[2**31 - 1, 1]]
+    assert code(called_with(value)[1]) == (422, "UNPROCESSABLE")
 
 
 def test_a_header_that_claims_a_huge_array_takes_no_memory():
@@ -181,17 +231,7 @@ def test_what_is_wrong_with_the_upload_is_said(error, status):
 
 
 def test_whole_tensors_come_from_an_array():
-    published = snapshot()
-    (model, *others) = published.models
-    signature = Signature(layout=Layout.TENSOR, shape=(2, 2), dtype="float32")
-    model = msgspec.structs.replace(
-        model,
-        versions=tuple(
-            msgspec.structs.replace(version, signature=signature)
-            for version in model.versions
-        ),
-    )
-    published = msgspec.structs.replace(published, models=(model, *others))
+    published = served_as(layout=Layout.TENSOR, shape=(2, 2), dtype="float32")
     array = np.arange(8, dtype="float32").reshape(2, 2, 2)
     driver = FilesDriver(npy(array), uris.NPY, published)
 

@@ -133,6 +133,16 @@ def test_cells_become_values_of_their_columns_type():
     ]
 
 
+@pytest.mark.parametrize("cell", ["007", "9007199254740993", "1e5", "[1]", "true"])
+def test_a_cell_of_a_column_of_any_type_is_text(cell):
+    """As `/invocations` and MLflow's server read it."""
+    columns = (Column("tag", "json", json_schema={}), Column("n", "int64"))
+
+    given = rows(f"tag,n\n{cell},1\n", Signature(layout=Layout.TABLE, columns=columns))
+
+    assert given == [{"tag": cell, "n": 1}]
+
+
 @pytest.mark.parametrize("cell", ["nan", "inf", "-Infinity", "1_000", "0x10", "abc"])
 def test_what_is_no_number_stays_text_for_the_decoder_to_refuse(cell):
     assert rows(f"a,b\n{cell},1\n") == [{"a": cell, "b": 1.0}]
