@@ -44,8 +44,7 @@ class Kind(msgspec.Struct, frozen=True):
 def _integers(bits: int, code: str, *, signed: bool = True) -> Kind:
     if signed:
         return Kind(int, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, code)
-    # msgspec compares with 64-bit signed limits.
-    return Kind(int, 0, min(2**bits - 1, _INT64_MAX), code.upper())
+    return Kind(int, 0, 2**bits - 1, code.upper())
 
 
 def _floats(dtype: type[np.floating[Any]], code: str) -> Kind:
@@ -125,8 +124,7 @@ def column_type(column: Column) -> Any:
     elif kind.python is object:
         return Any
     elif kind.python is int:
-        low, high = bounds(column)
-        annotated = Annotated[int, msgspec.Meta(ge=low, le=high)]
+        annotated = Annotated[int, within(*bounds(column))]
     elif kind.python is float:
         # Without a rule no check: packing refuses what float32 cannot hold, and the
         # parser what float64 cannot.
@@ -195,7 +193,7 @@ def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> 
     kind = KINDS[dtype]
     row: Any = kind.python
     if kind.minimum is not None:
-        row = Annotated[row, msgspec.Meta(ge=kind.minimum, le=kind.maximum)]
+        row = Annotated[row, within(kind.minimum, kind.maximum)]
     elif kind.python is str:
         row = Annotated[row, msgspec.Meta(max_length=MAX_TEXT_LENGTH)]
     for size in reversed(shape):
@@ -206,6 +204,13 @@ def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> 
         )
         row = Annotated[list[row], length]
     return row
+
+
+def within(low: float | None, high: float | None) -> msgspec.Meta:
+    """Bound a number; packing refuses what is beyond the bounds that msgspec knows."""
+    if isinstance(high, int) and high > _INT64_MAX:
+        high = None
+    return msgspec.Meta(ge=low, le=high)
 
 
 class LateSteps:

@@ -69,12 +69,16 @@ class TensorInspector:
 
     def _misfit(self, value: Any) -> str:
         """Say what msgspec's types cannot."""
-        if KINDS[self._column.dtype].python is not float and not self._uneven:
+        kind = KINDS[self._column.dtype]
+        is_checked = kind.python is not float and self._column.dtype != "uint64"
+        if is_checked and not self._uneven:
             return ""
         try:
             array = np.array(value, numpy_dtype(self._column.dtype))
         except ValueError:
             return "must have inner arrays of equal length"
+        except OverflowError:
+            return f"must have no number beyond {kind.maximum}"
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return "must be finite"
         return ""

@@ -15,6 +15,7 @@ import orjson
 from inference.engine.tensors import Array
 from inference.errors import ApiError, ErrorCode
 from inference.json_values import exact_integer
+from inference.row_types import within
 from inference.value_checks import ROUNDED
 
 BYTES, BF16 = "BYTES", "BF16"
@@ -103,8 +104,11 @@ def read_json(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> Array:
         return _texts(values)
     dtype = np.dtype(np.float32) if datatype == BF16 else _DTYPES[datatype]
     if count > _MANY:
-        with np.errstate(over="ignore"):
-            array = np.array(values, dtype)
+        try:
+            with np.errstate(over="ignore"):
+                array = np.array(values, dtype)
+        except OverflowError:
+            raise _out_of_range() from None
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise _out_of_range()
         return array
@@ -258,9 +262,7 @@ def _element(datatype: str) -> Any:
     if datatype == BF16 or _DTYPES[datatype].kind == "f":
         return float
     limits = np.iinfo(_DTYPES[datatype])
-    # msgspec compares with 64-bit signed limits.
-    greatest = min(int(limits.max), 2**63 - 1)
-    return Annotated[int, msgspec.Meta(ge=int(limits.min), le=greatest)]
+    return Annotated[int, within(int(limits.min), int(limits.max))]
 
 
 _CODES = {

@@ -74,8 +74,11 @@ def _repeated(value: Any, rows: int) -> Array:
         array = np.empty((), object)
         array[()] = value
     elif array.dtype.kind == "f":
-        # What torch models give.
-        array = array.astype("float32")
+        # What torch models give, unless it would be another number in JSON.
+        with np.errstate(over="ignore"):
+            narrow = array.astype("float32")
+        if (narrow.astype(str).astype("float64") == array).all():
+            array = narrow
     repeated: Array = np.repeat(array[np.newaxis], rows, axis=0)
     return repeated
 

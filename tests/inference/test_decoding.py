@@ -242,6 +242,22 @@ def test_bounds_are_told_with_all_their_digits(rule, value, issue):
     assert error.details[0].issue == issue
 
 
+@pytest.mark.parametrize("layout", [Layout.MATRIX, Layout.TENSOR])
+def test_unsigned_integers_have_all_64_bits(layout):
+    columns = (Column("id", dtype="uint64"),) if layout is Layout.MATRIX else ()
+    signature = Signature(layout=layout, columns=columns, dtype="uint64", shape=(1,))
+    decoder = InstanceDecoder(signature)
+    greatest = 2**64 - 1
+
+    (tensor,) = decoder.decode_request(body([greatest], [0])).tensors
+
+    assert tensor.data.tolist() == [[greatest], [0]]
+    for wrong in (greatest + 1, -1):
+        error = refusal(decoder, body([0], [wrong]))
+        assert error.code is ErrorCode.UNPROCESSABLE
+        assert [problem.index for problem in error.details] == [1]
+
+
 def test_every_bad_row_is_named():
     error = refusal(matrix, body({}, GOOD, [1], {"worst area": 1, "mean radius": "x"}))
 

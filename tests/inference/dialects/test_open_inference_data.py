@@ -134,6 +134,9 @@ def test_json_that_does_not_fit_is_refused(datatype, value, shape):
         ("FP64", b"[1e999]", 1),
         ("FP16", b"[70000]", 1),
         ("INT8", b"[128]", 1),
+        ("UINT64", b"[18446744073709551616]", 1),
+        ("UINT64", b"[%b]" % b",".join([b"18446744073709551616"] * 2000), 2000),
+        ("UINT64", b"[-1]", 1),
         ("UINT32", b"[-1]", 1),
         ("INT64", b"[9223372036854775808]", 1),
     ],
@@ -143,6 +146,17 @@ def test_numbers_out_of_range_are_unprocessable(datatype, text, count):
         data.read_json(datatype, msgspec.Raw(text), (count,))
 
     assert caught.value.code is ErrorCode.UNPROCESSABLE
+
+
+@pytest.mark.parametrize("count", [1, 2000])
+def test_unsigned_integers_have_all_64_bits(count):
+    greatest = 2**64 - 1
+    text = b"[%b]" % b",".join([b"%d" % greatest] * count)
+
+    read = data.read_json("UINT64", msgspec.Raw(text), (count,))
+
+    assert read.dtype == np.uint64
+    assert set(read.tolist()) == {greatest}
 
 
 def test_outputs_in_json_are_flat_and_short():

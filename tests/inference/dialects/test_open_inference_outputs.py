@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 
@@ -70,3 +71,21 @@ def test_a_text_that_the_model_did_not_give_is_null_and_raw_it_is_empty():
 
     assert data.write_json(texts) == b'["a",null,"{\\"b\\":null}"]'
     assert bytes(data.write_raw(texts))[:9] == b"\1\0\0\0a\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("prediction", "dtype"),
+    [
+        (0.1, "float32"),
+        ([0.25, 1], "float32"),
+        (1234567.89, "float64"),
+        ([0.1, 16777217.0], "float64"),
+        (1e39, "float64"),
+    ],
+)
+def test_a_fixed_answer_keeps_the_digits_it_was_given(prediction, dtype):
+    (tensor,) = outputs.fixed(prediction, 2)
+
+    assert tensor.data.dtype == dtype
+    written = msgspec.json.decode(data.write_json(tensor.data))
+    assert written == list(np.ravel([prediction, prediction]))
