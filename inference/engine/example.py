@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from inference.engine.mlflow_types import is_one_row
+from inference.engine.outputs import with_nulls
 from inference.engine.signature import (
     BYTES,
     DATETIME,
@@ -219,7 +220,7 @@ def compare(
                 "Its input example gives outputs of another shape than those logged."
             )
         if wanted.dtype.kind not in "fiub" or got.dtype.kind not in "fiub":
-            same = got.tolist() == wanted.tolist()
+            same = with_nulls(got.tolist()) == with_nulls(wanted.tolist())
             worst = "another value"
         else:
             difference = np.abs(got.astype("float64") - wanted.astype("float64"))

@@ -1,6 +1,8 @@
 """What all runners do with a model's outputs before they leave. Pure."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +41,15 @@ def described(
         shape = tuple(size[0] if len(set(size)) == 1 else -1 for size in sizes)
         found.append(OutputTensor(output.name, dtype_name(output.data), shape))
     return tuple(found)
+
+
+def with_nulls(value: Any) -> Any:
+    """Write None for the numbers that JSON does not have, as answers do."""
+    if isinstance(value, dict):
+        return {name: with_nulls(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_nulls(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _named(outputs: tuple[Tensor, ...], names: tuple[str, ...]) -> tuple[Tensor, ...]:

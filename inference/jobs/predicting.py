@@ -11,6 +11,7 @@ from inference.decoding import InstanceDecoder
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import EngineStatus, Priority, VersionKey
+from inference.engine.outputs import with_nulls
 from inference.engine.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.lines import Row
@@ -185,6 +186,9 @@ class RowPredictor:
             found = self._encoder.predictions(outcome.tensors, self._options)
             warnings = self._encoder.warnings(found, outcome.tensors)
             odd.update(len(results) + warned.index for warned in warnings)
+            if warnings:
+                # The database has no word for them either.
+                found = with_nulls(msgspec.to_builtins(found))
             results += _storable(found)
         return results, odd
 

@@ -306,6 +306,16 @@ def test_a_models_own_null_is_no_lost_number(value, warned):
     assert bool(warnings) is warned
 
 
+def test_a_lost_number_within_an_object_is_told():
+    encode = AnswerEncoder(Signature(layout=Layout.TABLE))
+    outputs = to_tensors([{"x": 1.0}, {"x": math.nan}, {"x": None}], rows=3)
+
+    predictions = encode.predictions(outputs)
+
+    assert json.loads(msgspec.json.encode(predictions))[1:] == [{"x": None}] * 2
+    assert [warned.index for warned in encode.warnings(predictions, outputs)] == [1]
+
+
 def test_a_lost_number_beside_text_is_told():
     encode = AnswerEncoder(Signature(layout=Layout.TABLE))
     outputs = (

@@ -169,14 +169,15 @@ def _objects(array: Array) -> Array:
 def plain(value: Any, depth: int = 0) -> Any:
     """Copy a value into what JSON can say; raises ValueError for what it cannot.
 
-    NaN and pandas' missing values become None, moments ISO 8601, bytes base64.
+    Missing values of pandas, which NaN alone may be, become None, moments ISO 8601,
+    bytes base64. Within lists and objects NaN and infinity stay, to be warned of.
     """
     if value is None or type(value) in (str, bool, int):
         return value
     if isinstance(value, str):  # an enum, or numpy's
         return str.__str__(value)
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return None if math.isnan(value) and not depth else float(value)
     if depth > _MAX_DEPTH:
         raise ValueError("The model's output is nested too deeply.")
     if isinstance(value, Mapping):

@@ -140,6 +140,14 @@ def test_objects_among_outputs_must_be_equal():
         example.compare(outputs, {"": object_array(objects[::-1])}, tolerance=0)
 
 
+def test_null_stands_for_nan_among_logged_objects():
+    outputs = (Tensor("output", object_array([{"x": [np.nan, 1.0]}])),)
+
+    example.compare(outputs, {"": object_array([{"x": [None, 1]}])}, tolerance=0)
+    with pytest.raises(ValueError, match="another value"):
+        example.compare(outputs, {"": object_array([{"x": [0, 1]}])}, tolerance=0)
+
+
 def test_missing_values_are_none_and_nan():
     assert example.column_array(["a", None], "str").tolist() == ["a", None]
     assert np.isnan(example.column_array([1, None], "float64")[1])

@@ -1,6 +1,7 @@
 """A worker's turn on a job, with an engine that misbehaves."""
 
 import json
+import math
 from datetime import timedelta
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from accounts.models import Usage
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.tensors import object_array
 from inference.jobs import life_cycle as jobs
 from inference.jobs import results as job_results
 from inference.jobs import runner as job_runner
@@ -155,6 +157,22 @@ def test_answers_that_are_not_finite_are_null_with_a_warning(worker, engine):
         "NON_FINITE_OUTPUT",
         "NON_FINITE_OUTPUT",
     ]
+
+
+def test_objects_that_hold_such_numbers_are_stored_with_a_warning(worker, engine):
+    answers = [
+        {"x": 1.0},
+        {"x": [math.nan, math.inf]},
+        {"x": "half \ud83d", "y": math.nan},
+    ]
+    engine.answer = lambda data: object_array(answers[: len(data)])
+    job = make_job(3, chunk_rows=3)
+
+    job_runner.take_turn(job.pk, worker)
+
+    answer = json.loads(b"".join(job_results.as_json(fresh(job))))
+    assert answer["predictions"] == [{"x": 1.0}, {"x": [None, None]}, None]
+    assert answer["warnings"] == [{"index": 1, "code": "NON_FINITE_OUTPUT"}]
 
 
 @pytest.mark.parametrize("bad", ["\0", "half \ud83d"])

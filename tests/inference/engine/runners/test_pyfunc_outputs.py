@@ -1,4 +1,5 @@
 import datetime
+import math
 from decimal import Decimal
 
 import numpy as np
@@ -89,7 +90,6 @@ def test_values_become_what_json_can_say():
         "when": datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC),
         "never": pandas.NaT,
         "nothing": pandas.NA,
-        "nan": float("nan"),
         "array": np.array([1, 2], dtype=np.int8),
         "number": np.float32(0.5),
         "bytes": b"abc",
@@ -100,7 +100,6 @@ def test_values_become_what_json_can_say():
         "when": "2024-01-02T00:00:00+00:00",
         "never": None,
         "nothing": None,
-        "nan": None,
         "array": [1, 2],
         "number": 0.5,
         "bytes": "YWJj",
@@ -176,3 +175,18 @@ def test_numbers_keep_their_digits_beside_others(outputs, expected):
 )
 def test_texts_and_bytes_may_end_in_zeros(outputs, expected):
     assert read(outputs, rows=2) == {"output": expected}
+
+
+def test_numbers_that_are_not_finite_are_told_apart_from_missing_values():
+    """Answers warn of them; as a value of its own NaN is what pandas has for none."""
+    inner = {"score": math.nan, "bounds": [-math.inf, np.float32("nan")]}
+
+    kept = plain({"a": inner})["a"]
+
+    assert math.isnan(kept["score"])
+    assert kept["bounds"][0] == -math.inf
+    assert math.isnan(kept["bounds"][1])
+    assert read(pandas.Series(["a", np.nan], dtype=object), rows=2) == {
+        "output": ["a", None]
+    }
+    assert plain(math.inf) == math.inf
