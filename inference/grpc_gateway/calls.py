@@ -4,8 +4,6 @@ A call is the stream that carries it. What it asks for is a method (`service.py`
 answers at once or later, by `reply` or `refuse`.
 """
 
-import asyncio
-import functools
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Protocol
@@ -23,6 +21,7 @@ from inference.grpc_gateway.http2.limits import (
     STREAM_WINDOW,
 )
 from inference.grpc_gateway.http2.stream import Stream
+from inference.grpc_gateway.inflating import Inflators
 from inference.grpc_gateway.reading import (
     PREFIX_BYTES,
     MessageReader,
@@ -54,6 +53,7 @@ class Rules(Protocol):
     message_timeout_s: float
     # Bytes of large answers that wait for their clients.
     unread: Shares
+    inflators: Inflators
 
     def now(self) -> float: ...
 
@@ -69,6 +69,7 @@ class GrpcCall(Stream):
 
     __slots__ = (
         "_begun_at",
+        "_inflated_bytes",
         "_reader",
         "_rules",
         "_unread_bytes",
@@ -86,8 +87,8 @@ class GrpcCall(Stream):
         self.body_left = head.content_length
         self._rules = rules
         self._reader: MessageReader | None = None
-        # Of an answer that waits for the client.
-        self._unread_bytes = 0
+        # Of an answer that waits for the client; of a message that is worked on.
+        self._unread_bytes = self._inflated_bytes = 0
         # The call; and the message that is waited for.
         self._begun_at = self._waiting_since = rules.now()
 
@@ -186,7 +187,7 @@ class GrpcCall(Stream):
         return complete
 
     def _hand_over(self, compressed: bool, body: Message) -> None:
-        inflator, most = self.head.inflator, self._max_bytes
+        inflator = self.head.inflator
         if not compressed:
             self._handle(body)
         elif not inflator:
@@ -195,16 +196,17 @@ class GrpcCall(Stream):
         elif self.head.keyless:
             # It is small, before and after: threads are for those with a key.
             try:
-                plain = inflate(body, inflator, max_bytes=most)
+                plain = inflate(body, inflator, max_bytes=self._max_bytes)
             except (MessageTooLarge, ValueError) as error:
                 self.not_inflated(error)
             else:
                 self._handle(plain)
         else:
-            self.work = _Inflating(self, body, inflator, most)
+            self.work = self._rules.inflators.begin(self, body, inflator)
 
     def inflated(self, body: bytes) -> None:
         self.work = None
+        self._inflated_bytes = len(body)
         self._handle(body)
 
     def not_inflated(self, error: BaseException) -> None:
@@ -253,6 +255,12 @@ class GrpcCall(Stream):
         size, self._unread_bytes = self._unread_bytes, 0
         if size:
             self._rules.unread.give_back(self.owner, size)
+
+    def forget_inflated(self) -> None:
+        """Learn that a message is worked on no more."""
+        size, self._inflated_bytes = self._inflated_bytes, 0
+        if size:
+            self._rules.inflators.give_back(self.owner, size)
 
     def sweep(self, now: float) -> None:
         timeout_s, since = self.head.timeout_s, self._waiting_since
@@ -343,6 +351,7 @@ class StreamedCall(GrpcCall):
     def sent(self) -> None:
         self._busy = False
         self.count_read()
+        self.forget_inflated()
         self.connection.grants.give_back(self)
         self._advance()
 
@@ -433,31 +442,6 @@ class WatchedCall(UnaryCall):
         news = self._look(now)
         if news is not None:
             self.reply(news)
-
-
-class _Inflating:
-    """Decompresses a message in a thread: a small one may become large."""
-
-    def __init__(self, call: GrpcCall, body: Message, inflator: int, most: int) -> None:
-        self._call: GrpcCall | None = call
-        self._future = asyncio.get_running_loop().run_in_executor(
-            None, functools.partial(inflate, body, inflator, max_bytes=most)
-        )
-        self._future.add_done_callback(self._done)
-
-    def abandon(self) -> None:
-        self._call = None
-        self._future.cancel()
-
-    def _done(self, future: "asyncio.Future[bytes]") -> None:
-        call, self._call = self._call, None
-        if future.cancelled() or call is None:
-            return
-        error = future.exception()
-        if error is None:
-            call.inflated(future.result())
-        else:
-            call.not_inflated(error)
 
 
 def _is_whole(data: bytes) -> bool:

@@ -29,6 +29,7 @@ from inference.grpc_gateway.http2.grants import LargeMessages
 from inference.grpc_gateway.http2.header_blocks import Fields
 from inference.grpc_gateway.http2.stream import Stream
 from inference.grpc_gateway.http2.turns import Turns
+from inference.grpc_gateway.inflating import Inflators
 from inference.grpc_gateway.methods import Shape
 from inference.grpc_gateway.reflection import ReflectionService
 from inference.grpc_gateway.service import InferenceService
@@ -109,9 +110,9 @@ class GrpcServer:
             )
         self.turns = Turns()
         # One of the largest must have room beside another.
-        self.large_messages = LargeMessages(
-            max(limits.MAX_ALL_LARGE_BYTES, 4 * settings.max_message_bytes)
-        )
+        most_bytes = max(limits.MAX_ALL_LARGE_BYTES, 4 * settings.max_message_bytes)
+        self.large_messages = LargeMessages(most_bytes)
+        self.inflators = Inflators(most_bytes, message_bytes=settings.max_message_bytes)
         # And whose share of all each one uses.
         self.connections: dict[Connection, Hashable] = {}
         # Of all connections.
@@ -124,6 +125,7 @@ class GrpcServer:
         app.metrics.bounds |= {
             "grpc_connections": self._places,
             "grpc_large_message_bytes": self.large_messages.shares,
+            "grpc_inflated_bytes": self.inflators.shares,
             "grpc_calls": self._calls,
             "grpc_calls_without_key": self._keyless,
         }
@@ -175,6 +177,7 @@ class GrpcServer:
             await asyncio.sleep(0.01)
         for connection in list(self.connections):
             connection.abort()
+        self.inflators.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
 
@@ -208,6 +211,7 @@ class GrpcServer:
         self.calls -= 1
         assert isinstance(stream, GrpcCall)
         stream.count_read()
+        stream.forget_inflated()
         owner = stream.owner
         if owner is None:
             return

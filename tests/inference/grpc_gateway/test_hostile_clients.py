@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import gzip
+import threading
 from unittest.mock import Mock
 
 import pytest
@@ -11,11 +12,12 @@ from hyperframe import frame as hyper
 
 from accounts.limits import Limits
 from accounts.networks import Networks
-from inference.grpc_gateway import calls
+from inference.grpc_gateway import calls, inflating
 from inference.grpc_gateway.calls import GrpcCall
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.frames import Code
+from inference.grpc_gateway.reading import inflate
 from tests.inference.gateway.plant import KEY, OTHER_KEY, Plant
 from tests.inference.gateway.test_relay import wait_for
 from tests.inference.grpc_gateway.peer import (
@@ -392,7 +394,7 @@ async def test_compressed_messages_of_strangers_cost_no_thread(
     data = framed(message, compressed=True)
 
     async with serving(Plant(tmp_path)) as found, found.peer() as peer:
-        monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", None)
+        monkeypatch.setattr(found.server.inflators, "begin", None)
         end = hyper.DataFrame(1, data, flags=("END_STREAM",))
         peer.send(peer.headers(1, keyless), end)
         answer, _ = await peer.answer(1)
@@ -821,3 +823,80 @@ async def test_large_answers_that_wait_for_one_customer_leave_room_for_others(
                 assert fields["grpc-status"] == "0"
         await found.emptied()
         assert (plant.app.unread.used, plant.app.unread.refused) == (0, 1)
+
+
+def compressed(peer, stream_id, message, key):
+    end = framed(gzip.compress(message), compressed=True)
+    fields = head(key=key.token, grpc_encoding="gzip")
+    peer.send(
+        peer.headers(stream_id, fields),
+        hyper.DataFrame(stream_id, end, flags=("END_STREAM",)),
+    )
+
+
+@on_loop
+async def test_compressed_messages_of_one_customer_leave_threads_to_others(
+    tmp_path, monkeypatch
+):
+    """A few bytes of each become the largest message there is."""
+    begun, released = [], threading.Event()
+
+    def slow(body, window, *, max_bytes):
+        begun.append(len(body))
+        released.wait(20)
+        return inflate(body, window, max_bytes=max_bytes)
+
+    monkeypatch.setattr(inflating, "inflate", slow)
+    bomb, own = bytes(2**20), row(1.5)
+
+    async with serving(Plant(tmp_path, limits=UNLIMITED)) as found:
+        async with found.peer() as flood, found.peer() as other:
+            for stream_id in range(1, 80, 2):
+                compressed(flood, stream_id, bomb, KEY)
+            await flood.pong()
+            compressed(other, 1, own, OTHER_KEY)
+            await other.pong()
+            # What the spool waits for is not behind them.
+            await asyncio.wait_for(asyncio.to_thread(int), 20)
+            released.set()
+            answer, _ = await other.answer(1)
+            assert answer["grpc-status"] == "0"
+            assert begun.index(len(gzip.compress(own))) <= 4
+            for stream_id in range(1, 80, 2):
+                await flood.answer(stream_id)
+        await found.emptied()
+        assert found.server.inflators.shares.used == 0
+
+
+@on_loop
+async def test_what_compressed_messages_become_has_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_ALL_LARGE_BYTES", 1)
+    # Of four messages a customer alone has half.
+    width = 240_000
+    message = row(*[0] * width)
+    plant = Plant(tmp_path, limits=UNLIMITED)
+    plant.engine.hold = asyncio.Event()
+    serve_wide(plant, width)
+
+    async with serving(plant, max_message_bytes=len(message) + 1000) as found:
+        wide = {"INITIAL_WINDOW_SIZE": 2**30}
+        async with found.peer(**wide) as flood, found.peer(**wide) as other:
+            for peer in (flood, other):
+                peer.send(hyper.WindowUpdateFrame(0, 2**30))
+            for stream_id in range(1, 11, 2):
+                compressed(flood, stream_id, message, KEY)
+            await flood.until_called(plant, 2)
+            compressed(other, 1, message, OTHER_KEY)
+            await other.until_called(plant, 3)
+            # One that is given up while it waits needs no room.
+            flood.send(hyper.RstStreamFrame(9, 8))
+            await flood.pong()
+            await asyncio.sleep(0.1)
+            assert plant.engine.calls == 3
+            plant.engine.hold.set()
+            for peer, stream_id in ((other, 1), *((flood, n) for n in (1, 3, 5, 7))):
+                answer, _ = await peer.answer(stream_id)
+                assert answer["grpc-status"] == "0"
+        await found.emptied()
+        assert found.server.inflators.shares.used == 0
+        assert plant.engine.calls == 5
