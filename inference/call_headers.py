@@ -32,6 +32,10 @@ NAMES = frozenset(
         b"x-sticky-key",
     }
 )
+# Their fields are one list, in their order (RFC 9110, section 5.3).
+_LISTS = frozenset(
+    {b"accept", b"cache-control", b"content-encoding", b"x-forwarded-for"}
+)
 _CREDENTIALS = frozenset({b"authorization", b"x-api-key"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
@@ -61,7 +65,12 @@ ACCEPT_ANYTHING = Accepted()
 
 def select(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Keep the headers that the plan looks at; names are in lower case already."""
-    return {name: value for name, value in headers if name in NAMES}
+    selected: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in NAMES:
+            before = selected.get(name) if name in _LISTS else None
+            selected[name] = value if before is None else before + b", " + value
+    return selected
 
 
 def asks_to_explain(query: bytes) -> bool | None:

@@ -336,8 +336,7 @@ class Relay:
             retry_after_s=_AWAY_RETRY_S,
         )
         status, headers, body = render(error, request_id=request_id, now=self._clock())
-        accept = next((v for n, v in scope["headers"] if n == b"accept"), b"")
-        if b"text/html" in accept:
+        if b"text/html" in (_joined(scope, b"accept") or b""):
             body = _AWAY_PAGE.encode()
             replaced = {
                 b"content-type": b"text/html; charset=utf-8",

@@ -195,6 +195,14 @@ async def test_people_get_a_page_when_the_site_is_away(tmp_path):
     plant = Plant(tmp_path)
     plant.site.failure = httpx.ConnectError("no such socket")
 
+    headers = b"host: public\r\naccept: */*\r\naccept: text/html\r\n"
+    async with plant.connect(b"GET /admin/ HTTP/1.1\r\n%b\r\n" % headers) as (
+        reader,
+        _,
+    ):
+        in_two_fields = await read_answer(reader)
+    assert in_two_fields[1]["content-type"].startswith("text/html")
+
     answer = await plant.ask(
         "/admin/", method="GET", headers={"accept": "text/html,*/*"}
     )

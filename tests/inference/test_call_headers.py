@@ -1,0 +1,50 @@
+from inference import call_headers
+from inference.callers import require_network
+from inference.grpc_gateway.heads import read_head
+from inference.grpc_gateway.methods import Method
+from tests.inference.grpc_gateway.peer import INFER, head
+from tests.inference.test_prediction_keys import driver
+
+# A proxy may add a field of its own to one that is there, as HAProxy does.
+HOPS = [
+    (b"x-forwarded-for", b"192.0.2.1, 10.1.2.3"),
+    (b"x-forwarded-for", b"172.16.0.9"),
+]
+
+
+def caller(headers):
+    """Look from where a key is used that may be used in 10.0.0.0/8."""
+    plan = driver(networks=("10.0.0.0/8",), trusted=("172.16.0.0/12",)).plan
+    [entry] = [
+        plan.tables.find_key(key.digest) for key in plan.tables.as_snapshot().keys
+    ]
+    require_network(entry, "172.16.0.1", headers, plan.trusted_proxies)
+    return True
+
+
+def test_fields_of_a_list_are_one_list():
+    """RFC 9110, section 5.3: in their order, whatever fields they came in."""
+    assert caller(call_headers.select(HOPS))
+
+    selected = call_headers.select(
+        [
+            (b"accept", b"application/problem+json"),
+            (b"cache-control", b"no-store"),
+            (b"content-encoding", b"gzip"),
+            (b"content-encoding", b"identity"),
+            (b"cache-control", b"max-age=60"),
+            (b"accept", b"text/html"),
+        ]
+    )
+
+    assert call_headers.accepted(selected).problem_json
+    assert call_headers.cache_use(selected) == (False, False)
+    assert selected[b"content-encoding"] == b"gzip, identity"
+
+
+def test_grpc_reads_them_alike():
+    sent = [(name.encode(), value.encode()) for name, value in head(INFER)]
+
+    read = read_head(sent + HOPS, {INFER.encode(): Method(lambda call, body: None)})
+
+    assert caller(read.headers)
