@@ -61,6 +61,21 @@ def client_address(peer: str, forwarded_for: bytes | None, trusted: Networks) ->
     return address
 
 
+def party_of(address: str) -> str:
+    """Name whose an address is, for bounds and limits; "unknown" for what is none.
+
+    Of IPv6 a household or server has a whole /64.
+    """
+    if ":" not in address:
+        return address
+    found = _read(address)
+    if found is None:
+        return "unknown"
+    if isinstance(found, IPv4Address):
+        return str(found)
+    return str(IPv6Network((found, 64), strict=False))
+
+
 def network_of(address: str) -> str:
     """Give the /24 or /48 around an address; empty for what is none."""
     found = _read(address)

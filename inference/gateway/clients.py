@@ -2,10 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Hashable
-from ipaddress import IPv6Address, IPv6Network
 from typing import Any, Protocol
 
-from accounts.networks import Networks, client_address
+from accounts.networks import Networks, client_address, party_of
 from inference import call_headers
 from inference.callers import find_caller, require_network
 from inference.errors import ApiError, ErrorCode
@@ -100,12 +99,4 @@ def customer(customer_id: int) -> Client:
 
 def stranger(address: str) -> Client:
     """Name an address; of IPv6, the network that one household or server has."""
-    if ":" not in address:
-        return Client(address)
-    try:
-        found = IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return Client("unknown")
-    if found.ipv4_mapped is not None:
-        return Client(str(found.ipv4_mapped))
-    return Client(str(IPv6Network((found, 64), strict=False)))
+    return Client(party_of(address))

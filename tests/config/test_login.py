@@ -125,7 +125,23 @@ def test_attempts_over_the_socket_of_the_site_are_kept_by_address(client):
     slowly(client, 1, REMOTE_ADDR="", HTTP_X_FORWARDED_FOR="no address")
 
     addresses = AccessAttempt.objects.values_list("ip_address", flat=True)
-    assert set(addresses) == {"2001:db8::7", "127.0.0.1"}
+    assert set(addresses) == {"2001:db8::", "127.0.0.1"}
+
+
+def test_addresses_of_one_network_are_one_guesser(client):
+    """A household has a /64 of IPv6, and as many addresses as it likes."""
+    UserFactory(username="ann", is_staff=True)
+    quick = [
+        attempt(client, "guess", REMOTE_ADDR=f"2001:db8::{number}").status_code
+        for number in range(1, 12)
+    ]
+    elsewhere = attempt(client, "guess", REMOTE_ADDR="2001:db8:0:1::1").status_code
+    assert quick == [200] * 10 + [429]
+    assert elsewhere == 200
+
+    for number in range(20, 40):
+        refused = slowly(client, 1, REMOTE_ADDR=f"2001:db8::{number}")
+    assert refused.status_code == 429
 
 
 def test_passwords_are_not_kept_with_the_attempts(client):
