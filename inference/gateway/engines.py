@@ -63,6 +63,9 @@ class Engines:
         self._retired: list[GatewayEngineClient] = []
         self._turn = 0
         self.reports: dict[str, EngineStatus] = {}
+        # Of these, by engine; and how often they were asked for.
+        self._ready: dict[str, frozenset[VersionKey]] = {}
+        self.asked = 0
 
     def replace(self, addresses: Mapping[str, str]) -> None:
         """Keep the clients whose addresses stay."""
@@ -170,6 +173,11 @@ class Engines:
             for name, status in zip(names, found, strict=True)
             if status is not None
         }
+        self._ready = {
+            name: frozenset(v.key for v in status.versions if v.state == "ready")
+            for name, status in self.reports.items()
+        }
+        self.asked += 1
 
     async def close(self) -> None:
         for client in (*self._clients.values(), *self._retired):
@@ -177,7 +185,7 @@ class Engines:
 
     def is_ready(self, key: VersionKey, *, on: Sequence[str]) -> bool:
         """Tell whether one of these engines reported the version as ready."""
-        return any(self._has(name, key) for name in on)
+        return any(key in self._ready.get(name, ()) for name in on)
 
     def outputs(
         self, key: VersionKey, *, on: Sequence[str]
@@ -186,13 +194,6 @@ class Engines:
         reports = [self.reports[name] for name in on if name in self.reports]
         versions = (version for report in reports for version in report.versions)
         return next((v.outputs for v in versions if v.key == key and v.outputs), ())
-
-    def _has(self, name: str, key: VersionKey) -> bool:
-        report = self.reports.get(name)
-        return report is not None and any(
-            version.key == key and version.state == "ready"
-            for version in report.versions
-        )
 
     def has_failed(self, model: str) -> bool:
         """Tell whether a version cannot load: then waiting for it is no use."""

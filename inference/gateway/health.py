@@ -13,6 +13,9 @@ class Health:
         self._tables = tables
         self._engines = engines
         self._recorder = recorder
+        # What was found last, and what it was found in.
+        self._found: list[str] = []
+        self._found_in: tuple[object, ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -22,8 +25,22 @@ class Health:
         """List what keeps calls from being answered that were answered before.
 
         A model whose first version is on its way is none: a balancer would take the
-        whole gateway away from the others for it.
+        whole gateway away from the others for it. Anybody may ask, so all models are
+        looked at only where something is new.
         """
+        tables = self._tables
+        looked_at = (
+            id(tables.models),
+            tables.sequence,
+            self._engines.asked,
+            self._recorder.failing,
+        )
+        if looked_at != self._found_in:
+            self._found_in = looked_at
+            self._found = self._look()
+        return self._found
+
+    def _look(self) -> list[str]:
         tables = self._tables
         if not tables.sequence:
             return ["no snapshot was published yet"]

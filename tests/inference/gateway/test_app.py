@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import tracemalloc
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -399,6 +400,25 @@ async def test_operators_see_metrics_and_what_readiness_waits_for(tmp_path):
     assert waiting.json()["waiting_for"] == ["m v1 is ready on no engine"]
     assert (ready.status_code, ready.json()["ready"]) == (200, True)
     assert ready.json()["engines"]["cpu"]["versions"][0]["state"] == "ready"
+
+
+@on_loop
+async def test_strangers_who_ask_for_health_cost_no_look_at_every_model(tmp_path):
+    plant = Plant(tmp_path)
+    snapshot = plant.tables.as_snapshot()
+    models = tuple(
+        msgspec.structs.replace(snapshot.models[0], name=f"m{number}")
+        for number in range(300)
+    )
+    plant.tables.replace(msgspec.structs.replace(snapshot, models=models))
+    plant.engines.is_ready = Mock(wraps=plant.engines.is_ready)
+
+    for asked in (1, 2):
+        await plant.engines.ask()
+        for path in ("/readyz", "/v2/health/ready") * 3:
+            await plant.ask(path, method="GET", headers={"authorization": ""})
+
+        assert plant.engines.is_ready.call_count == 300 * asked
 
 
 @on_loop
