@@ -15,6 +15,7 @@ from unfold.decorators import action, display
 
 from accounts.admin_filters import ModelFilter
 from inference.errors import ApiError
+from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
 from inference.jobs.serializers import percent_done
 from inference.models import PredictionJob
@@ -138,6 +139,7 @@ class PredictionJobAdmin(ModelAdmin):  # type: ignore[misc]
         for job_id in queryset.values_list("pk", flat=True):
             try:
                 jobs.cancel(job_id, now=timezone.now())
+                job_files.remove_useless(job_id)
                 cancelled += 1
             except ApiError:
                 finished += 1

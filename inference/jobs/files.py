@@ -13,7 +13,7 @@ from django.conf import settings
 from inference.engine.signature import Signature
 from inference.jobs import ids as job_ids
 from inference.jobs import rows as job_rows
-from inference.jobs.life_cycle import StoredInput
+from inference.jobs.life_cycle import NEEDS_INPUT, StoredInput
 from inference.jobs.requests import JobRequest
 from inference.models import PredictionJob
 from inference.uploads import files as uploaded_files
@@ -71,14 +71,20 @@ def remove(job_id: str) -> None:
     shutil.rmtree(settings.HOME.jobs / job_id, ignore_errors=True)
 
 
+def remove_useless(job_id: str) -> None:
+    """Delete the files of a job that nobody will start again."""
+    if not PredictionJob.objects.filter(NEEDS_INPUT, pk=job_id).exists():
+        remove(job_id)
+
+
 def remove_orphans(*, now: datetime) -> int:
-    """Delete what interrupted uploads, submits and removals left behind."""
+    """Delete what interrupted uploads, submits, ends and removals left behind."""
     removed = 0
     old = _old_entries(now)
     while entries := list(itertools.islice(old, _ENTRIES_AT_ONCE)):
         names = [entry.name for entry in entries]
         kept = set(
-            PredictionJob.objects.filter(pk__in=names, removed_at=None).values_list(
+            PredictionJob.objects.filter(NEEDS_INPUT, pk__in=names).values_list(
                 "pk", flat=True
             )
         )

@@ -20,13 +20,14 @@ from typing import Any
 import msgspec
 import structlog
 from celery import current_app
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, F, Q, QuerySet, Value
+from django.db.models import Count, F, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce
 from kombu.exceptions import ChannelError, KombuError
 
 from accounts import plans
-from accounts.limits import ReachedLimit
+from accounts.limits import Limits, ReachedLimit
 from accounts.models import ApiKey, Customer
 from accounts.reached import counted
 from inference.answers import Warned
@@ -43,11 +44,14 @@ _LONGEST_LEASE_S = 60.0
 MAX_ATTEMPTS = 3
 # Nobody knows how long the jobs before it take.
 _JOB_RETRY_S = 5.0
+_DISK_RETRY_S = 60.0
 # A hint that nobody took by then is worthless: the sweep has sent others.
 _HINT_EXPIRES_S = 30
 
 Status = PredictionJob.Status
 UNFINISHED = (Status.PENDING, Status.PROCESSING)
+# A failed one may be tried again, until its output is too old.
+NEEDS_INPUT = Q(status__in=(*UNFINISHED, Status.FAILED), removed_at=None)
 
 logger = structlog.get_logger(__name__)
 
@@ -122,10 +126,10 @@ def submit(
     """Accept a job whose input is stored, and send a hint once that is committed.
 
     Raises ApiError CONCURRENCY_EXCEEDED if as many jobs as the plan allows are waiting
-    or running.
+    or running, QUOTA_EXCEEDED if too many bytes of inputs are kept.
     """
     with transaction.atomic():
-        _require_room(api_key.customer)
+        _require_room(api_key.customer, input_bytes=stored.bytes)
         job = PredictionJob.objects.create(
             id=job_id,
             customer_id=api_key.customer_id,
@@ -144,13 +148,14 @@ def submit(
     return job
 
 
-def _require_room(customer: Customer) -> None:
+def _require_room(customer: Customer, *, input_bytes: int) -> None:
     limits = plans.limits_of(customer)
+    # One customer's submissions take turns here, so that two cannot both be the last.
+    Customer.objects.select_for_update().get(pk=customer.pk)
+    _require_disk(customer, limits, input_bytes)
     most = limits.max_jobs_in_flight
     if most is None:
         return
-    # One customer's submissions take turns here, so that two cannot both be the last.
-    Customer.objects.select_for_update().get(pk=customer.pk)
     unfinished = customer.jobs.unfinished().count()
     if unfinished < most:
         return
@@ -166,6 +171,33 @@ def _require_room(customer: Customer) -> None:
             unit="jobs",
             maximum=most,
             used=unfinished,
+        ),
+    )
+
+
+def _require_disk(customer: Customer, limits: Limits, needed: int) -> None:
+    """Hold the inputs that are kept to what a plan has for uploads, or to one file."""
+    most = max(limits.max_upload_bytes, settings.JOB_FILE_MAX_BYTES)
+    found = customer.jobs.filter(NEEDS_INPUT).aggregate(used=Sum("input_bytes"))
+    used = found["used"] or 0
+    if used + needed <= most:
+        return
+    raise ApiError(
+        ErrorCode.QUOTA_EXCEEDED,
+        f"Of inputs of jobs that wait, run or have failed {counted(most, 'bytes')} may"
+        f" be kept: {used} are, and this needs {needed} more. Let some complete, or"
+        " cancel some.",
+        retry_after_s=_DISK_RETRY_S,
+        limit=ReachedLimit(
+            name="max_upload_bytes",
+            scope="customer",
+            source=limits.source_of("max_upload_bytes")
+            if most == limits.max_upload_bytes
+            else "site",
+            unit="bytes",
+            maximum=most,
+            used=used,
+            needed=needed,
         ),
     )
 

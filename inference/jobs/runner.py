@@ -134,7 +134,9 @@ def _work(lease: jobs.Lease, worker: Worker) -> None:
         logger.exception("job_turn_failed", job=lease.job_id)
         jobs.hand_back(lease, again_at=clock.now(), blameless=False)
         return
-    if not ended:
+    if ended:
+        job_files.remove_useless(lease.job_id)
+    else:
         jobs.hand_back(lease, again_at=clock.now())
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from django.conf import settings
 
 from accounts.models import Usage
 from inference.engine.errors import EngineError, EngineErrorCode
@@ -86,6 +87,8 @@ def test_a_job_predicts_every_row_in_order(worker):
         *(f"{row},{row + 1}.0," for row in range(5)),
     ]
     assert job.chunks.count() == 3
+    # Its input is of no use any more.
+    assert not (settings.HOME.jobs / job.input_file).exists()
 
 
 def test_bad_rows_are_reported_one_by_one(worker):

@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 from inference import negotiation
 from inference.jobs import files as job_files
@@ -412,6 +413,43 @@ def test_more_rows_than_the_plan_allows_are_refused(client):
     ):
         assert (response.status_code, error_of(response)["code"]) == (413, "TOO_LARGE")
     assert no_job_is_left()
+
+
+def test_inputs_of_one_customer_leave_the_disk_to_others(client, settings):
+    """What predictions need to record their usage is on the same disk."""
+    settings.JOB_FILE_MAX_BYTES = 100
+    plan = PlanFactory(max_upload_bytes=200, burst_requests=1000)
+    key, other = (issue_key(CustomerFactory(plan=plan)) for _ in range(2))
+    content = "a,b\n" + "1,2\n" * 22
+
+    accepted = [upload(client, key, content) for _ in range(2)]
+    refused = upload(client, key, content)
+
+    assert [response.status_code for response in accepted] == [202, 202]
+    assert refused.status_code == 429
+    error = error_of(refused)
+    assert (error["code"], error["limit"]) == ("QUOTA_EXCEEDED", "max_upload_bytes")
+    assert (error["used"], error["maximum"]) == (184, 200)
+    assert len(list(settings.HOME.jobs.iterdir())) == 2
+    assert upload(client, other, content).status_code == 202
+
+    # What nobody can ask for again is not kept, and one that failed is.
+    first, second = (response.json()["id"] for response in accepted)
+    PredictionJob.objects.filter(pk=second).update(
+        status="failed", completed_at=timezone.now()
+    )
+    client.post(f"{URL}/{first}/cancel", **headers(key))
+
+    assert not (settings.HOME.jobs / first).exists()
+    assert upload(client, key, content).status_code == 202
+    assert upload(client, key, content).status_code == 429
+
+
+def test_a_plan_without_uploads_has_room_for_one_job(client, settings):
+    settings.JOB_FILE_MAX_BYTES = 100
+    key = issue_key(CustomerFactory(plan=PlanFactory(max_upload_bytes=0)))
+
+    assert upload(client, key, "a,b\n" + "1,2\n" * 22).status_code == 202
 
 
 def test_a_file_that_is_too_large_is_refused(client, key, settings):

@@ -152,6 +152,19 @@ def test_old_output_and_input_are_deleted_and_the_job_stays(files):
     assert SpoolSegment.objects.get().completed_at == NOW
 
 
+def test_inputs_that_a_worker_or_a_cancelling_left_are_deleted_after_a_day(files):
+    ended = [old_job(2), old_job(2, status=Status.CANCELLED)]
+    failed = old_job(2, status=Status.FAILED)
+    for job in (*ended, failed):
+        age(files / job.pk, 25)
+
+    job_sweep.remove_old(now=NOW)
+
+    assert not any((files / job.pk).exists() for job in ended)
+    assert (files / failed.pk / "input.csv").exists()
+    assert all(job.chunks.exists() for job in ended)
+
+
 def test_the_age_is_a_setting(settings):
     settings.JOB_RETENTION_DAYS = 1
 
