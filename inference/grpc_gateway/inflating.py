@@ -36,8 +36,8 @@ class Inflators:
     def __init__(self, most_bytes: int, *, message_bytes: int) -> None:
         self.shares = Shares(most_bytes)
         self._message_bytes = message_bytes
-        # As many as there are calls: none is refused here.
-        self._waiting: FairQueue[Inflating] = FairQueue(limits.MAX_ALL_CALLS)
+        # Twice as many as there are calls: no share of it is too small for all of them.
+        self._waiting: FairQueue[Inflating] = FairQueue(2 * limits.MAX_ALL_CALLS)
         self._busy = 0
         self._closed = False
         # Threads start with the first messages.
