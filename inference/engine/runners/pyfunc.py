@@ -8,7 +8,12 @@ from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Params, VersionToLoad
 from inference.engine.outputs import finish
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
-from inference.engine.runners.pyfunc_outputs import plain, to_tensors
+from inference.engine.runners.pyfunc_outputs import (
+    declared_floats,
+    plain,
+    to_tensors,
+    with_floats,
+)
 from inference.engine.signature import Signature
 from inference.engine.tensors import Tensor
 
@@ -31,13 +36,14 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
     model = mlflow.pyfunc.load_model(version.path, model_config=config)
     schema = model.metadata.get_input_schema()
     labels = None if schema is None else _labels(schema)
+    floats = declared_floats(model.metadata.get_output_schema())
     # Requests are checked against the signature before they get here. MLflow would do
     # so once more, slower, and refuse whole numbers with missing ones among them.
     model.metadata.signature = _params_only(model.metadata.signature)
     inputs = InputMaker(signature, labels=labels)
     if _streams(model):
-        return StreamingPyfuncRunner(model, signature, inputs)
-    return PyfuncRunner(model, signature, inputs)
+        return StreamingPyfuncRunner(model, signature, inputs, floats)
+    return PyfuncRunner(model, signature, inputs, floats)
 
 
 def _labels(schema: Any) -> list[str | int]:
@@ -74,9 +80,15 @@ class PyfuncRunner:
     torch_function: "Callable[[torch.Tensor], torch.Tensor] | None" = None
 
     def __init__(
-        self, model: Any, signature: Signature, inputs: InputMaker | None = None
+        self,
+        model: Any,
+        signature: Signature,
+        inputs: InputMaker | None = None,
+        floats: frozenset[str] = frozenset(),
     ) -> None:
+        """`floats` names the outputs that are floats, whatever a batch holds."""
         self._model = model
+        self._floats = floats
         self._signature = signature
         self._inputs = inputs or InputMaker(signature)
 
@@ -108,7 +120,7 @@ class PyfuncRunner:
             raise EngineError(EngineErrorCode.BAD_REQUEST, message) from error
         signature = self._signature
         named = to_tensors(outputs, rows=len(tensors[0].data), names=signature.outputs)
-        return finish(named, signature)
+        return finish(with_floats(named, self._floats), signature)
 
     def unload(self) -> None:
         self._model = None

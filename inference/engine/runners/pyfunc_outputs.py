@@ -40,6 +40,52 @@ def to_tensors(
     return (Tensor(ONLY_OUTPUT, _array(outputs)),)
 
 
+def declared_floats(schema: Any) -> frozenset[str]:
+    """Name the outputs that MLflow's schema declares to be floats."""
+    from mlflow.types import DataType
+    from mlflow.types.schema import Array as ArrayOf
+
+    names = set()
+    for spec in schema.inputs if schema is not None else ():
+        kind = spec.type.dtype if isinstance(spec.type, ArrayOf) else spec.type
+        if kind in (DataType.float, DataType.double) or (
+            isinstance(kind, np.dtype) and kind.kind == "f"
+        ):
+            names.add(str(spec.name))
+            if len(schema.inputs) == 1:
+                names.add(ONLY_OUTPUT)
+    return frozenset(names)
+
+
+def with_floats(
+    tensors: tuple[Tensor, ...], names: frozenset[str]
+) -> tuple[Tensor, ...]:
+    """Make floats of whole and of missing numbers in the outputs of these names.
+
+    Numbers in lists and in pandas' columns have another dtype where all are whole, and
+    where one is missing: it would depend on the rows that a batch brings together.
+    """
+    return tuple(
+        Tensor(tensor.name, _as_floats(tensor.data)) if tensor.name in names else tensor
+        for tensor in tensors
+    )
+
+
+def _as_floats(data: Array) -> Array:
+    if data.dtype.kind not in "iuO" or (data.dtype == object and data.ndim != 1):
+        return data
+    if data.dtype == object:
+        values = data.tolist()
+        if not set(map(type, values)) <= {float, int, type(None)}:
+            return data
+        numbers = [value for value in values if value is not None]
+    else:
+        numbers = [int(data.min()), int(data.max())] if data.size else []
+    if any(abs(number) > MAX_WHOLE_FLOAT for number in numbers if type(number) is int):
+        return data
+    return data.astype(np.float64)
+
+
 def _from_mapping(outputs: Mapping[Any, Any], rows: int) -> tuple[Tensor, ...]:
     if all(_length(value) == rows for value in outputs.values()) and outputs:
         return tuple(

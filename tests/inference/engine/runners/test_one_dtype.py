@@ -10,6 +10,7 @@ from inference.decoding import InstanceDecoder
 from inference.engine import runner
 from inference.engine.mlflow_signature import from_mlflow
 from inference.engine.signature import with_rules
+from inference.engine.tensors import Tensor
 from inference.errors import ApiError
 from tests.inference.engine.runners import logged
 
@@ -131,3 +132,48 @@ def test_a_route_that_requires_a_value_changes_no_dtype(teller):
     assert count.dtype == np.float64
     assert decoder.decode_rows([{"count": None}]).problems
     assert decoder.decode_rows([{"count": 2**53 + 1}]).problems
+
+
+def _number_of(x):
+    return None if x == 9 else int(x) if x == int(x) else x
+
+
+def give_list(model_input):
+    return [_number_of(x) for x in model_input["x"]]
+
+
+def give_table(model_input):
+    return pandas.DataFrame({"y": give_list(model_input)})
+
+
+def give_vectors(model_input):
+    return [[0 if y is None else y, 1] for y in give_list(model_input)]
+
+
+@pytest.mark.parametrize(
+    ("give", "told"),
+    [
+        (give_list, [0.5, 1.5]),
+        (give_table, pandas.DataFrame({"y": [0.5, 1.5]})),
+        (give_vectors, [[0.5, 1.5]]),
+    ],
+)
+def test_outputs_declared_as_floats_are_floats_in_any_company(tmp_path, give, told):
+    from mlflow.models import infer_signature
+
+    signature = infer_signature(pandas.DataFrame({"x": [0.5, 1.5]}), told)
+    logged.save_pyfunc(tmp_path / "m", give, signature=signature)
+    loaded = runner.load(logged.version(tmp_path / "m"), "cpu").runner
+
+    def outputs(*xs):
+        tensors = (Tensor("x", np.array(xs, "float64")),)
+        return {t.name: t.data for t in runner.run(loaded, tensors, None)}
+
+    together = outputs(0.5, 2.0, 9.0)
+    for index, x in enumerate((0.5, 2.0, 9.0)):
+        alone = outputs(x)
+        assert alone.keys() == together.keys()
+        for name, data in alone.items():
+            assert data.dtype == together[name].dtype
+            np.testing.assert_array_equal(data[0], together[name][index])
+        assert data.dtype == np.float64
