@@ -7,11 +7,11 @@ bounds them.
 from collections.abc import Container, Generator, Sequence
 
 import msgspec
-import numpy as np
 
 from inference.decoding import DecodedRequest
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.outputs import join_outputs
 from inference.errors import ErrorCode, Problem
 
 # Errors that rows may be to blame for, and what is said of such a row.
@@ -82,7 +82,7 @@ def put_together(
     if not predictions:
         return None
     try:
-        outputs = _joined([prediction.tensors for prediction in predictions])
+        outputs = join_outputs([prediction.tensors for prediction in predictions])
     except (LookupError, ValueError):
         # Outputs of another number or shape from one half to the other.
         return None
@@ -102,11 +102,3 @@ def put_together(
         batch_rows=max(one.batch_rows for one in predictions),
     )
     return rest, joined
-
-
-def _joined(parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    by_name = [{tensor.name: tensor.data for tensor in part} for part in parts]
-    return tuple(
-        Tensor(name, np.concatenate([outputs[name] for outputs in by_name]))
-        for name in by_name[0]
-    )

@@ -13,6 +13,7 @@ from inference.engine import runner as runners
 from inference.engine.devices import failures
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Params
+from inference.engine.outputs import join_outputs
 from inference.engine.runner import Runner
 from inference.engine.tensors import Tensor
 from inference.engine.waiting import Answer, Entry
@@ -108,7 +109,7 @@ def _forward(
             raise EngineError(EngineErrorCode.DEADLINE_EXCEEDED, "the caller left")
         piece = _rows(tensors, start, start + max_batch_rows)
         pieces.append(_run_piece(runner, piece, params, halved))
-    return runners.concatenate(pieces)
+    return join_outputs(pieces)
 
 
 def _run_piece(
@@ -130,7 +131,7 @@ def _run_piece(
         return outputs
     # Not in the handler above: the error holds on to what did not fit.
     middle = rows // 2
-    return runners.concatenate(
+    return join_outputs(
         [
             _run_piece(runner, _rows(tensors, 0, middle), params, halved),
             _run_piece(runner, _rows(tensors, middle, rows), params, halved),

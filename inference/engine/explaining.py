@@ -6,11 +6,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.engine import runner
 from inference.engine.batcher import Batcher
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.lane import Lane
 from inference.engine.messages import Params, VersionToLoad
+from inference.engine.outputs import join_outputs
 from inference.engine.runner import Loaded
 from inference.engine.signature import (
     DATETIME,
@@ -167,7 +167,7 @@ class LaneModel:
             )
             for start in range(0, rows, _PIECE_ROWS)
         ]
-        return runner.concatenate(pieces)
+        return join_outputs(pieces)
 
     def _predict_piece(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         now = self._clock()

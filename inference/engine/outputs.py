@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from inference.engine.messages import OutputTensor
-from inference.engine.signature import Signature, Task
-from inference.engine.tensors import Array, Tensor, dtype_name
+from inference.engine.signature import MAX_WHOLE_FLOAT, Signature, Task
+from inference.engine.tensors import Array, Tensor, dtype_name, object_array
 
+# What runners call the output of a model that has one and no name for it.
+ONLY_OUTPUT = "output"
 # Shorter vectors point nowhere and are left as they are.
 _MIN_LENGTH = 1e-12
 
@@ -76,3 +78,53 @@ def _unit(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors.astype("float64"), axis=1, keepdims=True)
     scaled: Array = vectors / np.where(lengths < _MIN_LENGTH, 1.0, lengths)
     return scaled.astype(vectors.dtype)
+
+
+def join_outputs(pieces: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """Join the rows of answers, which may be of several layouts.
+
+    A Python model names outputs by what it gave for a piece. Where the names differ,
+    each row becomes one object, as it is where the pieces are predicted together.
+    """
+    if len(pieces) == 1:
+        return tuple(pieces[0])
+    names = [[tensor.name for tensor in piece] for piece in pieces]
+    if all(each == names[0] for each in names):
+        columns = zip(*pieces, strict=True)
+    elif all(sorted(each) == sorted(names[0]) for each in names):
+        place = names[0].index
+        ordered = [sorted(piece, key=lambda one: place(one.name)) for piece in pieces]
+        columns = zip(*ordered, strict=True)
+    else:
+        rows = [row for piece in pieces for row in _as_objects(piece)]
+        return (Tensor(ONLY_OUTPUT, object_array(rows)),)
+    return tuple(
+        Tensor(column[0].name, _join([tensor.data for tensor in column]))
+        for column in columns
+    )
+
+
+def _as_objects(outputs: Sequence[Tensor]) -> list[Any]:
+    if len(outputs) == 1 and outputs[0].name == ONLY_OUTPUT:
+        values: list[Any] = outputs[0].data.tolist()
+        return values
+    names = [tensor.name for tensor in outputs]
+    columns = [tensor.data.tolist() for tensor in outputs]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _join(arrays: Sequence[Any]) -> Array:
+    """Join the rows of arrays; as objects where numpy would make others of some.
+
+    Beside a float it makes a large integer another, and beside a number a truth value.
+    """
+    kinds = {array.dtype.kind for array in arrays}
+    if len(kinds) == 1 and len({array.ndim for array in arrays}) == 1:
+        return np.concatenate(arrays)
+    if kinds.isdisjoint("Ob") and not any(
+        ((array > MAX_WHOLE_FLOAT) | (array < -MAX_WHOLE_FLOAT)).any()
+        for array in arrays
+        if array.dtype.kind in "iu"
+    ):
+        return np.concatenate(arrays)
+    return object_array([row for array in arrays for row in array.tolist()])

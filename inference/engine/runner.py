@@ -208,7 +208,7 @@ def check_outputs(outputs: Sequence[Tensor], rows: int) -> None:
 
 
 def concatenate(batches: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Join the rows of requests or answers of one layout."""
+    """Join the rows of requests of one layout."""
     if len(batches) == 1:
         return tuple(batches[0])
     return tuple(

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from inference.engine.outputs import ONLY_OUTPUT
 from inference.engine.signature import MAX_WHOLE_FLOAT
 from inference.engine.tensors import DTYPES, Array, Tensor, object_array
 
-ONLY_OUTPUT = "output"
 # Names of what a classifier says about a row, which answers make a form of their own.
 _LABEL_AND_SCORE = {"label", "score"}
 _MAX_DEPTH = 64

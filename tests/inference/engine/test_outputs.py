@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from inference.engine.messages import OutputTensor
-from inference.engine.outputs import described, finish
+from inference.engine.outputs import described, finish, join_outputs
+from inference.engine.runners.pyfunc_outputs import to_tensors
 from inference.engine.signature import Layout, Signature, Task
 from inference.engine.tensors import Tensor
 
@@ -67,3 +68,41 @@ def test_sizes_that_the_signature_leaves_open_vary():
     (output,) = described([given, given], signature(output_shapes=((-1, 3),)))
 
     assert output.shape == (-1, 3)
+
+
+def joined(*pieces):
+    """Join what a Python model gave for one row each."""
+    outputs = join_outputs([to_tensors(piece, rows=1) for piece in pieces])
+    return {output.name: output.data.tolist() for output in outputs}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"label": "a", "score": 0.9}, {"label": "b", "score": 0.1, "why": "rule 3"}],
+        [{"label": "a", "score": 0.9, "why": "rule 3"}, {"label": "b", "score": 0.1}],
+        [2**53 + 1, 0.5],
+        [True, 2],
+        [True, 0.5],
+        [1, 0.5],
+        ["a", 1],
+        [[1.5, 2.0], ["a"]],
+        [None, 0.5],
+    ],
+)
+def test_pieces_of_a_batch_are_joined_as_they_were_given(rows):
+    assert joined(*([row] for row in rows)) == {"output": rows}
+
+
+def test_outputs_of_pieces_are_joined_by_their_names():
+    first = {"x": np.array([1]), "y": ["a"]}
+    second = {"y": ["b"], "x": np.array([2])}
+
+    assert joined(first, second) == {"x": [1, 2], "y": ["a", "b"]}
+    assert list(joined(second, first)) == ["y", "x"]
+
+
+def test_pieces_of_one_dtype_stay_an_array():
+    (output,) = join_outputs([outputs(np.ones((2, 3), "float32"))] * 2)
+
+    assert (output.data.dtype, output.data.shape) == (np.float32, (4, 3))
