@@ -26,6 +26,15 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
+def _refuse_doubles(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object; of a member that is there twice Python keeps only the last."""
+    names = [name for name, _ in members]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice} is there more than once")
+    return dict(members)
+
+
 class JsonTextField(forms.JSONField):
     """JSON to type in; an empty box means `nothing`, and the other way round."""
 
@@ -55,7 +64,11 @@ class JsonTextField(forms.JSONField):
     def _require_json(self, text: str) -> None:
         """Say where a text is no JSON; Python reads NaN too, which databases do not."""
         try:
-            json.loads(text or "null", parse_constant=_refuse_constant)
+            json.loads(
+                text or "null",
+                parse_constant=_refuse_constant,
+                object_pairs_hook=_refuse_doubles,
+            )
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(
                 f"This is no JSON: {error}. It is to look like {self._example}",

@@ -518,6 +518,10 @@ def test_a_route_caches_and_falls_back(client, sign_in):
         ({"fallback_answer": "{"}, "It is to look like {&quot;label&quot;"),
         ({"fallback_answer": "[NaN]"}, "NaN is no number of JSON"),
         ({"fallback_answer": "[" * 5000}, "This is no JSON"),
+        (
+            {"input_rules": '{"width": {"min": 1}, "width": {"max": 9}}'},
+            "width is there more than once",
+        ),
         ({"fallback_on": ["INVALID_INPUT"]}, "INVALID_INPUT is not one of"),
         ({"fallback_on": []}, "Choose at least one error"),
     ],

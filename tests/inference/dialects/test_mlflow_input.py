@@ -219,6 +219,17 @@ def test_what_python_alone_takes_for_a_number_is_none(written):
     assert with_numbers([[written, "7", "1e3"]]) == [[written, 7, 1000.0]]
 
 
+def test_a_time_is_rounded_alike_in_every_protocol():
+    decoder = InstanceDecoder(TIMES)
+    row = {"at": "2026-11-20T10:30:00.1234567Z", "n": 1}
+    body = json.dumps({"instances": [row]}).encode()
+    (native, _) = decoder.decode_request(body).tensors
+
+    (read, _) = decoder.decode_text_rows([row]).tensors
+
+    assert read.data == native.data == np.datetime64("2026-11-20T10:30:00.123457")
+
+
 def test_a_cell_that_is_too_long_is_said():
     with pytest.raises(ApiError, match="has a cell of more than 131072 characters"):
         read_csv(b"a,b\n1," + b"x" * 200_000, TABLE)
