@@ -8,6 +8,10 @@ import sys
 
 import structlog
 
+# Of one text of a line, and of each end of a trace.
+_MOST_CHARACTERS = 4000
+_MOST_OF_A_TRACE = 8000
+
 
 def configure(process: str, *, level: str = "INFO") -> None:
     """Send structlog and the standard library's logging through one renderer."""
@@ -23,6 +27,21 @@ def configure(process: str, *, level: str = "INFO") -> None:
         _logger: object, _method: str, event: structlog.types.EventDict
     ) -> structlog.types.EventDict:
         event["process"] = process
+        return event
+
+    def shorten(
+        _logger: object, _method: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        """Cut what a client made long: long lines push all others out of the file."""
+        for name, value in event.items():
+            if not isinstance(value, str):
+                continue
+            if name == "exception":
+                if len(value) > 2 * _MOST_OF_A_TRACE:
+                    ends = value[:_MOST_OF_A_TRACE], value[-_MOST_OF_A_TRACE:]
+                    event[name] = "…".join(ends)
+            elif len(value) > _MOST_CHARACTERS:
+                event[name] = value[: _MOST_CHARACTERS - 1] + "…"
         return event
 
     structlog.configure(
@@ -41,6 +60,7 @@ def configure(process: str, *, level: str = "INFO") -> None:
             processors=[
                 name_process,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                shorten,
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -53,3 +73,5 @@ def configure(process: str, *, level: str = "INFO") -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # Nor does a second line for each refused one that the site answers.
     logging.getLogger("django.request").setLevel(logging.ERROR)
+    # Nor is a form without its cookie a failure of ours: anybody may send many.
+    logging.getLogger("django.security.csrf").setLevel(logging.ERROR)
