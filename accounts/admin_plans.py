@@ -2,20 +2,51 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from unfold.decorators import action, display
+from unfold.widgets import UnfoldAdminTextareaWidget
 
 from accounts import changes
-from accounts.admin_history import HistoryAdmin
+from accounts.admin_history import GuardedForm, HistoryAdmin
 from accounts.admin_lookup import get_or_404
 from accounts.models import Plan
 
 
+class _QuotasField(forms.JSONField):
+    """Refuse what Python cannot read: brackets too deep, or a number too long."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (ValueError, RecursionError):
+            raise forms.ValidationError(
+                self.error_messages["invalid"], code="invalid", params={"value": value}
+            ) from None
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            # Shown again as it was typed; `to_python` has said what is wrong.
+            return InvalidJSONInput(data)
+
+
+class PlanForm(GuardedForm):
+    class Meta:
+        model = Plan
+        fields = ("further_quotas",)
+        field_classes = {"further_quotas": _QuotasField}
+        widgets = {"further_quotas": UnfoldAdminTextareaWidget}
+
+
 @admin.register(Plan)
 class PlanAdmin(HistoryAdmin):
+    form = PlanForm
     list_display = ("name", "rates", "quotas", "rows", "customer_count", "state")
     list_filter = ("retired", "quota_unit")
     search_fields = ("name", "description")

@@ -181,7 +181,9 @@ def rotate(
         )
     key = ApiKey.objects.select_for_update().get(pk=key.pk)
     if key.state != ApiKey.State.ACTIVE:
-        raise ValidationError(f"An {key.state} key cannot be rotated: issue a new one.")
+        raise ValidationError(
+            f"This key is {key.state}: it cannot be rotated. Issue a new one."
+        )
     if key.replaced_by is not None and key.replaced_by.state == ApiKey.State.ACTIVE:
         raise ValidationError(
             f"This key was rotated already: {key.replaced_by.key_id} replaces it."

@@ -78,7 +78,7 @@ class JsonTextField(forms.JSONField):
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
             return super().bound_data(data, initial)
-        except RecursionError:
+        except (ValueError, RecursionError):
             # Shown again as it was typed; `to_python` has said what is wrong.
             return InvalidJSONInput(data)
 

@@ -174,7 +174,7 @@ def test_a_revoked_key_cannot_be_rotated():
     issued = issue_key()
     api_keys.revoke(issued.key)
 
-    with pytest.raises(ValidationError, match="revoked key cannot be rotated"):
+    with pytest.raises(ValidationError, match="This key is revoked: it cannot"):
         api_keys.rotate(issued.key)
 
 

@@ -522,6 +522,7 @@ def test_a_route_caches_and_falls_back(client, sign_in):
             {"input_rules": '{"width": {"min": 1}, "width": {"max": 9}}'},
             "width is there more than once",
         ),
+        ({"fallback_answer": "1" * 5000}, "This is no JSON"),
         ({"fallback_on": ["INVALID_INPUT"]}, "INVALID_INPUT is not one of"),
         ({"fallback_on": []}, "Choose at least one error"),
     ],
