@@ -12,6 +12,7 @@ from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
 from registry.admin_lookup import require_key
+from registry.artifacts import NotAsked
 from registry.models import ModelVersion, Route
 from registry.routes import RouteError
 
@@ -63,7 +64,7 @@ def answer(
     """Make the change, tell how it went and go back to where it was asked for."""
     try:
         change()
-    except RouteError as error:
+    except (RouteError, NotAsked) as error:
         messages.error(request, str(error))
     else:
         messages.success(request, done)

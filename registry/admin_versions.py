@@ -271,7 +271,7 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         return self._do(
             request,
             object_id,
-            artifacts.fetch_soon,
+            artifacts.ask_for,
             "A worker was asked to fetch {}; its state shows how it went.",
         )
 

@@ -91,13 +91,28 @@ def fetch(version: ModelVersion, *, registry: ModelRegistry | None = None) -> bo
     return True
 
 
+class NotAsked(ValueError):
+    """No worker was asked for an artifact; the text may be shown."""
+
+
+def ask_for(version: ModelVersion) -> None:
+    """Ask a worker for the artifact now; raise NotAsked if there is none to ask."""
+    if is_cached(version):
+        raise NotAsked(f"The artifact of {version} is cached already.")
+    if not _queue_fetch(version.pk):
+        raise NotAsked(
+            "The message broker cannot be reached, so no worker was asked to fetch"
+            f" {version}."
+        )
+
+
 def fetch_soon(version: ModelVersion) -> None:
     """Ask a worker for the artifact once the transaction is committed."""
     if not is_cached(version):
         transaction.on_commit(partial(_queue_fetch, version.pk))
 
 
-def _queue_fetch(version_id: int) -> None:
+def _queue_fetch(version_id: int) -> bool:
     # tasks imports this module.
     from registry.tasks import fetch_artifact
 
@@ -106,6 +121,8 @@ def _queue_fetch(version_id: int) -> None:
     except (OperationalError, OSError) as error:
         # The next sync fetches it as well.
         log.warning("fetch not queued", version=version_id, error=type(error).__name__)
+        return False
+    return True
 
 
 def _download(version: ModelVersion, registry: ModelRegistry) -> str:

@@ -298,6 +298,35 @@ def test_publish_withdraw_and_fetch_work_from_the_version(client, sign_in, queue
     assert not version.published
 
     submit(client, action_url(version, "fetch_artifact"))
+    assert queued == [(fetch_artifact.name, version.pk)]
+
+
+def test_fetching_what_is_cached_asks_nobody_and_says_so(
+    client, sign_in, queued, home
+):
+    sign_in("change_modelversion")
+    version = ModelVersionFactory()
+    (home.artifacts / version.artifact_digest).mkdir(parents=True)
+
+    page = submit(client, action_url(version, "fetch_artifact")).content.decode()
+
+    assert queued == []
+    assert f"The artifact of {version} is cached already." in page
+    assert "A worker was asked" not in page
+
+
+def test_fetching_says_so_when_the_broker_is_away(client, sign_in, monkeypatch):
+    def refuse(*_, **__):
+        raise OperationalError("connection refused")
+
+    sign_in("change_modelversion")
+    version = ModelVersionFactory(artifact_state="remote")
+    monkeypatch.setattr(fetch_artifact, "apply_async", refuse)
+
+    page = submit(client, action_url(version, "fetch_artifact")).content.decode()
+
+    assert "no worker was asked to fetch" in page
+    assert "A worker was asked" not in page
 
 
 ACTIONS = (
