@@ -35,6 +35,28 @@ class RouteChangeForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untype
         }
 
 
+class CanaryForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untyped
+    """Ask about the canary that is shown, not about one that came since."""
+
+    form_before_template = "registry/route_change.html"
+    canary = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        require_key(Route, str(self.object_id))
+        routes = Route.objects.select_related(
+            "registered_model", "default_version", "canary_version__registered_model"
+        )
+        self._route = get_object_or_404(routes, pk=str(self.object_id))
+        self.fields["canary"].initial = self._route.canary_version_id
+
+    def get_before_template_context(
+        self, request: HttpRequest, object_id: int | str | None = None
+    ) -> dict[str, Any]:
+        version = self._route.canary_version or self._route.default_version
+        return {"version": version, "route": self._route}
+
+
 class StartCanaryForm(RouteChangeForm):
     weight_percent = forms.IntegerField(
         label="Weight in percent",

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -12,7 +11,7 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from registry import admin_columns, admin_rules, routes
-from registry.admin_dialogs import answer, dialog
+from registry.admin_dialogs import CanaryForm, answer, dialog
 from registry.admin_history import HistoryAdmin
 from registry.admin_lookup import get_or_404
 from registry.admin_route_form import RouteForm
@@ -119,29 +118,44 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         icon="star",
         permissions=["move_route"],
         variant=ActionVariant.PRIMARY,
-        dialog=dialog("Make the canary the default?", submit="Promote canary"),
+        dialog=dialog(
+            "Make the canary the default?", submit="Promote canary", form=CanaryForm
+        ),
     )
     def promote_canary(
-        self, request: HttpRequest, form: forms.Form, object_id: str
+        self, request: HttpRequest, form: CanaryForm, object_id: str
     ) -> HttpResponse:
         done = "The canary is the default now."
-        return self._do(request, object_id, routes.promote_canary, done)
+        return self._do(request, form, object_id, routes.promote_canary, done)
 
     @action(
         description="Stop canary",
         icon="stop_circle",
         permissions=["move_route"],
-        dialog=dialog("Give everything to the default again?", submit="Stop canary"),
+        dialog=dialog(
+            "Give everything to the default again?",
+            submit="Stop canary",
+            form=CanaryForm,
+        ),
     )
     def stop_canary(
-        self, request: HttpRequest, form: forms.Form, object_id: str
+        self, request: HttpRequest, form: CanaryForm, object_id: str
     ) -> HttpResponse:
         done = "The canary was stopped; the default gets everything."
-        return self._do(request, object_id, routes.stop_canary, done)
+        return self._do(request, form, object_id, routes.stop_canary, done)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offer what there is to do with a canary where there is one."""
+        route = self.get_object(request, object_id)
+        if route is not None and route.canary_version_id is None:
+            return []
+        actions: list[Any] = super().get_actions_detail(request, object_id)
+        return actions
 
     def _do(
         self,
         request: HttpRequest,
+        form: CanaryForm,
         object_id: str,
         change: Callable[..., Route],
         done: str,
@@ -149,7 +163,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         route = get_or_404(self, request, object_id)
         return answer(
             request,
-            lambda: change(route, by=request.user),
+            lambda: change(route, by=request.user, seen=form.cleaned_data["canary"]),
             done=done,
             otherwise=reverse("admin:registry_route_change", args=[route.pk]),
         )

@@ -73,20 +73,20 @@ def set_canary_weight(route: Route, *, weight_percent: int, by: Person) -> Route
     return route
 
 
-def stop_canary(route: Route, *, by: Person) -> Route:
-    """Give everything to the default again."""
+def stop_canary(route: Route, *, by: Person, seen: int | None = None) -> Route:
+    """Give everything to the default again; refuse if `seen` is the canary no more."""
     with transaction.atomic():
         route = _reread(route)
-        version = _canary_of(route)
+        version = _canary_of(route, seen=seen)
         _clear_canary(route)
         save(route, by=by, reason=f"v{version.version} stopped being the canary")
     return route
 
 
-def promote_canary(route: Route, *, by: Person) -> Route:
-    """Make the canary the default and end the canary."""
+def promote_canary(route: Route, *, by: Person, seen: int | None = None) -> Route:
+    """Make the canary the default and end the canary; refuse another than `seen`."""
     with transaction.atomic():
-        version = _canary_of(_reread(route))
+        version = _canary_of(_reread(route), seen=seen)
         return make_default(version, by=by)
 
 
@@ -268,9 +268,11 @@ def _reread(route: Route) -> Route:
     return Route.objects.select_for_update(of=("self",)).get(pk=route.pk)
 
 
-def _canary_of(route: Route) -> ModelVersion:
+def _canary_of(route: Route, *, seen: int | None = None) -> ModelVersion:
     if route.canary_version is None:
         raise RouteError(f"{route.registered_model.name} has no canary.")
+    if seen is not None and route.canary_version_id != seen:
+        raise RouteError(f"{route.canary_version} is the canary by now. Ask again.")
     return route.canary_version
 
 

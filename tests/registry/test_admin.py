@@ -285,6 +285,35 @@ def test_stop_and_promote_canary_work_from_the_route(client, sign_in):
     assert promoted.default_version == canary
 
 
+@pytest.mark.parametrize("action", ["stop_canary", "promote_canary"])
+def test_a_canary_that_came_since_the_question_is_left_alone(action, client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    seen, model = route.canary_version, route.registered_model
+    url = reverse(f"admin:registry_route_{action}", args=[route.pk])
+
+    question = client.get(url).content.decode()
+    route.canary_version = ModelVersionFactory(registered_model=model)
+    route.save()
+    page = submit(client, url, canary=seen.pk).content.decode()
+
+    assert str(seen) in question
+    assert f'name="canary" value="{seen.pk}"' in question
+    assert f"{route.canary_version} is the canary by now. Ask again." in page
+    assert Route.objects.get().canary_version == route.canary_version
+
+
+def test_a_route_offers_nothing_to_do_with_a_canary_that_it_has_not(client, sign_in):
+    sign_in("change_route")
+    without, with_one = RouteFactory(), RouteFactory(with_canary=True)
+
+    for route, offered in ((without, False), (with_one, True)):
+        page = client.get(reverse("admin:registry_route_change", args=[route.pk]))
+        for action in ("stop_canary", "promote_canary"):
+            url = reverse(f"admin:registry_route_{action}", args=[route.pk])
+            assert (url in page.content.decode()) is offered
+
+
 def test_publish_withdraw_and_fetch_work_from_the_version(client, sign_in, queued):
     sign_in("change_route", "change_modelversion")
     version = ModelVersionFactory(artifact_state="remote")
