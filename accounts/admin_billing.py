@@ -245,7 +245,7 @@ class StatementAdmin(ReadOnlyAdmin):
         "reason",
         "total",
         "closed_at",
-        "closed_by",
+        "closed_by_name",
     )
     actions_detail = ("download",)
 
@@ -256,6 +256,10 @@ class StatementAdmin(ReadOnlyAdmin):
     @action(description="Download lines", icon="download", permissions=["view"])
     def download(self, request: HttpRequest, object_id: str) -> StreamingHttpResponse:
         return _statement_response(get_or_404(self, request, object_id))
+
+    @display(description="closed by", empty_value="–")
+    def closed_by_name(self, statement: Statement) -> str | None:
+        return admin_columns.name_of(statement.closed_by)
 
     @display(description="customer", ordering="customer__name")
     def customer_name_now(self, statement: Statement) -> Any:

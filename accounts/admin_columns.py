@@ -3,6 +3,7 @@
 import datetime
 from typing import Any, TypedDict
 
+from django.contrib.auth.models import User
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.html import format_html
@@ -62,6 +63,11 @@ def customer_link(customer: Customer) -> SafeString:
 def key_link(key: ApiKey) -> SafeString:
     url = reverse("admin:accounts_apikey_change", args=(key.pk,))
     return format_html('<a href="{}" class="text-link">{}</a>', url, key.name)
+
+
+def name_of(person: User | None) -> str | None:
+    """Name a person without a link: only operators may open people's pages."""
+    return None if person is None else person.get_username()
 
 
 def code(text: Any) -> SafeString:

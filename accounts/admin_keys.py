@@ -79,7 +79,7 @@ class ApiKeyAdmin(HistoryAdmin):
         "badge",
         "last_used_at",
         "created_at",
-        "created_by",
+        "created_by_name",
         "revoked_at",
         "replaced_by",
     )
@@ -97,7 +97,13 @@ class ApiKeyAdmin(HistoryAdmin):
                 ("What it may do", {"fields": may}),
                 limits,
             )
-        life = ("created_at", "created_by", "last_used_at", "revoked_at", "replaced_by")
+        life = (
+            "created_at",
+            "created_by_name",
+            "last_used_at",
+            "revoked_at",
+            "replaced_by",
+        )
         key = ("public_id", "badge", "customer", "name", "mode", "as_of")
         return (
             (None, {"fields": key}),
@@ -281,6 +287,10 @@ class ApiKeyAdmin(HistoryAdmin):
     @display(description="key id", ordering="key_id")
     def public_id(self, key: ApiKey) -> SafeString:
         return admin_columns.code(key.key_id)
+
+    @display(description="created by", empty_value="–")
+    def created_by_name(self, key: ApiKey) -> str | None:
+        return admin_columns.name_of(key.created_by)
 
     @display(description="customer", ordering="customer__name")
     def customer_name(self, key: ApiKey) -> SafeString:

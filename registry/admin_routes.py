@@ -49,7 +49,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         "default_weight_percent",
         "model_rules",
         "updated_at",
-        "updated_by",
+        "updated_by_name",
     )
     fieldsets = (
         (None, {"fields": ("model_name", "enabled", "problems")}),
@@ -80,7 +80,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
             "When the version in charge cannot answer",
             {"fields": ("fallback_version", "fallback_answer", "fallback_on")},
         ),
-        ("Last change", {"fields": ("updated_at", "updated_by", "as_of")}),
+        ("Last change", {"fields": ("updated_at", "updated_by_name", "as_of")}),
     )
 
     def save_model(
@@ -92,6 +92,11 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     @display(description="model", ordering="registered_model__name")
     def model_name(self, route: Route) -> str:
         return route.registered_model.name
+
+    @display(description="updated by", empty_value="–")
+    def updated_by_name(self, route: Route) -> str | None:
+        """Name who changed it, without a link: only operators may open people."""
+        return None if route.updated_by is None else str(route.updated_by)
 
     @display(description="traffic")
     def split(self, route: Route) -> SafeString:

@@ -9,11 +9,11 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import action, display
 
 from accounts.admin_filters import ModelFilter
+from inference.admin_owners import OwnedRowsAdmin
 from inference.errors import ApiError
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
@@ -31,7 +31,7 @@ _STATUS_COLORS = {
 
 
 @admin.register(PredictionJob)
-class PredictionJobAdmin(ModelAdmin):  # type: ignore[misc]
+class PredictionJobAdmin(OwnedRowsAdmin):
     """Nothing can be edited; cancel and retry are what the API's own functions do."""
 
     list_display = (
@@ -95,7 +95,8 @@ class PredictionJobAdmin(ModelAdmin):  # type: ignore[misc]
     def get_readonly_fields(
         self, request: HttpRequest, obj: Any = None
     ) -> tuple[str, ...]:
-        return tuple(name for _, group in self.fieldsets for name in group["fields"])
+        shown = (name for _, group in self.fieldsets for name in group["fields"])
+        return (*shown, *super().get_readonly_fields(request, obj))
 
     @display(description="Model", ordering="model")
     def model_version(self, job: PredictionJob) -> str:

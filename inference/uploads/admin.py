@@ -7,9 +7,9 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
-from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from inference.admin_owners import OwnedRowsAdmin
 from inference.models import Upload
 from inference.uploads import files
 
@@ -40,7 +40,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 @admin.register(Upload)
-class UploadAdmin(ModelAdmin):  # type: ignore[misc]
+class UploadAdmin(OwnedRowsAdmin):
     """What customers sent is theirs: it is neither shown nor changed here."""
 
     list_display = (

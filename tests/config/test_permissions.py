@@ -3,14 +3,18 @@
 The pages come from the admin itself, so a new model is covered the day it is added.
 """
 
+import re
+
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.urls import NoReverseMatch, reverse
 
-from accounts.models import Price
+from accounts.models import Price, Statement
 from config.groups import GROUPS
+from inference.uploads import files
 from tests.factories import UserFactory, issue_key
+from tests.factories_jobs import make_job
 from tests.factories_registry import (
     RegisteredModelFactory,
     RouteFactory,
@@ -127,6 +131,45 @@ def test_objects_are_changed_by_those_whose_work_they_are_and_by_nobody_else(
         else:
             # A page that only shows has no form to send.
             assert client.post(change, {}).status_code == 403
+
+
+def _touched_by_somebody():
+    """Make what names a person, or a customer to those who may not open it."""
+    somebody = UserFactory.create(is_staff=True)
+    key = issue_key(created_by=somebody).key
+    statement = Statement.objects.create(
+        number=1,
+        customer=key.customer,
+        customer_name=key.customer.name,
+        month="2026-10-01",
+        lines=[],
+        total="0",
+        closed_at="2026-11-01T01:00Z",
+        closed_by=somebody,
+    )
+    upload = files.announce(key.customer, content_type="text/csv")
+    route = RouteFactory.create(updated_by=somebody)
+    for changed in (key, route):
+        changed.history.update(history_user=somebody)
+    return [key, statement, upload, make_job(api_key=key), route]
+
+
+@pytest.mark.usefixtures("home")
+def test_no_page_has_a_link_that_is_refused_to_its_reader(client, role):
+    opened = 0
+    for thing in _touched_by_somebody():
+        kind = f"admin:{thing._meta.app_label}_{thing._meta.model_name}"
+        for page in ("change", "history"):
+            response = client.get(reverse(f"{kind}_{page}", args=[thing.pk]))
+            if response.status_code != 200:
+                continue
+            opened += 1
+            text = response.content.decode()
+            for link in set(re.findall(r'href="(/admin/[^"]+)"', text)):
+                status = client.get(link.replace("&amp;", "&")).status_code
+                assert status != 403, f"{link} on {page} of {thing}"
+
+    assert opened or role == "nobody"
 
 
 ACTIONS = {

@@ -330,9 +330,7 @@ def test_publish_withdraw_and_fetch_work_from_the_version(client, sign_in, queue
     assert queued == [(fetch_artifact.name, version.pk)]
 
 
-def test_fetching_what_is_cached_asks_nobody_and_says_so(
-    client, sign_in, queued, home
-):
+def test_fetching_what_is_cached_asks_nobody_and_says_so(client, sign_in, queued, home):
     sign_in("change_modelversion")
     version = ModelVersionFactory()
     (home.artifacts / version.artifact_digest).mkdir(parents=True)
