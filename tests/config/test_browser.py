@@ -225,3 +225,27 @@ def test_names_of_200_characters_wrap_and_stay_as_they_are(desktop, boss):
     desktop.open(f"/admin/registry/registeredmodel/{route.registered_model_id}/change/")
 
     assert desktop.page.locator(f'[title="{name}"]').last.inner_text() == name
+
+
+def test_a_person_s_page_fits_with_the_lists_of_groups(desktop, boss):
+    desktop.come_in(boss)
+
+    desktop.open(f"/admin/auth/user/{boss.pk}/change/", ".selector-chosen")
+
+    assert desktop.page.locator(".selector-chosen").count() == 2
+    assert_fits(desktop)
+
+
+def test_the_admin_is_shown_where_scripts_are_off(browser, live_server, boss):
+    key = issue_key().key
+    with browser.new_context(java_script_enabled=False) as context:
+        without = Visit(context.new_page(), live_server.url)
+
+        without.open("/admin/login/", "#id_username")
+        assert without.page.is_visible("#id_username")
+        without.come_in(boss)
+        without.open(f"/admin/accounts/apikey/{key.pk}/rotate/", "h1")
+        without.page.click("button:has-text('Rotate')")
+
+        assert without.page.is_visible("text=/my_live_/ >> nth=0")
+    assert key.customer.api_keys.count() == 2
