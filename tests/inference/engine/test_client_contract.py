@@ -54,10 +54,17 @@ class Threaded:
     async def stream(self, *args, **kwargs):
         chunks = self._client.stream(*args, **kwargs)
         try:
-            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            while True:
+                reading = asyncio.create_task(asyncio.to_thread(next, chunks, None))
+                if (chunk := await asyncio.shield(reading)) is None:
+                    return
                 yield chunk
         finally:
-            chunks.close()
+            if reading.done():
+                chunks.close()
+            else:
+                # A generator cannot be closed while a thread runs it.
+                reading.add_done_callback(lambda _: chunks.close())
 
     def __getattr__(self, name):
         method = getattr(self._client, name)
@@ -544,13 +551,12 @@ def test_a_cancelled_reader_closes_the_generator(served):
         runner = FakeStreamRunner(count=10_000)
         async with served(runner, STREAMED) as client:
             await load(client)
-            chunks = stream(client, 0, timeout_s=120)
-            await anext(chunks)
-            for _ in range(31):
-                await anext(chunks)
             runner.hold()
+            chunks = stream(client, 0, timeout_s=120, params={"factor": 3})
             waiting = asyncio.create_task(anext(chunks))
-            await asyncio.sleep(0.02)
+            # Into the stream, where nothing has come yet.
+            while runner.params is None:
+                await asyncio.sleep(0.001)
 
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
