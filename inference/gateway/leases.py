@@ -22,8 +22,9 @@ logger = structlog.get_logger(__name__)
 _TIMEOUT_S = 2.0
 # Idle connections go before the site's server (2 s) closes them: one that is closed as
 # a request is sent looks like a site that is away.
+_AT_ONCE = 20
 _CONNECTIONS = httpx.Limits(
-    max_connections=20, max_keepalive_connections=10, keepalive_expiry=1.0
+    max_connections=_AT_ONCE, max_keepalive_connections=10, keepalive_expiry=1.0
 )
 # Calls do not wait for a site that has just failed to answer.
 _AWAY_S = 1.0
@@ -61,6 +62,9 @@ class LeaseClient:
             timeout=_TIMEOUT_S,
             trust_env=False,
         )
+        # Where many ask at once, as a day begins, the site is busy and not away: they
+        # wait here, not in httpx's pool, which looks at all of them for each answer.
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         # What is asked for in this turn of the loop, and what is on its way.
         self._gathering: dict[_Key, list[LeaseRequest]] = {}
         self._under_way: dict[_Key, asyncio.Task[None]] = {}
@@ -149,9 +153,12 @@ class LeaseClient:
         )
         headers = {"content-type": "application/json", "host": "localhost"}
         try:
-            response = await self._client.post(
-                _GRANT_URL, content=content, headers=headers
-            )
+            async with self._turns:
+                if self._timer() < self._away_until:
+                    raise _SiteAway
+                response = await self._client.post(
+                    _GRANT_URL, content=content, headers=headers
+                )
             response.raise_for_status()
             grant = _grant_decoder.decode(response.content)
         except (httpx.HTTPError, msgspec.DecodeError) as error:

@@ -288,3 +288,47 @@ async def test_the_loop_turns_while_the_site_says_nothing(tmp_path):
     # Never for longer than another process may have kept the processor.
     assert len(gaps) > 10
     assert max(gaps) < sum(gaps) / 2
+
+
+class Crowded(httpx.AsyncBaseTransport):
+    """Answers in its turn, and counts how many wait for it; fails if it is told."""
+
+    def __init__(self, failure=None):
+        self.failure = failure
+        self.waiting = self.most = self.asked = 0
+
+    async def handle_async_request(self, request):
+        self.asked += 1
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        await asyncio.sleep(0.01)
+        self.waiting -= 1
+        if self.failure is not None:
+            raise self.failure
+        return httpx.Response(200, json={"units": 10, "remaining": 0})
+
+
+@pytest.mark.parametrize("failure", [None, httpx.ReadTimeout("slow")])
+@on_loop
+async def test_many_customers_at_once_wait_in_turn_and_only_for_a_site_that_lends(
+    failure,
+):
+    """As a day begins all customers need units: the site is busy then, not away."""
+    clock = ManualClock(1_000_000.0)
+    site = Crowded(failure)
+    leases = LeaseClient(holder="boot", clock=clock, timer=clock, transport=site)
+
+    async def call(customer_id):
+        admission = Admission(customer_id, LIMITS)
+        await leases.fetch(admission.spend(1, clock()), admission)
+        return admission.spend(1, clock())
+
+    asked = [asyncio.create_task(call(number)) for number in range(200)]
+    done = await asyncio.gather(*asked, return_exceptions=True)
+
+    assert site.most == 20
+    if failure is None:
+        assert done == [None] * 200
+    else:
+        # The overdraft answers meanwhile.
+        assert site.asked == 20
