@@ -43,15 +43,17 @@ class GuardedForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         if cleaned.get("as_of") and cleaned["as_of"] != self.initial.get("as_of"):
-            newest = self.instance.history.select_related("history_user").first()
-            who = newest and newest.history_user
             self.add_error(
                 None,
-                f"{who or 'Somebody'} has changed this"
+                f"{self._last_changed_by() or 'Somebody'} has changed this"
                 f" {self.instance._meta.verbose_name} since you opened this page."
                 " Load the page again and repeat your change.",
             )
         return cleaned
+
+    def _last_changed_by(self) -> Any:
+        newest = self.instance.history.select_related("history_user").first()
+        return newest and newest.history_user
 
 
 class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # both untyped

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from accounts.admin_history import GuardedForm
 from config import groups
 
 admin.site.index_title = "Dashboard"
@@ -22,8 +23,11 @@ admin.site.unregister(Group)
 _HARMLESS = {"first_name", "last_name", "is_active", "password"}
 
 
-class PersonForm(UserChangeForm):  # type: ignore[misc]  # unfold is untyped
-    """Offer the groups that the actor may give, and leave the others as they are."""
+class PersonForm(GuardedForm, UserChangeForm):  # type: ignore[misc]  # unfold is untyped
+    """Offer the groups that the actor may give, and leave the others as they are.
+
+    One from a tab left open gives back no group that was taken away since.
+    """
 
     # Set by the admin for each request.
     actor: User
@@ -36,6 +40,15 @@ class PersonForm(UserChangeForm):  # type: ignore[misc]  # unfold is untyped
             field.queryset = own
             if not self.actor.is_superuser:
                 field.help_text = "Groups that you are in. Others stay as they are."
+
+    def _seen(self) -> str:
+        rights = (self.instance.groups, self.instance.user_permissions)
+        held = [sorted(each.values_list("pk", flat=True)) for each in rights]
+        return f"{super()._seen()} {held}"
+
+    def _last_changed_by(self) -> None:
+        # People have no history that could tell.
+        return None
 
     def clean_groups(self) -> Any:
         kept = self.instance.groups.exclude(pk__in=groups.may_give(self.actor))
@@ -54,6 +67,10 @@ class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
     list_display = ["username", "email", "is_staff", "is_active", "last_login"]
     list_filter = ["is_staff", "is_active", "groups"]
     search_fields = ["username", "email", "first_name", "last_name"]
+    fieldsets = (
+        (None, {"fields": ("username", "password", "as_of")}),
+        *(UserAdmin.fieldsets or ())[1:],
+    )
     readonly_fields = ["last_login", "date_joined"]
 
     def get_form(

@@ -151,6 +151,24 @@ def test_groups_that_an_operator_cannot_give_stay_with_a_person(client):
     assert list(person.groups.all()) == [readers]
 
 
+def test_a_form_from_before_anothers_change_gives_no_group_back(client):
+    person = _member("data scientists")
+    client.force_login(UserFactory.create(is_staff=True, is_superuser=True))
+    url = reverse("admin:auth_user_change", args=[person.pk])
+    seen = client.get(url).context["adminform"].form["as_of"].value()
+    groups = [group.pk for group in person.groups.all()]
+    _save(client, person, is_staff="on", as_of=seen, groups=[])
+    assert not person.groups.exists()
+
+    late = _save(client, person, is_staff="on", as_of=seen, groups=groups)
+
+    assert not person.groups.exists()
+    assert "Somebody has changed this user since" in late.content.decode()
+    again = client.get(url).context["adminform"].form["as_of"].value()
+    assert _save(client, person, as_of=again, groups=groups).status_code == 302
+    assert person.groups.exists()
+
+
 def _account_manager():
     return _member("account managers")
 
