@@ -86,6 +86,9 @@ def read_raw(
     return np.frombuffer(buffer, _DTYPES[datatype], count, offset)
 
 
+_encoder = msgspec.json.Encoder(enc_hook=str)
+
+
 def read_json(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> Array:
     """Read the elements of a tensor, flat or nested as `shape` says.
 
@@ -194,7 +197,8 @@ def _text(item: Any) -> str:
     """Write what a model gave: text as it is, anything else as JSON."""
     if isinstance(item, bytes):
         return item.decode(errors="replace")
-    text = item if isinstance(item, str) else orjson.dumps(item, default=str).decode()
+    # orjson knows no integers beyond 64 bits.
+    text = item if isinstance(item, str) else _encoder.encode(item).decode()
     return text.encode(errors="replace").decode()
 
 

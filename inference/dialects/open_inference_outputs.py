@@ -70,7 +70,7 @@ def _repeated(value: Any, rows: int) -> Array:
         array: Any = np.asarray(value)
     except ValueError:  # lists of different lengths
         array = None
-    if array is None or array.dtype.kind not in "bif" or not array.size:
+    if array is None or array.dtype.kind not in "biuf" or not array.size:
         array = np.empty((), object)
         array[()] = value
     elif array.dtype.kind == "f":

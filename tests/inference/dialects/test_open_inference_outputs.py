@@ -73,6 +73,16 @@ def test_a_text_that_the_model_did_not_give_is_null_and_raw_it_is_empty():
     assert bytes(data.write_raw(texts))[:9] == b"\1\0\0\0a\0\0\0\0"
 
 
+def test_integers_beyond_64_bits_are_written_with_their_digits():
+    """A Python model may give them, and a route's fixed answer; JSON has no bound."""
+    (fixed,) = outputs.fixed({"n": [2**64, 1]}, 1)
+    given = np.array([{"n": 2**70}], object)
+
+    assert data.write_json(fixed.data) == b'["[18446744073709551616,1]"]'
+    assert data.write_json(given) == b'["{\\"n\\":1180591620717411303424}"]'
+    assert bytes(data.write_raw(given))[4:] == b'{"n":1180591620717411303424}'
+
+
 @pytest.mark.parametrize(
     ("prediction", "dtype"),
     [
@@ -81,6 +91,7 @@ def test_a_text_that_the_model_did_not_give_is_null_and_raw_it_is_empty():
         (1234567.89, "float64"),
         ([0.1, 16777217.0], "float64"),
         (1e39, "float64"),
+        (2**64 - 1, "uint64"),
     ],
 )
 def test_a_fixed_answer_keeps_the_digits_it_was_given(prediction, dtype):
