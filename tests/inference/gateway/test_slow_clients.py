@@ -5,6 +5,7 @@
 
 import contextlib
 import json
+import operator
 import socketserver
 import threading
 import time
@@ -132,9 +133,13 @@ def test_strangers_who_hold_sockets_cost_others_little(home, kind):  # noqa: F81
         several(home, 2) as gateways,
     ):
         measured(gateways, load_s=2)
-        quiet = measured(gateways)
-        with strangers.Strangers(gateways.port, STRANGERS, KINDS[kind]):
-            beside = measured(gateways)
-
-    for alone_s, beside_s in zip(quiet, beside, strict=True):
-        assert beside_s < 2 * alone_s + SLACK_S
+        # A machine that does much else may do so beside the strangers alone.
+        for attempt in range(1, 4):
+            quiet = measured(gateways)
+            with strangers.Strangers(gateways.port, STRANGERS, KINDS[kind]):
+                beside = measured(gateways)
+            bounds = [2 * alone_s + SLACK_S for alone_s in quiet]
+            if all(map(operator.lt, beside, bounds)):
+                return
+            print(f"attempt {attempt}: {quiet} alone, {beside} beside")
+        pytest.fail("strangers cost others more than they may, each time")
