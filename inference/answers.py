@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from inference.engine.client import Array, Tensor
+from inference.engine.outputs import with_nulls
 from inference.engine.signature import Signature, Task
 from inference.engine.tensors import object_array
 from inference.options import NO_OPTIONS, Options
@@ -140,12 +141,19 @@ class AnswerEncoder:
         own_nulls = {
             tensor.name for tensor in outputs if tensor.data.dtype.kind in "OM"
         }
+        if own_nulls and len(outputs) == 1:
+            # A class that was made of an object does not show what was lost.
+            given = outputs[0].data.tolist()
+            return tuple(
+                Warned(index)
+                for index, value in enumerate(given)
+                if _is_not_finite(value)
+            )
         if own_nulls:
-            single = len(outputs) == 1
             return tuple(
                 Warned(index)
                 for index, prediction in enumerate(predictions)
-                if _lost_number(prediction, own_nulls, single=single)
+                if _lost_number(prediction, own_nulls)
             )
         return tuple(
             Warned(index)
@@ -244,6 +252,7 @@ class AnswerEncoder:
                 if further or isinstance(score, bool):
                     return value
                 [chosen] = self._chosen(object_array([label]))
+                score = with_nulls(score)
                 unsure = score is None or score < self._low
                 return ClassPrediction(chosen.label, score, unsure)
             case dict():
@@ -256,7 +265,7 @@ class AnswerEncoder:
                 kinds = set(map(type, value))
                 if float not in kinds or not kinds <= {float, int, type(None)}:
                     return value
-                return self._best([value], options.top_k)[0]
+                return self._best([with_nulls(value)], options.top_k)[0]
         return self._chosen(object_array([value]))[0]
 
     def _named(self, outputs: tuple[Tensor, ...]) -> list[Any]:
@@ -334,11 +343,11 @@ def _unknown(
     return ClassPrediction(None, None, True, ranked[:top_k])
 
 
-def _lost_number(prediction: Any, own_nulls: set[str], *, single: bool) -> bool:
+def _lost_number(prediction: Any, own_nulls: set[str]) -> bool:
     if type(prediction) is ClassPrediction:
         # The label is an object; a score beside it is a number.
-        return not single and prediction.score is None
-    if single or not isinstance(prediction, dict):
+        return prediction.score is None
+    if not isinstance(prediction, dict):
         return _is_not_finite(prediction)
     return any(
         _is_not_finite(value) if name in own_nulls else _has_null(value)

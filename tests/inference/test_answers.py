@@ -140,6 +140,10 @@ def test_class_indexes_without_scores_become_labels():
         [[0.1, 0.7, 0.2], None],
         [[0.1, 0.7, 0.2], [0.6, 0.4]],
         [[0.7], "cow"],
+        [[math.nan, 0.7, 0.2], "cow"],
+        [[0.2, math.inf], [0.1, 0.7, 0.2]],
+        [[math.nan], "cow"],
+        [{"label": "a", "score": math.nan}, "cow"],
     ],
 )
 @pytest.mark.parametrize("labels", [LABELS, ("no", "yes")])
@@ -160,6 +164,19 @@ def test_a_label_beside_rows_of_more_members_is_one():
     found = answer(encode, object_array([{"label": 1, "score": 0.25}, more]))
 
     assert found == [{"label": LABELS[1], "score": 0.25, "low_confidence": True}, more]
+
+
+@pytest.mark.parametrize(
+    "lost", [[math.nan, 0.7, 0.2], [math.inf], {"label": "a", "score": math.nan}]
+)
+def test_a_lost_score_beside_other_rows_is_told(lost):
+    encode = encoder(labels=LABELS)
+    outputs = to_tensors(["cow", lost], rows=2)
+
+    predictions = encode.predictions(outputs)
+
+    assert (predictions[1].score, predictions[1].low_confidence) == (None, True)
+    assert [warned.index for warned in encode.warnings(predictions, outputs)] == [1]
 
 
 def test_several_labels_of_each_row_stay_together():
