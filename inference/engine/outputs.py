@@ -116,15 +116,21 @@ def _as_objects(outputs: Sequence[Tensor]) -> list[Any]:
 def _join(arrays: Sequence[Any]) -> Array:
     """Join the rows of arrays; as objects where numpy would make others of some.
 
-    Beside a float it makes a large integer another, and beside a number a truth value.
+    Beside a float it makes a large integer another, and beside a number a truth value;
+    rows of several shapes it does not join.
     """
     kinds = {array.dtype.kind for array in arrays}
-    if len(kinds) == 1 and len({array.ndim for array in arrays}) == 1:
+    is_even = len({array.shape[1:] for array in arrays}) == 1
+    if is_even and len(kinds) == 1:
         return np.concatenate(arrays)
-    if kinds.isdisjoint("Ob") and not any(
-        ((array > MAX_WHOLE_FLOAT) | (array < -MAX_WHOLE_FLOAT)).any()
-        for array in arrays
-        if array.dtype.kind in "iu"
+    if (
+        is_even
+        and kinds.isdisjoint("Ob")
+        and not any(
+            ((array > MAX_WHOLE_FLOAT) | (array < -MAX_WHOLE_FLOAT)).any()
+            for array in arrays
+            if array.dtype.kind in "iu"
+        )
     ):
         return np.concatenate(arrays)
     return object_array([row for array in arrays for row in array.tolist()])

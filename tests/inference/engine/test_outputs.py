@@ -88,6 +88,9 @@ def joined(*pieces):
         ["a", 1],
         [[1.5, 2.0], ["a"]],
         [None, 0.5],
+        [[1.5, 2.0], [3.5]],
+        [[1, 2], 3],
+        [[[1.5, 2.5]], [0.5]],
     ],
 )
 def test_pieces_of_a_batch_are_joined_as_they_were_given(rows):
