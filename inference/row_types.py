@@ -207,7 +207,9 @@ def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> 
 
 
 def within(low: float | None, high: float | None) -> msgspec.Meta:
-    """Bound a number; packing refuses what is beyond the bounds that msgspec knows."""
+    """Bound a number as far as msgspec can; packing and `LateSteps` do the rest."""
+    if isinstance(low, int):
+        low = min(low, _INT64_MAX)
     if isinstance(high, int) and high > _INT64_MAX:
         high = None
     return msgspec.Meta(ge=low, le=high)
@@ -250,6 +252,12 @@ def _rule(column: Column) -> Allows | None:
     if choices(column) and kind in (float, bool):
         nothing = () if column.required else (None,)
         return frozenset((*choices(column), *nothing)).__contains__
+    if column.dtype == "uint64" and (column.minimum, column.maximum) != (None, None):
+        low, high = bounds(column)
+        assert low is not None
+        assert high is not None
+        # msgspec has no bounds beyond 64 signed bits.
+        return lambda value: value is None or low <= value <= high
     return None
 
 

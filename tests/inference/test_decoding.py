@@ -258,6 +258,28 @@ def test_unsigned_integers_have_all_64_bits(layout):
         assert [problem.index for problem in error.details] == [1]
 
 
+@pytest.mark.parametrize(
+    ("rule", "good", "bad"),
+    [
+        ({"maximum": 2.0**63}, 2**63, 2**63 + 1),
+        ({"minimum": 2.0**63}, 2**63, 2**63 - 1),
+        ({"minimum": 5, "maximum": 9}, 9, 10),
+    ],
+)
+def test_rules_of_unsigned_integers_have_all_64_bits(rule, good, bad):
+    columns = (Column("id", dtype="uint64", **rule),)
+    decoder = InstanceDecoder(
+        Signature(layout=Layout.MATRIX, columns=columns, dtype="uint64", shape=(1,))
+    )
+
+    (tensor,) = decoder.decode_request(body([good], {"id": good})).tensors
+
+    assert tensor.data.tolist() == [[good], [good]]
+    error = refusal(decoder, body([good], [bad]))
+    assert error.code is ErrorCode.UNPROCESSABLE
+    assert [problem.index for problem in error.details] == [1]
+
+
 def test_every_bad_row_is_named():
     error = refusal(matrix, body({}, GOOD, [1], {"worst area": 1, "mean radius": "x"}))
 
