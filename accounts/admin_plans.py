@@ -1,5 +1,6 @@
 """Plans in the admin."""
 
+import json
 from typing import Any
 
 from django import forms
@@ -18,11 +19,14 @@ from accounts.models import Plan
 
 
 class _QuotasField(forms.JSONField):
-    """Refuse what Python cannot read: brackets too deep, or a number too long."""
+    """Refuse what Python cannot read or show.
+
+    That is brackets too deep, a number too long, or half of a character.
+    """
 
     def to_python(self, value: Any) -> Any:
         try:
-            return super().to_python(value)
+            return _shown(super().to_python(value))
         except (ValueError, RecursionError):
             raise forms.ValidationError(
                 self.error_messages["invalid"], code="invalid", params={"value": value}
@@ -30,10 +34,16 @@ class _QuotasField(forms.JSONField):
 
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
-            return super().bound_data(data, initial)
+            return _shown(super().bound_data(data, initial))
         except (ValueError, RecursionError):
             # Shown again as it was typed; `to_python` has said what is wrong.
             return InvalidJSONInput(data)
+
+
+def _shown(value: Any) -> Any:
+    """Return a value that pages can show; raises ValueError for another."""
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 class PlanForm(GuardedForm):

@@ -35,6 +35,11 @@ def _refuse_doubles(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(members)
 
 
+def _require_whole_characters(value: Any) -> None:
+    """Raise ValueError for half of a character, which nobody can store or show."""
+    json.dumps(value, ensure_ascii=False).encode()
+
+
 class JsonTextField(forms.JSONField):
     """JSON to type in; an empty box means `nothing`, and the other way round."""
 
@@ -64,11 +69,12 @@ class JsonTextField(forms.JSONField):
     def _require_json(self, text: str) -> None:
         """Say where a text is no JSON; Python reads NaN too, which databases do not."""
         try:
-            json.loads(
+            read = json.loads(
                 text or "null",
                 parse_constant=_refuse_constant,
                 object_pairs_hook=_refuse_doubles,
             )
+            _require_whole_characters(read)
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(
                 f"This is no JSON: {error}. It is to look like {self._example}",
@@ -77,7 +83,9 @@ class JsonTextField(forms.JSONField):
 
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
-            return super().bound_data(data, initial)
+            read = super().bound_data(data, initial)
+            _require_whole_characters(read)
+            return read
         except (ValueError, RecursionError):
             # Shown again as it was typed; `to_python` has said what is wrong.
             return InvalidJSONInput(data)

@@ -313,7 +313,10 @@ def test_a_plan_with_a_rate_of_zero_is_refused(manager):
     assert not Plan.objects.exists()
 
 
-@pytest.mark.parametrize("typed", ["[" * 100_000, "1" * 5000])
+@pytest.mark.parametrize(
+    "typed",
+    ["[" * 100_000, "1" * 5000, r'{"\ud800": 1}', r'"\ud800"'],
+)
 def test_a_plan_s_quotas_that_python_cannot_read_are_refused(manager, typed):
     response = manager.post(url("plan_add"), plan_form(further_quotas=typed))
 

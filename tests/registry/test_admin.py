@@ -579,6 +579,8 @@ def test_a_route_caches_and_falls_back(client, sign_in):
             "width is there more than once",
         ),
         ({"fallback_answer": "1" * 5000}, "This is no JSON"),
+        ({"fallback_answer": r'{"\ud800": 1}'}, "This is no JSON"),
+        ({"input_rules": r'"\ud800"'}, "This is no JSON"),
         ({"fallback_on": ["INVALID_INPUT"]}, "INVALID_INPUT is not one of"),
         ({"fallback_on": []}, "Choose at least one error"),
     ],
