@@ -18,6 +18,8 @@ from inference.engine.signature import Signature, Task
 from inference.engine.tensors import object_array
 from inference.options import NO_OPTIONS, Options
 
+# What cannot be a score: a row of these is its class.
+_LABEL_TYPES = {str, int, bool, type(None)}
 # Scores beyond this many are ranked by numpy.
 _MANY_SCORES = 64
 _PROBABILITY_DIGITS = 9
@@ -117,7 +119,10 @@ class AnswerEncoder:
             return self._named(outputs)
         data = outputs[0].data
         if data.dtype == object and data.ndim == 1:
-            return [self._of_one(value, options) for value in data.tolist()]
+            values = data.tolist()
+            if set(map(type, values)) <= _LABEL_TYPES:
+                return self._chosen(data)
+            return [self._of_one(value, options) for value in values]
         if data.dtype.kind != "f":
             # Of several labels for each row none is the class.
             is_one = math.prod(data.shape) == len(data)
