@@ -69,7 +69,7 @@ class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     ordering = ("-created_at", "-pk")
     extra = 0
     # Some have thousands.
-    per_page = 20
+    per_page = 10
     can_delete = False
     hide_title = True
     verbose_name_plural = "API keys"
