@@ -16,7 +16,7 @@ from inference.engine.signature import (
     Signature,
     Task,
 )
-from inference.engine.tensors import Array, Tensor, object_array
+from inference.engine.tensors import Array, Tensor, exceeds_floats, object_array
 
 _MAX_BACKGROUND_ROWS = 1000
 _PICTURES_AND_TEXTS = {Task.IMAGE, Task.TEXT, Task.EMBEDDING}
@@ -56,10 +56,7 @@ def to_matrix(signature: Signature, tensors: tuple[Tensor, ...]) -> Rows:
 
 
 def _floats(name: str, values: Any) -> Rows:
-    if (
-        values.dtype.kind in "iu"
-        and ((values > MAX_WHOLE_FLOAT) | (values < -MAX_WHOLE_FLOAT)).any()
-    ):
+    if values.dtype.kind in "iu" and exceeds_floats(values):
         raise not_explainable(
             f"The column {name!r} has a number beyond {MAX_WHOLE_FLOAT}, which cannot "
             "be explained exactly."

@@ -19,6 +19,7 @@ from inference.dialects.open_inference_inputs import SentTensor
 from inference.effects import UploadedFile
 from inference.engine.client import Array
 from inference.errors import ApiError, ErrorCode, Problem
+from inference.jobs.lines import BOM
 from inference.jobs.rows import open_rows
 from inference.options import read_options
 from inference.request_members import refuse
@@ -28,7 +29,6 @@ from inference.uploads import uris
 # As of bodies: reading text keeps everybody else waiting.
 MAX_TEXT_BYTES = 2 * 1024 * 1024
 _MAX_HEADER_BYTES = 10_000
-_BOM = b"\xef\xbb\xbf"
 _HUGE, _MINUS_HUGE = msgspec.Raw(b"1e999"), msgspec.Raw(b"-1e999")
 
 
@@ -127,7 +127,7 @@ def _lines(content: bytes) -> Iterator[bytes]:
     Put together, lines that are none may be JSON all the same.
     """
     # A carriage return may stand within an instance, as any blank.
-    lines = content.removeprefix(_BOM).split(b"\n")
+    lines = content.removeprefix(BOM).split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

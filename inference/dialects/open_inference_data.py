@@ -38,6 +38,7 @@ _DATATYPES = {dtype: name for name, dtype in _DTYPES.items()}
 # Beyond so many elements numpy packs faster than `struct`.
 _MANY = 1000
 _UINT16 = np.dtype("<u2")
+_encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 def datatype_of(dtype: str) -> str | None:
@@ -84,9 +85,6 @@ def read_raw(
             raise InvalidData("has a byte that is neither 0 nor 1")
         return numbers.view(np.bool_)
     return np.frombuffer(buffer, _DTYPES[datatype], count, offset)
-
-
-_encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 def read_json(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> Array:

@@ -20,7 +20,7 @@ from inference.engine.signature import (
     Layout,
     Signature,
 )
-from inference.engine.tensors import numpy_dtype
+from inference.engine.tensors import exceeds_floats, numpy_dtype
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, with_facts
 from inference.row_types import MAX_TEXT_LENGTH, bounds, has_whole_floats, text_limit
@@ -352,16 +352,12 @@ def _require_usable(array: Any, name: str, *, may_be_nan: Any) -> None:
 
 def _carried(array: Array, column: Column) -> Array:
     """Cast a column to the dtype that the engine carries it in."""
-    if has_whole_floats(column) and _beyond(array, MAX_WHOLE_FLOAT):
+    if has_whole_floats(column) and exceeds_floats(array):
         raise _invalid(
             f"The input `{column.name}` has a number beyond {MAX_WHOLE_FLOAT}, which "
             "the model, that gets floats in an optional column, would get as another."
         )
     return array.astype(numpy_dtype(column.carrier), copy=False)
-
-
-def _beyond(array: Any, limit: int) -> bool:
-    return bool(((array > limit) | (array < -limit)).any())
 
 
 def _invalid(message: str) -> ApiError:

@@ -7,8 +7,14 @@ from typing import Any
 import numpy as np
 
 from inference.engine.messages import OutputTensor
-from inference.engine.signature import MAX_WHOLE_FLOAT, Signature, Task
-from inference.engine.tensors import Array, Tensor, dtype_name, object_array
+from inference.engine.signature import Signature, Task
+from inference.engine.tensors import (
+    Array,
+    Tensor,
+    dtype_name,
+    exceeds_floats,
+    object_array,
+)
 
 # What runners call the output of a model that has one and no name for it.
 ONLY_OUTPUT = "output"
@@ -121,16 +127,10 @@ def _join(arrays: Sequence[Any]) -> Array:
     """
     kinds = {array.dtype.kind for array in arrays}
     is_even = len({array.shape[1:] for array in arrays}) == 1
-    if is_even and len(kinds) == 1:
-        return np.concatenate(arrays)
-    if (
-        is_even
-        and kinds.isdisjoint("Ob")
-        and not any(
-            ((array > MAX_WHOLE_FLOAT) | (array < -MAX_WHOLE_FLOAT)).any()
-            for array in arrays
-            if array.dtype.kind in "iu"
-        )
-    ):
+    would_change = len(kinds) > 1 and (
+        not kinds.isdisjoint("Ob")
+        or any(exceeds_floats(array) for array in arrays if array.dtype.kind in "iu")
+    )
+    if is_even and not would_change:
         return np.concatenate(arrays)
     return object_array([row for array in arrays for row in array.tolist()])

@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.engine.messages import TensorHeader
-from inference.engine.signature import DATETIME, JSON, OBJECT_DTYPES, TEXT
+from inference.engine.signature import (
+    DATETIME,
+    JSON,
+    MAX_WHOLE_FLOAT,
+    OBJECT_DTYPES,
+    TEXT,
+)
 
 # dtype `object` holds what MessagePack can say: text in most cases.
 Array = NDArray[np.generic] | NDArray[np.object_]
@@ -170,6 +176,11 @@ def _decode_objects(header: TensorHeader, buffer: memoryview) -> Array:
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
         kind = "strings" if header.dtype == TEXT else "values"
         raise InvalidTensor(f"a buffer is not an array of {kind}") from error
+
+
+def exceeds_floats(numbers: Any) -> bool:
+    """Tell whether an array has an integer beyond those that float64 holds exactly."""
+    return bool(((numbers > MAX_WHOLE_FLOAT) | (numbers < -MAX_WHOLE_FLOAT)).any())
 
 
 def object_array(values: Sequence[Any]) -> Array:

@@ -20,9 +20,9 @@ from inference.gateway.sockets import http_over
 logger = structlog.get_logger(__name__)
 
 _TIMEOUT_S = 2.0
+_AT_ONCE = 20
 # Idle connections go before the site's server (2 s) closes them: one that is closed as
 # a request is sent looks like a site that is away.
-_AT_ONCE = 20
 _CONNECTIONS = httpx.Limits(
     max_connections=_AT_ONCE, max_keepalive_connections=10, keepalive_expiry=1.0
 )

@@ -8,7 +8,7 @@ MAX_LINE_BYTES = 2 * 1024 * 1024
 # The instance, as `instances` of a request would hold it.
 Row = Any
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Lines:
@@ -21,8 +21,8 @@ class Lines:
         self._file = file
         self.offset = offset
         file.seek(offset)
-        if offset == 0 and file.read(len(_BOM)) == _BOM:
-            self.offset = len(_BOM)
+        if offset == 0 and file.read(len(BOM)) == BOM:
+            self.offset = len(BOM)
         file.seek(self.offset)
 
     def __iter__(self) -> "Lines":
