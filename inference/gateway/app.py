@@ -1,17 +1,12 @@
 """The public port: predictions here, everything else from the site."""
 
-import time
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 from urllib.parse import unquote
 
 import structlog
 
 from inference import call_headers
 from inference.callers import rate_headers
-from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUpload
-from inference.engine.shares import Shares
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 from inference.gateway import routes
@@ -23,22 +18,13 @@ from inference.gateway.asgi import (
     Send,
     split_target,
 )
-from inference.gateway.engines import Engines
+from inference.gateway.driver import GatewayDriver
 from inference.gateway.exchange import Reading, Request
-from inference.gateway.health import Health
-from inference.gateway.image_reader import ImageReader
-from inference.gateway.input_files import InputFiles
-from inference.gateway.leases import LeaseClient
 from inference.gateway.open_inference import OpenInferenceApp, is_open_inference
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.predicting import PredictionExchange, PredictionHead
-from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay, respond
-from inference.gateway.relay_bounds import Room
 from inference.gateway.routes import PredictionPath
-from inference.images import MAX_PIXELS
-from inference.metrics import Metrics
-from inference.prediction import PredictionPlan
 
 logger = structlog.get_logger(__name__)
 
@@ -47,58 +33,21 @@ _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 _MAX_PATHS = 4096
 # Longer ones are read each time: before the key, anybody may make up paths.
 _MAX_KEPT_PATH = 256
-# Bodies of predictions of more than 64 KiB, and as much of their answers that wait for
-# clients. Customers share them.
-MAX_LARGE_BYTES = 512 * 1024 * 1024
 
 
 class GatewayApp:
     """Says who answers a request; predictions never see ASGI."""
 
-    def __init__(
-        self,
-        *,
-        plan: PredictionPlan,
-        engines: Engines,
-        leases: LeaseClient,
-        recorder: Recorder,
-        metrics: Metrics,
-        relay: Relay,
-        files: InputFiles,
-        body_timeout_s: float,
-        max_image_pixels: int = MAX_PIXELS,
-        max_large_bytes: int = MAX_LARGE_BYTES,
-        clock: Callable[[], float] = time.time,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.plan = plan
-        self.engines = engines
-        self.recorder = recorder
-        self.metrics = metrics
-        self.health = Health(plan.tables, engines, recorder)
-        self.body_timeout_s = body_timeout_s
-        self.clock = clock
-        self.timer = timer
-        # For bodies of predictions.
-        self.room = Room(max_large_bytes)
-        # Of their answers, what clients do not read.
-        self.unread = Shares(max_large_bytes)
-        self._images = ImageReader(max_pixels=max_image_pixels)
-        metrics.bounds |= {
-            "streams": plan.streams.shares,
-            "large_body_bytes": self.room.shares,
-            "unread_answer_bytes": self.unread,
-            "images": self._images.waiting.shares,
-            "uploaded_files": files.turns,
-        }
-        self._files = files
-        self._leases = leases
+    def __init__(self, driver: GatewayDriver, relay: Relay) -> None:
+        self._driver = driver
         self._relay = relay
         self._paths: dict[bytes, PredictionPath | None] = {}
         self._open_inference = OpenInferenceApp(
-            OpenInferenceFacts(plan, engines, self.health, clock=clock),
-            new_request_id=plan.new_request_id,
-            clock=clock,
+            OpenInferenceFacts(
+                driver.plan, driver.engines, driver.health, clock=driver.clock
+            ),
+            new_request_id=driver.plan.new_request_id,
+            clock=driver.clock,
         )
 
     def read(self, request: Request) -> Reading:
@@ -109,25 +58,10 @@ class GatewayApp:
                 found = self._find(path)
             if found is not None:
                 head = PredictionHead.of(request, found, query)
-                return Reading(partial(PredictionExchange, self, head), recurs=True)
+                return Reading(
+                    partial(PredictionExchange, self._driver, head), recurs=True
+                )
         return Reading(partial(AsgiExchange, self, request))
-
-    async def carry_out(self, effect: Effect) -> Any:
-        """Do what takes longer than a turn of the loop; raises as the effect says."""
-        match effect:
-            case NeedUnits():
-                return await self._leases.fetch(effect.request, effect.admission)
-            case ExplainCall():
-                return await self.engines.explain(effect)
-            case ReadImages():
-                return await self._images.read(effect)
-            case ReadUpload():
-                return await self._files.read(effect)
-        raise AssertionError(f"{type(effect).__name__} is carried out elsewhere")
-
-    def request_id(self, headers: list[tuple[bytes, bytes]]) -> str:
-        given = call_headers.request_id(call_headers.select(headers))
-        return given or self.plan.new_request_id()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
@@ -153,7 +87,7 @@ class GatewayApp:
                 await self._refuse_method(scope, send, "GET, HEAD")
             elif alive:
                 await _say(scope, send, 200, b"ok")
-            elif self.health.ready:
+            elif self._driver.health.ready:
                 await _say(scope, send, 200, b"ready")
             else:
                 await _say(scope, send, 503, b"not ready")
@@ -170,7 +104,7 @@ class GatewayApp:
             message = "Send predictions by POST."
             error = ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
             given = call_headers.select(scope["headers"])
-            limits = rate_headers(self.plan.tables, given, self.clock())
+            limits = rate_headers(self._driver.plan.tables, given, self._driver.clock())
             await self._refuse(scope, send, error, (b"allow", b"POST"), *limits)
         elif method in ("CONNECT", "TRACE"):
             # TRACE would give a browser's keys back to the page that it shows.
@@ -179,7 +113,7 @@ class GatewayApp:
             error = ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
             await self._refuse(scope, send, error)
         else:
-            request_id = self.request_id(scope["headers"])
+            request_id = self._driver.request_id(scope["headers"])
             await self._relay(scope, receive, send, request_id=request_id)
 
     async def _refuse_method(self, scope: Message, send: Send, allowed: str) -> None:
@@ -190,8 +124,9 @@ class GatewayApp:
     async def _refuse(
         self, scope: Message, send: Send, error: ApiError, *extra: tuple[bytes, bytes]
     ) -> None:
+        driver = self._driver
         status, headers, body = render(
-            error, request_id=self.request_id(scope["headers"]), now=self.clock()
+            error, request_id=driver.request_id(scope["headers"]), now=driver.clock()
         )
         await respond(scope, send, status, [*headers, *extra], body)
 

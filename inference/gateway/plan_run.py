@@ -7,18 +7,16 @@ turn of the loop. Only what is rare waits in a task of its own.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from inference.effects import Answer, Call, Effect, EngineCall, NeedBody
 from inference.engine.errors import EngineError
 from inference.errors import ApiError, ErrorCode
+from inference.gateway.driver import GatewayDriver
+from inference.gateway.engines import UnderWay
 from inference.stream_effects import StreamAbandoned
-
-if TYPE_CHECKING:
-    from inference.gateway.app import GatewayApp
-    from inference.gateway.engines import UnderWay
 
 logger = structlog.get_logger(__name__)
 
@@ -28,16 +26,16 @@ class PlanRun(ABC):
 
     __slots__ = (
         "_answer",
-        "_app",
         "_call",
+        "_driver",
         "_over",
         "_steps",
         "_task",
         "_under_way",
     )
 
-    def __init__(self, app: "GatewayApp") -> None:
-        self._app = app
+    def __init__(self, driver: GatewayDriver) -> None:
+        self._driver = driver
         # Set while an engine works, and while something else does.
         self._under_way: UnderWay | None = None
         self._task: asyncio.Task[None] | None = None
@@ -72,8 +70,8 @@ class PlanRun(ABC):
         self._give(self._answer)
 
     def unrecorded(self) -> None:
-        self._app.metrics.unrecorded += 1
-        self._give(self._app.plan.unrecorded(self._call, self._answer))
+        self._driver.metrics.unrecorded += 1
+        self._give(self._driver.plan.unrecorded(self._call, self._answer))
 
     @property
     def begun(self) -> bool:
@@ -82,7 +80,7 @@ class PlanRun(ABC):
 
     def _begin(self, call: Call) -> None:
         self._call = call
-        self._steps = self._app.plan.steps(call)
+        self._steps = self._driver.plan.steps(call)
         self._go_on(self._steps.send, None)
 
     def _go_on(self, step: Callable[[Any], Effect], value: Any) -> None:
@@ -92,7 +90,7 @@ class PlanRun(ABC):
                 try:
                     kind = type(effect)
                     if kind is EngineCall:
-                        self._under_way = self._app.engines.begin(effect, self)  # type: ignore[arg-type]
+                        self._under_way = self._driver.engines.begin(effect, self)  # type: ignore[arg-type]
                         return
                     if kind is not NeedBody:
                         self._task = asyncio.get_running_loop().create_task(
@@ -122,18 +120,18 @@ class PlanRun(ABC):
             self.resume(value)
 
     async def _carry_out(self, effect: Effect) -> Any:
-        return await self._app.carry_out(effect)
+        return await self._driver.carry_out(effect)
 
     def _record(self, answer: Answer) -> None:
         self._over = True
         event = answer.event
         if event is None:
-            self._app.metrics.unauthenticated += 1
+            self._driver.metrics.unauthenticated += 1
             self._give(answer)
             return
-        self._app.metrics.observe(event)
+        self._driver.metrics.observe(event)
         self._answer = answer
-        self._app.recorder.record(event, self)
+        self._driver.recorder.record(event, self)
 
     def _break(self) -> None:
         """Answer in our shape, whatever it was."""
@@ -142,7 +140,7 @@ class PlanRun(ABC):
         self._end()
         error = ApiError(ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")
         status, headers, body = self._call.dialect.render(
-            self._call, error, request_id=request_id, now=self._app.clock()
+            self._call, error, request_id=request_id, now=self._driver.clock()
         )
         self._give(Answer(status, headers, body, None))
 

@@ -1,7 +1,7 @@
 """One prediction over HTTP: its body, its answer, and a client that may leave."""
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -10,14 +10,12 @@ from inference import call_headers, refusals
 from inference.effects import Answer, Call, Effect, NeedBody
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.connection import Connection
+from inference.gateway.driver import GatewayDriver
 from inference.gateway.exchange import Exchange, Request
 from inference.gateway.plan_run import PlanRun
 from inference.gateway.routes import PredictionPath
 from inference.gateway.streaming import StreamSender
 from inference.stream_effects import STREAM_EFFECTS, StreamAbandoned
-
-if TYPE_CHECKING:
-    from inference.gateway.app import GatewayApp
 
 logger = structlog.get_logger(__name__)
 
@@ -72,9 +70,9 @@ class PredictionExchange(PlanRun, Exchange):
     )
 
     def __init__(
-        self, app: "GatewayApp", head: PredictionHead, connection: Connection
+        self, driver: GatewayDriver, head: PredictionHead, connection: Connection
     ) -> None:
-        super().__init__(app)
+        super().__init__(driver)
         self._head = head
         self._connection = connection
         self._chunks: list[bytes | bytearray] = []
@@ -127,7 +125,7 @@ class PredictionExchange(PlanRun, Exchange):
         if not self.begun:
             self._end()
             return
-        self._app.metrics.abandoned += 1
+        self._driver.metrics.abandoned += 1
         if self._sender is not None and self._sender.begun:
             self._stop_waiting()
             self.fail(StreamAbandoned())
@@ -154,7 +152,7 @@ class PredictionExchange(PlanRun, Exchange):
 
     def _sending(self) -> StreamSender:
         if self._sender is None:
-            self._sender = StreamSender(self._app.engines, self._connection)
+            self._sender = StreamSender(self._driver.engines, self._connection)
         return self._sender
 
     # The body
@@ -181,17 +179,17 @@ class PredictionExchange(PlanRun, Exchange):
         return None
 
     def _wait_for_body(self) -> None:
-        self._body_deadline = self._app.timer() + self._app.body_timeout_s
+        self._body_deadline = self._driver.timer() + self._driver.body_timeout_s
         if self._head.expects and not self._chunks:
             self._connection.invite()
 
     def _ask(self, size: int) -> bool:
         """Make room for a large body; without, no more of it is read for now."""
-        if self._app.room.take(self._customer_id, size, self):
+        if self._driver.room.take(self._customer_id, size, self):
             self._held_bytes = size
             return True
         self._asks_bytes = size
-        self._body_deadline = self._app.timer() + _ROOM_TIMEOUT_S
+        self._body_deadline = self._driver.timer() + _ROOM_TIMEOUT_S
         self._connection.hold_body()
         return False
 
@@ -206,12 +204,12 @@ class PredictionExchange(PlanRun, Exchange):
 
     def _stop_asking(self, *, refused: bool) -> None:
         self._asks_bytes = 0
-        self._app.room.stop_waiting(self._customer_id, self, refused=refused)
+        self._driver.room.stop_waiting(self._customer_id, self, refused=refused)
         self._connection.release_body()
 
     def _give_room_back(self, size: int) -> None:
         self._held_bytes -= size
-        self._app.room.give_back(self._customer_id, size)
+        self._driver.room.give_back(self._customer_id, size)
 
     def _taken(self) -> bytes | bytearray:
         limit, self._max_bytes = self._max_bytes, None
@@ -251,7 +249,9 @@ class PredictionExchange(PlanRun, Exchange):
             else:
                 connection.answer(answer.status, answer.headers, answer.body)
                 if answer.event is not None and len(answer.body) > _FREE_BYTES:
-                    connection.count_unread(self._app.unread, answer.event.customer_id)
+                    connection.count_unread(
+                        self._driver.unread, answer.event.customer_id
+                    )
         except Exception:
             # At the edge of the process: other answers of this turn go on.
             logger.exception("answer_failed")
@@ -259,7 +259,7 @@ class PredictionExchange(PlanRun, Exchange):
 
     def _request_id(self) -> str:
         given = call_headers.request_id(self._head.headers)
-        return given or self._app.plan.new_request_id()
+        return given or self._driver.plan.new_request_id()
 
     def _end(self) -> None:
         self._max_bytes = None

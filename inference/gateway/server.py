@@ -21,10 +21,11 @@ from inference.cache import PredictionCache
 from inference.dialects.native import NATIVE
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.engine.client import SocketEngineClient
-from inference.gateway.app import MAX_LARGE_BYTES, GatewayApp
+from inference.gateway.app import GatewayApp
 from inference.gateway.asgi import answered_by
 from inference.gateway.buffers import Buffers
 from inference.gateway.clients import Clients, SlowBodies
+from inference.gateway.driver import MAX_LARGE_BYTES, GatewayDriver
 from inference.gateway.engines import Engines
 from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
@@ -135,13 +136,12 @@ async def serve(
     files = InputFiles(
         socket=settings.home.internal_socket, at_once=max(1, 8 // settings.gateways)
     )
-    app = GatewayApp(
+    driver = GatewayDriver(
         plan=plan,
         engines=engines,
         leases=leases,
         recorder=recorder,
         metrics=metrics,
-        relay=relay,
         files=files,
         body_timeout_s=settings.body_timeout_s,
         max_image_pixels=settings.max_image_pixels,
@@ -151,10 +151,11 @@ async def serve(
             4 * max(settings.max_body_bytes, settings.max_binary_body_bytes),
         ),
     )
+    app = GatewayApp(driver, relay)
     OPEN_INFERENCE.max_json_bytes = settings.max_body_bytes
     OPEN_INFERENCE.max_binary_body_bytes = settings.max_binary_body_bytes
     NATIVE.max_binary_body_bytes = settings.max_binary_body_bytes
-    grpc_server = _grpc_server(app, settings) if settings.grpc_port else None
+    grpc_server = _grpc_server(driver, settings) if settings.grpc_port else None
     public_listener = _listener(app.read, settings, trusted_proxies)
     metrics.bounds |= {
         "http_connections": public_listener.places,
@@ -252,13 +253,13 @@ def _listener(
     )
 
 
-def _grpc_server(app: GatewayApp, settings: GatewaySettings) -> "GrpcServer":
+def _grpc_server(driver: GatewayDriver, settings: GatewaySettings) -> "GrpcServer":
     # Here, because without gRPC the process need not hold protobuf.
     from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 
     try:
         return GrpcServer(
-            app,
+            driver,
             GrpcSettings(
                 host=settings.host,
                 port=settings.grpc_port,

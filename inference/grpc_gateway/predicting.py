@@ -1,18 +1,16 @@
 """One prediction over gRPC: a message that the plan answers."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
 from inference.effects import Answer, Call, NeedBody
+from inference.gateway.driver import GatewayDriver
 from inference.gateway.plan_run import PlanRun
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.calls import GrpcCall
-
-if TYPE_CHECKING:
-    from inference.gateway.app import GatewayApp
 
 logger = structlog.get_logger(__name__)
 
@@ -25,8 +23,8 @@ class PredictionRun(PlanRun):
 
     __slots__ = ("_asker", "_request")
 
-    def __init__(self, app: "GatewayApp", asker: GrpcCall, request: Any) -> None:
-        super().__init__(app)
+    def __init__(self, driver: GatewayDriver, asker: GrpcCall, request: Any) -> None:
+        super().__init__(driver)
         self._asker = asker
         self._request = request
 
@@ -47,7 +45,7 @@ class PredictionRun(PlanRun):
     def abandon(self) -> None:
         """Give back what the call holds: nobody waits for it any more."""
         if not self._over:
-            self._app.metrics.abandoned += 1
+            self._driver.metrics.abandoned += 1
             self._end()
 
     def _body(self, effect: NeedBody) -> Any:
@@ -68,7 +66,7 @@ class PredictionRun(PlanRun):
             refuse(self._asker, answer)
 
     def _request_id(self) -> str:
-        return self._app.plan.new_request_id()
+        return self._driver.plan.new_request_id()
 
 
 class StreamedRun(PredictionRun):

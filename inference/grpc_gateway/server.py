@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from inference.engine.shares import Shares
-from inference.gateway.app import GatewayApp
 from inference.gateway.clients import holder, stranger
+from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.sockets import bound
 from inference.grpc_gateway import statuses
@@ -81,7 +81,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        app: GatewayApp,
+        driver: GatewayDriver,
         settings: GrpcSettings,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -90,14 +90,16 @@ class GrpcServer:
         self.now = clock
         self.max_message_bytes = settings.max_message_bytes
         self.message_timeout_s = settings.message_timeout_s
-        self.unread = app.unread
+        self.unread = driver.unread
         # Addresses share them; a trusted proxy's are those of many.
         self._places = Shares(settings.max_connections)
-        self._trusted_proxies = app.plan.trusted_proxies
-        facts = OpenInferenceFacts(app.plan, app.engines, app.health, clock=app.clock)
-        self._service = InferenceService(app, facts)
+        self._trusted_proxies = driver.plan.trusted_proxies
+        facts = OpenInferenceFacts(
+            driver.plan, driver.engines, driver.health, clock=driver.clock
+        )
+        self._service = InferenceService(driver, facts)
         self._health = HealthService(
-            facts, is_draining=lambda: self._draining, clock=app.clock
+            facts, is_draining=lambda: self._draining, clock=driver.clock
         )
         self._methods = (
             self._service.methods | self._health.methods | ReflectionService().methods
@@ -122,7 +124,7 @@ class GrpcServer:
         self._calls = Shares(limits.MAX_ALL_CALLS)
         self._keyless = Shares(limits.MAX_ALL_KEYLESS_CALLS)
         self._keyless_calls: Counter[Connection] = Counter()
-        app.metrics.bounds |= {
+        driver.metrics.bounds |= {
             "grpc_connections": self._places,
             "grpc_large_message_bytes": self.large_messages.shares,
             "grpc_inflated_bytes": self.inflators.shares,

@@ -8,7 +8,7 @@ from inference.callers import find_caller, require_network
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
 from inference.effects import Answer, Call
 from inference.errors import ApiError
-from inference.gateway.app import GatewayApp
+from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFacts
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
@@ -27,8 +27,8 @@ Body = bytes | memoryview
 class InferenceService:
     """Reads and writes bytes: a request is parsed once, an answer never again."""
 
-    def __init__(self, app: GatewayApp, facts: OpenInferenceFacts) -> None:
-        self._app = app
+    def __init__(self, driver: GatewayDriver, facts: OpenInferenceFacts) -> None:
+        self._driver = driver
         self._facts = facts
         self.methods = {
             _SERVICE + b"ModelInfer": Method(self._infer),
@@ -46,10 +46,10 @@ class InferenceService:
         """Find who calls before the message is read, or the block that refuses it."""
         try:
             return find_caller(
-                self._app.plan.tables, call.head.headers, self._app.clock()
+                self._driver.plan.tables, call.head.headers, self._driver.clock()
             )
         except ApiError as error:
-            self._app.metrics.unauthenticated += 1
+            self._driver.metrics.unauthenticated += 1
             answer = self._rendered(error)
             return statuses.refusal(
                 statuses.of_http(answer.status),
@@ -62,12 +62,12 @@ class InferenceService:
     def _infer(self, call: GrpcCall, body: Body) -> None:
         request = _parsed(messages.ModelInferRequest, call, body)
         if request is not None:
-            PredictionRun(self._app, call, request).start()
+            PredictionRun(self._driver, call, request).start()
 
     def _stream_infer(self, call: GrpcCall, body: Body) -> None:
         request = _parsed(messages.ModelInferRequest, call, body)
         if request is not None:
-            StreamedRun(self._app, call, request).start()
+            StreamedRun(self._driver, call, request).start()
 
     # Server and models
 
@@ -124,8 +124,8 @@ class InferenceService:
 
     def _caller(self, call: GrpcCall) -> KeyEntry:
         """Find who asks; raises ApiError."""
-        plan, headers = self._app.plan, call.head.headers
-        caller = find_caller(plan.tables, headers, self._app.clock())
+        plan, headers = self._driver.plan, call.head.headers
+        caller = find_caller(plan.tables, headers, self._driver.clock())
         peer = call.connection.client
         require_network(caller, peer, headers, plan.trusted_proxies)
         return caller
@@ -134,8 +134,8 @@ class InferenceService:
         status, headers, body = OPEN_INFERENCE_GRPC.render(
             Call("predict", {}, OPEN_INFERENCE_GRPC),
             error,
-            request_id=self._app.plan.new_request_id(),
-            now=self._app.clock(),
+            request_id=self._driver.plan.new_request_id(),
+            now=self._driver.clock(),
         )
         return Answer(status, headers, body, None)
 

@@ -15,6 +15,7 @@ from inference.engine.client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.buffers import Buffers
 from inference.gateway.clients import Clients, SlowBodies
+from inference.gateway.driver import GatewayDriver
 from inference.gateway.engines import Engines
 from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
@@ -116,24 +117,25 @@ def _gateway(home: Home, site: SiteTransport) -> tuple[GatewayApp, Engines, Reco
     engines.replace(tables.engines)
     bodies = SlowBodies(time.monotonic)
     recorder = Recorder(SpoolWriter(home.spool, boot_id))
-    app = GatewayApp(
+    driver = GatewayDriver(
         plan=PredictionPlan(tables, boot_id=boot_id),
         engines=engines,
         leases=LeaseClient(holder=boot_id, clock=time.time, transport=site),
         recorder=recorder,
         metrics=Metrics(),
-        relay=Relay(
-            site,
-            bodies,
-            clients=Clients(tables, Networks(()), time.time),
-            buffers=Buffers(home.relayed, Bytes(10**9)),
-            turns=Turns(8),
-            max_bytes=1024,
-            idle_timeout_s=5,
-            site_timeout_s=5,
-            clock=time.time,
-        ),
         files=InputFiles(transport=site),
         body_timeout_s=5,
     )
+    relay = Relay(
+        site,
+        bodies,
+        clients=Clients(tables, Networks(()), time.time),
+        buffers=Buffers(home.relayed, Bytes(10**9)),
+        turns=Turns(8),
+        max_bytes=1024,
+        idle_timeout_s=5,
+        site_timeout_s=5,
+        clock=time.time,
+    )
+    app = GatewayApp(driver, relay)
     return app, engines, recorder

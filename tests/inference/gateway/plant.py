@@ -27,6 +27,7 @@ from inference.gateway.app import GatewayApp
 from inference.gateway.asgi import answered_by
 from inference.gateway.buffers import Buffers
 from inference.gateway.clients import Clients, SlowBodies
+from inference.gateway.driver import GatewayDriver
 from inference.gateway.engines import Engines
 from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
@@ -292,13 +293,21 @@ class Plant:
         self.held = Bytes(max_relayed_bytes)
         self.buffers = Buffers(folder, self.held)
         self.turns = Turns(4)
-        self.app = GatewayApp(
+        self.driver = GatewayDriver(
             plan=self.plan,
             engines=self.engines,
             leases=self.leases,
             recorder=self.recorder,
             metrics=self.metrics,
-            relay=Relay(
+            files=InputFiles(transport=self.site),
+            body_timeout_s=5,
+            max_large_bytes=max_large_bytes,
+            clock=self.clock,
+            timer=self.clock,
+        )
+        self.app = GatewayApp(
+            self.driver,
+            Relay(
                 site or self.site,
                 self.bodies,
                 clients=Clients(self.tables, Networks(trusted_proxies), self.clock),
@@ -310,11 +319,6 @@ class Plant:
                 trusted_proxies=Networks(trusted_proxies),
                 clock=self.clock,
             ),
-            files=InputFiles(transport=self.site),
-            body_timeout_s=5,
-            max_large_bytes=max_large_bytes,
-            clock=self.clock,
-            timer=self.clock,
         )
         self.listener = listener(self.app.read, self.clock)
         self.reporter = Reporter(

@@ -102,8 +102,8 @@ def test_who_floods_waits_and_is_refused_while_others_are_answered(tmp_path, run
         async with Clients(plant) as clients:
             # One alone has half, so one of these fits, and no more.
             ends = [await clients.send(begun()) for _ in range(3)]
-            await until(lambda: len(plant.app.room._waiting.get(7, ())) == 2)
-            used = plant.app.room.shares.used
+            await until(lambda: len(plant.driver.room._waiting.get(7, ())) == 2)
+            used = plant.driver.room.shares.used
 
             reader, _ = await clients.send(request(content=LARGE, key=OTHER_KEY.token))
             other = await read_answer(reader)
@@ -134,8 +134,8 @@ def test_who_floods_waits_and_is_refused_while_others_are_answered(tmp_path, run
         assert (status, json.loads(body)["error"]["code"]) == (503, "OVERLOADED")
         assert headers["retry-after"] == "5"
     assert plant.metrics.bounds["large_body_bytes"].refused == 2
-    assert plant.app.room.shares.used == 0
-    assert not plant.app.room._waiting
+    assert plant.driver.room.shares.used == 0
+    assert not plant.driver.room._waiting
 
 
 @both_loops
@@ -144,7 +144,7 @@ def test_what_waits_for_room_is_not_read(tmp_path, run):
         plant = Plant(tmp_path, max_large_bytes=4_200_000)
         async with Clients(plant) as clients:
             await clients.send(begun(MOST))
-            await until(lambda: plant.app.room.shares.used)
+            await until(lambda: plant.driver.room.shares.used)
             ends = []
             for sent in (
                 # Behind an answer; and as one that comes for the second time.
@@ -153,11 +153,11 @@ def test_what_waits_for_room_is_not_read(tmp_path, run):
                 [request(content=b"%x\r\n%b" % (len(LARGE), LARGE), headers=CHUNKED)],
             ):
                 ends.append(await clients.send(*sent))
-            await until(lambda: len(plant.app.room._waiting.get(7, ())) == 3)
+            await until(lambda: len(plant.driver.room._waiting.get(7, ())) == 3)
             for _, writer in ends[:2]:
                 writer.write(bytes(10_000_000))
             await asyncio.sleep(0.05)
-            waiting = list(plant.app.room._waiting[7])
+            waiting = list(plant.driver.room._waiting[7])
             sizes = [exchange._size for exchange in waiting]
             clients.leave()
             await until(lambda: not plant.listener.connections)
@@ -166,8 +166,8 @@ def test_what_waits_for_room_is_not_read(tmp_path, run):
     sizes, plant = run(waiting())
 
     assert max(sizes) < 400_000
-    assert plant.app.room.shares.used == 0
-    assert not plant.app.room._waiting
+    assert plant.driver.room.shares.used == 0
+    assert not plant.driver.room._waiting
 
 
 @both_loops
@@ -179,15 +179,15 @@ def test_a_chunked_body_has_room_for_all_it_may_become(tmp_path, run):
         async with Clients(plant) as clients:
             sent = b"%x\r\n%b\r\n" % (len(LARGE), LARGE)
             reader, writer = await clients.send(request(content=sent, headers=CHUNKED))
-            await until(lambda: plant.app.room.shares.used)
-            coming = plant.app.room.shares.used
+            await until(lambda: plant.driver.room.shares.used)
+            coming = plant.driver.room.shares.used
             writer.write(b"0\r\n\r\n")
             await until(lambda: plant.engine.calls)
-            working = plant.app.room.shares.used
+            working = plant.driver.room.shares.used
             hold.set()
             answer = await read_answer(reader)
             clients.leave()
-        return coming == most, working, answer[0], plant.app.room.shares.used
+        return coming == most, working, answer[0], plant.driver.room.shares.used
 
     assert run(chunked()) == (True, len(LARGE), 200, 0)
 
@@ -198,14 +198,14 @@ def test_a_body_that_is_whole_waits_for_room_too(tmp_path, run):
         plant = Plant(tmp_path, max_large_bytes=4_200_000)
         async with Clients(plant) as clients:
             _, first = await clients.send(begun(MOST))
-            await until(lambda: plant.app.room.shares.used)
+            await until(lambda: plant.driver.room.shares.used)
             sent = b"%x\r\n%b\r\n0\r\n\r\n" % (70_000, LARGE[:70_000])
             reader, _ = await clients.send(request(content=sent, headers=CHUNKED))
-            await until(lambda: plant.app.room._waiting)
+            await until(lambda: plant.driver.room._waiting)
             first.transport.abort()
             answer = await read_answer(reader)
             clients.leave()
-        return answer[0], plant.app.room.shares.used
+        return answer[0], plant.driver.room.shares.used
 
     assert run(whole()) == (200, 0)
 
@@ -216,7 +216,7 @@ def test_a_body_over_its_limit_is_refused_without_room(tmp_path, run):
         plant = Plant(tmp_path, max_large_bytes=4_000_000)
         async with Clients(plant) as clients:
             await clients.send(begun())
-            await until(lambda: plant.app.room.shares.used)
+            await until(lambda: plant.driver.room.shares.used)
             reader, _ = await clients.send(begun(bytes(3_000_000)))
             announced = await read_answer(reader)
             reader, _ = await clients.send(begun(key="my_live_wrong"))
@@ -241,8 +241,8 @@ def test_answers_that_are_not_read_have_a_bound(tmp_path, run, monkeypatch):
         plant = Plant(tmp_path, max_large_bytes=2 * len(LONG))
         async with Clients(plant) as clients:
             first, _ = await clients.send(SMALL * 3)
-            await until(lambda: plant.app.unread.used)
-            used, calls = plant.app.unread.used, plant.engine.calls
+            await until(lambda: plant.driver.unread.used)
+            used, calls = plant.driver.unread.used, plant.engine.calls
 
             second, _ = await clients.send(SMALL)
             await until(lambda: plant.listener.cut_off)
@@ -263,7 +263,7 @@ def test_answers_that_are_not_read_have_a_bound(tmp_path, run, monkeypatch):
     assert calls == 1
     assert 0 < used < len(LONG)
     assert [answer[0] for answer in (theirs, *answers)] == [200] * 4
-    assert (plant.app.unread.used, plant.app.unread.refused) == (0, 1)
+    assert (plant.driver.unread.used, plant.driver.unread.refused) == (0, 1)
 
 
 @both_loops
@@ -278,7 +278,7 @@ def test_a_gateway_that_stops_answers_what_waits_behind_an_unread_answer(
         plant = Plant(tmp_path)
         async with Clients(plant) as clients:
             reader, _ = await clients.send(SMALL * 2)
-            await until(lambda: plant.app.unread.used)
+            await until(lambda: plant.driver.unread.used)
             plant.clock.advance(40)
             plant.listener.sweep()
             draining = asyncio.create_task(plant.listener.drain(50))

@@ -199,7 +199,9 @@ class Serving:
     def __init__(self, plant, **settings):
         self.clock = ManualClock(1_000.0)
         settings = {"max_message_bytes": 1024 * 1024} | settings
-        self.server = GrpcServer(plant.app, GrpcSettings(**settings), clock=self.clock)
+        self.server = GrpcServer(
+            plant.driver, GrpcSettings(**settings), clock=self.clock
+        )
 
     def pass_time(self, seconds, *, step_s=0.5):
         """Let time pass, and the server look after those who are slow."""

@@ -49,7 +49,7 @@ FRAMES = st.one_of(
 
 
 async def converse(folder, sent, cut):
-    server = GrpcServer(Plant(folder).app, GrpcSettings(max_message_bytes=1000))
+    server = GrpcServer(Plant(folder).driver, GrpcSettings(max_message_bytes=1000))
     connection, _ = connect(server)
     for number, frame in enumerate(sent):
         data = frames.frame(*frame)

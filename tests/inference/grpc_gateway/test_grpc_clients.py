@@ -124,7 +124,7 @@ async def test_a_call_that_is_cancelled_or_late_leaves_nothing_behind(tmp_path):
 @on_loop
 async def test_calls_under_load_are_all_answered_at_the_end(tmp_path):
     plant = Plant(tmp_path)
-    first = GrpcServer(plant.app, GrpcSettings(max_message_bytes=LARGE, shared=True))
+    first = GrpcServer(plant.driver, GrpcSettings(max_message_bytes=LARGE, shared=True))
     await first.start()
     settings = GrpcSettings(max_message_bytes=LARGE, shared=True, port=first.port)
     stopping = asyncio.Event()
@@ -151,7 +151,7 @@ async def test_calls_under_load_are_all_answered_at_the_end(tmp_path):
     while answered < 200:
         await asyncio.sleep(0.01)
     # Another takes over, as where several gateways share the port.
-    second = GrpcServer(plant.app, settings)
+    second = GrpcServer(plant.driver, settings)
     await second.start()
     await asyncio.wait_for(first.stop(20), 15)
     before = answered

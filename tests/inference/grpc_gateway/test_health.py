@@ -29,7 +29,7 @@ WITH_KEY = (("authorization", f"Bearer {KEY.token}"),)
 @contextlib.asynccontextmanager
 async def asking(plant):
     """Give a server that looks after its clients when it is told to, and a stub."""
-    server = GrpcServer(plant.app, GrpcSettings(max_message_bytes=1024))
+    server = GrpcServer(plant.driver, GrpcSettings(max_message_bytes=1024))
     await server.start()
     try:
         async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

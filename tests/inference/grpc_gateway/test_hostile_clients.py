@@ -813,7 +813,7 @@ async def test_large_answers_that_wait_for_one_customer_leave_room_for_others(
                 peer.send(peer.headers(stream_id, head(path, key=key.token)), *frames)
                 await wait_for(lambda asked=asked: plant.engine.calls > asked)
             assert await peer.reset(3) == Code.CANCEL
-            assert plant.app.unread.used > 2 * 4 * width
+            assert plant.driver.unread.used > 2 * 4 * width
             for stream_id in (1, 5):
                 peer.send(
                     hyper.WindowUpdateFrame(stream_id, 10 * width),
@@ -822,7 +822,7 @@ async def test_large_answers_that_wait_for_one_customer_leave_room_for_others(
                 fields, _ = await peer.answer(stream_id)
                 assert fields["grpc-status"] == "0"
         await found.emptied()
-        assert (plant.app.unread.used, plant.app.unread.refused) == (0, 1)
+        assert (plant.driver.unread.used, plant.driver.unread.refused) == (0, 1)
 
 
 def compressed(peer, stream_id, message, key):

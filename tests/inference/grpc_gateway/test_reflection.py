@@ -27,7 +27,7 @@ SERVICES = [
 async def ask(folder, work):
     """Do blocking work with a channel to a server."""
     plant = Plant(folder)
-    server = GrpcServer(plant.app, GrpcSettings(max_message_bytes=1024 * 1024))
+    server = GrpcServer(plant.driver, GrpcSettings(max_message_bytes=1024 * 1024))
     await server.start()
 
     def in_thread():

@@ -59,7 +59,7 @@ def certificate(tmp_path_factory):
 async def ask(folder, credentials, **settings):
     """Ask a server with these settings whether it is alive."""
     plant = Plant(folder)
-    server = GrpcServer(plant.app, GrpcSettings(max_message_bytes=1024, **settings))
+    server = GrpcServer(plant.driver, GrpcSettings(max_message_bytes=1024, **settings))
     await server.start()
     target = f"127.0.0.1:{server.port}"
     channel = (
@@ -134,7 +134,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path):
     async def main():
         settings = {"certificate": certificate, "key": key}
         server = GrpcServer(
-            Plant(tmp_path).app, GrpcSettings(max_message_bytes=1024, **settings)
+            Plant(tmp_path).driver, GrpcSettings(max_message_bytes=1024, **settings)
         )
         await server.start()
         numbers = [await asyncio.to_thread(shown_by, server.port)]

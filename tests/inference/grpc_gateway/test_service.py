@@ -74,7 +74,7 @@ def _written(message):
 async def serving(plant, **settings):
     """Give a client of the plant's gRPC port."""
     settings = {"max_message_bytes": 1024 * 1024} | settings
-    server = GrpcServer(plant.app, GrpcSettings(**settings))
+    server = GrpcServer(plant.driver, GrpcSettings(**settings))
     await server.start()
     try:
         async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -334,7 +334,7 @@ async def test_stream_without_a_key_ends_at_once(tmp_path):
 @on_loop
 async def test_an_idle_stream_does_not_hold_up_the_end(tmp_path):
     plant = Plant(tmp_path)
-    server = GrpcServer(plant.app, GrpcSettings(max_message_bytes=1024))
+    server = GrpcServer(plant.driver, GrpcSettings(max_message_bytes=1024))
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stream = Client(channel).stream()
@@ -352,7 +352,7 @@ async def test_an_idle_stream_does_not_hold_up_the_end(tmp_path):
 async def test_a_call_under_way_is_finished_at_the_end(tmp_path):
     plant = Plant(tmp_path)
     plant.engine.hold = asyncio.Event()
-    server = GrpcServer(plant.app, GrpcSettings(max_message_bytes=1024))
+    server = GrpcServer(plant.driver, GrpcSettings(max_message_bytes=1024))
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = Client(channel).infer()
@@ -499,10 +499,10 @@ def _serve(plant, signature):
 async def test_a_taken_port_is_named(tmp_path):
     plant = Plant(tmp_path)
     settings = GrpcSettings(max_message_bytes=1)
-    first = GrpcServer(plant.app, settings)
+    first = GrpcServer(plant.driver, settings)
 
     with pytest.raises(PortTaken, match=f":{first.port} for gRPC"):
-        GrpcServer(plant.app, msgspec.structs.replace(settings, port=first.port))
+        GrpcServer(plant.driver, msgspec.structs.replace(settings, port=first.port))
 
     await first.stop(0)
 
@@ -511,8 +511,10 @@ async def test_a_taken_port_is_named(tmp_path):
 async def test_several_gateways_share_the_port(tmp_path):
     plant = Plant(tmp_path)
     settings = GrpcSettings(max_message_bytes=1024, shared=True)
-    first = GrpcServer(plant.app, settings)
-    second = GrpcServer(plant.app, msgspec.structs.replace(settings, port=first.port))
+    first = GrpcServer(plant.driver, settings)
+    second = GrpcServer(
+        plant.driver, msgspec.structs.replace(settings, port=first.port)
+    )
 
     assert second.port == first.port
 

@@ -29,7 +29,9 @@ def ports(tmp_path):
         stop = asyncio.Event()
         plant = Plant(tmp_path)
         await plant.engines.ask()
-        grpc_server = GrpcServer(plant.app, GrpcSettings(max_message_bytes=1_000_000))
+        grpc_server = GrpcServer(
+            plant.driver, GrpcSettings(max_message_bytes=1_000_000)
+        )
         await grpc_server.start()
         async with listening(plant.listener) as port:
             found.extend((port, grpc_server.port))
