@@ -10,8 +10,7 @@ from urllib.parse import unquote
 import httptools
 import structlog
 
-from inference.gateway.connection import Connection
-from inference.gateway.exchange import Exchange, Reading, Request
+from inference.gateway.exchange import Channel, Exchange, Reading, Request
 
 logger = structlog.get_logger(__name__)
 
@@ -37,7 +36,7 @@ class AsgiExchange(Exchange):
     """One request in a task of its own, and its messages."""
 
     def __init__(
-        self, application: AsgiApplication, request: Request, connection: Connection
+        self, application: AsgiApplication, request: Request, connection: Channel
     ) -> None:
         self._application = application
         self._connection = connection

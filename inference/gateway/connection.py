@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Hashable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import httptools
 import structlog
@@ -19,8 +19,9 @@ import structlog
 from inference import call_headers
 from inference.engine.shares import Shares
 from inference.errors import ApiError, ErrorCode
-from inference.gateway.exchange import Exchange, Headers, Place, Request
-from inference.gateway.heads import KnownHead
+from inference.gateway.exchange import Exchange, Headers, Reading, Request
+from inference.gateway.heads import KnownHead, KnownHeads
+from inference.gateway.large_body import LargeBodies
 
 logger = structlog.get_logger(__name__)
 
@@ -58,6 +59,30 @@ _STATUS_LINES = {
 _BODILESS = frozenset({204, 304})
 # Heads in a row that were not known; then a connection does not look any more.
 _MAX_UNKNOWN_HEADS = 32
+
+
+class Place(Protocol):
+    """What connections share: their listener."""
+
+    # The line of an answer's head that gives the time.
+    date_line: bytes
+    heads: KnownHeads
+    large_bodies: LargeBodies
+
+    def read(self, request: Request) -> Reading: ...
+
+    def join(self, connection: "Connection") -> bool:
+        """Count one more connection; False: there are too many."""
+
+    def leave(self, connection: "Connection") -> None: ...
+
+    def note_cut_off(self) -> None:
+        """Count a client that read too slowly."""
+
+    def now(self) -> float: ...
+
+    def refusal(self, error: ApiError) -> tuple[int, Headers, bytes]:
+        """Render an error for a request that could not be read."""
 
 
 class Connection(asyncio.Protocol):

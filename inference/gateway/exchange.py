@@ -1,14 +1,9 @@
-"""What a connection knows of those who answer its requests, and of its place."""
+"""What a connection and those who answer its requests know of each other."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple, Protocol
 
-from inference.errors import ApiError
-
-if TYPE_CHECKING:
-    from inference.gateway.connection import Connection
-    from inference.gateway.heads import KnownHeads
-    from inference.gateway.large_body import LargeBodies
+from inference.engine.shares import Shares
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -23,10 +18,42 @@ class Request(NamedTuple):
     keep_alive: bool
 
 
+class Channel(Protocol):
+    """A connection as an exchange sees it: what it may do with its client."""
+
+    client: str
+
+    def invite(self) -> None: ...
+
+    def pause_body(self) -> None: ...
+
+    def resume_body(self) -> None: ...
+
+    def hold_body(self) -> None: ...
+
+    def release_body(self) -> None: ...
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    def answer_and_close(self, status: int, headers: Headers, body: bytes) -> None: ...
+
+    def begin(self, status: int, headers: Headers, body: bytes = b"") -> None: ...
+
+    def write(self, body: bytes) -> None: ...
+
+    def finish(self, *, keep_alive: bool = True) -> None: ...
+
+    def count_unread(self, unread: Shares, owner: Hashable) -> None: ...
+
+    async def drained(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
 class Reading(NamedTuple):
     """What an application makes of a head, before there is a body."""
 
-    open: "Callable[[Connection], Exchange]"
+    open: "Callable[[Channel], Exchange]"
     # Says that the same head means the same each time, and is likely to come again.
     recurs: bool = False
 
@@ -46,27 +73,3 @@ class Exchange(Protocol):
 
     def sweep(self, now: float) -> None:
         """Look whether the client takes too long; `now` is of the listener's clock."""
-
-
-class Place(Protocol):
-    """What connections share: their listener."""
-
-    # The line of an answer's head that gives the time.
-    date_line: bytes
-    heads: "KnownHeads"
-    large_bodies: "LargeBodies"
-
-    def read(self, request: Request) -> Reading: ...
-
-    def join(self, connection: "Connection") -> bool:
-        """Count one more connection; False: there are too many."""
-
-    def leave(self, connection: "Connection") -> None: ...
-
-    def note_cut_off(self) -> None:
-        """Count a client that read too slowly."""
-
-    def now(self) -> float: ...
-
-    def refusal(self, error: ApiError) -> tuple[int, Headers, bytes]:
-        """Render an error for a request that could not be read."""

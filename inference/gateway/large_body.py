@@ -5,16 +5,27 @@ copies of all of it more than this makes.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from inference.gateway.connection import Connection
+from typing import Protocol
 
 # Of a body that is still to come; less comes with its head or soon after it.
 _MIN_BYTES = 48 * 1024
 _MAX_BYTES = 4 * 1024 * 1024
 # Of all at once. Other bodies take no more memory than has come of them.
 _MAX_OPEN_BYTES = 64 * 1024 * 1024
+
+
+class BodyReader(Protocol):
+    """A connection whose body is read for it, and which hears of all else."""
+
+    def take_large_body(self, body: bytearray) -> None: ...
+
+    def eof_received(self) -> bool: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
 
 
 class LargeBodies:
@@ -24,7 +35,7 @@ class LargeBodies:
         self.open_bytes = 0
 
     def begin(
-        self, connection: "Connection", length: int, beginning: bytes
+        self, connection: BodyReader, length: int, beginning: bytes
     ) -> "LargeBody | None":
         """Make room for a body of which so much is here, where that pays."""
         if (
@@ -43,7 +54,7 @@ class LargeBody(asyncio.BufferedProtocol):
     def __init__(
         self,
         bodies: LargeBodies,
-        connection: "Connection",
+        connection: BodyReader,
         length: int,
         beginning: bytes,
     ) -> None:

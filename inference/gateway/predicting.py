@@ -9,9 +9,8 @@ from accounts.key_format import holds_key
 from inference import call_headers, refusals
 from inference.effects import Answer, Call, Effect, NeedBody
 from inference.errors import ApiError, ErrorCode
-from inference.gateway.connection import Connection
 from inference.gateway.driver import GatewayDriver
-from inference.gateway.exchange import Exchange, Request
+from inference.gateway.exchange import Channel, Exchange, Request
 from inference.gateway.plan_run import PlanRun
 from inference.gateway.routes import PredictionPath
 from inference.gateway.streaming import StreamSender
@@ -70,7 +69,7 @@ class PredictionExchange(PlanRun, Exchange):
     )
 
     def __init__(
-        self, driver: GatewayDriver, head: PredictionHead, connection: Connection
+        self, driver: GatewayDriver, head: PredictionHead, connection: Channel
     ) -> None:
         super().__init__(driver)
         self._head = head

@@ -7,8 +7,8 @@ from typing import Any
 
 from inference.dialects.event_stream import error_event
 from inference.effects import Answer
-from inference.gateway.connection import Connection
 from inference.gateway.engines import Engines
+from inference.gateway.exchange import Channel
 from inference.stream_effects import (
     NextChunk,
     OpenStream,
@@ -29,7 +29,7 @@ class StreamSender:
     those before: what a slow client does not read is never computed.
     """
 
-    def __init__(self, engines: Engines, connection: Connection) -> None:
+    def __init__(self, engines: Engines, connection: Channel) -> None:
         self._engines = engines
         self._connection = connection
         self._chunks: Chunks | None = None

@@ -14,13 +14,12 @@ from inference.call_headers import MAX_DEADLINE_MS
 from inference.engine.shares import Shares
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.heads import Head
-from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.limits import (
     IDLE_S,
     MAX_KEYLESS_MESSAGE_BYTES,
     STREAM_WINDOW,
 )
-from inference.grpc_gateway.http2.stream import Stream
+from inference.grpc_gateway.http2.stream import Carrier, Stream
 from inference.grpc_gateway.inflating import Inflators
 from inference.grpc_gateway.reading import (
     PREFIX_BYTES,
@@ -79,7 +78,7 @@ class GrpcCall(Stream):
     )
 
     def __init__(
-        self, connection: Connection, stream_id: int, head: Head, rules: Rules
+        self, connection: Carrier, stream_id: int, head: Head, rules: Rules
     ) -> None:
         super().__init__(connection, stream_id)
         self.head = head
@@ -105,6 +104,10 @@ class GrpcCall(Stream):
             self.connection.end(self, statuses.trailers(status, message, metadata))
         else:
             self.connection.refuse(self, statuses.refusal(status, message, metadata))
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        return self.head.headers
 
     def now(self) -> float:
         return self._rules.now()
@@ -330,7 +333,7 @@ class StreamedCall(GrpcCall):
     __slots__ = ("_advancing", "_busy", "_draining")
 
     def __init__(
-        self, connection: Connection, stream_id: int, head: Head, rules: Rules
+        self, connection: Carrier, stream_id: int, head: Head, rules: Rules
     ) -> None:
         super().__init__(connection, stream_id, head, rules)
         # A message is worked on, or its answer waits; messages are gone through.
@@ -408,7 +411,7 @@ class WatchedCall(UnaryCall):
     __slots__ = ("_look", "_sending")
 
     def __init__(
-        self, connection: Connection, stream_id: int, head: Head, rules: Rules
+        self, connection: Carrier, stream_id: int, head: Head, rules: Rules
     ) -> None:
         super().__init__(connection, stream_id, head, rules)
         self._look: Callable[[float], bytes | None] | None = None

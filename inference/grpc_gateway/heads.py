@@ -1,7 +1,6 @@
 """What the head of a call says. Read once for each head that a connection sends."""
 
 import re
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,11 +10,9 @@ from inference.grpc_gateway import statuses
 from inference.grpc_gateway.http2.frames import Code, StreamFault
 from inference.grpc_gateway.http2.header_blocks import Fields, list_bytes, literal
 from inference.grpc_gateway.http2.limits import MAX_HEADER_LIST_BYTES
+from inference.grpc_gateway.methods import Method
 from inference.grpc_gateway.reading import INFLATORS
 from inference.grpc_gateway.statuses import Status
-
-if TYPE_CHECKING:
-    from inference.grpc_gateway.methods import Method
 
 # RFC 9113, section 8.2.2.
 _OF_CONNECTIONS = frozenset(
@@ -42,7 +39,7 @@ _NOT_FOR_PLAN = frozenset({b"content-type", b"content-length"})
 class Head(msgspec.Struct, frozen=True):
     """Either a call of a method or why it is none."""
 
-    method: "Method | None"
+    method: Method | None
     # Of call_headers.NAMES.
     headers: dict[bytes, bytes]
     timeout_s: float | None = None
@@ -59,7 +56,7 @@ class Head(msgspec.Struct, frozen=True):
         return self.method is not None and not self.method.needs_key
 
 
-def read_head(fields: Fields, methods: "dict[bytes, Method]") -> Head:
+def read_head(fields: Fields, methods: dict[bytes, Method]) -> Head:
     """Raises StreamFault for what is no request (RFC 9113, section 8.1.1)."""
     named = _checked(fields)
     if list_bytes(fields) > MAX_HEADER_LIST_BYTES:

@@ -2,14 +2,36 @@
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import msgspec
 
-if TYPE_CHECKING:
-    from inference.grpc_gateway.calls import GrpcCall
+from inference.grpc_gateway.http2.stream import Carrier
+from inference.grpc_gateway.statuses import Status
 
-Handle = Callable[["GrpcCall", bytes | memoryview], None]
+
+class Asker(Protocol):
+    """A call as its method sees it."""
+
+    # What works on it now, and is told where nobody waits any more.
+    work: Any
+
+    @property
+    def headers(self) -> dict[bytes, bytes]: ...
+
+    @property
+    def connection(self) -> Carrier: ...
+
+    def plan_headers(self) -> dict[bytes, bytes]: ...
+
+    def now(self) -> float: ...
+
+    def reply(self, body: bytes, metadata: bytes = b"") -> None: ...
+
+    def refuse(self, status: Status, message: str, metadata: bytes = b"") -> None: ...
+
+
+Handle = Callable[[Asker, bytes | memoryview], None]
 
 
 class Shape(enum.Enum):

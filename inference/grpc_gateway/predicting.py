@@ -10,7 +10,7 @@ from inference.gateway.driver import GatewayDriver
 from inference.gateway.plan_run import PlanRun
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
-from inference.grpc_gateway.calls import GrpcCall
+from inference.grpc_gateway.methods import Asker
 
 logger = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ class PredictionRun(PlanRun):
 
     __slots__ = ("_asker", "_request")
 
-    def __init__(self, driver: GatewayDriver, asker: GrpcCall, request: Any) -> None:
+    def __init__(self, driver: GatewayDriver, asker: Asker, request: Any) -> None:
         super().__init__(driver)
         self._asker = asker
         self._request = request
@@ -88,7 +88,7 @@ class StreamedRun(PredictionRun):
             self._asker.reply(response.SerializeToString())
 
 
-def refuse(call: GrpcCall, answer: Answer) -> None:
+def refuse(call: Asker, answer: Answer) -> None:
     """End a call by an answer that is an error."""
     call.refuse(
         statuses.of_http(answer.status),

@@ -19,8 +19,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 )
 
 from inference.grpc_gateway import health, open_inference_pb2, service
-from inference.grpc_gateway.calls import GrpcCall
-from inference.grpc_gateway.methods import Method, Shape
+from inference.grpc_gateway.methods import Asker, Method, Shape
 from inference.grpc_gateway.statuses import Status
 
 _ALPHA = "grpc.reflection.v1alpha"
@@ -48,7 +47,7 @@ class ReflectionService:
             for name in _NAMES
         }
 
-    def _info(self, call: GrpcCall, body: Body) -> None:
+    def _info(self, call: Asker, body: Body) -> None:
         try:
             request = ServerReflectionRequest.FromString(body)
         except DecodeError:

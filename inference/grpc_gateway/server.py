@@ -27,7 +27,7 @@ from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.connection import Connection
 from inference.grpc_gateway.http2.grants import LargeMessages
 from inference.grpc_gateway.http2.header_blocks import Fields
-from inference.grpc_gateway.http2.stream import Stream
+from inference.grpc_gateway.http2.stream import Carrier, Stream
 from inference.grpc_gateway.http2.turns import Turns
 from inference.grpc_gateway.inflating import Inflators
 from inference.grpc_gateway.methods import Shape
@@ -123,7 +123,7 @@ class GrpcServer:
         # many of these each connection has.
         self._calls = Shares(limits.MAX_ALL_CALLS)
         self._keyless = Shares(limits.MAX_ALL_KEYLESS_CALLS)
-        self._keyless_calls: Counter[Connection] = Counter()
+        self._keyless_calls: Counter[Carrier] = Counter()
         driver.metrics.bounds |= {
             "grpc_connections": self._places,
             "grpc_large_message_bytes": self.large_messages.shares,

@@ -12,8 +12,7 @@ from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFacts
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
-from inference.grpc_gateway.calls import GrpcCall
-from inference.grpc_gateway.methods import Method, Shape
+from inference.grpc_gateway.methods import Asker, Method, Shape
 from inference.grpc_gateway.predicting import PredictionRun, StreamedRun, refuse
 from inference.grpc_gateway.statuses import Status
 from inference.tables import KeyEntry
@@ -42,11 +41,11 @@ class InferenceService:
             _SERVICE + b"ServerMetadata": self._answered_to_all(self._server_metadata),
         }
 
-    def find_caller(self, call: GrpcCall) -> KeyEntry | bytes:
+    def find_caller(self, call: Asker) -> KeyEntry | bytes:
         """Find who calls before the message is read, or the block that refuses it."""
         try:
             return find_caller(
-                self._driver.plan.tables, call.head.headers, self._driver.clock()
+                self._driver.plan.tables, call.headers, self._driver.clock()
             )
         except ApiError as error:
             self._driver.metrics.unauthenticated += 1
@@ -59,31 +58,31 @@ class InferenceService:
 
     # Predictions
 
-    def _infer(self, call: GrpcCall, body: Body) -> None:
+    def _infer(self, call: Asker, body: Body) -> None:
         request = _parsed(messages.ModelInferRequest, call, body)
         if request is not None:
             PredictionRun(self._driver, call, request).start()
 
-    def _stream_infer(self, call: GrpcCall, body: Body) -> None:
+    def _stream_infer(self, call: Asker, body: Body) -> None:
         request = _parsed(messages.ModelInferRequest, call, body)
         if request is not None:
             StreamedRun(self._driver, call, request).start()
 
     # Server and models
 
-    def _server_live(self, call: GrpcCall, body: Body) -> Message:
+    def _server_live(self, call: Asker, body: Body) -> Message:
         return messages.ServerLiveResponse(live=True)
 
-    def _server_ready(self, call: GrpcCall, body: Body) -> Message:
+    def _server_ready(self, call: Asker, body: Body) -> Message:
         return messages.ServerReadyResponse(ready=self._facts.server_ready())
 
-    def _server_metadata(self, call: GrpcCall, body: Body) -> Message:
+    def _server_metadata(self, call: Asker, body: Body) -> Message:
         facts = self._facts.server()
         return messages.ServerMetadataResponse(
             name=facts.name, version=facts.version, extensions=facts.extensions
         )
 
-    def _model_ready(self, call: GrpcCall, body: Body) -> Message | None:
+    def _model_ready(self, call: Asker, body: Body) -> Message | None:
         request = _parsed(messages.ModelReadyRequest, call, body)
         if request is None:
             return None
@@ -92,7 +91,7 @@ class InferenceService:
         )
         return messages.ModelReadyResponse(ready=ready)
 
-    def _model_metadata(self, call: GrpcCall, body: Body) -> Message | None:
+    def _model_metadata(self, call: Asker, body: Body) -> Message | None:
         request = _parsed(messages.ModelMetadataRequest, call, body)
         if request is None:
             return None
@@ -108,7 +107,7 @@ class InferenceService:
         )
 
     def _answered(self, ask: Any, *, needs_key: bool = True) -> Method:
-        def handle(call: GrpcCall, body: Body) -> None:
+        def handle(call: Asker, body: Body) -> None:
             try:
                 found = ask(call, body)
             except ApiError as error:
@@ -122,9 +121,9 @@ class InferenceService:
     def _answered_to_all(self, ask: Any) -> Method:
         return self._answered(ask, needs_key=False)
 
-    def _caller(self, call: GrpcCall) -> KeyEntry:
+    def _caller(self, call: Asker) -> KeyEntry:
         """Find who asks; raises ApiError."""
-        plan, headers = self._driver.plan, call.head.headers
+        plan, headers = self._driver.plan, call.headers
         caller = find_caller(plan.tables, headers, self._driver.clock())
         peer = call.connection.client
         require_network(caller, peer, headers, plan.trusted_proxies)
@@ -140,7 +139,7 @@ class InferenceService:
         return Answer(status, headers, body, None)
 
 
-def _parsed(kind: Any, call: GrpcCall, body: Body) -> Any:
+def _parsed(kind: Any, call: Asker, body: Body) -> Any:
     """Read a message; None: it is none, and the call is refused."""
     try:
         return kind.FromString(body)

@@ -7,7 +7,7 @@ client may do has its name in `limits.py`.
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -18,14 +18,14 @@ from inference.grpc_gateway.http2.frames import (
     Setting,
     StreamFault,
 )
-from inference.grpc_gateway.http2.grants import Grants
-from inference.grpc_gateway.http2.header_blocks import HeaderReader
+from inference.grpc_gateway.http2.grants import Grants, LargeMessages
+from inference.grpc_gateway.http2.header_blocks import Fields, HeaderReader
 from inference.grpc_gateway.http2.heartbeat import Heartbeat, Sign
 from inference.grpc_gateway.http2.intake import Intake
 from inference.grpc_gateway.http2.leftovers import Leftovers
 from inference.grpc_gateway.http2.outbox import Outbox
-from inference.grpc_gateway.http2.place import Place
 from inference.grpc_gateway.http2.stream import Stream
+from inference.grpc_gateway.http2.turns import Turns
 
 logger = structlog.get_logger(__name__)
 
@@ -38,6 +38,30 @@ _GREETING = frames.settings(
 _DRAIN_PING = b"draining"
 _ALIVE_PING = b"alive???"
 _ANY_STREAM = 2**31 - 1
+
+
+class Place(Protocol):
+    """What the connections of one listener share."""
+
+    # The header block that answers with a message begin with.
+    answer_head: bytes
+    turns: Turns
+    large_messages: LargeMessages
+
+    def join(self, connection: "Connection") -> bool:
+        """Count one more connection; False: there are too many."""
+
+    def leave(self, connection: "Connection") -> None: ...
+
+    def now(self) -> float: ...
+
+    def interpret(self, fields: Fields) -> Any:
+        """Read the head of a request; raises StreamFault if it is none."""
+
+    def open(self, connection: "Connection", stream_id: int, head: Any) -> Stream: ...
+
+    def close(self, stream: Stream) -> None:
+        """Learn that a stream is over."""
 
 
 class Connection(asyncio.Protocol):

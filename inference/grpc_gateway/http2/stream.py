@@ -3,13 +3,43 @@
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from inference.grpc_gateway.http2.frames import Code, StreamFault
 from inference.grpc_gateway.http2.limits import STREAM_WINDOW
 
-if TYPE_CHECKING:
-    from inference.grpc_gateway.http2.connection import Connection
+
+class Granting(Protocol):
+    """Room for large messages, beyond a stream's window."""
+
+    def ask(self, stream: "Stream", count: int) -> None: ...
+
+    def give_back(self, stream: "Stream") -> None: ...
+
+
+class Carrier(Protocol):
+    """A connection as a stream sees it: what it may do with its client."""
+
+    client: str
+
+    @property
+    def grants(self) -> Granting: ...
+
+    def answer(
+        self, stream: "Stream", prefix: bytes, body: bytes, trailers: bytes
+    ) -> None: ...
+
+    def refuse(self, stream: "Stream", block: bytes) -> None: ...
+
+    def send(self, stream: "Stream", prefix: bytes, body: bytes) -> None: ...
+
+    def end(self, stream: "Stream", trailers: bytes) -> None: ...
+
+    def open_window(self, stream: "Stream", count: int) -> None: ...
+
+    def give_up(self, stream: "Stream") -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class Stream(ABC):
@@ -34,7 +64,7 @@ class Stream(ABC):
         "window",
     )
 
-    def __init__(self, connection: "Connection", stream_id: int) -> None:
+    def __init__(self, connection: Carrier, stream_id: int) -> None:
         self.connection = connection
         self.stream_id = stream_id
         # The client has said all; nobody says anything more.
