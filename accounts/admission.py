@@ -11,14 +11,7 @@ given again: so a wrong clock never admits more, and never locks anyone out for 
 from collections.abc import Callable, Sequence
 
 from accounts import reached
-from accounts.limits import (
-    LeaseGrant,
-    LeaseRequest,
-    Limits,
-    Recall,
-    Recalled,
-    Source,
-)
+from accounts.limits import LeaseGrant, LeaseRequest, Limits, Recall, Recalled, Source
 from accounts.reached import Refusal as Refusal
 from accounts.reached import later
 from accounts.shared_counts import SharedCounts, key_of

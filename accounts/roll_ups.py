@@ -23,14 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 from django.db import transaction
-from django.db.models import (
-    DateTimeField,
-    ExpressionWrapper,
-    F,
-    Min,
-    QuerySet,
-    Value,
-)
+from django.db.models import DateTimeField, ExpressionWrapper, F, Min, QuerySet, Value
 from django.db.models.functions import Greatest
 from django.utils import timezone
 

@@ -11,17 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from django.db import transaction
-from django.db.models import (
-    Count,
-    Expression,
-    F,
-    Max,
-    Min,
-    Q,
-    QuerySet,
-    Sum,
-    TextField,
-)
+from django.db.models import Count, Expression, F, Max, Min, Q, QuerySet, Sum, TextField
 from django.db.models.functions import Cast, Trunc
 from django.utils import timezone
 

@@ -3,14 +3,7 @@
 import datetime
 from collections.abc import Iterable
 
-from accounts.limits import (
-    LeaseGrant,
-    LeaseRequest,
-    Period,
-    Quota,
-    Rate,
-    Recalled,
-)
+from accounts.limits import LeaseGrant, LeaseRequest, Period, Quota, Rate, Recalled
 
 LIMIT_HEADER = b"X-RateLimit-Limit"
 RESET_HEADER = b"X-RateLimit-Reset"

@@ -29,12 +29,7 @@ from accounts.models import (
 )
 from accounts.models.usage import UsageSums
 from inference.jobs import ids
-from inference.models import (
-    Engine,
-    LoadedVersion,
-    PredictionJob,
-    ServingRoute,
-)
+from inference.models import Engine, LoadedVersion, PredictionJob, ServingRoute
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 
 _AT_ONCE = 2000

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from inference import call_headers, refusals
-from inference.effects import Call
+from inference.dialects.dialect import Call
 from inference.errors import ApiError, ErrorCode
 from inference.json_bodies import parse_object
 from inference.tables import KeyEntry, ModelEntry, Tables, Target

@@ -4,7 +4,7 @@ from accounts import key_format
 from accounts.limits import ReachedLimit
 from accounts.networks import Networks, client_address
 from inference import call_headers, refusals
-from inference.effects import Headers
+from inference.dialects.dialect import Headers
 from inference.errors import ApiError
 from inference.tables import KeyEntry, Tables
 

@@ -1,41 +1,16 @@
 """What a plan knows of a call, what it asks its driver for, and what it gives. Pure."""
 
-from typing import TYPE_CHECKING, Literal
-
 import msgspec
 
 from accounts.admission import Admission
 from accounts.key_admission import KeyAdmission
 from accounts.limits import LeaseRequest
 from accounts.usage_event import UsageEvent
+from inference.dialects.dialect import Headers
 from inference.engine.client import Tensor
 from inference.engine.messages import ExplainOptions, Params, VersionKey
 from inference.images import EncodedImages
 from inference.stream_effects import StreamEffect
-
-if TYPE_CHECKING:
-    from inference.dialects.dialect import Dialect
-
-Operation = Literal["predict", "batch", "explain", "embed", "stream"]
-Headers = list[tuple[bytes, bytes]]
-
-
-class Call(msgspec.Struct, gc=False):
-    """What a front knows before the body."""
-
-    operation: Operation
-    # Of call_headers.NAMES, in lower case.
-    headers: dict[bytes, bytes]
-    dialect: "Dialect"
-    # None: the site's default model, or the one that the body names.
-    model: str | None = None
-    version: str | None = None
-    # ?explain=true; None: neither true nor false, which is refused.
-    explain: bool | None = False
-    # Address of the peer: the caller, or a proxy before us.
-    peer: str = ""
-    # Says whether the query holds an API key, where logs and caches keep it.
-    key_in_query: bool = False
 
 
 class NeedBody(msgspec.Struct, frozen=True, gc=False):
@@ -93,12 +68,6 @@ class ReadUpload(msgspec.Struct, frozen=True):
     upload_id: str
     customer_id: int
     max_bytes: int
-
-
-class UploadedFile(msgspec.Struct, frozen=True):
-    content: bytes
-    # Without parameters.
-    content_type: str
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):

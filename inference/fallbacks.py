@@ -5,7 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from inference import addressing
-from inference.effects import Call
+from inference.dialects.dialect import Call
 from inference.errors import ApiError
 from inference.progress import Progress
 from inference.snapshot import Fallback

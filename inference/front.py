@@ -25,19 +25,17 @@ from accounts.limits import LeaseGrant, LeaseRequest
 from accounts.usage_event import UsageEvent
 from inference import refusals, spool
 from inference.callers import rate_headers
+from inference.dialects.dialect import Call, Headers
 from inference.dialects.event_stream import error_event
 from inference.effects import (
     Answer,
-    Call,
     Effect,
     EngineCall,
     ExplainCall,
-    Headers,
     NeedBody,
     NeedUnits,
     ReadImages,
     ReadUpload,
-    UploadedFile,
 )
 from inference.engine.client import BlockingEngineClient, Prediction, Tensor
 from inference.engine.errors import ELSEWHERE, EngineError, EngineErrorCode
@@ -57,6 +55,7 @@ from inference.stream_effects import (
 )
 from inference.tables import Tables
 from inference.uploads import files as uploaded_files
+from inference.uploads.uris import UploadedFile
 
 # How long written events may wait until they survive a power failure.
 _SYNC_S = 0.1

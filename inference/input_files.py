@@ -14,9 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from inference.decoding import DecodedRequest, InstanceDecoder
-from inference.dialects.open_inference import input_binding
-from inference.dialects.open_inference_inputs import SentTensor
-from inference.effects import UploadedFile
+from inference.dialects.open_inference_inputs import SentTensor, input_binding
 from inference.engine.client import Array
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.lines import BOM
@@ -25,20 +23,12 @@ from inference.options import read_options
 from inference.request_members import refuse
 from inference.tables import Target
 from inference.uploads import uris
+from inference.uploads.uris import AskedFile, UploadedFile
 
 # As of bodies: reading text keeps everybody else waiting.
 MAX_TEXT_BYTES = 2 * 1024 * 1024
 _MAX_HEADER_BYTES = 10_000
 _HUGE, _MINUS_HUGE = msgspec.Raw(b"1e999"), msgspec.Raw(b"-1e999")
-
-
-class AskedFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of a prediction whose instances lie in a file."""
-
-    input_uri: str
-    options: dict[str, Any] | None = None
-    parameters: dict[str, Any] | None = None
-    model: str | None = None
 
 
 class _Rows(msgspec.Struct, omit_defaults=True):

@@ -30,14 +30,12 @@ from inference import (
 )
 from inference.cache import PredictionCache
 from inference.decoding import DecodedRequest
-from inference.dialects.dialect import AnswersFixed, Finished, ReadsFiles
+from inference.dialects.dialect import AnswersFixed, Call, Finished, Headers, ReadsFiles
 from inference.effects import (
     Answer,
-    Call,
     Effect,
     EngineCall,
     ExplainCall,
-    Headers,
     NeedBody,
     NeedUnits,
 )
@@ -50,12 +48,7 @@ from inference.options import Options
 from inference.progress import Progress, log_failure, usage_event
 from inference.streamed_prediction import StreamedPrediction
 from inference.streaming import StreamLimits
-from inference.tables import (
-    KeyEntry,
-    Tables,
-    Target,
-    fallback_json,
-)
+from inference.tables import KeyEntry, Tables, Target, fallback_json
 
 DEFAULT_TIMEOUT_S = 30.0
 # Of a refusal, for the page that explains it.

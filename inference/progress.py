@@ -6,7 +6,7 @@ import structlog
 from accounts.admission import Reserved
 from accounts.limits import ReachedLimit
 from accounts.usage_event import UsageEvent
-from inference.effects import Call
+from inference.dialects.dialect import Call
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.tables import FALLBACK, KeyEntry, ModelEntry, Target
 

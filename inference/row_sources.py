@@ -8,13 +8,13 @@ from typing import Any
 
 from inference import refusals
 from inference.decoding import DecodedRequest, with_images
-from inference.dialects.dialect import ReadsFiles
-from inference.effects import Call, Effect, ReadImages, ReadUpload, UploadedFile
-from inference.input_files import AskedFile
+from inference.dialects.dialect import Call, ReadsFiles
+from inference.effects import Effect, ReadImages, ReadUpload
 from inference.progress import Progress
 from inference.row_by_row import DecodedRows
 from inference.tables import Target
 from inference.uploads import uris
+from inference.uploads.uris import AskedFile, UploadedFile
 
 Reading = Generator[Effect, Any, DecodedRequest]
 

@@ -6,7 +6,8 @@ from typing import Any
 from inference import fallbacks, refusals, row_sources, streaming
 from inference.decoding import DecodedRequest
 from inference.dialects import event_stream
-from inference.effects import Answer, Call, Effect, Headers
+from inference.dialects.dialect import Call, Headers
+from inference.effects import Answer, Effect
 from inference.engine.errors import EngineError
 from inference.engine.signature import UnsupportedSignature
 from inference.errors import ApiError

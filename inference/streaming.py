@@ -11,8 +11,8 @@ import msgspec
 
 from inference import refusals
 from inference.dialects import event_stream
+from inference.dialects.dialect import Headers
 from inference.dialects.event_stream import Usage
-from inference.effects import Headers
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.shares import Shares
 from inference.errors import ApiError, ErrorCode

@@ -16,12 +16,7 @@ import msgspec
 
 from inference.engine.signature import JSON, MAX_WHOLE_FLOAT, Column
 from inference.errors import ErrorCode, Problem
-from inference.json_values import (
-    BrokenSchema,
-    NotFinite,
-    exact_integer,
-    read_value,
-)
+from inference.json_values import BrokenSchema, NotFinite, exact_integer, read_value
 from inference.row_types import KINDS, bounds, choices, has_whole_floats, text_limit
 from inference.times import EARLIEST, LATEST, is_in_range
 

@@ -31,12 +31,12 @@ from accounts.key_format import holds_key
 from accounts.models import ApiKey
 from accounts.throttling import KeyThrottle
 from inference import call_headers, front, model_cards, refusals
-from inference.dialects.dialect import Dialect
+from inference.dialects.dialect import Call, Dialect, Headers, Operation
 from inference.dialects.embedding import EMBEDDING
 from inference.dialects.event_stream import EVENT_STREAM
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.dialects.native import NATIVE
-from inference.effects import Answer, Call, Headers, Operation
+from inference.effects import Answer
 from inference.errors import ApiError, ErrorCode
 from inference.openapi.shared_schemas import json_body, reference
 from inference.serializers import ModelListSerializer, ModelSerializer

@@ -19,11 +19,7 @@ from django.db.models import Q, QuerySet
 from kombu.exceptions import OperationalError
 
 from registry import mlflow_client
-from registry.mlflow_types import (
-    ArtifactRefused,
-    ModelRegistry,
-    RegistryUnreachable,
-)
+from registry.mlflow_types import ArtifactRefused, ModelRegistry, RegistryUnreachable
 from registry.model_file import storable
 from registry.models import ModelVersion
 from registry.signals import registry_changed

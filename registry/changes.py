@@ -1,10 +1,6 @@
 """Saving a row of the registry so that history and gateways learn of it."""
 
-from django.contrib.auth.models import (
-    AbstractBaseUser,
-    AnonymousUser,
-    PermissionsMixin,
-)
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 

@@ -3,15 +3,7 @@
 import json
 from typing import Any
 
-from benchmarks.peers import (
-    ONE_THREAD,
-    TORCH,
-    Launch,
-    NamedRows,
-    Peer,
-    Rows,
-    Setup,
-)
+from benchmarks.peers import ONE_THREAD, TORCH, Launch, NamedRows, Peer, Rows, Setup
 
 _SERVICE = """
 import json, os

@@ -2,15 +2,7 @@
 
 import os
 
-from benchmarks.peers import (
-    ONE_THREAD,
-    TORCH,
-    Launch,
-    NamedRows,
-    Peer,
-    Rows,
-    Setup,
-)
+from benchmarks.peers import ONE_THREAD, TORCH, Launch, NamedRows, Peer, Rows, Setup
 
 
 def _body(rows: Rows) -> dict[str, Rows]:

@@ -4,20 +4,38 @@ The plan is the same for all of them: who may call, what it costs, which version
 answers. A dialect is the outermost layer of it, from bytes and to bytes.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from accounts.limits import Limits
 from inference.decoding import DecodedRequest
-from inference.effects import Call, Headers, UploadedFile
 from inference.engine.messages import Explained
 from inference.engine.tensors import Prediction
 from inference.errors import ApiError
 from inference.tables import Target
+from inference.uploads.uris import AskedFile, UploadedFile
 
-if TYPE_CHECKING:
-    from inference.input_files import AskedFile
+Operation = Literal["predict", "batch", "explain", "embed", "stream"]
+Headers = list[tuple[bytes, bytes]]
+
+
+class Call(msgspec.Struct, gc=False):
+    """What a front knows before the body."""
+
+    operation: Operation
+    # Of call_headers.NAMES, in lower case.
+    headers: dict[bytes, bytes]
+    dialect: "Dialect"
+    # None: the site's default model, or the one that the body names.
+    model: str | None = None
+    version: str | None = None
+    # ?explain=true; None: neither true nor false, which is refused.
+    explain: bool | None = False
+    # Address of the peer: the caller, or a proxy before us.
+    peer: str = ""
+    # Says whether the query holds an API key, where logs and caches keep it.
+    key_in_query: bool = False
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
@@ -62,14 +80,14 @@ class ReadsFiles(Protocol):
 
     max_binary_body_bytes: int
 
-    def find_file(self, body: bytes) -> "AskedFile | None":
+    def find_file(self, body: bytes) -> AskedFile | None:
         """Read what names a file; None: the body is something else."""
 
     def decode_file(
         self,
         call: Call,
         target: Target,
-        asked: "AskedFile",
+        asked: AskedFile,
         file: UploadedFile,
         limits: Limits,
     ) -> DecodedRequest:

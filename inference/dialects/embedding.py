@@ -11,9 +11,8 @@ from msgspec import UNSET, Raw, UnsetType
 from accounts.limits import Limits
 from inference.answers import Warned
 from inference.decoding import DecodedRequest
-from inference.dialects.dialect import Finished
+from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.native import NativeDialect
-from inference.effects import Call, Headers
 from inference.engine.client import Array
 from inference.engine.signature import Task
 from inference.errors import ApiError, ErrorCode

@@ -11,8 +11,8 @@ from msgspec import Raw
 from accounts.limits import Limits
 from inference import call_headers
 from inference.decoding import DecodedRequest
+from inference.dialects.dialect import Call, Headers
 from inference.dialects.native import NativeDialect
-from inference.effects import Call, Headers
 from inference.errors import ApiError, ErrorCode
 from inference.tables import Target
 

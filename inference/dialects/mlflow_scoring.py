@@ -14,8 +14,7 @@ from accounts.limits import Limits
 from inference import call_headers
 from inference.decoding import DecodedRequest
 from inference.dialects import mlflow_input
-from inference.dialects.dialect import Finished
-from inference.effects import Call, Headers
+from inference.dialects.dialect import Call, Finished, Headers
 from inference.engine.client import Array, Tensor
 from inference.engine.signature import OBJECT_DTYPES, Layout, Signature
 from inference.error_rendering import render

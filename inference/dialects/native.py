@@ -9,15 +9,14 @@ from accounts.limits import Limits
 from inference import call_headers, input_files
 from inference.answers import Warned
 from inference.decoding import DecodedRequest
-from inference.dialects.dialect import Finished
-from inference.effects import Call, Headers, UploadedFile
+from inference.dialects.dialect import Call, Finished, Headers
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode, Problem
-from inference.input_files import AskedFile
 from inference.options import NO_OPTIONS, Options
 from inference.other_bodies import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
 from inference.request_members import problem, with_facts
 from inference.tables import Target
+from inference.uploads.uris import AskedFile, UploadedFile
 
 _JSON = b"application/json"
 _SVG = b"image/svg+xml"

@@ -18,11 +18,10 @@ from inference.decoding import DecodedRequest
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_messages as messages
 from inference.dialects import open_inference_outputs as outputs
-from inference.dialects.dialect import Finished
-from inference.dialects.open_inference_inputs import InputBinding, SentTensor
+from inference.dialects.dialect import Call, Finished, Headers
+from inference.dialects.open_inference_inputs import SentTensor, input_binding
 from inference.dialects.open_inference_messages import InferInput, RequestedOutput
 from inference.dialects.open_inference_outputs import WantedOutput
-from inference.effects import Call, Headers
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 from inference.options import NO_OPTIONS, Options
@@ -315,11 +314,6 @@ def _described(output: WantedOutput, raw: list[bytes | memoryview]) -> bytes:
     buffer = data.write_raw(elements)
     raw.append(buffer)
     return b'%b,"parameters":{"binary_data_size":%d}}' % (head, len(buffer))
-
-
-def input_binding(target: Target) -> InputBinding:
-    """For `Target.compiled`."""
-    return InputBinding(target.signature)
 
 
 def _answer_head(target: Target) -> bytes:

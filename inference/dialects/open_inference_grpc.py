@@ -13,17 +13,16 @@ from accounts.limits import Limits
 from inference.decoding import DecodedRequest
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_outputs as outputs
-from inference.dialects.dialect import Finished
+from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.open_inference import (
     FallbackModel,
     OpenInferenceRequest,
     error_text,
     fixed_outputs,
-    input_binding,
     read_parameters,
 )
 from inference.dialects.open_inference_data import InvalidData
-from inference.dialects.open_inference_inputs import SentTensor
+from inference.dialects.open_inference_inputs import SentTensor, input_binding
 from inference.dialects.open_inference_messages import (
     MAX_DIMENSIONS,
     MAX_SIZE,
@@ -32,7 +31,7 @@ from inference.dialects.open_inference_messages import (
     Shape,
 )
 from inference.dialects.open_inference_outputs import WantedOutput
-from inference.effects import Answer, Call, Headers
+from inference.effects import Answer
 from inference.engine.tensors import Array
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode

@@ -14,16 +14,12 @@ from inference.dialects import open_inference_data as data
 from inference.dialects.open_inference_data import BF16, InvalidData
 from inference.dialects.open_inference_messages import Shape
 from inference.engine.client import Array, Tensor
-from inference.engine.signature import (
-    MAX_WHOLE_FLOAT,
-    Column,
-    Layout,
-    Signature,
-)
+from inference.engine.signature import MAX_WHOLE_FLOAT, Column, Layout, Signature
 from inference.engine.tensors import exceeds_floats, numpy_dtype
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, with_facts
 from inference.row_types import MAX_TEXT_LENGTH, bounds, has_whole_floats, text_limit
+from inference.tables import Target
 from inference.value_checks import exactly, not_among, readable_name
 
 # What a model's only input is called where its signature has no name for it.
@@ -362,3 +358,8 @@ def _carried(array: Array, column: Column) -> Array:
 
 def _invalid(message: str) -> ApiError:
     return ApiError(ErrorCode.INVALID_INPUT, message)
+
+
+def input_binding(target: Target) -> InputBinding:
+    """For `Target.compiled`."""
+    return InputBinding(target.signature)

@@ -5,13 +5,7 @@ import asyncio
 from inference.engine.cost import CostModel, Pace
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.runner import Runner
-from inference.engine.waiting import (
-    Entry,
-    QueueLimits,
-    Refusal,
-    Room,
-    VersionQueue,
-)
+from inference.engine.waiting import Entry, QueueLimits, Refusal, Room, VersionQueue
 
 _MIN_RETRY_MS = 10
 _MAX_RETRY_MS = 60_000

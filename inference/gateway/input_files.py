@@ -5,11 +5,12 @@ from pathlib import Path
 import httpx
 import structlog
 
-from inference.effects import ReadUpload, UploadedFile
+from inference.effects import ReadUpload
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.relay_bounds import Client, Turns
 from inference.gateway.sockets import http_over
 from inference.uploads import uris
+from inference.uploads.uris import UploadedFile
 
 logger = structlog.get_logger(__name__)
 

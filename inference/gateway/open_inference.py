@@ -8,8 +8,8 @@ import msgspec
 
 from accounts.key_format import holds_key
 from inference import call_headers, refusals
+from inference.dialects.dialect import Headers
 from inference.dialects.open_inference import render_error
-from inference.effects import Headers
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.routes import find_prediction

@@ -11,11 +11,11 @@ from importlib import metadata
 import msgspec
 
 from accounts.limits import ReachedLimit
-from inference import effects
 from inference.call_headers import Headers
 from inference.callers import find_caller, rate_headers, require_network
+from inference.dialects import dialect
 from inference.dialects import open_inference_data as data
-from inference.dialects.open_inference import input_binding
+from inference.dialects.open_inference_inputs import input_binding
 from inference.engine.messages import VersionKey
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.engines import Engines
@@ -92,7 +92,7 @@ class OpenInferenceFacts:
 
     def rate_headers(
         self, headers: Headers, now: float, limit: ReachedLimit | None = None
-    ) -> effects.Headers:
+    ) -> dialect.Headers:
         """Give the rate headers of whoever sent these; none without a valid key."""
         return rate_headers(self._plan.tables, headers, now, limit)
 

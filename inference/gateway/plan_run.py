@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from inference.effects import Answer, Call, Effect, EngineCall, NeedBody
+from inference.dialects.dialect import Call
+from inference.effects import Answer, Effect, EngineCall, NeedBody
 from inference.engine.errors import EngineError
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.driver import GatewayDriver

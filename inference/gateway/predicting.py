@@ -7,7 +7,8 @@ import structlog
 
 from accounts.key_format import holds_key
 from inference import call_headers, refusals
-from inference.effects import Answer, Call, Effect, NeedBody
+from inference.dialects.dialect import Call
+from inference.effects import Answer, Effect, NeedBody
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.exchange import Channel, Exchange, Request

@@ -4,8 +4,9 @@ from typing import Any
 
 import structlog
 
+from inference.dialects.dialect import Call
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
-from inference.effects import Answer, Call, NeedBody
+from inference.effects import Answer, NeedBody
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.plan_run import PlanRun
 from inference.grpc_gateway import open_inference_pb2 as messages

@@ -14,12 +14,7 @@ from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.sockets import bound
 from inference.grpc_gateway import statuses
-from inference.grpc_gateway.calls import (
-    GrpcCall,
-    StreamedCall,
-    UnaryCall,
-    WatchedCall,
-)
+from inference.grpc_gateway.calls import GrpcCall, StreamedCall, UnaryCall, WatchedCall
 from inference.grpc_gateway.certificates import Certificates
 from inference.grpc_gateway.heads import Head, read_head
 from inference.grpc_gateway.health import HealthService

@@ -5,8 +5,9 @@ from typing import Any
 from google.protobuf.message import DecodeError, Message
 
 from inference.callers import find_caller, require_network
+from inference.dialects.dialect import Call
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
-from inference.effects import Answer, Call
+from inference.effects import Answer
 from inference.errors import ApiError
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFacts

@@ -1,9 +1,28 @@
 """How requests name an uploaded file, and what kinds of files there are. Pure."""
 
 import re
+from typing import Any
+
+import msgspec
 
 from inference import call_headers
 from inference.errors import ApiError, ErrorCode
+
+
+class AskedFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The body of a prediction whose instances lie in a file."""
+
+    input_uri: str
+    options: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = None
+    model: str | None = None
+
+
+class UploadedFile(msgspec.Struct, frozen=True):
+    content: bytes
+    # Without parameters.
+    content_type: str
+
 
 _ID = re.compile(r"upl_[0-9a-f]{32}")
 _URI = re.compile(rf"upload://({_ID.pattern})")

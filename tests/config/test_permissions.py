@@ -15,10 +15,7 @@ from config.groups import GROUPS
 from inference.uploads import files
 from tests.factories import UserFactory, issue_key
 from tests.factories_jobs import make_job
-from tests.factories_registry import (
-    RegisteredModelFactory,
-    RouteFactory,
-)
+from tests.factories_registry import RegisteredModelFactory, RouteFactory
 
 pytestmark = pytest.mark.django_db
 

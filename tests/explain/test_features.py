@@ -3,13 +3,7 @@ import pytest
 
 from explain import features
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.signature import (
-    Column,
-    Layout,
-    Signature,
-    Task,
-    TensorInput,
-)
+from inference.engine.signature import Column, Layout, Signature, Task, TensorInput
 from inference.engine.tensors import Tensor, object_array
 from inference.openapi.typed_operations import can_explain
 

@@ -11,9 +11,9 @@ import structlog
 from django.utils import timezone
 
 from inference import publishing, spool
+from inference.dialects.dialect import Call
 from inference.dialects.event_stream import EVENT_STREAM
 from inference.dialects.native import NATIVE
-from inference.effects import Call
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.front import Front

@@ -8,15 +8,9 @@ import pytest
 
 from accounts import key_format
 from accounts.limits import LeaseGrant, Limits, Quota, Rate
+from inference.dialects.dialect import Call
 from inference.dialects.native import NATIVE
-from inference.effects import (
-    Answer,
-    Call,
-    EngineCall,
-    ExplainCall,
-    NeedBody,
-    NeedUnits,
-)
+from inference.effects import Answer, EngineCall, ExplainCall, NeedBody, NeedUnits
 from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Attribution, Explained, Explanation, VersionKey

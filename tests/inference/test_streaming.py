@@ -13,13 +13,7 @@ from inference.engine.messages import VersionKey
 from inference.engine.signature import Column, Layout, Signature
 from inference.errors import ApiError, ErrorCode
 from inference.snapshot import CallableModel, CallableVersion
-from inference.stream_effects import (
-    NextChunk,
-    OpenStream,
-    SendHead,
-    SendPiece,
-    Sign,
-)
+from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.streaming import StreamedCall, StreamLimits, stream
 from inference.tables import Target
 from tests.fakes import ManualClock

@@ -6,9 +6,8 @@ import msgspec
 import numpy as np
 
 from accounts.limits import Limits
-from inference.dialects.dialect import Finished
+from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference import OPEN_INFERENCE
-from inference.effects import Call
 from inference.engine.client import Prediction, Tensor
 from inference.engine.signature import Column, Layout, Signature, TensorInput
 from inference.snapshot import CallableModel, CallableVersion

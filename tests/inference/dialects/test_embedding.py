@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from accounts.limits import Limits
-from inference.dialects.dialect import Finished
+from inference.dialects.dialect import Call, Finished
 from inference.dialects.embedding import EMBEDDING
-from inference.effects import Call
 from inference.engine.client import Prediction, Tensor
 from inference.engine.signature import Column, Layout, Signature, Task
 from inference.errors import ApiError, ErrorCode

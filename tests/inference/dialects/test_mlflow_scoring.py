@@ -6,9 +6,8 @@ import pytest
 
 from accounts.limits import Limits
 from inference.decoding import InstanceDecoder
-from inference.dialects.dialect import Finished
+from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
-from inference.effects import Call
 from inference.engine.client import Prediction, Tensor
 from inference.engine.signature import Column, Layout, Param, Signature
 from inference.errors import ApiError, ErrorCode, Problem

@@ -14,9 +14,8 @@ import yaml
 
 from accounts.limits import Limits
 from inference import refusals
-from inference.dialects.dialect import Finished
+from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW
-from inference.effects import Call
 from inference.engine import runner
 from inference.engine.client import Prediction
 from inference.engine.errors import EngineError

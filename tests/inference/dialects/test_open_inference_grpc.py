@@ -7,9 +7,8 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 
-from inference.dialects.dialect import Finished
+from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
-from inference.effects import Call
 from inference.engine.client import Prediction, Tensor
 from inference.engine.signature import Param
 from inference.errors import ApiError, ErrorCode

@@ -4,13 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine.tensors import Tensor
-from inference.engine.waiting import (
-    Entry,
-    QueueLimits,
-    Refusal,
-    Room,
-    VersionQueue,
-)
+from inference.engine.waiting import Entry, QueueLimits, Refusal, Room, VersionQueue
 
 
 class Nobody:

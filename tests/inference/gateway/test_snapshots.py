@@ -8,13 +8,7 @@ import pytest
 from accounts.limits import Limits
 from inference import snapshot_file
 from inference.gateway.snapshots import SnapshotWatcher
-from inference.snapshot import (
-    PART_BYTES,
-    AccessCustomer,
-    AccessKey,
-    Delta,
-    Snapshot,
-)
+from inference.snapshot import PART_BYTES, AccessCustomer, AccessKey, Delta, Snapshot
 from inference.snapshot_file import (
     SnapshotCorrupt,
     SnapshotReader,

@@ -13,14 +13,7 @@ from inference.grpc_gateway.http2 import frames
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 from tests import torture
 from tests.inference.gateway.plant import Plant
-from tests.inference.grpc_gateway.peer import (
-    INFER,
-    LIVE,
-    STREAM,
-    framed,
-    head,
-    row,
-)
+from tests.inference.grpc_gateway.peer import INFER, LIVE, STREAM, framed, head, row
 from tests.inference.grpc_gateway.wire import connect
 
 STREAMS = st.integers(0, 9)

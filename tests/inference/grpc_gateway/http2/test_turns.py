@@ -7,14 +7,7 @@ from hyperframe import frame as hyper
 
 from inference.grpc_gateway.http2 import limits
 from tests.inference.gateway.plant import Plant
-from tests.inference.grpc_gateway.peer import (
-    LIVE,
-    Peer,
-    framed,
-    head,
-    on_loop,
-    serving,
-)
+from tests.inference.grpc_gateway.peer import LIVE, Peer, framed, head, on_loop, serving
 from tests.inference.grpc_gateway.wire import connect
 
 CALLS = 50
