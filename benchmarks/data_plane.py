@@ -20,7 +20,7 @@ from accounts import key_format
 from accounts.limits import Limits
 from benchmarks.ports import free_port
 from inference import snapshot_file
-from inference.engine.client import BlockingEngineClient
+from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.errors import EngineError
 from inference.engine.messages import EngineStatus, VersionKey, VersionToLoad
 from inference.engine.signature import Column, Layout, Signature, Task

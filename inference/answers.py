@@ -12,10 +12,9 @@ import msgspec
 import numpy as np
 import orjson
 
-from inference.engine.client import Array, Tensor
 from inference.engine.outputs import with_nulls
 from inference.engine.signature import Signature, Task
-from inference.engine.tensors import object_array
+from inference.engine.tensors import Array, Tensor, object_array
 from inference.options import NO_OPTIONS, Options
 
 # What cannot be a score: a row of these is its class.

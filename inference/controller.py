@@ -30,7 +30,7 @@ from inference import (
     publishing,
     snapshot_file,
 )
-from inference.engine.client import BlockingEngineClient
+from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine_links import EngineLink
 from inference.home import Home
 from inference.metrics import JobCounts

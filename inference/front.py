@@ -37,9 +37,10 @@ from inference.effects import (
     ReadImages,
     ReadUpload,
 )
-from inference.engine.client import BlockingEngineClient, Prediction, Tensor
+from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.errors import ELSEWHERE, EngineError, EngineErrorCode
 from inference.engine.messages import Explained, ExplainOptions, Params, VersionKey
+from inference.engine.tensors import Prediction, Tensor
 from inference.errors import ApiError
 from inference.gateway.snapshots import SnapshotWatcher
 from inference.home import Home

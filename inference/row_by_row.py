@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.client import Tensor
 from inference.engine.signature import (
     DATETIME,
     MAX_WHOLE_FLOAT,
@@ -21,6 +20,7 @@ from inference.engine.signature import (
     Layout,
     Signature,
 )
+from inference.engine.tensors import Tensor
 from inference.errors import ErrorCode, Problem
 from inference.json_values import exact_integer
 from inference.request_members import MAX_PROBLEMS

@@ -9,9 +9,9 @@ from collections.abc import Container, Generator, Sequence
 import msgspec
 
 from inference.decoding import DecodedRequest
-from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.outputs import join_outputs
+from inference.engine.tensors import Prediction, Tensor
 from inference.errors import ErrorCode, Problem
 
 # Errors that rows may be to blame for, and what is said of such a row.

@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 
 from inference import times
-from inference.engine.client import Array, Tensor
 from inference.engine.padding import Padding
 from inference.engine.padding import stack as fill_up
 from inference.engine.signature import (
@@ -24,7 +23,7 @@ from inference.engine.signature import (
     Signature,
     TensorInput,
 )
-from inference.engine.tensors import numpy_dtype, object_array
+from inference.engine.tensors import Array, Tensor, numpy_dtype, object_array
 from inference.row_types import KINDS, LateSteps
 
 Stack = Callable[[Sequence[Any]], tuple[Tensor, ...]]

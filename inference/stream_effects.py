@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from inference.engine.client import Tensor
 from inference.engine.messages import VersionKey
+from inference.engine.tensors import Tensor
 
 Headers = list[tuple[bytes, bytes]]
 

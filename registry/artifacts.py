@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import structlog
+from celery import current_app
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
@@ -27,6 +28,7 @@ from registry.signals import registry_changed
 log = structlog.get_logger(__name__)
 
 State = ModelVersion.ArtifactState
+FETCH_TASK = "registry.tasks.fetch_artifact"
 _PARTIAL_PREFIX = ".partial-"
 # Older ones are left over from a killed worker.
 _PARTIAL_MAX_AGE_S = 6 * 3600
@@ -109,11 +111,9 @@ def fetch_soon(version: ModelVersion) -> None:
 
 
 def _queue_fetch(version_id: int) -> bool:
-    # tasks imports this module.
-    from registry.tasks import fetch_artifact
-
+    # By its name: `registry.tasks` imports this module.
     try:
-        fetch_artifact.apply_async((version_id,), retry=False)
+        current_app.send_task(FETCH_TASK, (version_id,), retry=False)
     except (OperationalError, OSError) as error:
         # The next sync fetches it as well.
         log.warning("fetch not queued", version=version_id, error=type(error).__name__)

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
     EngineStatus,
@@ -16,6 +15,7 @@ from inference.engine.messages import (
     VersionStatus,
     VersionToLoad,
 )
+from inference.engine.tensors import Prediction, Tensor
 from registry.mlflow_types import (
     ArtifactRefused,
     ModelFile,

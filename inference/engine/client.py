@@ -3,8 +3,6 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
-from inference.engine.blocking_client import BlockingEngineClient
-from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.messages import (
     EngineStatus,
     Explained,
@@ -14,18 +12,7 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.socket_client import SocketEngineClient
-from inference.engine.tensors import Array, Prediction, Tensor
-
-__all__ = [
-    "Array",
-    "BlockingEngineClient",
-    "EngineClient",
-    "InProcessEngineClient",
-    "Prediction",
-    "SocketEngineClient",
-    "Tensor",
-]
+from inference.engine.tensors import Prediction, Tensor
 
 
 class EngineClient(Protocol):

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from inference.engine import calls, inbox
+from inference.engine.engine import Engine
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.inbox import Inbox
 from inference.engine.messages import (
@@ -20,9 +21,6 @@ from inference.engine.messages import (
 )
 from inference.engine.tensors import InvalidTensor, Prediction, Tensor, encode
 from inference.engine.waiting import Answer, Entry
-
-if TYPE_CHECKING:
-    from inference.engine.engine import Engine
 
 
 class _FutureCaller:
@@ -68,7 +66,7 @@ class _InboxListener:
 
 
 class InProcessEngineClient:
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def predict(

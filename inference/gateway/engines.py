@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import structlog
 
 from inference.effects import EngineCall, ExplainCall
-from inference.engine.client import EngineClient, Prediction
+from inference.engine.client import EngineClient
 from inference.engine.errors import ELSEWHERE, EngineError, EngineErrorCode
 from inference.engine.messages import (
     EngineStatus,
@@ -17,7 +17,7 @@ from inference.engine.messages import (
     VersionKey,
 )
 from inference.engine.socket_client import PendingCall, Waiter
-from inference.engine.tensors import Tensor
+from inference.engine.tensors import Prediction, Tensor
 from inference.stream_effects import OpenStream
 
 logger = structlog.get_logger(__name__)

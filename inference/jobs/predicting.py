@@ -8,11 +8,11 @@ import msgspec
 from inference import rows_apart
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
-from inference.engine.client import Prediction, Tensor
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import EngineStatus, Priority, VersionKey
 from inference.engine.outputs import with_nulls
 from inference.engine.signature import Signature
+from inference.engine.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.lines import Row
 from inference.options import Options

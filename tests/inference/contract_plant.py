@@ -16,7 +16,7 @@ from django.utils import timezone
 from accounts import api_keys
 from accounts.models import ApiKey
 from inference import publishing, snapshot_file
-from inference.engine.client import BlockingEngineClient
+from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.engine import Engine
 from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.server import EngineServer

@@ -1,6 +1,7 @@
 import os
 
 import pytest
+from celery import current_app
 from kombu.exceptions import OperationalError
 
 from registry import artifacts
@@ -169,16 +170,14 @@ def test_a_fetch_is_asked_for_once_the_change_is_committed(
     monkeypatch, django_capture_on_commit_callbacks
 ):
     asked = []
-    monkeypatch.setattr(
-        fetch_artifact, "apply_async", lambda args, **_: asked.append(args)
-    )
+    monkeypatch.setattr(current_app, "send_task", lambda *call, **_: asked.append(call))
     version = remote_version()
 
     with django_capture_on_commit_callbacks(execute=True):
         artifacts.fetch_soon(version)
         assert asked == []
 
-    assert asked == [(version.pk,)]
+    assert asked == [(fetch_artifact.name, (version.pk,))]
 
 
 def test_an_absent_broker_does_not_break_the_change(
@@ -187,7 +186,7 @@ def test_an_absent_broker_does_not_break_the_change(
     def refuse(*_, **__):
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(fetch_artifact, "apply_async", refuse)
+    monkeypatch.setattr(current_app, "send_task", refuse)
 
     with django_capture_on_commit_callbacks(execute=True) as callbacks:
         artifacts.fetch_soon(remote_version())

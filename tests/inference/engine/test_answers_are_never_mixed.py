@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine import execution
-from inference.engine.client import InProcessEngineClient
 from inference.engine.engine import Engine
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
 from inference.engine.tensors import Tensor
 from tests import torture

@@ -12,8 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.supervisor import ProcessSpec, Supervisor
-from inference.engine.client import BlockingEngineClient, Tensor
+from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.errors import EngineError
+from inference.engine.tensors import Tensor
 from inference.home import Home
 
 pytestmark = pytest.mark.processes

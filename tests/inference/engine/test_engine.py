@@ -5,9 +5,9 @@ import msgspec
 import pytest
 
 from inference.engine import desired, runner
-from inference.engine.client import InProcessEngineClient
 from inference.engine.engine import Engine
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.runner import Loaded
 from tests.inference.engine.fakes import (

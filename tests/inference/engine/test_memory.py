@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from inference.engine import memory
-from inference.engine.client import InProcessEngineClient
 from inference.engine.engine import Engine
+from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
 from inference.engine.signature import Layout, Signature
 from inference.engine.tensors import Tensor

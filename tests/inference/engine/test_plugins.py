@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import structlog
 
-from inference.engine.client import InProcessEngineClient
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.messages import ExplainOptions
 from inference.engine.tensors import Tensor
 from tests.inference.engine import explainer

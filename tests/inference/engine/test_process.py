@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.engine.client import BlockingEngineClient, SocketEngineClient, Tensor
+from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.socket_client import SocketEngineClient
+from inference.engine.tensors import Tensor
 from inference.home import Home
 from tests.inference.engine.fakes import run
 

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from inference.engine import calls, frames
-from inference.engine.client import SocketEngineClient
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import (
     MIN_CHUNK_CREDITS,
@@ -23,6 +22,7 @@ from inference.engine.messages import (
     TensorHeader,
 )
 from inference.engine.server import EngineServer
+from inference.engine.socket_client import SocketEngineClient
 from inference.engine.streaming import MAX_CREDITS
 from tests.inference.engine.fakes import (
     KEY,

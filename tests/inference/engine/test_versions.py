@@ -7,9 +7,9 @@ import pytest
 import structlog
 
 from inference.engine import desired
-from inference.engine.client import InProcessEngineClient
 from inference.engine.engine import Engine
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.messages import Batching, VersionKey
 from inference.engine.runner import Loaded
 from tests.inference.engine.fakes import (
