@@ -24,7 +24,7 @@ from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.errors import EngineError
 from inference.engine.messages import EngineStatus, VersionKey, VersionToLoad
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.home import Home
+from inference.installation.home import Home
 from inference.snapshot import (
     AccessCustomer,
     AccessKey,

@@ -32,7 +32,7 @@ from inference.engine.messages import VersionKey, VersionStatus, VersionToLoad
 from inference.engine.signature import Layout, Signature
 from inference.engine.socket_client import SocketEngineClient
 from inference.engine.tensors import Tensor
-from inference.home import Home
+from inference.installation.home import Home
 
 _SIZES = (1, 8, 32, 64, 128, 256)
 _SMALL_SIZES = (1, 4, 16)

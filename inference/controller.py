@@ -22,18 +22,12 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts import roll_ups
-from inference import (
-    engine_records,
-    ledger,
-    ledger_report,
-    ownership,
-    publishing,
-    snapshot_file,
-)
+from inference import engine_records, ledger, ownership, publishing, snapshot_file
 from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine_links import EngineLink
-from inference.home import Home
-from inference.metrics import JobCounts
+from inference.installation import ledger_report
+from inference.installation.home import Home
+from inference.installation.ledger_report import JobCounts
 from inference.models import ControllerLease, JobTotals
 from inference.reconciling import Reconciler
 from inference.snapshot import Snapshot

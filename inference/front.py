@@ -43,8 +43,8 @@ from inference.engine.messages import Explained, ExplainOptions, Params, Version
 from inference.engine.tensors import Prediction, Tensor
 from inference.errors import ApiError
 from inference.gateway.snapshots import SnapshotWatcher
-from inference.home import Home
 from inference.images import read_images
+from inference.installation.home import Home
 from inference.prediction import PredictionPlan, Steps
 from inference.stream_effects import (
     NextChunk,

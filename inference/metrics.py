@@ -21,6 +21,7 @@ from prometheus_client.exposition import generate_latest
 
 from accounts.usage_event import UsageEvent
 from inference.cache import CacheCounts
+from inference.installation.ledger_report import Gauge, JobCounts
 
 # 2**26 µs are 67 s, 2**14 rows 16,384.
 _TIME_BUCKETS = 27
@@ -120,23 +121,6 @@ class Metrics:
             {name: shares.refused for name, shares in self.bounds.items()},
             {name: shares.used for name, shares in self.bounds.items()},
         )
-
-
-class JobCounts(msgspec.Struct, frozen=True):
-    """What jobs have predicted by one version, ever; no gateway has a part in it."""
-
-    model: str
-    version: str
-    variant: str
-    requests: int
-    rows: int
-    compute_us: int
-
-
-class Gauge(msgspec.Struct, frozen=True):
-    name: str
-    value: float
-    labels: dict[str, str] = {}
 
 
 def write(families: Iterable[Metric]) -> Iterator[bytes]:

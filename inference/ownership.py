@@ -7,7 +7,7 @@ engines: a key that is revoked while one leads goes on working on the other.
 import socket
 from datetime import datetime
 
-from inference.home import Home
+from inference.installation.home import Home
 from inference.models import ControllerLease, DatabaseHome
 from registry.models import ModelVersion
 

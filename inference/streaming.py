@@ -14,8 +14,8 @@ from inference.dialects import event_stream
 from inference.dialects.dialect import Headers
 from inference.dialects.event_stream import Usage
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.shares import Shares
 from inference.errors import ApiError, ErrorCode
+from inference.installation.shares import Shares
 from inference.stream_effects import (
     NextChunk,
     OpenStream,

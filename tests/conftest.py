@@ -9,7 +9,7 @@ from django.db import connection
 from django.utils import timezone
 
 from inference.engine import memory
-from inference.home import Home
+from inference.installation.home import Home
 from tests import browsing, torture
 
 torture.load_profile()

@@ -20,7 +20,7 @@ from inference.engine.devices.device import DeviceOptions
 from inference.engine.engine import Engine
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings, InvalidSettings
-from inference.home import Home
+from inference.installation.home import Home
 
 logger = structlog.get_logger()
 

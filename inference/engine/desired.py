@@ -9,7 +9,7 @@ import structlog
 
 from inference.engine.messages import VersionToLoad
 from inference.engine.settings import EngineSettings
-from inference.home import Home
+from inference.installation.home import Home
 
 logger = structlog.get_logger()
 

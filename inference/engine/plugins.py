@@ -12,9 +12,9 @@ import structlog
 
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Explained, ExplainOptions, Explanation
-from inference.engine.shares import FairQueue
 from inference.engine.signature import Signature
 from inference.engine.tensors import Tensor
+from inference.installation.shares import FairQueue
 
 if TYPE_CHECKING:
     import torch

@@ -18,8 +18,8 @@ from inference.engine import execution
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Params, credits_of
 from inference.engine.runner import StreamRunner
-from inference.engine.shares import Shares
 from inference.engine.tensors import Tensor
+from inference.installation.shares import Shares
 
 logger = structlog.get_logger()
 

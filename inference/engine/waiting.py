@@ -13,8 +13,8 @@ import msgspec
 
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.messages import Params
-from inference.engine.shares import may_take
 from inference.engine.tensors import Tensor
+from inference.installation.shares import may_take
 
 # Names, dtypes and shapes per row, and the parameters in MessagePack if there are any;
 # requests share a batch only if theirs are equal.

@@ -7,10 +7,11 @@ import sys
 import structlog
 import uvloop
 
-from inference import allocator, error_rendering, logs
+from inference import error_rendering
 from inference.gateway.server import serve
 from inference.gateway.settings import from_environment
-from inference.gateway.sockets import bind_port
+from inference.installation import allocator, logs
+from inference.installation.sockets import bind_port
 
 # Engines, segments, libraries.
 _OTHER_FILES = 256

@@ -17,11 +17,11 @@ import httptools
 import structlog
 
 from inference import call_headers
-from inference.engine.shares import Shares
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.exchange import Exchange, Headers, Reading, Request
 from inference.gateway.heads import KnownHead, KnownHeads
 from inference.gateway.large_body import LargeBodies
+from inference.installation.shares import Shares
 
 logger = structlog.get_logger(__name__)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from inference import call_headers
 from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUpload
-from inference.engine.shares import Shares
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
 from inference.gateway.image_reader import ImageReader
@@ -15,6 +14,7 @@ from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay_bounds import Room
 from inference.images import MAX_PIXELS
+from inference.installation.shares import Shares
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 

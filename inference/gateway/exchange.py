@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
 
-from inference.engine.shares import Shares
+from inference.installation.shares import Shares
 
 Headers = Sequence[tuple[bytes, bytes]]
 

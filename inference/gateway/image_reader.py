@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from inference import refusals
 from inference.effects import ReadImages
-from inference.engine.shares import FairQueue
 from inference.errors import ApiError, ErrorCode
 from inference.images import read_images
+from inference.installation.shares import FairQueue
 from inference.row_by_row import DecodedRows
 
 # Pillow lets go of the interpreter while it decodes; more threads than this would

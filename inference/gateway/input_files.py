@@ -8,7 +8,7 @@ import structlog
 from inference.effects import ReadUpload
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.relay_bounds import Client, Turns
-from inference.gateway.sockets import http_over
+from inference.installation.sockets import http_over
 from inference.uploads import uris
 from inference.uploads.uris import UploadedFile
 

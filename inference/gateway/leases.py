@@ -15,7 +15,7 @@ from accounts.key_admission import KeyAdmission
 from accounts.limits import LeaseGrant, LeaseRequest
 from accounts.windows import merged
 from inference import refusals
-from inference.gateway.sockets import http_over
+from inference.installation.sockets import http_over
 
 logger = structlog.get_logger(__name__)
 

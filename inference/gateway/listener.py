@@ -8,7 +8,6 @@ from collections.abc import Callable, Hashable
 from email.utils import formatdate
 
 from accounts.networks import Networks
-from inference.engine.shares import Shares
 from inference.error_rendering import render
 from inference.errors import ApiError
 from inference.gateway.clients import holder
@@ -16,6 +15,7 @@ from inference.gateway.connection import Connection
 from inference.gateway.exchange import Headers, Reading, Request
 from inference.gateway.heads import KnownHeads
 from inference.gateway.large_body import LargeBodies
+from inference.installation.shares import Shares
 
 _SWEEP_S = 0.5
 _BACKLOG = 2048

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from accounts.limits import Recall
-from inference import ledger_report
 from inference.gateway.asgi import Message, Receive, Send
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
@@ -20,8 +19,9 @@ from inference.gateway.recorder import Recorder
 from inference.gateway.relay import respond
 from inference.gateway.reports import GatewayReport, metrics_of, readiness
 from inference.gateway.siblings import Siblings
-from inference.ledger_report import LedgerReport
-from inference.metrics import Gauge, Metrics, write
+from inference.installation import ledger_report
+from inference.installation.ledger_report import Gauge, LedgerReport
+from inference.metrics import Metrics, write
 from inference.prediction import PredictionPlan
 from inference.tables import Tables
 

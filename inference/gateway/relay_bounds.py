@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Hashable
 from typing import NamedTuple, Protocol
 
-from inference.engine.shares import FairQueue, Shares
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.asgi import ClientLeft
+from inference.installation.shares import FairQueue, Shares
 
 _RETRY_S = 5.0
 # Parts of all bytes that one client may have.

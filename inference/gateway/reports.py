@@ -7,7 +7,8 @@ import msgspec
 from prometheus_client.core import Metric
 
 from inference import engine_metrics, metrics
-from inference.metrics import Gauge, JobCounts, MetricsState
+from inference.installation.ledger_report import Gauge, JobCounts
+from inference.metrics import MetricsState
 
 # Of several gateways the worst counts: here the least, elsewhere the greatest.
 _LEAST = (

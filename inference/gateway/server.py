@@ -37,7 +37,7 @@ from inference.gateway.relay_bounds import Bytes, Turns
 from inference.gateway.settings import SITE_THREADS, GatewaySettings, gateway_names
 from inference.gateway.siblings import Siblings
 from inference.gateway.snapshots import SnapshotWatcher
-from inference.gateway.sockets import bind_control, http_over
+from inference.installation.sockets import bind_control, http_over
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.snapshot import Delta

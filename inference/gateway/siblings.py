@@ -7,7 +7,7 @@ import httpx
 import msgspec
 
 from inference.gateway.reports import GatewayReport
-from inference.gateway.sockets import http_over
+from inference.installation.sockets import http_over
 
 # A scrape must not hang on a sibling that hangs.
 _TIMEOUT_S = 1.0

@@ -11,7 +11,6 @@ from typing import Protocol
 import structlog
 
 from inference.call_headers import MAX_DEADLINE_MS
-from inference.engine.shares import Shares
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.heads import Head
 from inference.grpc_gateway.http2.limits import (
@@ -28,6 +27,7 @@ from inference.grpc_gateway.reading import (
     inflate,
 )
 from inference.grpc_gateway.statuses import Status
+from inference.installation.shares import Shares
 
 logger = structlog.get_logger(__name__)
 

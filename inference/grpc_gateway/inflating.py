@@ -11,9 +11,9 @@ from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from inference.engine.shares import FairQueue, Shares
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.reading import inflate
+from inference.installation.shares import FairQueue, Shares
 
 # zlib lets go of the interpreter; more threads would take the processor from the loop.
 _THREADS = 2

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from inference.engine.shares import Shares
 from inference.gateway.clients import holder, stranger
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts
-from inference.gateway.sockets import bound
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.calls import GrpcCall, StreamedCall, UnaryCall, WatchedCall
 from inference.grpc_gateway.certificates import Certificates
@@ -29,6 +27,8 @@ from inference.grpc_gateway.methods import Shape
 from inference.grpc_gateway.reflection import ReflectionService
 from inference.grpc_gateway.service import InferenceService
 from inference.grpc_gateway.statuses import Status
+from inference.installation.shares import Shares
+from inference.installation.sockets import bound
 
 _SWEEP_S = 0.5
 # Whether a certificate was replaced.

@@ -19,7 +19,7 @@ from inference import ownership
 from inference.engine import settings as engine_settings
 from inference.gateway import settings as gateway_settings
 from inference.grpc_gateway.certificates import Certificates
-from inference.home import Home
+from inference.installation.home import Home
 
 log = structlog.get_logger(__name__)
 

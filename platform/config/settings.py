@@ -15,9 +15,9 @@ from django.core.management.utils import get_random_secret_key
 from config import mail
 from config.content_policy import CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY
 from config.unfold import UNFOLD as UNFOLD
-from inference import logs
 from inference.gateway.settings import gateway_count
-from inference.home import Home
+from inference.installation import logs
+from inference.installation.home import Home
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 env = environ.FileAwareEnv()
@@ -159,7 +159,7 @@ TEMPLATES = [
     }
 ]
 
-# Logs: every process writes JSON lines, see inference/logs.py
+# Logs: every process writes JSON lines, see inference/installation/logs.py
 
 # `files` below MODELYARD_HOME, or `stdout`: that of `serve`, for a journal.
 LOG_TO = env("LOG_TO", default="files")

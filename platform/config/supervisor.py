@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from inference.home import Home
+from inference.installation.home import Home
 
 log = structlog.get_logger(__name__)
 

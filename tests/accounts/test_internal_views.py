@@ -14,7 +14,7 @@ import pytest
 
 from accounts.models import QuotaCounter
 from benchmarks.ports import free_port
-from inference.home import Home
+from inference.installation.home import Home
 from tests.accounts.test_leases import DAY
 from tests.factories import CustomerFactory
 

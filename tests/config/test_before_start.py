@@ -19,7 +19,7 @@ from config.before_start import (
     check_settings,
     hold_home,
 )
-from inference.home import Home
+from inference.installation.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
 

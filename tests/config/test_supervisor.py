@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.supervisor import ProcessSpec, Supervisor
-from inference.home import Home
+from inference.installation.home import Home
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_processes_end_when_their_supervisor_is_killed(home):
     code = (
         "import sys, time; sys.path[:0] = ['.', 'platform'];"
         "from config.supervisor import Supervisor, ProcessSpec;"
-        "from inference.home import Home; from pathlib import Path;"
+        "from inference.installation.home import Home; from pathlib import Path;"
         f"home = Home(Path({str(home.root)!r}));"
         "s = Supervisor((ProcessSpec('a', (sys.executable, '-c',"
         " 'import time; time.sleep(300)'), 1),), home=home);"

@@ -22,7 +22,7 @@ from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
 from inference.gateway.relay_bounds import Bytes, Turns
-from inference.home import Home
+from inference.installation.home import Home
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.spool import SpoolWriter

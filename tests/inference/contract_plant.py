@@ -30,7 +30,7 @@ from inference.engine.signature import (
     Task,
     TensorInput,
 )
-from inference.home import Home
+from inference.installation.home import Home
 from inference.snapshot import CallableModel, CallableVersion, EngineAddress
 from registry.routing import Variant
 from tests.factories import CustomerFactory, PlanFactory, issue_key

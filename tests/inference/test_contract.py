@@ -590,7 +590,7 @@ def artifact(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory, artifact):
-    from inference.home import Home
+    from inference.installation.home import Home
 
     home = Home(tmp_path_factory.mktemp("e"))
     home.prepare()

@@ -6,7 +6,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from accounts.limits import ReachedLimit
-from inference.home import Home
+from inference.installation.home import Home
 from inference.spool import SpoolWriter
 from tests.inference.test_spool import event
 

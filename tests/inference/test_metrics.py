@@ -2,7 +2,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inference.cache import CacheCounts
-from inference.metrics import Gauge, Metrics, of_gateways, of_gauges, write
+from inference.installation.ledger_report import Gauge
+from inference.metrics import Metrics, of_gateways, of_gauges, write
 from tests.inference.test_spool import event
 
 

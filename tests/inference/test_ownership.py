@@ -12,7 +12,7 @@ from config import before_start
 from config.before_start import CannotStart
 from inference import controller, ownership, snapshot_file
 from inference.gateway.snapshots import SnapshotWatcher
-from inference.home import Home
+from inference.installation.home import Home
 from inference.models import ControllerLease, DatabaseHome
 from inference.ownership import OtherHome
 from inference.tables import Tables

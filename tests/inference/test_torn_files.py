@@ -16,7 +16,7 @@ from accounts.shared_counts import SharedCounts
 from config import demo
 from inference.controller import Predecessor
 from inference.errors import ApiError, ErrorCode
-from inference.home import Home
+from inference.installation.home import Home
 from inference.jobs import targets
 from tests.factories_jobs import sum_model, write_snapshot
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from inference.engine.shares import Shares
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.stream import Stream
+from inference.installation.shares import Shares
 
 
 class LargeMessages:

@@ -6,8 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from inference import logs
 from inference.controller import Controller
+from inference.installation import logs
 
 
 class Command(BaseCommand):

@@ -9,7 +9,7 @@ from django.utils import timezone
 from accounts import api_keys, changes, members, soft_limits, usage
 from accounts.models import ApiKey
 from inference import front, publishing
-from inference.home import Home
+from inference.installation.home import Home
 from inference.models import ServingRoute
 from tests import accessibility
 from tests.accounts.test_leases import event

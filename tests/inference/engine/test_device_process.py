@@ -15,7 +15,7 @@ from config.supervisor import ProcessSpec, Supervisor
 from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.errors import EngineError
 from inference.engine.tensors import Tensor
-from inference.home import Home
+from inference.installation.home import Home
 
 pytestmark = pytest.mark.processes
 

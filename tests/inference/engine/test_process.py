@@ -15,7 +15,7 @@ from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.socket_client import SocketEngineClient
 from inference.engine.tensors import Tensor
-from inference.home import Home
+from inference.installation.home import Home
 from tests.inference.engine.fakes import run
 
 pytestmark = pytest.mark.processes

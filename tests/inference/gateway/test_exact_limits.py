@@ -17,7 +17,7 @@ from accounts import key_format
 from accounts.limits import Limits, Quota, Rate
 from accounts.models import Lease, QuotaCounter
 from inference import snapshot_file
-from inference.home import Home
+from inference.installation.home import Home
 from inference.snapshot import (
     AccessCustomer,
     AccessKey,

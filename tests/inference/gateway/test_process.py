@@ -17,7 +17,7 @@ import pytest
 from benchmarks.ports import free_port
 from inference import snapshot_file
 from inference.grpc_gateway.open_inference_pb2 import ModelInferRequest
-from inference.home import Home
+from inference.installation.home import Home
 from tests.inference.gateway.plant import GOOD, KEY, PREDICT, published
 
 pytestmark = pytest.mark.processes

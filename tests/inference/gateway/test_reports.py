@@ -1,5 +1,6 @@
 from inference.gateway.reports import GatewayReport, metrics_of, readiness
-from inference.metrics import Gauge, JobCounts, Metrics
+from inference.installation.ledger_report import Gauge, JobCounts
+from inference.metrics import Metrics
 from tests.inference.test_metrics import only, parsed, text
 from tests.inference.test_spool import event
 

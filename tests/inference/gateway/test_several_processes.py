@@ -16,7 +16,7 @@ from accounts.limits import Limits, Rate
 from benchmarks.ports import free_port
 from inference import snapshot_file
 from inference.gateway.settings import gateway_names
-from inference.home import Home
+from inference.installation.home import Home
 from inference.spool import read_events
 from tests.inference.gateway.plant import KEY, PREDICT, published
 from tests.inference.gateway.test_process import ask

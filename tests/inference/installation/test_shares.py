@@ -1,6 +1,6 @@
 import pytest
 
-from inference.engine.shares import FairQueue, Shares
+from inference.installation.shares import FairQueue, Shares
 
 
 def take_all(shares, owner):

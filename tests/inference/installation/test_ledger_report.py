@@ -7,10 +7,9 @@ from django.utils import timezone
 
 from accounts import usage
 from accounts.models import UnrolledHour
-from inference import ledger_report
+from inference.installation import ledger_report
+from inference.installation.ledger_report import Gauge, LedgerReport
 from inference.jobs import metering
-from inference.ledger_report import LedgerReport
-from inference.metrics import Gauge
 from inference.models import PredictionJob
 from tests.accounts.test_leases import event
 from tests.factories import CustomerFactory

@@ -8,7 +8,22 @@ from pathlib import Path
 
 import msgspec
 
-from inference.metrics import Gauge, JobCounts
+
+class JobCounts(msgspec.Struct, frozen=True):
+    """What jobs have predicted by one version, ever; no gateway has a part in it."""
+
+    model: str
+    version: str
+    variant: str
+    requests: int
+    rows: int
+    compute_us: int
+
+
+class Gauge(msgspec.Struct, frozen=True):
+    name: str
+    value: float
+    labels: dict[str, str] = {}
 
 
 class LedgerReport(msgspec.Struct, frozen=True):

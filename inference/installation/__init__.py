@@ -1,0 +1,1 @@
+"""What the processes of one machine share: folders, sockets, logs, memory, bounds."""
