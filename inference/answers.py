@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from inference.engine.outputs import with_nulls
+from inference.engine.joined_outputs import with_nulls
 from inference.engine.signature import Signature, Task
 from inference.engine.tensors import Array, Tensor, object_array
 from inference.options import NO_OPTIONS, Options

@@ -13,13 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.signature import (
-    DATETIME,
-    MAX_WHOLE_FLOAT,
-    Column,
-    Layout,
-    Signature,
-)
+from inference.engine.dtypes import DATETIME
+from inference.engine.signature import MAX_WHOLE_FLOAT, Column, Layout, Signature
 from inference.engine.tensors import Tensor
 from inference.errors import ErrorCode, Problem
 from inference.json_values import exact_integer

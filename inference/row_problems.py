@@ -7,7 +7,8 @@ never values.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from inference.engine.signature import JSON, Column, Layout, Signature, TensorInput
+from inference.engine.dtypes import JSON
+from inference.engine.signature import Column, Layout, Signature, TensorInput
 from inference.errors import ErrorCode, Problem
 from inference.row_types import KINDS
 from inference.tensor_problems import TensorRowInspector

@@ -10,7 +10,7 @@ import msgspec
 
 from inference.decoding import DecodedRequest
 from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.outputs import join_outputs
+from inference.engine.joined_outputs import join_outputs
 from inference.engine.tensors import Prediction, Tensor
 from inference.errors import ErrorCode, Problem
 

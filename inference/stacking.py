@@ -13,16 +13,10 @@ import msgspec
 import numpy as np
 
 from inference import times
+from inference.engine.dtypes import DATETIME, OBJECT_DTYPES
 from inference.engine.padding import Padding
 from inference.engine.padding import stack as fill_up
-from inference.engine.signature import (
-    DATETIME,
-    OBJECT_DTYPES,
-    Column,
-    Layout,
-    Signature,
-    TensorInput,
-)
+from inference.engine.signature import Column, Layout, Signature, TensorInput
 from inference.engine.tensors import Array, Tensor, numpy_dtype, object_array
 from inference.row_types import KINDS, LateSteps
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import psutil
 
-from inference.engine import batching, explaining, runner
+from inference.engine import batching, checks, runner
 from inference.engine.batcher import Batcher
 from inference.engine.devices import failures, opening
 from inference.engine.errors import EngineError, EngineErrorCode
@@ -125,7 +125,7 @@ class Engine:
         version = self._ready(key)
         assert version.signature is not None
         assert version.model is not None
-        explaining.check_layout(version.signature, tensors)
+        checks.check_layout(version.signature, tensors)
         deadline = self.clock() + timeout_s
         task = ExplainTask(
             version.model.until(
@@ -162,8 +162,8 @@ class Engine:
         model = version.lane.runner
         if not isinstance(model, runner.StreamRunner):
             raise EngineError(EngineErrorCode.BAD_REQUEST, f"{key} does not stream")
-        explaining.check_layout(version.signature, tensors)
-        explaining.check_params(version.signature, params)
+        checks.check_layout(version.signature, tensors)
+        checks.check_params(version.signature, params)
         if len(tensors[0].data) != 1:
             raise EngineError(
                 EngineErrorCode.BAD_REQUEST, "a stream answers one row, not several"
@@ -191,8 +191,8 @@ class Engine:
 
     def _admit_layout(self, version: LoadedVersion, entry: Entry) -> None:
         assert version.signature is not None
-        explaining.check_layout(version.signature, entry.tensors)
-        explaining.check_params(version.signature, entry.params)
+        checks.check_layout(version.signature, entry.tensors)
+        checks.check_params(version.signature, entry.params)
         if len(version.layouts) < _MAX_LAYOUTS:
             version.layouts.add(entry.layout)
 

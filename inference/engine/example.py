@@ -8,17 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from inference.engine.dtypes import BYTES, DATETIME, JSON, TEXT
+from inference.engine.joined_outputs import with_nulls
 from inference.engine.mlflow_types import is_one_row
-from inference.engine.outputs import with_nulls
-from inference.engine.signature import (
-    BYTES,
-    DATETIME,
-    JSON,
-    TEXT,
-    Layout,
-    Signature,
-    TensorInput,
-)
+from inference.engine.signature import Layout, Signature, TensorInput
 from inference.engine.tensors import Array, Tensor, numpy_dtype, object_array
 
 INPUT_NAME = "input"

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from inference.engine import runner as runners
 from inference.engine.devices import failures
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.joined_outputs import join_outputs
 from inference.engine.messages import Params
-from inference.engine.outputs import join_outputs
 from inference.engine.runner import Runner
 from inference.engine.tensors import Tensor
 from inference.engine.waiting import Answer, Entry

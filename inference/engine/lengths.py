@@ -6,7 +6,7 @@ where two lengths of a request were filled up to the same bucket, to the longer 
 
 from typing import NamedTuple
 
-from inference.engine import explaining, padding
+from inference.engine import checks, padding
 from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.padding import Padding, TooLong
 from inference.engine.signature import Layout as SignatureLayout
@@ -68,7 +68,7 @@ class VariableLengths:
         """Check an entry and fill it up; raise EngineError BAD_REQUEST."""
         plan = self._plans.get(entry.layout)
         if plan is None:
-            explaining.check_layout(self._signature, entry.tensors)
+            checks.check_layout(self._signature, entry.tensors)
             plan = self._plan(entry)
             if len(self._plans) < _MAX_PLANS:
                 self._plans[entry.layout] = plan

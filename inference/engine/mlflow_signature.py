@@ -7,11 +7,9 @@ for a column, `{"type": "tensor", "tensor-spec": {"dtype", "shape"}}` for a tens
 from typing import Any
 
 from inference.engine import padding
+from inference.engine.dtypes import BYTES, JSON, TEXT
 from inference.engine.mlflow_types import JSON_TYPES, SCALARS, json_schema
 from inference.engine.signature import (
-    BYTES,
-    JSON,
-    TEXT,
     Column,
     Image,
     Layout,

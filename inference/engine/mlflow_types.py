@@ -3,13 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from inference.engine.signature import (
-    BYTES,
-    DATETIME,
-    TEXT,
-    Column,
-    UnsupportedSignature,
-)
+from inference.engine.dtypes import BYTES, DATETIME, TEXT
+from inference.engine.signature import Column, UnsupportedSignature
 
 
 class Scalar(NamedTuple):

@@ -1,8 +1,8 @@
 """The answer of a batch, cut into one frame per request."""
 
 from inference.engine import frames, tensors
+from inference.engine.dtypes import TEXT
 from inference.engine.messages import Predicted, TensorHeader
-from inference.engine.signature import TEXT
 from inference.engine.tensors import Buffer, Tensor
 from inference.engine.waiting import Answer, Entry
 

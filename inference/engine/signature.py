@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from inference.engine.dtypes import JSON
 from inference.engine.padding import Padding
 
 
@@ -27,13 +28,6 @@ class Layout(enum.StrEnum):
     TENSORS = "tensors"
 
 
-# Dtypes that numpy has no name for: text, bytes, and whatever else JSON can say.
-TEXT = "str"
-BYTES = "bytes"
-JSON = "json"
-OBJECT_DTYPES = frozenset({TEXT, BYTES, JSON})
-# UTC without a zone, as MLflow and pandas have it.
-DATETIME = "datetime64[ns]"
 # Floats hold whole numbers up to here, and of those beyond only some.
 MAX_WHOLE_FLOAT = 2**53
 _WHOLE_DTYPES = frozenset(

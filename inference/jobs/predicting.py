@@ -9,8 +9,8 @@ from inference import rows_apart
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
 from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.joined_outputs import with_nulls
 from inference.engine.messages import EngineStatus, Priority, VersionKey
-from inference.engine.outputs import with_nulls
 from inference.engine.signature import Signature
 from inference.engine.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode, Problem

@@ -9,7 +9,7 @@ import pytest
 
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
-from inference.engine import explaining, runner
+from inference.engine import checks, runner
 from tests.inference.engine.runners import logged
 
 with warnings.catch_warnings():
@@ -30,8 +30,8 @@ def answer(folder, instances, *, metadata=None, parameters=None):
     if parameters is not None:
         body["parameters"] = parameters
     decoded = InstanceDecoder(signature).decode_request(json.dumps(body).encode())
-    explaining.check_layout(signature, decoded.tensors)
-    explaining.check_params(signature, decoded.params)
+    checks.check_layout(signature, decoded.tensors)
+    checks.check_params(signature, decoded.params)
     outputs = runner.run(loaded.runner, decoded.tensors, decoded.params)
     runner.check_outputs(outputs, decoded.rows)
     return AnswerEncoder(signature).predictions(outputs)

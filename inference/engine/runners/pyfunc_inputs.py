@@ -6,14 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.signature import (
-    DATETIME,
-    OBJECT_DTYPES,
-    TEXT,
-    Column,
-    Layout,
-    Signature,
-)
+from inference.engine.dtypes import DATETIME, OBJECT_DTYPES, TEXT
+from inference.engine.signature import Column, Layout, Signature
 from inference.engine.tensors import Array, Tensor, numpy_dtype
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.outputs import ONLY_OUTPUT
+from inference.engine.joined_outputs import ONLY_OUTPUT
 from inference.engine.signature import MAX_WHOLE_FLOAT
 from inference.engine.tensors import DTYPES, Array, Tensor, object_array
 
