@@ -21,9 +21,9 @@ from accounts.limits import Limits
 from benchmarks.ports import free_port
 from inference import snapshot_file
 from inference.engine.blocking_client import BlockingEngineClient
-from inference.engine.errors import EngineError
-from inference.engine.messages import EngineStatus, VersionKey, VersionToLoad
 from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import EngineStatus, VersionKey, VersionToLoad
 from inference.installation.home import Home
 from inference.snapshot import (
     AccessCustomer,

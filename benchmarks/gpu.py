@@ -27,11 +27,11 @@ import torch
 from benchmarks import gpu_models
 from benchmarks.gpu_models import Net
 from inference.engine.devices import found
-from inference.engine.errors import EngineError
-from inference.engine.messages import VersionKey, VersionStatus, VersionToLoad
 from inference.engine.signature import Layout, Signature
 from inference.engine.socket_client import SocketEngineClient
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import VersionKey, VersionStatus, VersionToLoad
+from inference.engine.wire.tensors import Tensor
 from inference.installation.home import Home
 
 _SIZES = (1, 8, 32, 64, 128, 256)

@@ -192,7 +192,7 @@ def _commands() -> Iterable[tuple[str, float, Callable[[], object]]]:
     from accounts import api_keys
     from accounts.models import ApiKey
     from inference import publishing
-    from inference.engine.messages import EngineStatus, VersionKey, VersionStatus
+    from inference.engine.wire.messages import EngineStatus, VersionKey, VersionStatus
     from inference.engine_links import EngineView
     from inference.models import LoadedVersion
     from inference.reconciling import Reconciler

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from explain.explainers.question import Rows
-from inference.engine.dtypes import DATETIME, OBJECT_DTYPES
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import MAX_WHOLE_FLOAT, Layout, Signature, Task
-from inference.engine.tensors import Array, Tensor, exceeds_floats, object_array
+from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, object_array
 
 _MAX_BACKGROUND_ROWS = 1000
 _PICTURES_AND_TEXTS = {Task.IMAGE, Task.TEXT, Task.EMBEDDING}

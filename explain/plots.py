@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 
 _TIMEOUT_S = 25.0
 # With a new process, which imports shap first. Killed too early, it would begin that

@@ -17,10 +17,10 @@ from explain.explainers.question import (
     Question,
     Rows,
 )
-from inference.engine.messages import Attribution, ExplainOptions, Explanation
 from inference.engine.plugins import ExplainableModel, ExplainResult
 from inference.engine.signature import Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.messages import Attribution, ExplainOptions, Explanation
+from inference.engine.wire.tensors import Tensor
 
 _MOST_SAMPLES = 100_000
 # numpy takes no greater one.

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import orjson
 
-from inference.engine.joined_outputs import with_nulls
 from inference.engine.signature import Signature, Task
-from inference.engine.tensors import Array, Tensor, object_array
+from inference.engine.wire.joined_outputs import with_nulls
+from inference.engine.wire.tensors import Array, Tensor, object_array
 from inference.options import NO_OPTIONS, Options
 
 # What cannot be a score: a row of these is its class.

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.tensors import Array, Prediction, Tensor
+from inference.engine.wire.tensors import Array, Prediction, Tensor
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024

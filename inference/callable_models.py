@@ -11,7 +11,7 @@ from inference.callable_versions import (
     callable_version,
     read_catalog,
 )
-from inference.engine.messages import VersionKey
+from inference.engine.wire.messages import VersionKey
 from inference.models import Engine, LoadedVersion
 from inference.snapshot import CachePolicy, CallableModel, Fallback, FixedAnswer
 from registry.routing import Variant

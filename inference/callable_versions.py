@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from inference.engine.messages import Batching, VersionKey, VersionToLoad
 from inference.engine.mlflow_signature import from_mlflow
 from inference.engine.signature import Signature, UnsupportedSignature, with_rules
+from inference.engine.wire.messages import Batching, VersionKey, VersionToLoad
 from inference.models import PredictionJob, ServingRoute
 from inference.snapshot import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route

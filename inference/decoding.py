@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from inference import call_headers, other_bodies
 from inference.engine.signature import Layout, Signature, UnsupportedSignature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.tensors import Tensor
 from inference.errors import Problem
 from inference.images import EncodedImages, encoded, refuse_images
 from inference.json_bodies import parse_object as parse_object

@@ -7,8 +7,8 @@ from accounts.key_admission import KeyAdmission
 from accounts.limits import LeaseRequest
 from accounts.usage_event import UsageEvent
 from inference.dialects.dialect import Headers
-from inference.engine.messages import ExplainOptions, Params, VersionKey
-from inference.engine.tensors import Tensor
+from inference.engine.wire.messages import ExplainOptions, Params, VersionKey
+from inference.engine.wire.tensors import Tensor
 from inference.images import EncodedImages
 from inference.stream_effects import StreamEffect
 

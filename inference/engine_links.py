@@ -11,8 +11,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from inference.engine.errors import EngineError
-from inference.engine.messages import (
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import (
     EngineStatus,
     VersionKey,
     VersionStatus,

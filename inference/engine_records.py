@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from inference import publishing
-from inference.engine.messages import VersionKey, VersionStatus
+from inference.engine.wire.messages import VersionKey, VersionStatus
 from inference.engine_links import EngineView
 from inference.models import Engine, LoadedVersion
 

@@ -38,9 +38,9 @@ from inference.effects import (
     ReadUpload,
 )
 from inference.engine.blocking_client import BlockingEngineClient
-from inference.engine.errors import ELSEWHERE, EngineError, EngineErrorCode
-from inference.engine.messages import Explained, ExplainOptions, Params, VersionKey
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
+from inference.engine.wire.messages import Explained, ExplainOptions, Params, VersionKey
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError
 from inference.gateway.snapshots import SnapshotWatcher
 from inference.images import read_images

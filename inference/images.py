@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from inference.engine.signature import Image, Signature
-from inference.engine.tensors import Array, Tensor
+from inference.engine.wire.tensors import Array, Tensor
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import shown, summary
 from inference.row_by_row import DecodedRows

@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 
 from inference.decoding import DecodedRequest, InstanceDecoder
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.lines import BOM
 from inference.jobs.rows import open_rows

@@ -3,8 +3,8 @@
 from typing import Any
 
 from inference import multipart
-from inference.engine.dtypes import TEXT
 from inference.engine.signature import Signature
+from inference.engine.wire.dtypes import TEXT
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.images import EncodedImages, encoded
 from inference.json_bodies import parse_object

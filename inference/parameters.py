@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from inference.engine.dtypes import BYTES, DATETIME
 from inference.engine.signature import Column, Param
+from inference.engine.wire.dtypes import BYTES, DATETIME
 from inference.errors import ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, problem
 from inference.times import in_utc

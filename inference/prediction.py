@@ -39,10 +39,10 @@ from inference.effects import (
     NeedBody,
     NeedUnits,
 )
-from inference.engine.errors import EngineError
-from inference.engine.messages import Explained, ExplainOptions
 from inference.engine.signature import UnsupportedSignature
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import Explained, ExplainOptions
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode
 from inference.options import Options
 from inference.progress import Progress, log_failure, usage_event

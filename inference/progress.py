@@ -7,7 +7,7 @@ from accounts.admission import Reserved
 from accounts.limits import ReachedLimit
 from accounts.usage_event import UsageEvent
 from inference.dialects.dialect import Call
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.tables import FALLBACK, KeyEntry, ModelEntry, Target
 
 logger = structlog.get_logger(__name__)

@@ -16,7 +16,7 @@ from inference.callable_versions import (
     read_catalog,
     version_to_load,
 )
-from inference.engine.messages import VersionKey, VersionToLoad
+from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine_links import EngineLink
 from inference.models import ServingRoute
 from inference.serving import Placement, Served, Situation, Variants

@@ -6,7 +6,7 @@ from accounts.admission import POLICY_HEADER, Admission
 from accounts.key_admission import KeyAdmission
 from accounts.limits import KeyProblem, Limits, ReachedLimit
 from accounts.reached import Refusal, limit_headers
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import problem, with_facts
 

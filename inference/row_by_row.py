@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.dtypes import DATETIME
 from inference.engine.signature import MAX_WHOLE_FLOAT, Column, Layout, Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.dtypes import DATETIME
+from inference.engine.wire.tensors import Tensor
 from inference.errors import ErrorCode, Problem
 from inference.json_values import exact_integer
 from inference.request_members import MAX_PROBLEMS

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from inference.engine.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.engine.padding import Padding
 from inference.engine.signature import MAX_WHOLE_FLOAT, Column, Signature, TensorInput
+from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.json_values import read_value
 from inference.times import is_in_range
 

@@ -9,9 +9,9 @@ from collections.abc import Container, Generator, Sequence
 import msgspec
 
 from inference.decoding import DecodedRequest
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.joined_outputs import join_outputs
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.joined_outputs import join_outputs
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ErrorCode, Problem
 
 # Errors that rows may be to blame for, and what is said of such a row.

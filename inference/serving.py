@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from inference.engine.messages import VersionKey, VersionStatus
+from inference.engine.wire.messages import VersionKey, VersionStatus
 
 # By name of the engine: what it reports. Holds only the engines that answer.
 Reports = Mapping[str, Mapping[VersionKey, VersionStatus]]

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from inference.engine.messages import VersionKey
-from inference.engine.tensors import Tensor
+from inference.engine.wire.messages import VersionKey
+from inference.engine.wire.tensors import Tensor
 
 Headers = list[tuple[bytes, bytes]]
 

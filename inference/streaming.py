@@ -13,7 +13,7 @@ from inference import refusals
 from inference.dialects import event_stream
 from inference.dialects.dialect import Headers
 from inference.dialects.event_stream import Usage
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.errors import ApiError, ErrorCode
 from inference.installation.shares import Shares
 from inference.stream_effects import (

@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.engine.padding import Padding
 from inference.engine.signature import Column, TensorInput
-from inference.engine.tensors import numpy_dtype
+from inference.engine.wire.tensors import numpy_dtype
 from inference.errors import Problem
 from inference.json_values import exact_integer
 from inference.row_types import KINDS, nested_type

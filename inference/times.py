@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 
 # Whole years that 64 bits of nanoseconds can hold.
 EARLIEST = datetime(1678, 1, 1)

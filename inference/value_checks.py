@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.dtypes import JSON
 from inference.engine.signature import MAX_WHOLE_FLOAT, Column
+from inference.engine.wire.dtypes import JSON
 from inference.errors import ErrorCode, Problem
 from inference.json_values import BrokenSchema, NotFinite, exact_integer, read_value
 from inference.row_types import KINDS, bounds, choices, has_whole_floats, text_limit

@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import (
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     EngineStatus,
     Priority,
     VersionKey,
     VersionStatus,
     VersionToLoad,
 )
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 from registry.mlflow_types import (
     ArtifactRefused,
     ModelFile,

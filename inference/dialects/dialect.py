@@ -10,8 +10,8 @@ import msgspec
 
 from accounts.limits import Limits
 from inference.decoding import DecodedRequest
-from inference.engine.messages import Explained
-from inference.engine.tensors import Prediction
+from inference.engine.wire.messages import Explained
+from inference.engine.wire.tensors import Prediction
 from inference.errors import ApiError
 from inference.tables import Target
 from inference.uploads.uris import AskedFile, UploadedFile

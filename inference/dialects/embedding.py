@@ -14,7 +14,7 @@ from inference.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.native import NativeDialect
 from inference.engine.signature import Task
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 from inference.errors import ApiError, ErrorCode
 from inference.tables import Target
 

@@ -15,9 +15,9 @@ from inference import call_headers
 from inference.decoding import DecodedRequest
 from inference.dialects import mlflow_input
 from inference.dialects.dialect import Call, Finished, Headers
-from inference.engine.dtypes import OBJECT_DTYPES
 from inference.engine.signature import Layout, Signature
-from inference.engine.tensors import Array, Tensor
+from inference.engine.wire.dtypes import OBJECT_DTYPES
+from inference.engine.wire.tensors import Array, Tensor
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.options import NO_OPTIONS

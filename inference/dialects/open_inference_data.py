@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 from inference.errors import ApiError, ErrorCode
 from inference.json_values import exact_integer
 from inference.row_types import within

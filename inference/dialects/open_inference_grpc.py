@@ -32,7 +32,7 @@ from inference.dialects.open_inference_messages import (
 )
 from inference.dialects.open_inference_outputs import WantedOutput
 from inference.effects import Answer
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 from inference.grpc_gateway.open_inference_pb2 import (

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from inference.dialects.open_inference_messages import RequestedOutput
-from inference.engine.tensors import Array, Tensor
+from inference.engine.wire.tensors import Array, Tensor
 from inference.errors import ApiError, ErrorCode
 from inference.value_checks import readable_name
 

@@ -9,12 +9,12 @@ import msgspec
 import structlog
 
 from inference.engine import execution, lane, waiting
-from inference.engine.errors import EngineError
 from inference.engine.execution import Outcome
 from inference.engine.lane import Lane
 from inference.engine.runner import Runner
 from inference.engine.turns import JOB_SHARE, Turn, Turns
 from inference.engine.waiting import Caller, Entry, QueueLimits, Refusal, Room
+from inference.engine.wire.errors import EngineError
 
 logger = structlog.get_logger()
 

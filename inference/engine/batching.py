@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from inference.engine.batcher import BatchSettings
-from inference.engine.messages import Batching
 from inference.engine.settings import EngineSettings
 from inference.engine.waiting import QueueLimits
+from inference.engine.wire.messages import Batching
 
 
 class LaneLimits(NamedTuple):

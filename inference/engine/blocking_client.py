@@ -8,9 +8,10 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from inference.engine import calls, frames, inbox
-from inference.engine.frames import Frame, FrameDecoder, MalformedFrame
-from inference.engine.messages import (
+from inference.engine import inbox
+from inference.engine.wire import frames, requests
+from inference.engine.wire.frames import Frame, FrameDecoder, MalformedFrame
+from inference.engine.wire.messages import (
     Accepted,
     Credit,
     EngineStatus,
@@ -29,7 +30,7 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 
 _CONTROL_TIMEOUT_S = 10.0
 _RECEIVE_BYTES = 256 * 1024
@@ -58,7 +59,7 @@ class BlockingEngineClient:
         params: Params | None = None,
         customer_id: int = 0,
     ) -> Prediction:
-        data = calls.predict(
+        data = requests.predict(
             0,
             key,
             tensors,
@@ -70,9 +71,9 @@ class BlockingEngineClient:
         )
         reply, body = self._call(data, Predicted, timeout_s)
         try:
-            return calls.prediction(reply, body)
+            return requests.prediction(reply, body)
         except MalformedFrame as error:
-            raise calls.connection_lost("the engine answered nonsense") from error
+            raise requests.connection_lost("the engine answered nonsense") from error
 
     def stream(
         self,
@@ -83,7 +84,7 @@ class BlockingEngineClient:
         params: Params | None = None,
         customer_id: int = 0,
     ) -> Generator[Any, None, None]:
-        data = calls.stream(
+        data = requests.stream(
             0,
             key,
             tensors,
@@ -96,9 +97,9 @@ class BlockingEngineClient:
         try:
             yield from _read_stream(connection, data, deadline)
         except TimeoutError:
-            raise calls.timed_out() from None
+            raise requests.timed_out() from None
         except (OSError, MalformedFrame) as error:
-            raise calls.connection_lost("the connection was lost") from error
+            raise requests.connection_lost("the connection was lost") from error
         finally:
             # Which also tells the engine that nobody reads any more.
             connection.close()
@@ -113,7 +114,7 @@ class BlockingEngineClient:
         priority: Priority = "interactive",
         customer_id: int = 0,
     ) -> Explained:
-        data = calls.explain(
+        data = requests.explain(
             0,
             key,
             tensors,
@@ -155,11 +156,11 @@ class BlockingEngineClient:
         try:
             reply = frames.decode_reply(frame.header)
         except MalformedFrame as error:
-            raise calls.connection_lost("the engine answered nonsense") from error
+            raise requests.connection_lost("the engine answered nonsense") from error
         if isinstance(reply, Failed):
-            raise calls.error(reply)
+            raise requests.error(reply)
         if not isinstance(reply, expected):
-            raise calls.connection_lost("the engine answered something else")
+            raise requests.connection_lost("the engine answered something else")
         return reply, frame.body
 
     def _exchange(
@@ -175,12 +176,12 @@ class BlockingEngineClient:
         except TimeoutError:
             # Closing tells the engine that nobody waits any more.
             connection.close()
-            raise calls.timed_out() from None
+            raise requests.timed_out() from None
         except (OSError, MalformedFrame) as error:
             connection.close()
             if or_none:
                 return None
-            raise calls.connection_lost("the connection was lost") from error
+            raise requests.connection_lost("the connection was lost") from error
         except BaseException:
             connection.close()
             raise
@@ -194,10 +195,10 @@ class BlockingEngineClient:
             connection.connect(self._path)
         except TimeoutError:
             connection.close()
-            raise calls.timed_out() from None
+            raise requests.timed_out() from None
         except OSError as error:
             connection.close()
-            raise calls.connection_lost("the engine is not there") from error
+            raise requests.connection_lost("the engine is not there") from error
         return connection
 
     def _take_idle(self) -> socket.socket | None:
@@ -234,7 +235,7 @@ def _read_stream(
     for frame in _exchange_many(connection, data, deadline):
         reply = frames.decode_reply(frame.header)
         if isinstance(reply, Failed):
-            raise calls.error(reply)
+            raise requests.error(reply)
         if isinstance(reply, StreamEnd):
             return
         if not isinstance(reply, StreamChunk):

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from inference.engine.dtypes import DATETIME, OBJECT_DTYPES
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Params
 from inference.engine.signature import Column, Layout, Signature
-from inference.engine.tensors import Tensor, dtype_name, numpy_dtype
+from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import Params
+from inference.engine.wire.tensors import Tensor, dtype_name, numpy_dtype
 
 
 def check_layout(signature: Signature, tensors: Sequence[Tensor]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
-from inference.engine.messages import (
+from inference.engine.wire.messages import (
     EngineStatus,
     Explained,
     ExplainOptions,
@@ -12,7 +12,7 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 
 
 class EngineClient(Protocol):

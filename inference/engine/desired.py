@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from inference.engine.messages import VersionToLoad
 from inference.engine.settings import EngineSettings
+from inference.engine.wire.messages import VersionToLoad
 from inference.installation.home import Home
 
 logger = structlog.get_logger()

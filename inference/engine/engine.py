@@ -11,9 +11,14 @@ import psutil
 from inference.engine import batching, checks, runner
 from inference.engine.batcher import Batcher
 from inference.engine.devices import failures, opening
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.memory import Memory
-from inference.engine.messages import (
+from inference.engine.plugins import ExplainTask, ExplainThread
+from inference.engine.settings import EngineSettings
+from inference.engine.streaming import Listener, RunningStream, Streams
+from inference.engine.versions import LoadedVersion, Loader, Versions
+from inference.engine.waiting import Entry
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     DeviceStatus,
     EngineStatus,
     ExplainOptions,
@@ -22,12 +27,7 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.plugins import ExplainTask, ExplainThread
-from inference.engine.settings import EngineSettings
-from inference.engine.streaming import Listener, RunningStream, Streams
-from inference.engine.tensors import Tensor
-from inference.engine.versions import LoadedVersion, Loader, Versions
-from inference.engine.waiting import Entry
+from inference.engine.wire.tensors import Tensor
 
 _MAX_LAYOUTS = 64
 _DRAINING_RETRY_MS = 1000

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from inference.engine import runner as runners
 from inference.engine.devices import failures
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.joined_outputs import join_outputs
-from inference.engine.messages import Params
 from inference.engine.runner import Runner
-from inference.engine.tensors import Tensor
 from inference.engine.waiting import Answer, Entry
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.joined_outputs import join_outputs
+from inference.engine.wire.messages import Params
+from inference.engine.wire.tensors import Tensor
 
 # Other batches will have left the device by then.
 _NO_MEMORY_RETRY_MS = 1000

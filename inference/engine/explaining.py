@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engine.batcher import Batcher
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.joined_outputs import join_outputs
 from inference.engine.lane import Lane
-from inference.engine.messages import VersionToLoad
 from inference.engine.runner import Loaded
-from inference.engine.tensors import Tensor
 from inference.engine.waiting import Answer, Entry
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.joined_outputs import join_outputs
+from inference.engine.wire.messages import VersionToLoad
+from inference.engine.wire.tensors import Tensor
 
 if TYPE_CHECKING:
     import torch

@@ -6,11 +6,13 @@ from typing import Any
 
 import msgspec
 
-from inference.engine import calls, inbox
+from inference.engine import inbox
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.inbox import Inbox
-from inference.engine.messages import (
+from inference.engine.waiting import Answer, Entry
+from inference.engine.wire import requests
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     EngineStatus,
     Explained,
     ExplainOptions,
@@ -19,8 +21,7 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.tensors import InvalidTensor, Prediction, Tensor, encode
-from inference.engine.waiting import Answer, Entry
+from inference.engine.wire.tensors import InvalidTensor, Prediction, Tensor, encode
 
 
 class _FutureCaller:
@@ -100,7 +101,7 @@ class InProcessEngineClient:
             return await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             self._engine.cancel(entry)
-            raise calls.timed_out() from None
+            raise requests.timed_out() from None
         except asyncio.CancelledError:
             self._engine.cancel(entry)
             raise
@@ -153,7 +154,7 @@ class InProcessEngineClient:
         try:
             result = await asyncio.wait_for(asyncio.wrap_future(task.future), timeout_s)
         except TimeoutError:
-            raise calls.timed_out() from None
+            raise requests.timed_out() from None
         return task.explained(0, result)
 
     async def load(self, version: VersionToLoad) -> None:

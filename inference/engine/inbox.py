@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import StreamChunk, credits_of
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import StreamChunk, credits_of
 
 # Bytes of chunks on their way or unread, one chunk aside; half of it is granted anew
 # each time. A chunk has the size that its model gives it, so a count bounds nothing.

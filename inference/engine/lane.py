@@ -3,9 +3,9 @@
 import asyncio
 
 from inference.engine.cost import CostModel, Pace
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.runner import Runner
 from inference.engine.waiting import Entry, QueueLimits, Refusal, Room, VersionQueue
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 
 _MIN_RETRY_MS = 10
 _MAX_RETRY_MS = 60_000

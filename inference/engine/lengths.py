@@ -7,12 +7,12 @@ where two lengths of a request were filled up to the same bucket, to the longer 
 from typing import NamedTuple
 
 from inference.engine import checks, padding
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.padding import Padding, TooLong
 from inference.engine.signature import Layout as SignatureLayout
 from inference.engine.signature import Signature
-from inference.engine.tensors import Tensor
 from inference.engine.waiting import Answer, Entry, Layout
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Tensor
 
 # Different lengths of one version that are remembered; others are worked out again.
 _MAX_PLANS = 1024

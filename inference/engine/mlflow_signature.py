@@ -7,7 +7,6 @@ for a column, `{"type": "tensor", "tensor-spec": {"dtype", "shape"}}` for a tens
 from typing import Any
 
 from inference.engine import padding
-from inference.engine.dtypes import BYTES, JSON, TEXT
 from inference.engine.mlflow_types import JSON_TYPES, SCALARS, json_schema
 from inference.engine.signature import (
     Column,
@@ -19,6 +18,7 @@ from inference.engine.signature import (
     TensorInput,
     UnsupportedSignature,
 )
+from inference.engine.wire.dtypes import BYTES, JSON, TEXT
 
 # Name of the single input where MLflow was told none.
 INPUT_NAME = "input"

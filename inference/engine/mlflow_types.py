@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from inference.engine.dtypes import BYTES, DATETIME, TEXT
 from inference.engine.signature import Column, UnsupportedSignature
+from inference.engine.wire.dtypes import BYTES, DATETIME, TEXT
 
 
 class Scalar(NamedTuple):

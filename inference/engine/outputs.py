@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.engine.messages import OutputTensor
 from inference.engine.signature import Signature, Task
-from inference.engine.tensors import Array, Tensor, dtype_name
+from inference.engine.wire.messages import OutputTensor
+from inference.engine.wire.tensors import Array, Tensor, dtype_name
 
 # Shorter vectors point nowhere and are left as they are.
 _MIN_LENGTH = 1e-12

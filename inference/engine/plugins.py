@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import structlog
 
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Explained, ExplainOptions, Explanation
 from inference.engine.signature import Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import Explained, ExplainOptions, Explanation
+from inference.engine.wire.tensors import Tensor
 from inference.installation.shares import FairQueue
 
 if TYPE_CHECKING:

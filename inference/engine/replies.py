@@ -1,10 +1,10 @@
 """The answer of a batch, cut into one frame per request."""
 
-from inference.engine import frames, tensors
-from inference.engine.dtypes import TEXT
-from inference.engine.messages import Predicted, TensorHeader
-from inference.engine.tensors import Buffer, Tensor
 from inference.engine.waiting import Answer, Entry
+from inference.engine.wire import frames, tensors
+from inference.engine.wire.dtypes import TEXT
+from inference.engine.wire.messages import Predicted, TensorHeader
+from inference.engine.wire.tensors import Buffer, Tensor
 
 
 class _Output:

@@ -7,7 +7,7 @@ only published comes back when it is called.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from inference.engine.messages import VersionKey
+from inference.engine.wire.messages import VersionKey
 
 
 class Resident(NamedTuple):

@@ -8,8 +8,6 @@ import msgspec
 import numpy as np
 
 from inference.engine import example
-from inference.engine.errors import EngineError, EngineErrorCode, VersionRefused
-from inference.engine.messages import OutputTensor, Params, VersionToLoad
 from inference.engine.outputs import described
 from inference.engine.runners import (
     own_code,
@@ -19,7 +17,9 @@ from inference.engine.runners import (
     torch_script,
 )
 from inference.engine.signature import Signature
-from inference.engine.tensors import Tensor, dtype_name
+from inference.engine.wire.errors import EngineError, EngineErrorCode, VersionRefused
+from inference.engine.wire.messages import OutputTensor, Params, VersionToLoad
+from inference.engine.wire.tensors import Tensor, dtype_name
 
 if TYPE_CHECKING:
     import torch

@@ -9,11 +9,15 @@ from typing import cast
 import msgspec
 import structlog
 
-from inference.engine import frames, replies
+from inference.engine import replies
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.frames import FrameDecoder, MalformedFrame
-from inference.engine.messages import (
+from inference.engine.plugins import ExplainResult, ExplainTask
+from inference.engine.streaming import RunningStream
+from inference.engine.waiting import Answer, Entry
+from inference.engine.wire import frames
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.frames import FrameDecoder, MalformedFrame
+from inference.engine.wire.messages import (
     Accepted,
     Cancel,
     Credit,
@@ -30,10 +34,7 @@ from inference.engine.messages import (
     TensorHeader,
     Unload,
 )
-from inference.engine.plugins import ExplainResult, ExplainTask
-from inference.engine.streaming import RunningStream
-from inference.engine.tensors import InvalidTensor, Tensor
-from inference.engine.waiting import Answer, Entry
+from inference.engine.wire.tensors import InvalidTensor, Tensor
 
 logger = structlog.get_logger()
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from inference.engine.dtypes import JSON
 from inference.engine.padding import Padding
+from inference.engine.wire.dtypes import JSON
 
 
 class Layout(enum.StrEnum):

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from inference.engine import calls, frames
-from inference.engine.frames import FrameDecoder, MalformedFrame
 from inference.engine.inbox import Inbox
-from inference.engine.messages import (
+from inference.engine.wire import frames, requests
+from inference.engine.wire.frames import FrameDecoder, MalformedFrame
+from inference.engine.wire.messages import (
     Cancel,
     Credit,
     EngineStatus,
@@ -25,7 +25,7 @@ from inference.engine.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 
 _MAX_ID = 2**32 - 1
 # One sweep over all calls is cheaper than a timer for each.
@@ -210,7 +210,7 @@ class SocketEngineClient:
     ) -> PendingCall:
         """Ask for a prediction without a coroutine; only while `connected`."""
         request_id = self._take_id()
-        data = calls.predict(
+        data = requests.predict(
             request_id,
             key,
             tensors,
@@ -234,7 +234,7 @@ class SocketEngineClient:
         if self._connection is None:
             await self._reach()
         request_id = self._take_id()
-        data = calls.stream(
+        data = requests.stream(
             request_id,
             key,
             tensors,
@@ -263,7 +263,7 @@ class SocketEngineClient:
         customer_id: int = 0,
     ) -> Explained:
         explained: Explained = await self._call(
-            lambda request_id: calls.explain(
+            lambda request_id: requests.explain(
                 request_id,
                 key,
                 tensors,
@@ -367,7 +367,7 @@ class SocketEngineClient:
         # Still pending while it is decoded: if that fails, so does the connection,
         # and this call with it.
         if isinstance(reply, Predicted):
-            result: Any = calls.prediction(reply, body)
+            result: Any = requests.prediction(reply, body)
         elif isinstance(reply, StreamChunk):
             pending.waiter.resume(reply)
             return
@@ -375,7 +375,7 @@ class SocketEngineClient:
             result = reply
         del self._pending[reply.id]
         if isinstance(reply, Failed):
-            pending.waiter.fail(calls.error(reply))
+            pending.waiter.fail(requests.error(reply))
         else:
             pending.waiter.resume(result)
 
@@ -388,7 +388,7 @@ class SocketEngineClient:
         late = [call for call in self._pending.values() if call.deadline <= now]
         for call in late:
             call.abandon()
-            call.waiter.fail(calls.timed_out())
+            call.waiter.fail(requests.timed_out())
         self._sweeping = True
         self._loop.call_later(_SWEEP_S, self._sweep)
 
@@ -397,12 +397,12 @@ class SocketEngineClient:
     async def _reach(self) -> None:
         """Connect, unless that goes on in the background already; or raise."""
         if self._closed:
-            raise calls.connection_lost("the client was closed")
+            raise requests.connection_lost("the client was closed")
         if self._connecting is None and await self.connect():
             return
         if self._connection is None:
             self._reconnect()
-            raise calls.connection_lost("the engine is not there")
+            raise requests.connection_lost("the engine is not there")
 
     def _reconnect(self) -> None:
         if self._connecting is None and not self._closed:
@@ -430,4 +430,4 @@ class SocketEngineClient:
         self._out.clear()
         pending, self._pending = self._pending, {}
         for call in pending.values():
-            call.waiter.fail(calls.connection_lost(message))
+            call.waiter.fail(requests.connection_lost(message))

@@ -15,10 +15,10 @@ import msgspec
 import structlog
 
 from inference.engine import execution
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Params, credits_of
 from inference.engine.runner import StreamRunner
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import Params, credits_of
+from inference.engine.wire.tensors import Tensor
 from inference.installation.shares import Shares
 
 logger = structlog.get_logger()

@@ -19,23 +19,23 @@ import structlog
 from inference.engine import batching, desired, lengths, memory, residency
 from inference.engine.batcher import Batcher
 from inference.engine.devices import failures
-from inference.engine.errors import EngineError, EngineErrorCode, VersionRefused
 from inference.engine.explaining import LaneModel
 from inference.engine.lane import Lane
 from inference.engine.lengths import VariableLengths
 from inference.engine.memory import Memory
-from inference.engine.messages import (
-    OutputTensor,
-    VersionKey,
-    VersionStatus,
-    VersionToLoad,
-)
 from inference.engine.residency import Resident
 from inference.engine.runner import Loaded
 from inference.engine.runners import torch_export
 from inference.engine.settings import EngineSettings
 from inference.engine.signature import Signature
 from inference.engine.waiting import Layout
+from inference.engine.wire.errors import EngineError, EngineErrorCode, VersionRefused
+from inference.engine.wire.messages import (
+    OutputTensor,
+    VersionKey,
+    VersionStatus,
+    VersionToLoad,
+)
 
 logger = structlog.get_logger()
 

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Params
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import Params
+from inference.engine.wire.tensors import Tensor
 from inference.installation.shares import may_take
 
 # Names, dtypes and shapes per row, and the parameters in MessagePack if there are any;

@@ -8,16 +8,16 @@ import structlog
 
 from inference.effects import EngineCall, ExplainCall
 from inference.engine.client import EngineClient
-from inference.engine.errors import ELSEWHERE, EngineError, EngineErrorCode
-from inference.engine.messages import (
+from inference.engine.socket_client import PendingCall, Waiter
+from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     EngineStatus,
     Explained,
     OutputTensor,
     Params,
     VersionKey,
 )
-from inference.engine.socket_client import PendingCall, Waiter
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.stream_effects import OpenStream
 
 logger = structlog.get_logger(__name__)

@@ -1,6 +1,6 @@
 """Whether a gateway can answer, for balancers, and what is not there yet."""
 
-from inference.engine.messages import VersionKey
+from inference.engine.wire.messages import VersionKey
 from inference.gateway.engines import Engines
 from inference.gateway.recorder import Recorder
 from inference.tables import Tables

@@ -16,7 +16,7 @@ from inference.callers import find_caller, rate_headers, require_network
 from inference.dialects import dialect
 from inference.dialects import open_inference_data as data
 from inference.dialects.open_inference_inputs import input_binding
-from inference.engine.messages import VersionKey
+from inference.engine.wire.messages import VersionKey
 from inference.errors import ApiError, ErrorCode
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health

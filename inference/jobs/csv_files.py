@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from inference.engine.dtypes import BYTES, DATETIME, JSON
 from inference.engine.signature import Column, Layout, Signature
+from inference.engine.wire.dtypes import BYTES, DATETIME, JSON
 from inference.errors import ErrorCode, Problem
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 from inference.value_checks import readable_name

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from inference.engine.blocking_client import BlockingEngineClient
-from inference.engine.messages import VersionKey
+from inference.engine.wire.messages import VersionKey
 from inference.jobs.predicting import JobEngine
 from inference.models import Engine, LoadedVersion
 

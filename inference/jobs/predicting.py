@@ -8,11 +8,11 @@ import msgspec
 from inference import rows_apart
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.joined_outputs import with_nulls
-from inference.engine.messages import EngineStatus, Priority, VersionKey
 from inference.engine.signature import Signature
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.joined_outputs import with_nulls
+from inference.engine.wire.messages import EngineStatus, Priority, VersionKey
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.lines import Row
 from inference.options import Options

@@ -17,9 +17,9 @@ import structlog
 
 from accounts import plans
 from inference.answers import Warned
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import VersionKey
 from inference.engine.signature import Signature
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import VersionKey
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs

@@ -19,7 +19,7 @@ from benchmarks import data_plane
 from benchmarks.data_plane import DataPlane
 from benchmarks.open_loop import Generator
 from config.supervisor import ProcessSpec, Supervisor
-from inference.engine.messages import VersionKey
+from inference.engine.wire.messages import VersionKey
 
 pytestmark = pytest.mark.processes
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import Tensor
+from inference.engine.wire.tensors import Tensor
 
 LABELS = ("malignant", "benign")
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from explain import features
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature, Task, TensorInput
-from inference.engine.tensors import Tensor, object_array
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Tensor, object_array
 from inference.openapi.typed_operations import can_explain
 
 MIXED = Signature(

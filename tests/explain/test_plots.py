@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 import pytest
 
 from explain import drawing, plots
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 
 
 @pytest.fixture(scope="module", autouse=True)

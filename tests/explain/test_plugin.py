@@ -9,10 +9,10 @@ import torch
 
 from explain.explainers import row_by_row
 from explain.plugin import explain
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import ExplainOptions
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import Tensor, object_array
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import ExplainOptions
+from inference.engine.wire.tensors import Tensor, object_array
 from tests.explain.fakes import (
     FakeModel,
     matrix_signature,

@@ -18,7 +18,6 @@ from accounts.models import ApiKey
 from inference import publishing, snapshot_file
 from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.engine import Engine
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings
 from inference.engine.signature import (
@@ -30,6 +29,7 @@ from inference.engine.signature import (
     Task,
     TensorInput,
 )
+from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.installation.home import Home
 from inference.snapshot import CallableModel, CallableVersion, EngineAddress
 from registry.routing import Variant

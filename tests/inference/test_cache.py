@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.cache import PredictionCache, digest
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 
 KEY = (("m", 1, "a"), 0, b"x")
 OTHER = (("m", 1, "a"), 0, b"y")

@@ -11,7 +11,7 @@ from django.utils import timezone
 from accounts import api_keys, changes
 from accounts.models import ApiKey, Customer, Plan
 from inference import engine_records, publishing, snapshot, snapshot_file
-from inference.engine.messages import EngineStatus, VersionKey, VersionStatus
+from inference.engine.wire.messages import EngineStatus, VersionKey, VersionStatus
 from inference.engine_links import EngineView
 from inference.gateway.snapshots import SnapshotWatcher
 from inference.models import ServingRoute, SnapshotChange, SnapshotState

@@ -2,8 +2,13 @@
 
 import msgspec
 
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Batching, VersionKey, VersionStatus, VersionToLoad
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
+    Batching,
+    VersionKey,
+    VersionStatus,
+    VersionToLoad,
+)
 from inference.engine_links import EngineLink
 from tests.fakes import FakeControlledEngine
 

@@ -14,8 +14,8 @@ from inference import publishing, spool
 from inference.dialects.dialect import Call
 from inference.dialects.event_stream import EVENT_STREAM
 from inference.dialects.native import NATIVE
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.front import Front
 from inference.models import Engine, ServingRoute
 from tests.factories import CustomerFactory, PlanFactory, issue_key

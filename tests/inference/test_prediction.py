@@ -11,10 +11,15 @@ from accounts.limits import LeaseGrant, Limits, Quota, Rate
 from inference.dialects.dialect import Call
 from inference.dialects.native import NATIVE
 from inference.effects import Answer, EngineCall, ExplainCall, NeedBody, NeedUnits
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Attribution, Explained, Explanation, VersionKey
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
+    Attribution,
+    Explained,
+    Explanation,
+    VersionKey,
+)
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode
 from inference.prediction import PredictionPlan
 from inference.snapshot import (

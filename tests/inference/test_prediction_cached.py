@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from inference.effects import EngineCall
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.snapshot import CachePolicy, Fallback, FixedAnswer
 from tests.inference.test_prediction import GOOD, KEY, Driver, snapshot
 

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from inference.effects import EngineCall
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.snapshot import Fallback, FixedAnswer
 from tests.inference.test_prediction import GOOD, Driver, code, read, snapshot
 

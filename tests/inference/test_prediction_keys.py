@@ -6,7 +6,7 @@ import pytest
 from accounts.limits import KeyLimits, LeaseGrant, Limits, Quota, Rate
 from accounts.networks import Networks
 from inference.effects import NeedBody
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.test_prediction import KEY, Driver, code, read, snapshot
 
 

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from inference import engine_records, publishing, snapshot_file
 from inference.callable_versions import read_catalog
-from inference.engine.messages import Batching, VersionKey, VersionStatus
+from inference.engine.wire.messages import Batching, VersionKey, VersionStatus
 from inference.engine_links import EngineLink
 from inference.models import Engine, LoadedVersion, ServingRoute
 from inference.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler

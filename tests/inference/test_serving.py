@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.messages import VersionKey, VersionStatus
+from inference.engine.wire.messages import VersionKey, VersionStatus
 from inference.serving import Served, Situation, Variants, decide, failures
 
 KEYS = [VersionKey("m", version) for version in (1, 2, 3)]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from inference.dialects.event_stream import KEEP_ALIVE
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import VersionKey
 from inference.engine.signature import Column, Layout, Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import VersionKey
+from inference.engine.wire.tensors import Tensor
 from inference.errors import ApiError, ErrorCode
 from inference.snapshot import CallableModel, CallableVersion
 from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign

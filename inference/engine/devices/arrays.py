@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 
 
 def as_tensors(arrays: Sequence[Array]) -> tuple[torch.Tensor, ...]:

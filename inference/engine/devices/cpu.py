@@ -17,7 +17,7 @@ from inference.engine.devices.device import (
     Memory,
     Slot,
 )
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 
 if TYPE_CHECKING:
     import torch

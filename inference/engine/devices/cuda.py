@@ -24,7 +24,7 @@ from inference.engine.devices.device import (
     Slot,
     new_counters,
 )
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 
 _DEPTH = 2
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 
 if TYPE_CHECKING:
     import torch

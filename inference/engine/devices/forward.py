@@ -11,7 +11,7 @@ import torch
 from inference.engine.devices import failures
 from inference.engine.devices.arrays import as_array, as_tensors
 from inference.engine.devices.device import CaptureFailed, Device, Function, Graph
-from inference.engine.tensors import Array
+from inference.engine.wire.tensors import Array
 
 # Trailing shapes of the inputs: graphs exist per shape.
 Shapes = tuple[tuple[int, ...], ...]

@@ -4,8 +4,6 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Params, VersionToLoad
 from inference.engine.outputs import finish
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
 from inference.engine.runners.pyfunc_outputs import (
@@ -15,7 +13,9 @@ from inference.engine.runners.pyfunc_outputs import (
     with_floats,
 )
 from inference.engine.signature import Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import Params, VersionToLoad
+from inference.engine.wire.tensors import Tensor
 
 if TYPE_CHECKING:
     import torch

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.dtypes import DATETIME, OBJECT_DTYPES, TEXT
 from inference.engine.signature import Column, Layout, Signature
-from inference.engine.tensors import Array, Tensor, numpy_dtype
+from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES, TEXT
+from inference.engine.wire.tensors import Array, Tensor, numpy_dtype
 
 
 class InputMaker:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.joined_outputs import ONLY_OUTPUT
 from inference.engine.signature import MAX_WHOLE_FLOAT
-from inference.engine.tensors import DTYPES, Array, Tensor, object_array
+from inference.engine.wire.joined_outputs import ONLY_OUTPUT
+from inference.engine.wire.tensors import DTYPES, Array, Tensor, object_array
 
 # Names of what a classifier says about a row, which answers make a form of their own.
 _LABEL_AND_SCORE = {"label", "score"}

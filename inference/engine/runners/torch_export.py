@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.engine.devices import opening
-from inference.engine.messages import VersionToLoad
 from inference.engine.runners import exported_program
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signature import Layout, Signature
+from inference.engine.wire.messages import VersionToLoad
 
 if TYPE_CHECKING:
     import torch

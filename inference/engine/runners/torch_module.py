@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engine.devices import opening
-from inference.engine.messages import VersionToLoad
 from inference.engine.runners import torch_script
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signature import Layout, Signature
+from inference.engine.wire.messages import VersionToLoad
 
 if TYPE_CHECKING:
     import torch

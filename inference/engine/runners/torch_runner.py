@@ -14,7 +14,7 @@ from inference.engine import padding
 from inference.engine.devices import opening
 from inference.engine.outputs import finish
 from inference.engine.signature import Layout, Signature
-from inference.engine.tensors import Array, Tensor
+from inference.engine.wire.tensors import Array, Tensor
 
 if TYPE_CHECKING:
     import torch

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from inference.engine.devices import opening
-from inference.engine.messages import VersionToLoad
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signature import Layout, Signature
+from inference.engine.wire.messages import VersionToLoad
 
 # Where MLflow, and people who save an archive by hand, put it.
 _PLACES = (Path("data", "model.pth"), Path("data", "model.pt"), Path("model.pt"))

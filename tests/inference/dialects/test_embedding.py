@@ -8,7 +8,7 @@ from accounts.limits import Limits
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.embedding import EMBEDDING
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import Target

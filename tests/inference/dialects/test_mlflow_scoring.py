@@ -9,7 +9,7 @@ from inference.decoding import InstanceDecoder
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
 from inference.engine.signature import Column, Layout, Param, Signature
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import Target

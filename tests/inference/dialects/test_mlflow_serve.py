@@ -17,10 +17,10 @@ from inference import refusals
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.engine import runner
-from inference.engine.errors import EngineError
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.mlflow_signature import from_mlflow
-from inference.engine.tensors import Prediction
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import VersionKey, VersionToLoad
+from inference.engine.wire.tensors import Prediction
 from inference.errors import ApiError
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import Target

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.signature import Layout, Signature
+from inference.engine.wire.messages import VersionKey, VersionToLoad
 
 SIGNATURE = Signature(layout=Layout.TENSOR, dtype="float32", shape=(3,))
 

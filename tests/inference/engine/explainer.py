@@ -1,8 +1,8 @@
 """An explainer for tests; its base values are the model's own outputs."""
 
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import Explanation
 from inference.engine.plugins import ExplainResult
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import Explanation
 
 
 def explain(model, tensors, options):

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 
 from inference.engine.engine import Engine
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.runner import Loaded
 from inference.engine.settings import EngineSettings
 from inference.engine.signature import Column, Layout, Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.messages import VersionKey, VersionToLoad
+from inference.engine.wire.tensors import Tensor
 
 KEY = VersionKey("doubler", 1)
 MATRIX = Signature(

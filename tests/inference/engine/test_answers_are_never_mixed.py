@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from inference.engine import execution
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Tensor
 from tests import torture
 from tests.inference.engine import fakes
 from tests.inference.engine.fakes import KEY, MATRIX, ready, run, to_load

@@ -9,9 +9,9 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.waiting import Entry
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests import torture
 from tests.inference.engine.fakes import (
     KEY,

@@ -1,6 +1,6 @@
 from inference.engine import batching
-from inference.engine.messages import Batching
 from inference.engine.settings import EngineSettings
+from inference.engine.wire.messages import Batching
 
 SETTINGS = EngineSettings(
     max_batch_rows=100, max_batch_bytes=1000, max_wait_ms=2, max_wait_limit_ms=50

@@ -11,19 +11,19 @@ from inference.engine import inbox
 from inference.engine import runner as runners
 from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.messages import (
+from inference.engine.runner import Loaded
+from inference.engine.server import EngineServer
+from inference.engine.signature import Column, Layout, Param, Signature
+from inference.engine.socket_client import SocketEngineClient
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     MIN_CHUNK_CREDITS,
     Batching,
     ExplainOptions,
     VersionKey,
 )
-from inference.engine.runner import Loaded
-from inference.engine.server import EngineServer
-from inference.engine.signature import Column, Layout, Param, Signature
-from inference.engine.socket_client import SocketEngineClient
-from inference.engine.tensors import Tensor
+from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.fakes import (
     KEY,
     MATRIX,

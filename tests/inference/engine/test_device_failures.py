@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from inference.engine import runner as runners
 from inference.engine.devices import opening
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.settings import EngineSettings
 from inference.engine.signature import Layout, Signature
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests import torture
 from tests.inference.engine.devices.fake_device import FakeDevice
 from tests.inference.engine.fakes import KEY, ready, rows, run, to_load

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from config.supervisor import ProcessSpec, Supervisor
 from inference.engine.blocking_client import BlockingEngineClient
-from inference.engine.errors import EngineError
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.tensors import Tensor
 from inference.installation.home import Home
 
 pytestmark = pytest.mark.processes

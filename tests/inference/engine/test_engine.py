@@ -6,10 +6,10 @@ import pytest
 
 from inference.engine import desired, runner
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.runner import Loaded
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import VersionKey, VersionToLoad
 from tests.inference.engine.fakes import (
     KEY,
     MATRIX,

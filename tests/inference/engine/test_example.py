@@ -5,7 +5,7 @@ import pytest
 
 from inference.engine import example
 from inference.engine.signature import Column, Layout, Signature, TensorInput
-from inference.engine.tensors import Tensor, object_array
+from inference.engine.wire.tensors import Tensor, object_array
 
 MATRIX = Signature(layout=Layout.MATRIX, dtype="float32", shape=(2,))
 TABLE = Signature(

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from inference.engine import execution
-from inference.engine.errors import EngineErrorCode
-from inference.engine.tensors import Tensor
 from inference.engine.waiting import Entry
+from inference.engine.wire.errors import EngineErrorCode
+from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.fakes import POISON, FakeRunner
 
 

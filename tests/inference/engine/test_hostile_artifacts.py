@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from inference.engine import runner
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.runners import exported_program
 from inference.engine.runners.exported_program import UnsafeArtifact
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.engine.conftest import SIGNATURE
 from tests.inference.engine.fakes import to_load
 

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from inference.engine import inbox
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.inbox import WINDOW, Inbox
-from inference.engine.messages import MIN_CHUNK_CREDITS, StreamChunk, StreamEnd
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import MIN_CHUNK_CREDITS, StreamChunk, StreamEnd
 from tests.inference.engine.fakes import run
 
 

@@ -1,9 +1,9 @@
 import pytest
 
 from inference.engine import lane as lanes
-from inference.engine.errors import EngineErrorCode
 from inference.engine.lane import Lane
 from inference.engine.waiting import QueueLimits, Room
+from inference.engine.wire.errors import EngineErrorCode
 from tests.inference.engine.fakes import FakeRunner
 from tests.inference.engine.test_waiting import entry
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine import lengths
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.padding import Padding
 from inference.engine.signature import Layout, Signature, TensorInput
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Tensor
 from tests import torture
 from tests.inference.engine.fakes import KEY, FakeRunner, loaded_engine, run
 

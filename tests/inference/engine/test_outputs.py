@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from inference.engine.joined_outputs import join_outputs
-from inference.engine.messages import OutputTensor
 from inference.engine.outputs import described, finish
 from inference.engine.runners.pyfunc_outputs import to_tensors
 from inference.engine.signature import Layout, Signature, Task
-from inference.engine.tensors import Tensor
+from inference.engine.wire.joined_outputs import join_outputs
+from inference.engine.wire.messages import OutputTensor
+from inference.engine.wire.tensors import Tensor
 
 
 def signature(**fields):

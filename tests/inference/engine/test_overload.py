@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.messages import VersionKey
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import VersionKey
 from tests.inference.engine.fakes import (
     KEY,
     FakeRunner,

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import structlog
 
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.messages import ExplainOptions
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import ExplainOptions
+from inference.engine.wire.tensors import Tensor
 from tests.inference.engine import explainer
 from tests.inference.engine.fakes import (
     KEY,

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.engine.fakes import (
     KEY,
     FakeRunner,

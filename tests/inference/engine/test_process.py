@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from inference.engine.blocking_client import BlockingEngineClient
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.socket_client import SocketEngineClient
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Tensor
 from inference.installation.home import Home
 from tests.inference.engine.fakes import run
 

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.messages import VersionKey
 from inference.engine.residency import Resident, leaving
+from inference.engine.wire.messages import VersionKey
 
 
 def resident(number, nbytes, *, pinned=False, used_at=0.0):

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from inference.engine import runner
-from inference.engine.errors import EngineError
-from inference.engine.messages import OutputTensor
 from inference.engine.signature import Column, Layout, Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import OutputTensor
+from inference.engine.wire.tensors import Tensor
 
 
 @pytest.fixture

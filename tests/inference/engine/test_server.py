@@ -4,9 +4,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from inference.engine import calls, frames
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import (
+from inference.engine.server import EngineServer
+from inference.engine.socket_client import SocketEngineClient
+from inference.engine.streaming import MAX_CREDITS
+from inference.engine.wire import frames, requests
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     MIN_CHUNK_CREDITS,
     Cancel,
     Credit,
@@ -21,9 +24,6 @@ from inference.engine.messages import (
     StreamEnd,
     TensorHeader,
 )
-from inference.engine.server import EngineServer
-from inference.engine.socket_client import SocketEngineClient
-from inference.engine.streaming import MAX_CREDITS
 from tests.inference.engine.fakes import (
     KEY,
     FakeRunner,
@@ -54,7 +54,9 @@ async def serving(home, runner, **fields):
 
 
 def predict(request_id, *values):
-    return calls.predict(request_id, KEY, rows(*values), timeout_s=60, max_batch_rows=0)
+    return requests.predict(
+        request_id, KEY, rows(*values), timeout_s=60, max_batch_rows=0
+    )
 
 
 class Peer:
@@ -90,7 +92,7 @@ def credit(request_id, chunks):
 
 
 def stream(request_id, *values, chunks=4):
-    return calls.stream(
+    return requests.stream(
         request_id,
         KEY,
         rows(*values),

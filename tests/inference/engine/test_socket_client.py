@@ -4,10 +4,10 @@ import asyncio
 
 import numpy as np
 
-from inference.engine import frames
-from inference.engine.messages import Predict, VersionKey
 from inference.engine.socket_client import SocketEngineClient
-from inference.engine.tensors import Tensor
+from inference.engine.wire import frames
+from inference.engine.wire.messages import Predict, VersionKey
+from inference.engine.wire.tensors import Tensor
 
 KEY = VersionKey("m", 1)
 ROW = Tensor("input", np.zeros((1, 2), np.float32))

@@ -3,9 +3,9 @@ import asyncio
 import pytest
 import structlog
 
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.inbox import WINDOW
 from inference.engine.streaming import Streams
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.engine.fakes import FakeStreamRunner, rows, run, until
 
 

@@ -8,10 +8,10 @@ import structlog
 
 from inference.engine import desired
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.messages import Batching, VersionKey
 from inference.engine.runner import Loaded
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import Batching, VersionKey
 from tests.inference.engine.fakes import (
     MATRIX,
     FakeRunner,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.tensors import Tensor
 from inference.engine.waiting import Entry, QueueLimits, Refusal, Room, VersionQueue
+from inference.engine.wire.tensors import Tensor
 
 
 class Nobody:

@@ -14,15 +14,15 @@ from accounts import key_format
 from accounts.admission import Admission
 from accounts.limits import Limits, Quota, Rate
 from accounts.networks import Networks
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import (
+from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     EngineStatus,
     OutputTensor,
     VersionKey,
     VersionStatus,
 )
-from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.gateway.app import GatewayApp
 from inference.gateway.asgi import answered_by
 from inference.gateway.buffers import Buffers

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import msgspec
 import pytest
 
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.gateway.connection import Connection
 from tests.inference.gateway.plant import (
     DAY_OF_ONE,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from accounts.limits import Limits, Rate
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.gateway.plant import KEY, Plant, published
 
 INFER = "/v2/models/m/infer"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from accounts.limits import Limits
-from inference.engine.errors import EngineError, EngineErrorCode
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.gateway.plant import DAY_OF_ONE, GOOD, Plant, request, settled
 
 STREAM = "/api/v1/models/m/stream"

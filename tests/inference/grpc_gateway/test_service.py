@@ -10,8 +10,8 @@ import pytest
 from grpc import aio
 
 from accounts.limits import Limits, Rate
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings, PortTaken
 from tests.inference.gateway.plant import KEY, OTHER_KEY, Plant, published

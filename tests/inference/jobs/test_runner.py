@@ -9,9 +9,9 @@ import pytest
 from django.conf import settings
 
 from accounts.models import Usage
-from inference.engine.errors import EngineError, EngineErrorCode
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import object_array
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import object_array
 from inference.jobs import life_cycle as jobs
 from inference.jobs import results as job_results
 from inference.jobs import runner as job_runner

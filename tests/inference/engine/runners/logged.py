@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import yaml
 
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.mlflow_signature import from_mlflow
+from inference.engine.wire.messages import VersionKey, VersionToLoad
 
 
 def version(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from inference.engine import runner
-from inference.engine.errors import EngineError
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.runners import own_code
 from inference.engine.signature import Column, Layout, Signature, Task
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import VersionKey, VersionToLoad
+from inference.engine.wire.tensors import Tensor
 
 SIGNATURE = Signature(
     layout=Layout.MATRIX,

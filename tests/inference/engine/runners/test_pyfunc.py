@@ -4,10 +4,10 @@ import pandas
 import pytest
 
 from inference.engine import runner
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.runners import pyfunc
 from inference.engine.signature import Column, Layout, Signature
-from inference.engine.tensors import Tensor
+from inference.engine.wire.messages import VersionKey, VersionToLoad
+from inference.engine.wire.tensors import Tensor
 
 MATRIX = Signature(layout=Layout.TENSOR, dtype="float64", shape=(2,))
 TABLE = Signature(

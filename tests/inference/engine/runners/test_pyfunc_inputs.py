@@ -5,7 +5,7 @@ import pytest
 
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
 from inference.engine.signature import Column, Layout, Param, Signature, TensorInput
-from inference.engine.tensors import Tensor, object_array
+from inference.engine.wire.tensors import Tensor, object_array
 
 MIXED = Signature(
     layout=Layout.TABLE,

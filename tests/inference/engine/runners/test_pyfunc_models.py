@@ -8,9 +8,9 @@ import pandas
 import pytest
 
 from inference.engine import runner
-from inference.engine.errors import EngineError
 from inference.engine.runner import StreamRunner
-from inference.engine.tensors import Tensor, object_array
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.tensors import Tensor, object_array
 from tests.inference.engine.runners import logged
 
 with warnings.catch_warnings():

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from inference.engine import tensors
 from inference.engine.runners.pyfunc_outputs import plain, to_tensors
+from inference.engine.wire import tensors
 
 
 def read(outputs, *, rows, names=()):

@@ -11,13 +11,13 @@ import torch
 from inference.engine import runner
 from inference.engine.devices import opening
 from inference.engine.engine import Engine
-from inference.engine.errors import EngineError
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.messages import VersionKey, VersionToLoad
 from inference.engine.padding import Padding
 from inference.engine.settings import EngineSettings
 from inference.engine.signature import Layout, Signature, TensorInput
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import VersionKey, VersionToLoad
+from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.devices.fake_device import FakeDevice
 from tests.inference.engine.fakes import run
 

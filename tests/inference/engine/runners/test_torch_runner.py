@@ -9,7 +9,7 @@ from inference.engine.devices.device import DeviceOptions
 from inference.engine.padding import Padding
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signature import Layout, Signature, TensorInput
-from inference.engine.tensors import Tensor
+from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.devices.fake_device import FakeDevice
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from inference.engine import runner
-from inference.engine.errors import EngineError
 from inference.engine.runners import torch_script
-from inference.engine.tensors import Tensor
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.runners import logged
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.engine.dtypes import DATETIME, JSON, OBJECT_DTYPES, TEXT
-from inference.engine.messages import TensorHeader
 from inference.engine.signature import MAX_WHOLE_FLOAT
+from inference.engine.wire.dtypes import DATETIME, JSON, OBJECT_DTYPES, TEXT
+from inference.engine.wire.messages import TensorHeader
 
 # dtype `object` holds what MessagePack can say: text in most cases.
 Array = NDArray[np.generic] | NDArray[np.object_]

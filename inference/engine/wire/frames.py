@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from inference.engine import tensors
-from inference.engine.messages import MAX_FRAME_BYTES, Reply, Request, TensorHeader
-from inference.engine.tensors import Buffer, Tensor
+from inference.engine.wire import tensors
+from inference.engine.wire.messages import MAX_FRAME_BYTES, Reply, Request, TensorHeader
+from inference.engine.wire.tensors import Buffer, Tensor
 
 _PREFIX = struct.Struct("<II")
 _PREFIX_BYTES = _PREFIX.size

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine import frames, tensors
-from inference.engine.frames import FrameDecoder, MalformedFrame
-from inference.engine.messages import Cancel, GetStatus, TensorHeader
-from inference.engine.tensors import Tensor
+from inference.engine.wire import frames, tensors
+from inference.engine.wire.frames import FrameDecoder, MalformedFrame
+from inference.engine.wire.messages import Cancel, GetStatus, TensorHeader
+from inference.engine.wire.tensors import Tensor
 
 
 @given(

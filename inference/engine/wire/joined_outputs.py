@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.tensors import Array, Tensor, exceeds_floats, object_array
+from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, object_array
 
 # What runners call the output of a model that has one and no name for it.
 ONLY_OUTPUT = "output"

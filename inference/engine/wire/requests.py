@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from inference.engine import frames, inbox, tensors
-from inference.engine.errors import EngineError, EngineErrorCode
-from inference.engine.messages import (
+from inference.engine import inbox
+from inference.engine.wire import frames, tensors
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import (
     MAX_FRAME_BYTES,
     Explain,
     ExplainOptions,
@@ -17,7 +18,7 @@ from inference.engine.messages import (
     TensorHeader,
     VersionKey,
 )
-from inference.engine.tensors import Buffer, InvalidTensor, Prediction, Tensor
+from inference.engine.wire.tensors import Buffer, InvalidTensor, Prediction, Tensor
 
 
 def _timeout_ms(timeout_s: float) -> int:

@@ -3,8 +3,8 @@ import datetime
 import numpy as np
 import pytest
 
-from inference.engine import tensors
-from inference.engine.tensors import InvalidTensor, Tensor, TensorHeader
+from inference.engine.wire import tensors
+from inference.engine.wire.tensors import InvalidTensor, Tensor, TensorHeader
 
 
 def cross(data):
