@@ -27,7 +27,7 @@ import torch
 from benchmarks import gpu_models
 from benchmarks.gpu_models import Net
 from inference.engine.devices import found
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.socket_client import SocketEngineClient
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionStatus, VersionToLoad

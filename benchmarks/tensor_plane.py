@@ -14,7 +14,7 @@ import msgspec
 from accounts.limits import Limits
 from benchmarks.data_plane import DataPlane
 from inference import snapshot_file
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.snapshot import (
     AccessCustomer,

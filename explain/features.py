@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from explain.explainers.question import Rows
-from inference.engine.signature import MAX_WHOLE_FLOAT, Layout, Signature, Task
+from inference.engine.signatures.signature import (
+    MAX_WHOLE_FLOAT,
+    Layout,
+    Signature,
+    Task,
+)
 from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, object_array

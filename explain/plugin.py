@@ -18,7 +18,7 @@ from explain.explainers.question import (
     Rows,
 )
 from inference.engine.plugins import ExplainableModel, ExplainResult
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.wire.messages import Attribution, ExplainOptions, Explanation
 from inference.engine.wire.tensors import Tensor
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from explain import features
 from explain.explainers.question import Floats
-from inference.engine.signature import Signature, Task
+from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.tensors import Array
 
 if TYPE_CHECKING:

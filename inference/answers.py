@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from inference.engine.signature import Signature, Task
+from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.tensors import Array, Tensor, object_array
 from inference.options import NO_OPTIONS, Options

@@ -13,8 +13,12 @@ from typing import Any
 import msgspec
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from inference.engine.mlflow_signature import from_mlflow
-from inference.engine.signature import Signature, UnsupportedSignature, with_rules
+from inference.engine.signatures.mlflow_signature import from_mlflow
+from inference.engine.signatures.signature import (
+    Signature,
+    UnsupportedSignature,
+    with_rules,
+)
 from inference.engine.wire.messages import Batching, VersionKey, VersionToLoad
 from inference.models import PredictionJob, ServingRoute
 from inference.snapshot import CallableVersion

@@ -13,7 +13,11 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from inference import call_headers, other_bodies
-from inference.engine.signature import Layout, Signature, UnsupportedSignature
+from inference.engine.signatures.signature import (
+    Layout,
+    Signature,
+    UnsupportedSignature,
+)
 from inference.engine.wire.tensors import Tensor
 from inference.errors import Problem
 from inference.images import EncodedImages, encoded, refuse_images

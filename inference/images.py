@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from inference.engine.signature import Image, Signature
+from inference.engine.signatures.signature import Image, Signature
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import shown, summary

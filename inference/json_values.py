@@ -1,7 +1,7 @@
 """Nested values of "json" columns against the schema of their column. Pure.
 
 Signatures describe such columns with few words of JSON Schema (see
-`inference/engine/mlflow_types.py`), so these few are all that is checked.
+`inference/engine/signatures/mlflow_types.py`), so these few are all that is checked.
 """
 
 import binascii
@@ -9,7 +9,7 @@ import math
 from datetime import datetime
 from typing import Any
 
-from inference.engine.signature import MAX_WHOLE_FLOAT
+from inference.engine.signatures.signature import MAX_WHOLE_FLOAT
 
 # Deeper than any signature may nest, and than MessagePack is read.
 _MAX_DEPTH = 32

@@ -3,7 +3,7 @@
 from typing import Any
 
 from inference import multipart
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.wire.dtypes import TEXT
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.images import EncodedImages, encoded

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from inference.engine.signature import Column, Param
+from inference.engine.signatures.signature import Column, Param
 from inference.engine.wire.dtypes import BYTES, DATETIME
 from inference.errors import ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, problem

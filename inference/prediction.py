@@ -39,7 +39,7 @@ from inference.effects import (
     NeedBody,
     NeedUnits,
 )
-from inference.engine.signature import UnsupportedSignature
+from inference.engine.signatures.signature import UnsupportedSignature
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import Explained, ExplainOptions
 from inference.engine.wire.tensors import Prediction, Tensor

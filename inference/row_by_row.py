@@ -13,7 +13,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.signature import MAX_WHOLE_FLOAT, Column, Layout, Signature
+from inference.engine.signatures.signature import (
+    MAX_WHOLE_FLOAT,
+    Column,
+    Layout,
+    Signature,
+)
 from inference.engine.wire.dtypes import DATETIME
 from inference.engine.wire.tensors import Tensor
 from inference.errors import ErrorCode, Problem

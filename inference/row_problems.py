@@ -7,7 +7,7 @@ never values.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from inference.engine.signature import Column, Layout, Signature, TensorInput
+from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.dtypes import JSON
 from inference.errors import ErrorCode, Problem
 from inference.row_types import KINDS

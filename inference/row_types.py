@@ -13,8 +13,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
-from inference.engine.padding import Padding
-from inference.engine.signature import MAX_WHOLE_FLOAT, Column, Signature, TensorInput
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import (
+    MAX_WHOLE_FLOAT,
+    Column,
+    Signature,
+    TensorInput,
+)
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.json_values import read_value
 from inference.times import is_in_range

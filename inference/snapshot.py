@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from accounts.limits import KeyLimits, KeyProblem, Limits
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from registry.routing import Variant
 
 Name = TypeVar("Name", bytes, int)

@@ -8,7 +8,7 @@ from inference.decoding import DecodedRequest
 from inference.dialects import event_stream
 from inference.dialects.dialect import Call, Headers
 from inference.effects import Answer, Effect
-from inference.engine.signature import UnsupportedSignature
+from inference.engine.signatures.signature import UnsupportedSignature
 from inference.engine.wire.errors import EngineError
 from inference.errors import ApiError
 from inference.fallbacks import FallbackLog

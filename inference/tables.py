@@ -20,7 +20,7 @@ from accounts.reached import Refusal
 from accounts.shared_counts import CLOSED_UNTIL
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.wire.messages import VersionKey
 from inference.snapshot import (
     AccessKey,

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.padding import Padding
-from inference.engine.signature import Column, TensorInput
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import Column, TensorInput
 from inference.engine.wire.tensors import numpy_dtype
 from inference.errors import Problem
 from inference.json_values import exact_integer

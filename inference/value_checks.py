@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.signature import MAX_WHOLE_FLOAT, Column
+from inference.engine.signatures.signature import MAX_WHOLE_FLOAT, Column
 from inference.engine.wire.dtypes import JSON
 from inference.errors import ErrorCode, Problem
 from inference.json_values import BrokenSchema, NotFinite, exact_integer, read_value

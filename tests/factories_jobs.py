@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from accounts.models import ApiKey
 from inference import snapshot_file
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.jobs import ids as job_ids
 from inference.models import PredictionJob
 from inference.snapshot import CallableModel, CallableVersion, Snapshot

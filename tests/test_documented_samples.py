@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from inference.decoding import InstanceDecoder
-from inference.engine.mlflow_signature import from_mlflow
-from inference.engine.signature import (
+from inference.engine.signatures.mlflow_signature import from_mlflow
+from inference.engine.signatures.signature import (
     Column,
     Image,
     Layout,

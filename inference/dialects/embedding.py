@@ -13,7 +13,7 @@ from inference.answers import Warned
 from inference.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.native import NativeDialect
-from inference.engine.signature import Task
+from inference.engine.signatures.signature import Task
 from inference.engine.wire.tensors import Array
 from inference.errors import ApiError, ErrorCode
 from inference.tables import Target

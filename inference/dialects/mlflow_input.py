@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from inference.engine.mlflow_signature import INPUT_NAME
-from inference.engine.mlflow_types import is_one_row
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.mlflow_signature import INPUT_NAME
+from inference.engine.signatures.mlflow_types import is_one_row
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import JSON, TEXT
 from inference.errors import ApiError, ErrorCode
 from inference.jobs.csv_files import what_is_wrong

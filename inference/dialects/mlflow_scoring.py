@@ -15,7 +15,7 @@ from inference import call_headers
 from inference.decoding import DecodedRequest
 from inference.dialects import mlflow_input
 from inference.dialects.dialect import Call, Finished, Headers
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import OBJECT_DTYPES
 from inference.engine.wire.tensors import Array, Tensor
 from inference.error_rendering import render

@@ -13,7 +13,12 @@ import numpy as np
 from inference.dialects import open_inference_data as data
 from inference.dialects.open_inference_data import BF16, InvalidData
 from inference.dialects.open_inference_messages import Shape
-from inference.engine.signature import MAX_WHOLE_FLOAT, Column, Layout, Signature
+from inference.engine.signatures.signature import (
+    MAX_WHOLE_FLOAT,
+    Column,
+    Layout,
+    Signature,
+)
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, numpy_dtype
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import MAX_PROBLEMS, with_facts

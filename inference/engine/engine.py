@@ -8,12 +8,13 @@ from concurrent.futures import Future
 
 import psutil
 
-from inference.engine import batching, checks, runner
+from inference.engine import batching, runner
 from inference.engine.batcher import Batcher
 from inference.engine.devices import failures, opening
 from inference.engine.memory import Memory
 from inference.engine.plugins import ExplainTask, ExplainThread
 from inference.engine.settings import EngineSettings
+from inference.engine.signatures import checks
 from inference.engine.streaming import Listener, RunningStream, Streams
 from inference.engine.versions import LoadedVersion, Loader, Versions
 from inference.engine.waiting import Entry

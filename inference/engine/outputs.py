@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.engine.signature import Signature, Task
+from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.messages import OutputTensor
 from inference.engine.wire.tensors import Array, Tensor, dtype_name
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import structlog
 
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Explained, ExplainOptions, Explanation
 from inference.engine.wire.tensors import Tensor

@@ -27,7 +27,7 @@ from inference.engine.residency import Resident
 from inference.engine.runner import Loaded
 from inference.engine.runners import torch_export
 from inference.engine.settings import EngineSettings
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.waiting import Layout
 from inference.engine.wire.errors import EngineError, EngineErrorCode, VersionRefused
 from inference.engine.wire.messages import (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON
 from inference.errors import ErrorCode, Problem
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input

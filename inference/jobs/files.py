@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from django.conf import settings
 
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.jobs import ids as job_ids
 from inference.jobs import rows as job_rows
 from inference.jobs.life_cycle import NEEDS_INPUT, StoredInput

@@ -31,7 +31,7 @@ from accounts.limits import Limits, ReachedLimit
 from accounts.models import ApiKey, Customer
 from accounts.reached import counted
 from inference.answers import Warned
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import metering as job_metering
 from inference.models import JobChunk, JobTurn, PredictionJob

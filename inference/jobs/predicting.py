@@ -8,7 +8,7 @@ import msgspec
 from inference import rows_apart
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.messages import EngineStatus, Priority, VersionKey

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs.csv_files import CsvRows
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input

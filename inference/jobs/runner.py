@@ -17,7 +17,7 @@ import structlog
 
 from accounts import plans
 from inference.answers import Warned
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from inference.errors import ApiError, ErrorCode, Problem

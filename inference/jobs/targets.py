@@ -3,7 +3,7 @@
 import msgspec
 
 from inference import front, refusals
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.errors import ApiError, ErrorCode
 from inference.jobs.life_cycle import Target
 from inference.snapshot import CallableModel, CallableVersion

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import Column, Layout, Signature, TensorInput
+from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.errors import ApiError
 from inference.row_types import bounds, choices, text_limit

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from inference.engine.signature import Layout, Param, Signature
+from inference.engine.signatures.signature import Layout, Param, Signature
 from inference.openapi import schemas
 from inference.openapi.shared_schemas import reference
 

@@ -4,8 +4,14 @@ from datetime import datetime
 from typing import Any
 
 from inference import row_types
-from inference.engine.padding import Padding
-from inference.engine.signature import Column, Layout, Signature, Task, TensorInput
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import (
+    Column,
+    Layout,
+    Signature,
+    Task,
+    TensorInput,
+)
 
 JsonSchema = dict[str, Any]
 

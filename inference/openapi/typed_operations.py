@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from inference.engine.signature import Signature, Task
+from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
 from inference.openapi import common_parts as common
 from inference.openapi import examples, request_bodies, schemas, shared_schemas

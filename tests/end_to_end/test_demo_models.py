@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import yaml
 
-from inference.engine import example
-from inference.engine.mlflow_signature import from_mlflow
-from inference.engine.signature import Layout, Signature, Task
+from inference.engine.signatures import example
+from inference.engine.signatures.mlflow_signature import from_mlflow
+from inference.engine.signatures.signature import Layout, Signature, Task
 from registry import metadata as registry_metadata
 
 ROOT = Path(__file__).parents[2]

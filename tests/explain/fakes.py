@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.tensors import Tensor
 
 LABELS = ("malignant", "benign")

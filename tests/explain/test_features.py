@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from explain import features
-from inference.engine.signature import Column, Layout, Signature, Task, TensorInput
+from inference.engine.signatures.signature import (
+    Column,
+    Layout,
+    Signature,
+    Task,
+    TensorInput,
+)
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor, object_array
 from inference.openapi.typed_operations import can_explain

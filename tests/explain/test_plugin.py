@@ -9,7 +9,7 @@ import torch
 
 from explain.explainers import row_by_row
 from explain.plugin import explain
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import ExplainOptions
 from inference.engine.wire.tensors import Tensor, object_array

@@ -20,7 +20,7 @@ from inference.engine.blocking_client import BlockingEngineClient
 from inference.engine.engine import Engine
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings
-from inference.engine.signature import (
+from inference.engine.signatures.signature import (
     Column,
     Image,
     Layout,

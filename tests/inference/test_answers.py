@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from inference.answers import AnswerEncoder, to_json_values
 from inference.engine.runners.pyfunc_outputs import to_tensors
-from inference.engine.signature import Layout, Signature, Task
+from inference.engine.signatures.signature import Layout, Signature, Task
 from inference.engine.wire.tensors import Tensor, object_array
 from inference.options import Options
 

@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 
 from inference import decoding
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import Column, Layout, Signature, UnsupportedSignature
+from inference.engine.signatures.signature import (
+    Column,
+    Layout,
+    Signature,
+    UnsupportedSignature,
+)
 from inference.errors import ApiError, ErrorCode
 from inference.request_members import MAX_PROBLEMS
 from inference.row_by_row import RowReader

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.decoding import InstanceDecoder
-from inference.engine.padding import Padding
-from inference.engine.signature import (
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import (
     Column,
     Layout,
     Param,

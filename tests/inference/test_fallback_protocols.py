@@ -13,7 +13,7 @@ from inference.dialects.event_stream import EVENT_STREAM
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
-from inference.engine.signature import Task
+from inference.engine.signatures.signature import Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.grpc_gateway.open_inference_pb2 import (
     ModelInferRequest,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.decoding import InstanceDecoder, with_images
-from inference.engine.signature import Image, Layout, Signature
+from inference.engine.signatures.signature import Image, Layout, Signature
 from inference.errors import ApiError, ErrorCode
 from inference.images import MAX_PIXELS, encoded, read_images
 

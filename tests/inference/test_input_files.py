@@ -9,7 +9,7 @@ import pytest
 
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.effects import EngineCall, ReadUpload
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.uploads import uris
 from inference.uploads.uris import UploadedFile
 from tests.inference.test_prediction import Driver, code, read, snapshot

@@ -9,7 +9,8 @@ import pytest
 
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
-from inference.engine import checks, runner
+from inference.engine import runner
+from inference.engine.signatures import checks
 from tests.inference.engine.runners import logged
 
 with warnings.catch_warnings():

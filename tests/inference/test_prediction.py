@@ -11,7 +11,7 @@ from accounts.limits import LeaseGrant, Limits, Quota, Rate
 from inference.dialects.dialect import Call
 from inference.dialects.native import NATIVE
 from inference.effects import Answer, EngineCall, ExplainCall, NeedBody, NeedUnits
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     Attribution,

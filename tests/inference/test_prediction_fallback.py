@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from inference.effects import EngineCall
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.snapshot import Fallback, FixedAnswer
 from tests.inference.test_prediction import GOOD, Driver, code, read, snapshot

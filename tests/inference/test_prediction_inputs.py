@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from inference.effects import EngineCall, NeedBody, ReadImages
-from inference.engine.signature import Image, Layout, Param, Signature
+from inference.engine.signatures.signature import Image, Layout, Param, Signature
 from inference.images import read_images
 from tests.inference.test_images import picture
 from tests.inference.test_prediction import Driver, code, snapshot

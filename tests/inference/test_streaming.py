@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from inference.dialects.event_stream import KEEP_ALIVE
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.tensors import Tensor

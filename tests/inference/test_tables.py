@@ -3,7 +3,7 @@ import pytest
 
 from accounts import key_format
 from accounts.limits import KeyLimits, Limits, Rate
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.snapshot import (
     AccessCustomer,
     AccessKey,

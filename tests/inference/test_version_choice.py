@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from inference.dialects.embedding import EMBEDDING
-from inference.engine.signature import Task
+from inference.engine.signatures.signature import Task
 from inference.gateway.routes import find_prediction
 from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from tests.inference.test_prediction import SIGNATURE, Driver, snapshot

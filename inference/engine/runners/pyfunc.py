@@ -12,7 +12,7 @@ from inference.engine.runners.pyfunc_outputs import (
     to_tensors,
     with_floats,
 )
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Params, VersionToLoad
 from inference.engine.wire.tensors import Tensor

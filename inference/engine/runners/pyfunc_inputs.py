@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES, TEXT
 from inference.engine.wire.tensors import Array, Tensor, numpy_dtype
 

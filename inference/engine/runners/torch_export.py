@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from inference.engine.devices import opening
 from inference.engine.runners import exported_program
 from inference.engine.runners.torch_runner import TorchRunner
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionToLoad
 
 if TYPE_CHECKING:

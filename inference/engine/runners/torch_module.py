@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inference.engine.devices import opening
 from inference.engine.runners import torch_script
 from inference.engine.runners.torch_runner import TorchRunner
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionToLoad
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import structlog
 
-from inference.engine import padding
 from inference.engine.devices import opening
 from inference.engine.outputs import finish
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures import padding
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.tensors import Array, Tensor
 
 if TYPE_CHECKING:

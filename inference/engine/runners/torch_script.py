@@ -11,7 +11,7 @@ from typing import Any
 
 from inference.engine.devices import opening
 from inference.engine.runners.torch_runner import TorchRunner
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionToLoad
 
 # Where MLflow, and people who save an archive by hand, put it.

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.engine.signature import MAX_WHOLE_FLOAT
+from inference.engine.signatures.signature import MAX_WHOLE_FLOAT
 from inference.engine.wire.dtypes import DATETIME, JSON, OBJECT_DTYPES, TEXT
 from inference.engine.wire.messages import TensorHeader
 

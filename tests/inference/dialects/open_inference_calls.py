@@ -8,7 +8,7 @@ import numpy as np
 from accounts.limits import Limits
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference import OPEN_INFERENCE
-from inference.engine.signature import Column, Layout, Signature, TensorInput
+from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import Target

@@ -7,7 +7,7 @@ import pytest
 from accounts.limits import Limits
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.embedding import EMBEDDING
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode
 from inference.snapshot import CallableModel, CallableVersion

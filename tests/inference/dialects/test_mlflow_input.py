@@ -5,8 +5,8 @@ import pytest
 
 from inference.decoding import InstanceDecoder
 from inference.dialects.mlflow_input import read_csv, read_json, with_numbers
-from inference.engine.mlflow_signature import from_mlflow
-from inference.engine.signature import Column, Layout, Signature, TensorInput
+from inference.engine.signatures.mlflow_signature import from_mlflow
+from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.errors import ApiError, ErrorCode
 
 TABLE = Signature(

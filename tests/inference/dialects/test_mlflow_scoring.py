@@ -8,7 +8,7 @@ from accounts.limits import Limits
 from inference.decoding import InstanceDecoder
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
-from inference.engine.signature import Column, Layout, Param, Signature
+from inference.engine.signatures.signature import Column, Layout, Param, Signature
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.snapshot import CallableModel, CallableVersion

@@ -17,7 +17,7 @@ from inference import refusals
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.engine import runner
-from inference.engine.mlflow_signature import from_mlflow
+from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Prediction

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from inference.dialects.open_inference import OPEN_INFERENCE
-from inference.engine.signature import Param
+from inference.engine.signatures.signature import Param
 from inference.errors import ApiError, ErrorCode, Problem
 from tests.inference.dialects.open_inference_calls import (
     MATRIX,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
-from inference.engine.signature import Param
+from inference.engine.signatures.signature import Param
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import ApiError, ErrorCode
 from inference.grpc_gateway.open_inference_pb2 import (

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from accounts.limits import Limits
-from inference.engine.padding import Padding
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.errors import ApiError, ErrorCode
 from tests.inference.dialects.open_inference_calls import (
     MATRIX,

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 
 SIGNATURE = Signature(layout=Layout.TENSOR, dtype="float32", shape=(3,))

@@ -12,7 +12,7 @@ import numpy as np
 from inference.engine.engine import Engine
 from inference.engine.runner import Loaded
 from inference.engine.settings import EngineSettings
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Tensor
 

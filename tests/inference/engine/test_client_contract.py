@@ -14,7 +14,7 @@ from inference.engine.engine import Engine
 from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
 from inference.engine.server import EngineServer
-from inference.engine.signature import Column, Layout, Param, Signature
+from inference.engine.signatures.signature import Column, Layout, Param, Signature
 from inference.engine.socket_client import SocketEngineClient
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (

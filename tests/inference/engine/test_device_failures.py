@@ -15,7 +15,7 @@ from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.settings import EngineSettings
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests import torture
 from tests.inference.engine.devices.fake_device import FakeDevice

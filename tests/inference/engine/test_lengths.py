@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from inference.engine import lengths
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.padding import Padding
-from inference.engine.signature import Layout, Signature, TensorInput
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import Layout, Signature, TensorInput
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from tests import torture

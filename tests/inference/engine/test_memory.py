@@ -12,7 +12,7 @@ from inference.engine import memory
 from inference.engine.engine import Engine
 from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
-from inference.engine.signature import Layout, Signature
+from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.fakes import (
     KEY,

@@ -3,7 +3,7 @@ import pytest
 
 from inference.engine.outputs import described, finish
 from inference.engine.runners.pyfunc_outputs import to_tensors
-from inference.engine.signature import Layout, Signature, Task
+from inference.engine.signatures.signature import Layout, Signature, Task
 from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.messages import OutputTensor
 from inference.engine.wire.tensors import Tensor

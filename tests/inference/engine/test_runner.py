@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inference.engine import runner
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import OutputTensor
 from inference.engine.wire.tensors import Tensor

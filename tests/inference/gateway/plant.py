@@ -14,7 +14,7 @@ from accounts import key_format
 from accounts.admission import Admission
 from accounts.limits import Limits, Quota, Rate
 from accounts.networks import Networks
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     EngineStatus,

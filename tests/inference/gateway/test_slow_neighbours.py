@@ -12,7 +12,7 @@ import pytest
 
 from accounts.limits import Limits, Quota
 from inference import snapshot_file
-from inference.engine.signature import Column
+from inference.engine.signatures.signature import Column
 from inference.installation.home import Home
 from inference.snapshot import EngineAddress
 from tests.inference.engine.fakes import KEY as VERSION

@@ -10,7 +10,7 @@ import pytest
 from grpc import aio
 
 from accounts.limits import Limits, Rate
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings, PortTaken

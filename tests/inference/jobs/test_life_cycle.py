@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 
 from accounts.limits import ReachedLimit
 from accounts.models import QuotaCounter, Usage
-from inference.engine.signature import Signature
+from inference.engine.signatures.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import life_cycle as jobs
 from inference.models import JobChunk, PredictionJob

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.jobs import lines as job_lines
 from inference.jobs import rows as job_rows

@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings
 
 from accounts.models import Usage
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import object_array
 from inference.jobs import life_cycle as jobs

@@ -11,7 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from inference import publishing
 from inference.decoding import InstanceDecoder
-from inference.engine.mlflow_signature import from_mlflow
+from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.error_advice import ADVICE
 from inference.errors import STATUS, ErrorCode
 from inference.openapi import document as documents

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import (
+from inference.engine.signatures.signature import (
     Column,
     Image,
     Layout,

@@ -4,7 +4,7 @@ import jsonschema
 import pytest
 
 from inference.decoding import InstanceDecoder
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.errors import ApiError
 from inference.openapi.schemas import instance_schema, prediction_schema
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from inference.engine.mlflow_signature import from_mlflow
+from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 
 

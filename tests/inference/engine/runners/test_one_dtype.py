@@ -8,8 +8,8 @@ import pytest
 
 from inference.decoding import InstanceDecoder
 from inference.engine import runner
-from inference.engine.mlflow_signature import from_mlflow
-from inference.engine.signature import with_rules
+from inference.engine.signatures.mlflow_signature import from_mlflow
+from inference.engine.signatures.signature import with_rules
 from inference.engine.wire.tensors import Tensor
 from inference.errors import ApiError
 from tests.inference.engine.runners import logged

@@ -7,7 +7,7 @@ import pytest
 
 from inference.engine import runner
 from inference.engine.runners import own_code
-from inference.engine.signature import Column, Layout, Signature, Task
+from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Tensor

@@ -5,7 +5,7 @@ import pytest
 
 from inference.engine import runner
 from inference.engine.runners import pyfunc
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Tensor
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
-from inference.engine.signature import Column, Layout, Param, Signature, TensorInput
+from inference.engine.signatures.signature import (
+    Column,
+    Layout,
+    Param,
+    Signature,
+    TensorInput,
+)
 from inference.engine.wire.tensors import Tensor, object_array
 
 MIXED = Signature(

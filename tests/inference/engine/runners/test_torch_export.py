@@ -12,9 +12,9 @@ from inference.engine import runner
 from inference.engine.devices import opening
 from inference.engine.engine import Engine
 from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.padding import Padding
 from inference.engine.settings import EngineSettings
-from inference.engine.signature import Layout, Signature, TensorInput
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import Layout, Signature, TensorInput
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Tensor

@@ -8,7 +8,7 @@ import torch
 from inference.engine import runner
 from inference.engine.runners import pyfunc, torch_module
 from inference.engine.runners.torch_runner import TorchRunner
-from inference.engine.signature import Layout, Signature, TensorInput
+from inference.engine.signatures.signature import Layout, Signature, TensorInput
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.runners import logged

@@ -6,9 +6,9 @@ import torch
 
 from inference.engine.devices import opening
 from inference.engine.devices.device import DeviceOptions
-from inference.engine.padding import Padding
 from inference.engine.runners.torch_runner import TorchRunner
-from inference.engine.signature import Layout, Signature, TensorInput
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import Layout, Signature, TensorInput
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.devices.fake_device import FakeDevice
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine import padding
-from inference.engine.padding import Padding, TooLong
+from inference.engine.signatures import padding
+from inference.engine.signatures.padding import Padding, TooLong
 
 
 def test_a_length_goes_to_the_next_bucket():

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.mlflow_types import is_one_row
-from inference.engine.signature import Layout, Signature, TensorInput
+from inference.engine.signatures.mlflow_types import is_one_row
+from inference.engine.signatures.signature import Layout, Signature, TensorInput
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.tensors import Array, Tensor, numpy_dtype, object_array

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from inference.engine.signature import Column, UnsupportedSignature
+from inference.engine.signatures.signature import Column, UnsupportedSignature
 from inference.engine.wire.dtypes import BYTES, DATETIME, TEXT
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from inference.engine.padding import Padding
+from inference.engine.signatures.padding import Padding
 from inference.engine.wire.dtypes import JSON
 
 

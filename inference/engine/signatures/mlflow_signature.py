@@ -6,9 +6,9 @@ for a column, `{"type": "tensor", "tensor-spec": {"dtype", "shape"}}` for a tens
 
 from typing import Any
 
-from inference.engine import padding
-from inference.engine.mlflow_types import JSON_TYPES, SCALARS, json_schema
-from inference.engine.signature import (
+from inference.engine.signatures import padding
+from inference.engine.signatures.mlflow_types import JSON_TYPES, SCALARS, json_schema
+from inference.engine.signatures.signature import (
     Column,
     Image,
     Layout,

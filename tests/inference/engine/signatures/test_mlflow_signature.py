@@ -1,7 +1,7 @@
 import pytest
 
-from inference.engine.mlflow_signature import from_mlflow
-from inference.engine.signature import (
+from inference.engine.signatures.mlflow_signature import from_mlflow
+from inference.engine.signatures.signature import (
     Column,
     Image,
     Layout,

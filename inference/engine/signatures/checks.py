@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from inference.engine.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Params

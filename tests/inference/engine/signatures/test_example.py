@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from inference.engine import example
-from inference.engine.signature import Column, Layout, Signature, TensorInput
+from inference.engine.signatures import example
+from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.tensors import Tensor, object_array
 
 MATRIX = Signature(layout=Layout.MATRIX, dtype="float32", shape=(2,))

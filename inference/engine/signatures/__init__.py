@@ -1,0 +1,1 @@
+"""What a version takes and gives, as plain data, and the checks against it."""
