@@ -20,7 +20,7 @@ from accounts import key_format
 from accounts.limits import Limits
 from benchmarks.ports import free_port
 from inference import snapshot_file
-from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import EngineStatus, VersionKey, VersionToLoad

@@ -26,9 +26,9 @@ import torch
 
 from benchmarks import gpu_models
 from benchmarks.gpu_models import Net
+from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.devices import found
 from inference.engine.signatures.signature import Layout, Signature
-from inference.engine.socket_client import SocketEngineClient
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionStatus, VersionToLoad
 from inference.engine.wire.tensors import Tensor

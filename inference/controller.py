@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from accounts import roll_ups
 from inference import engine_records, ledger, ownership, publishing, snapshot_file
-from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine_links import EngineLink
 from inference.installation import ledger_report
 from inference.installation.home import Home

@@ -37,7 +37,7 @@ from inference.effects import (
     ReadImages,
     ReadUpload,
 )
-from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
 from inference.engine.wire.messages import Explained, ExplainOptions, Params, VersionKey
 from inference.engine.wire.tensors import Prediction, Tensor

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import structlog
 
 from inference.effects import EngineCall, ExplainCall
-from inference.engine.client import EngineClient
-from inference.engine.socket_client import PendingCall, Waiter
+from inference.engine.clients.client import EngineClient
+from inference.engine.clients.socket_client import PendingCall, Waiter
 from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     EngineStatus,

@@ -20,7 +20,7 @@ from accounts.shared_counts import SharedCounts
 from inference.cache import PredictionCache
 from inference.dialects.native import NATIVE
 from inference.dialects.open_inference import OPEN_INFERENCE
-from inference.engine.socket_client import SocketEngineClient
+from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.asgi import answered_by
 from inference.gateway.buffers import Buffers

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.wire.messages import VersionKey
 from inference.jobs.predicting import JobEngine
 from inference.models import Engine, LoadedVersion

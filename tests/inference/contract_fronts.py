@@ -11,7 +11,7 @@ from django.test import Client
 
 from accounts.networks import Networks
 from inference import snapshot_file
-from inference.engine.socket_client import SocketEngineClient
+from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.buffers import Buffers
 from inference.gateway.clients import Clients, SlowBodies

@@ -16,7 +16,7 @@ from django.utils import timezone
 from accounts import api_keys
 from accounts.models import ApiKey
 from inference import publishing, snapshot_file
-from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.engine import Engine
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from inference.engine import inbox
+from inference.engine.clients import inbox
 from inference.engine.wire import frames, tensors
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (

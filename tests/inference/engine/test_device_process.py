@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from config.supervisor import ProcessSpec, Supervisor
-from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.tensors import Tensor
 from inference.installation.home import Home

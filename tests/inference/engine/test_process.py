@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.engine.blocking_client import BlockingEngineClient
-from inference.engine.socket_client import SocketEngineClient
+from inference.engine.clients.blocking_client import BlockingEngineClient
+from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from inference.installation.home import Home
@@ -145,7 +145,10 @@ def test_a_second_engine_for_the_device_is_refused(start, tmp_path):
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("inference.engine.client", ("torch", "django", "mlflow", "shap", "pandas")),
+        (
+            "inference.engine.clients.client",
+            ("torch", "django", "mlflow", "shap", "pandas"),
+        ),
         ("inference.engine.__main__", ("torch", "django", "mlflow", "shap")),
         ("inference.engine.engine", ("torch", "django", "mlflow", "accounts")),
     ],

@@ -4,8 +4,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.server import EngineServer
-from inference.engine.socket_client import SocketEngineClient
 from inference.engine.streaming import MAX_CREDITS
 from inference.engine.wire import frames, requests
 from inference.engine.wire.errors import EngineError, EngineErrorCode

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 import structlog
 
-from inference.engine.inbox import WINDOW
+from inference.engine.clients.inbox import WINDOW
 from inference.engine.streaming import Streams
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.engine.fakes import FakeStreamRunner, rows, run, until

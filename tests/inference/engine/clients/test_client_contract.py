@@ -7,15 +7,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.engine import inbox
 from inference.engine import runner as runners
-from inference.engine.blocking_client import BlockingEngineClient
+from inference.engine.clients import inbox
+from inference.engine.clients.blocking_client import BlockingEngineClient
+from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.engine import Engine
 from inference.engine.in_process_client import InProcessEngineClient
 from inference.engine.runner import Loaded
 from inference.engine.server import EngineServer
 from inference.engine.signatures.signature import Column, Layout, Param, Signature
-from inference.engine.socket_client import SocketEngineClient
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     MIN_CHUNK_CREDITS,

@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 
-from inference.engine.socket_client import SocketEngineClient
+from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.wire import frames
 from inference.engine.wire.messages import Predict, VersionKey
 from inference.engine.wire.tensors import Tensor

@@ -3,8 +3,8 @@ import asyncio
 import msgspec
 import pytest
 
-from inference.engine import inbox
-from inference.engine.inbox import WINDOW, Inbox
+from inference.engine.clients import inbox
+from inference.engine.clients.inbox import WINDOW, Inbox
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import MIN_CHUNK_CREDITS, StreamChunk, StreamEnd
 from tests.inference.engine.fakes import run
