@@ -17,7 +17,7 @@ from explain.explainers.question import (
     Question,
     Rows,
 )
-from inference.engine.plugins import ExplainableModel, ExplainResult
+from inference.engine.explaining.plugins import ExplainableModel, ExplainResult
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.messages import Attribution, ExplainOptions, Explanation
 from inference.engine.wire.tensors import Tensor

@@ -8,7 +8,7 @@ from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
 
-from inference.engine import memory
+from inference.engine.loading import memory
 from inference.installation.home import Home
 from tests import browsing, torture
 

@@ -19,7 +19,7 @@ def test_platform_folder_hides_nothing():
 
 
 def test_app_packages_are_empty():
-    for app in ("registry", "accounts", "inference", "explain", "inference/engine"):
+    for app in ("registry", "accounts", "inference", "explain"):
         assert (ROOT / app / "__init__.py").read_text() == "", app
 
 

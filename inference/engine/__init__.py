@@ -1,0 +1,1 @@
+"""One process that loads versions, forms batches and runs them."""

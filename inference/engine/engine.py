@@ -8,16 +8,17 @@ from concurrent.futures import Future
 
 import psutil
 
-from inference.engine import batching, runner
-from inference.engine.batcher import Batcher
+from inference.engine.batching import bounds
+from inference.engine.batching.batcher import Batcher
+from inference.engine.batching.queue import Entry
 from inference.engine.devices import failures, opening
-from inference.engine.memory import Memory
-from inference.engine.plugins import ExplainTask, ExplainThread
+from inference.engine.explaining.plugins import ExplainTask, ExplainThread
+from inference.engine.loading.memory import Memory
+from inference.engine.loading.versions import LoadedVersion, Loader, Versions
+from inference.engine.runners import runner
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures import checks
 from inference.engine.streaming import Listener, RunningStream, Streams
-from inference.engine.versions import LoadedVersion, Loader, Versions
-from inference.engine.waiting import Entry
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     DeviceStatus,
@@ -51,7 +52,7 @@ class Engine:
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self.batcher = Batcher(
-            batching.of_engine(settings),
+            bounds.of_engine(settings),
             loop=self._loop,
             clock=clock,
             on_fatal=on_fatal,

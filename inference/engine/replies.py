@@ -1,6 +1,6 @@
 """The answer of a batch, cut into one frame per request."""
 
-from inference.engine.waiting import Answer, Entry
+from inference.engine.batching.queue import Answer, Entry
 from inference.engine.wire import frames, tensors
 from inference.engine.wire.dtypes import TEXT
 from inference.engine.wire.messages import Predicted, TensorHeader

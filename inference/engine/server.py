@@ -10,10 +10,10 @@ import msgspec
 import structlog
 
 from inference.engine import replies
+from inference.engine.batching.queue import Answer, Entry
 from inference.engine.engine import Engine
-from inference.engine.plugins import ExplainResult, ExplainTask
+from inference.engine.explaining.plugins import ExplainResult, ExplainTask
 from inference.engine.streaming import RunningStream
-from inference.engine.waiting import Answer, Entry
 from inference.engine.wire import frames
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.frames import FrameDecoder, MalformedFrame

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from inference.engine import execution
-from inference.engine.runner import StreamRunner
+from inference.engine.batching import execution
+from inference.engine.runners.runner import StreamRunner
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Params, credits_of
 from inference.engine.wire.tensors import Tensor

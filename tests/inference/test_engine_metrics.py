@@ -1,7 +1,7 @@
 import msgspec
 
 from inference import engine_metrics
-from inference.engine.in_process_client import InProcessEngineClient
+from inference.engine.in_process import InProcessEngineClient
 from tests.inference.engine.fakes import KEY, FakeRunner, loaded_engine, rows, run
 from tests.inference.test_metrics import text
 

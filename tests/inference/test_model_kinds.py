@@ -9,7 +9,7 @@ import pytest
 
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
-from inference.engine import runner
+from inference.engine.runners import runner
 from inference.engine.signatures import checks
 from tests.inference.engine.runners import logged
 

@@ -1,0 +1,1 @@
+"""The device under the models: processor or CUDA, copies, graphs, failures."""

@@ -11,7 +11,8 @@ archive itself, with torch's own parts, and refuses or drops all that could carr
 4. sample inputs, guards and source metadata, which serving never needs.
 
 It uses private parts of torch, so `pyproject.toml` pins the exact version, and
-`tests/inference/engine/test_hostile_artifacts.py` must pass before another is taken.
+`tests/inference/engine/runners/test_hostile_artifacts.py` must pass before another is
+taken.
 """
 
 import ast

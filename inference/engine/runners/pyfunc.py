@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.engine.outputs import finish
+from inference.engine.runners.outputs import finish
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
 from inference.engine.runners.pyfunc_outputs import (
     declared_floats,

@@ -11,7 +11,7 @@ import numpy as np
 import structlog
 
 from inference.engine.devices import opening
-from inference.engine.outputs import finish
+from inference.engine.runners.outputs import finish
 from inference.engine.signatures import padding
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.tensors import Array, Tensor

@@ -16,7 +16,7 @@ from accounts.limits import Limits
 from inference import refusals
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW
-from inference.engine import runner
+from inference.engine.runners import runner
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionToLoad

@@ -1,6 +1,6 @@
 """An explainer for tests; its base values are the model's own outputs."""
 
-from inference.engine.plugins import ExplainResult
+from inference.engine.explaining.plugins import ExplainResult
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Explanation
 

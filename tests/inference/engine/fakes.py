@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from inference.engine.engine import Engine
-from inference.engine.runner import Loaded
+from inference.engine.runners.runner import Loaded
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad

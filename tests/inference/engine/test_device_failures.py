@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine import runner as runners
 from inference.engine.devices import opening
 from inference.engine.engine import Engine
-from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.runner import Loaded
+from inference.engine.in_process import InProcessEngineClient
+from inference.engine.runners import runner as runners
+from inference.engine.runners.runner import Loaded
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.signature import Layout, Signature

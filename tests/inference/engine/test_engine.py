@@ -4,10 +4,11 @@ import threading
 import msgspec
 import pytest
 
-from inference.engine import desired, runner
 from inference.engine.engine import Engine
-from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.runner import Loaded
+from inference.engine.in_process import InProcessEngineClient
+from inference.engine.loading import desired
+from inference.engine.runners import runner
+from inference.engine.runners.runner import Loaded
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from tests.inference.engine.fakes import (

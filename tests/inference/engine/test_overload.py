@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from inference.engine.in_process_client import InProcessEngineClient
+from inference.engine.in_process import InProcessEngineClient
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from tests.inference.engine.fakes import (

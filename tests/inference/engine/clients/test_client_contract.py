@@ -7,13 +7,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.engine import runner as runners
 from inference.engine.clients import inbox
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.engine import Engine
-from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.runner import Loaded
+from inference.engine.in_process import InProcessEngineClient
+from inference.engine.runners import runner as runners
+from inference.engine.runners.runner import Loaded
 from inference.engine.server import EngineServer
 from inference.engine.signatures.signature import Column, Layout, Param, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode

@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 from inference.decoding import InstanceDecoder
-from inference.engine import runner
+from inference.engine.runners import runner
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import with_rules
 from inference.engine.wire.tensors import Tensor

@@ -5,8 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.engine import runner
-from inference.engine.runners import own_code
+from inference.engine.runners import own_code, runner
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionToLoad

@@ -3,8 +3,7 @@ import numpy as np
 import pandas
 import pytest
 
-from inference.engine import runner
-from inference.engine.runners import pyfunc
+from inference.engine.runners import pyfunc, runner
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Tensor

@@ -7,8 +7,8 @@ import numpy as np
 import pandas
 import pytest
 
-from inference.engine import runner
-from inference.engine.runner import StreamRunner
+from inference.engine.runners import runner
+from inference.engine.runners.runner import StreamRunner
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.tensors import Tensor, object_array
 from tests.inference.engine.runners import logged

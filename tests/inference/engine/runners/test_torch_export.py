@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from inference.engine import runner
 from inference.engine.devices import opening
 from inference.engine.engine import Engine
-from inference.engine.in_process_client import InProcessEngineClient
+from inference.engine.in_process import InProcessEngineClient
+from inference.engine.runners import runner
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import Layout, Signature, TensorInput

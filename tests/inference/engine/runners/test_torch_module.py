@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.engine import runner
-from inference.engine.runners import pyfunc, torch_module
+from inference.engine.runners import pyfunc, runner, torch_module
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signatures.signature import Layout, Signature, TensorInput
 from inference.engine.wire.errors import EngineError

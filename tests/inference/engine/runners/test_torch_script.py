@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.engine import runner
-from inference.engine.runners import torch_script
+from inference.engine.runners import runner, torch_script
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.runners import logged

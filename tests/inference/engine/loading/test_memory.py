@@ -8,10 +8,10 @@ import numpy as np
 import psutil
 import pytest
 
-from inference.engine import memory
 from inference.engine.engine import Engine
-from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.runner import Loaded
+from inference.engine.in_process import InProcessEngineClient
+from inference.engine.loading import memory
+from inference.engine.runners.runner import Loaded
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.fakes import (

@@ -1,11 +1,11 @@
 import pytest
 
-from inference.engine import lane as lanes
-from inference.engine.lane import Lane
-from inference.engine.waiting import QueueLimits, Room
+from inference.engine.batching import lane as lanes
+from inference.engine.batching.lane import Lane
+from inference.engine.batching.queue import QueueLimits, Room
 from inference.engine.wire.errors import EngineErrorCode
+from tests.inference.engine.batching.test_queue import entry
 from tests.inference.engine.fakes import FakeRunner
-from tests.inference.engine.test_waiting import entry
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from inference.engine import runner as runners
+from inference.engine.batching.queue import Answer, Entry
 from inference.engine.devices import failures
-from inference.engine.runner import Runner
-from inference.engine.waiting import Answer, Entry
+from inference.engine.runners import runner as runners
+from inference.engine.runners.runner import Runner
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.messages import Params

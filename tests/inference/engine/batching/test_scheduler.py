@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from inference.engine.turns import Turns
+from inference.engine.batching.scheduler import Turns
 
 
 def play(turns, seconds, *, until_s, interactive=("a",), jobs=("b",)):

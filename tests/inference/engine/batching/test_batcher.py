@@ -9,8 +9,8 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.waiting import Entry
+from inference.engine.batching.queue import Entry
+from inference.engine.in_process import InProcessEngineClient
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests import torture
 from tests.inference.engine.fakes import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import structlog
 
-from inference.engine.in_process_client import InProcessEngineClient
+from inference.engine.in_process import InProcessEngineClient
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import ExplainOptions
 from inference.engine.wire.tensors import Tensor

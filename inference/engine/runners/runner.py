@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import msgspec
 import numpy as np
 
-from inference.engine.outputs import described
 from inference.engine.runners import (
     own_code,
     pyfunc,
@@ -15,6 +14,7 @@ from inference.engine.runners import (
     torch_module,
     torch_script,
 )
+from inference.engine.runners.outputs import described
 from inference.engine.signatures import example
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode, VersionRefused

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.waiting import Entry, QueueLimits, Refusal, Room, VersionQueue
+from inference.engine.batching.queue import (
+    Entry,
+    QueueLimits,
+    Refusal,
+    Room,
+    VersionQueue,
+)
 from inference.engine.wire.tensors import Tensor
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.engine import runner
+from inference.engine.runners import runner
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import OutputTensor

@@ -6,10 +6,10 @@ import threading
 import pytest
 import structlog
 
-from inference.engine import desired
 from inference.engine.engine import Engine
-from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.runner import Loaded
+from inference.engine.in_process import InProcessEngineClient
+from inference.engine.loading import desired
+from inference.engine.runners.runner import Loaded
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Batching, VersionKey
 from tests.inference.engine.fakes import (

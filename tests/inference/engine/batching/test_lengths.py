@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine import lengths
-from inference.engine.in_process_client import InProcessEngineClient
+from inference.engine.batching import lengths
+from inference.engine.in_process import InProcessEngineClient
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import Layout, Signature, TensorInput
 from inference.engine.wire.errors import EngineError, EngineErrorCode

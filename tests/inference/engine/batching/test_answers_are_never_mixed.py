@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine import execution
+from inference.engine.batching import execution
 from inference.engine.engine import Engine
-from inference.engine.in_process_client import InProcessEngineClient
-from inference.engine.runner import Loaded
+from inference.engine.in_process import InProcessEngineClient
+from inference.engine.runners.runner import Loaded
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from tests import torture

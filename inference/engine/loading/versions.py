@@ -16,19 +16,20 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from inference.engine import batching, desired, lengths, memory, residency
-from inference.engine.batcher import Batcher
+from inference.engine.batching import bounds, lengths
+from inference.engine.batching.batcher import Batcher
+from inference.engine.batching.lane import Lane
+from inference.engine.batching.lengths import VariableLengths
+from inference.engine.batching.queue import Layout
 from inference.engine.devices import failures
-from inference.engine.explaining import LaneModel
-from inference.engine.lane import Lane
-from inference.engine.lengths import VariableLengths
-from inference.engine.memory import Memory
-from inference.engine.residency import Resident
-from inference.engine.runner import Loaded
+from inference.engine.explaining.lane_model import LaneModel
+from inference.engine.loading import desired, memory, residency
+from inference.engine.loading.memory import Memory
+from inference.engine.loading.residency import Resident
 from inference.engine.runners import torch_export
+from inference.engine.runners.runner import Loaded
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.signature import Signature
-from inference.engine.waiting import Layout
 from inference.engine.wire.errors import EngineError, EngineErrorCode, VersionRefused
 from inference.engine.wire.messages import (
     OutputTensor,
@@ -206,7 +207,7 @@ class Versions:
         self._remember()
         logger.info("adjusted", version=str(wanted.key), pinned=wanted.pinned)
         if version.lane is not None:
-            limits, max_wait_s = batching.of_version(self._settings, wanted.batching)
+            limits, max_wait_s = bounds.of_version(self._settings, wanted.batching)
             version.lane.limit(limits, max_wait_s=max_wait_s)
         if wanted.pinned and version.state == "evicted":
             self._begin(version, make_room=True)
@@ -281,7 +282,7 @@ class Versions:
             return
         loaded, version.nbytes, version.load_ms, waited_ms = task.result()
         version.measured = True
-        limits, max_wait_s = batching.of_version(self._settings, wanted.batching)
+        limits, max_wait_s = bounds.of_version(self._settings, wanted.batching)
         old, version.lane = (
             version.lane,
             self._batcher.open_lane(

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.engine import runner
-from inference.engine.runners import exported_program
+from inference.engine.runners import exported_program, runner
 from inference.engine.runners.exported_program import UnsafeArtifact
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.engine.conftest import SIGNATURE

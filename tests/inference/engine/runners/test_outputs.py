@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from inference.engine.outputs import described, finish
+from inference.engine.runners.outputs import described, finish
 from inference.engine.runners.pyfunc_outputs import to_tensors
 from inference.engine.signatures.signature import Layout, Signature, Task
 from inference.engine.wire.joined_outputs import join_outputs

@@ -8,12 +8,19 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from inference.engine import execution, lane, waiting
-from inference.engine.execution import Outcome
-from inference.engine.lane import Lane
-from inference.engine.runner import Runner
-from inference.engine.turns import JOB_SHARE, Turn, Turns
-from inference.engine.waiting import Caller, Entry, QueueLimits, Refusal, Room
+from inference.engine.batching import execution, lane
+from inference.engine.batching.execution import Outcome
+from inference.engine.batching.lane import Lane
+from inference.engine.batching.queue import (
+    Caller,
+    Entry,
+    QueueLimits,
+    Refusal,
+    Room,
+    late,
+)
+from inference.engine.batching.scheduler import JOB_SHARE, Turn, Turns
+from inference.engine.runners.runner import Runner
 from inference.engine.wire.errors import EngineError
 
 logger = structlog.get_logger()
@@ -361,7 +368,7 @@ class Batcher:
 
     def _fail_late(self, entry: Entry) -> None:
         self.counters["late"] += 1
-        self._fail(entry, waiting.late(entry))
+        self._fail(entry, late(entry))
 
     def _fail(self, entry: Entry, error: EngineError) -> None:
         if entry.gone:

@@ -2,9 +2,15 @@
 
 import asyncio
 
-from inference.engine.cost import CostModel, Pace
-from inference.engine.runner import Runner
-from inference.engine.waiting import Entry, QueueLimits, Refusal, Room, VersionQueue
+from inference.engine.batching.cost import CostModel, Pace
+from inference.engine.batching.queue import (
+    Entry,
+    QueueLimits,
+    Refusal,
+    Room,
+    VersionQueue,
+)
+from inference.engine.runners.runner import Runner
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 
 _MIN_RETRY_MS = 10

@@ -1,6 +1,6 @@
 import pytest
 
-from inference.engine.cost import CostModel, Pace
+from inference.engine.batching.cost import CostModel, Pace
 
 
 def test_nothing_is_known_at_first():

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from inference.engine.batcher import BatchSettings
+from inference.engine.batching.batcher import BatchSettings
+from inference.engine.batching.queue import QueueLimits
 from inference.engine.settings import EngineSettings
-from inference.engine.waiting import QueueLimits
 from inference.engine.wire.messages import Batching
 
 

@@ -6,10 +6,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.engine.batcher import Batcher
-from inference.engine.lane import Lane
-from inference.engine.runner import Loaded
-from inference.engine.waiting import Answer, Entry
+from inference.engine.batching.batcher import Batcher
+from inference.engine.batching.lane import Lane
+from inference.engine.batching.queue import Answer, Entry
+from inference.engine.runners.runner import Loaded
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.messages import VersionToLoad

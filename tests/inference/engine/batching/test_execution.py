@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from inference.engine import execution
-from inference.engine.waiting import Entry
+from inference.engine.batching import execution
+from inference.engine.batching.queue import Entry
 from inference.engine.wire.errors import EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.fakes import POISON, FakeRunner

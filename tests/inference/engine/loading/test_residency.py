@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.residency import Resident, leaving
+from inference.engine.loading.residency import Resident, leaving
 from inference.engine.wire.messages import VersionKey
 
 

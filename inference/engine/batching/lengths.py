@@ -6,11 +6,11 @@ where two lengths of a request were filled up to the same bucket, to the longer 
 
 from typing import NamedTuple
 
+from inference.engine.batching.queue import Answer, Entry, Layout
 from inference.engine.signatures import checks, padding
 from inference.engine.signatures.padding import Padding, TooLong
 from inference.engine.signatures.signature import Layout as SignatureLayout
 from inference.engine.signatures.signature import Signature
-from inference.engine.waiting import Answer, Entry, Layout
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 

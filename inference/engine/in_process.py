@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from inference.engine.batching.queue import Answer, Entry
 from inference.engine.clients import inbox
 from inference.engine.clients.inbox import Inbox
 from inference.engine.engine import Engine
-from inference.engine.waiting import Answer, Entry
 from inference.engine.wire import requests
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (

@@ -1,0 +1,1 @@
+"""Requests wait in lanes, form batches and share the device."""

@@ -1,0 +1,1 @@
+"""Explainers as plug-ins, and a loaded version as they see it."""

@@ -1,0 +1,1 @@
+"""What was asked for, what is loaded, and which version must leave."""
