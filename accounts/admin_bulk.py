@@ -17,7 +17,7 @@ from unfold.decorators import action
 from accounts import bulk_keys, customer_import, shown_once, usage
 from accounts.admin_bulk_forms import CustomerFileForm, ManyKeysForm
 from accounts.admin_lookup import get_or_404
-from accounts.reached import counted
+from accounts.admission.refusal import counted
 
 
 class BulkActions:

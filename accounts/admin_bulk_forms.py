@@ -13,7 +13,7 @@ from unfold.widgets import (
 )
 
 from accounts import bulk_keys, customer_import
-from accounts.limits import SCOPES
+from accounts.admission.limits import SCOPES
 
 
 class ManyKeysForm(forms.Form):

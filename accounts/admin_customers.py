@@ -38,8 +38,8 @@ from accounts.admin_lookup import get_or_404
 from accounts.admin_members import MemberActions, MemberInline
 from accounts.admin_plans import leave_dialog
 from accounts.admin_usage import csv_response
+from accounts.admission.refusal import counted
 from accounts.models import ApiKey, Customer, Plan
-from accounts.reached import counted
 
 _SHOWN_DAYS = 14
 # Of models and of keys.

@@ -11,10 +11,10 @@ from unfold.widgets import (
 )
 
 from accounts.admin_history import GuardedForm
+from accounts.admission.limits import SCOPES
+from accounts.admission.networks import normalised
 from accounts.api_keys import LIMIT_FIELDS, read_lines, read_models
-from accounts.limits import SCOPES
 from accounts.models import ApiKey, Customer
-from accounts.networks import normalised
 
 _SCOPE_TEXTS = {
     "predict": "predict: single and batch predictions",

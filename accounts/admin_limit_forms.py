@@ -10,8 +10,8 @@ from django.template.loader import render_to_string
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from accounts.admin_history import GuardedForm
+from accounts.admission.overrides import FURTHER_QUOTAS, PERIODS, check_overrides
 from accounts.models import Customer, Plan, QuotaUnit
-from accounts.overrides import FURTHER_QUOTAS, PERIODS, check_overrides
 
 # A limit's place in the overrides, and what people call it.
 LIMITS: dict[tuple[str, ...], str] = {

@@ -12,10 +12,10 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import key_format, networks
-from accounts.limits import SCOPES, KeyProblem
+from accounts.admission import key_format, networks
+from accounts.admission.limits import SCOPES, KeyProblem
+from accounts.admission.overrides import MAX_QUOTA, MAX_RATE
 from accounts.models import ApiKey, Customer
-from accounts.overrides import MAX_QUOTA, MAX_RATE
 from accounts.signals import access_changed, model_names_wanted
 
 DEFAULT_OVERLAP = datetime.timedelta(hours=24)

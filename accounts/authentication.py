@@ -9,10 +9,11 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from accounts import api_keys, key_format
-from accounts.limits import KeyProblem, Scope
+from accounts import api_keys
+from accounts.admission import key_format
+from accounts.admission.limits import KeyProblem, Scope
+from accounts.admission.networks import Networks
 from accounts.models import ApiKey
-from accounts.networks import Networks
 
 if TYPE_CHECKING:
     # Settings name these classes, so DRF's views import this module first.

@@ -8,7 +8,8 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from accounts import api_keys, key_format
+from accounts import api_keys
+from accounts.admission import key_format
 from accounts.models import ApiKey, Customer
 
 MOST = 1000

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 from django.conf import settings
 
-from accounts.limits import Recall, Recalled
+from accounts.admission.limits import Recall, Recalled
 
 # Whoever takes longer keeps its units; the asker waits for all holders together.
 _TIMEOUT_S = 0.5

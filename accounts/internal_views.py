@@ -6,7 +6,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from accounts import holders, leases
-from accounts.limits import LeaseRequest
+from accounts.admission.limits import LeaseRequest
 
 
 class _GrantBody(LeaseRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 from django.db.models import QuerySet
 
+from accounts.admission.networks import MOST_NETWORKS
+from accounts.metering.event import UsageEvent
 from accounts.models import KeyNetworks
-from accounts.networks import MOST_NETWORKS
-from accounts.usage_event import UsageEvent
 
 # As long as the events themselves.
 KEEP = datetime.timedelta(days=7)

@@ -47,9 +47,9 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts import lending, plans, roll_ups, usage
-from accounts.admission import window_of
+from accounts.admission.admission import window_of
+from accounts.admission.limits import LeaseGrant, LeaseRequest, Recall, Recalled
 from accounts.lending import Account, Loan
-from accounts.limits import LeaseGrant, LeaseRequest, Recall, Recalled
 from accounts.models import Customer, Lease, QuotaCounter
 
 # Stands for the limit of a quota that the plan has no more: the asker has not heard

@@ -28,7 +28,7 @@ from typing import Any
 
 import msgspec
 
-from accounts.limits import LeaseGrant, LeaseRequest, Recalled
+from accounts.admission.limits import LeaseGrant, LeaseRequest, Recalled
 
 # Beyond what is needed, a holder gets at most its share of 1/16 of what is left.
 _SHARE_OF_REMAINING = 16

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
-from accounts.limits import KeyLimits, Limits, Period, Quota, Rate, Unit
+from accounts.admission.limits import KeyLimits, Limits, Period, Quota, Rate, Unit
+from accounts.admission.overrides import PERIODS
 from accounts.models import Customer
-from accounts.overrides import PERIODS
 
 # What callers read where that is not the name of a plan's field.
 _LABELS = {

@@ -10,8 +10,8 @@ from django.utils.timesince import timeuntil
 
 from accounts import plans, soft_limits, usage
 from accounts.admin_columns import QuotaBar, quota_bar
-from accounts.admission import window_of
-from accounts.limits import Limits, Period
+from accounts.admission.admission import window_of
+from accounts.admission.limits import Limits, Period
 from accounts.models import Customer, QuotaUnit
 
 _TITLES: dict[Period, str] = {"day": "Today", "month": "This month"}

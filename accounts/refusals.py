@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from django.db.models import QuerySet
 
+from accounts.metering.event import UsageEvent
 from accounts.models import Refusal
-from accounts.usage_event import UsageEvent
 
 # Of each customer and code. A client that keeps hammering must neither fill the
 # database nor push out the one refusal that somebody asks about.

@@ -8,7 +8,7 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from accounts import billing
-from accounts.overrides import UNITS
+from accounts.admission.overrides import UNITS
 
 _LONGEST = {
     "minute": datetime.timedelta(days=1),

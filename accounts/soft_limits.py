@@ -14,10 +14,10 @@ from django.core.mail import send_mail
 from django.db.models import Manager, Q, QuerySet
 
 from accounts import plans, usage
-from accounts.admission import window_of
-from accounts.limits import Period
+from accounts.admission.admission import window_of
+from accounts.admission.limits import Period
+from accounts.admission.overrides import PERIODS
 from accounts.models import Customer, LimitEvent
-from accounts.overrides import PERIODS
 
 THRESHOLDS_PERCENT = (80, 100)
 # Customers without a call for this long have used nothing since the last look.

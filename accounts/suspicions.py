@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from django.db.models import Sum
 
 from accounts import key_networks, usage
+from accounts.admission.networks import MOST_NETWORKS
 from accounts.models import Suspicion
-from accounts.networks import MOST_NETWORKS
 
 _HOUR = datetime.timedelta(hours=1)
 _WEEK = datetime.timedelta(days=7)

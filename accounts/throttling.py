@@ -15,9 +15,9 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from accounts import plans
-from accounts.limits import Limits, Rate, ReachedLimit
+from accounts.admission.limits import Limits, Rate, ReachedLimit
+from accounts.admission.refusal import SPANS, Refusal, counted
 from accounts.models import ApiKey
-from accounts.reached import SPANS, Refusal, counted
 
 if TYPE_CHECKING:
     # Settings name these classes, so DRF's views import this module first.

@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from accounts import grains, key_networks, roll_ups
 from accounts import refusals as refused_calls
-from accounts.admission import window_of
+from accounts.admission.admission import window_of
 from accounts.grains import Grain
+from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, Customer, SpoolSegment, Usage, UsageDay, UsageHour
-from accounts.usage_event import UsageEvent
 
 # `last_used_at` is a help for people: to the minute is enough, and saves writes.
 _LAST_USED_STEP = datetime.timedelta(minutes=1)

@@ -11,8 +11,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import billing, plans, usage
+from accounts.admission.limits import Quota
 from accounts.authentication import HasScope
-from accounts.limits import Quota
 from accounts.models import ApiKey
 from accounts.serializers import (
     MeSerializer,

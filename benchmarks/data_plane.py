@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from accounts import key_format
-from accounts.limits import Limits
+from accounts.admission import key_format
+from accounts.admission.limits import Limits
 from benchmarks.ports import free_port
 from inference import snapshot_file
 from inference.engine.clients.blocking_client import BlockingEngineClient

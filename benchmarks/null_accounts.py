@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from accounts.admission import Admission
-from accounts.shared_counts import SharedCounts
-from accounts.usage_event import UsageEvent
+from accounts.admission.admission import Admission
+from accounts.admission.shared_counts import SharedCounts
+from accounts.metering.event import UsageEvent
 from inference import callers, prediction
 from inference.gateway import __main__ as gateway
 from inference.gateway import server

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accounts.metering import spool
 from benchmarks import data_plane
 from benchmarks.data_plane import DataPlane
 from benchmarks.open_loop import Answered, Generator
-from inference import spool
 
 CAPACITY = 1 / data_plane.ROW_S
 FACTORS = (0.5, 0.9, 1.2, 2.0, 5.0, 10.0)

@@ -12,9 +12,9 @@ from django.db import connection
 from django.db.models import Model
 from django.utils import timezone
 
-from accounts import key_format
+from accounts.admission import key_format
+from accounts.admission.limits import SCOPES
 from accounts.grains import DAY, day_of, hour_of
-from accounts.limits import SCOPES
 from accounts.models import (
     ApiKey,
     Customer,

@@ -114,7 +114,7 @@ def client_of_everything() -> Any:
     from django.test import Client
 
     from accounts import api_keys
-    from accounts.limits import SCOPES
+    from accounts.admission.limits import SCOPES
     from accounts.models import Customer
 
     person, _ = User.objects.get_or_create(

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from benchmarks.data_plane import DataPlane
 from inference import snapshot_file
 from inference.engine.signatures.signature import Layout, Signature

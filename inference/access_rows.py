@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from accounts import api_keys, plans
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from accounts.models import ApiKey, Customer
 from inference.snapshot import AccessKey, EndedKey
 

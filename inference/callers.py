@@ -1,8 +1,8 @@
 """Who is calling: from headers to a key that may be used from there. Pure."""
 
-from accounts import key_format
-from accounts.limits import ReachedLimit
-from accounts.networks import Networks, client_address
+from accounts.admission import key_format
+from accounts.admission.limits import ReachedLimit
+from accounts.admission.networks import Networks, client_address
 from inference import call_headers, refusals
 from inference.dialects.dialect import Headers
 from inference.errors import ApiError

@@ -2,10 +2,10 @@
 
 import msgspec
 
-from accounts.admission import Admission
-from accounts.key_admission import KeyAdmission
-from accounts.limits import LeaseRequest
-from accounts.usage_event import UsageEvent
+from accounts.admission.admission import Admission
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.limits import LeaseRequest
+from accounts.metering.event import UsageEvent
 from inference.dialects.dialect import Headers
 from inference.engine.wire.messages import ExplainOptions, Params, VersionKey
 from inference.engine.wire.tensors import Tensor

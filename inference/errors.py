@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
 
 
 class ErrorCode(enum.StrEnum):

@@ -20,10 +20,11 @@ import structlog
 from django.conf import settings
 
 from accounts import holders, leases
-from accounts.admission import Admission
-from accounts.limits import LeaseGrant, LeaseRequest
-from accounts.usage_event import UsageEvent
-from inference import refusals, spool
+from accounts.admission.admission import Admission
+from accounts.admission.limits import LeaseGrant, LeaseRequest
+from accounts.metering import spool
+from accounts.metering.event import UsageEvent
+from inference import refusals
 from inference.callers import rate_headers
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.event_stream import error_event

@@ -15,9 +15,9 @@ from pathlib import Path
 import structlog
 
 from accounts import leases, usage
+from accounts.metering import spool
+from accounts.metering.event import UsageEvent
 from accounts.models import Lease, SpoolSegment
-from accounts.usage_event import UsageEvent
-from inference import spool
 
 # Keeps each transaction well under 50 ms.
 _EVENTS_PER_TRANSACTION = 2000

@@ -19,7 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import generate_latest
 
-from accounts.usage_event import UsageEvent
+from accounts.metering.event import UsageEvent
 from inference.cache import CacheCounts
 from inference.installation.ledger_report import Gauge, JobCounts
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.openapi.typed_operations import can_explain
 from inference.snapshot import CallableModel, CallableVersion

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Literal
 
-from accounts.limits import LeaseRequest
-from accounts.networks import Networks
+from accounts.admission.limits import LeaseRequest
+from accounts.admission.networks import Networks
 from inference import (
     addressing,
     cache,

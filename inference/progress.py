@@ -3,9 +3,9 @@
 import msgspec
 import structlog
 
-from accounts.admission import Reserved
-from accounts.limits import ReachedLimit
-from accounts.usage_event import UsageEvent
+from accounts.admission.admission import Reserved
+from accounts.admission.limits import ReachedLimit
+from accounts.metering.event import UsageEvent
 from inference.dialects.dialect import Call
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.tables import FALLBACK, KeyEntry, ModelEntry, Target

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from accounts import plans
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference import access_rows, callable_models, snapshot_file
 from inference.models import Engine, SnapshotChange, SnapshotState
 from inference.snapshot import (

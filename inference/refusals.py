@@ -2,10 +2,10 @@
 
 from collections.abc import Set as AbstractSet
 
-from accounts.admission import POLICY_HEADER, Admission
-from accounts.key_admission import KeyAdmission
-from accounts.limits import KeyProblem, Limits, ReachedLimit
-from accounts.reached import Refusal, limit_headers
+from accounts.admission.admission import POLICY_HEADER, Admission
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.limits import KeyProblem, Limits, ReachedLimit
+from accounts.admission.refusal import Refusal, limit_headers
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.errors import ApiError, ErrorCode, Problem
 from inference.request_members import problem, with_facts

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from accounts.limits import KeyLimits, KeyProblem, Limits
+from accounts.admission.limits import KeyLimits, KeyProblem, Limits
 from inference.engine.signatures.signature import Signature
 from registry.routing import Variant
 

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from accounts.admission import Admission
-from accounts.admissions import Admissions
-from accounts.back_off import BackOff, BackOffs
-from accounts.key_admission import KeyAdmission
-from accounts.limits import KeyProblem
-from accounts.networks import Networks, SeenNetworks
-from accounts.reached import Refusal
-from accounts.shared_counts import CLOSED_UNTIL
+from accounts.admission.admission import Admission
+from accounts.admission.admissions import Admissions
+from accounts.admission.back_off import BackOff, BackOffs
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.limits import KeyProblem
+from accounts.admission.networks import Networks, SeenNetworks
+from accounts.admission.refusal import Refusal
+from accounts.admission.shared_counts import CLOSED_UNTIL
 from inference.answers import AnswerEncoder
 from inference.decoding import InstanceDecoder
 from inference.engine.signatures.signature import Signature

@@ -26,8 +26,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import plans
+from accounts.admission.key_format import holds_key
 from accounts.authentication import HasScope, client_address
-from accounts.key_format import holds_key
 from accounts.models import ApiKey
 from accounts.throttling import KeyThrottle
 from inference import call_headers, front, model_cards, refusals

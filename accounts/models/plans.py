@@ -9,7 +9,7 @@ from django.db import models, transaction
 from django.db.models import Q
 from simple_history.models import HistoricalRecords
 
-from accounts import overrides
+from accounts.admission import overrides
 from accounts.signals import access_changed
 
 # Greater numbers do not fit into every database's integers.

@@ -6,7 +6,7 @@ from django import forms
 from django.utils import timezone
 
 from accounts import api_keys
-from accounts.limits import SCOPES
+from accounts.admission.limits import SCOPES
 
 _SCOPE_TEXTS = {
     "predict": "Predict: single and batch predictions",

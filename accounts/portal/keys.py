@@ -15,10 +15,10 @@ from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts import api_keys, shown_once
+from accounts.admission.refusal import counted
 from accounts.models import ApiKey, Customer
 from accounts.portal import access
 from accounts.portal.forms import KeyForm, RotateForm
-from accounts.reached import counted
 
 _INACTIVE = "This customer is inactive: its keys cannot be changed now."
 # Of keys that work no more, the newest.

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.decoding import DecodedRequest
 from inference.engine.wire.messages import Explained
 from inference.engine.wire.tensors import Prediction

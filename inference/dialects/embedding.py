@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 from msgspec import UNSET, Raw, UnsetType
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.answers import Warned
 from inference.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Finished, Headers

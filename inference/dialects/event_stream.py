@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference import call_headers
 from inference.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Headers

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference import call_headers
 from inference.decoding import DecodedRequest
 from inference.dialects import mlflow_input

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference import call_headers, input_files
 from inference.answers import Warned
 from inference.decoding import DecodedRequest

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference import call_headers, refusals
 from inference.addressing import named_version
 from inference.decoding import DecodedRequest

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.decoding import DecodedRequest
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_outputs as outputs

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-from accounts.networks import Networks, client_address, party_of
+from accounts.admission.networks import Networks, client_address, party_of
 from inference import call_headers
 from inference.callers import find_caller, require_network
 from inference.errors import ApiError, ErrorCode

@@ -10,10 +10,10 @@ import httpx
 import msgspec
 import structlog
 
-from accounts.admission import Admission
-from accounts.key_admission import KeyAdmission
-from accounts.limits import LeaseGrant, LeaseRequest
-from accounts.windows import merged
+from accounts.admission.admission import Admission
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.limits import LeaseGrant, LeaseRequest
+from accounts.admission.windows import merged
 from inference import refusals
 from inference.installation.sockets import http_over
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 from email.utils import formatdate
 
-from accounts.networks import Networks
+from accounts.admission.networks import Networks
 from inference.error_rendering import render
 from inference.errors import ApiError
 from inference.gateway.clients import holder

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from accounts.key_format import holds_key
+from accounts.admission.key_format import holds_key
 from inference import call_headers, refusals
 from inference.dialects.dialect import Headers
 from inference.dialects.open_inference import render_error

@@ -10,7 +10,7 @@ from importlib import metadata
 
 import msgspec
 
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
 from inference.call_headers import Headers
 from inference.callers import find_caller, rate_headers, require_network
 from inference.dialects import dialect

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from accounts.limits import Recall
+from accounts.admission.limits import Recall
 from inference.gateway.asgi import Message, Receive, Send
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health

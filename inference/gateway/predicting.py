@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from accounts.key_format import holds_key
+from accounts.admission.key_format import holds_key
 from inference import call_headers, refusals
 from inference.dialects.dialect import Call
 from inference.effects import Answer, Effect, NeedBody

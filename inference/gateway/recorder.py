@@ -5,8 +5,8 @@ from typing import Protocol
 
 import structlog
 
-from accounts.usage_event import UsageEvent
-from inference.spool import SpoolUnavailable, SpoolWriter, encode_event
+from accounts.metering.event import UsageEvent
+from accounts.metering.spool import SpoolUnavailable, SpoolWriter, encode_event
 
 logger = structlog.get_logger(__name__)
 

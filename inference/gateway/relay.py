@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import structlog
 
-from accounts.networks import Networks, client_address
+from accounts.admission.networks import Networks, client_address
 from inference.error_rendering import render
 from inference.errors import ApiError, ErrorCode
 from inference.gateway import clients

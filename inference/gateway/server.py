@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import httpx
 import structlog
 
-from accounts.admission import Admission
-from accounts.back_off import BackOffs
-from accounts.networks import Networks
-from accounts.shared_counts import SharedCounts
+from accounts.admission.admission import Admission
+from accounts.admission.back_off import BackOffs
+from accounts.admission.networks import Networks
+from accounts.admission.shared_counts import SharedCounts
+from accounts.metering.spool import SpoolUnavailable, SpoolWriter
 from inference.cache import PredictionCache
 from inference.dialects.native import NATIVE
 from inference.dialects.open_inference import OPEN_INFERENCE
@@ -41,7 +42,6 @@ from inference.installation.sockets import bind_control, http_over
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
 from inference.snapshot import Delta
-from inference.spool import SpoolUnavailable, SpoolWriter
 from inference.streaming import StreamLimits
 from inference.tables import Tables
 

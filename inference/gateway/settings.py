@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from accounts.networks import normalised
+from accounts.admission.networks import normalised
 from inference import cache
 from inference.dialects.open_inference import DEFAULT_MAX_BINARY_BODY_BYTES
 from inference.gateway.buffers import MEMORY_BYTES

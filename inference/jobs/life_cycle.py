@@ -27,9 +27,9 @@ from django.db.models.functions import Coalesce
 from kombu.exceptions import ChannelError, KombuError
 
 from accounts import plans
-from accounts.limits import Limits, ReachedLimit
+from accounts.admission.limits import Limits, ReachedLimit
+from accounts.admission.refusal import counted
 from accounts.models import ApiKey, Customer
-from accounts.reached import counted
 from inference.answers import Warned
 from inference.engine.signatures.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem

@@ -9,10 +9,10 @@ from datetime import datetime
 from django.db.models import F
 
 from accounts import leases, plans, usage
-from accounts.admission import window_of
-from accounts.limits import LeaseRequest, Quota
+from accounts.admission.admission import window_of
+from accounts.admission.limits import LeaseRequest, Quota
+from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, SpoolSegment
-from accounts.usage_event import UsageEvent
 from inference.errors import ApiError, ErrorCode
 from inference.models import JobTotals, PredictionJob
 

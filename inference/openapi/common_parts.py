@@ -2,7 +2,7 @@
 
 from typing import Any, get_args
 
-from accounts.limits import Source
+from accounts.admission.limits import Source
 from inference.error_advice import ADVICE, codes_of
 from inference.error_rendering import docs_of
 from inference.errors import STATUS, ErrorCode
@@ -125,7 +125,7 @@ PARAMETERS: dict[str, Any] = {
     },
 }
 
-# Of an error about a limit: accounts.limits.ReachedLimit.
+# Of an error about a limit: accounts.admission.limits.ReachedLimit.
 _LIMIT_PROPERTIES: dict[str, Any] = {
     "limit": {"type": "string"},
     "scope": {"type": "string"},

@@ -25,9 +25,9 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from accounts import plans
-from accounts.limits import Limits, ReachedLimit
+from accounts.admission.limits import Limits, ReachedLimit
+from accounts.admission.refusal import counted
 from accounts.models import Customer
-from accounts.reached import counted
 from inference.errors import ApiError, ErrorCode
 from inference.models import Upload
 from inference.uploads import uris

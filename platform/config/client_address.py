@@ -4,7 +4,7 @@ import ipaddress
 
 from django.http import HttpRequest
 
-from accounts.networks import party_of
+from accounts.admission.networks import party_of
 
 
 def client_address(group: str, request: HttpRequest) -> str:

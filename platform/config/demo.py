@@ -15,7 +15,7 @@ from django.conf import settings
 from django.contrib.auth.models import Group, User
 
 from accounts import api_keys
-from accounts.limits import SCOPES
+from accounts.admission.limits import SCOPES
 from accounts.models import Customer, Plan
 from registry import artifacts, changes, routes
 from registry import sync as registry_sync

@@ -12,10 +12,10 @@ import random
 from collections import Counter, defaultdict
 
 from accounts import lending
-from accounts.admission import Admission, Refusal, window_of
+from accounts.admission.admission import Admission, Refusal, window_of
+from accounts.admission.limits import LeaseGrant, Limits, Quota, Recall
+from accounts.admission.windows import merged
 from accounts.lending import Account, Loan
-from accounts.limits import LeaseGrant, Limits, Quota, Recall
-from accounts.windows import merged
 
 MIDNIGHT = 1_795_219_200.0
 TIMEOUT_S = 1.0

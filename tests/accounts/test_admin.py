@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from accounts import api_keys, leases, roll_ups, soft_limits, usage
 from accounts import changes as changes_of
-from accounts.admission import window_of
+from accounts.admission.admission import window_of
 from accounts.models import ApiKey, Customer, Plan, Price, Usage, UsageDay, UsageHour
 from accounts.signals import access_changed
 from tests.accounts.test_leases import ask, event

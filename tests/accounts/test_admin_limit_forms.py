@@ -7,9 +7,9 @@ from django.utils import timezone
 
 from accounts import plans
 from accounts.admin_limit_forms import LIMITS, LimitsField
-from accounts.limits import Quota, Rate
+from accounts.admission.limits import Quota, Rate
+from accounts.admission.overrides import FURTHER_QUOTAS, OVERRIDABLE, PERIODS, UNITS
 from accounts.models import Customer
-from accounts.overrides import FURTHER_QUOTAS, OVERRIDABLE, PERIODS, UNITS
 from inference import publishing
 from tests.factories import CustomerFactory, PlanFactory, UserFactory
 

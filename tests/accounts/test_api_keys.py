@@ -6,7 +6,8 @@ from django.core import serializers
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from accounts import api_keys, key_format
+from accounts import api_keys
+from accounts.admission import key_format
 from accounts.models import ApiKey
 from accounts.signals import access_changed
 from tests.factories import ApiKeyFactory, CustomerFactory, UserFactory, issue_key

@@ -5,7 +5,8 @@ import logging
 import pytest
 from django.utils import timezone
 
-from accounts import api_keys, key_format
+from accounts import api_keys
+from accounts.admission import key_format
 from accounts.models import ApiKey
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
 

@@ -4,8 +4,8 @@ from decimal import Decimal
 import pytest
 
 from accounts import billing, usage
+from accounts.metering.event import UsageEvent
 from accounts.models import Price
-from accounts.usage_event import UsageEvent
 from tests.factories import ApiKeyFactory, PlanFactory
 
 pytestmark = pytest.mark.django_db

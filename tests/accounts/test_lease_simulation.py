@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from accounts import lending
-from accounts.windows import QuotaWindow
+from accounts.admission.windows import QuotaWindow
 from tests.accounts.lease_world import World
 
 SEEDS = int(os.environ.get("MODELYARD_SIMULATIONS", "200"))

@@ -6,10 +6,10 @@ import pytest
 from django.db import connection
 
 from accounts import api_keys, leases, usage
-from accounts.admission import window_of
-from accounts.limits import LeaseGrant, LeaseRequest, Recalled
+from accounts.admission.admission import window_of
+from accounts.admission.limits import LeaseGrant, LeaseRequest, Recalled
+from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, Lease, QuotaCounter
-from accounts.usage_event import UsageEvent
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
 
 NOON = datetime.datetime(2026, 11, 21, 12, tzinfo=datetime.UTC)

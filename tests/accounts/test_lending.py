@@ -3,8 +3,8 @@
 import pytest
 
 from accounts import lending
+from accounts.admission.limits import LeaseGrant, LeaseRequest, Recalled
 from accounts.lending import Account, Loan
-from accounts.limits import LeaseGrant, LeaseRequest, Recalled
 
 
 def ask(units, minimum=1, *, number=1, leased=0, overdrawn=0, needed=0):

@@ -1,7 +1,7 @@
 import pytest
 
 from accounts import plans
-from accounts.limits import KeyLimits, Limits, Quota, Rate
+from accounts.admission.limits import KeyLimits, Limits, Quota, Rate
 from tests.factories import ApiKeyFactory, CustomerFactory
 
 pytestmark = pytest.mark.django_db

@@ -3,7 +3,7 @@ import datetime
 import pytest
 
 from accounts import reasons
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
 
 NOW = datetime.datetime(2026, 11, 21, 12, 0, tzinfo=datetime.UTC)
 MIDNIGHT = int(datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC).timestamp())

@@ -2,9 +2,9 @@ import msgspec
 import pytest
 
 from accounts import refusals, usage
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
+from accounts.metering.event import UsageEvent
 from accounts.models import Refusal, Usage
-from accounts.usage_event import UsageEvent
 from tests.accounts.test_leases import event
 from tests.factories import CustomerFactory
 

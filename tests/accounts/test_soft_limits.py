@@ -3,8 +3,8 @@ import datetime
 import pytest
 
 from accounts import soft_limits, usage
+from accounts.metering.event import UsageEvent
 from accounts.models import LimitEvent
-from accounts.usage_event import UsageEvent
 from tests.factories import ApiKeyFactory
 
 pytestmark = pytest.mark.django_db

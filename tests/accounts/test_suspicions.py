@@ -6,9 +6,9 @@ from django.contrib.auth.models import Group
 from django.urls import reverse
 
 from accounts import roll_ups, suspicions, usage
+from accounts.admission.networks import MOST_NETWORKS
 from accounts.grains import hour_of
 from accounts.models import KeyNetworks, Suspicion, Usage
-from accounts.networks import MOST_NETWORKS
 from tests.accounts.test_leases import event
 from tests.factories import ApiKeyFactory, UserFactory
 

@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from accounts import billing, roll_ups, usage, usage_retention
 from accounts.grains import DAY, HOUR, day_of, hour_of
+from accounts.metering.event import UsageEvent
 from accounts.models import UnrolledHour, Usage, UsageDay, UsageHour
 from accounts.models.usage import UsageSums
-from accounts.usage_event import UsageEvent
 from tests.factories import CustomerFactory
 
 KEEP = datetime.timedelta(days=35)

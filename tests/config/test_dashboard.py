@@ -7,7 +7,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from accounts import usage
-from accounts.usage_event import UsageEvent
+from accounts.metering.event import UsageEvent
 from inference.models import Engine, LoadedVersion, ServingRoute
 from registry.models import RegistrySync
 from tests.factories import CustomerFactory, UserFactory

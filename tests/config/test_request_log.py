@@ -5,7 +5,7 @@ import logging
 import pytest
 from django.db import connection
 
-from accounts import key_format
+from accounts.admission import key_format
 
 pytestmark = pytest.mark.django_db
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 from django.test import Client
 
-from accounts.networks import Networks
+from accounts.admission.networks import Networks
+from accounts.metering.spool import SpoolWriter
 from inference import snapshot_file
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
@@ -25,7 +26,6 @@ from inference.gateway.relay_bounds import Bytes, Turns
 from inference.installation.home import Home
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
-from inference.spool import SpoolWriter
 from inference.tables import Tables
 from tests.inference.gateway.plant import listener, listening
 from tests.inference.http_answers import Answer, read_all

@@ -26,8 +26,9 @@ from django.db import connection  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
 from accounts import roll_ups  # noqa: E402
-from accounts.usage_event import UsageEvent  # noqa: E402
-from inference import ledger, spool  # noqa: E402
+from accounts.metering import spool  # noqa: E402
+from accounts.metering.event import UsageEvent  # noqa: E402
+from inference import ledger  # noqa: E402
 
 EVENTS = 3
 

@@ -5,10 +5,10 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
+from accounts.metering.spool import SpoolWriter
 from inference.installation.home import Home
-from inference.spool import SpoolWriter
-from tests.inference.test_spool import event
+from tests.accounts.metering.test_spool import event
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 import structlog
 from django.utils import timezone
 
-from inference import publishing, spool
+from accounts.metering import spool
+from inference import publishing
 from inference.dialects.dialect import Call
 from inference.dialects.event_stream import EVENT_STREAM
 from inference.dialects.native import NATIVE

@@ -7,10 +7,11 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from accounts import leases
-from accounts.limits import LeaseRequest
+from accounts.admission.limits import LeaseRequest
+from accounts.metering import spool
+from accounts.metering.event import UsageEvent
 from accounts.models import Lease, QuotaCounter, SpoolSegment, Usage
-from accounts.usage_event import UsageEvent
-from inference import ledger, spool
+from inference import ledger
 from tests.factories import CustomerFactory, PlanFactory
 
 pytestmark = pytest.mark.django_db

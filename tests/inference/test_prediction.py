@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from accounts import key_format
-from accounts.limits import LeaseGrant, Limits, Quota, Rate
+from accounts.admission import key_format
+from accounts.admission.limits import LeaseGrant, Limits, Quota, Rate
 from inference.dialects.dialect import Call
 from inference.dialects.native import NATIVE
 from inference.effects import Answer, EngineCall, ExplainCall, NeedBody, NeedUnits

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from accounts.limits import KeyLimits, LeaseGrant, Limits, Quota, Rate
-from accounts.networks import Networks
+from accounts.admission.limits import KeyLimits, LeaseGrant, Limits, Quota, Rate
+from accounts.admission.networks import Networks
 from inference.effects import NeedBody
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.test_prediction import KEY, Driver, code, read, snapshot

@@ -2,7 +2,7 @@
 
 import pytest
 
-from accounts.limits import LeaseGrant, Limits, Quota
+from accounts.admission.limits import LeaseGrant, Limits, Quota
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.prediction import MAX_CALLS_APART
 from tests.inference.test_prediction import Driver, code, read, snapshot

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from accounts import api_keys
-from accounts.limits import KeyLimits, Rate
+from accounts.admission.limits import KeyLimits, Rate
 from accounts.models import ApiKey, Customer
 from inference import publishing, snapshot_file
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState

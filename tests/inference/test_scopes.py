@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from django.utils import timezone
 
-from accounts.limits import SCOPES
+from accounts.admission.limits import SCOPES
 from inference import front, publishing, snapshot_file
 from tests.factories import CustomerFactory, issue_key
 from tests.factories_jobs import new_job_id, sum_model

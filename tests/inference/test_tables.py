@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from accounts import key_format
-from accounts.limits import KeyLimits, Limits, Rate
+from accounts.admission import key_format
+from accounts.admission.limits import KeyLimits, Limits, Rate
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.snapshot import (
     AccessCustomer,

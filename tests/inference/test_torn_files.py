@@ -12,7 +12,7 @@ import sys
 import pytest
 from django.utils import timezone
 
-from accounts.shared_counts import SharedCounts
+from accounts.admission.shared_counts import SharedCounts
 from config import demo
 from inference.controller import Predecessor
 from inference.errors import ApiError, ErrorCode

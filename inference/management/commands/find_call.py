@@ -8,8 +8,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.usage_event import UsageEvent
-from inference import ledger, spool
+from accounts.metering import spool
+from accounts.metering.event import UsageEvent
+from inference import ledger
 
 
 class Command(BaseCommand):

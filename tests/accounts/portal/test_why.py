@@ -3,7 +3,7 @@ import pytest
 from django.urls import reverse
 
 from accounts import usage
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
 from tests.accounts.test_refusals import refused
 from tests.factories import CustomerFactory
 

@@ -5,7 +5,7 @@ import json
 import msgspec
 import numpy as np
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput

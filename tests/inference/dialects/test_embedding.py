@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.embedding import EMBEDDING
 from inference.engine.signatures.signature import Column, Layout, Signature, Task

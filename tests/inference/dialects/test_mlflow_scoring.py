@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.decoding import InstanceDecoder
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW, to_predictions

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import yaml
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference import refusals
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW

@@ -2,7 +2,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.errors import ApiError, ErrorCode

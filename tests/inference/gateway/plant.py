@@ -10,10 +10,11 @@ from collections import Counter
 import httpx
 import numpy as np
 
-from accounts import key_format
-from accounts.admission import Admission
-from accounts.limits import Limits, Quota, Rate
-from accounts.networks import Networks
+from accounts.admission import key_format
+from accounts.admission.admission import Admission
+from accounts.admission.limits import Limits, Quota, Rate
+from accounts.admission.networks import Networks
+from accounts.metering.spool import SpoolWriter, read_events
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
@@ -46,7 +47,6 @@ from inference.snapshot import (
     EngineAddress,
     Snapshot,
 )
-from inference.spool import SpoolWriter, read_events
 from inference.tables import Tables
 from registry.routing import Variant
 from tests.fakes import ManualClock

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from accounts.limits import Limits, Quota, Rate
+from accounts.admission.limits import Limits, Quota, Rate
 from tests.inference.gateway.plant import Plant, published
 from tests.inference.gateway.test_app import on_loop
 

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from accounts.networks import Networks
+from accounts.admission.networks import Networks
 from inference.gateway.asgi import answered_by
 from inference.gateway.listener import Listener
 from tests.inference.gateway.plant import (

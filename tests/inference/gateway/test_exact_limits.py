@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from accounts import key_format
-from accounts.limits import Limits, Quota, Rate
+from accounts.admission import key_format
+from accounts.admission.limits import Limits, Quota, Rate
 from accounts.models import Lease, QuotaCounter
 from inference import snapshot_file
 from inference.installation.home import Home

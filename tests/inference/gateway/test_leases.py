@@ -6,8 +6,8 @@ import time
 import httpx
 import pytest
 
-from accounts.admission import Admission
-from accounts.limits import Limits, Quota
+from accounts.admission.admission import Admission
+from accounts.admission.limits import Limits, Quota
 from inference.gateway.leases import LeaseClient
 from tests.fakes import ManualClock
 from tests.inference.gateway.plant import Plant

@@ -9,9 +9,10 @@ import pytest
 from django.utils import timezone
 
 from accounts import usage
+from accounts.metering import spool
 from accounts.models import Usage
 from benchmarks import data_plane
-from inference import ledger, spool
+from inference import ledger
 from tests.factories import CustomerFactory
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db]

@@ -8,10 +8,10 @@ import httpx
 import msgspec
 import pytest
 
-from accounts.back_off import TOLERATED, BackOffs
-from accounts.limits import KeyLimits, Limits, Quota, Rate
-from accounts.shared_counts import SharedCounts
-from inference.spool import read_events
+from accounts.admission.back_off import TOLERATED, BackOffs
+from accounts.admission.limits import KeyLimits, Limits, Quota, Rate
+from accounts.admission.shared_counts import SharedCounts
+from accounts.metering.spool import read_events
 from tests.inference.gateway.plant import (
     GOOD,
     KEY,

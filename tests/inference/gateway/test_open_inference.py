@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from accounts.limits import Limits, Rate
+from accounts.admission.limits import Limits, Rate
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.gateway.plant import KEY, Plant, published
 

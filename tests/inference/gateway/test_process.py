@@ -118,7 +118,7 @@ def test_every_answer_has_its_event_and_sigterm_ends_the_process(home):
         process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=60)
 
-    from inference.spool import is_being_written, read_events
+    from accounts.metering.spool import is_being_written, read_events
 
     [path] = home.spool.iterdir()
     assert [event.request_id for event, _ in read_events(path)] == ids

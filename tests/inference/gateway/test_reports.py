@@ -1,8 +1,8 @@
 from inference.gateway.reports import GatewayReport, metrics_of, readiness
 from inference.installation.ledger_report import Gauge, JobCounts
 from inference.metrics import Metrics
+from tests.accounts.metering.test_spool import event
 from tests.inference.test_metrics import only, parsed, text
-from tests.inference.test_spool import event
 
 
 def report(name, *, calls=0, ready=True, waiting_for=(), sequence=3, **gauges):

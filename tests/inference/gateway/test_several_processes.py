@@ -11,13 +11,13 @@ import httpx
 import msgspec
 import pytest
 
-from accounts.back_off import TOLERATED
-from accounts.limits import Limits, Rate
+from accounts.admission.back_off import TOLERATED
+from accounts.admission.limits import Limits, Rate
+from accounts.metering.spool import read_events
 from benchmarks.ports import free_port
 from inference import snapshot_file
 from inference.gateway.settings import gateway_names
 from inference.installation.home import Home
-from inference.spool import read_events
 from tests.inference.gateway.plant import KEY, PREDICT, published
 from tests.inference.gateway.test_process import ask
 from tests.inference.test_metrics import only, parsed

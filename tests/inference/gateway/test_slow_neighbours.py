@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 
-from accounts.limits import Limits, Quota
+from accounts.admission.limits import Limits, Quota
 from inference import snapshot_file
 from inference.engine.signatures.signature import Column
 from inference.installation.home import Home

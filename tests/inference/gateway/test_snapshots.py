@@ -5,7 +5,7 @@ import os
 import msgspec
 import pytest
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference import snapshot_file
 from inference.gateway.snapshots import SnapshotWatcher
 from inference.snapshot import PART_BYTES, AccessCustomer, AccessKey, Delta, Snapshot

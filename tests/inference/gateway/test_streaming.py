@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.gateway.plant import DAY_OF_ONE, GOOD, Plant, request, settled
 

@@ -14,7 +14,7 @@ from grpc_health.v1.health_pb2 import (
     HealthListRequest,
 )
 
-from accounts.limits import Limits, Rate
+from accounts.admission.limits import Limits, Rate
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 from tests.inference.gateway.plant import KEY, Plant

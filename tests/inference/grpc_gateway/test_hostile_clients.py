@@ -10,8 +10,8 @@ from unittest.mock import Mock
 import pytest
 from hyperframe import frame as hyper
 
-from accounts.limits import Limits
-from accounts.networks import Networks
+from accounts.admission.limits import Limits
+from accounts.admission.networks import Networks
 from inference.grpc_gateway import calls, inflating
 from inference.grpc_gateway.calls import GrpcCall
 from inference.grpc_gateway.http2 import limits

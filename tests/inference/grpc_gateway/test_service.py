@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from grpc import aio
 
-from accounts.limits import Limits, Rate
+from accounts.admission.limits import Limits, Rate
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.grpc_gateway import open_inference_pb2 as messages

@@ -9,7 +9,7 @@ from hyperframe import frame as hyper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accounts.limits import Limits
+from accounts.admission.limits import Limits
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.frames import Code
 from tests import torture

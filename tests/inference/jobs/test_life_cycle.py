@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from kombu.exceptions import OperationalError
 
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
 from accounts.models import QuotaCounter, Usage
 from inference.engine.signatures.signature import Signature
 from inference.errors import ApiError, ErrorCode, Problem

@@ -4,8 +4,8 @@ from typing import Literal
 
 import msgspec
 
-from accounts.limits import ReachedLimit, Source
-from accounts.windows import QuotaWindow, RateWindow
+from accounts.admission.limits import ReachedLimit, Source
+from accounts.admission.windows import QuotaWindow, RateWindow
 
 _CONCURRENCY_RETRY_S = 1.0
 _UNITS = {

@@ -3,7 +3,14 @@
 import datetime
 from collections.abc import Iterable
 
-from accounts.limits import LeaseGrant, LeaseRequest, Period, Quota, Rate, Recalled
+from accounts.admission.limits import (
+    LeaseGrant,
+    LeaseRequest,
+    Period,
+    Quota,
+    Rate,
+    Recalled,
+)
 
 LIMIT_HEADER = b"X-RateLimit-Limit"
 RESET_HEADER = b"X-RateLimit-Reset"
@@ -80,7 +87,7 @@ class RateWindow(Window):
         self.left = rate.quota
         # The clock may step back to here without leaving the window.
         self.earliest = 0
-        # Where processes that share it count: see accounts/shared_counts.py.
+        # Where processes that share it count: see accounts/admission/shared_counts.py.
         self.key = key
         self.cell = 0
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts import key_format
+from accounts.admission import key_format
 
 
 def test_token_carries_its_mode_and_id():

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from accounts.limits import ReachedLimit
+from accounts.admission.limits import ReachedLimit
 
 
 class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,12 +1,12 @@
 import pytest
 
-from accounts.models import Plan
-from accounts.overrides import (
+from accounts.admission.overrides import (
     FURTHER_QUOTAS,
     OVERRIDABLE,
     check_overrides,
     check_quotas,
 )
+from accounts.models import Plan
 
 
 @pytest.mark.parametrize(

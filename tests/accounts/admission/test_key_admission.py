@@ -1,10 +1,10 @@
 import pytest
 
-from accounts.admission import Refusal
-from accounts.admissions import Admissions
-from accounts.key_admission import KeyAdmission
-from accounts.limits import KeyLimits, LeaseRequest, Quota, Rate, Recall
-from tests.accounts.test_admission import DAY, NOON, Site, limits, named
+from accounts.admission.admission import Refusal
+from accounts.admission.admissions import Admissions
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.limits import KeyLimits, LeaseRequest, Quota, Rate, Recall
+from tests.accounts.admission.test_admission import DAY, NOON, Site, limits, named
 
 PLAN = limits(Rate("burst", 10, 1), quotas=(DAY,))
 OWN = KeyLimits(rates=(Rate("burst", 3, 1),), quotas=(Quota("day", "rows", 100),))

@@ -3,12 +3,12 @@ import random
 
 import pytest
 
-from accounts.admission import Admission
-from accounts.back_off import FORGIVEN_S, LONGEST_S, TOLERATED, BackOffs
-from accounts.key_admission import KeyAdmission
-from accounts.limits import KeyLimits, Quota, Rate
-from accounts.shared_counts import CLOSED_UNTIL, SharedCounts
-from tests.accounts.test_admission import NOON, limits
+from accounts.admission.admission import Admission
+from accounts.admission.back_off import FORGIVEN_S, LONGEST_S, TOLERATED, BackOffs
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.limits import KeyLimits, Quota, Rate
+from accounts.admission.shared_counts import CLOSED_UNTIL, SharedCounts
+from tests.accounts.admission.test_admission import NOON, limits
 
 MINUTE = limits(Rate("sustained", 1, 60))
 SECOND = limits(Rate("burst", 1, 1))

@@ -25,9 +25,9 @@ them close a key at once, and it is bounded as they are. Changed limits forget i
 import math
 from typing import Protocol
 
-from accounts.limits import Limits, ReachedLimit
-from accounts.reached import Refusal
-from accounts.shared_counts import SharedCounts, key_of
+from accounts.admission.limits import Limits, ReachedLimit
+from accounts.admission.refusal import Refusal
+from accounts.admission.shared_counts import SharedCounts, key_of
 
 # Refusals of one key in one window that are no cause, whatever the limit admits.
 TOLERATED = 50

@@ -2,9 +2,9 @@
 
 import pytest
 
-from accounts.admission import Admission, Refusal
-from accounts.limits import LeaseRequest, Quota
-from tests.accounts.test_admission import NOON, Site, limits, named, spend
+from accounts.admission.admission import Admission, Refusal
+from accounts.admission.limits import LeaseRequest, Quota
+from tests.accounts.admission.test_admission import NOON, Site, limits, named, spend
 
 DEVICE = Quota("day", "compute_ms", 1000)
 SAMPLES = Quota("day", "shap_samples", 1000)

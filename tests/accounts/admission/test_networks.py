@@ -2,7 +2,7 @@ import tracemalloc
 
 import pytest
 
-from accounts.networks import (
+from accounts.admission.networks import (
     MOST_NETWORKS,
     Networks,
     SeenNetworks,

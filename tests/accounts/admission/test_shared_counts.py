@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from accounts.admission import Admission
-from accounts.limits import Limits, Rate
-from accounts.shared_counts import SharedCounts, key_of
-from tests.accounts.test_admission import NOON, limits
+from accounts.admission.admission import Admission
+from accounts.admission.limits import Limits, Rate
+from accounts.admission.shared_counts import SharedCounts, key_of
+from tests.accounts.admission.test_admission import NOON, limits
 
 HOUR = 3600
 
@@ -171,7 +171,7 @@ def test_real_processes_admit_exactly_the_limit(path):
 def test_a_process_that_is_killed_with_the_lock_does_not_keep_it(path):
     code = (
         "import sys, time; from pathlib import Path;"
-        "from accounts.shared_counts import SharedCounts;"
+        "from accounts.admission.shared_counts import SharedCounts;"
         f"counts = SharedCounts(Path({str(path)!r})); counts.lock();"
         "print('held', flush=True); time.sleep(60)"
     )

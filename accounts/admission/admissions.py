@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from accounts.admission import Admission
-from accounts.key_admission import KeyAdmission
-from accounts.limits import KeyLimits, LeaseRequest, Limits, Recall, Recalled
+from accounts.admission.admission import Admission
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.limits import KeyLimits, LeaseRequest, Limits, Recall, Recalled
 
 
 class Admissions:

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from accounts.usage_event import UsageEvent
-from inference import spool
-from inference.spool import SpoolUnavailable, SpoolWriter, read_events
+from accounts.metering import spool
+from accounts.metering.event import UsageEvent
+from accounts.metering.spool import SpoolUnavailable, SpoolWriter, read_events
 
 
 def event(number, **changes):
@@ -167,8 +167,8 @@ def test_name_of_a_segment_tells_its_writer(tmp_path):
 WRITE_UNTIL_KILLED = """
 import sys
 from pathlib import Path
-from inference.spool import SpoolWriter
-from tests.inference.test_spool import event
+from accounts.metering.spool import SpoolWriter
+from tests.accounts.metering.test_spool import event
 
 writer = SpoolWriter(Path(sys.argv[1]), "boot", max_segment_bytes=5000)
 for number in range(10**9):

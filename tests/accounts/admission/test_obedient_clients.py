@@ -10,12 +10,12 @@ import random
 
 import pytest
 
-from accounts.admission import Admission
-from accounts.back_off import BackOffs
-from accounts.limits import LeaseRequest, Limits, Quota, Rate
-from accounts.shared_counts import SharedCounts
+from accounts.admission.admission import Admission
+from accounts.admission.back_off import BackOffs
+from accounts.admission.limits import LeaseRequest, Limits, Quota, Rate
+from accounts.admission.shared_counts import SharedCounts
 from tests import torture
-from tests.accounts.test_admission import NOON, Site
+from tests.accounts.admission.test_admission import NOON, Site
 
 SESSIONS = torture.examples(1_000)
 CALLS = 40

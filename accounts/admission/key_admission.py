@@ -1,8 +1,8 @@
 """A key with limits of its own, below those of its customer. Pure."""
 
-from accounts.admission import POLICY_HEADER, Admission, Reserved
-from accounts.limits import LeaseGrant, LeaseRequest, Limits
-from accounts.reached import Refusal, later
+from accounts.admission.admission import POLICY_HEADER, Admission, Reserved
+from accounts.admission.limits import LeaseGrant, LeaseRequest, Limits
+from accounts.admission.refusal import Refusal, later
 
 
 class KeyAdmission:

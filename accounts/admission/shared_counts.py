@@ -20,7 +20,7 @@ from pathlib import Path
 _MAGIC = 0x4D59434F554E5402
 _HEADER_CELLS = 128
 MAX_PROCESSES = 64
-# When the last of the keys that are closed opens again: see accounts/back_off.py.
+# When the last of the keys that are closed opens again: see `back_off.py`.
 CLOSED_UNTIL = 1
 _FIRST_BOOT = 8
 _SLOTS = 1 << 17

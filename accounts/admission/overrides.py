@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from accounts.limits import Period, Unit
+from accounts.admission.limits import Period, Unit
 
 # The largest that every database takes.
 MAX_RATE = 2**31 - 1

@@ -10,13 +10,20 @@ given again: so a wrong clock never admits more, and never locks anyone out for 
 
 from collections.abc import Callable, Sequence
 
-from accounts import reached
-from accounts.limits import LeaseGrant, LeaseRequest, Limits, Recall, Recalled, Source
-from accounts.reached import Refusal as Refusal
-from accounts.reached import later
-from accounts.shared_counts import SharedCounts, key_of
-from accounts.windows import QuotaWindow, RateWindow
-from accounts.windows import window_of as window_of
+from accounts.admission import refusal
+from accounts.admission.limits import (
+    LeaseGrant,
+    LeaseRequest,
+    Limits,
+    Recall,
+    Recalled,
+    Source,
+)
+from accounts.admission.refusal import Refusal as Refusal
+from accounts.admission.refusal import later
+from accounts.admission.shared_counts import SharedCounts, key_of
+from accounts.admission.windows import QuotaWindow, RateWindow
+from accounts.admission.windows import window_of as window_of
 
 POLICY_HEADER = b"RateLimit-Policy"
 _UNLIMITED = 1 << 62
@@ -463,7 +470,7 @@ class Admission:
         """Write the policy header, which a month's length alone changes."""
         policies = [window.policy() for window in self._windows]
         if self._max_concurrency != _UNLIMITED:
-            name = reached.concurrency_name("key" if self._key_id else "plan")
+            name = refusal.concurrency_name("key" if self._key_id else "plan")
             policies.append(
                 b'"%s";q=%d;qu="concurrent-requests"'
                 % (name.encode(), self._max_concurrency)
@@ -501,8 +508,8 @@ class Admission:
         return None if last is None else self._spent(last, rows, explains, now)
 
     def _too_many_at_once(self) -> Refusal:
-        source = self._source(reached.concurrency_name("plan"))
-        return reached.too_many_at_once(self._max_concurrency, source)
+        source = self._source(refusal.concurrency_name("plan"))
+        return refusal.too_many_at_once(self._max_concurrency, source)
 
     def _too_fast(self, now: float) -> Refusal:
         """Name the spent limit that is the last to open again, be it a quota."""
@@ -512,18 +519,18 @@ class Admission:
         spent = [quota for quota in self._quotas if quota.left <= 0]
         if spent:
             last = max(spent, key=lambda quota: quota.ends)
-            return reached.spent(last, 1, self._source(last.name), now)
+            return refusal.spent(last, 1, self._source(last.name), now)
         rate = max(
             (rate for rate in self._rates if rate.left <= 0),
             key=lambda rate: rate.ends,
         )
-        return reached.too_fast(rate, self._source(rate.name), now)
+        return refusal.too_fast(rate, self._source(rate.name), now)
 
     def _spent(
         self, quota: QuotaWindow, rows: int, explains: bool, now: float
     ) -> Refusal:
         units = quota.price(rows, explains)
-        return reached.spent(quota, units, self._source(quota.name), now)
+        return refusal.spent(quota, units, self._source(quota.name), now)
 
     def _source(self, name: str) -> Source:
         return "key" if self._key_id else self.limits.source_of(name)

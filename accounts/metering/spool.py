@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from accounts.usage_event import UsageEvent
+from accounts.metering.event import UsageEvent
 
 SUFFIX = ".spool"
 _FRAME = struct.Struct("<II")

@@ -1,0 +1,1 @@
+"""Whether a call may go on: key, networks, rates, quotas, back-off; all in memory."""

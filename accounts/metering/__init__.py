@@ -1,0 +1,1 @@
+"""What was answered, on disk before the answer leaves."""
