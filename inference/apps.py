@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.apps import AppConfig
 from django.conf import settings
 
-from inference import error_rendering
+from inference.errors import rendering
 
 if TYPE_CHECKING:
     from accounts.models import ApiKey, Customer, Plan
@@ -21,7 +21,7 @@ class InferenceConfig(AppConfig):
         from accounts.signals import access_changed, model_names_wanted
         from registry.signals import registry_changed
 
-        error_rendering.set_site(settings.MODELYARD_PUBLIC_URL)
+        rendering.set_site(settings.MODELYARD_PUBLIC_URL)
         access_changed.connect(_access_changed, dispatch_uid="inference.publishing")
         registry_changed.connect(_models_changed, dispatch_uid="inference.publishing")
         model_names_wanted.connect(_model_names, dispatch_uid="inference.model_names")

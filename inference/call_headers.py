@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 Headers = Mapping[bytes, bytes]
 

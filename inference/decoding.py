@@ -19,19 +19,13 @@ from inference.engine.signatures.signature import (
     UnsupportedSignature,
 )
 from inference.engine.wire.tensors import Tensor
-from inference.errors import Problem
+from inference.errors.api_error import Problem
+from inference.errors.problems import MAX_PROBLEMS, refuse, refuse_size
 from inference.images import EncodedImages, encoded, refuse_images
 from inference.json_bodies import parse_object as parse_object
 from inference.options import NO_OPTIONS, Options, read_options
 from inference.parameters import ParameterReader
-from inference.request_members import (
-    MAX_PROBLEMS,
-    check_model,
-    find_instances,
-    refuse,
-    refuse_size,
-    unknown_members,
-)
+from inference.request_members import check_model, find_instances, unknown_members
 from inference.row_by_row import DecodedRows, RowReader
 from inference.row_types import (
     KINDS,

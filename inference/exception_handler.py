@@ -20,8 +20,9 @@ from rest_framework.views import set_rollback
 from accounts.authentication import KeyInQuery, LacksScope, OutsideNetworks, UnknownKey
 from accounts.models import ApiKey
 from accounts.throttling import RateReached, describe_uncounted
-from inference import error_rendering, outages, refusals, request_members
-from inference.errors import ApiError, ErrorCode, Problem
+from inference import outages
+from inference.errors import problems, refusals, rendering
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 
 # One minute: the longest window of the rates that guard what Django serves.
 _RATELIMITED_RETRY_S = 60.0
@@ -66,7 +67,7 @@ def render_exception(exception: Exception, context: Mapping[str, Any]) -> HttpRe
         key = _key_of(request, exception)
         if key is not None:
             describe_uncounted(request, context["view"], key)
-    status, headers, body = error_rendering.render(
+    status, headers, body = rendering.render(
         error,
         request_id=getattr(request, "request_id", ""),
         now=time.time(),
@@ -120,11 +121,11 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
         case PermissionDenied():
             return _plain(exceptions.PermissionDenied)
         case exceptions.ValidationError():
-            problems = tuple(_problems(exception.detail))
+            found = tuple(_problems(exception.detail))
             return ApiError(
                 ErrorCode.INVALID_INPUT,
-                request_members.summary(problems),
-                details=tuple(request_members.shown(problems)),
+                problems.summary(found),
+                details=tuple(problems.shown(found)),
             )
         case RequestDataTooBig():
             return ApiError(ErrorCode.TOO_LARGE, "The body is too large.")

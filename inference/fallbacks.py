@@ -6,7 +6,7 @@ import structlog
 
 from inference import addressing
 from inference.dialects.dialect import Call
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.progress import Progress
 from inference.snapshot import Fallback
 from inference.tables import Target

@@ -24,7 +24,6 @@ from accounts.admission.admission import Admission
 from accounts.admission.limits import LeaseGrant, LeaseRequest
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
-from inference import refusals
 from inference.callers import rate_headers
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.event_stream import error_event
@@ -42,7 +41,8 @@ from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
 from inference.engine.wire.messages import Explained, ExplainOptions, Params, VersionKey
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ApiError
+from inference.errors import refusals
+from inference.errors.api_error import ApiError
 from inference.gateway.snapshots import SnapshotWatcher
 from inference.images import read_images
 from inference.installation.home import Home

@@ -21,8 +21,8 @@ import numpy as np
 
 from inference.engine.signatures.signature import Image, Signature
 from inference.engine.wire.tensors import Array, Tensor
-from inference.errors import ApiError, ErrorCode, Problem
-from inference.request_members import shown, summary
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import shown, summary
 from inference.row_by_row import DecodedRows
 from inference.value_checks import invalid
 

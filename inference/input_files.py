@@ -11,23 +11,21 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.lib import format as npy
 
+from inference.codecs.files import npy
 from inference.decoding import DecodedRequest, InstanceDecoder
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
-from inference.engine.wire.tensors import Array
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import refuse
 from inference.jobs.lines import BOM
 from inference.jobs.rows import open_rows
 from inference.options import read_options
-from inference.request_members import refuse
 from inference.tables import Target
 from inference.uploads import uris
 from inference.uploads.uris import AskedFile, UploadedFile
 
 # As of bodies: reading text keeps everybody else waiting.
 MAX_TEXT_BYTES = 2 * 1024 * 1024
-_MAX_HEADER_BYTES = 10_000
 _HUGE, _MINUS_HUGE = msgspec.Raw(b"1e999"), msgspec.Raw(b"-1e999")
 
 
@@ -169,7 +167,7 @@ def _with_options(asked: AskedFile, decoded: DecodedRequest) -> DecodedRequest:
 
 
 def _decode_array(content: bytes, target: Target, max_rows: int) -> DecodedRequest:
-    array = _read_npy(content)
+    array = npy.read(content)
     binding = target.compiled(input_binding)
     if len(binding.expected) != 1:
         raise _bad("The model takes several inputs; an NPY file holds one array.")
@@ -196,33 +194,6 @@ def _holds(dtype: np.dtype[Any], array: Any) -> bool:
     return not array.size or (
         int(array.min()) >= limits.min and int(array.max()) <= limits.max
     )
-
-
-def _read_npy(content: bytes) -> Array:
-    """Read an array of numbers without a copy.
-
-    numpy's own reader makes room for as many elements as the header claims.
-    """
-    file = io.BytesIO(content)
-    try:
-        version = npy.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(version)
-        read = (
-            npy.read_array_header_1_0
-            if version == (1, 0)
-            else npy.read_array_header_2_0
-        )
-        shape, fortran, dtype = read(file, max_header_size=_MAX_HEADER_BYTES)
-    except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError):
-        raise _bad("The file is not a NumPy array (.npy, format 1.0 or 2.0).") from None
-    start = file.tell()
-    if dtype.kind not in "biuf" or not shape:
-        raise _bad("The array must hold numbers and have rows.")
-    if math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise _bad("The file's length does not fit its shape.")
-    flat = np.frombuffer(content, dtype, offset=start)
-    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _bad(message: str) -> ApiError:

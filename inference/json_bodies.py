@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

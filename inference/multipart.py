@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 MAX_PARTS = 2_000
 _MAX_HEADER_BYTES = 8 * 1024

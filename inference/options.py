@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from inference.errors import ErrorCode, Problem
+from inference.errors.api_error import ErrorCode, Problem
 from inference.json_values import exact_integer
 from inference.value_checks import readable_name
 

@@ -5,10 +5,10 @@ from typing import Any
 from inference import multipart
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.dtypes import TEXT
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import problem, refuse
 from inference.images import EncodedImages, encoded
 from inference.json_bodies import parse_object
-from inference.request_members import problem, refuse
 from inference.value_checks import readable_name
 
 # The last is not registered, but sent.

@@ -11,7 +11,7 @@ import django.db
 import redis
 from django_redis.exceptions import ConnectionInterrupted
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 RETRY_S = 5.0
 MESSAGE = "This cannot be answered right now. Try again; predictions go on."

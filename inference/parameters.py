@@ -4,8 +4,8 @@ from typing import Any
 
 from inference.engine.signatures.signature import Column, Param
 from inference.engine.wire.dtypes import BYTES, DATETIME
-from inference.errors import ErrorCode, Problem
-from inference.request_members import MAX_PROBLEMS, problem
+from inference.errors.api_error import ErrorCode, Problem
+from inference.errors.problems import MAX_PROBLEMS, problem
 from inference.times import in_utc
 from inference.value_checks import check_value, readable_name, type_name
 

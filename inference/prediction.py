@@ -24,7 +24,6 @@ from inference import (
     call_headers,
     callers,
     fallbacks,
-    refusals,
     row_sources,
     rows_apart,
 )
@@ -43,7 +42,8 @@ from inference.engine.signatures.signature import UnsupportedSignature
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import Explained, ExplainOptions
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.options import Options
 from inference.progress import Progress, log_failure, usage_event
 from inference.streamed_prediction import StreamedPrediction

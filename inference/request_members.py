@@ -1,15 +1,12 @@
 """The members of a request beside its instances, one by one, on the slow pass. Pure."""
 
-from collections.abc import Sequence
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
-import msgspec
-
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import Problem
+from inference.errors.problems import MAX_PROBLEMS, problem
 from inference.value_checks import readable_name
 
-MAX_PROBLEMS = 100
 _MEMBERS = frozenset({"instances", "inputs", "parameters", "options", "model"})
 
 
@@ -43,56 +40,3 @@ def check_model(given: Any) -> list[Problem]:
     if given is None or isinstance(given, str):
         return []
     return [problem("model", "must be a string")]
-
-
-def problem(field: str, issue: str, *, received: str | None = None) -> Problem:
-    return Problem(
-        issue=issue, field=field, code=ErrorCode.INVALID_INPUT, received=received
-    )
-
-
-def with_facts(problems: Sequence[Problem], *, cut_off: bool = False) -> ApiError:
-    """Make the error of a request with these problems: 422 only if all are rules.
-
-    With `cut_off` not all rows were read.
-    """
-    rules_only = all(problem.code is ErrorCode.UNPROCESSABLE for problem in problems)
-    code = ErrorCode.UNPROCESSABLE if rules_only else ErrorCode.INVALID_INPUT
-    details = tuple(msgspec.structs.replace(p, code=None) for p in shown(problems))
-    message = summary(problems, cut_off=cut_off)
-    return ApiError(code, message, details=details)
-
-
-def shown(problems: Sequence[Problem]) -> Sequence[Problem]:
-    """Return the problems that an error lists."""
-    return problems[:MAX_PROBLEMS]
-
-
-def summary(
-    problems: Sequence[Problem], thing: str = "field", *, cut_off: bool = False
-) -> str:
-    """Count the problems and name the first: many callers read the message alone."""
-    first = problems[0].in_words()
-    count = len(problems)
-    # Most readers end with the last one that is shown, so there may be more.
-    cut_off = cut_off or count >= MAX_PROBLEMS
-    if count == 1 and not cut_off:
-        return f"1 {thing} is invalid: {first}."
-    at_least = "At least " if cut_off else ""
-    are = f"{thing} is" if count == 1 else f"{thing}s are"
-    of_them = f", {MAX_PROBLEMS} of them shown" if count >= MAX_PROBLEMS else ""
-    return f"{at_least}{count} {are} invalid{of_them}; the first: {first}."
-
-
-def refuse(problems: list[Problem], *, cut_off: bool = False) -> NoReturn:
-    raise with_facts(problems, cut_off=cut_off)
-
-
-def refuse_size(rows: int, max_rows: int, limit_name: str) -> NoReturn:
-    larger = "a job" if limit_name == "max_batch_rows" else "a batch or a job"
-    raise ApiError(
-        ErrorCode.TOO_LARGE,
-        f"{rows} instances are more than the {max_rows} that one request may hold. "
-        f"Split them up, or send {larger}.",
-        facts={"limit": limit_name, "maximum": max_rows, "needed": rows},
-    )

@@ -21,9 +21,9 @@ from inference.engine.signatures.signature import (
 )
 from inference.engine.wire.dtypes import DATETIME
 from inference.engine.wire.tensors import Tensor
-from inference.errors import ErrorCode, Problem
+from inference.errors.api_error import ErrorCode, Problem
+from inference.errors.problems import MAX_PROBLEMS
 from inference.json_values import exact_integer
-from inference.request_members import MAX_PROBLEMS
 from inference.row_problems import inspector_of
 from inference.row_types import (
     KINDS,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.dtypes import JSON
-from inference.errors import ErrorCode, Problem
+from inference.errors.api_error import ErrorCode, Problem
 from inference.row_types import KINDS
 from inference.tensor_problems import TensorRowInspector
 from inference.value_checks import (

@@ -6,10 +6,10 @@ Pictures, uploaded files, and the same request for another version.
 from collections.abc import Generator
 from typing import Any
 
-from inference import refusals
 from inference.decoding import DecodedRequest, with_images
 from inference.dialects.dialect import Call, ReadsFiles
 from inference.effects import Effect, ReadImages, ReadUpload
+from inference.errors import refusals
 from inference.progress import Progress
 from inference.row_by_row import DecodedRows
 from inference.tables import Target

@@ -12,7 +12,7 @@ from inference.decoding import DecodedRequest
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ErrorCode, Problem
+from inference.errors.api_error import ErrorCode, Problem
 
 # Errors that rows may be to blame for, and what is said of such a row.
 FAILS_ON_ROWS = {

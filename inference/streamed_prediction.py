@@ -3,14 +3,15 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
-from inference import fallbacks, refusals, row_sources, streaming
+from inference import fallbacks, row_sources, streaming
 from inference.decoding import DecodedRequest
 from inference.dialects import event_stream
 from inference.dialects.dialect import Call, Headers
 from inference.effects import Answer, Effect
 from inference.engine.signatures.signature import UnsupportedSignature
 from inference.engine.wire.errors import EngineError
-from inference.errors import ApiError
+from inference.errors import refusals
+from inference.errors.api_error import ApiError
 from inference.fallbacks import FallbackLog
 from inference.progress import Progress, log_failure, usage_event
 from inference.stream_effects import OpenStream, StreamAbandoned

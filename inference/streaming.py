@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from inference import refusals
 from inference.dialects import event_stream
 from inference.dialects.dialect import Headers
 from inference.dialects.event_stream import Usage
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.errors import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.shares import Shares
 from inference.stream_effects import (
     NextChunk,

@@ -14,7 +14,7 @@ import numpy as np
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import Column, TensorInput
 from inference.engine.wire.tensors import numpy_dtype
-from inference.errors import Problem
+from inference.errors.api_error import Problem
 from inference.json_values import exact_integer
 from inference.row_types import KINDS, nested_type
 from inference.value_checks import (

@@ -16,7 +16,7 @@ import msgspec
 
 from inference.engine.signatures.signature import MAX_WHOLE_FLOAT, Column
 from inference.engine.wire.dtypes import JSON
-from inference.errors import ErrorCode, Problem
+from inference.errors.api_error import ErrorCode, Problem
 from inference.json_values import BrokenSchema, NotFinite, exact_integer, read_value
 from inference.row_types import KINDS, bounds, choices, has_whole_floats, text_limit
 from inference.times import EARLIEST, LATEST, is_in_range

@@ -30,14 +30,15 @@ from accounts.admission.key_format import holds_key
 from accounts.authentication import HasScope, client_address
 from accounts.models import ApiKey
 from accounts.throttling import KeyThrottle
-from inference import call_headers, front, model_cards, refusals
+from inference import call_headers, front, model_cards
 from inference.dialects.dialect import Call, Dialect, Headers, Operation
 from inference.dialects.embedding import EMBEDDING
 from inference.dialects.event_stream import EVENT_STREAM
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.dialects.native import NATIVE
 from inference.effects import Answer
-from inference.errors import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.openapi.shared_schemas import json_body, reference
 from inference.serializers import ModelListSerializer, ModelSerializer
 from inference.snapshot import CallableModel

@@ -12,7 +12,7 @@ from accounts.admission.limits import Limits
 from inference.decoding import DecodedRequest
 from inference.engine.wire.messages import Explained
 from inference.engine.wire.tensors import Prediction
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.tables import Target
 from inference.uploads.uris import AskedFile, UploadedFile
 

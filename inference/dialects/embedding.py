@@ -15,7 +15,7 @@ from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.native import NativeDialect
 from inference.engine.signatures.signature import Task
 from inference.engine.wire.tensors import Array
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.tables import Target
 
 _JSON = b"application/json"

@@ -13,7 +13,7 @@ from inference import call_headers
 from inference.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.native import NativeDialect
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.tables import Target
 
 HEADERS: Headers = [

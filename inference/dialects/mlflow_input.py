@@ -20,7 +20,7 @@ from inference.engine.signatures.mlflow_signature import INPUT_NAME
 from inference.engine.signatures.mlflow_types import is_one_row
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import JSON, TEXT
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.jobs.csv_files import what_is_wrong
 from inference.json_bodies import parse_object
 from inference.value_checks import read_number

@@ -18,11 +18,11 @@ from inference.dialects.dialect import Call, Finished, Headers
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import OBJECT_DTYPES
 from inference.engine.wire.tensors import Array, Tensor
-from inference.error_rendering import render
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import refuse_size, with_facts
+from inference.errors.rendering import render
 from inference.options import NO_OPTIONS
 from inference.parameters import ParameterReader
-from inference.request_members import refuse_size, with_facts
 from inference.tables import Target
 
 _JSON = b"application/json"

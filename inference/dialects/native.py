@@ -10,11 +10,11 @@ from inference import call_headers, input_files
 from inference.answers import Warned
 from inference.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Finished, Headers
-from inference.error_rendering import render
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import problem, with_facts
+from inference.errors.rendering import render
 from inference.options import NO_OPTIONS, Options
 from inference.other_bodies import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
-from inference.request_members import problem, with_facts
 from inference.tables import Target
 from inference.uploads.uris import AskedFile, UploadedFile
 

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 
 from accounts.admission.limits import Limits
-from inference import call_headers, refusals
+from inference import call_headers
 from inference.addressing import named_version
 from inference.decoding import DecodedRequest
 from inference.dialects import open_inference_data as data
@@ -22,11 +22,12 @@ from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
 from inference.dialects.open_inference_messages import InferInput, RequestedOutput
 from inference.dialects.open_inference_outputs import WantedOutput
-from inference.error_rendering import render
-from inference.errors import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.problems import with_facts
+from inference.errors.rendering import render
 from inference.options import NO_OPTIONS, Options
 from inference.parameters import ParameterReader
-from inference.request_members import with_facts
 from inference.tables import Target
 
 DEFAULT_MAX_JSON_BYTES = 2 * 1024 * 1024

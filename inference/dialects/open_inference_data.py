@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from inference.engine.wire.tensors import Array
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.json_values import exact_integer
 from inference.row_types import within
 from inference.value_checks import ROUNDED

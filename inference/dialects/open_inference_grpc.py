@@ -33,8 +33,8 @@ from inference.dialects.open_inference_messages import (
 from inference.dialects.open_inference_outputs import WantedOutput
 from inference.effects import Answer
 from inference.engine.wire.tensors import Array
-from inference.error_rendering import render
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.rendering import render
 from inference.grpc_gateway.open_inference_pb2 import (
     InferParameter,
     ModelInferRequest,

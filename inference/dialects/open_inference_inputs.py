@@ -20,8 +20,8 @@ from inference.engine.signatures.signature import (
     Signature,
 )
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, numpy_dtype
-from inference.errors import ApiError, ErrorCode, Problem
-from inference.request_members import MAX_PROBLEMS, with_facts
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import MAX_PROBLEMS, with_facts
 from inference.row_types import MAX_TEXT_LENGTH, bounds, has_whole_floats, text_limit
 from inference.tables import Target
 from inference.value_checks import exactly, not_among, readable_name

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.json_bodies import parse_object
 
 MAX_DIMENSIONS = 16

@@ -7,7 +7,7 @@ import numpy as np
 
 from inference.dialects.open_inference_messages import RequestedOutput
 from inference.engine.wire.tensors import Array, Tensor
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.value_checks import readable_name
 
 # What runners call the output of a model that has one and no name for it.

@@ -7,7 +7,7 @@ import sys
 import structlog
 import uvloop
 
-from inference import error_rendering
+from inference.errors import rendering
 from inference.gateway.server import serve
 from inference.gateway.settings import from_environment
 from inference.installation import allocator, logs
@@ -23,7 +23,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     logs.configure(settings.name, level=settings.log_level)
-    error_rendering.set_site(settings.public_url)
+    rendering.set_site(settings.public_url)
     allocator.keep_freed_memory()
     shared = settings.gateways > 1
     public = bind_port(settings.host, settings.port, shared=shared)

@@ -7,8 +7,8 @@ import structlog
 
 from inference import call_headers
 from inference.callers import rate_headers
-from inference.error_rendering import render
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.rendering import render
 from inference.gateway import routes
 from inference.gateway.asgi import (
     AsgiExchange,

@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.asgi import ClientLeft
 from inference.gateway.relay_bounds import Bytes, Client
 

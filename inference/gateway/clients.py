@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from accounts.admission.networks import Networks, client_address, party_of
 from inference import call_headers
 from inference.callers import find_caller, require_network
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.asgi import Message, Receive
 from inference.gateway.relay_bounds import Client
 from inference.tables import Tables

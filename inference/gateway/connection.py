@@ -17,7 +17,7 @@ import httptools
 import structlog
 
 from inference import call_headers
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.exchange import Exchange, Headers, Reading, Request
 from inference.gateway.heads import KnownHead, KnownHeads
 from inference.gateway.large_body import LargeBodies

@@ -7,9 +7,9 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from inference import refusals
 from inference.effects import ReadImages
-from inference.errors import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.images import read_images
 from inference.installation.shares import FairQueue
 from inference.row_by_row import DecodedRows

@@ -6,7 +6,7 @@ import httpx
 import structlog
 
 from inference.effects import ReadUpload
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.relay_bounds import Client, Turns
 from inference.installation.sockets import http_over
 from inference.uploads import uris

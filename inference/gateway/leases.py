@@ -14,7 +14,7 @@ from accounts.admission.admission import Admission
 from accounts.admission.key_admission import KeyAdmission
 from accounts.admission.limits import LeaseGrant, LeaseRequest
 from accounts.admission.windows import merged
-from inference import refusals
+from inference.errors import refusals
 from inference.installation.sockets import http_over
 
 logger = structlog.get_logger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 from email.utils import formatdate
 
 from accounts.admission.networks import Networks
-from inference.error_rendering import render
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
+from inference.errors.rendering import render
 from inference.gateway.clients import holder
 from inference.gateway.connection import Connection
 from inference.gateway.exchange import Headers, Reading, Request

@@ -17,11 +17,11 @@ from inference.dialects import dialect
 from inference.dialects import open_inference_data as data
 from inference.dialects.open_inference_inputs import input_binding
 from inference.engine.wire.messages import VersionKey
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.refusals import NO_MODEL, broken, lacks_scope, of_limits
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
 from inference.prediction import PredictionPlan
-from inference.refusals import NO_MODEL, broken, lacks_scope, of_limits
 from inference.tables import KeyEntry, ModelEntry, Target
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")

@@ -14,7 +14,7 @@ import structlog
 from inference.dialects.dialect import Call
 from inference.effects import Answer, Effect, EngineCall, NeedBody
 from inference.engine.wire.errors import EngineError
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.engines import UnderWay
 from inference.stream_effects import StreamAbandoned

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import structlog
 
 from accounts.admission.key_format import holds_key
-from inference import call_headers, refusals
+from inference import call_headers
 from inference.dialects.dialect import Call
 from inference.effects import Answer, Effect, NeedBody
-from inference.errors import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.exchange import Channel, Exchange, Request
 from inference.gateway.plan_run import PlanRun

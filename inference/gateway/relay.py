@@ -17,8 +17,8 @@ import msgspec
 import structlog
 
 from accounts.admission.networks import Networks, client_address
-from inference.error_rendering import render
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.rendering import render
 from inference.gateway import clients
 from inference.gateway.asgi import ClientLeft, Message, Receive, Send
 from inference.gateway.buffers import MEMORY_BYTES, Buffer, Buffers

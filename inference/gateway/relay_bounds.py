@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Hashable
 from typing import NamedTuple, Protocol
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.asgi import ClientLeft
 from inference.installation.shares import FairQueue, Shares
 

@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from inference import call_headers
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.http2.frames import Code, StreamFault
 from inference.grpc_gateway.http2.header_blocks import Fields, list_bytes, literal

@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2 import (
     HealthListResponse,
 )
 
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.grpc_gateway import service
 from inference.grpc_gateway.calls import WatchedCall

@@ -8,7 +8,7 @@ from inference.callers import find_caller, require_network
 from inference.dialects.dialect import Call
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
 from inference.effects import Answer
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFacts
 from inference.grpc_gateway import open_inference_pb2 as messages

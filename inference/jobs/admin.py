@@ -14,7 +14,7 @@ from unfold.decorators import action, display
 
 from accounts.admin_filters import ModelFilter
 from inference.admin_owners import OwnedRowsAdmin
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
 from inference.jobs.serializers import percent_done

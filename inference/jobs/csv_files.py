@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON
-from inference.errors import ErrorCode, Problem
+from inference.errors.api_error import ErrorCode, Problem
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 from inference.value_checks import readable_name
 

@@ -32,7 +32,7 @@ from accounts.admission.refusal import counted
 from accounts.models import ApiKey, Customer
 from inference.answers import Warned
 from inference.engine.signatures.signature import Signature
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import metering as job_metering
 from inference.models import JobChunk, JobTurn, PredictionJob
 

@@ -2,7 +2,7 @@
 
 from typing import Any, BinaryIO
 
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
 # The instance, as `instances` of a request would hold it.

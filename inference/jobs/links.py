@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from django.core.signing import Signer
 from django.utils.crypto import constant_time_compare
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 LIFETIME = timedelta(hours=1)
 

@@ -13,7 +13,7 @@ from accounts.admission.admission import window_of
 from accounts.admission.limits import LeaseRequest, Quota
 from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, SpoolSegment
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.models import JobTotals, PredictionJob
 
 

@@ -13,7 +13,7 @@ from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.messages import EngineStatus, Priority, VersionKey
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs.lines import Row
 from inference.options import Options
 from registry.model_file import storable

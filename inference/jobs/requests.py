@@ -17,12 +17,12 @@ from msgspec import UNSET, Raw, UnsetType
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import with_facts
 from inference.json_bodies import parse_object
 from inference.models import Upload
 from inference.negotiation import read_body
 from inference.options import read_options
-from inference.request_members import with_facts
 from inference.uploads import files as uploaded_files
 from inference.uploads import uris
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from inference.engine.signatures.signature import Signature
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs.csv_files import CsvRows
 from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
 from inference.json_bodies import parse

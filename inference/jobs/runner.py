@@ -20,7 +20,7 @@ from inference.answers import Warned
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
 from inference.jobs import rows as job_rows

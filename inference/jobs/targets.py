@@ -2,9 +2,10 @@
 
 import msgspec
 
-from inference import front, refusals
+from inference import front
 from inference.engine.signatures.signature import Signature
-from inference.errors import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.jobs.life_cycle import Target
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import PUBLISHED

@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 from accounts import plans
 from accounts.authentication import HasScope
 from accounts.models import ApiKey
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.jobs import files as job_files
 from inference.jobs import ids as job_ids
 from inference.jobs import life_cycle as jobs

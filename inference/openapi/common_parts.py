@@ -3,9 +3,9 @@
 from typing import Any, get_args
 
 from accounts.admission.limits import Source
-from inference.error_advice import ADVICE, codes_of
-from inference.error_rendering import docs_of
-from inference.errors import STATUS, ErrorCode
+from inference.errors.advice import ADVICE, codes_of
+from inference.errors.api_error import STATUS, ErrorCode
+from inference.errors.rendering import docs_of
 
 # Statuses that any keyed operation can answer, and those of calls with a body.
 COMMON_STATUSES: tuple[int, ...] = (401, 403, 404, 406, 429, 500, 503)

@@ -6,7 +6,7 @@ protocol's own text: https://github.com/kserve/open-inference-protocol. Pure.
 
 from typing import Any
 
-from inference.error_advice import ADVICE, codes_of
+from inference.errors.advice import ADVICE, codes_of
 from inference.openapi import common_parts as common
 from inference.openapi.shared_schemas import OBJECT, array, opened, reference
 

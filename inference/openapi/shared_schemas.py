@@ -5,7 +5,7 @@ What each property means is said by `inference.openapi.descriptions`.
 
 from typing import Any
 
-from inference.errors import ErrorCode
+from inference.errors.api_error import ErrorCode
 
 JsonSchema = dict[str, Any]
 

@@ -28,7 +28,7 @@ from accounts import plans
 from accounts.admission.limits import Limits, ReachedLimit
 from accounts.admission.refusal import counted
 from accounts.models import Customer
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.models import Upload
 from inference.uploads import uris
 

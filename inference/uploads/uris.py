@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from inference import call_headers
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 
 class AskedFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

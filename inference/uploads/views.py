@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from accounts.internal_views import is_from_this_installation
 from accounts.models import ApiKey
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.models import Upload
 from inference.uploads import files, uris
 from inference.uploads.serializers import (

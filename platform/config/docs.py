@@ -35,8 +35,8 @@ from rest_framework.response import Response
 
 from accounts.authentication import ApiKeyAuthentication
 from config.client_address import client_address
-from inference.error_advice import ADVICE
-from inference.errors import STATUS, ApiError, ErrorCode
+from inference.errors.advice import ADVICE
+from inference.errors.api_error import STATUS, ApiError, ErrorCode
 from inference.openapi import document
 from inference.openapi.common_parts import SECURITY_SCHEMES
 from inference.openapi.published import visible_models

@@ -12,8 +12,8 @@ from django.shortcuts import render
 from django_ratelimit.exceptions import Ratelimited
 
 from inference import outages
-from inference.error_rendering import render as render_error
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.rendering import render as render_error
 
 log = structlog.get_logger(__name__)
 

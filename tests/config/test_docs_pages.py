@@ -6,7 +6,7 @@ from django.core.cache import cache
 from django.urls import reverse
 
 from config import docs
-from inference.errors import ErrorCode
+from inference.errors.api_error import ErrorCode
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 
 pytestmark = pytest.mark.django_db

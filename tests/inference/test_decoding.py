@@ -14,8 +14,8 @@ from inference.engine.signatures.signature import (
     Signature,
     UnsupportedSignature,
 )
-from inference.errors import ApiError, ErrorCode
-from inference.request_members import MAX_PROBLEMS
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.problems import MAX_PROBLEMS
 from inference.row_by_row import RowReader
 
 MATRIX = Signature(

@@ -20,7 +20,7 @@ from inference.engine.signatures.signature import (
     TensorInput,
     with_rules,
 )
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 TOKENS = Signature(
     layout=Layout.TENSORS,

@@ -15,7 +15,7 @@ from rest_framework.test import APIRequestFactory
 from rest_framework.views import APIView
 from structlog.testing import capture_logs
 
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 
 SECRET = "SELECT secret FROM /srv/keys"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from inference.decoding import InstanceDecoder, with_images
 from inference.engine.signatures.signature import Image, Layout, Signature
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.images import MAX_PIXELS, encoded, read_images
 
 COLOUR = Signature(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import multipart
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 
 TYPE = b'multipart/form-data; boundary="cut"'
 

@@ -20,7 +20,7 @@ from inference.engine.wire.messages import (
     VersionKey,
 )
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.prediction import PredictionPlan
 from inference.snapshot import (
     AccessCustomer,

@@ -11,7 +11,7 @@ from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.tensors import Tensor
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.snapshot import CallableModel, CallableVersion
 from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.streaming import StreamedCall, StreamLimits, stream

@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts.admission.shared_counts import SharedCounts
 from config import demo
 from inference.controller import Predecessor
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.home import Home
 from inference.jobs import targets
 from tests.factories_jobs import sum_model, write_snapshot

@@ -6,8 +6,8 @@ from django import template
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
 
-from inference.error_advice import ADVICE, Advice
-from inference.errors import ErrorCode
+from inference.errors.advice import ADVICE, Advice
+from inference.errors.api_error import ErrorCode
 
 register = template.Library()
 _CODE = re.compile(r"`([^`]+)`")

@@ -9,7 +9,7 @@ from inference.dialects.dialect import Call, Finished
 from inference.dialects.embedding import EMBEDDING
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import Target
 

@@ -7,7 +7,7 @@ from inference.decoding import InstanceDecoder
 from inference.dialects.mlflow_input import read_csv, read_json, with_numbers
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 TABLE = Signature(
     layout=Layout.TABLE, columns=(Column("a", dtype="int64"), Column("b", dtype="str"))

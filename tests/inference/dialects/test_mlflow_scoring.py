@@ -10,7 +10,7 @@ from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
 from inference.engine.signatures.signature import Column, Layout, Param, Signature
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import Target
 

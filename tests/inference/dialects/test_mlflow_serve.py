@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from accounts.admission.limits import Limits
-from inference import refusals
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW
 from inference.engine.runners import runner
@@ -21,7 +20,8 @@ from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Prediction
-from inference.errors import ApiError
+from inference.errors import refusals
+from inference.errors.api_error import ApiError
 from inference.snapshot import CallableModel, CallableVersion
 from inference.tables import Target
 from tests.inference.dialects import mlflow_models

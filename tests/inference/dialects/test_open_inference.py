@@ -6,7 +6,7 @@ import pytest
 
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.engine.signatures.signature import Param
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from tests.inference.dialects.open_inference_calls import (
     MATRIX,
     call_of,

@@ -6,7 +6,7 @@ import pytest
 
 from inference.dialects import open_inference_data as data
 from inference.dialects.open_inference_data import InvalidData
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 NUMBERS = {
     "INT8": "int8",

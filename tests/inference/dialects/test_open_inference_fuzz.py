@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 
 from inference.dialects.open_inference import JSON_LENGTH, OPEN_INFERENCE
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from tests import torture
 from tests.inference.dialects.open_inference_calls import (
     LIMITS,

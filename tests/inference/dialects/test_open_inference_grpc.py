@@ -11,7 +11,7 @@ from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
 from inference.engine.signatures.signature import Param
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.grpc_gateway.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,

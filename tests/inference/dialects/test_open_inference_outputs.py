@@ -6,7 +6,7 @@ from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_outputs as outputs
 from inference.dialects.open_inference_messages import OutputParameters, RequestedOutput
 from inference.engine.wire.tensors import Tensor
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]], "float32")
 TENSORS = (Tensor("scores", SCORES), Tensor("other", np.zeros(2)))

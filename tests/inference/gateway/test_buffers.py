@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.asgi import ClientLeft
 from inference.gateway.buffers import MEMORY_BYTES, Buffers
 from inference.gateway.clients import customer

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from inference.effects import ReadImages
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.image_reader import ImageReader
 from inference.images import encoded
 from tests.inference.test_images import COLOUR, picture

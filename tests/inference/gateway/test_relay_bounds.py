@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.gateway.asgi import ClientLeft
 from inference.gateway.clients import customer, stranger
 from inference.gateway.relay_bounds import Bytes, Turns

@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 from accounts.admission.limits import ReachedLimit
 from accounts.models import QuotaCounter, Usage
 from inference.engine.signatures.signature import Signature
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import life_cycle as jobs
 from inference.models import JobChunk, PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory

@@ -6,7 +6,7 @@ import pytest
 
 from inference.decoding import InstanceDecoder
 from inference.engine.signatures.signature import Column, Layout, Signature
-from inference.errors import ApiError, ErrorCode, Problem
+from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import lines as job_lines
 from inference.jobs import rows as job_rows
 from tests.factories_jobs import SUM_SIGNATURE

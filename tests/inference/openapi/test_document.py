@@ -12,8 +12,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from inference import publishing
 from inference.decoding import InstanceDecoder
 from inference.engine.signatures.mlflow_signature import from_mlflow
-from inference.error_advice import ADVICE
-from inference.errors import STATUS, ErrorCode
+from inference.errors.advice import ADVICE
+from inference.errors.api_error import STATUS, ErrorCode
 from inference.openapi import document as documents
 from inference.openapi import shared_schemas
 from inference.openapi.answer_examples import EXAMPLES

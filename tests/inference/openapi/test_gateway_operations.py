@@ -3,7 +3,7 @@ import msgspec
 import pytest
 
 from inference.dialects.open_inference import render_error
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.open_inference import is_open_inference
 from inference.gateway.routes import asks_alive, asks_ready, find_prediction
 from inference.openapi import gateway_operations

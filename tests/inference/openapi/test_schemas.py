@@ -5,7 +5,7 @@ import pytest
 
 from inference.decoding import InstanceDecoder
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.openapi.schemas import instance_schema, prediction_schema
 
 TABLE = Signature(

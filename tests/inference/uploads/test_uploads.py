@@ -10,7 +10,7 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import Storage, storages
 from django.utils import timezone
 
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from inference.models import Upload
 from inference.uploads import files
 from tests.factories import CustomerFactory, issue_key

@@ -11,7 +11,7 @@ from inference.engine.runners import runner
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import with_rules
 from inference.engine.wire.tensors import Tensor
-from inference.errors import ApiError
+from inference.errors.api_error import ApiError
 from tests.inference.engine.runners import logged
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -1,7 +1,7 @@
 """What can go wrong with a call: codes, facts and retry advice, without HTTP headers.
 
-The codes are a closed vocabulary (`inference/error_advice.py` explains
-each). `render` in `inference/error_rendering.py` turns one of these into the body
+The codes are a closed vocabulary (`inference/errors/advice.py` explains
+each). `render` in `inference/errors/rendering.py` turns one of these into the body
 that callers see.
 """
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from inference.errors import ApiError, ErrorCode
+from inference.errors.api_error import ApiError, ErrorCode
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from inference.error_rendering import render, retry_after, set_site
-from inference.errors import STATUS, ApiError, ErrorCode, Problem
+from inference.errors.api_error import STATUS, ApiError, ErrorCode, Problem
+from inference.errors.rendering import render, retry_after, set_site
 
 NOW = 1_795_000_000.0
 SITE = "https://models.example"

@@ -7,8 +7,8 @@ from accounts.admission.key_admission import KeyAdmission
 from accounts.admission.limits import KeyProblem, Limits, ReachedLimit
 from accounts.admission.refusal import Refusal, limit_headers
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.errors import ApiError, ErrorCode, Problem
-from inference.request_members import problem, with_facts
+from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.errors.problems import problem, with_facts
 
 _LIMIT_CODES = {
     "rate": ErrorCode.RATE_LIMIT_EXCEEDED,

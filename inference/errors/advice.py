@@ -5,7 +5,7 @@ Error bodies link to the page that shows this; the OpenAPI document quotes it.
 
 from dataclasses import dataclass
 
-from inference.errors import STATUS, ErrorCode
+from inference.errors.api_error import STATUS, ErrorCode
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Error codes, their facts, words and rendering: the same in every protocol."""
