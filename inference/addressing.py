@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 
 from inference import call_headers
+from inference.codecs.strict_json import parse_object
 from inference.dialects.dialect import Call
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.json_bodies import parse_object
 from inference.tables import KeyEntry, ModelEntry, Tables, Target
 
 

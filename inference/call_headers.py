@@ -165,12 +165,6 @@ def other_content_type(headers: Headers) -> bytes | None:
     return given
 
 
-@lru_cache(maxsize=256)
-def media_type(content_type: bytes) -> str:
-    """Give the type without its parameters, in lower case."""
-    return content_type.decode("latin-1").partition(";")[0].strip().lower()
-
-
 def require_plain_body(headers: Headers) -> None:
     """Refuse compressed bodies: a small one may be large once it is read."""
     encoding = headers.get(b"content-encoding")

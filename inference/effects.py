@@ -6,10 +6,10 @@ from accounts.admission.admission import Admission
 from accounts.admission.key_admission import KeyAdmission
 from accounts.admission.limits import LeaseRequest
 from accounts.metering.event import UsageEvent
+from inference.codecs.images import EncodedImages
 from inference.dialects.dialect import Headers
 from inference.engine.wire.messages import ExplainOptions, Params, VersionKey
 from inference.engine.wire.tensors import Tensor
-from inference.images import EncodedImages
 from inference.stream_effects import StreamEffect
 
 

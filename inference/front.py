@@ -25,6 +25,8 @@ from accounts.admission.limits import LeaseGrant, LeaseRequest
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
 from inference.callers import rate_headers
+from inference.codecs.files.uploaded import UploadedFile
+from inference.codecs.images import read_images
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.event_stream import error_event
 from inference.effects import (
@@ -44,7 +46,6 @@ from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
 from inference.gateway.snapshots import SnapshotWatcher
-from inference.images import read_images
 from inference.installation.home import Home
 from inference.prediction import PredictionPlan, Steps
 from inference.stream_effects import (
@@ -57,7 +58,6 @@ from inference.stream_effects import (
 )
 from inference.tables import Tables
 from inference.uploads import files as uploaded_files
-from inference.uploads.uris import UploadedFile
 
 # How long written events may wait until they survive a power failure.
 _SYNC_S = 0.1

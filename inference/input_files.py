@@ -12,17 +12,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.codecs.files import npy
-from inference.decoding import DecodedRequest, InstanceDecoder
+from inference.codecs.decoding import DecodedRequest, InstanceDecoder
+from inference.codecs.files import npy, uploaded
+from inference.codecs.files.lines import BOM
+from inference.codecs.files.row_files import open_rows
+from inference.codecs.files.uploaded import AskedFile, UploadedFile
+from inference.codecs.options import read_options
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse
-from inference.jobs.lines import BOM
-from inference.jobs.rows import open_rows
-from inference.options import read_options
 from inference.tables import Target
-from inference.uploads import uris
-from inference.uploads.uris import AskedFile, UploadedFile
 
 # As of bodies: reading text keeps everybody else waiting.
 MAX_TEXT_BYTES = 2 * 1024 * 1024
@@ -63,16 +62,16 @@ def decode(
 ) -> DecodedRequest:
     """Read the file as the request's instances; raises ApiError."""
     decoder, kind, content = target.tools()[0], file.content_type, file.content
-    if kind in uris.IMAGE_TYPES:
+    if kind in uploaded.IMAGE_TYPES:
         decoded = decoder.decode_request(content, content_type=kind.encode())
         return _with_options(asked, decoded)
-    if kind == uris.NPY:
+    if kind == uploaded.NPY:
         return _with_options(asked, _decode_array(content, target, max_rows))
     if len(content) > MAX_TEXT_BYTES:
-        raise uris.too_large(MAX_TEXT_BYTES)
-    if kind in uris.CSV_TYPES:
+        raise uploaded.too_large(MAX_TEXT_BYTES)
+    if kind in uploaded.CSV_TYPES:
         rows = _csv_rows(content, target, max_rows)
-    elif kind in uris.LINES_TYPES:
+    elif kind in uploaded.LINES_TYPES:
         rows = b"[%b]" % b",".join(_lines(content))
     else:
         rows = content

@@ -9,8 +9,8 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
+from inference.codecs.strict_json import parse_object
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.json_bodies import parse_object
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 

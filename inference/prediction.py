@@ -28,7 +28,8 @@ from inference import (
     rows_apart,
 )
 from inference.cache import PredictionCache
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
+from inference.codecs.options import Options
 from inference.dialects.dialect import AnswersFixed, Call, Finished, Headers, ReadsFiles
 from inference.effects import (
     Answer,
@@ -44,7 +45,6 @@ from inference.engine.wire.messages import Explained, ExplainOptions
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.options import Options
 from inference.progress import Progress, log_failure, usage_event
 from inference.streamed_prediction import StreamedPrediction
 from inference.streaming import StreamLimits

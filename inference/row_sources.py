@@ -6,15 +6,15 @@ Pictures, uploaded files, and the same request for another version.
 from collections.abc import Generator
 from typing import Any
 
-from inference.decoding import DecodedRequest, with_images
+from inference.codecs.decoding import DecodedRequest, with_images
+from inference.codecs.files import uploaded
+from inference.codecs.files.uploaded import AskedFile, UploadedFile
+from inference.codecs.rows.reader import DecodedRows
 from inference.dialects.dialect import Call, ReadsFiles
 from inference.effects import Effect, ReadImages, ReadUpload
 from inference.errors import refusals
 from inference.progress import Progress
-from inference.row_by_row import DecodedRows
 from inference.tables import Target
-from inference.uploads import uris
-from inference.uploads.uris import AskedFile, UploadedFile
 
 Reading = Generator[Effect, Any, DecodedRequest]
 
@@ -42,7 +42,7 @@ def read_file(
     assert isinstance(dialect, ReadsFiles)
     assert entry is not None
     file: UploadedFile = yield ReadUpload(
-        uris.read(asked.input_uri),
+        uploaded.read(asked.input_uri),
         entry.key.customer_id,
         dialect.max_binary_body_bytes,
     )

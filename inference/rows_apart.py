@@ -8,7 +8,7 @@ from collections.abc import Container, Generator, Sequence
 
 import msgspec
 
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.tensors import Prediction, Tensor

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from inference import fallbacks, row_sources, streaming
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
 from inference.dialects import event_stream
 from inference.dialects.dialect import Call, Headers
 from inference.effects import Answer, Effect

@@ -18,8 +18,8 @@ from accounts.admission.limits import KeyProblem
 from accounts.admission.networks import Networks, SeenNetworks
 from accounts.admission.refusal import Refusal
 from accounts.admission.shared_counts import CLOSED_UNTIL
-from inference.answers import AnswerEncoder
-from inference.decoding import InstanceDecoder
+from inference.codecs.answers import AnswerEncoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.messages import VersionKey
 from inference.snapshot import (

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import (
     Column,

@@ -9,12 +9,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 
 from accounts.admission.limits import Limits
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
+from inference.codecs.files.uploaded import AskedFile, UploadedFile
 from inference.engine.wire.messages import Explained
 from inference.engine.wire.tensors import Prediction
 from inference.errors.api_error import ApiError
 from inference.tables import Target
-from inference.uploads.uris import AskedFile, UploadedFile
 
 Operation = Literal["predict", "batch", "explain", "embed", "stream"]
 Headers = list[tuple[bytes, bytes]]

@@ -9,8 +9,8 @@ import orjson
 from msgspec import UNSET, Raw, UnsetType
 
 from accounts.admission.limits import Limits
-from inference.answers import Warned
-from inference.decoding import DecodedRequest
+from inference.codecs.answers import Warned
+from inference.codecs.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.native import NativeDialect
 from inference.engine.signatures.signature import Task

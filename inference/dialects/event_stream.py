@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from accounts.admission.limits import Limits
 from inference import call_headers
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.native import NativeDialect
 from inference.errors.api_error import ApiError, ErrorCode

@@ -16,14 +16,14 @@ from typing import Any, NoReturn
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from inference.codecs.files.csv_files import what_is_wrong
+from inference.codecs.rows.values import read_number
+from inference.codecs.strict_json import parse_object
 from inference.engine.signatures.mlflow_signature import INPUT_NAME
 from inference.engine.signatures.mlflow_types import is_one_row
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import JSON, TEXT
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.jobs.csv_files import what_is_wrong
-from inference.json_bodies import parse_object
-from inference.value_checks import read_number
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 # What pandas reads as a missing value.

@@ -12,7 +12,9 @@ import msgspec
 
 from accounts.admission.limits import Limits
 from inference import call_headers
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
+from inference.codecs.options import NO_OPTIONS
+from inference.codecs.parameters import ParameterReader
 from inference.dialects import mlflow_input
 from inference.dialects.dialect import Call, Finished, Headers
 from inference.engine.signatures.signature import Layout, Signature
@@ -21,8 +23,6 @@ from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse_size, with_facts
 from inference.errors.rendering import render
-from inference.options import NO_OPTIONS
-from inference.parameters import ParameterReader
 from inference.tables import Target
 
 _JSON = b"application/json"

@@ -7,16 +7,17 @@ from msgspec import UNSET, Raw, UnsetType
 
 from accounts.admission.limits import Limits
 from inference import call_headers, input_files
-from inference.answers import Warned
-from inference.decoding import DecodedRequest
+from inference.codecs import media
+from inference.codecs.answers import Warned
+from inference.codecs.decoding import DecodedRequest
+from inference.codecs.files.uploaded import AskedFile, UploadedFile
+from inference.codecs.media import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
+from inference.codecs.options import NO_OPTIONS, Options
 from inference.dialects.dialect import Call, Finished, Headers
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import problem, with_facts
 from inference.errors.rendering import render
-from inference.options import NO_OPTIONS, Options
-from inference.other_bodies import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
 from inference.tables import Target
-from inference.uploads.uris import AskedFile, UploadedFile
 
 _JSON = b"application/json"
 _SVG = b"image/svg+xml"
@@ -56,7 +57,7 @@ class NativeDialect:
         if other is None:
             call_headers.require_plain_body(headers)
             return None
-        kind = call_headers.media_type(other)
+        kind = media.media_type(other)
         if kind.startswith("image/") and kind not in IMAGE_TYPES:
             message = "Models that take images take PNG or JPEG, also in a form."
             raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)

@@ -14,7 +14,9 @@ import orjson
 from accounts.admission.limits import Limits
 from inference import call_headers
 from inference.addressing import named_version
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
+from inference.codecs.options import NO_OPTIONS, Options
+from inference.codecs.parameters import ParameterReader
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_messages as messages
 from inference.dialects import open_inference_outputs as outputs
@@ -26,8 +28,6 @@ from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.problems import with_facts
 from inference.errors.rendering import render
-from inference.options import NO_OPTIONS, Options
-from inference.parameters import ParameterReader
 from inference.tables import Target
 
 DEFAULT_MAX_JSON_BYTES = 2 * 1024 * 1024

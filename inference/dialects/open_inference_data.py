@@ -12,11 +12,11 @@ import msgspec
 import numpy as np
 import orjson
 
+from inference.codecs.rows.nested import exact_integer
+from inference.codecs.rows.types import within
+from inference.codecs.rows.values import ROUNDED
 from inference.engine.wire.tensors import Array
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.json_values import exact_integer
-from inference.row_types import within
-from inference.value_checks import ROUNDED
 
 BYTES, BF16 = "BYTES", "BF16"
 # Where these differ from what a machine has, so would the bytes on the wire.

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from accounts.admission.limits import Limits
-from inference.decoding import DecodedRequest
+from inference.codecs.decoding import DecodedRequest
+from inference.codecs.options import NO_OPTIONS
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_outputs as outputs
 from inference.dialects.dialect import Call, Finished, Headers
@@ -40,7 +41,6 @@ from inference.grpc_gateway.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
-from inference.options import NO_OPTIONS
 from inference.tables import Target
 
 _MAX_TEXT = 1000

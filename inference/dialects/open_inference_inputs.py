@@ -10,6 +10,13 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from inference.codecs.rows.types import (
+    MAX_TEXT_LENGTH,
+    bounds,
+    has_whole_floats,
+    text_limit,
+)
+from inference.codecs.rows.values import exactly, not_among, readable_name
 from inference.dialects import open_inference_data as data
 from inference.dialects.open_inference_data import BF16, InvalidData
 from inference.dialects.open_inference_messages import Shape
@@ -22,9 +29,7 @@ from inference.engine.signatures.signature import (
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, numpy_dtype
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS, with_facts
-from inference.row_types import MAX_TEXT_LENGTH, bounds, has_whole_floats, text_limit
 from inference.tables import Target
-from inference.value_checks import exactly, not_among, readable_name
 
 # What a model's only input is called where its signature has no name for it.
 ONLY_INPUT = "input"

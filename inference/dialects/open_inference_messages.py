@@ -9,8 +9,8 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
+from inference.codecs.strict_json import parse_object
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.json_bodies import parse_object
 
 MAX_DIMENSIONS = 16
 # Of one dimension; far beyond what a body can hold.

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from inference.codecs.rows.values import readable_name
 from inference.dialects.open_inference_messages import RequestedOutput
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.value_checks import readable_name
 
 # What runners call the output of a model that has one and no name for it.
 _ONLY_OUTPUT = "output"

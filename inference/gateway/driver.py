@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inference import call_headers
+from inference.codecs.images import MAX_PIXELS
 from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUpload
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
@@ -13,7 +14,6 @@ from inference.gateway.input_files import InputFiles
 from inference.gateway.leases import LeaseClient
 from inference.gateway.recorder import Recorder
 from inference.gateway.relay_bounds import Room
-from inference.images import MAX_PIXELS
 from inference.installation.shares import Shares
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan

@@ -7,12 +7,12 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from inference.codecs.images import read_images
+from inference.codecs.rows.reader import DecodedRows
 from inference.effects import ReadImages
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.images import read_images
 from inference.installation.shares import FairQueue
-from inference.row_by_row import DecodedRows
 
 # Pillow lets go of the interpreter while it decodes; more threads than this would
 # take the processor from the loop and memory for nothing.

@@ -5,12 +5,12 @@ from pathlib import Path
 import httpx
 import structlog
 
+from inference.codecs.files import uploaded
+from inference.codecs.files.uploaded import UploadedFile
 from inference.effects import ReadUpload
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.relay_bounds import Client, Turns
 from inference.installation.sockets import http_over
-from inference.uploads import uris
-from inference.uploads.uris import UploadedFile
 
 logger = structlog.get_logger(__name__)
 
@@ -18,7 +18,7 @@ logger = structlog.get_logger(__name__)
 _AT_ONCE = 4
 _KEPT_S = 1.0
 _TIMEOUT_S = 10.0
-_REFUSALS = {404: uris.not_found, 409: uris.not_sent, 410: uris.gone}
+_REFUSALS = {404: uploaded.not_found, 409: uploaded.not_sent, 410: uploaded.gone}
 
 
 class InputFiles:
@@ -67,7 +67,7 @@ class InputFiles:
             logger.warning("upload_unreadable", reason=type(error).__name__)
             raise _away() from error
         if response.status_code == 413:
-            raise uris.too_large(asked.max_bytes)
+            raise uploaded.too_large(asked.max_bytes)
         refusal = _REFUSALS.get(response.status_code)
         if refusal is not None:
             raise refusal()

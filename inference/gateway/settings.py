@@ -9,10 +9,10 @@ import msgspec
 
 from accounts.admission.networks import normalised
 from inference import cache
+from inference.codecs.images import MAX_PIXELS
 from inference.dialects.open_inference import DEFAULT_MAX_BINARY_BODY_BYTES
 from inference.gateway.buffers import MEMORY_BYTES
 from inference.gateway.relay import MIN_BYTES_PER_S
-from inference.images import MAX_PIXELS
 from inference.installation.home import Home
 from inference.prediction import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES
 from inference.streaming import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS

@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 from django.conf import settings
 
+from inference.codecs.files import row_files as job_rows
 from inference.engine.signatures.signature import Signature
 from inference.jobs import ids as job_ids
-from inference.jobs import rows as job_rows
 from inference.jobs.life_cycle import NEEDS_INPUT, StoredInput
 from inference.jobs.requests import JobRequest
 from inference.models import PredictionJob

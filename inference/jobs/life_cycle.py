@@ -30,7 +30,7 @@ from accounts import plans
 from accounts.admission.limits import Limits, ReachedLimit
 from accounts.admission.refusal import counted
 from accounts.models import ApiKey, Customer
-from inference.answers import Warned
+from inference.codecs.answers import Warned
 from inference.engine.signatures.signature import Signature
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import metering as job_metering

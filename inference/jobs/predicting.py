@@ -6,16 +6,16 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from inference import rows_apart
-from inference.answers import AnswerEncoder
-from inference.decoding import InstanceDecoder
+from inference.codecs.answers import AnswerEncoder
+from inference.codecs.decoding import InstanceDecoder
+from inference.codecs.files.lines import Row
+from inference.codecs.options import Options
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.messages import EngineStatus, Priority, VersionKey
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
-from inference.jobs.lines import Row
-from inference.options import Options
 from registry.model_file import storable
 
 CALL_TIMEOUT_S = 60.0

@@ -17,14 +17,14 @@ from msgspec import UNSET, Raw, UnsetType
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
+from inference.codecs.files import uploaded
+from inference.codecs.options import read_options
+from inference.codecs.strict_json import parse_object
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import with_facts
-from inference.json_bodies import parse_object
 from inference.models import Upload
 from inference.negotiation import read_body
-from inference.options import read_options
 from inference.uploads import files as uploaded_files
-from inference.uploads import uris
 
 # Boundaries and fields around the file.
 _FORM_BYTES = 64 * 1024
@@ -138,7 +138,9 @@ def find_file(asked: JobRequest, *, customer_id: int) -> JobRequest:
     """Find the uploaded file that a request names; raises ApiError."""
     if asked.input_uri is None:
         return asked
-    stored = uploaded_files.find(uris.read(asked.input_uri), customer_id=customer_id)
+    stored = uploaded_files.find(
+        uploaded.read(asked.input_uri), customer_id=customer_id
+    )
     input_format = _FORMATS.get(stored.content_type)
     if input_format is None:
         raise ApiError(

@@ -16,17 +16,17 @@ import msgspec
 import structlog
 
 from accounts import plans
-from inference.answers import Warned
+from inference.codecs.answers import Warned
+from inference.codecs.files import row_files as job_rows
+from inference.codecs.options import Options
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
-from inference.jobs import rows as job_rows
 from inference.jobs.predicting import EngineDied, Engines, NoEngine, RowPredictor
 from inference.models import PredictionJob
-from inference.options import Options
 
 TURN_S = 2.0
 # Of one process: its other threads stay free for the sync, for mail and for sweeps,

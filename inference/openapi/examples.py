@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
+from inference.codecs.rows.types import bounds, choices, text_limit
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.errors.api_error import ApiError
-from inference.row_types import bounds, choices, text_limit
 
 # Instances of the logged example that the docs show: enough to see that a list goes in.
 _ROWS = 2

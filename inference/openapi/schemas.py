@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from inference import row_types
+from inference.codecs.rows import types
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import (
     Column,
@@ -85,10 +85,10 @@ def _place(column: Column, number: int) -> JsonSchema:
 
 
 def _column(column: Column) -> JsonSchema:
-    """Describe a value as `inference.row_types` reads it."""
+    """Describe a value as `inference.codecs.rows.types` reads it."""
     schema = scalar_schema(column.dtype, column.json_schema)
-    kind = row_types.KINDS[column.dtype].python
-    choices = row_types.choices(column)
+    kind = types.KINDS[column.dtype].python
+    choices = types.choices(column)
     if not column.required:
         if "type" not in schema:
             return schema
@@ -98,9 +98,9 @@ def _column(column: Column) -> JsonSchema:
     if choices:
         schema["enum"] = [*choices] if column.required else [*choices, None]
     elif kind is str:
-        schema["maxLength"] = row_types.text_limit(column)
+        schema["maxLength"] = types.text_limit(column)
     elif kind is int:
-        schema["minimum"], schema["maximum"] = row_types.bounds(column)
+        schema["minimum"], schema["maximum"] = types.bounds(column)
     elif kind is float:
         # The range of the dtype itself would tell a reader nothing.
         if column.minimum is not None:
@@ -126,17 +126,17 @@ _JSON_TYPES: dict[type, JsonSchema] = {
 
 def scalar_schema(dtype: str, json_schema: JsonSchema | None = None) -> JsonSchema:
     """Describe one value without its rules."""
-    known = _JSON_TYPES.get(row_types.KINDS[dtype].python)
+    known = _JSON_TYPES.get(types.KINDS[dtype].python)
     return dict(json_schema or {}) if known is None else dict(known)
 
 
 def _nested_arrays(given: TensorInput, padding: Padding | None) -> JsonSchema:
     schema = scalar_schema(given.dtype)
-    kind = row_types.KINDS[given.dtype]
+    kind = types.KINDS[given.dtype]
     if kind.python is int:
         schema["minimum"], schema["maximum"] = kind.minimum, kind.maximum
     elif kind.python is str:
-        schema["maxLength"] = row_types.MAX_TEXT_LENGTH
+        schema["maxLength"] = types.MAX_TEXT_LENGTH
     for size in reversed(given.shape):
         schema = {"type": "array", "items": schema, "minItems": max(size, 1)}
         if size > 0:

@@ -37,7 +37,7 @@ def opened(properties: JsonSchema, *, required: tuple[str, ...] = ()) -> JsonSch
     return schema
 
 
-# As `inference.options` reads them.
+# As `inference.codecs.options` reads them.
 _TIMEOUT = {"timeout_ms": {"type": "integer", "minimum": 1, "maximum": 3_600_000}}
 _TOP_K = {"top_k": {"type": "integer", "minimum": 1, "maximum": 1000}}
 _BATCH_SIZE = {"batch_size": {"type": "integer", "minimum": 1, "maximum": 100_000}}

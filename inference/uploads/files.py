@@ -28,9 +28,9 @@ from accounts import plans
 from accounts.admission.limits import Limits, ReachedLimit
 from accounts.admission.refusal import counted
 from accounts.models import Customer
+from inference.codecs.files import uploaded
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.models import Upload
-from inference.uploads import uris
 
 _PIECE_BYTES = 256 * 1024
 # The row says for so long that a file has expired.
@@ -59,7 +59,7 @@ def announce(
     return Upload.objects.create(
         id=f"upl_{secrets.token_hex(16)}",
         customer=customer,
-        content_type=uris.known_type(content_type),
+        content_type=uploaded.known_type(content_type),
         max_bytes=bound if max_bytes is None else min(bound, max_bytes),
         expires_at=timezone.now() + timedelta(seconds=settings.UPLOAD_TTL_S),
     )
@@ -78,11 +78,11 @@ def sign(upload: Upload) -> str:
 def find_signed(upload_id: str, signature: str) -> Upload:
     """Find what may be sent; raises ApiError NOT_FOUND and GONE."""
     # PostgreSQL refuses to look for some of what is no id.
-    upload = uris.is_id(upload_id) and Upload.objects.filter(pk=upload_id).first()
+    upload = uploaded.is_id(upload_id) and Upload.objects.filter(pk=upload_id).first()
     if not upload or not constant_time_compare(signature, sign(upload)):
-        raise uris.not_found()
+        raise uploaded.not_found()
     if upload.expires_at <= timezone.now():
-        raise uris.gone()
+        raise uploaded.gone()
     return upload
 
 
@@ -90,11 +90,11 @@ def find(upload_id: str, *, customer_id: int) -> Upload:
     """Find a customer's complete file; raises ApiError NOT_FOUND, GONE, CONFLICT."""
     upload = Upload.objects.filter(pk=upload_id, customer_id=customer_id).first()
     if upload is None:
-        raise uris.not_found()
+        raise uploaded.not_found()
     if upload.expires_at <= timezone.now():
-        raise uris.gone()
+        raise uploaded.gone()
     if upload.stored_at is None:
-        raise uris.not_sent()
+        raise uploaded.not_sent()
     return upload
 
 
@@ -149,14 +149,14 @@ def open_file(upload: Upload) -> IO[bytes]:
     try:
         opened: Any = _storage().open(upload.file, "rb")
     except FileNotFoundError:
-        raise uris.gone() from None
+        raise uploaded.gone() from None
     return opened  # type: ignore[no-any-return]  # Django's File reads like a file
 
 
 def read(upload: Upload, *, max_bytes: int) -> bytes:
     """Read a file into memory; raises ApiError TOO_LARGE."""
     if upload.bytes > max_bytes:
-        raise uris.too_large(max_bytes)
+        raise uploaded.too_large(max_bytes)
     with open_file(upload) as file:
         return file.read()
 

@@ -3,13 +3,13 @@
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from inference.uploads import uris
+from inference.codecs.files import uploaded
 
 
 @extend_schema_serializer(component_name="CreateUpload")
 class UploadRequestSerializer(serializers.Serializer):  # type: ignore[type-arg]
     content_type = serializers.ChoiceField(
-        choices=sorted(uris.CONTENT_TYPES), default="application/json"
+        choices=sorted(uploaded.CONTENT_TYPES), default="application/json"
     )
     max_bytes = serializers.IntegerField(
         min_value=1,

@@ -20,9 +20,10 @@ from rest_framework.views import APIView
 
 from accounts.internal_views import is_from_this_installation
 from accounts.models import ApiKey
+from inference.codecs.files import uploaded
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.models import Upload
-from inference.uploads import files, uris
+from inference.uploads import files
 from inference.uploads.serializers import (
     StoredUploadSerializer,
     UploadRequestSerializer,
@@ -85,14 +86,14 @@ class UploadContentView(APIView):
         operation_id="sendUpload",
         summary="Send the file",
         description="To the `upload_url` as it was given.",
-        request=dict.fromkeys(sorted(uris.CONTENT_TYPES), bytes),
+        request=dict.fromkeys(sorted(uploaded.CONTENT_TYPES), bytes),
         responses=StoredUploadSerializer,
         auth=[],
     )
     def put(self, request: Request, upload_id: str) -> Response:
         signature = request.query_params.get("signature", "")
         upload = files.find_signed(upload_id, signature)
-        given = uris.known_type(request.headers.get("Content-Type", ""))
+        given = uploaded.known_type(request.headers.get("Content-Type", ""))
         if given != upload.content_type:
             message = f"This file was announced as {upload.content_type}."
             raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
@@ -103,7 +104,7 @@ class UploadContentView(APIView):
         stored = files.receive(upload, cast(Any, request._request), length=int(length))
         return Response(
             {
-                "input_uri": uris.write(stored.pk),
+                "input_uri": uploaded.write(stored.pk),
                 "bytes": stored.bytes,
                 "sha256": stored.sha256,
                 "expires_at": stored.expires_at,
@@ -119,7 +120,7 @@ def read_upload(request: HttpRequest, upload_id: str) -> HttpResponseBase:
         upload = files.find(upload_id, customer_id=int(request.GET["customer"]))
         max_bytes = int(request.GET["max_bytes"])
         if upload.bytes > max_bytes:
-            raise uris.too_large(max_bytes)
+            raise uploaded.too_large(max_bytes)
     except ApiError as error:
         return HttpResponse(error.code, status=error.status, content_type="text/plain")
     return StreamingHttpResponse(
@@ -145,7 +146,7 @@ def _present(upload: Upload) -> dict[str, Any]:
     base = settings.MODELYARD_PUBLIC_URL.rstrip("/")
     return {
         "upload_url": f"{base}{path}?signature={files.sign(upload)}",
-        "input_uri": uris.write(upload.pk),
+        "input_uri": uploaded.write(upload.pk),
         "expires_at": upload.expires_at,
         "content_type": upload.content_type,
         "max_bytes": upload.max_bytes,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from inference import decoding
+from inference.codecs import decoding
 
 
 @pytest.fixture(autouse=True)

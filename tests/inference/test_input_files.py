@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from inference.codecs.files import uploaded
+from inference.codecs.files.uploaded import UploadedFile
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.effects import EngineCall, ReadUpload
 from inference.engine.signatures.signature import Column, Layout, Signature
-from inference.uploads import uris
-from inference.uploads.uris import UploadedFile
 from tests.inference.test_prediction import Driver, code, read, snapshot
 
 URI = "upload://upl_" + "ab" * 16
@@ -55,9 +55,9 @@ AS_LIST = b'[{"mean radius": 1.5, "area": 2}, {"area": 4, "mean radius": 3}]'
         (LINES, "application/jsonl"),
         (b"[1.5, 2]\n[3, 4]", "application/x-ndjson"),
         (b"\xef\xbb\xbf[1.5, 2]\n[3, 4]", "application/x-ndjson"),
-        (npy(np.array(ROWS, np.float32)), uris.NPY),
-        (npy(np.asfortranarray(np.array(ROWS, np.float64))), uris.NPY),
-        (npy(np.array(ROWS, ">f4")), uris.NPY),
+        (npy(np.array(ROWS, np.float32)), uploaded.NPY),
+        (npy(np.asfortranarray(np.array(ROWS, np.float64))), uploaded.NPY),
+        (npy(np.array(ROWS, ">f4")), uploaded.NPY),
     ],
 )
 def test_a_file_of_rows_is_a_request(content, kind):
@@ -82,7 +82,7 @@ def test_the_customers_own_file_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("content", "kind"), [(CSV, "text/csv"), (npy(np.array(ROWS)), uris.NPY)]
+    ("content", "kind"), [(CSV, "text/csv"), (npy(np.array(ROWS)), uploaded.NPY)]
 )
 def test_options_beside_the_file_hold(content, kind):
     driver = FilesDriver(content, kind)
@@ -125,14 +125,14 @@ def test_bad_rows_of_a_batch_are_told_one_by_one():
         (b"[1,\n2]\n", "application/jsonl", (400, "INVALID_JSON")),
         (b"[1, 2],[3, 4]\n", "application/jsonl", (400, "INVALID_JSON")),
         (b" " * (2**21 + 1), "application/json", (413, "TOO_LARGE")),
-        (b"not an array", uris.NPY, (400, "INVALID_INPUT")),
-        (npy(np.array(ROWS))[:-1], uris.NPY, (400, "INVALID_INPUT")),
-        (npy(np.array(["a"])), uris.NPY, (400, "INVALID_INPUT")),
-        (npy(np.array(5.0)), uris.NPY, (400, "INVALID_INPUT")),
-        (npy(np.ones((1, 3))), uris.NPY, (400, "INVALID_INPUT")),
-        (npy(np.ones((9, 2))), uris.NPY, (413, "TOO_LARGE")),
-        (npy(np.array([[-1.0, 1.0]])), uris.NPY, (422, "UNPROCESSABLE")),
-        (npy(np.array([[np.nan, 1.0]])), uris.NPY, (422, "UNPROCESSABLE")),
+        (b"not an array", uploaded.NPY, (400, "INVALID_INPUT")),
+        (npy(np.array(ROWS))[:-1], uploaded.NPY, (400, "INVALID_INPUT")),
+        (npy(np.array(["a"])), uploaded.NPY, (400, "INVALID_INPUT")),
+        (npy(np.array(5.0)), uploaded.NPY, (400, "INVALID_INPUT")),
+        (npy(np.ones((1, 3))), uploaded.NPY, (400, "INVALID_INPUT")),
+        (npy(np.ones((9, 2))), uploaded.NPY, (413, "TOO_LARGE")),
+        (npy(np.array([[-1.0, 1.0]])), uploaded.NPY, (422, "UNPROCESSABLE")),
+        (npy(np.array([[np.nan, 1.0]])), uploaded.NPY, (422, "UNPROCESSABLE")),
         (b"\x89PNG", "image/png", (415, "UNSUPPORTED_MEDIA_TYPE")),
     ],
 )
@@ -185,7 +185,7 @@ def test_integers_of_an_array_do_not_wrap(value):
 
     def called_with(value):
         array = np.array([[value, 1]])
-        driver = FilesDriver(npy(array), uris.NPY, published)
+        driver = FilesDriver(npy(array), uploaded.NPY, published)
         return driver, driver.call({"input_uri": URI})
 
     assert called_with(2**31 - 1)[0].rows() == [[2**31 - 1, 1]]
@@ -196,7 +196,7 @@ def test_a_header_that_claims_a_huge_array_takes_no_memory():
     head = "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 2), }\n"
     content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode()
 
-    assert code(FilesDriver(content, uris.NPY).call({"input_uri": URI})) == (
+    assert code(FilesDriver(content, uploaded.NPY).call({"input_uri": URI})) == (
         400,
         "INVALID_INPUT",
     )
@@ -222,7 +222,7 @@ def test_a_file_beside_instances_is_refused():
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(uris.not_found(), 404), (uris.gone(), 410), (uris.not_sent(), 409)],
+    [(uploaded.not_found(), 404), (uploaded.gone(), 410), (uploaded.not_sent(), 409)],
 )
 def test_what_is_wrong_with_the_upload_is_said(error, status):
     driver = FilesDriver(CSV, "text/csv")
@@ -234,7 +234,7 @@ def test_what_is_wrong_with_the_upload_is_said(error, status):
 def test_whole_tensors_come_from_an_array():
     published = served_as(layout=Layout.TENSOR, shape=(2, 2), dtype="float32")
     array = np.arange(8, dtype="float32").reshape(2, 2, 2)
-    driver = FilesDriver(npy(array), uris.NPY, published)
+    driver = FilesDriver(npy(array), uploaded.NPY, published)
 
     driver.call({"input_uri": URI})
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas
 import pytest
 
-from inference.answers import AnswerEncoder
-from inference.decoding import InstanceDecoder
+from inference.codecs.answers import AnswerEncoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.engine.runners import runner
 from inference.engine.signatures import checks
 from tests.inference.engine.runners import logged

@@ -5,10 +5,10 @@ import time
 import msgspec
 import pytest
 
+from inference.codecs.images import read_images
 from inference.effects import EngineCall, NeedBody, ReadImages
 from inference.engine.signatures.signature import Image, Layout, Param, Signature
-from inference.images import read_images
-from tests.inference.test_images import picture
+from tests.inference.codecs.test_images import picture
 from tests.inference.test_prediction import Driver, code, snapshot
 
 PICTURES = Signature(

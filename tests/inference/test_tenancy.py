@@ -27,8 +27,9 @@ from accounts.models import (
 )
 from accounts.portal import urls as portal_urls
 from inference import front, publishing, snapshot_file
+from inference.codecs.files import uploaded
 from inference.models import PredictionJob, Upload
-from inference.uploads import files, uris
+from inference.uploads import files
 from tests.accounts.test_leases import event
 from tests.accounts.test_refusals import refused
 from tests.factories import CustomerFactory, UserFactory, issue_key
@@ -159,7 +160,7 @@ def leaks(client, mine, theirs):
     for method, path, query in calls:
         response = getattr(client, method)(
             (path + query).format(**names),
-            {"model": "sum", "input_uri": uris.write(theirs.upload.pk)}
+            {"model": "sum", "input_uri": uploaded.write(theirs.upload.pk)}
             if method != "get"
             else None,
             content_type="application/json",

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.dialects.mlflow_input import read_csv, read_json, with_numbers
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from accounts.admission.limits import Limits
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
 from inference.engine.signatures.signature import Column, Layout, Param, Signature

@@ -3,11 +3,11 @@ import time
 
 import pytest
 
+from inference.codecs.images import encoded
 from inference.effects import ReadImages
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.image_reader import ImageReader
-from inference.images import encoded
-from tests.inference.test_images import COLOUR, picture
+from tests.inference.codecs.test_images import COLOUR, picture
 
 # Some tens of milliseconds of work.
 LARGE = picture(size=(1800, 1800), kind="JPEG")

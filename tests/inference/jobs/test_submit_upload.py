@@ -9,9 +9,10 @@ from django.conf import settings as django_settings
 from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
+from inference.codecs.files import uploaded as uris
 from inference.jobs import files as job_files
 from inference.models import PredictionJob, Upload
-from inference.uploads import files, uris
+from inference.uploads import files
 from tests.factories import CustomerFactory, PlanFactory, issue_key
 from tests.factories_jobs import write_snapshot
 

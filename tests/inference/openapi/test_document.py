@@ -10,7 +10,7 @@ from drf_spectacular.drainage import GENERATOR_STATS, reset_generator_stats
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from inference import publishing
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.errors.advice import ADVICE
 from inference.errors.api_error import STATUS, ErrorCode

@@ -8,7 +8,7 @@ import jsonschema
 import PIL.Image
 import pytest
 
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.engine.signatures.signature import (
     Column,
     Image,

@@ -3,7 +3,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.errors.api_error import ApiError
 from inference.openapi.schemas import instance_schema, prediction_schema

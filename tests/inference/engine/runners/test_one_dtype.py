@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
 from inference.engine.runners import runner
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import with_rules

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import orjson
 
+from inference.codecs.options import NO_OPTIONS, Options
 from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.tensors import Array, Tensor, object_array
-from inference.options import NO_OPTIONS, Options
 
 # What cannot be a score: a row of these is its class.
 _LABEL_TYPES = {str, int, bool, type(None)}

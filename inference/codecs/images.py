@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from inference.codecs.rows.reader import DecodedRows
+from inference.codecs.rows.values import invalid
 from inference.engine.signatures.signature import Image, Signature
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import shown, summary
-from inference.row_by_row import DecodedRows
-from inference.value_checks import invalid
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

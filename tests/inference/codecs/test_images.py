@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.decoding import InstanceDecoder, with_images
+from inference.codecs.decoding import InstanceDecoder, with_images
+from inference.codecs.images import MAX_PIXELS, encoded, read_images
 from inference.engine.signatures.signature import Image, Layout, Signature
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.images import MAX_PIXELS, encoded, read_images
 
 COLOUR = Signature(
     layout=Layout.TENSOR,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import multipart
+from inference.codecs import multipart
 from inference.errors.api_error import ApiError
 
 TYPE = b'multipart/form-data; boundary="cut"'

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference import decoding
-from inference.decoding import InstanceDecoder
+from inference.codecs import decoding
+from inference.codecs.decoding import InstanceDecoder
+from inference.codecs.rows.reader import RowReader
 from inference.engine.signatures.signature import (
     Column,
     Layout,
@@ -16,7 +17,6 @@ from inference.engine.signatures.signature import (
 )
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.problems import MAX_PROBLEMS
-from inference.row_by_row import RowReader
 
 MATRIX = Signature(
     layout=Layout.MATRIX,

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference import times
+from inference.codecs.rows import times
+from inference.codecs.rows.types import KINDS, LateSteps
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.padding import stack as fill_up
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
 from inference.engine.wire.tensors import Array, Tensor, numpy_dtype, object_array
-from inference.row_types import KINDS, LateSteps
 
 Stack = Callable[[Sequence[Any]], tuple[Tensor, ...]]
 

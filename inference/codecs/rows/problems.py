@@ -7,12 +7,9 @@ never values.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
-from inference.engine.wire.dtypes import JSON
-from inference.errors.api_error import ErrorCode, Problem
-from inference.row_types import KINDS
-from inference.tensor_problems import TensorRowInspector
-from inference.value_checks import (
+from inference.codecs.rows.tensor_problems import TensorRowInspector
+from inference.codecs.rows.types import KINDS
+from inference.codecs.rows.values import (
     EXPECTED,
     check_value,
     invalid,
@@ -21,6 +18,9 @@ from inference.value_checks import (
     type_name,
     unprocessable,
 )
+from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
+from inference.engine.wire.dtypes import JSON
+from inference.errors.api_error import ErrorCode, Problem
 
 
 class Inspector(Protocol):

@@ -11,13 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.signatures.padding import Padding
-from inference.engine.signatures.signature import Column, TensorInput
-from inference.engine.wire.tensors import numpy_dtype
-from inference.errors.api_error import Problem
-from inference.json_values import exact_integer
-from inference.row_types import KINDS, nested_type
-from inference.value_checks import (
+from inference.codecs.rows.nested import exact_integer
+from inference.codecs.rows.types import KINDS, nested_type
+from inference.codecs.rows.values import (
     broken_rule,
     check_type,
     invalid,
@@ -26,6 +22,10 @@ from inference.value_checks import (
     type_name,
     unprocessable,
 )
+from inference.engine.signatures.padding import Padding
+from inference.engine.signatures.signature import Column, TensorInput
+from inference.engine.wire.tensors import numpy_dtype
+from inference.errors.api_error import Problem
 
 _POSITIONS = re.compile(r"\[(\d+)\]")
 

@@ -14,12 +14,23 @@ from typing import Any
 
 import msgspec
 
+from inference.codecs.rows.nested import (
+    BrokenSchema,
+    NotFinite,
+    exact_integer,
+    read_value,
+)
+from inference.codecs.rows.times import EARLIEST, LATEST, is_in_range
+from inference.codecs.rows.types import (
+    KINDS,
+    bounds,
+    choices,
+    has_whole_floats,
+    text_limit,
+)
 from inference.engine.signatures.signature import MAX_WHOLE_FLOAT, Column
 from inference.engine.wire.dtypes import JSON
 from inference.errors.api_error import ErrorCode, Problem
-from inference.json_values import BrokenSchema, NotFinite, exact_integer, read_value
-from inference.row_types import KINDS, bounds, choices, has_whole_floats, text_limit
-from inference.times import EARLIEST, LATEST, is_in_range
 
 _MAX_NAME_LENGTH = 100
 # Of the values that a rule allows.

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from inference import call_headers
+from inference.codecs import media
 from inference.errors.api_error import ApiError, ErrorCode
 
 
@@ -53,7 +53,7 @@ def read(uri: object) -> str:
 
 def known_type(content_type: str) -> str:
     """Give the media type without parameters; raise ApiError for unknown ones."""
-    kind = call_headers.media_type(content_type.encode("latin-1", "replace"))
+    kind = media.media_type(content_type.encode("latin-1", "replace"))
     if kind not in CONTENT_TYPES:
         names = ", ".join(sorted(CONTENT_TYPES))
         message = f"Files may be of these types: {names}."

@@ -1,6 +1,6 @@
 import pytest
 
-from inference.json_values import BrokenSchema, read_value
+from inference.codecs.rows.nested import BrokenSchema, read_value
 
 ORDER = {
     "type": "object",

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from inference.codecs.rows.nested import exact_integer
+from inference.codecs.rows.values import readable_name
 from inference.errors.api_error import ErrorCode, Problem
-from inference.json_values import exact_integer
-from inference.value_checks import readable_name
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,7 +12,27 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from inference import call_headers, other_bodies
+from inference.codecs import media
+from inference.codecs.images import EncodedImages, encoded, refuse_images
+from inference.codecs.members import check_model, find_instances, unknown_members
+from inference.codecs.options import NO_OPTIONS, Options, read_options
+from inference.codecs.parameters import ParameterReader
+from inference.codecs.rows.reader import DecodedRows, RowReader
+from inference.codecs.rows.stacking import (
+    Stack,
+    stack_bare,
+    stack_structs,
+    stack_values,
+)
+from inference.codecs.rows.types import (
+    KINDS,
+    column_type,
+    has_struct_names,
+    named_row,
+    tensor_row,
+    tensors_row,
+)
+from inference.codecs.strict_json import parse_object as parse_object
 from inference.engine.signatures.signature import (
     Layout,
     Signature,
@@ -21,21 +41,6 @@ from inference.engine.signatures.signature import (
 from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import Problem
 from inference.errors.problems import MAX_PROBLEMS, refuse, refuse_size
-from inference.images import EncodedImages, encoded, refuse_images
-from inference.json_bodies import parse_object as parse_object
-from inference.options import NO_OPTIONS, Options, read_options
-from inference.parameters import ParameterReader
-from inference.request_members import check_model, find_instances, unknown_members
-from inference.row_by_row import DecodedRows, RowReader
-from inference.row_types import (
-    KINDS,
-    column_type,
-    has_struct_names,
-    named_row,
-    tensor_row,
-    tensors_row,
-)
-from inference.stacking import Stack, stack_bare, stack_structs, stack_values
 
 MAX_SLOW_PASS_S = 0.005
 # What decoders and packing raise.
@@ -201,7 +206,7 @@ class InstanceDecoder:
             refuse(problems)
         model = request.get("model")
         if self._signature.image is not None:
-            files = other_bodies.image_rows(rows)
+            files = media.image_rows(rows)
             if files is not None:
                 return self._with_files(
                     files,
@@ -243,17 +248,17 @@ class InstanceDecoder:
         individual: bool,
     ) -> DecodedRequest:
         signature = self._signature
-        kind = call_headers.media_type(content_type)
-        if kind == other_bodies.TEXT_TYPE:
-            text = other_bodies.read_text_body(body, signature)
+        kind = media.media_type(content_type)
+        if kind == media.TEXT_TYPE:
+            text = media.read_text_body(body, signature)
             read = self._rows().read([text])
             if read.problems:
                 refuse(read.problems)
             return DecodedRequest(read.tensors, 1, NO_OPTIONS)
-        if kind in other_bodies.IMAGE_TYPES:
-            images = other_bodies.read_image_body(body, signature)
+        if kind in media.IMAGE_TYPES:
+            images = media.read_image_body(body, signature)
             return DecodedRequest((), 1, NO_OPTIONS, images=images)
-        files, fields, members = other_bodies.read_form(body, content_type, signature)
+        files, fields, members = media.read_form(body, content_type, signature)
         if max_rows is not None and len(files) > max_rows:
             refuse_size(len(files), max_rows, limit_name)
         options, problems = read_options(members.get("options"))

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
+from inference.codecs.files.lines import Lines, Row, Unreadable, invalid_input
+from inference.codecs.rows.values import readable_name
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON
 from inference.errors.api_error import ErrorCode, Problem
-from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
-from inference.value_checks import readable_name
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 # As a double a longer one is infinite.

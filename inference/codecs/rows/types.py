@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from inference.codecs.rows.nested import read_value
+from inference.codecs.rows.times import is_in_range
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import (
     MAX_WHOLE_FLOAT,
@@ -21,8 +23,6 @@ from inference.engine.signatures.signature import (
     TensorInput,
 )
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
-from inference.json_values import read_value
-from inference.times import is_in_range
 
 MAX_TEXT_LENGTH = 100_000
 _INT64_MAX = 2**63 - 1

@@ -4,11 +4,11 @@ import io
 
 import pytest
 
-from inference.decoding import InstanceDecoder
+from inference.codecs.decoding import InstanceDecoder
+from inference.codecs.files import lines as job_lines
+from inference.codecs.files import row_files as job_rows
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.errors.api_error import ApiError, ErrorCode, Problem
-from inference.jobs import lines as job_lines
-from inference.jobs import rows as job_rows
 from tests.factories_jobs import SUM_SIGNATURE
 
 TABLE = Signature(

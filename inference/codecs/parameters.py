@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from inference.codecs.rows.times import in_utc
+from inference.codecs.rows.values import check_value, readable_name, type_name
 from inference.engine.signatures.signature import Column, Param
 from inference.engine.wire.dtypes import BYTES, DATETIME
 from inference.errors.api_error import ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS, problem
-from inference.times import in_utc
-from inference.value_checks import check_value, readable_name, type_name
 
 # Of a list; what a model does with each value is for its author to know.
 _MAX_VALUES = 10_000

@@ -1,15 +1,16 @@
 """Bodies that are not JSON: pictures, forms with pictures, and plain text. Pure."""
 
+from functools import lru_cache
 from typing import Any
 
-from inference import multipart
+from inference.codecs import multipart
+from inference.codecs.images import EncodedImages, encoded
+from inference.codecs.rows.values import readable_name
+from inference.codecs.strict_json import parse_object
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.dtypes import TEXT
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import problem, refuse
-from inference.images import EncodedImages, encoded
-from inference.json_bodies import parse_object
-from inference.value_checks import readable_name
 
 # The last is not registered, but sent.
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/jpg"})
@@ -84,3 +85,9 @@ def require_images(signature: Signature) -> None:
 
 def _unsupported(message: str) -> ApiError:
     return ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+
+
+@lru_cache(maxsize=256)
+def media_type(content_type: bytes) -> str:
+    """Give the type without its parameters, in lower case."""
+    return content_type.decode("latin-1").partition(";")[0].strip().lower()

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
+from inference.codecs.files.csv_files import CsvRows
+from inference.codecs.files.lines import Lines, Row, Unreadable, invalid_input
+from inference.codecs.strict_json import parse
 from inference.engine.signatures.signature import Signature
 from inference.errors.api_error import ApiError, ErrorCode, Problem
-from inference.jobs.csv_files import CsvRows
-from inference.jobs.lines import Lines, Row, Unreadable, invalid_input
-from inference.json_bodies import parse
 
 # A chunk of rows stays in memory as text, as values and as tensors.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024

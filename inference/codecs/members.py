@@ -3,9 +3,9 @@
 from itertools import islice
 from typing import Any
 
+from inference.codecs.rows.values import readable_name
 from inference.errors.api_error import Problem
 from inference.errors.problems import MAX_PROBLEMS, problem
-from inference.value_checks import readable_name
 
 _MEMBERS = frozenset({"instances", "inputs", "parameters", "options", "model"})
 

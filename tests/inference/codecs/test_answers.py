@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.answers import AnswerEncoder, to_json_values
+from inference.codecs.answers import AnswerEncoder, to_json_values
+from inference.codecs.options import Options
 from inference.engine.runners.pyfunc_outputs import to_tensors
 from inference.engine.signatures.signature import Layout, Signature, Task
 from inference.engine.wire.tensors import Tensor, object_array
-from inference.options import Options
 
 
 def encoder(task=Task.CLASSIFICATION, *, low=None, **changes):

@@ -13,6 +13,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from inference.codecs.rows.nested import exact_integer
+from inference.codecs.rows.problems import inspector_of
+from inference.codecs.rows.stacking import UNFIT, Stack, Uneven, stack_values
+from inference.codecs.rows.types import (
+    KINDS,
+    LateSteps,
+    bounds,
+    column_type,
+    has_struct_names,
+    named_row,
+)
+from inference.codecs.rows.values import check_type, invalid
 from inference.engine.signatures.signature import (
     MAX_WHOLE_FLOAT,
     Column,
@@ -23,18 +35,6 @@ from inference.engine.wire.dtypes import DATETIME
 from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS
-from inference.json_values import exact_integer
-from inference.row_problems import inspector_of
-from inference.row_types import (
-    KINDS,
-    LateSteps,
-    bounds,
-    column_type,
-    has_struct_names,
-    named_row,
-)
-from inference.stacking import UNFIT, Stack, Uneven, stack_values
-from inference.value_checks import check_type, invalid
 
 # Of each row of a job: its errors are a file. Requests tell as many as they can.
 _MAX_PROBLEMS_PER_JOB_ROW = 10

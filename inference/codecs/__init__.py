@@ -1,0 +1,1 @@
+"""Between what callers write and tensors, compiled from a version's signature."""
