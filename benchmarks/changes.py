@@ -27,8 +27,8 @@ from typing import Any
 from benchmarks import load
 from benchmarks.data_plane import BODY, MODEL, PATH, ROOT, DataPlane
 from benchmarks.load import Measured, Target
-from inference.snapshot_file import SnapshotReader
-from inference.tables import Tables
+from inference.snapshot.snapshot_file import SnapshotReader
+from inference.snapshot.tables import Tables
 
 _CONNECTIONS = 16
 _ROUNDS = 5

@@ -19,13 +19,13 @@ import msgspec
 from accounts.admission import key_format
 from accounts.admission.limits import Limits
 from benchmarks.ports import free_port
-from inference import snapshot_file
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import EngineStatus, VersionKey, VersionToLoad
 from inference.installation.home import Home
-from inference.snapshot import (
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,
     CallableModel,

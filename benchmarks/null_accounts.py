@@ -16,7 +16,8 @@ from inference import callers, prediction
 from inference.gateway import __main__ as gateway
 from inference.gateway import server
 from inference.gateway.recorder import Recorder, Recording
-from inference.tables import KeyEntry, Tables
+from inference.snapshot.keys import KeyEntry
+from inference.snapshot.tables import Tables
 
 _EVENT = UsageEvent(
     id="",

@@ -13,10 +13,10 @@ import msgspec
 
 from accounts.admission.limits import Limits
 from benchmarks.data_plane import DataPlane
-from inference import snapshot_file
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad
-from inference.snapshot import (
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,
     CallableModel,

@@ -9,7 +9,7 @@ from django.db.models import Q, QuerySet
 from accounts import api_keys, plans
 from accounts.admission.limits import Limits
 from accounts.models import ApiKey, Customer
-from inference.snapshot import AccessKey, EndedKey
+from inference.snapshot.contents import AccessKey, EndedKey
 
 # Databases bound the parameters of a query.
 _AT_ONCE = 500

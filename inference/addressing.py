@@ -9,7 +9,9 @@ from inference.codecs.strict_json import parse_object
 from inference.dialects.dialect import Call
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.tables import KeyEntry, ModelEntry, Tables, Target
+from inference.snapshot.keys import KeyEntry
+from inference.snapshot.tables import Tables
+from inference.snapshot.targets import ModelEntry, Target
 
 
 class _NamedModel(msgspec.Struct):

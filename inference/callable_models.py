@@ -13,7 +13,12 @@ from inference.callable_versions import (
 )
 from inference.engine.wire.messages import VersionKey
 from inference.models import Engine, LoadedVersion
-from inference.snapshot import CachePolicy, CallableModel, Fallback, FixedAnswer
+from inference.snapshot.contents import (
+    CachePolicy,
+    CallableModel,
+    Fallback,
+    FixedAnswer,
+)
 from registry.routing import Variant
 
 

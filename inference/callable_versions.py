@@ -21,7 +21,7 @@ from inference.engine.signatures.signature import (
 )
 from inference.engine.wire.messages import Batching, VersionKey, VersionToLoad
 from inference.models import PredictionJob, ServingRoute
-from inference.snapshot import CallableVersion
+from inference.snapshot.contents import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 
 _ROLES = ("default_version", "canary_version", "fallback_version")

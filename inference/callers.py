@@ -7,7 +7,8 @@ from inference import call_headers
 from inference.dialects.dialect import Headers
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
-from inference.tables import KeyEntry, Tables
+from inference.snapshot.keys import KeyEntry
+from inference.snapshot.tables import Tables
 
 
 def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> KeyEntry:

@@ -22,7 +22,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from accounts import roll_ups
-from inference import engine_records, ledger, ownership, publishing, snapshot_file
+from inference import engine_records, ledger, ownership, publishing
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine_links import EngineLink
 from inference.installation import ledger_report
@@ -30,7 +30,8 @@ from inference.installation.home import Home
 from inference.installation.ledger_report import JobCounts
 from inference.models import ControllerLease, JobTotals
 from inference.reconciling import Reconciler
-from inference.snapshot import Snapshot
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import Snapshot
 
 LEASE_TTL_S = 9.0
 _RENEW_S = 3.0

@@ -8,8 +8,8 @@ from inference import addressing
 from inference.dialects.dialect import Call
 from inference.errors.api_error import ApiError
 from inference.progress import Progress
-from inference.snapshot import Fallback
-from inference.tables import Target
+from inference.snapshot.contents import Fallback
+from inference.snapshot.targets import Target
 
 logger = structlog.get_logger(__name__)
 

@@ -45,9 +45,10 @@ from inference.engine.wire.messages import Explained, ExplainOptions, Params, Ve
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
-from inference.gateway.snapshots import SnapshotWatcher
 from inference.installation.home import Home
 from inference.prediction import PredictionPlan, Steps
+from inference.snapshot.tables import Tables
+from inference.snapshot.watcher import SnapshotWatcher
 from inference.stream_effects import (
     NextChunk,
     OpenStream,
@@ -56,7 +57,6 @@ from inference.stream_effects import (
     Sign,
     StreamAbandoned,
 )
-from inference.tables import Tables
 from inference.uploads import files as uploaded_files
 
 # How long written events may wait until they survive a power failure.

@@ -21,7 +21,7 @@ from inference.codecs.options import read_options
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 # As of bodies: reading text keeps everybody else waiting.
 MAX_TEXT_BYTES = 2 * 1024 * 1024

@@ -7,7 +7,7 @@ import msgspec
 from accounts.admission.limits import Limits
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.openapi.typed_operations import can_explain
-from inference.snapshot import CallableModel, CallableVersion
+from inference.snapshot.contents import CallableModel, CallableVersion
 
 
 def summary(model: CallableModel) -> dict[str, Any]:

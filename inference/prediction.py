@@ -46,9 +46,11 @@ from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.progress import Progress, log_failure, usage_event
+from inference.snapshot.keys import KeyEntry
+from inference.snapshot.tables import Tables
+from inference.snapshot.targets import Target, fallback_json
 from inference.streamed_prediction import StreamedPrediction
 from inference.streaming import StreamLimits
-from inference.tables import KeyEntry, Tables, Target, fallback_json
 
 DEFAULT_TIMEOUT_S = 30.0
 # Of a refusal, for the page that explains it.

@@ -8,7 +8,8 @@ from accounts.admission.limits import ReachedLimit
 from accounts.metering.event import UsageEvent
 from inference.dialects.dialect import Call
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.tables import FALLBACK, KeyEntry, ModelEntry, Target
+from inference.snapshot.keys import KeyEntry
+from inference.snapshot.targets import FALLBACK, ModelEntry, Target
 
 logger = structlog.get_logger(__name__)
 

@@ -15,16 +15,17 @@ from django.db.models import F
 
 from accounts import plans
 from accounts.admission.limits import Limits
-from inference import access_rows, callable_models, snapshot_file
+from inference import access_rows, callable_models
 from inference.models import Engine, SnapshotChange, SnapshotState
-from inference.snapshot import (
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import (
     AccessCustomer,
     CallableModel,
     Delta,
     EngineAddress,
     Snapshot,
 )
-from inference.snapshot_file import SnapshotReplaced, SnapshotWriter
+from inference.snapshot.snapshot_file import SnapshotReplaced, SnapshotWriter
 from registry.models import RegisteredModel
 
 Kind = SnapshotChange.Kind

@@ -20,7 +20,7 @@ from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine_links import EngineLink
 from inference.models import ServingRoute
 from inference.serving import Placement, Served, Situation, Variants
-from inference.snapshot import CallableModel
+from inference.snapshot.contents import CallableModel
 from registry.model_file import storable
 from registry.models import ModelVersion
 

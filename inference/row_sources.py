@@ -14,7 +14,7 @@ from inference.dialects.dialect import Call, ReadsFiles
 from inference.effects import Effect, ReadImages, ReadUpload
 from inference.errors import refusals
 from inference.progress import Progress
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 Reading = Generator[Effect, Any, DecodedRequest]
 

@@ -14,9 +14,9 @@ from inference.errors import refusals
 from inference.errors.api_error import ApiError
 from inference.fallbacks import FallbackLog
 from inference.progress import Progress, log_failure, usage_event
+from inference.snapshot.targets import Target, fallback_json
 from inference.stream_effects import OpenStream, StreamAbandoned
 from inference.streaming import StreamLimits
-from inference.tables import Target, fallback_json
 
 # In events and logs only: nobody is there to be told.
 CLIENT_LEFT_STATUS = 499

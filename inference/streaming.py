@@ -16,6 +16,7 @@ from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.shares import Shares
+from inference.snapshot.targets import Target
 from inference.stream_effects import (
     NextChunk,
     OpenStream,
@@ -25,7 +26,6 @@ from inference.stream_effects import (
     Stream,
     StreamEffect,
 )
-from inference.tables import Target
 
 DEFAULT_MAX_STREAM_S = 300.0
 DEFAULT_MAX_STREAMS = 256

@@ -41,7 +41,7 @@ from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.openapi.shared_schemas import json_body, reference
 from inference.serializers import ModelListSerializer, ModelSerializer
-from inference.snapshot import CallableModel
+from inference.snapshot.contents import CallableModel
 
 _EXPLAIN = OpenApiParameter(
     name="explain", type=bool, description="Also explain each prediction."

@@ -8,11 +8,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from accounts.models import ApiKey
-from inference import snapshot_file
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.jobs import ids as job_ids
 from inference.models import PredictionJob
-from inference.snapshot import CallableModel, CallableVersion, Snapshot
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import CallableModel, CallableVersion, Snapshot
 from registry.routing import Variant
 from tests.factories import ApiKeyFactory
 

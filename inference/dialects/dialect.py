@@ -14,7 +14,7 @@ from inference.codecs.files.uploaded import AskedFile, UploadedFile
 from inference.engine.wire.messages import Explained
 from inference.engine.wire.tensors import Prediction
 from inference.errors.api_error import ApiError
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 Operation = Literal["predict", "batch", "explain", "embed", "stream"]
 Headers = list[tuple[bytes, bytes]]

@@ -16,7 +16,7 @@ from inference.dialects.native import NativeDialect
 from inference.engine.signatures.signature import Task
 from inference.engine.wire.tensors import Array
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 _JSON = b"application/json"
 _NO_HEADERS: Headers = []

@@ -14,7 +14,7 @@ from inference.codecs.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.native import NativeDialect
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

@@ -23,7 +23,7 @@ from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse_size, with_facts
 from inference.errors.rendering import render
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 _JSON = b"application/json"
 _NO_HEADERS: Headers = []

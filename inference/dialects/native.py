@@ -17,7 +17,7 @@ from inference.dialects.dialect import Call, Finished, Headers
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import problem, with_facts
 from inference.errors.rendering import render
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 _JSON = b"application/json"
 _SVG = b"image/svg+xml"

@@ -28,7 +28,7 @@ from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.problems import with_facts
 from inference.errors.rendering import render
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 DEFAULT_MAX_JSON_BYTES = 2 * 1024 * 1024
 DEFAULT_MAX_BINARY_BODY_BYTES = 32 * 1024 * 1024

@@ -41,7 +41,7 @@ from inference.grpc_gateway.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 _MAX_TEXT = 1000
 _PROTOBUF = b"application/grpc"

@@ -29,7 +29,7 @@ from inference.engine.signatures.signature import (
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, numpy_dtype
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS, with_facts
-from inference.tables import Target
+from inference.snapshot.targets import Target
 
 # What a model's only input is called where its signature has no name for it.
 ONLY_INPUT = "input"

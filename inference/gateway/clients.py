@@ -10,7 +10,7 @@ from inference.callers import find_caller, require_network
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.asgi import Message, Receive
 from inference.gateway.relay_bounds import Client
-from inference.tables import Tables
+from inference.snapshot.tables import Tables
 
 _SWEEP_S = 1.0
 

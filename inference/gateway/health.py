@@ -3,7 +3,7 @@
 from inference.engine.wire.messages import VersionKey
 from inference.gateway.engines import Engines
 from inference.gateway.recorder import Recorder
-from inference.tables import Tables
+from inference.snapshot.tables import Tables
 
 
 class Health:

@@ -22,7 +22,8 @@ from inference.errors.refusals import NO_MODEL, broken, lacks_scope, of_limits
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
 from inference.prediction import PredictionPlan
-from inference.tables import KeyEntry, ModelEntry, Target
+from inference.snapshot.keys import KeyEntry
+from inference.snapshot.targets import ModelEntry, Target
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
 _PLATFORM = "modelyard_engine"

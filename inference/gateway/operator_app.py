@@ -23,7 +23,7 @@ from inference.installation import ledger_report
 from inference.installation.ledger_report import Gauge, LedgerReport
 from inference.metrics import Metrics, write
 from inference.prediction import PredictionPlan
-from inference.tables import Tables
+from inference.snapshot.tables import Tables
 
 _recall_decoder = msgspec.json.Decoder(Recall)
 _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"

@@ -37,13 +37,13 @@ from inference.gateway.relay import Relay
 from inference.gateway.relay_bounds import Bytes, Turns
 from inference.gateway.settings import SITE_THREADS, GatewaySettings, gateway_names
 from inference.gateway.siblings import Siblings
-from inference.gateway.snapshots import SnapshotWatcher
 from inference.installation.sockets import bind_control, http_over
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
-from inference.snapshot import Delta
+from inference.snapshot.contents import Delta
+from inference.snapshot.tables import Tables
+from inference.snapshot.watcher import SnapshotWatcher
 from inference.streaming import StreamLimits
-from inference.tables import Tables
 
 if TYPE_CHECKING:
     from inference.grpc_gateway.server import GrpcServer

@@ -19,7 +19,7 @@ from inference.grpc_gateway import service
 from inference.grpc_gateway.calls import WatchedCall
 from inference.grpc_gateway.methods import Asker, Method, Shape
 from inference.grpc_gateway.statuses import Status
-from inference.tables import KeyEntry
+from inference.snapshot.keys import KeyEntry
 
 NAME = "grpc.health.v1.Health"
 # What clients call the gateway itself; the first means all of it.

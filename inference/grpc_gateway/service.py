@@ -16,7 +16,7 @@ from inference.grpc_gateway import statuses
 from inference.grpc_gateway.methods import Asker, Method, Shape
 from inference.grpc_gateway.predicting import PredictionRun, StreamedRun, refuse
 from inference.grpc_gateway.statuses import Status
-from inference.tables import KeyEntry
+from inference.snapshot.keys import KeyEntry
 
 NAME = "inference.GRPCInferenceService"
 _SERVICE = b"/%b/" % NAME.encode()

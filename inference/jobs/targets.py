@@ -7,8 +7,8 @@ from inference.engine.signatures.signature import Signature
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.jobs.life_cycle import Target
-from inference.snapshot import CallableModel, CallableVersion
-from inference.tables import PUBLISHED
+from inference.snapshot.contents import CallableModel, CallableVersion
+from inference.snapshot.targets import PUBLISHED
 from registry.routing import choose_pinned
 
 

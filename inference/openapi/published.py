@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from accounts.models import ApiKey
 from inference import front, model_cards
 from inference.openapi.typed_operations import PublishedModel, can_explain
-from inference.snapshot import CallableModel
+from inference.snapshot.contents import CallableModel
 
 _Test = Callable[[CallableModel], bool]
 

@@ -13,7 +13,7 @@ from inference.openapi import common_parts as common
 from inference.openapi import examples, request_bodies, schemas, shared_schemas
 from inference.openapi.descriptions import described
 from inference.openapi.shared_schemas import reference
-from inference.snapshot import CallableVersion
+from inference.snapshot.contents import CallableVersion
 
 _REQUEST_PARAMETERS = ("RequestId", "DeadlineMs", "StickyKey")
 

@@ -14,7 +14,7 @@ from accounts.models import ApiKey, Usage
 from config import demo, rollouts
 from config.rollouts import CanaryRow
 from inference.models import Engine, LoadedVersion
-from inference.tables import FALLBACK, PUBLISHED
+from inference.snapshot.targets import FALLBACK, PUBLISHED
 from registry.models import RegisteredModel, RegistrySync, Route
 
 _HOUR = datetime.timedelta(hours=1)

@@ -11,7 +11,6 @@ from django.test import Client
 
 from accounts.admission.networks import Networks
 from accounts.metering.spool import SpoolWriter
-from inference import snapshot_file
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.buffers import Buffers
@@ -26,7 +25,8 @@ from inference.gateway.relay_bounds import Bytes, Turns
 from inference.installation.home import Home
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
-from inference.tables import Tables
+from inference.snapshot import snapshot_file
+from inference.snapshot.tables import Tables
 from tests.inference.gateway.plant import listener, listening
 from tests.inference.http_answers import Answer, read_all
 

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts import api_keys
 from accounts.models import ApiKey
-from inference import publishing, snapshot_file
+from inference import publishing
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.engine import Engine
 from inference.engine.server import EngineServer
@@ -31,7 +31,8 @@ from inference.engine.signatures.signature import (
 )
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.installation.home import Home
-from inference.snapshot import CallableModel, CallableVersion, EngineAddress
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import CallableModel, CallableVersion, EngineAddress
 from registry.routing import Variant
 from tests.factories import CustomerFactory, PlanFactory, issue_key
 

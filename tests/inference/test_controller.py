@@ -9,9 +9,10 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts import api_keys
-from inference import controller, snapshot_file
+from inference import controller
 from inference.engine_links import EngineLink
 from inference.models import ControllerLease, Engine, ServingRoute
+from inference.snapshot import snapshot_file
 from tests.factories import issue_key
 from tests.factories_registry import RouteFactory
 from tests.fakes import FakeControlledEngine, ManualClock

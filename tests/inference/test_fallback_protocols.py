@@ -19,7 +19,7 @@ from inference.grpc_gateway.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
-from inference.snapshot import FixedAnswer
+from inference.snapshot.contents import FixedAnswer
 from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from tests.inference.test_prediction import GOOD, SIGNATURE, code, read
 from tests.inference.test_prediction_fallback import (

@@ -10,12 +10,13 @@ from django.utils import timezone
 
 from config import before_start
 from config.before_start import CannotStart
-from inference import controller, ownership, snapshot_file
-from inference.gateway.snapshots import SnapshotWatcher
+from inference import controller, ownership
 from inference.installation.home import Home
 from inference.models import ControllerLease, DatabaseHome
 from inference.ownership import OtherHome
-from inference.tables import Tables
+from inference.snapshot import snapshot_file
+from inference.snapshot.tables import Tables
+from inference.snapshot.watcher import SnapshotWatcher
 from registry.models import ModelVersion
 from tests.factories import issue_key
 from tests.factories_registry import ModelVersionFactory

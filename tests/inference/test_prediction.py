@@ -22,7 +22,7 @@ from inference.engine.wire.messages import (
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.prediction import PredictionPlan
-from inference.snapshot import (
+from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,
     CallableModel,
@@ -30,7 +30,7 @@ from inference.snapshot import (
     EndedKey,
     Snapshot,
 )
-from inference.tables import Tables
+from inference.snapshot.tables import Tables
 from registry.routing import Variant
 from tests.fakes import ManualClock
 

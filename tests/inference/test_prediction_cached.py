@@ -7,7 +7,7 @@ import pytest
 
 from inference.effects import EngineCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.snapshot import CachePolicy, Fallback, FixedAnswer
+from inference.snapshot.contents import CachePolicy, Fallback, FixedAnswer
 from tests.inference.test_prediction import GOOD, KEY, Driver, snapshot
 
 REORDERED = {"instances": [{"area": 2, "mean radius": 1.5}]}

@@ -6,7 +6,7 @@ import pytest
 from inference.effects import EngineCall
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.snapshot import Fallback, FixedAnswer
+from inference.snapshot.contents import Fallback, FixedAnswer
 from tests.inference.test_prediction import GOOD, Driver, code, read, snapshot
 
 EVERY = ("OVERLOADED", "MODEL_UNAVAILABLE", "INFERENCE_TIMEOUT", "MODEL_ERROR")

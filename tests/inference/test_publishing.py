@@ -8,10 +8,11 @@ from django.utils import timezone
 from accounts import api_keys
 from accounts.admission.limits import KeyLimits, Rate
 from accounts.models import ApiKey, Customer
-from inference import publishing, snapshot_file
+from inference import publishing
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
-from inference.snapshot import AccessKey, CachePolicy, Fallback, FixedAnswer
-from inference.tables import Tables
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import AccessKey, CachePolicy, Fallback, FixedAnswer
+from inference.snapshot.tables import Tables
 from registry.models import ModelVersion
 from registry.routing import Variant
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key

@@ -12,10 +12,10 @@ from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.snapshot import CallableModel, CallableVersion
+from inference.snapshot.contents import CallableModel, CallableVersion
+from inference.snapshot.targets import Target
 from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.streaming import StreamedCall, StreamLimits, stream
-from inference.tables import Target
 from tests.fakes import ManualClock
 
 SIGNATURE = Signature(layout=Layout.TABLE, columns=(Column("text", dtype="str"),))

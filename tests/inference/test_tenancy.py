@@ -26,9 +26,10 @@ from accounts.models import (
     UsageHour,
 )
 from accounts.portal import urls as portal_urls
-from inference import front, publishing, snapshot_file
+from inference import front, publishing
 from inference.codecs.files import uploaded
 from inference.models import PredictionJob, Upload
+from inference.snapshot import snapshot_file
 from inference.uploads import files
 from tests.accounts.test_leases import event
 from tests.accounts.test_refusals import refused

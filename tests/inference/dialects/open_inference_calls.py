@@ -10,8 +10,8 @@ from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference import OPEN_INFERENCE
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.snapshot import CallableModel, CallableVersion
-from inference.tables import Target
+from inference.snapshot.contents import CallableModel, CallableVersion
+from inference.snapshot.targets import Target
 
 MATRIX = Signature(
     layout=Layout.MATRIX,

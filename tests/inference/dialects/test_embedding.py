@@ -10,8 +10,8 @@ from inference.dialects.embedding import EMBEDDING
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.snapshot import CallableModel, CallableVersion
-from inference.tables import Target
+from inference.snapshot.contents import CallableModel, CallableVersion
+from inference.snapshot.targets import Target
 
 SIGNATURE = Signature(
     layout=Layout.TABLE, columns=(Column("text", dtype="str"),), task=Task.EMBEDDING

@@ -11,8 +11,8 @@ from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
 from inference.engine.signatures.signature import Column, Layout, Param, Signature
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
-from inference.snapshot import CallableModel, CallableVersion
-from inference.tables import Target
+from inference.snapshot.contents import CallableModel, CallableVersion
+from inference.snapshot.targets import Target
 
 TABLE = Signature(
     layout=Layout.TABLE,

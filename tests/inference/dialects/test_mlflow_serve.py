@@ -22,8 +22,8 @@ from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Prediction
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
-from inference.snapshot import CallableModel, CallableVersion
-from inference.tables import Target
+from inference.snapshot.contents import CallableModel, CallableVersion
+from inference.snapshot.targets import Target
 from tests.inference.dialects import mlflow_models
 from tests.inference.dialects.mlflow_corpus import QUESTIONS, Question
 

@@ -39,7 +39,7 @@ from inference.gateway.relay import Relay
 from inference.gateway.relay_bounds import Bytes, Turns
 from inference.metrics import Metrics
 from inference.prediction import PredictionPlan
-from inference.snapshot import (
+from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,
     CallableModel,
@@ -47,7 +47,7 @@ from inference.snapshot import (
     EngineAddress,
     Snapshot,
 )
-from inference.tables import Tables
+from inference.snapshot.tables import Tables
 from registry.routing import Variant
 from tests.fakes import ManualClock
 

@@ -16,9 +16,9 @@ import pytest
 from accounts.admission import key_format
 from accounts.admission.limits import Limits, Quota, Rate
 from accounts.models import Lease, QuotaCounter
-from inference import snapshot_file
 from inference.installation.home import Home
-from inference.snapshot import (
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,
     CallableModel,

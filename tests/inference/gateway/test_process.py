@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from benchmarks.ports import free_port
-from inference import snapshot_file
 from inference.grpc_gateway.open_inference_pb2 import ModelInferRequest
 from inference.installation.home import Home
+from inference.snapshot import snapshot_file
 from tests.inference.gateway.plant import GOOD, KEY, PREDICT, published
 
 pytestmark = pytest.mark.processes

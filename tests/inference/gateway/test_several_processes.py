@@ -15,9 +15,9 @@ from accounts.admission.back_off import TOLERATED
 from accounts.admission.limits import Limits, Rate
 from accounts.metering.spool import read_events
 from benchmarks.ports import free_port
-from inference import snapshot_file
 from inference.gateway.settings import gateway_names
 from inference.installation.home import Home
+from inference.snapshot import snapshot_file
 from tests.inference.gateway.plant import KEY, PREDICT, published
 from tests.inference.gateway.test_process import ask
 from tests.inference.test_metrics import only, parsed

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from accounts.admission.limits import Limits, Quota
-from inference import snapshot_file
 from inference.engine.signatures.signature import Column
 from inference.installation.home import Home
-from inference.snapshot import EngineAddress
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import EngineAddress
 from tests.inference.engine.fakes import KEY as VERSION
 from tests.inference.engine.fakes import MATRIX, to_load
 from tests.inference.gateway.plant import KEY, published

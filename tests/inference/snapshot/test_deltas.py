@@ -10,12 +10,13 @@ from django.utils import timezone
 
 from accounts import api_keys, changes
 from accounts.models import ApiKey, Customer, Plan
-from inference import engine_records, publishing, snapshot, snapshot_file
+from inference import engine_records, publishing
 from inference.engine.wire.messages import EngineStatus, VersionKey, VersionStatus
 from inference.engine_links import EngineView
-from inference.gateway.snapshots import SnapshotWatcher
 from inference.models import ServingRoute, SnapshotChange, SnapshotState
-from inference.tables import Tables
+from inference.snapshot import contents, snapshot_file
+from inference.snapshot.tables import Tables
+from inference.snapshot.watcher import SnapshotWatcher
 from registry import changes as registry_changes
 from registry.models import RegisteredModel, Route
 from tests.factories import CustomerFactory, PlanFactory, issue_key
@@ -226,7 +227,7 @@ def test_who_follows_deltas_knows_what_one_knows_who_reads_everything(
     world, seed, monkeypatch
 ):
     # Most deltas have several parts.
-    monkeypatch.setattr(snapshot, "PART_BYTES", 200)
+    monkeypatch.setattr(contents, "PART_BYTES", 200)
     PlanFactory.create_batch(2)
     people = People(seed)
     whole = 0

@@ -4,7 +4,7 @@ import pytest
 from accounts.admission import key_format
 from accounts.admission.limits import KeyLimits, Limits, Rate
 from inference.engine.signatures.signature import Column, Layout, Signature
-from inference.snapshot import (
+from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,
     CallableModel,
@@ -12,7 +12,7 @@ from inference.snapshot import (
     Delta,
     Snapshot,
 )
-from inference.tables import MissedDelta, Tables
+from inference.snapshot.tables import MissedDelta, Tables
 from registry.routing import Variant
 
 KEY = key_format.generate("live")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import structlog
 
-from inference.snapshot import Delta
-from inference.snapshot_file import SnapshotCorrupt, SnapshotReader
-from inference.tables import MissedDelta, Tables
+from inference.snapshot.contents import Delta
+from inference.snapshot.snapshot_file import SnapshotCorrupt, SnapshotReader
+from inference.snapshot.tables import MissedDelta, Tables
 
 logger = structlog.get_logger(__name__)
 

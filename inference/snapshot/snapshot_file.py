@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from inference import snapshot
-from inference.snapshot import Contents, Delta, Snapshot
+from inference.snapshot import contents
+from inference.snapshot.contents import Contents, Delta, Snapshot
 
 _MAGIC = b"MYSNAP03"
 # Inodes are used again, so that they do not tell one file from the next.
@@ -47,7 +47,7 @@ class SnapshotWriter:
         )
         try:
             _write(self._file, _HEAD.pack(_MAGIC, os.urandom(16)))
-            self.whole_bytes = self._append(snapshot.whole(whole), complete=False)
+            self.whole_bytes = self._append(contents.whole(whole), complete=False)
         except BaseException:
             self.discard()
             raise
@@ -96,7 +96,7 @@ class SnapshotWriter:
     def _append(self, delta: Delta, *, complete: bool = True) -> int:
         written = 0
         first = 0 if delta.base else self._parts
-        for message in snapshot.encode_parts(delta, first=first, complete=complete):
+        for message in contents.encode_parts(delta, first=first, complete=complete):
             digest = hashlib.sha256(message).digest()
             record = _RECORD.pack(len(message), digest) + message
             _write(self._file, record)
@@ -158,7 +158,7 @@ class SnapshotReader:
         delta = None
         while message := self._next_message(file):
             try:
-                delta = snapshot.decode_part(message)
+                delta = contents.decode_part(message)
             except msgspec.DecodeError as error:
                 raise SnapshotCorrupt(str(error)) from error
             self._offset += _RECORD.size + len(message)

@@ -6,16 +6,22 @@ import msgspec
 import pytest
 
 from accounts.admission.limits import Limits
-from inference import snapshot_file
-from inference.gateway.snapshots import SnapshotWatcher
-from inference.snapshot import PART_BYTES, AccessCustomer, AccessKey, Delta, Snapshot
-from inference.snapshot_file import (
+from inference.snapshot import snapshot_file
+from inference.snapshot.contents import (
+    PART_BYTES,
+    AccessCustomer,
+    AccessKey,
+    Delta,
+    Snapshot,
+)
+from inference.snapshot.snapshot_file import (
     SnapshotCorrupt,
     SnapshotReader,
     SnapshotReplaced,
     SnapshotWriter,
 )
-from inference.tables import Tables
+from inference.snapshot.tables import Tables
+from inference.snapshot.watcher import SnapshotWatcher
 
 
 @pytest.fixture

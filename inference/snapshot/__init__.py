@@ -1,0 +1,1 @@
+"""What may be called, by whom and how: the file gateways live from, and look-ups."""

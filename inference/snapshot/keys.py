@@ -1,0 +1,54 @@
+"""A key in use, ready for look-ups. Pure."""
+
+from accounts.admission.admission import Admission
+from accounts.admission.back_off import BackOff
+from accounts.admission.key_admission import KeyAdmission
+from accounts.admission.networks import Networks, SeenNetworks
+from accounts.admission.refusal import Refusal
+from accounts.admission.shared_counts import CLOSED_UNTIL
+from inference.snapshot.contents import AccessKey
+
+
+class KeyEntry:
+    """A key in use, with its customer's counts."""
+
+    __slots__ = (
+        "admission",
+        "back_off",
+        "key",
+        "models",
+        "networks",
+        "scopes",
+        "seen_networks",
+        "token",
+    )
+
+    def __init__(
+        self,
+        key: AccessKey,
+        admission: Admission | KeyAdmission,
+        back_off: BackOff | None = None,
+    ) -> None:
+        self.key = key
+        self.admission = admission
+        self.back_off = back_off
+        self.scopes = frozenset(key.scopes)
+        self.models = frozenset(key.models) if key.models else None
+        self.networks = Networks(key.networks) if key.networks else None
+        self.seen_networks = SeenNetworks()
+        # The one that is remembered.
+        self.token: bytes | None = None
+
+    def enter(self, now: float) -> Refusal | None:
+        """Count one call; unless it is refused, the caller must leave the admission."""
+        back_off = self.back_off
+        if back_off is None:
+            return self.admission.enter(now)
+        refusal = None
+        if back_off.cells[CLOSED_UNTIL] > now:
+            refusal = back_off.refusal(now)
+        if refusal is None:
+            refusal = self.admission.enter(now)
+            if refusal is not None:
+                back_off.note(refusal, now)
+        return refusal
