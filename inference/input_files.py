@@ -19,6 +19,7 @@ from inference.codecs.files.row_files import open_rows
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
 from inference.codecs.options import read_options
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
+from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse
 from inference.snapshot.targets import Target
@@ -169,11 +170,13 @@ def _decode_array(content: bytes, target: Target, max_rows: int) -> DecodedReque
     array = npy.read(content)
     binding = target.compiled(input_binding)
     if len(binding.expected) != 1:
-        raise _bad("The model takes several inputs; an NPY file holds one array.")
+        raise refusals.invalid(
+            "The model takes several inputs; an NPY file holds one array."
+        )
     (expected,) = binding.expected
     wanted = np.dtype(expected.dtype) if expected.dtype != "str" else None
     if wanted is None or not np.can_cast(array.dtype, wanted, "same_kind"):
-        raise _bad(f"The model takes {expected.dtype}, not {array.dtype}.")
+        raise refusals.invalid(f"The model takes {expected.dtype}, not {array.dtype}.")
     if wanted.kind in "iu" and not _holds(wanted, array):
         message = f"The array has a number that {expected.dtype} cannot hold."
         raise ApiError(ErrorCode.UNPROCESSABLE, message)
@@ -193,7 +196,3 @@ def _holds(dtype: np.dtype[Any], array: Any) -> bool:
     return not array.size or (
         int(array.min()) >= limits.min and int(array.max()) <= limits.max
     )
-
-
-def _bad(message: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_INPUT, message)

@@ -7,7 +7,8 @@ from msgspec import Meta
 
 from inference.codecs.rows.nested import exact_integer
 from inference.codecs.rows.values import readable_name
-from inference.errors.api_error import ErrorCode, Problem
+from inference.errors.api_error import Problem
+from inference.errors.problems import problem
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +58,7 @@ def read_options(given: Any) -> tuple[Options, list[Problem]]:
     if given is None:
         return NO_OPTIONS, []
     if not isinstance(given, dict):
-        return NO_OPTIONS, [_problem("options", "must be an object")]
+        return NO_OPTIONS, [problem("options", "must be an object")]
     problems: list[Problem] = []
     # To JSON Schema, and so in our documents, 85.0 is an integer too.
     given = {name: exact_integer(value) for name, value in given.items()}
@@ -66,16 +67,12 @@ def read_options(given: Any) -> tuple[Options, list[Problem]]:
             break
         field = f"options.{readable_name(name)}"
         if name not in _ISSUES:
-            problems.append(_problem(field, "is not an option"))
+            problems.append(problem(field, "is not an option"))
             continue
         try:
             msgspec.convert({name: value}, Options)
         except msgspec.ValidationError:
-            problems.append(_problem(field, _ISSUES[name]))
+            problems.append(problem(field, _ISSUES[name]))
     if problems:
         return NO_OPTIONS, problems
     return msgspec.convert(given, Options), []
-
-
-def _problem(field: str, issue: str) -> Problem:
-    return Problem(issue=issue, field=field, code=ErrorCode.INVALID_INPUT)

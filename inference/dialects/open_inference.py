@@ -62,7 +62,9 @@ class OpenInferenceDialect:
 
     def prepare(self, call: Call) -> int | None:
         if call.explain:
-            raise _invalid("This protocol has no explanations; call /api/v1/ for them.")
+            raise refusals.invalid(
+                "This protocol has no explanations; call /api/v1/ for them."
+            )
         headers = call.headers
         if b"content-encoding" in headers:
             call_headers.require_plain_body(headers)
@@ -85,7 +87,9 @@ class OpenInferenceDialect:
                 raise refusals.body_too_large(self.max_json_bytes)
             request = messages.read(memoryview(body)[:end])
         if request.model_name not in (None, target.key.model):
-            raise _invalid("`model_name` in the body is not the model of the path.")
+            raise refusals.invalid(
+                "`model_name` in the body is not the model of the path."
+            )
         if request.model_version is not None:
             _require_version(str(request.model_version), call, target)
         sent = []
@@ -98,7 +102,7 @@ class OpenInferenceDialect:
             sent.append(_raw_tensor(tensor, body, end, nbytes))
             end += nbytes
         if end != len(body):
-            raise _invalid("The body is longer than its parts say.")
+            raise refusals.invalid("The body is longer than its parts say.")
         tensors = target.compiled(input_binding).bind(
             sent, max_rows=limits.max_batch_rows
         )
@@ -223,7 +227,7 @@ def _written(
 def _require_version(given: str, call: Call, target: Target) -> None:
     """Refuse a version in the body that is not the one that answers."""
     if given not in ("", target.version, named_version(call)):
-        raise _invalid(
+        raise refusals.invalid(
             f"`model_version` in the body is not {target.version}, the version that "
             "answers. Name it in the path: /v2/models/{model}/versions/{version}/infer."
         )
@@ -232,7 +236,9 @@ def _require_version(given: str, call: Call, target: Target) -> None:
 def _read_timeout(timeout_us: Any) -> Options:
     """Read Triton's parameter `timeout`, in microseconds."""
     if type(timeout_us) is not int or timeout_us < 1:
-        raise _invalid("The parameter `timeout` must be a number of microseconds.")
+        raise refusals.invalid(
+            "The parameter `timeout` must be a number of microseconds."
+        )
     return Options(timeout_ms=min(max(timeout_us // 1000, 1), _MAX_TIMEOUT_MS))
 
 
@@ -249,7 +255,7 @@ def _json_length(text: bytes, body: bytes) -> int:
 def _json_tensor(tensor: InferInput) -> SentTensor:
     elements = tensor.data
     if isinstance(elements, msgspec.UnsetType):
-        raise _invalid("An input has neither `data` nor `binary_data_size`.")
+        raise refusals.invalid("An input has neither `data` nor `binary_data_size`.")
     return SentTensor(
         tensor.name,
         tensor.datatype,
@@ -260,9 +266,9 @@ def _json_tensor(tensor: InferInput) -> SentTensor:
 
 def _raw_tensor(tensor: InferInput, body: bytes, start: int, nbytes: int) -> SentTensor:
     if tensor.data is not msgspec.UNSET:
-        raise _invalid("An input has both `data` and `binary_data_size`.")
+        raise refusals.invalid("An input has both `data` and `binary_data_size`.")
     if start + nbytes > len(body):
-        raise _invalid("The body is shorter than its parts say.")
+        raise refusals.invalid("The body is shorter than its parts say.")
 
     def read(datatype: str, shape: messages.Shape) -> Any:
         count = 1
@@ -282,12 +288,14 @@ def read_parameters(
     for name, value in given.items():
         if name == "binary_data_output":
             if type(value) is not bool:
-                raise _invalid("`binary_data_output` must be true or false.")
+                raise refusals.invalid("`binary_data_output` must be true or false.")
             binary = value
         elif name == "timeout":
             options = _read_timeout(value)
         elif name in _SEQUENCES:
-            raise _invalid("Models here keep no state, so they take no sequences.")
+            raise refusals.invalid(
+                "Models here keep no state, so they take no sequences."
+            )
         elif name not in _OTHERS:
             own[name] = value
     if not own:
@@ -322,7 +330,3 @@ def _answer_head(target: Target) -> bytes:
         orjson.dumps(target.key.model),
         target.version.encode(),
     )
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_INPUT, message)

@@ -34,7 +34,8 @@ from inference.dialects.open_inference_messages import (
 from inference.dialects.open_inference_outputs import WantedOutput
 from inference.effects import Answer
 from inference.engine.wire.tensors import Array
-from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError
 from inference.errors.rendering import render
 from inference.grpc_gateway.open_inference_pb2 import (
     InferParameter,
@@ -81,13 +82,15 @@ class OpenInferenceGrpcDialect:
         request: ModelInferRequest = body
         inputs, raw = request.inputs, request.raw_input_contents
         if not inputs:
-            raise _invalid("A request needs inputs.")
+            raise refusals.invalid("A request needs inputs.")
         if len(raw) != len(inputs):
             # Also where no input is raw; those that are have their bytes with them.
             for tensor in inputs:
                 _refuse_shared_memory(tensor)
         if raw and len(raw) != len(inputs):
-            raise _invalid("`raw_input_contents` needs one entry for each input.")
+            raise refusals.invalid(
+                "`raw_input_contents` needs one entry for each input."
+            )
         sent = [
             _raw_tensor(tensor, raw[index]) if raw else _typed_tensor(tensor)
             for index, tensor in enumerate(inputs)
@@ -173,7 +176,7 @@ def metadata(answer: Answer) -> Headers:
 
 def _raw_tensor(tensor: Any, raw: bytes) -> SentTensor:
     if tensor.HasField("contents"):
-        raise _invalid("An input has both `contents` and `raw_input_contents`.")
+        raise refusals.invalid("An input has both `contents` and `raw_input_contents`.")
 
     def read(datatype: str, shape: Shape) -> Array:
         count = 1
@@ -208,13 +211,13 @@ def _shape(tensor: Any) -> Shape:
     if not 0 < len(shape) <= MAX_DIMENSIONS or not all(
         0 <= size <= MAX_SIZE for size in shape
     ):
-        raise _invalid("The shape of an input makes no sense.")
+        raise refusals.invalid("The shape of an input makes no sense.")
     return shape
 
 
 def _refuse_shared_memory(tensor: Any) -> None:
     if any(name.startswith("shared_memory_") for name in tensor.parameters):
-        raise _invalid(
+        raise refusals.invalid(
             f"The tensor {tensor.name[:80]!r} is in shared memory, which is not read "
             "or written here. Send it in the message."
         )
@@ -227,7 +230,7 @@ def _requested(output: Any) -> RequestedOutput:
     # Outputs are raw here whatever it says.
     given.pop("binary_data", None)
     if given or type(count) is not int or not 0 <= count <= 100_000:
-        raise _invalid("An output has a parameter that means nothing here.")
+        raise refusals.invalid("An output has a parameter that means nothing here.")
     return RequestedOutput(output.name, OutputParameters(classification=count))
 
 
@@ -237,7 +240,3 @@ def _plain(parameters: Mapping[str, InferParameter]) -> dict[str, Any]:
         choice = value.WhichOneof("parameter_choice")
         plain[name] = None if choice is None else getattr(value, choice)
     return plain
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_INPUT, message)

@@ -27,6 +27,7 @@ from inference.engine.signatures.signature import (
     Signature,
 )
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, numpy_dtype
+from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS, with_facts
 from inference.snapshot.targets import Target
@@ -148,7 +149,7 @@ class InputBinding:
                 if column.name in self._recast:
                     array = _carried(array, column)
             elif column.required:
-                raise _invalid(f"The input `{column.name}` is missing.")
+                raise refusals.invalid(f"The input `{column.name}` is missing.")
             else:
                 array = self._absent(column, rows)
             arrays.append(array)
@@ -175,15 +176,17 @@ class InputBinding:
         """Refuse inputs that the model has not, and such that come twice."""
         names = [tensor.name for tensor in sent]
         if len(set(names)) != len(names):
-            raise _invalid("An input is there twice.")
+            raise refusals.invalid("An input is there twice.")
         for name in names:
             if name not in known:
-                raise _invalid(
+                raise refusals.invalid(
                     f"The model has no input `{readable_name(name)}`. "
                     f"Its inputs are {self._names()}."
                 )
         if len(names) < len(known) and known is self._whole:
-            raise _invalid(f"An input is missing. The inputs are {self._names()}.")
+            raise refusals.invalid(
+                f"An input is missing. The inputs are {self._names()}."
+            )
 
     def _names(self) -> str:
         names = [f"`{expected.name}`" for expected in self.expected]
@@ -272,7 +275,7 @@ def _expected_column(column: Column) -> Expected:
 def _expected(name: str, dtype: str, shape: tuple[int, ...]) -> Expected:
     datatype = data.datatype_of(dtype)
     if datatype is None:
-        raise _invalid(
+        raise refusals.invalid(
             f"The input `{name}` is of type {dtype}, which cannot be written in the "
             "Open Inference Protocol. Call the model by /api/v1/."
         )
@@ -284,11 +287,11 @@ def _rows(sent: Sequence[SentTensor], max_rows: int) -> int:
     rows = sent[0].shape[0]
     for tensor in sent:
         if tensor.shape[0] != rows:
-            raise _invalid(
+            raise refusals.invalid(
                 "All inputs need the same first dimension, the number of rows."
             )
     if rows < 1:
-        raise _invalid(
+        raise refusals.invalid(
             "The first dimension of the inputs, the rows, must be 1 or more."
         )
     if rows > max_rows:
@@ -307,20 +310,22 @@ def _read(tensor: SentTensor, expected: Expected) -> Array:
         tensor.datatype != BF16 or expected.dtype != "float32"
     ):
         sent = tensor.datatype if len(tensor.datatype) <= 10 else "another datatype"
-        raise _invalid(f"The input `{name}` takes {expected.datatype}, not {sent}.")
+        raise refusals.invalid(
+            f"The input `{name}` takes {expected.datatype}, not {sent}."
+        )
     if not _fits(tensor.shape, expected):
         wanted = ", ".join(map(str, expected.wire_shape))
-        raise _invalid(f"The input `{name}` takes tensors of shape [{wanted}].")
+        raise refusals.invalid(f"The input `{name}` takes tensors of shape [{wanted}].")
     try:
         return tensor.read(tensor.datatype, tensor.shape)
     except InvalidData as issue:
-        raise _invalid(f"The input `{name}` {issue}.") from None
+        raise refusals.invalid(f"The input `{name}` {issue}.") from None
 
 
 def _require_length(tensor: SentTensor, expected: Expected, longest: int) -> None:
     for size, wanted in zip(tensor.shape[1:], expected.shape, strict=True):
         if wanted == -1 and size > longest:
-            raise _invalid(
+            raise refusals.invalid(
                 f"The input `{tensor.name}` has {size} values in a row; {longest} are "
                 "the most."
             )
@@ -358,15 +363,11 @@ def _require_usable(array: Any, name: str, *, may_be_nan: Any) -> None:
 def _carried(array: Array, column: Column) -> Array:
     """Cast a column to the dtype that the engine carries it in."""
     if has_whole_floats(column) and exceeds_floats(array):
-        raise _invalid(
+        raise refusals.invalid(
             f"The input `{column.name}` has a number beyond {MAX_WHOLE_FLOAT}, which "
             "the model, that gets floats in an optional column, would get as another."
         )
     return array.astype(numpy_dtype(column.carrier), copy=False)
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_INPUT, message)
 
 
 def input_binding(target: Target) -> InputBinding:

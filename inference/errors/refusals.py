@@ -40,6 +40,10 @@ _KEY_PROBLEMS: dict[KeyProblem | None, str] = {
 }
 
 
+def invalid(message: str) -> ApiError:
+    return ApiError(ErrorCode.INVALID_INPUT, message)
+
+
 def unauthenticated(problem: KeyProblem | None) -> ApiError:
     """Say why there is no caller; None: the key is unknown, and no more is said.
 

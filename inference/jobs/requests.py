@@ -21,7 +21,7 @@ from inference.codecs.files import uploaded
 from inference.codecs.options import read_options
 from inference.codecs.strict_json import parse_object
 from inference.errors.api_error import ApiError, ErrorCode, Problem
-from inference.errors.problems import with_facts
+from inference.errors.problems import problem, with_facts
 from inference.models import Upload
 from inference.negotiation import read_body
 from inference.uploads import files as uploaded_files
@@ -156,19 +156,19 @@ def _read_json(body: JsonBody) -> JobRequest:
     options, problems = _check_common(members, allowed=_JSON_MEMBERS)
     if "instances" in members and "inputs" in members:
         issue = "is another name of instances; send one of them"
-        problems.append(_problem("inputs", issue))
+        problems.append(problem("inputs", issue))
     name = "inputs" if "inputs" in members else "instances"
     uri = members.get("input_uri")
     if "input_uri" in members:
         if not isinstance(uri, str):
-            problems.append(_problem("input_uri", "must be what an upload gave"))
+            problems.append(problem("input_uri", "must be what an upload gave"))
         if name in members:
             issue = "cannot be sent beside the instances; send one of them"
-            problems.append(_problem("input_uri", issue))
+            problems.append(problem("input_uri", issue))
     elif name not in members:
-        problems.append(_problem("instances", "is required, unless a file is sent"))
+        problems.append(problem("instances", "is required, unless a file is sent"))
     elif not body.lines:
-        problems.append(_problem(name, "must be a list with at least one instance"))
+        problems.append(problem(name, "must be a list with at least one instance"))
     if problems:
         raise with_facts(problems)
     version = members.get("version")
@@ -192,14 +192,14 @@ def _read_form(form: Any, files: Any) -> JobRequest:  # QueryDict and MultiValue
         members.pop("options", None)
     options, problems = _check_common(members, allowed=_FORM_FIELDS)
     problems += [
-        _problem(str(name)[:100], "must be sent once")
+        problem(str(name)[:100], "must be sent once")
         for several in (form, files)
         for name, values in several.lists()
         if len(values) > 1 and name in _FORM_FIELDS
     ]
     upload = files.get("file")
     if not isinstance(upload, TemporaryUploadedFile):
-        problems.append(_problem("file", "is required, as a file"))
+        problems.append(problem("file", "is required, as a file"))
     if problems:
         raise with_facts(problems)
     return JobRequest(
@@ -215,15 +215,15 @@ def _check_common(
     members: dict[str, Any], *, allowed: frozenset[str]
 ) -> tuple[dict[str, Any], list[Problem]]:
     problems = [
-        _problem(str(name)[:100], "is not a member of a job")
+        problem(str(name)[:100], "is not a member of a job")
         for name in list(members)[:100]
         if name not in allowed
     ]
     model, version = members.get("model"), members.get("version")
     if not isinstance(model, str) or not model:
-        problems.append(_problem("model", "must be the name of a model"))
+        problems.append(problem("model", "must be the name of a model"))
     if version is not None and not _is_version(version):
-        problems.append(_problem("version", "must be a number or an alias"))
+        problems.append(problem("version", "must be a number or an alias"))
     options, bad_options = read_options(members.get("options"))
     given = msgspec.to_builtins(options)
     return {
@@ -283,7 +283,3 @@ def _file_too_large() -> ApiError:
         f"A job's file may have {maximum} bytes. Split it up.",
         facts={"maximum": maximum},
     )
-
-
-def _problem(field: str, issue: str) -> Problem:
-    return Problem(issue=issue, field=field, code=ErrorCode.INVALID_INPUT)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from inference.engine.wire.tensors import Array
-from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors import refusals
 
 _MAX_HEADER_BYTES = 10_000
 
@@ -29,17 +29,13 @@ def read(content: bytes) -> Array:
         )
         shape, fortran, dtype = read_header(file, max_header_size=_MAX_HEADER_BYTES)
     except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError):
-        raise _invalid(
+        raise refusals.invalid(
             "The file is not a NumPy array (.npy, format 1.0 or 2.0)."
         ) from None
     start = file.tell()
     if dtype.kind not in "biuf" or not shape:
-        raise _invalid("The array must hold numbers and have rows.")
+        raise refusals.invalid("The array must hold numbers and have rows.")
     if math.prod(shape) * dtype.itemsize != len(content) - start:
-        raise _invalid("The file's length does not fit its shape.")
+        raise refusals.invalid("The file's length does not fit its shape.")
     flat = np.frombuffer(content, dtype, offset=start)
     return flat.reshape(shape, order="F" if fortran else "C")
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError(ErrorCode.INVALID_INPUT, message)
