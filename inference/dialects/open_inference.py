@@ -15,18 +15,25 @@ from accounts.admission.limits import Limits
 from inference import call_headers
 from inference.addressing import named_version
 from inference.codecs.decoding import DecodedRequest
-from inference.codecs.options import NO_OPTIONS, Options
-from inference.codecs.parameters import ParameterReader
+from inference.codecs.options import NO_OPTIONS
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_messages as messages
 from inference.dialects import open_inference_outputs as outputs
 from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
-from inference.dialects.open_inference_messages import InferInput, RequestedOutput
-from inference.dialects.open_inference_outputs import WantedOutput
+from inference.dialects.open_inference_messages import InferInput
+from inference.dialects.open_inference_outputs import (
+    FallbackModel,
+    WantedOutput,
+    error_text,
+    fixed_outputs,
+)
+from inference.dialects.open_inference_parameters import (
+    OpenInferenceRequest,
+    read_parameters,
+)
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.errors.problems import with_facts
 from inference.errors.rendering import render
 from inference.snapshot.targets import Target
 
@@ -36,21 +43,6 @@ JSON_LENGTH = b"inference-header-content-length"
 _JSON = b"application/json"
 _BINARY = b"application/octet-stream"
 _NO_HEADERS: Headers = []
-_MAX_TIMEOUT_MS = 3_600_000
-_MAX_DETAILS = 3
-# Of the queues that Triton has for each model, and of MLServer's codecs.
-_OTHERS = frozenset({"priority", "content_type"})
-# Of stateful models, which there are none of.
-_SEQUENCES = frozenset({"sequence_id", "sequence_start", "sequence_end"})
-
-
-class OpenInferenceRequest(DecodedRequest, frozen=True, kw_only=True, gc=False):
-    """What the answer has to be besides correct."""
-
-    id: str | None = None
-    requested: tuple[RequestedOutput, ...] | None = None
-    # Outputs that do not say themselves are raw bytes.
-    binary: bool = False
 
 
 class OpenInferenceDialect:
@@ -172,39 +164,6 @@ def render_error(
     )
 
 
-def error_text(error: ApiError) -> str:
-    """Put the first details of an error into the one text that the protocol has."""
-    further = "; ".join(error.further_details(_MAX_DETAILS))
-    return " ".join((f"{error.code}:", error.message, further)).strip()
-
-
-class FallbackModel(msgspec.Struct, frozen=True):
-    """What answers in a version's place, as `tables.fallback_json` writes it."""
-
-    name: str
-    fallback_reason: str
-
-    @property
-    def parameters(self) -> dict[str, bool | str]:
-        """The answer's parameters."""
-        return {"fallback": True, "fallback_reason": self.fallback_reason}
-
-
-def fixed_outputs(
-    request: OpenInferenceRequest, prediction: Any
-) -> list[WantedOutput] | None:
-    """Give a fixed answer as the request wants it; None: it asks for other outputs."""
-    try:
-        return outputs.wanted(
-            outputs.fixed(prediction, request.rows),
-            request.requested,
-            binary=request.binary,
-            labels=(),
-        )
-    except ApiError:
-        return None
-
-
 def _written(
     head: bytes, request: OpenInferenceRequest, wanted: Sequence[WantedOutput]
 ) -> tuple[bytes, bytes, Headers]:
@@ -231,15 +190,6 @@ def _require_version(given: str, call: Call, target: Target) -> None:
             f"`model_version` in the body is not {target.version}, the version that "
             "answers. Name it in the path: /v2/models/{model}/versions/{version}/infer."
         )
-
-
-def _read_timeout(timeout_us: Any) -> Options:
-    """Read Triton's parameter `timeout`, in microseconds."""
-    if type(timeout_us) is not int or timeout_us < 1:
-        raise refusals.invalid(
-            "The parameter `timeout` must be a number of microseconds."
-        )
-    return Options(timeout_ms=min(max(timeout_us // 1000, 1), _MAX_TIMEOUT_MS))
 
 
 def _json_length(text: bytes, body: bytes) -> int:
@@ -277,37 +227,6 @@ def _raw_tensor(tensor: InferInput, body: bytes, start: int, nbytes: int) -> Sen
         return data.read_raw(datatype, body, offset=start, nbytes=nbytes, count=count)
 
     return SentTensor(tensor.name, tensor.datatype, tensor.shape, read)
-
-
-def read_parameters(
-    given: dict[str, Any], target: Target
-) -> tuple[bool, Options, dict[str, Any] | None]:
-    """Give whether outputs are raw bytes, the options, and the model's own params."""
-    binary, options = False, NO_OPTIONS
-    own: dict[str, Any] = {}
-    for name, value in given.items():
-        if name == "binary_data_output":
-            if type(value) is not bool:
-                raise refusals.invalid("`binary_data_output` must be true or false.")
-            binary = value
-        elif name == "timeout":
-            options = _read_timeout(value)
-        elif name in _SEQUENCES:
-            raise refusals.invalid(
-                "Models here keep no state, so they take no sequences."
-            )
-        elif name not in _OTHERS:
-            own[name] = value
-    if not own:
-        return binary, options, None
-    params, problems = target.compiled(_parameter_reader).read(own)
-    if problems:
-        raise with_facts(problems)
-    return binary, options, params
-
-
-def _parameter_reader(target: Target) -> ParameterReader:
-    return ParameterReader(target.signature.params)
 
 
 def _described(output: WantedOutput, raw: list[bytes | memoryview]) -> bytes:

@@ -15,13 +15,6 @@ from inference.codecs.options import NO_OPTIONS
 from inference.dialects import open_inference_data as data
 from inference.dialects import open_inference_outputs as outputs
 from inference.dialects.dialect import Call, Finished, Headers
-from inference.dialects.open_inference import (
-    FallbackModel,
-    OpenInferenceRequest,
-    error_text,
-    fixed_outputs,
-    read_parameters,
-)
 from inference.dialects.open_inference_data import InvalidData
 from inference.dialects.open_inference_inputs import SentTensor, input_binding
 from inference.dialects.open_inference_messages import (
@@ -31,8 +24,16 @@ from inference.dialects.open_inference_messages import (
     RequestedOutput,
     Shape,
 )
-from inference.dialects.open_inference_outputs import WantedOutput
-from inference.effects import Answer
+from inference.dialects.open_inference_outputs import (
+    FallbackModel,
+    WantedOutput,
+    error_text,
+    fixed_outputs,
+)
+from inference.dialects.open_inference_parameters import (
+    OpenInferenceRequest,
+    read_parameters,
+)
 from inference.engine.wire.tensors import Array
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
@@ -62,11 +63,6 @@ _CONTENTS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-# Of an answer; each entry of metadata costs both sides more than its few bytes.
-_ON_SUCCESS = frozenset({b"x-request-id", b"x-model-version", b"RateLimit"})
-_NOT_ON_REFUSAL = frozenset(
-    {b"cache-control", b"content-length", b"content-type", b"www-authenticate"}
-)
 
 
 class OpenInferenceGrpcDialect:
@@ -165,13 +161,6 @@ def _written(
         )
         response.raw_output_contents.append(bytes(data.write_raw(output.data)))
     return _PROTOBUF, response.SerializeToString(), _NO_HEADERS
-
-
-def metadata(answer: Answer) -> Headers:
-    """Give those headers of an answer that end a call as its metadata."""
-    if answer.status == 200:
-        return [header for header in answer.headers if header[0] in _ON_SUCCESS]
-    return [header for header in answer.headers if header[0] not in _NOT_ON_REFUSAL]
 
 
 def _raw_tensor(tensor: Any, raw: bytes) -> SentTensor:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from inference.codecs.rows.values import readable_name
 from inference.dialects.open_inference_messages import RequestedOutput
+from inference.dialects.open_inference_parameters import OpenInferenceRequest
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode
 
+_MAX_DETAILS = 3
 # What runners call the output of a model that has one and no name for it.
 _ONLY_OUTPUT = "output"
 
@@ -101,3 +104,36 @@ def classify(data: Array, count: int, labels: Sequence[str]) -> Array:
             text = f"{scores[row, index]:f}:{index}"
             texts[row, place] = f"{text}:{named[index]}" if named else text
     return texts
+
+
+def error_text(error: ApiError) -> str:
+    """Put the first details of an error into the one text that the protocol has."""
+    further = "; ".join(error.further_details(_MAX_DETAILS))
+    return " ".join((f"{error.code}:", error.message, further)).strip()
+
+
+class FallbackModel(msgspec.Struct, frozen=True):
+    """What answers in a version's place, as `tables.fallback_json` writes it."""
+
+    name: str
+    fallback_reason: str
+
+    @property
+    def parameters(self) -> dict[str, bool | str]:
+        """The answer's parameters."""
+        return {"fallback": True, "fallback_reason": self.fallback_reason}
+
+
+def fixed_outputs(
+    request: OpenInferenceRequest, prediction: Any
+) -> list[WantedOutput] | None:
+    """Give a fixed answer as the request wants it; None: it asks for other outputs."""
+    try:
+        return wanted(
+            fixed(prediction, request.rows),
+            request.requested,
+            binary=request.binary,
+            labels=(),
+        )
+    except ApiError:
+        return None

@@ -4,8 +4,8 @@ from typing import Any
 
 import structlog
 
-from inference.dialects.dialect import Call
-from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
+from inference.dialects.dialect import Call, Headers
+from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
 from inference.effects import Answer, NeedBody
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.plan_run import PlanRun
@@ -13,6 +13,11 @@ from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.methods import Asker
 
+# Of an answer; each entry of metadata costs both sides more than its few bytes.
+_ON_SUCCESS = frozenset({b"x-request-id", b"x-model-version", b"RateLimit"})
+_NOT_ON_REFUSAL = frozenset(
+    {b"cache-control", b"content-length", b"content-type", b"www-authenticate"}
+)
 logger = structlog.get_logger(__name__)
 
 # Field 2 of ModelStreamInferResponse, which holds a ModelInferResponse.
@@ -106,3 +111,10 @@ def _varint(number: int) -> bytes:
         number >>= 7
     parts.append(number)
     return bytes(parts)
+
+
+def metadata(answer: Answer) -> Headers:
+    """Give those headers of an answer that end a call as its metadata."""
+    if answer.status == 200:
+        return [header for header in answer.headers if header[0] in _ON_SUCCESS]
+    return [header for header in answer.headers if header[0] not in _NOT_ON_REFUSAL]

@@ -6,7 +6,7 @@ from google.protobuf.message import DecodeError, Message
 
 from inference.callers import find_caller, require_network
 from inference.dialects.dialect import Call
-from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC, metadata
+from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
 from inference.effects import Answer
 from inference.errors.api_error import ApiError
 from inference.gateway.driver import GatewayDriver
@@ -14,7 +14,12 @@ from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFac
 from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.methods import Asker, Method, Shape
-from inference.grpc_gateway.predicting import PredictionRun, StreamedRun, refuse
+from inference.grpc_gateway.predicting import (
+    PredictionRun,
+    StreamedRun,
+    metadata,
+    refuse,
+)
 from inference.grpc_gateway.statuses import Status
 from inference.snapshot.keys import KeyEntry
 

@@ -1,0 +1,66 @@
+"""What a request of the Open Inference Protocol says besides its tensors. Pure."""
+
+from typing import Any
+
+from inference.codecs.decoding import DecodedRequest
+from inference.codecs.options import NO_OPTIONS, Options
+from inference.codecs.parameters import ParameterReader
+from inference.dialects.open_inference_messages import RequestedOutput
+from inference.errors import refusals
+from inference.errors.problems import with_facts
+from inference.snapshot.targets import Target
+
+_MAX_TIMEOUT_MS = 3_600_000
+# Of the queues that Triton has for each model, and of MLServer's codecs.
+_OTHERS = frozenset({"priority", "content_type"})
+# Of stateful models, which there are none of.
+_SEQUENCES = frozenset({"sequence_id", "sequence_start", "sequence_end"})
+
+
+class OpenInferenceRequest(DecodedRequest, frozen=True, kw_only=True, gc=False):
+    """What the answer has to be besides correct."""
+
+    id: str | None = None
+    requested: tuple[RequestedOutput, ...] | None = None
+    # Outputs that do not say themselves are raw bytes.
+    binary: bool = False
+
+
+def _read_timeout(timeout_us: Any) -> Options:
+    """Read Triton's parameter `timeout`, in microseconds."""
+    if type(timeout_us) is not int or timeout_us < 1:
+        raise refusals.invalid(
+            "The parameter `timeout` must be a number of microseconds."
+        )
+    return Options(timeout_ms=min(max(timeout_us // 1000, 1), _MAX_TIMEOUT_MS))
+
+
+def read_parameters(
+    given: dict[str, Any], target: Target
+) -> tuple[bool, Options, dict[str, Any] | None]:
+    """Give whether outputs are raw bytes, the options, and the model's own params."""
+    binary, options = False, NO_OPTIONS
+    own: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "binary_data_output":
+            if type(value) is not bool:
+                raise refusals.invalid("`binary_data_output` must be true or false.")
+            binary = value
+        elif name == "timeout":
+            options = _read_timeout(value)
+        elif name in _SEQUENCES:
+            raise refusals.invalid(
+                "Models here keep no state, so they take no sequences."
+            )
+        elif name not in _OTHERS:
+            own[name] = value
+    if not own:
+        return binary, options, None
+    params, problems = target.compiled(_parameter_reader).read(own)
+    if problems:
+        raise with_facts(problems)
+    return binary, options, params
+
+
+def _parameter_reader(target: Target) -> ParameterReader:
+    return ParameterReader(target.signature.params)
