@@ -70,7 +70,7 @@ worker: ## Run the Celery worker alone
 
 grpc-code: setup ## Generate the gRPC messages from their .proto
 	@$(python) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
-		inference/grpc_gateway/open_inference.proto
+		inference/dialects/open_inference/open_inference.proto
 
 constraints: setup ## Pin what is installed now
 	@(head -2 constraints.txt; .venv/bin/pip freeze --exclude-editable | sed 's/+cpu$$//') >constraints.new

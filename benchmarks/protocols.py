@@ -20,7 +20,7 @@ from benchmarks.data_plane import DataPlane
 from benchmarks.load import Measured, Target
 from benchmarks.peers import Launch, Setup, mlserver, triton
 from benchmarks.tensor_plane import COLUMNS, WIDTH
-from inference.grpc_gateway.open_inference_pb2 import ModelInferRequest
+from inference.dialects.open_inference.open_inference_pb2 import ModelInferRequest
 
 WORK = Path(__file__).parent / ".work" / "protocols"
 _GRPC_PORT, _PEER_PORT = 8432, 8450

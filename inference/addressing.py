@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from inference import call_headers
 from inference.codecs.strict_json import parse_object
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode

@@ -3,7 +3,7 @@
 from accounts.admission import key_format
 from accounts.admission.limits import ReachedLimit
 from accounts.admission.networks import Networks, client_address
-from inference import call_headers
+from inference.dialects import call_headers
 from inference.dialects.dialect import Headers
 from inference.errors import refusals
 from inference.errors.api_error import ApiError

@@ -28,7 +28,7 @@ from inference.callers import rate_headers
 from inference.codecs.files.uploaded import UploadedFile
 from inference.codecs.images import read_images
 from inference.dialects.dialect import Call, Headers
-from inference.dialects.event_stream import error_event
+from inference.dialects.native.event_stream import error_event
 from inference.effects import (
     Answer,
     Effect,

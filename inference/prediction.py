@@ -18,18 +18,11 @@ from typing import Any, Literal
 
 from accounts.admission.limits import LeaseRequest
 from accounts.admission.networks import Networks
-from inference import (
-    addressing,
-    cache,
-    call_headers,
-    callers,
-    fallbacks,
-    row_sources,
-    rows_apart,
-)
+from inference import addressing, cache, callers, fallbacks, row_sources, rows_apart
 from inference.cache import PredictionCache
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import Options
+from inference.dialects import call_headers
 from inference.dialects.dialect import AnswersFixed, Call, Finished, Headers, ReadsFiles
 from inference.effects import (
     Answer,

@@ -5,8 +5,8 @@ from typing import Any
 
 from inference import fallbacks, row_sources, streaming
 from inference.codecs.decoding import DecodedRequest
-from inference.dialects import event_stream
 from inference.dialects.dialect import Call, Headers
+from inference.dialects.native import event_stream
 from inference.effects import Answer, Effect
 from inference.engine.signatures.signature import UnsupportedSignature
 from inference.engine.wire.errors import EngineError

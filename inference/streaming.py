@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from inference.dialects import event_stream
 from inference.dialects.dialect import Headers
-from inference.dialects.event_stream import Usage
+from inference.dialects.native import event_stream
+from inference.dialects.native.event_stream import Usage
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode

@@ -30,12 +30,13 @@ from accounts.admission.key_format import holds_key
 from accounts.authentication import HasScope, client_address
 from accounts.models import ApiKey
 from accounts.throttling import KeyThrottle
-from inference import call_headers, front, model_cards
+from inference import front, model_cards
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Dialect, Headers, Operation
-from inference.dialects.embedding import EMBEDDING
-from inference.dialects.event_stream import EVENT_STREAM
-from inference.dialects.mlflow_scoring import MLFLOW
-from inference.dialects.native import NATIVE
+from inference.dialects.mlflow.scoring import MLFLOW
+from inference.dialects.native.embedding import EMBEDDING
+from inference.dialects.native.event_stream import EVENT_STREAM
+from inference.dialects.native.native import NATIVE
 from inference.effects import Answer
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode

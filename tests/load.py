@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from grpc import StatusCode, aio
 
-from inference.grpc_gateway.open_inference_pb2 import (
+from inference.dialects.open_inference.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )

@@ -1,0 +1,1 @@
+"""How each protocol writes requests, answers and errors."""

@@ -5,8 +5,8 @@ from urllib.parse import unquote
 
 import structlog
 
-from inference import call_headers
 from inference.callers import rate_headers
+from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.rendering import render
 from inference.gateway import routes

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import httptools
 import structlog
 
-from inference import call_headers
+from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.exchange import Exchange, Headers, Reading, Request
 from inference.gateway.heads import KnownHead, KnownHeads

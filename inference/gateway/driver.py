@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from inference import call_headers
 from inference.codecs.images import MAX_PIXELS
+from inference.dialects import call_headers
 from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUpload
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health

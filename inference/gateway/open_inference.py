@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from accounts.admission.key_format import holds_key
-from inference import call_headers
+from inference.dialects import call_headers
 from inference.dialects.dialect import Headers
-from inference.dialects.open_inference import render_error
+from inference.dialects.open_inference.over_http import render_error
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.open_inference_facts import OpenInferenceFacts

@@ -11,11 +11,11 @@ from importlib import metadata
 import msgspec
 
 from accounts.admission.limits import ReachedLimit
-from inference.call_headers import Headers
 from inference.callers import find_caller, rate_headers, require_network
 from inference.dialects import dialect
-from inference.dialects import open_inference_data as data
-from inference.dialects.open_inference_inputs import input_binding
+from inference.dialects.call_headers import Headers
+from inference.dialects.open_inference import datatypes as data
+from inference.dialects.open_inference.inputs import input_binding
 from inference.engine.wire.messages import VersionKey
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.refusals import NO_MODEL, broken, lacks_scope, of_limits

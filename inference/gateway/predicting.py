@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from accounts.admission.key_format import holds_key
-from inference import call_headers
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call
 from inference.effects import Answer, Effect, NeedBody
 from inference.errors import refusals

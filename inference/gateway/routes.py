@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 from inference.dialects.dialect import Dialect, Operation
-from inference.dialects.embedding import EMBEDDING
-from inference.dialects.event_stream import EVENT_STREAM
-from inference.dialects.mlflow_scoring import MLFLOW
-from inference.dialects.native import NATIVE
-from inference.dialects.open_inference import OPEN_INFERENCE
+from inference.dialects.mlflow.scoring import MLFLOW
+from inference.dialects.native.embedding import EMBEDDING
+from inference.dialects.native.event_stream import EVENT_STREAM
+from inference.dialects.native.native import NATIVE
+from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 
 _MODELS = "/api/v1/models/"
 _MODELS_LENGTH = len(_MODELS)

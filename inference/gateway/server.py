@@ -19,8 +19,8 @@ from accounts.admission.networks import Networks
 from accounts.admission.shared_counts import SharedCounts
 from accounts.metering.spool import SpoolUnavailable, SpoolWriter
 from inference.cache import PredictionCache
-from inference.dialects.native import NATIVE
-from inference.dialects.open_inference import OPEN_INFERENCE
+from inference.dialects.native.native import NATIVE
+from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.asgi import answered_by

@@ -10,7 +10,7 @@ import msgspec
 from accounts.admission.networks import normalised
 from inference import cache
 from inference.codecs.images import MAX_PIXELS
-from inference.dialects.open_inference import DEFAULT_MAX_BINARY_BODY_BYTES
+from inference.dialects.open_inference.over_http import DEFAULT_MAX_BINARY_BODY_BYTES
 from inference.gateway.buffers import MEMORY_BYTES
 from inference.gateway.relay import MIN_BYTES_PER_S
 from inference.installation.home import Home

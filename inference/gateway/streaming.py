@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Any
 
-from inference.dialects.event_stream import error_event
+from inference.dialects.native.event_stream import error_event
 from inference.effects import Answer
 from inference.gateway.engines import Engines
 from inference.gateway.exchange import Channel

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from inference.call_headers import MAX_DEADLINE_MS
+from inference.dialects.call_headers import MAX_DEADLINE_MS
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.heads import Head
 from inference.grpc_gateway.http2.limits import (

@@ -4,7 +4,7 @@ import re
 
 import msgspec
 
-from inference import call_headers
+from inference.dialects import call_headers
 from inference.errors.api_error import ApiError
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.http2.frames import Code, StreamFault

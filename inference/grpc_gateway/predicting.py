@@ -5,11 +5,11 @@ from typing import Any
 import structlog
 
 from inference.dialects.dialect import Call, Headers
-from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
+from inference.dialects.open_inference import open_inference_pb2 as messages
+from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
 from inference.effects import Answer, NeedBody
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.plan_run import PlanRun
-from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.methods import Asker
 

@@ -18,7 +18,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
     ServerReflectionResponse,
 )
 
-from inference.grpc_gateway import health, open_inference_pb2, service
+from inference.dialects.open_inference import open_inference_pb2
+from inference.grpc_gateway import health, service
 from inference.grpc_gateway.methods import Asker, Method, Shape
 from inference.grpc_gateway.statuses import Status
 

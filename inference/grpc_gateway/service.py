@@ -6,12 +6,12 @@ from google.protobuf.message import DecodeError, Message
 
 from inference.callers import find_caller, require_network
 from inference.dialects.dialect import Call
-from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
+from inference.dialects.open_inference import open_inference_pb2 as messages
+from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
 from inference.effects import Answer
 from inference.errors.api_error import ApiError
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFacts
-from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.methods import Asker, Method, Shape
 from inference.grpc_gateway.predicting import (

@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from benchmarks.ports import free_port
-from inference.grpc_gateway import open_inference_pb2 as messages
+from inference.dialects.open_inference import open_inference_pb2 as messages
 from tests.end_to_end import stand_ins
 from tests.end_to_end.conftest import PATIENCE_S, ROOT, wait_for
 

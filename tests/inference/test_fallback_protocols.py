@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from inference.dialects.embedding import EMBEDDING
-from inference.dialects.event_stream import EVENT_STREAM
-from inference.dialects.mlflow_scoring import MLFLOW
-from inference.dialects.open_inference import OPEN_INFERENCE
-from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
-from inference.engine.signatures.signature import Task
-from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.grpc_gateway.open_inference_pb2 import (
+from inference.dialects.mlflow.scoring import MLFLOW
+from inference.dialects.native.embedding import EMBEDDING
+from inference.dialects.native.event_stream import EVENT_STREAM
+from inference.dialects.open_inference.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
+from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
+from inference.dialects.open_inference.over_http import OPEN_INFERENCE
+from inference.engine.signatures.signature import Task
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.snapshot.contents import FixedAnswer
 from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from tests.inference.test_prediction import GOOD, SIGNATURE, code, read

@@ -13,8 +13,8 @@ from django.utils import timezone
 from accounts.metering import spool
 from inference import publishing
 from inference.dialects.dialect import Call
-from inference.dialects.event_stream import EVENT_STREAM
-from inference.dialects.native import NATIVE
+from inference.dialects.native.event_stream import EVENT_STREAM
+from inference.dialects.native.native import NATIVE
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.front import Front

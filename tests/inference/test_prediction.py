@@ -9,7 +9,7 @@ import pytest
 from accounts.admission import key_format
 from accounts.admission.limits import LeaseGrant, Limits, Quota, Rate
 from inference.dialects.dialect import Call
-from inference.dialects.native import NATIVE
+from inference.dialects.native.native import NATIVE
 from inference.effects import Answer, EngineCall, ExplainCall, NeedBody, NeedUnits
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode

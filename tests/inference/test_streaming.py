@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.dialects.event_stream import KEEP_ALIVE
+from inference.dialects.native.event_stream import KEEP_ALIVE
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey

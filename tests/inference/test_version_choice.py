@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from inference.dialects.embedding import EMBEDDING
+from inference.dialects.native.embedding import EMBEDDING
 from inference.engine.signatures.signature import Task
 from inference.gateway.routes import find_prediction
 from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign

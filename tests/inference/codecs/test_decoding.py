@@ -384,8 +384,8 @@ def test_only_so_many_unknown_members_are_looked_at(content, monkeypatch):
         looked_at.append(name)
         return str(name)
 
-    for module in ("request_members", "parameters", "options"):
-        monkeypatch.setattr(f"inference.{module}.readable_name", note)
+    for module in ("members", "parameters", "options"):
+        monkeypatch.setattr(f"inference.codecs.{module}.readable_name", note)
     members = ", ".join(f'"{number}": 1' for number in range(5000))
 
     error = refusal(matrix, (content % members).encode())

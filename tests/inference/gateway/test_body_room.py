@@ -6,7 +6,7 @@ import json
 import pytest
 import uvloop
 
-from inference.dialects.native import NATIVE
+from inference.dialects.native.native import NATIVE
 from inference.gateway.relay_bounds import Room
 from tests.inference.gateway.plant import (
     GOOD,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.ports import free_port
-from inference.grpc_gateway.open_inference_pb2 import ModelInferRequest
+from inference.dialects.open_inference.open_inference_pb2 import ModelInferRequest
 from inference.installation.home import Home
 from inference.snapshot import snapshot_file
 from tests.inference.gateway.plant import GOOD, KEY, PREDICT, published

@@ -1,8 +1,8 @@
 import pytest
 
-from inference.dialects.embedding import EMBEDDING
-from inference.dialects.mlflow_scoring import MLFLOW
-from inference.dialects.open_inference import OPEN_INFERENCE
+from inference.dialects.mlflow.scoring import MLFLOW
+from inference.dialects.native.embedding import EMBEDDING
+from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.gateway import routes
 from inference.gateway.routes import PredictionPath
 

@@ -9,8 +9,8 @@ import numpy as np
 from hpack import Decoder, Encoder
 from hyperframe import frame as hyper
 
+from inference.dialects.open_inference.open_inference_pb2 import ModelInferRequest
 from inference.engine.signatures.signature import Layout, Signature
-from inference.grpc_gateway.open_inference_pb2 import ModelInferRequest
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 from tests.fakes import ManualClock
 from tests.inference.gateway.plant import KEY

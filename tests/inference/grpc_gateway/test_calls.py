@@ -7,9 +7,11 @@ import zlib
 import pytest
 from hyperframe import frame as hyper
 
+from inference.dialects.open_inference.open_inference_pb2 import (
+    ModelStreamInferResponse,
+)
 from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.http2.frames import Code
-from inference.grpc_gateway.open_inference_pb2 import ModelStreamInferResponse
 from tests.inference.gateway.plant import KEY, Plant
 from tests.inference.grpc_gateway.peer import (
     ALIVE,

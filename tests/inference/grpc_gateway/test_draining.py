@@ -7,8 +7,8 @@ import pytest
 from grpc import aio
 from hyperframe import frame as hyper
 
+from inference.dialects.open_inference.open_inference_pb2 import ModelInferResponse
 from inference.grpc_gateway.http2.frames import Code
-from inference.grpc_gateway.open_inference_pb2 import ModelInferResponse
 from tests.inference.gateway.plant import KEY, Plant
 from tests.inference.grpc_gateway.peer import (
     INFER,

@@ -6,11 +6,11 @@ import grpc
 import pytest
 from grpc import aio
 
-from inference.grpc_gateway.http2 import limits
-from inference.grpc_gateway.open_inference_pb2 import (
+from inference.dialects.open_inference.open_inference_pb2 import (
     ModelInferResponse,
     ModelStreamInferResponse,
 )
+from inference.grpc_gateway.http2 import limits
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 from tests.inference.gateway.plant import KEY, Plant
 from tests.inference.grpc_gateway.peer import (

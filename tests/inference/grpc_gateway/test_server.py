@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc import aio
 
+from inference.dialects.open_inference import open_inference_pb2 as messages
 from inference.gateway.settings import from_environment
-from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway.certificates import Certificates
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings
 from tests.inference.gateway.plant import Plant

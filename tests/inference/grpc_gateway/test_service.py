@@ -10,9 +10,9 @@ import pytest
 from grpc import aio
 
 from accounts.admission.limits import Limits, Rate
+from inference.dialects.open_inference import open_inference_pb2 as messages
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.grpc_gateway import open_inference_pb2 as messages
 from inference.grpc_gateway.server import GrpcServer, GrpcSettings, PortTaken
 from tests.inference.gateway.plant import KEY, OTHER_KEY, Plant, published
 from tests.inference.grpc_gateway.peer import on_loop

@@ -2,7 +2,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from inference.dialects.open_inference import render_error
+from inference.dialects.open_inference.over_http import render_error
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.open_inference import is_open_inference
 from inference.gateway.routes import asks_alive, asks_ready, find_prediction

@@ -6,7 +6,7 @@ import pytest
 
 from accounts.admission.limits import Limits
 from inference.dialects.dialect import Call, Finished
-from inference.dialects.embedding import EMBEDDING
+from inference.dialects.native.embedding import EMBEDDING
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode

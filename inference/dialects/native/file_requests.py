@@ -18,7 +18,7 @@ from inference.codecs.files.lines import BOM
 from inference.codecs.files.row_files import open_rows
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
 from inference.codecs.options import read_options
-from inference.dialects.open_inference_inputs import SentTensor, input_binding
+from inference.dialects.open_inference.inputs import SentTensor, input_binding
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse

@@ -6,14 +6,15 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from accounts.admission.limits import Limits
-from inference import call_headers, input_files
 from inference.codecs import media
 from inference.codecs.answers import Warned
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
 from inference.codecs.media import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
 from inference.codecs.options import NO_OPTIONS, Options
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished, Headers
+from inference.dialects.native import file_requests
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import problem, with_facts
 from inference.errors.rendering import render
@@ -92,7 +93,7 @@ class NativeDialect:
         return decoded
 
     def find_file(self, body: bytes) -> AskedFile | None:
-        return input_files.find(body)
+        return file_requests.find(body)
 
     def decode_file(
         self,
@@ -103,7 +104,7 @@ class NativeDialect:
         limits: Limits,
     ) -> DecodedRequest:
         batch = call.operation == "batch"
-        decoded = input_files.decode(
+        decoded = file_requests.decode(
             asked,
             file,
             target,

@@ -4,8 +4,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.dialects import open_inference_data as data
-from inference.dialects.open_inference_data import InvalidData
+from inference.dialects.open_inference import datatypes as data
+from inference.dialects.open_inference.datatypes import InvalidData
 from inference.errors.api_error import ApiError, ErrorCode
 
 NUMBERS = {

@@ -14,7 +14,7 @@ import yaml
 
 from accounts.admission.limits import Limits
 from inference.dialects.dialect import Call, Finished
-from inference.dialects.mlflow_scoring import MLFLOW
+from inference.dialects.mlflow.scoring import MLFLOW
 from inference.engine.runners import runner
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.wire.errors import EngineError
@@ -24,8 +24,8 @@ from inference.errors import refusals
 from inference.errors.api_error import ApiError
 from inference.snapshot.contents import CallableModel, CallableVersion
 from inference.snapshot.targets import Target
-from tests.inference.dialects import mlflow_models
-from tests.inference.dialects.mlflow_corpus import QUESTIONS, Question
+from tests.inference.dialects.mlflow import mlflow_models
+from tests.inference.dialects.mlflow.mlflow_corpus import QUESTIONS, Question
 
 LIMITS = Limits(plan="p", rates=())
 SAVE = {

@@ -7,7 +7,7 @@ import pytest
 from accounts.admission.limits import Limits
 from inference.codecs.decoding import InstanceDecoder
 from inference.dialects.dialect import Call, Finished
-from inference.dialects.mlflow_scoring import MLFLOW, to_predictions
+from inference.dialects.mlflow.scoring import MLFLOW, to_predictions
 from inference.engine.signatures.signature import Column, Layout, Param, Signature
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem

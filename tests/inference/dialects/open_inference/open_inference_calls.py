@@ -7,7 +7,7 @@ import numpy as np
 
 from accounts.admission.limits import Limits
 from inference.dialects.dialect import Call, Finished
-from inference.dialects.open_inference import OPEN_INFERENCE
+from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.snapshot.contents import CallableModel, CallableVersion

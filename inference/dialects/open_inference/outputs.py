@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 
 from inference.codecs.rows.values import readable_name
-from inference.dialects.open_inference_messages import RequestedOutput
-from inference.dialects.open_inference_parameters import OpenInferenceRequest
+from inference.dialects.open_inference.messages import RequestedOutput
+from inference.dialects.open_inference.parameters import OpenInferenceRequest
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode
 

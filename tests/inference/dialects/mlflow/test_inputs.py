@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inference.codecs.decoding import InstanceDecoder
-from inference.dialects.mlflow_input import read_csv, read_json, with_numbers
+from inference.dialects.mlflow.inputs import read_csv, read_json, with_numbers
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
 from inference.errors.api_error import ApiError, ErrorCode

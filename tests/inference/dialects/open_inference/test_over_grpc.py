@@ -8,16 +8,16 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 
 from inference.dialects.dialect import Call, Finished
-from inference.dialects.open_inference_grpc import OPEN_INFERENCE_GRPC
-from inference.engine.signatures.signature import Param
-from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors.api_error import ApiError, ErrorCode
-from inference.grpc_gateway.open_inference_pb2 import (
+from inference.dialects.open_inference.open_inference_pb2 import (
     ModelInferRequest,
     ModelInferResponse,
 )
+from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
+from inference.engine.signatures.signature import Param
+from inference.engine.wire.tensors import Prediction, Tensor
+from inference.errors.api_error import ApiError, ErrorCode
 from tests import torture
-from tests.inference.dialects.open_inference_calls import (
+from tests.inference.dialects.open_inference.open_inference_calls import (
     LIMITS,
     MATRIX,
     TABLE,

@@ -12,25 +12,30 @@ import msgspec
 from accounts.admission.limits import Limits
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import NO_OPTIONS
-from inference.dialects import open_inference_data as data
-from inference.dialects import open_inference_outputs as outputs
 from inference.dialects.dialect import Call, Finished, Headers
-from inference.dialects.open_inference_data import InvalidData
-from inference.dialects.open_inference_inputs import SentTensor, input_binding
-from inference.dialects.open_inference_messages import (
+from inference.dialects.open_inference import datatypes as data
+from inference.dialects.open_inference import outputs
+from inference.dialects.open_inference.datatypes import InvalidData
+from inference.dialects.open_inference.inputs import SentTensor, input_binding
+from inference.dialects.open_inference.messages import (
     MAX_DIMENSIONS,
     MAX_SIZE,
     OutputParameters,
     RequestedOutput,
     Shape,
 )
-from inference.dialects.open_inference_outputs import (
+from inference.dialects.open_inference.open_inference_pb2 import (
+    InferParameter,
+    ModelInferRequest,
+    ModelInferResponse,
+)
+from inference.dialects.open_inference.outputs import (
     FallbackModel,
     WantedOutput,
     error_text,
     fixed_outputs,
 )
-from inference.dialects.open_inference_parameters import (
+from inference.dialects.open_inference.parameters import (
     OpenInferenceRequest,
     read_parameters,
 )
@@ -38,11 +43,6 @@ from inference.engine.wire.tensors import Array
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
 from inference.errors.rendering import render
-from inference.grpc_gateway.open_inference_pb2 import (
-    InferParameter,
-    ModelInferRequest,
-    ModelInferResponse,
-)
 from inference.snapshot.targets import Target
 
 _MAX_TEXT = 1000

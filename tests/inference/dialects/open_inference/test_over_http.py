@@ -4,10 +4,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.dialects.open_inference import OPEN_INFERENCE
+from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.signatures.signature import Param
 from inference.errors.api_error import ApiError, ErrorCode, Problem
-from tests.inference.dialects.open_inference_calls import (
+from tests.inference.dialects.open_inference.open_inference_calls import (
     MATRIX,
     call_of,
     decode,

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Raw
 
 from accounts.admission.limits import Limits
-from inference import call_headers
 from inference.codecs.decoding import DecodedRequest
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Headers
-from inference.dialects.native import NativeDialect
+from inference.dialects.native.native import NativeDialect
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.snapshot.targets import Target
 

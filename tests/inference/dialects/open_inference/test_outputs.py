@@ -2,9 +2,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from inference.dialects import open_inference_data as data
-from inference.dialects import open_inference_outputs as outputs
-from inference.dialects.open_inference_messages import OutputParameters, RequestedOutput
+from inference.dialects.open_inference import datatypes as data
+from inference.dialects.open_inference import outputs
+from inference.dialects.open_inference.messages import OutputParameters, RequestedOutput
 from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ApiError
 

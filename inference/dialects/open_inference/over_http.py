@@ -12,23 +12,22 @@ import msgspec
 import orjson
 
 from accounts.admission.limits import Limits
-from inference import call_headers
 from inference.addressing import named_version
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import NO_OPTIONS
-from inference.dialects import open_inference_data as data
-from inference.dialects import open_inference_messages as messages
-from inference.dialects import open_inference_outputs as outputs
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished, Headers
-from inference.dialects.open_inference_inputs import SentTensor, input_binding
-from inference.dialects.open_inference_messages import InferInput
-from inference.dialects.open_inference_outputs import (
+from inference.dialects.open_inference import datatypes as data
+from inference.dialects.open_inference import messages, outputs
+from inference.dialects.open_inference.inputs import SentTensor, input_binding
+from inference.dialects.open_inference.messages import InferInput
+from inference.dialects.open_inference.outputs import (
     FallbackModel,
     WantedOutput,
     error_text,
     fixed_outputs,
 )
-from inference.dialects.open_inference_parameters import (
+from inference.dialects.open_inference.parameters import (
     OpenInferenceRequest,
     read_parameters,
 )

@@ -1,5 +1,5 @@
-from inference import call_headers
 from inference.callers import require_network
+from inference.dialects import call_headers
 from inference.grpc_gateway.heads import read_head
 from inference.grpc_gateway.methods import Method
 from tests.inference.grpc_gateway.peer import INFER, head

@@ -12,7 +12,7 @@ from accounts.admission.limits import Limits
 from inference.codecs.answers import Warned
 from inference.codecs.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Finished, Headers
-from inference.dialects.native import NativeDialect
+from inference.dialects.native.native import NativeDialect
 from inference.engine.signatures.signature import Task
 from inference.engine.wire.tensors import Array
 from inference.errors.api_error import ApiError, ErrorCode

@@ -17,9 +17,9 @@ from inference.codecs.rows.types import (
     text_limit,
 )
 from inference.codecs.rows.values import exactly, not_among, readable_name
-from inference.dialects import open_inference_data as data
-from inference.dialects.open_inference_data import BF16, InvalidData
-from inference.dialects.open_inference_messages import Shape
+from inference.dialects.open_inference import datatypes as data
+from inference.dialects.open_inference.datatypes import BF16, InvalidData
+from inference.dialects.open_inference.messages import Shape
 from inference.engine.signatures.signature import (
     MAX_WHOLE_FLOAT,
     Column,

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from accounts.admission.limits import Limits
-from inference import call_headers
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import NO_OPTIONS
 from inference.codecs.parameters import ParameterReader
-from inference.dialects import mlflow_input
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished, Headers
+from inference.dialects.mlflow import inputs
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import OBJECT_DTYPES
 from inference.engine.wire.tensors import Array, Tensor
@@ -61,9 +61,9 @@ class MlflowDialect:
         signature = target.signature
         given = call.headers.get(b"content-type")
         if given is not None and _format_of(given) == "csv":
-            rows = mlflow_input.read_csv(body, signature)
+            rows = inputs.read_csv(body, signature)
             return _decode_rows(target, rows, None, limits)
-        instances = mlflow_input.as_instances(body, signature)
+        instances = inputs.as_instances(body, signature)
         if instances is not None:
             try:
                 return target.tools()[0].decode_request(
@@ -74,7 +74,7 @@ class MlflowDialect:
             except ApiError as error:
                 if error.code is ErrorCode.TOO_LARGE:
                     raise
-        rows, params = mlflow_input.read_json(body, signature)
+        rows, params = inputs.read_json(body, signature)
         return _decode_rows(target, rows, params, limits)
 
     def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
@@ -113,7 +113,7 @@ MLFLOW = MlflowDialect()
 
 
 def _decode_rows(
-    target: Target, rows: mlflow_input.Rows, params: Any, limits: Limits
+    target: Target, rows: inputs.Rows, params: Any, limits: Limits
 ) -> DecodedRequest:
     if len(rows) > limits.max_batch_rows:
         refuse_size(len(rows), limits.max_batch_rows, "max_batch_rows")
@@ -121,7 +121,7 @@ def _decode_rows(
     if signature.layout in (Layout.TENSOR, Layout.TENSORS):
         dtypes = {signature.dtype, *(given.dtype for given in signature.inputs)}
         if OBJECT_DTYPES.isdisjoint(dtypes):
-            rows = mlflow_input.with_numbers(rows)
+            rows = inputs.with_numbers(rows)
     known, problems = _known_params(target, params)
     decoded = target.tools()[0].decode_text_rows(rows)
     problems += decoded.problems

@@ -5,7 +5,7 @@ from typing import Any
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import NO_OPTIONS, Options
 from inference.codecs.parameters import ParameterReader
-from inference.dialects.open_inference_messages import RequestedOutput
+from inference.dialects.open_inference.messages import RequestedOutput
 from inference.errors import refusals
 from inference.errors.problems import with_facts
 from inference.snapshot.targets import Target

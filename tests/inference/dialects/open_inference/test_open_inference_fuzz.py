@@ -6,10 +6,10 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 
-from inference.dialects.open_inference import JSON_LENGTH, OPEN_INFERENCE
+from inference.dialects.open_inference.over_http import JSON_LENGTH, OPEN_INFERENCE
 from inference.errors.api_error import ApiError
 from tests import torture
-from tests.inference.dialects.open_inference_calls import (
+from tests.inference.dialects.open_inference.open_inference_calls import (
     LIMITS,
     MATRIX,
     TABLE,

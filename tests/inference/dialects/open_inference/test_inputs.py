@@ -6,7 +6,7 @@ from accounts.admission.limits import Limits
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.errors.api_error import ApiError, ErrorCode
-from tests.inference.dialects.open_inference_calls import (
+from tests.inference.dialects.open_inference.open_inference_calls import (
     MATRIX,
     TABLE,
     TENSOR,

@@ -9,7 +9,7 @@ import pytest
 
 from inference.codecs.files import uploaded
 from inference.codecs.files.uploaded import UploadedFile
-from inference.dialects.open_inference import OPEN_INFERENCE
+from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.effects import EngineCall, ReadUpload
 from inference.engine.signatures.signature import Column, Layout, Signature
 from tests.inference.test_prediction import Driver, code, read, snapshot

@@ -1,0 +1,1 @@
+"""The project's own JSON: predict, embed, stream, and rows from an uploaded file."""
