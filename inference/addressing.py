@@ -6,7 +6,7 @@ import msgspec
 
 from inference.codecs.strict_json import parse_object
 from inference.dialects import call_headers
-from inference.dialects.dialect import Call
+from inference.dialects.dialect import Call, named_version
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.snapshot.keys import KeyEntry
@@ -66,14 +66,3 @@ def choose_target(call: Call, model: ModelEntry) -> Target:
     if target is None:
         raise refusals.broken() if model.model.stuck else refusals.not_served()
     return target
-
-
-def named_version(call: Call) -> str | None:
-    """Give the version that the caller asks for: path, then header, then Accept."""
-    headers = call.headers
-    version = call.version
-    if version is None and b"x-model-version" in headers:
-        version = call_headers.text(headers[b"x-model-version"])
-    if version is None and b"accept" in headers:
-        version = call_headers.accepted(headers).version
-    return version

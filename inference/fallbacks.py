@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import structlog
 
-from inference import addressing
+from inference.dialects import dialect
 from inference.dialects.dialect import Call
 from inference.errors.api_error import ApiError
 from inference.progress import Progress
@@ -29,7 +29,7 @@ def of_route(
     fallback = None if model is None else model.model.fallback
     if model is None or fallback is None or error.code not in fallback.on:
         raise error
-    if addressing.named_version(call) is not None:
+    if dialect.named_version(call) is not None:
         # Nothing stands in for what was asked for by name.
         raise error
     target = model.fallback(error.code)

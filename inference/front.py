@@ -36,8 +36,14 @@ from inference.effects import (
     ExplainCall,
     NeedBody,
     NeedUnits,
+    NextChunk,
+    OpenStream,
     ReadImages,
     ReadUpload,
+    SendHead,
+    SendPiece,
+    Sign,
+    StreamAbandoned,
 )
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
@@ -49,14 +55,6 @@ from inference.installation.home import Home
 from inference.prediction import PredictionPlan, Steps
 from inference.snapshot.tables import Tables
 from inference.snapshot.watcher import SnapshotWatcher
-from inference.stream_effects import (
-    NextChunk,
-    OpenStream,
-    SendHead,
-    SendPiece,
-    Sign,
-    StreamAbandoned,
-)
 from inference.uploads import files as uploaded_files
 
 # How long written events may wait until they survive a power failure.

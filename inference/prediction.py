@@ -42,8 +42,7 @@ from inference.progress import Progress, log_failure, usage_event
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.tables import Tables
 from inference.snapshot.targets import Target, fallback_json
-from inference.streamed_prediction import StreamedPrediction
-from inference.streaming import StreamLimits
+from inference.streamed_prediction import StreamedPrediction, StreamLimits
 
 DEFAULT_TIMEOUT_S = 30.0
 # Of a refusal, for the page that explains it.

@@ -11,6 +11,7 @@ import msgspec
 from accounts.admission.limits import Limits
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
+from inference.dialects import call_headers
 from inference.engine.wire.messages import Explained
 from inference.engine.wire.tensors import Prediction
 from inference.errors.api_error import ApiError
@@ -109,3 +110,14 @@ class AnswersFixed(Protocol):
 
         None: this prediction has no form here, or not the one that was asked for.
         """
+
+
+def named_version(call: Call) -> str | None:
+    """Give the version that the caller asks for: path, then header, then Accept."""
+    headers = call.headers
+    version = call.version
+    if version is None and b"x-model-version" in headers:
+        version = call_headers.text(headers[b"x-model-version"])
+    if version is None and b"accept" in headers:
+        version = call_headers.accepted(headers).version
+    return version

@@ -12,12 +12,11 @@ from typing import Any
 import structlog
 
 from inference.dialects.dialect import Call
-from inference.effects import Answer, Effect, EngineCall, NeedBody
+from inference.effects import Answer, Effect, EngineCall, NeedBody, StreamAbandoned
 from inference.engine.wire.errors import EngineError
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.engines import UnderWay
-from inference.stream_effects import StreamAbandoned
 
 logger = structlog.get_logger(__name__)
 

@@ -43,7 +43,7 @@ from inference.prediction import PredictionPlan
 from inference.snapshot.contents import Delta
 from inference.snapshot.tables import Tables
 from inference.snapshot.watcher import SnapshotWatcher
-from inference.streaming import StreamLimits
+from inference.streamed_prediction import StreamLimits
 
 if TYPE_CHECKING:
     from inference.grpc_gateway.server import GrpcServer

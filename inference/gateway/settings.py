@@ -15,7 +15,7 @@ from inference.gateway.buffers import MEMORY_BYTES
 from inference.gateway.relay import MIN_BYTES_PER_S
 from inference.installation.home import Home
 from inference.prediction import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES
-from inference.streaming import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS
+from inference.streamed_prediction import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS
 
 Value = TypeVar("Value", int, float)
 

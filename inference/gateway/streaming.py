@@ -6,10 +6,8 @@ from http import HTTPStatus
 from typing import Any
 
 from inference.dialects.native.event_stream import error_event
-from inference.effects import Answer
-from inference.gateway.engines import Engines
-from inference.gateway.exchange import Channel
-from inference.stream_effects import (
+from inference.effects import (
+    Answer,
     NextChunk,
     OpenStream,
     SendHead,
@@ -18,6 +16,8 @@ from inference.stream_effects import (
     StreamAbandoned,
     StreamEffect,
 )
+from inference.gateway.engines import Engines
+from inference.gateway.exchange import Channel
 
 Chunks = AsyncGenerator[Any]
 

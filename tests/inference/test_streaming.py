@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from inference.dialects.native.event_stream import KEEP_ALIVE
+from inference.effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
@@ -14,8 +15,7 @@ from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.snapshot.contents import CallableModel, CallableVersion
 from inference.snapshot.targets import Target
-from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
-from inference.streaming import StreamedCall, StreamLimits, stream
+from inference.streamed_prediction import StreamedCall, StreamLimits, stream
 from tests.fakes import ManualClock
 
 SIGNATURE = Signature(layout=Layout.TABLE, columns=(Column("text", dtype="str"),))

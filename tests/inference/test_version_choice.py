@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from inference.dialects.native.embedding import EMBEDDING
+from inference.effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.engine.signatures.signature import Task
 from inference.gateway.routes import find_prediction
-from inference.stream_effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from tests.inference.test_prediction import SIGNATURE, Driver, snapshot
 
 ROW = {"mean radius": 1.5, "area": 2}

@@ -12,11 +12,10 @@ import msgspec
 import orjson
 
 from accounts.admission.limits import Limits
-from inference.addressing import named_version
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import NO_OPTIONS
 from inference.dialects import call_headers
-from inference.dialects.dialect import Call, Finished, Headers
+from inference.dialects.dialect import Call, Finished, Headers, named_version
 from inference.dialects.open_inference import datatypes as data
 from inference.dialects.open_inference import messages, outputs
 from inference.dialects.open_inference.inputs import SentTensor, input_binding
