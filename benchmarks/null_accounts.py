@@ -12,10 +12,10 @@ from typing import Any
 from accounts.admission.admission import Admission
 from accounts.admission.shared_counts import SharedCounts
 from accounts.metering.event import UsageEvent
-from inference import callers, prediction
 from inference.gateway import __main__ as gateway
 from inference.gateway import server
 from inference.gateway.recorder import Recorder, Recording
+from inference.prediction import callers, plan
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.tables import Tables
 
@@ -97,9 +97,7 @@ def main() -> None:
         Recorder=NullRecorder,
         SharedCounts=own_counts,
     )
-    vars(prediction).update(
-        callers=_FindsOne, usage_event=lambda *args, **kwargs: _EVENT
-    )
+    vars(plan).update(callers=_FindsOne, usage_event=lambda *args, **kwargs: _EVENT)
     gateway.main()
 
 

@@ -24,12 +24,19 @@ from accounts.admission.admission import Admission
 from accounts.admission.limits import LeaseGrant, LeaseRequest
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
-from inference.callers import rate_headers
 from inference.codecs.files.uploaded import UploadedFile
 from inference.codecs.images import read_images
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.native.event_stream import error_event
-from inference.effects import (
+from inference.engine.clients.blocking_client import BlockingEngineClient
+from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
+from inference.engine.wire.messages import Explained, ExplainOptions, Params, VersionKey
+from inference.engine.wire.tensors import Prediction, Tensor
+from inference.errors import refusals
+from inference.errors.api_error import ApiError
+from inference.installation.home import Home
+from inference.prediction.callers import rate_headers
+from inference.prediction.effects import (
     Answer,
     Effect,
     EngineCall,
@@ -45,14 +52,7 @@ from inference.effects import (
     Sign,
     StreamAbandoned,
 )
-from inference.engine.clients.blocking_client import BlockingEngineClient
-from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
-from inference.engine.wire.messages import Explained, ExplainOptions, Params, VersionKey
-from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import refusals
-from inference.errors.api_error import ApiError
-from inference.installation.home import Home
-from inference.prediction import PredictionPlan, Steps
+from inference.prediction.plan import PredictionPlan, Steps
 from inference.snapshot.tables import Tables
 from inference.snapshot.watcher import SnapshotWatcher
 from inference.uploads import files as uploaded_files

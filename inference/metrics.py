@@ -20,8 +20,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import generate_latest
 
 from accounts.metering.event import UsageEvent
-from inference.cache import CacheCounts
 from inference.installation.ledger_report import Gauge, JobCounts
+from inference.prediction.cache import CacheCounts
 
 # 2**26 µs are 67 s, 2**14 rows 16,384.
 _TIME_BUCKETS = 27

@@ -37,10 +37,10 @@ from inference.dialects.mlflow.scoring import MLFLOW
 from inference.dialects.native.embedding import EMBEDDING
 from inference.dialects.native.event_stream import EVENT_STREAM
 from inference.dialects.native.native import NATIVE
-from inference.effects import Answer
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.openapi.shared_schemas import json_body, reference
+from inference.prediction.effects import Answer
 from inference.serializers import ModelListSerializer, ModelSerializer
 from inference.snapshot.contents import CallableModel
 

@@ -5,7 +5,6 @@ from urllib.parse import unquote
 
 import structlog
 
-from inference.callers import rate_headers
 from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.rendering import render
@@ -25,6 +24,7 @@ from inference.gateway.open_inference_facts import OpenInferenceFacts
 from inference.gateway.predicting import PredictionExchange, PredictionHead
 from inference.gateway.relay import Relay, respond
 from inference.gateway.routes import PredictionPath
+from inference.prediction.callers import rate_headers
 
 logger = structlog.get_logger(__name__)
 

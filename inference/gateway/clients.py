@@ -5,11 +5,11 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from accounts.admission.networks import Networks, client_address, party_of
-from inference.callers import find_caller, require_network
 from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.asgi import Message, Receive
 from inference.gateway.relay_bounds import Client
+from inference.prediction.callers import find_caller, require_network
 from inference.snapshot.tables import Tables
 
 _SWEEP_S = 1.0

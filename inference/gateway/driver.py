@@ -6,7 +6,6 @@ from typing import Any
 
 from inference.codecs.images import MAX_PIXELS
 from inference.dialects import call_headers
-from inference.effects import Effect, ExplainCall, NeedUnits, ReadImages, ReadUpload
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
 from inference.gateway.image_reader import ImageReader
@@ -16,7 +15,14 @@ from inference.gateway.recorder import Recorder
 from inference.gateway.relay_bounds import Room
 from inference.installation.shares import Shares
 from inference.metrics import Metrics
-from inference.prediction import PredictionPlan
+from inference.prediction.effects import (
+    Effect,
+    ExplainCall,
+    NeedUnits,
+    ReadImages,
+    ReadUpload,
+)
+from inference.prediction.plan import PredictionPlan
 
 # Bodies of predictions of more than 64 KiB, and as much of their answers that wait for
 # clients. Customers share them.

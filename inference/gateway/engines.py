@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from inference.effects import EngineCall, ExplainCall, OpenStream
 from inference.engine.clients.client import EngineClient
 from inference.engine.clients.socket_client import PendingCall, Waiter
 from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
@@ -18,6 +17,7 @@ from inference.engine.wire.messages import (
     VersionKey,
 )
 from inference.engine.wire.tensors import Prediction, Tensor
+from inference.prediction.effects import EngineCall, ExplainCall, OpenStream
 
 logger = structlog.get_logger(__name__)
 

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from inference.codecs.images import read_images
 from inference.codecs.rows.reader import DecodedRows
-from inference.effects import ReadImages
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.shares import FairQueue
+from inference.prediction.effects import ReadImages
 
 # Pillow lets go of the interpreter while it decodes; more threads than this would
 # take the processor from the loop and memory for nothing.

@@ -7,10 +7,10 @@ import structlog
 
 from inference.codecs.files import uploaded
 from inference.codecs.files.uploaded import UploadedFile
-from inference.effects import ReadUpload
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.relay_bounds import Client, Turns
 from inference.installation.sockets import http_over
+from inference.prediction.effects import ReadUpload
 
 logger = structlog.get_logger(__name__)
 

@@ -11,7 +11,6 @@ from importlib import metadata
 import msgspec
 
 from accounts.admission.limits import ReachedLimit
-from inference.callers import find_caller, rate_headers, require_network
 from inference.dialects import dialect
 from inference.dialects.call_headers import Headers
 from inference.dialects.open_inference import datatypes as data
@@ -21,7 +20,8 @@ from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.refusals import NO_MODEL, broken, lacks_scope, of_limits
 from inference.gateway.engines import Engines
 from inference.gateway.health import Health
-from inference.prediction import PredictionPlan
+from inference.prediction.callers import find_caller, rate_headers, require_network
+from inference.prediction.plan import PredictionPlan
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.targets import ModelEntry, Target
 

@@ -22,7 +22,7 @@ from inference.gateway.siblings import Siblings
 from inference.installation import ledger_report
 from inference.installation.ledger_report import Gauge, LedgerReport
 from inference.metrics import Metrics, write
-from inference.prediction import PredictionPlan
+from inference.prediction.plan import PredictionPlan
 from inference.snapshot.tables import Tables
 
 _recall_decoder = msgspec.json.Decoder(Recall)

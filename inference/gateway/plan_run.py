@@ -12,11 +12,17 @@ from typing import Any
 import structlog
 
 from inference.dialects.dialect import Call
-from inference.effects import Answer, Effect, EngineCall, NeedBody, StreamAbandoned
 from inference.engine.wire.errors import EngineError
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.engines import UnderWay
+from inference.prediction.effects import (
+    Answer,
+    Effect,
+    EngineCall,
+    NeedBody,
+    StreamAbandoned,
+)
 
 logger = structlog.get_logger(__name__)
 

@@ -8,7 +8,6 @@ import structlog
 from accounts.admission.key_format import holds_key
 from inference.dialects import call_headers
 from inference.dialects.dialect import Call
-from inference.effects import STREAM_EFFECTS, Answer, Effect, NeedBody, StreamAbandoned
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.driver import GatewayDriver
@@ -16,6 +15,13 @@ from inference.gateway.exchange import Channel, Exchange, Request
 from inference.gateway.plan_run import PlanRun
 from inference.gateway.routes import PredictionPath
 from inference.gateway.streaming import StreamSender
+from inference.prediction.effects import (
+    STREAM_EFFECTS,
+    Answer,
+    Effect,
+    NeedBody,
+    StreamAbandoned,
+)
 
 logger = structlog.get_logger(__name__)
 

@@ -18,7 +18,6 @@ from accounts.admission.back_off import BackOffs
 from accounts.admission.networks import Networks
 from accounts.admission.shared_counts import SharedCounts
 from accounts.metering.spool import SpoolUnavailable, SpoolWriter
-from inference.cache import PredictionCache
 from inference.dialects.native.native import NATIVE
 from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.clients.socket_client import SocketEngineClient
@@ -39,11 +38,12 @@ from inference.gateway.settings import SITE_THREADS, GatewaySettings, gateway_na
 from inference.gateway.siblings import Siblings
 from inference.installation.sockets import bind_control, http_over
 from inference.metrics import Metrics
-from inference.prediction import PredictionPlan
+from inference.prediction.cache import PredictionCache
+from inference.prediction.plan import PredictionPlan
+from inference.prediction.streamed_plan import StreamLimits
 from inference.snapshot.contents import Delta
 from inference.snapshot.tables import Tables
 from inference.snapshot.watcher import SnapshotWatcher
-from inference.streamed_prediction import StreamLimits
 
 if TYPE_CHECKING:
     from inference.grpc_gateway.server import GrpcServer

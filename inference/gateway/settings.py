@@ -8,14 +8,14 @@ from typing import TypeVar
 import msgspec
 
 from accounts.admission.networks import normalised
-from inference import cache
 from inference.codecs.images import MAX_PIXELS
 from inference.dialects.open_inference.over_http import DEFAULT_MAX_BINARY_BODY_BYTES
 from inference.gateway.buffers import MEMORY_BYTES
 from inference.gateway.relay import MIN_BYTES_PER_S
 from inference.installation.home import Home
-from inference.prediction import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES
-from inference.streamed_prediction import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS
+from inference.prediction import cache
+from inference.prediction.plan import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES
+from inference.prediction.streamed_plan import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS
 
 Value = TypeVar("Value", int, float)
 

@@ -6,7 +6,9 @@ from http import HTTPStatus
 from typing import Any
 
 from inference.dialects.native.event_stream import error_event
-from inference.effects import (
+from inference.gateway.engines import Engines
+from inference.gateway.exchange import Channel
+from inference.prediction.effects import (
     Answer,
     NextChunk,
     OpenStream,
@@ -16,8 +18,6 @@ from inference.effects import (
     StreamAbandoned,
     StreamEffect,
 )
-from inference.gateway.engines import Engines
-from inference.gateway.exchange import Channel
 
 Chunks = AsyncGenerator[Any]
 

@@ -7,11 +7,11 @@ import structlog
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.open_inference import open_inference_pb2 as messages
 from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
-from inference.effects import Answer, NeedBody
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.plan_run import PlanRun
 from inference.grpc_gateway import statuses
 from inference.grpc_gateway.methods import Asker
+from inference.prediction.effects import Answer, NeedBody
 
 # Of an answer; each entry of metadata costs both sides more than its few bytes.
 _ON_SUCCESS = frozenset({b"x-request-id", b"x-model-version", b"RateLimit"})

@@ -4,11 +4,9 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from inference.callers import find_caller, require_network
 from inference.dialects.dialect import Call
 from inference.dialects.open_inference import open_inference_pb2 as messages
 from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
-from inference.effects import Answer
 from inference.errors.api_error import ApiError
 from inference.gateway.driver import GatewayDriver
 from inference.gateway.open_inference_facts import OpenInferenceFacts, TensorFacts
@@ -21,6 +19,8 @@ from inference.grpc_gateway.predicting import (
     refuse,
 )
 from inference.grpc_gateway.statuses import Status
+from inference.prediction.callers import find_caller, require_network
+from inference.prediction.effects import Answer
 from inference.snapshot.keys import KeyEntry
 
 NAME = "inference.GRPCInferenceService"

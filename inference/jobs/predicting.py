@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from inference import rows_apart
 from inference.codecs.answers import AnswerEncoder
 from inference.codecs.decoding import InstanceDecoder
 from inference.codecs.files.lines import Row
@@ -16,6 +15,7 @@ from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.messages import EngineStatus, Priority, VersionKey
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.prediction import rows_apart
 from registry.model_file import storable
 
 CALL_TIMEOUT_S = 60.0

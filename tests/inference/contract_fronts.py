@@ -24,7 +24,7 @@ from inference.gateway.relay import Relay
 from inference.gateway.relay_bounds import Bytes, Turns
 from inference.installation.home import Home
 from inference.metrics import Metrics
-from inference.prediction import PredictionPlan
+from inference.prediction.plan import PredictionPlan
 from inference.snapshot import snapshot_file
 from inference.snapshot.tables import Tables
 from tests.inference.gateway.plant import listener, listening

@@ -1,9 +1,9 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference.cache import CacheCounts
 from inference.installation.ledger_report import Gauge
 from inference.metrics import Metrics, of_gateways, of_gauges, write
+from inference.prediction.cache import CacheCounts
 from tests.accounts.metering.test_spool import event
 
 

@@ -1,9 +1,9 @@
-from inference.callers import require_network
 from inference.dialects import call_headers
 from inference.grpc_gateway.heads import read_head
 from inference.grpc_gateway.methods import Method
+from inference.prediction.callers import require_network
 from tests.inference.grpc_gateway.peer import INFER, head
-from tests.inference.test_prediction_keys import driver
+from tests.inference.prediction.test_plan_keys import driver
 
 # A proxy may add a field of its own to one that is there, as HAProxy does.
 HOPS = [

@@ -38,7 +38,7 @@ from inference.gateway.recorder import Recorder
 from inference.gateway.relay import Relay
 from inference.gateway.relay_bounds import Bytes, Turns
 from inference.metrics import Metrics
-from inference.prediction import PredictionPlan
+from inference.prediction.plan import PredictionPlan
 from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,

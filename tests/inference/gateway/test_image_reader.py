@@ -4,9 +4,9 @@ import time
 import pytest
 
 from inference.codecs.images import encoded
-from inference.effects import ReadImages
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.image_reader import ImageReader
+from inference.prediction.effects import ReadImages
 from tests.inference.codecs.test_images import COLOUR, picture
 
 # Some tens of milliseconds of work.

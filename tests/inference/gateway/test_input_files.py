@@ -5,8 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-from inference.effects import ReadUpload
 from inference.gateway.input_files import InputFiles
+from inference.prediction.effects import ReadUpload
 from tests.inference.gateway.plant import PREDICT, Plant
 from tests.inference.gateway.test_app import on_loop
 

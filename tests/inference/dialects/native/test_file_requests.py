@@ -10,9 +10,9 @@ import pytest
 from inference.codecs.files import uploaded
 from inference.codecs.files.uploaded import UploadedFile
 from inference.dialects.open_inference.over_http import OPEN_INFERENCE
-from inference.effects import EngineCall, ReadUpload
 from inference.engine.signatures.signature import Column, Layout, Signature
-from tests.inference.test_prediction import Driver, code, read, snapshot
+from inference.prediction.effects import EngineCall, ReadUpload
+from tests.inference.prediction.test_plan import Driver, code, read, snapshot
 
 URI = "upload://upl_" + "ab" * 16
 CSV = b"area,mean radius\n2,1.5\n4,3\n"

@@ -5,10 +5,10 @@ import json
 import msgspec
 import pytest
 
-from inference.effects import EngineCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.prediction.effects import EngineCall
 from inference.snapshot.contents import CachePolicy, Fallback, FixedAnswer
-from tests.inference.test_prediction import GOOD, KEY, Driver, snapshot
+from tests.inference.prediction.test_plan import GOOD, KEY, Driver, snapshot
 
 REORDERED = {"instances": [{"area": 2, "mean radius": 1.5}]}
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.cache import PredictionCache, digest
 from inference.engine.wire.tensors import Prediction, Tensor
+from inference.prediction.cache import PredictionCache, digest
 
 KEY = (("m", 1, "a"), 0, b"x")
 OTHER = (("m", 1, "a"), 0, b"y")

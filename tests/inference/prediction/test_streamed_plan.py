@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 
 from inference.dialects.native.event_stream import KEEP_ALIVE
-from inference.effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ApiError, ErrorCode
+from inference.prediction.effects import (
+    NextChunk,
+    OpenStream,
+    SendHead,
+    SendPiece,
+    Sign,
+)
+from inference.prediction.streamed_plan import StreamedCall, StreamLimits, stream
 from inference.snapshot.contents import CallableModel, CallableVersion
 from inference.snapshot.targets import Target
-from inference.streamed_prediction import StreamedCall, StreamLimits, stream
 from tests.fakes import ManualClock
 
 SIGNATURE = Signature(layout=Layout.TABLE, columns=(Column("text", dtype="str"),))

@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from inference.effects import EngineCall
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.prediction.effects import EngineCall
 from inference.snapshot.contents import Fallback, FixedAnswer
-from tests.inference.test_prediction import GOOD, Driver, code, read, snapshot
+from tests.inference.prediction.test_plan import GOOD, Driver, code, read, snapshot
 
 EVERY = ("OVERLOADED", "MODEL_UNAVAILABLE", "INFERENCE_TIMEOUT", "MODEL_ERROR")
 UNKNOWN = {"label": "unknown", "score": None}

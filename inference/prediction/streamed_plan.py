@@ -9,12 +9,17 @@ from typing import Any
 
 import msgspec
 
-from inference import fallbacks, row_sources
 from inference.codecs.decoding import DecodedRequest
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.native import event_stream
 from inference.dialects.native.event_stream import Usage
-from inference.effects import (
+from inference.engine.signatures.signature import UnsupportedSignature
+from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.installation.shares import Shares
+from inference.prediction import fallbacks, row_sources
+from inference.prediction.effects import (
     Answer,
     Effect,
     NextChunk,
@@ -26,13 +31,8 @@ from inference.effects import (
     StreamAbandoned,
     StreamEffect,
 )
-from inference.engine.signatures.signature import UnsupportedSignature
-from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.errors import refusals
-from inference.errors.api_error import ApiError, ErrorCode
-from inference.fallbacks import FallbackLog
-from inference.installation.shares import Shares
-from inference.progress import Progress, log_failure, usage_event
+from inference.prediction.fallbacks import FallbackLog
+from inference.prediction.progress import Progress, log_failure, usage_event
 from inference.snapshot.targets import Target, fallback_json
 
 DEFAULT_MAX_STREAM_S = 300.0

@@ -6,10 +6,10 @@ import msgspec
 import pytest
 
 from inference.codecs.images import read_images
-from inference.effects import EngineCall, NeedBody, ReadImages
 from inference.engine.signatures.signature import Image, Layout, Param, Signature
+from inference.prediction.effects import EngineCall, NeedBody, ReadImages
 from tests.inference.codecs.test_images import picture
-from tests.inference.test_prediction import Driver, code, snapshot
+from tests.inference.prediction.test_plan import Driver, code, snapshot
 
 PICTURES = Signature(
     layout=Layout.TENSOR,

@@ -18,13 +18,26 @@ from typing import Any, Literal
 
 from accounts.admission.limits import LeaseRequest
 from accounts.admission.networks import Networks
-from inference import addressing, cache, callers, fallbacks, row_sources, rows_apart
-from inference.cache import PredictionCache
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import Options
 from inference.dialects import call_headers
 from inference.dialects.dialect import AnswersFixed, Call, Finished, Headers, ReadsFiles
-from inference.effects import (
+from inference.engine.signatures.signature import UnsupportedSignature
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import Explained, ExplainOptions
+from inference.engine.wire.tensors import Prediction, Tensor
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.prediction import (
+    cache,
+    callers,
+    fallbacks,
+    row_sources,
+    rows_apart,
+    version_choice,
+)
+from inference.prediction.cache import PredictionCache
+from inference.prediction.effects import (
     Answer,
     Effect,
     EngineCall,
@@ -32,17 +45,11 @@ from inference.effects import (
     NeedBody,
     NeedUnits,
 )
-from inference.engine.signatures.signature import UnsupportedSignature
-from inference.engine.wire.errors import EngineError
-from inference.engine.wire.messages import Explained, ExplainOptions
-from inference.engine.wire.tensors import Prediction, Tensor
-from inference.errors import refusals
-from inference.errors.api_error import ApiError, ErrorCode
-from inference.progress import Progress, log_failure, usage_event
+from inference.prediction.progress import Progress, log_failure, usage_event
+from inference.prediction.streamed_plan import StreamedPrediction, StreamLimits
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.tables import Tables
 from inference.snapshot.targets import Target, fallback_json
-from inference.streamed_prediction import StreamedPrediction, StreamLimits
 
 DEFAULT_TIMEOUT_S = 30.0
 # Of a refusal, for the page that explains it.
@@ -151,7 +158,7 @@ class PredictionPlan:
             timeout_s = min(timeout_s, call_headers.deadline_s(headers))
         target = None
         if progress.model is not None:
-            target = addressing.choose_target(call, progress.model)
+            target = version_choice.choose_target(call, progress.model)
             progress.target = target
         dialect = call.dialect
         max_bytes = dialect.prepare(call) or self._max_body_bytes
@@ -161,9 +168,9 @@ class PredictionPlan:
         body: bytes = yield NeedBody(max_bytes, entry.key.customer_id)
 
         if target is None:
-            model = addressing.model_of_body(self.tables, call, body, entry)
+            model = version_choice.model_of_body(self.tables, call, body, entry)
             progress.model = model
-            target = progress.target = addressing.choose_target(call, model)
+            target = progress.target = version_choice.choose_target(call, model)
         admission = entry.admission
         try:
             decoded = dialect.decode(call, target, body, admission.limits)
@@ -415,7 +422,7 @@ class PredictionPlan:
         elif "predict" not in scopes:
             raise refusals.lacks_scope("predict")
         if call.model is not None:
-            progress.model = addressing.find_model(self.tables, call.model, entry)
+            progress.model = version_choice.find_model(self.tables, call.model, entry)
         refusal = entry.enter(progress.now)
         if refusal is not None:
             raise refusals.of_limits(refusal)

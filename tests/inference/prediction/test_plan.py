@@ -10,7 +10,6 @@ from accounts.admission import key_format
 from accounts.admission.limits import LeaseGrant, Limits, Quota, Rate
 from inference.dialects.dialect import Call
 from inference.dialects.native.native import NATIVE
-from inference.effects import Answer, EngineCall, ExplainCall, NeedBody, NeedUnits
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
@@ -21,7 +20,14 @@ from inference.engine.wire.messages import (
 )
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.prediction import PredictionPlan
+from inference.prediction.effects import (
+    Answer,
+    EngineCall,
+    ExplainCall,
+    NeedBody,
+    NeedUnits,
+)
+from inference.prediction.plan import PredictionPlan
 from inference.snapshot.contents import (
     AccessCustomer,
     AccessKey,

@@ -4,8 +4,8 @@ import pytest
 
 from accounts.admission.limits import LeaseGrant, Limits, Quota
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.prediction import MAX_CALLS_APART
-from tests.inference.test_prediction import Driver, code, read, snapshot
+from inference.prediction.plan import MAX_CALLS_APART
+from tests.inference.prediction.test_plan import Driver, code, read, snapshot
 
 OPTIONS = {"return_errors": "individual"}
 

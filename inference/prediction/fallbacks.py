@@ -7,7 +7,7 @@ import structlog
 from inference.dialects import dialect
 from inference.dialects.dialect import Call
 from inference.errors.api_error import ApiError
-from inference.progress import Progress
+from inference.prediction.progress import Progress
 from inference.snapshot.contents import Fallback
 from inference.snapshot.targets import Target
 

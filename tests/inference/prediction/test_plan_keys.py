@@ -5,9 +5,9 @@ import pytest
 
 from accounts.admission.limits import KeyLimits, LeaseGrant, Limits, Quota, Rate
 from accounts.admission.networks import Networks
-from inference.effects import NeedBody
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from tests.inference.test_prediction import KEY, Driver, code, read, snapshot
+from inference.prediction.effects import NeedBody
+from tests.inference.prediction.test_plan import KEY, Driver, code, read, snapshot
 
 
 def driver(*, limits=None, trusted=(), **changes):

@@ -17,12 +17,18 @@ from inference.dialects.open_inference.open_inference_pb2 import (
 )
 from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
 from inference.dialects.open_inference.over_http import OPEN_INFERENCE
-from inference.effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.engine.signatures.signature import Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.prediction.effects import (
+    NextChunk,
+    OpenStream,
+    SendHead,
+    SendPiece,
+    Sign,
+)
 from inference.snapshot.contents import FixedAnswer
-from tests.inference.test_prediction import GOOD, SIGNATURE, code, read
-from tests.inference.test_prediction_fallback import (
+from tests.inference.prediction.test_plan import GOOD, SIGNATURE, code, read
+from tests.inference.prediction.test_plan_fallback import (
     UNKNOWN,
     FailingDriver,
     falling_back,

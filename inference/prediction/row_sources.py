@@ -11,9 +11,9 @@ from inference.codecs.files import uploaded
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
 from inference.codecs.rows.reader import DecodedRows
 from inference.dialects.dialect import Call, ReadsFiles
-from inference.effects import Effect, ReadImages, ReadUpload
 from inference.errors import refusals
-from inference.progress import Progress
+from inference.prediction.effects import Effect, ReadImages, ReadUpload
+from inference.prediction.progress import Progress
 from inference.snapshot.targets import Target
 
 Reading = Generator[Effect, Any, DecodedRequest]

@@ -6,10 +6,16 @@ import msgspec
 import pytest
 
 from inference.dialects.native.embedding import EMBEDDING
-from inference.effects import NextChunk, OpenStream, SendHead, SendPiece, Sign
 from inference.engine.signatures.signature import Task
 from inference.gateway.routes import find_prediction
-from tests.inference.test_prediction import SIGNATURE, Driver, snapshot
+from inference.prediction.effects import (
+    NextChunk,
+    OpenStream,
+    SendHead,
+    SendPiece,
+    Sign,
+)
+from tests.inference.prediction.test_plan import SIGNATURE, Driver, snapshot
 
 ROW = {"mean radius": 1.5, "area": 2}
 OWN = {"instances": [ROW]}
