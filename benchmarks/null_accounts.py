@@ -14,7 +14,7 @@ from accounts.admission.shared_counts import SharedCounts
 from accounts.metering.event import UsageEvent
 from inference.gateway import __main__ as gateway
 from inference.gateway import server
-from inference.gateway.recorder import Recorder, Recording
+from inference.gateway.driver.recorder import Recorder, Recording
 from inference.prediction import callers, plan
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.tables import Tables

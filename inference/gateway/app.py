@@ -9,7 +9,8 @@ from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.rendering import render
 from inference.gateway import routes
-from inference.gateway.asgi import (
+from inference.gateway.driver.driver import GatewayDriver
+from inference.gateway.http1.asgi import (
     AsgiExchange,
     ClientLeft,
     Message,
@@ -17,12 +18,11 @@ from inference.gateway.asgi import (
     Send,
     split_target,
 )
-from inference.gateway.driver import GatewayDriver
-from inference.gateway.exchange import Reading, Request
-from inference.gateway.open_inference import OpenInferenceApp, is_open_inference
-from inference.gateway.open_inference_facts import OpenInferenceFacts
-from inference.gateway.predicting import PredictionExchange, PredictionHead
-from inference.gateway.relay import Relay, respond
+from inference.gateway.http1.exchange import Reading, Request
+from inference.gateway.open_inference.app import OpenInferenceApp, is_open_inference
+from inference.gateway.open_inference.facts import OpenInferenceFacts
+from inference.gateway.prediction_exchange import PredictionExchange, PredictionHead
+from inference.gateway.relay.relay import Relay, respond
 from inference.gateway.routes import PredictionPath
 from inference.prediction.callers import rate_headers
 

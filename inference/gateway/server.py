@@ -22,22 +22,22 @@ from inference.dialects.native.native import NATIVE
 from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
-from inference.gateway.asgi import answered_by
-from inference.gateway.buffers import Buffers
-from inference.gateway.clients import Clients, SlowBodies
-from inference.gateway.driver import MAX_LARGE_BYTES, GatewayDriver
-from inference.gateway.engines import Engines
-from inference.gateway.input_files import InputFiles
-from inference.gateway.leases import LeaseClient
-from inference.gateway.listener import Application, Listener
-from inference.gateway.operator_app import ControlApp, OperatorApp, Reporter
-from inference.gateway.recorder import Recorder
-from inference.gateway.relay import Relay
-from inference.gateway.relay_bounds import Bytes, Turns
+from inference.gateway.bounds import Bytes, Turns
+from inference.gateway.driver.driver import MAX_LARGE_BYTES, GatewayDriver
+from inference.gateway.driver.engines import Engines
+from inference.gateway.driver.lease_client import LeaseClient
+from inference.gateway.driver.recorder import Recorder
+from inference.gateway.driver.upload_reader import InputFiles
+from inference.gateway.http1.asgi import answered_by
+from inference.gateway.http1.listener import Application, Listener
+from inference.gateway.metrics.calls import Metrics
+from inference.gateway.operators.app import ControlApp, OperatorApp, Reporter
+from inference.gateway.operators.siblings import Siblings
+from inference.gateway.relay.buffers import Buffers
+from inference.gateway.relay.clients import Clients, SlowBodies
+from inference.gateway.relay.relay import Relay
 from inference.gateway.settings import SITE_THREADS, GatewaySettings, gateway_names
-from inference.gateway.siblings import Siblings
 from inference.installation.sockets import bind_control, http_over
-from inference.metrics import Metrics
 from inference.prediction.cache import PredictionCache
 from inference.prediction.plan import PredictionPlan
 from inference.prediction.streamed_plan import StreamLimits
@@ -46,7 +46,7 @@ from inference.snapshot.tables import Tables
 from inference.snapshot.watcher import SnapshotWatcher
 
 if TYPE_CHECKING:
-    from inference.grpc_gateway.server import GrpcServer
+    from inference.gateway.grpc.server import GrpcServer
 
 logger = structlog.get_logger(__name__)
 
@@ -255,7 +255,7 @@ def _listener(
 
 def _grpc_server(driver: GatewayDriver, settings: GatewaySettings) -> "GrpcServer":
     # Here, because without gRPC the process need not hold protobuf.
-    from inference.grpc_gateway.server import GrpcServer, GrpcSettings
+    from inference.gateway.grpc.server import GrpcServer, GrpcSettings
 
     try:
         return GrpcServer(

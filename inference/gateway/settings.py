@@ -10,8 +10,8 @@ import msgspec
 from accounts.admission.networks import normalised
 from inference.codecs.images import MAX_PIXELS
 from inference.dialects.open_inference.over_http import DEFAULT_MAX_BINARY_BODY_BYTES
-from inference.gateway.buffers import MEMORY_BYTES
-from inference.gateway.relay import MIN_BYTES_PER_S
+from inference.gateway.relay.buffers import MEMORY_BYTES
+from inference.gateway.relay.relay import MIN_BYTES_PER_S
 from inference.installation.home import Home
 from inference.prediction import cache
 from inference.prediction.plan import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES

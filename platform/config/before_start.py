@@ -18,7 +18,7 @@ from config.processes import common_environment
 from inference import ownership
 from inference.engine import settings as engine_settings
 from inference.gateway import settings as gateway_settings
-from inference.grpc_gateway.certificates import Certificates
+from inference.gateway.grpc.certificates import Certificates
 from inference.installation.home import Home
 
 log = structlog.get_logger(__name__)

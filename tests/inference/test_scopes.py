@@ -13,7 +13,7 @@ from tests.inference.test_tenancy import operations
 
 pytestmark = pytest.mark.django_db
 # What needs no key, or, sending an announced file, has its signature instead; and what
-# gateways alone answer, see tests/inference/gateway/test_open_inference.py.
+# gateways alone answer, see tests/inference/gateway/open_inference/test_app.py.
 WITHOUT = ("/healthz", "/readyz", "/content")
 BY_GATEWAYS = "/v2/"
 

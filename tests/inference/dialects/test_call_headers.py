@@ -1,8 +1,8 @@
 from inference.dialects import call_headers
-from inference.grpc_gateway.heads import read_head
-from inference.grpc_gateway.methods import Method
+from inference.gateway.grpc.call_head import read_head
+from inference.gateway.grpc.methods import Method
 from inference.prediction.callers import require_network
-from tests.inference.grpc_gateway.peer import INFER, head
+from tests.inference.gateway.http2.peer import INFER, head
 from tests.inference.prediction.test_plan_keys import driver
 
 # A proxy may add a field of its own to one that is there, as HAProxy does.

@@ -25,19 +25,19 @@ from inference.engine.wire.messages import (
 )
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.gateway.app import GatewayApp
-from inference.gateway.asgi import answered_by
-from inference.gateway.buffers import Buffers
-from inference.gateway.clients import Clients, SlowBodies
-from inference.gateway.driver import GatewayDriver
-from inference.gateway.engines import Engines
-from inference.gateway.input_files import InputFiles
-from inference.gateway.leases import LeaseClient
-from inference.gateway.listener import Listener
-from inference.gateway.operator_app import ControlApp, OperatorApp, Reporter
-from inference.gateway.recorder import Recorder
-from inference.gateway.relay import Relay
-from inference.gateway.relay_bounds import Bytes, Turns
-from inference.metrics import Metrics
+from inference.gateway.bounds import Bytes, Turns
+from inference.gateway.driver.driver import GatewayDriver
+from inference.gateway.driver.engines import Engines
+from inference.gateway.driver.lease_client import LeaseClient
+from inference.gateway.driver.recorder import Recorder
+from inference.gateway.driver.upload_reader import InputFiles
+from inference.gateway.http1.asgi import answered_by
+from inference.gateway.http1.listener import Listener
+from inference.gateway.metrics.calls import Metrics
+from inference.gateway.operators.app import ControlApp, OperatorApp, Reporter
+from inference.gateway.relay.buffers import Buffers
+from inference.gateway.relay.clients import Clients, SlowBodies
+from inference.gateway.relay.relay import Relay
 from inference.prediction.plan import PredictionPlan
 from inference.snapshot.contents import (
     AccessCustomer,

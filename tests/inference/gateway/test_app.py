@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.gateway.connection import Connection
+from inference.gateway.http1.connection import Connection
 from tests.inference.gateway.plant import (
     DAY_OF_ONE,
     GOOD,

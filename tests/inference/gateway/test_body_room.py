@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from inference.dialects.native.native import NATIVE
-from inference.gateway.relay_bounds import Room
+from inference.gateway.bounds import Room
 from tests.inference.gateway.plant import (
     GOOD,
     OTHER_KEY,

@@ -18,9 +18,9 @@ from benchmarks.ports import free_port
 from inference.gateway.settings import gateway_names
 from inference.installation.home import Home
 from inference.snapshot import snapshot_file
+from tests.inference.gateway.metrics.test_calls import only, parsed
 from tests.inference.gateway.plant import KEY, PREDICT, published
 from tests.inference.gateway.test_process import ask
-from tests.inference.test_metrics import only, parsed
 
 pytestmark = pytest.mark.processes
 

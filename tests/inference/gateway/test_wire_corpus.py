@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.ports import free_port
-from inference.gateway.asgi import answered_by
+from inference.gateway.http1.asgi import answered_by
 from tests.inference.gateway.plant import listener, listening
 from tests.inference.gateway.test_app import on_loop
 from tests.inference.gateway.wire_corpus import CASES

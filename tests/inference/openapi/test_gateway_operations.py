@@ -4,7 +4,7 @@ import pytest
 
 from inference.dialects.open_inference.over_http import render_error
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.gateway.open_inference import is_open_inference
+from inference.gateway.open_inference.app import is_open_inference
 from inference.gateway.routes import asks_alive, asks_ready, find_prediction
 from inference.openapi import gateway_operations
 

@@ -1,0 +1,88 @@
+"""Carries out what the plan of a call asks for: the parts that all calls share."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from inference.codecs.images import MAX_PIXELS
+from inference.dialects import call_headers
+from inference.gateway.bounds import Room
+from inference.gateway.driver.engines import Engines
+from inference.gateway.driver.health import Health
+from inference.gateway.driver.image_reader import ImageReader
+from inference.gateway.driver.lease_client import LeaseClient
+from inference.gateway.driver.recorder import Recorder
+from inference.gateway.driver.upload_reader import InputFiles
+from inference.gateway.metrics.calls import Metrics
+from inference.installation.shares import Shares
+from inference.prediction.effects import (
+    Effect,
+    ExplainCall,
+    NeedUnits,
+    ReadImages,
+    ReadUpload,
+)
+from inference.prediction.plan import PredictionPlan
+
+# Bodies of predictions of more than 64 KiB, and as much of their answers that wait for
+# clients. Customers share them.
+MAX_LARGE_BYTES = 512 * 1024 * 1024
+
+
+class GatewayDriver:
+    """Holds the plan, and what its effects need, for calls over HTTP and gRPC."""
+
+    def __init__(
+        self,
+        *,
+        plan: PredictionPlan,
+        engines: Engines,
+        leases: LeaseClient,
+        recorder: Recorder,
+        metrics: Metrics,
+        files: InputFiles,
+        body_timeout_s: float,
+        max_image_pixels: int = MAX_PIXELS,
+        max_large_bytes: int = MAX_LARGE_BYTES,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan = plan
+        self.engines = engines
+        self.recorder = recorder
+        self.metrics = metrics
+        self.health = Health(plan.tables, engines, recorder)
+        self.body_timeout_s = body_timeout_s
+        self.clock = clock
+        self.timer = timer
+        # For bodies of predictions.
+        self.room = Room(max_large_bytes)
+        # Of their answers, what clients do not read.
+        self.unread = Shares(max_large_bytes)
+        self._images = ImageReader(max_pixels=max_image_pixels)
+        self._files = files
+        self._leases = leases
+        metrics.bounds |= {
+            "streams": plan.streams.shares,
+            "large_body_bytes": self.room.shares,
+            "unread_answer_bytes": self.unread,
+            "images": self._images.waiting.shares,
+            "uploaded_files": files.turns,
+        }
+
+    async def carry_out(self, effect: Effect) -> Any:
+        """Do what takes longer than a turn of the loop; raises as the effect says."""
+        match effect:
+            case NeedUnits():
+                return await self._leases.fetch(effect.request, effect.admission)
+            case ExplainCall():
+                return await self.engines.explain(effect)
+            case ReadImages():
+                return await self._images.read(effect)
+            case ReadUpload():
+                return await self._files.read(effect)
+        raise AssertionError(f"{type(effect).__name__} is carried out elsewhere")
+
+    def request_id(self, headers: list[tuple[bytes, bytes]]) -> str:
+        given = call_headers.request_id(call_headers.select(headers))
+        return given or self.plan.new_request_id()

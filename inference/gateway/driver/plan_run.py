@@ -1,0 +1,165 @@
+"""One call of the plan in the gateway, whatever protocol it came by.
+
+Driven by callbacks: engine's reply or written event goes on with the plan in the same
+turn of the loop. Only what is rare waits in a task of its own.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from inference.dialects.dialect import Call
+from inference.engine.wire.errors import EngineError
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.gateway.driver.driver import GatewayDriver
+from inference.gateway.driver.engines import UnderWay
+from inference.prediction.effects import (
+    Answer,
+    Effect,
+    EngineCall,
+    NeedBody,
+    StreamAbandoned,
+)
+
+logger = structlog.get_logger(__name__)
+
+
+class PlanRun(ABC):
+    """Takes the plan from step to step, until the event of its answer is written."""
+
+    __slots__ = (
+        "_answer",
+        "_call",
+        "_driver",
+        "_over",
+        "_steps",
+        "_task",
+        "_under_way",
+    )
+
+    def __init__(self, driver: GatewayDriver) -> None:
+        self._driver = driver
+        # Set while an engine works, and while something else does.
+        self._under_way: UnderWay | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._over = False
+
+    @abstractmethod
+    def _body(self, effect: NeedBody) -> Any:
+        """Give the body; None: it is waited for. Raises ApiError."""
+
+    @abstractmethod
+    def _give(self, answer: Answer) -> None:
+        """Let the caller have an answer whose event is written."""
+
+    @abstractmethod
+    def _request_id(self) -> str: ...
+
+    # Of engines and tasks
+
+    def resume(self, value: Any) -> None:
+        if not self._over:
+            self._under_way = None
+            self._go_on(self._steps.send, value)
+
+    def fail(self, error: Exception) -> None:
+        if not self._over:
+            self._under_way = None
+            self._go_on(self._steps.throw, error)
+
+    # Of the recorder
+
+    def recorded(self) -> None:
+        self._give(self._answer)
+
+    def unrecorded(self) -> None:
+        self._driver.metrics.unrecorded += 1
+        self._give(self._driver.plan.unrecorded(self._call, self._answer))
+
+    @property
+    def begun(self) -> bool:
+        """Tell whether it was this call's turn."""
+        return hasattr(self, "_steps")
+
+    def _begin(self, call: Call) -> None:
+        self._call = call
+        self._steps = self._driver.plan.steps(call)
+        self._go_on(self._steps.send, None)
+
+    def _go_on(self, step: Callable[[Any], Effect], value: Any) -> None:
+        try:
+            while True:
+                effect = step(value)
+                try:
+                    kind = type(effect)
+                    if kind is EngineCall:
+                        self._under_way = self._driver.engines.begin(effect, self)  # type: ignore[arg-type]
+                        return
+                    if kind is not NeedBody:
+                        self._task = asyncio.get_running_loop().create_task(
+                            self._wait_for(effect)
+                        )
+                        return
+                    body = self._body(effect)  # type: ignore[arg-type]
+                except (ApiError, EngineError) as error:
+                    step, value = self._steps.throw, error
+                    continue
+                if body is None:
+                    return
+                step, value = self._steps.send, body
+        except StopIteration as stop:
+            self._record(stop.value)
+        except Exception:
+            self._break()
+
+    async def _wait_for(self, effect: Effect) -> None:
+        try:
+            value = await self._carry_out(effect)
+        except (ApiError, EngineError, StreamAbandoned) as error:
+            self.fail(error)
+        except Exception:
+            self._break()
+        else:
+            self.resume(value)
+
+    async def _carry_out(self, effect: Effect) -> Any:
+        return await self._driver.carry_out(effect)
+
+    def _record(self, answer: Answer) -> None:
+        self._over = True
+        event = answer.event
+        if event is None:
+            self._driver.metrics.unauthenticated += 1
+            self._give(answer)
+            return
+        self._driver.metrics.observe(event)
+        self._answer = answer
+        self._driver.recorder.record(event, self)
+
+    def _break(self) -> None:
+        """Answer in our shape, whatever it was."""
+        request_id = self._request_id()
+        logger.exception("request_failed", request_id=request_id)
+        self._end()
+        error = ApiError(ErrorCode.INTERNAL_ERROR, "Something went wrong on our side.")
+        status, headers, body = self._call.dialect.render(
+            self._call, error, request_id=request_id, now=self._driver.clock()
+        )
+        self._give(Answer(status, headers, body, None))
+
+    def _end(self) -> None:
+        """Give back what the call holds, and let nobody work for it any more."""
+        self._over = True
+        self._stop_waiting()
+        if self.begun:
+            self._steps.close()
+
+    def _stop_waiting(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.abandon()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()

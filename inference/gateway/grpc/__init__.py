@@ -1,0 +1,1 @@
+"""gRPC calls over `http2/`, and the service's methods."""

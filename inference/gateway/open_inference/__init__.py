@@ -1,0 +1,1 @@
+"""Health and metadata of the Open Inference Protocol."""

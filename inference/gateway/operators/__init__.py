@@ -1,0 +1,1 @@
+"""The operators' port: metrics, readiness, the sum over this machine's gateways."""

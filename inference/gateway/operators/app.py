@@ -1,0 +1,199 @@
+"""The operators' port: metrics, and what readiness waits for.
+
+Every gateway of a machine listens on it, and whichever is asked answers for all.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from accounts.admission.limits import Recall
+from inference.gateway.driver.engines import Engines
+from inference.gateway.driver.health import Health
+from inference.gateway.driver.lease_client import LeaseClient
+from inference.gateway.driver.recorder import Recorder
+from inference.gateway.http1.asgi import Message, Receive, Send
+from inference.gateway.metrics.calls import Metrics, write
+from inference.gateway.operators.reports import GatewayReport, metrics_of, readiness
+from inference.gateway.operators.siblings import Siblings
+from inference.gateway.relay.relay import respond
+from inference.installation import ledger_report
+from inference.installation.ledger_report import Gauge, LedgerReport
+from inference.prediction.plan import PredictionPlan
+from inference.snapshot.tables import Tables
+
+_recall_decoder = msgspec.json.Decoder(Recall)
+_METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+
+
+class Reporter:
+    """Makes the report of this gateway."""
+
+    def __init__(
+        self,
+        *,
+        plan: PredictionPlan,
+        engines: Engines,
+        metrics: Metrics,
+        recorder: Recorder,
+        leases: LeaseClient,
+        name: str = "gateway",
+        boot_id: str = "",
+        ledger_report: Path | None = None,
+        certificate_ends: Callable[[], float | None] = lambda: None,
+        cut_off: Callable[[], int] = int,
+    ) -> None:
+        self._plan = plan
+        self._engines = engines
+        self._metrics = metrics
+        self._recorder = recorder
+        self._leases = leases
+        self._health = Health(plan.tables, engines, recorder)
+        self._name = name
+        self._boot_id = boot_id
+        self._ledger_report = ledger_report
+        self._certificate_ends = certificate_ends
+        self._cut_off = cut_off
+
+    def report(self) -> GatewayReport:
+        path = self._ledger_report
+        ledger = ledger_report.read(path) if path is not None else None
+        return GatewayReport(
+            name=self._name,
+            boot_id=self._boot_id,
+            metrics=self._metrics.state(),
+            gauges=self._gauges(ledger),
+            jobs=ledger.jobs if ledger is not None else [],
+            ready=self._health.ready,
+            waiting_for=[*self._health.obstacles(), *self._health.coming()],
+            snapshot_sequence=self._plan.tables.sequence,
+            engines={
+                name: msgspec.to_builtins(msgspec.structs.asdict(report))
+                for name, report in self._engines.reports.items()
+            },
+        )
+
+    def _gauges(self, ledger: LedgerReport | None) -> list[Gauge]:
+        tables = self._plan.tables
+        age_s = time.time() - tables.published_at if tables.sequence else 0.0
+        overdrawn = sum(it.overdrawn() for it in tables.admissions.everyone())
+        gauges = [
+            Gauge("ready", float(self._health.ready)),
+            Gauge("snapshot_sequence", float(tables.sequence)),
+            Gauge("snapshot_age_seconds", age_s),
+            Gauge("spool_failing", float(self._recorder.failing)),
+            Gauge("leases_failing", float(self._leases.failing)),
+            Gauge("overdrawn_units", float(overdrawn)),
+            Gauge("connections_cut_off", float(self._cut_off())),
+        ]
+        if tables.back_offs is not None:
+            closed = tables.back_offs.closed_now(time.time())
+            gauges.append(Gauge("keys_backing_off", float(closed)))
+        for name in tables.engines:
+            up = float(name in self._engines.reports)
+            gauges.append(Gauge("engine_up", up, {"engine": name}))
+        if (ends := self._certificate_ends()) is not None:
+            gauges.append(Gauge("grpc_certificate_ends_at_seconds", ends))
+        if ledger is not None:
+            gauges += ledger_report.gauges(ledger, now=time.time())
+        return gauges
+
+    async def ask_engines(self) -> None:
+        """Ask the engines for their present counts.
+
+        Another gateway may have heard them later than this one: to show what was heard
+        last would let a count fall from one scrape to the next.
+        """
+        await self._engines.ask()
+
+
+class OperatorApp:
+    def __init__(
+        self,
+        reporter: Reporter,
+        *,
+        siblings: Siblings | None = None,
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self._reporter = reporter
+        self._siblings = siblings
+        self._names = names
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/metrics":
+            await self._reporter.ask_engines()
+            found = metrics_of(await self._reports(), expected=self._names)
+            text = []
+            for piece in write(found):
+                text.append(piece)
+                # Calls go on between the pieces: many models make a long text.
+                await asyncio.sleep(0)
+            await _answer(scope, send, 200, _METRICS_TYPE, b"".join(text))
+            return
+        if scope["path"] in ("/healthz", "/health"):
+            await _answer(scope, send, 200, b"text/plain", b"ok")
+            return
+        if scope["path"] in ("/readyz", "/ready"):
+            detail = readiness(await self._reports(), expected=self._names)
+            status = 200 if detail["ready"] else 503
+            body = msgspec.json.encode(detail)
+            await _answer(scope, send, status, b"application/json", body)
+            return
+        await _answer(scope, send, 404, b"text/plain", b"/metrics /readyz /healthz")
+
+    async def _reports(self) -> list[GatewayReport]:
+        reports = [self._reporter.report()]
+        if self._siblings is not None:
+            reports += await self._siblings.reports()
+        return reports
+
+
+class ControlApp:
+    """A gateway's own Unix socket, for the processes of this installation."""
+
+    def __init__(self, reporter: Reporter, tables: Tables) -> None:
+        self._reporter = reporter
+        self._tables = tables
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["path"] == "/recall":
+            try:
+                recall = _recall_decoder.decode(await _read(receive))
+            except msgspec.DecodeError as error:
+                await _answer(scope, send, 400, b"text/plain", str(error).encode())
+                return
+            body = msgspec.json.encode(self._tables.admissions.recall(recall))
+            await _answer(scope, send, 200, b"application/json", body)
+            return
+        if scope["path"] == "/report":
+            body = msgspec.msgpack.encode(self._reporter.report())
+            await _answer(scope, send, 200, b"application/msgpack", body)
+            return
+        await _answer(scope, send, 404, b"text/plain", b"/report /recall")
+
+
+async def _read(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+async def _answer(
+    scope: Message, send: Send, status: int, content_type: bytes, body: bytes
+) -> None:
+    headers = [
+        (b"content-type", content_type),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+    ]
+    await respond(scope, send, status, headers, body)

@@ -1,0 +1,104 @@
+"""What one gateway says of itself, and what all of a machine say together. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from prometheus_client.core import Metric
+
+from inference.gateway.metrics import calls
+from inference.gateway.metrics import engines as engine_metrics
+from inference.gateway.metrics.calls import MetricsState
+from inference.installation.ledger_report import Gauge, JobCounts
+
+# Of several gateways the worst counts: here the least, elsewhere the greatest.
+_LEAST = (
+    "ready",
+    "snapshot_sequence",
+    "engine_up",
+    "grpc_certificate_ends_at_seconds",
+)
+_SUM = (
+    "overdrawn_units",
+    "keys_backing_off",
+    "connections_cut_off",
+)
+
+
+class GatewayReport(msgspec.Struct):
+    """One gateway's counts and state."""
+
+    name: str
+    boot_id: str
+    metrics: MetricsState
+    gauges: list[Gauge]
+    # Whether all that was answered before can be answered now.
+    ready: bool
+    # What is not, and what comes: models without a version that is served yet.
+    waiting_for: list[str]
+    snapshot_sequence: int
+    # What jobs predicted, as the ledger says: the same for all gateways.
+    jobs: list[JobCounts] = []
+    # Status of each engine by its name, as this gateway heard it last.
+    engines: dict[str, Any] = {}
+
+
+def metrics_of(
+    reports: Sequence[GatewayReport], *, expected: Iterable[str] = ()
+) -> Iterator[Metric]:
+    """Return the metrics of all reports; the first knows engines and jobs best."""
+    gauges: dict[tuple[str, str], Gauge] = {}
+    up = dict.fromkeys(expected, 0.0)
+    engines: dict[str, Any] = {}
+    for report in reports:
+        engines = report.engines | engines
+        up[report.name] = 1.0
+        for gauge in report.gauges:
+            key = (gauge.name, str(gauge.labels))
+            gauges[key] = _together(gauges.get(key, gauge), gauge)
+    yield from calls.of_gateways(
+        {it.name: it.metrics for it in reports},
+        jobs=next((it.jobs for it in reports), ()),
+    )
+    yield from calls.of_gauges(
+        [
+            *gauges.values(),
+            *(Gauge("gateway_up", value, {"gateway": it}) for it, value in up.items()),
+        ]
+    )
+    yield from engine_metrics.of_engines(engines)
+
+
+def _together(one: Gauge, other: Gauge) -> Gauge:
+    if one is other:
+        return one
+    if one.name in _SUM:
+        return Gauge(one.name, one.value + other.value, one.labels)
+    worse = min if one.name in _LEAST else max
+    return Gauge(one.name, worse(one.value, other.value), one.labels)
+
+
+def readiness(
+    reports: Iterable[GatewayReport], *, expected: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Tell whether every gateway that is there can answer, and what each waits for."""
+    found = list(reports)
+    waiting = sorted({name for report in found for name in report.waiting_for})
+    gateways: dict[str, Mapping[str, Any]] = {
+        name: {"up": False, "ready": False} for name in expected
+    }
+    engines: dict[str, Any] = {}
+    for report in reversed(found):
+        gateways[report.name] = {
+            "up": True,
+            "ready": report.ready,
+            "snapshot_sequence": report.snapshot_sequence,
+        }
+        engines |= report.engines
+    return {
+        "ready": all(report.ready for report in found),
+        "waiting_for": waiting,
+        "snapshot_sequence": min((r.snapshot_sequence for r in found), default=0),
+        "gateways": gateways,
+        "engines": engines,
+    }

@@ -1,0 +1,1 @@
+"""Passes every other path on to the site."""

@@ -1,0 +1,102 @@
+"""Who the clients of the relay are, and how long their bodies may take."""
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+from accounts.admission.networks import Networks, client_address, party_of
+from inference.dialects import call_headers
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.gateway.bounds import Client
+from inference.gateway.http1.asgi import Message, Receive
+from inference.prediction.callers import find_caller, require_network
+from inference.snapshot.tables import Tables
+
+_SWEEP_S = 1.0
+
+
+class SlowBodies:
+    """Cancels the reading of bodies that take too long, without a timer for each."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._deadlines: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+
+    def deadline(self, timeout_s: float) -> float:
+        return self._clock() + timeout_s
+
+    async def receive(self, receive: Receive, deadline: float) -> Message:
+        """Receive one message in time; raises ApiError REQUEST_TIMEOUT."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines[task] = deadline
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            self._late.discard(task)
+            task.uncancel()
+            message = "The request's body did not arrive in time."
+            raise ApiError(ErrorCode.REQUEST_TIMEOUT, message) from None
+        finally:
+            del self._deadlines[task]
+
+    def sweep(self) -> None:
+        now = self._clock()
+        for task, deadline in list(self._deadlines.items()):
+            if deadline <= now and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+
+    async def keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self.sweep()
+
+
+class Clients:
+    """Finds the customer or address whose share a relayed request uses."""
+
+    def __init__(
+        self, tables: Tables, trusted_proxies: Networks, clock: Callable[[], float]
+    ) -> None:
+        self._tables = tables
+        self._trusted_proxies = trusted_proxies
+        self._clock = clock
+
+    def find(self, headers: list[tuple[bytes, bytes]], peer: str) -> Client:
+        selected = call_headers.select(headers)
+        try:
+            entry = find_caller(self._tables, selected, self._clock())
+            require_network(entry, peer, selected, self._trusted_proxies)
+        except ApiError:
+            given = selected.get(b"x-forwarded-for")
+            return stranger(client_address(peer, given, self._trusted_proxies))
+        return customer(entry.key.customer_id)
+
+
+class Connected(Hashable, Protocol):
+    """A connection that says which address its other end has."""
+
+    client: str
+
+
+def holder(connection: Connected, trusted_proxies: Networks) -> Hashable:
+    """Return whose share of all connections one is of.
+
+    An address's; a trusted proxy's connections are those of many, so each is its own.
+    """
+    if trusted_proxies.contain(connection.client):
+        return connection
+    return stranger(connection.client)
+
+
+def customer(customer_id: int) -> Client:
+    return Client(f"customer {customer_id}", is_customer=True)
+
+
+def stranger(address: str) -> Client:
+    """Name an address; of IPv6, the network that one household or server has."""
+    return Client(party_of(address))

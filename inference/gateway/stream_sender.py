@@ -1,0 +1,98 @@
+"""Answers that leave piece by piece: one stream of an engine to one connection."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+from typing import Any
+
+from inference.dialects.native.event_stream import error_event
+from inference.gateway.driver.engines import Engines
+from inference.gateway.http1.exchange import Channel
+from inference.prediction.effects import (
+    Answer,
+    NextChunk,
+    OpenStream,
+    SendHead,
+    SendPiece,
+    Sign,
+    StreamAbandoned,
+    StreamEffect,
+)
+
+Chunks = AsyncGenerator[Any]
+
+
+class StreamSender:
+    """Carries a stream's effects out, and ends what it began.
+
+    The engine is asked for the next chunk only when the client has taken enough of
+    those before: what a slow client does not read is never computed.
+    """
+
+    def __init__(self, engines: Engines, connection: Channel) -> None:
+        self._engines = engines
+        self._connection = connection
+        self._chunks: Chunks | None = None
+        # Outlives a wait that ended with a sign of life.
+        self._next: asyncio.Future[Any] | None = None
+        # The head has left: whatever happens now is told in the body.
+        self.begun = False
+
+    async def carry_out(self, effect: StreamEffect) -> Any:
+        match effect:
+            case OpenStream():
+                self._chunks = self._engines.stream(effect)
+                return self._chunks
+            case NextChunk():
+                return await self._wait(effect.wait_s)
+            case SendHead():
+                self.begun = True
+                self._connection.begin(HTTPStatus.OK, effect.headers)
+            case SendPiece():
+                await self._send(effect)
+        return None
+
+    def finish(self, answer: Answer) -> None:
+        """Write the last event; an error is one of its own."""
+        connection = self._connection
+        if answer.status == HTTPStatus.OK:
+            connection.write(answer.body)
+            connection.finish()
+        elif answer.body:
+            connection.write(error_event(answer.body))
+            connection.finish()
+        else:
+            connection.abort()
+
+    def close(self) -> None:
+        """Tell the engine that nobody waits for more."""
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            asyncio.get_running_loop().create_task(_close(chunks, self._next))
+
+    async def _wait(self, timeout_s: float) -> Any:
+        assert self._chunks is not None, "a stream is opened before it is read"
+        if self._next is None:
+            self._next = asyncio.ensure_future(anext(self._chunks, Sign.ENDED))
+        await asyncio.wait((self._next,), timeout=timeout_s)
+        if not self._next.done():
+            return Sign.NOTHING_YET
+        following, self._next = self._next, None
+        return following.result()
+
+    async def _send(self, effect: SendPiece) -> None:
+        self._connection.write(effect.data)
+        try:
+            await asyncio.wait_for(self._connection.drained(), effect.timeout_s)
+        except TimeoutError:
+            raise StreamAbandoned from None
+
+
+async def _close(chunks: Chunks, following: "asyncio.Future[Any] | None") -> None:
+    if following is not None:
+        following.cancel()
+        await asyncio.wait((following,))
+        if not following.cancelled():
+            # Nobody is left to tell of what failed.
+            following.exception()
+    await chunks.aclose()
