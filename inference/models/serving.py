@@ -1,0 +1,184 @@
+"""What engines run, what gateways may serve, and who leads."""
+
+from django.db import models
+from django.db.models import F, Q
+
+
+class SnapshotState(models.Model):
+    """The one row that counts changes which gateways must learn of.
+
+    Whoever changes a key, plan, customer, route or version adds one to `changed` in
+    the same transaction; the controller publishes and moves `published` up to it.
+    """
+
+    changed = models.PositiveBigIntegerField(default=1)
+    # Only what engines must learn of, too: a change of keys is none of theirs.
+    models_changed = models.PositiveBigIntegerField(default=1)
+    published = models.PositiveBigIntegerField(default=0)
+    published_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(pk=1), name="inference_snapshot_one_row")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.published} of {self.changed}"
+
+
+class SnapshotChange(models.Model):
+    """Something that changed since the last snapshot; deleted when it is published."""
+
+    class Kind(models.TextChoices):
+        EVERYTHING = "everything", "everything"
+        KEY = "key", "key"
+        CUSTOMER = "customer", "customer"
+        PLAN = "plan", "plan"
+        MODEL = "model", "model"
+
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    # Digest of a key, id of a customer or plan, name of a model; empty: all of them.
+    name = models.CharField(max_length=255, blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".rstrip()
+
+
+class ControllerLease(models.Model):
+    """The one row that names the leading controller."""
+
+    holder = models.CharField(max_length=64, blank=True)
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(pk=1), name="inference_controller_lease_one_row"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.holder
+
+
+class DatabaseHome(models.Model):
+    """The one row that names the home whose processes use this database."""
+
+    home_id = models.CharField(max_length=64)
+    host = models.CharField(max_length=255)
+    path = models.CharField(max_length=4096)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(pk=1), name="inference_database_home_one_row"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.path} on {self.host}"
+
+
+class Engine(models.Model):
+    """An engine process as the controller last saw it."""
+
+    class State(models.TextChoices):
+        UNREACHABLE = "unreachable", "unreachable"
+        RUNNING = "running", "running"
+
+    name = models.CharField(max_length=64, unique=True, help_text="Device, e.g. cpu.")
+    address = models.CharField(max_length=255)
+    state = models.CharField(
+        max_length=16, choices=State.choices, default=State.UNREACHABLE
+    )
+    device = models.CharField(max_length=100, blank=True)
+    pid = models.PositiveIntegerField(null=True, blank=True)
+    memory_bytes = models.PositiveBigIntegerField(default=0)
+    device_title = models.CharField(max_length=100, blank=True)
+    device_total_bytes = models.PositiveBigIntegerField(default=0)
+    device_used_bytes = models.PositiveBigIntegerField(
+        default=0, help_text="By anybody, not only by this engine."
+    )
+    error = models.TextField(blank=True)
+    seen_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class LoadedVersion(models.Model):
+    """One version on one engine, and why it is not ready if it is not."""
+
+    class State(models.TextChoices):
+        LOADING = "loading", "loading"
+        READY = "ready", "ready"
+        FAILED = "failed", "failed"
+        EVICTED = "evicted", "loads when called"
+
+    engine = models.ForeignKey(
+        Engine, on_delete=models.CASCADE, related_name="loaded_versions"
+    )
+    model = models.CharField(max_length=255)
+    version = models.PositiveIntegerField()
+    state = models.CharField(max_length=16, choices=State.choices)
+    error = models.TextField(blank=True)
+    load_ms = models.PositiveIntegerField(null=True, blank=True)
+    memory_bytes = models.PositiveBigIntegerField(
+        default=0, help_text="Measured when it was loaded."
+    )
+    notes = models.TextField(
+        blank=True, help_text="How it runs: its precision, and why no graphs are used."
+    )
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["model", "-version"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["engine", "model", "version"],
+                name="inference_loaded_version_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} v{self.version} on {self.engine_id}"
+
+
+class ServingRoute(models.Model):
+    """The variants gateways use now; follows the desired route when loaded."""
+
+    model = models.CharField(max_length=255, unique=True)
+    default_version = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Empty: nothing is served yet."
+    )
+    default_weight_percent = models.PositiveSmallIntegerField(default=100)
+    canary_version = models.PositiveIntegerField(null=True, blank=True)
+    canary_weight_percent = models.PositiveSmallIntegerField(default=0)
+    waiting_for = models.TextField(
+        blank=True, help_text="Why the desired route is not served yet."
+    )
+    moved_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["model"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(default_weight_percent=100 - F("canary_weight_percent")),
+                name="inference_serving_weights_sum_to_100",
+            ),
+            models.CheckConstraint(
+                condition=Q(canary_version__isnull=True)
+                | Q(default_version__isnull=False),
+                name="inference_serving_no_canary_without_default",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.model
