@@ -69,7 +69,7 @@ def main() -> None:
             "LOG_LEVEL": "WARNING",
         }
         victims = _fill(plane, arguments.keys)
-        from inference import publishing
+        from inference.controller import publishing
 
         publisher = publishing.Publisher(
             plane.home.snapshot, renew_after_bytes=arguments.renew_after_bytes

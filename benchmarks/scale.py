@@ -191,11 +191,11 @@ def _commands() -> Iterable[tuple[str, float, Callable[[], object]]]:
 
     from accounts import api_keys
     from accounts.models import ApiKey
-    from inference import publishing
+    from inference.controller import publishing
+    from inference.controller.engine_links import EngineView
+    from inference.controller.reconciling import Reconciler
     from inference.engine.wire.messages import EngineStatus, VersionKey, VersionStatus
-    from inference.engine_links import EngineView
     from inference.models import LoadedVersion
-    from inference.reconciling import Reconciler
 
     publisher = publishing.Publisher(settings.HOME.snapshot)
 

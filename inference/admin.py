@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
-from inference import callable_versions
+from inference.controller import callable_versions
 from inference.jobs.admin import PredictionJobAdmin
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 from inference.uploads.admin import UploadAdmin

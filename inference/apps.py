@@ -22,8 +22,12 @@ class InferenceConfig(AppConfig):
         from registry.signals import registry_changed
 
         rendering.set_site(settings.MODELYARD_PUBLIC_URL)
-        access_changed.connect(_access_changed, dispatch_uid="inference.publishing")
-        registry_changed.connect(_models_changed, dispatch_uid="inference.publishing")
+        access_changed.connect(
+            _access_changed, dispatch_uid="inference.controller.publishing"
+        )
+        registry_changed.connect(
+            _models_changed, dispatch_uid="inference.controller.publishing"
+        )
         model_names_wanted.connect(_model_names, dispatch_uid="inference.model_names")
 
 
@@ -32,7 +36,7 @@ def _access_changed(
     rows: "Iterable[ApiKey | Customer | Plan] | None" = None, **_: Any
 ) -> None:
     from accounts.models import ApiKey, Customer
-    from inference import publishing
+    from inference.controller import publishing
 
     if rows is None:
         publishing.mark_changed()
@@ -50,7 +54,7 @@ def _access_changed(
 
 
 def _models_changed(models: "Iterable[str] | None" = None, **_: Any) -> None:
-    from inference import publishing
+    from inference.controller import publishing
 
     if models is None:
         publishing.mark_changed()

@@ -89,7 +89,8 @@ def home(tmp_path, settings):
 def publish(home):
     """Return a function that tells gateways, and the docs, what is in the database."""
     # Models, which this file may not import before Django is set up.
-    from inference import front, publishing
+    from inference import front
+    from inference.controller import publishing
 
     def publish_now():
         publishing.mark_changed()

@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from config.processes import common_environment
-from inference import ownership
+from inference.controller import ownership
 from inference.engine import settings as engine_settings
 from inference.gateway import settings as gateway_settings
 from inference.gateway.grpc.certificates import Certificates

@@ -10,7 +10,7 @@ from accounts.admin_limit_forms import LIMITS, LimitsField
 from accounts.admission.limits import Quota, Rate
 from accounts.admission.overrides import FURTHER_QUOTAS, OVERRIDABLE, PERIODS, UNITS
 from accounts.models import Customer
-from inference import publishing
+from inference.controller import publishing
 from tests.factories import CustomerFactory, PlanFactory, UserFactory
 
 pytestmark = pytest.mark.django_db

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts import api_keys
 from accounts.models import ApiKey
-from inference import publishing
+from inference.controller import publishing
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.engine import Engine
 from inference.engine.server import EngineServer

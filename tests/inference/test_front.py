@@ -11,7 +11,7 @@ import structlog
 from django.utils import timezone
 
 from accounts.metering import spool
-from inference import publishing
+from inference.controller import publishing
 from inference.dialects.dialect import Call
 from inference.dialects.native.event_stream import EVENT_STREAM
 from inference.dialects.native.native import NATIVE

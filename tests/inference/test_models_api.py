@@ -5,7 +5,8 @@ import json
 import pytest
 from django.utils import timezone
 
-from inference import front, publishing
+from inference import front
+from inference.controller import publishing
 from inference.models import ServingRoute
 from inference.serializers import ModelSerializer, ModelSummarySerializer
 from tests.factories import issue_key

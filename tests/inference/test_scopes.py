@@ -5,7 +5,8 @@ import pytest
 from django.utils import timezone
 
 from accounts.admission.limits import SCOPES
-from inference import front, publishing
+from inference import front
+from inference.controller import publishing
 from inference.snapshot import snapshot_file
 from tests.factories import CustomerFactory, issue_key
 from tests.factories_jobs import new_job_id, sum_model

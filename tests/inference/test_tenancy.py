@@ -26,8 +26,9 @@ from accounts.models import (
     UsageHour,
 )
 from accounts.portal import urls as portal_urls
-from inference import front, publishing
+from inference import front
 from inference.codecs.files import uploaded
+from inference.controller import publishing
 from inference.models import PredictionJob, Upload
 from inference.snapshot import snapshot_file
 from inference.uploads import files

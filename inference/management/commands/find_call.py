@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
-from inference import ledger
+from inference.controller import ledger
 
 
 class Command(BaseCommand):

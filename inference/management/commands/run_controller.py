@@ -6,7 +6,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from inference.controller import Controller
+from inference.controller.controller import Controller
 from inference.installation import logs
 
 

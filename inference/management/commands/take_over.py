@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from inference import ownership
+from inference.controller import ownership
 
 
 class Command(BaseCommand):

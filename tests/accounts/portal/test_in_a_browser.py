@@ -8,7 +8,8 @@ from django.utils import timezone
 
 from accounts import api_keys, changes, members, soft_limits, usage
 from accounts.models import ApiKey
-from inference import front, publishing
+from inference import front
+from inference.controller import publishing
 from inference.installation.home import Home
 from inference.models import ServingRoute
 from tests import accessibility

@@ -12,7 +12,7 @@ from accounts import usage
 from accounts.metering import spool
 from accounts.models import Usage
 from benchmarks import data_plane
-from inference import ledger
+from inference.controller import ledger
 from tests.factories import CustomerFactory
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db]

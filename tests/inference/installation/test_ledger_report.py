@@ -14,7 +14,7 @@ from inference.models import PredictionJob
 from tests.accounts.test_leases import event
 from tests.factories import CustomerFactory
 from tests.factories_jobs import make_job
-from tests.inference.test_controller import Plant
+from tests.inference.controller.test_controller import Plant
 
 NOW = timezone.now()
 

@@ -9,8 +9,8 @@ from django.utils import timezone
 from drf_spectacular.drainage import GENERATOR_STATS, reset_generator_stats
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from inference import publishing
 from inference.codecs.decoding import InstanceDecoder
+from inference.controller import publishing
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.errors.advice import ADVICE
 from inference.errors.api_error import STATUS, ErrorCode

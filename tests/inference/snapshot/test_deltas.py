@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from accounts import api_keys, changes
 from accounts.models import ApiKey, Customer, Plan
-from inference import engine_records, publishing
+from inference.controller import engine_records, publishing
+from inference.controller.engine_links import EngineView
 from inference.engine.wire.messages import EngineStatus, VersionKey, VersionStatus
-from inference.engine_links import EngineView
 from inference.models import ServingRoute, SnapshotChange, SnapshotState
 from inference.snapshot import contents, snapshot_file
 from inference.snapshot.tables import Tables

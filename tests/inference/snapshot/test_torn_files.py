@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from accounts.admission.shared_counts import SharedCounts
 from config import demo
-from inference.controller import Predecessor
+from inference.controller.leadership import Predecessor
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.home import Home
 from inference.jobs import targets

@@ -8,7 +8,7 @@ from django.utils import timezone
 from accounts import api_keys
 from accounts.admission.limits import KeyLimits, Rate
 from accounts.models import ApiKey, Customer
-from inference import publishing
+from inference.controller import publishing
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 from inference.snapshot import snapshot_file
 from inference.snapshot.contents import AccessKey, CachePolicy, Fallback, FixedAnswer

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from inference.controller.engine_links import EngineLink
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     Batching,
@@ -9,7 +10,6 @@ from inference.engine.wire.messages import (
     VersionStatus,
     VersionToLoad,
 )
-from inference.engine_links import EngineLink
 from tests.fakes import FakeControlledEngine
 
 KEY = VersionKey("m", 1)

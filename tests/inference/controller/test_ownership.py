@@ -10,10 +10,10 @@ from django.utils import timezone
 
 from config import before_start
 from config.before_start import CannotStart
-from inference import controller, ownership
+from inference.controller import controller, leadership, ownership
+from inference.controller.ownership import OtherHome
 from inference.installation.home import Home
 from inference.models import ControllerLease, DatabaseHome
-from inference.ownership import OtherHome
 from inference.snapshot import snapshot_file
 from inference.snapshot.tables import Tables
 from inference.snapshot.watcher import SnapshotWatcher
@@ -78,21 +78,21 @@ def test_a_home_that_was_moved_is_still_the_same(first, tmp_path):
 def test_a_copy_is_refused_while_the_original_runs(first, tmp_path):
     now = timezone.now()
     copied = Home(Path(shutil.copytree(first.root, tmp_path / "copy")))
-    controller.lead("the first's", now=now)
+    leadership.lead("the first's", now=now)
 
     with pytest.raises(OtherHome, match=f"copy of {first.root}"):
         ownership.claim(copied, now=now)
-    ownership.claim(copied, now=now + timedelta(seconds=controller.LEASE_TTL_S + 1))
+    ownership.claim(copied, now=now + timedelta(seconds=leadership.LEASE_TTL_S + 1))
 
 
 def test_a_dead_home_can_be_taken_over_and_a_living_one_cannot(
     first, second, settings, capsys
 ):
     settings.HOME = second
-    controller.lead("the first's", now=timezone.now())
+    leadership.lead("the first's", now=timezone.now())
     with pytest.raises(CommandError, match="is running"):
         call_command("take_over")
-    controller.resign("the first's", now=timezone.now())
+    leadership.resign("the first's", now=timezone.now())
 
     call_command("take_over")
 
@@ -113,7 +113,7 @@ def follower(first):
     watcher = SnapshotWatcher(first.snapshot, tables)
     watcher.look()
     tables.remember_token(b"token", tables.find_key(digest))
-    controller.resign(leader.holder, now=timezone.now())
+    leadership.resign(leader.holder, now=timezone.now())
     return leader, clock, watcher, tables
 
 
@@ -148,7 +148,7 @@ def test_a_home_that_gets_the_database_back_answers_again(follower, first, secon
 
 def test_a_host_that_is_renamed_goes_on_answering(follower, first):
     leader, clock, watcher, _ = follower
-    controller.lead(leader.holder, now=timezone.now())
+    leadership.lead(leader.holder, now=timezone.now())
     DatabaseHome.objects.update(host="former-name")
 
     renew_lease(leader, clock)

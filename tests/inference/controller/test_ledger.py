@@ -11,7 +11,7 @@ from accounts.admission.limits import LeaseRequest
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
 from accounts.models import Lease, QuotaCounter, SpoolSegment, Usage
-from inference import ledger
+from inference.controller import ledger
 from tests.factories import CustomerFactory, PlanFactory
 
 pytestmark = pytest.mark.django_db

@@ -3,12 +3,12 @@
 import pytest
 from django.utils import timezone
 
-from inference import engine_records, publishing
-from inference.callable_versions import read_catalog
+from inference.controller import engine_records, publishing
+from inference.controller.callable_versions import read_catalog
+from inference.controller.engine_links import EngineLink
+from inference.controller.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler
 from inference.engine.wire.messages import Batching, VersionKey, VersionStatus
-from inference.engine_links import EngineLink
 from inference.models import Engine, LoadedVersion, ServingRoute
-from inference.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler
 from inference.snapshot import snapshot_file
 from registry import sync
 from registry.mlflow_types import ModelFile

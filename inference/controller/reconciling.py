@@ -8,18 +8,26 @@ import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from inference import publishing, serving
-from inference.callable_versions import (
+from inference.controller import publishing
+from inference.controller.callable_versions import (
     CatalogModel,
     NotCallable,
     NotYetCallable,
     read_catalog,
     version_to_load,
 )
+from inference.controller.decision import (
+    Placement,
+    Reports,
+    Served,
+    Situation,
+    Variants,
+    decide,
+    failures,
+)
+from inference.controller.engine_links import EngineLink
 from inference.engine.wire.messages import VersionKey, VersionToLoad
-from inference.engine_links import EngineLink
 from inference.models import ServingRoute
-from inference.serving import Placement, Served, Situation, Variants
 from inference.snapshot.contents import CallableModel
 from registry.model_file import storable
 from registry.models import ModelVersion
@@ -82,7 +90,7 @@ class Reconciler:
             if (view := link.view).status is not None
         }
         stale = _stale(reports, wish.forms)
-        decision = serving.decide(
+        decision = decide(
             Situation(
                 desired=wish.desired,
                 serving=wish.serving,
@@ -110,7 +118,7 @@ class Reconciler:
             links[engine].unload(key)
             logger.info("version_unload_requested", engine=engine, version=str(key))
 
-    def _tell_problems(self, wish: _Wish, reports: serving.Reports) -> None:
+    def _tell_problems(self, wish: _Wish, reports: Reports) -> None:
         """Note on the versions' rows why they cannot answer until somebody acts.
 
         People see it there, and snapshots tell callers that waiting does not help.
@@ -118,8 +126,8 @@ class Reconciler:
         if self._told is None:
             self._told = _read_problems()
         # A model's own words.
-        failures = {k: storable(text) for k, text in serving.failures(reports).items()}
-        problems = failures | wish.lasting
+        reasons = {k: storable(text) for k, text in failures(reports).items()}
+        problems = reasons | wish.lasting
         if not reports:
             # What engines failed at stands until one says otherwise.
             kept = {k: text for k, text in self._told.items() if k in wish.to_load}
@@ -141,7 +149,7 @@ class Reconciler:
         return wish
 
     def _recently_named(
-        self, reports: serving.Reports, *, now_s: float
+        self, reports: Reports, *, now_s: float
     ) -> frozenset[VersionKey]:
         for key in self._named:
             self._named_at[key] = now_s
@@ -162,7 +170,7 @@ class Reconciler:
 
     def _due_retries(
         self,
-        reports: serving.Reports,
+        reports: Reports,
         to_load: Mapping[VersionKey, VersionToLoad],
         *,
         now_s: float,
@@ -197,7 +205,7 @@ class Reconciler:
 
 
 def _changed(
-    reports: serving.Reports, to_load: Mapping[VersionKey, VersionToLoad]
+    reports: Reports, to_load: Mapping[VersionKey, VersionToLoad]
 ) -> frozenset[Placement]:
     """Find what engines can take over without loading an artifact again."""
     return frozenset(
@@ -210,9 +218,7 @@ def _changed(
     )
 
 
-def _stale(
-    reports: serving.Reports, forms: Mapping[VersionKey, str]
-) -> frozenset[Placement]:
+def _stale(reports: Reports, forms: Mapping[VersionKey, str]) -> frozenset[Placement]:
     """Find what engines have of another artifact, signature or trust than is wanted.
 
     They restore it by themselves after a restart, from what they were told last.

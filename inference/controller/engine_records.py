@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q
 
-from inference import publishing
+from inference.controller import publishing
+from inference.controller.engine_links import EngineView
 from inference.engine.wire.messages import VersionKey, VersionStatus
-from inference.engine_links import EngineView
 from inference.models import Engine, LoadedVersion
 
 _FORGET_AFTER = timedelta(hours=1)

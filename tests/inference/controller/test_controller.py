@@ -9,8 +9,8 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from accounts import api_keys
-from inference import controller
-from inference.engine_links import EngineLink
+from inference.controller import controller, leadership
+from inference.controller.engine_links import EngineLink
 from inference.models import ControllerLease, Engine, ServingRoute
 from inference.snapshot import snapshot_file
 from tests.factories import issue_key
@@ -61,56 +61,56 @@ def plant(home):
 def test_only_one_controller_leads():
     now = timezone.now()
 
-    assert controller.lead("a", now=now)
-    assert not controller.lead("b", now=now + timedelta(seconds=5))
-    assert controller.lead("a", now=now + timedelta(seconds=5))
+    assert leadership.lead("a", now=now)
+    assert not leadership.lead("b", now=now + timedelta(seconds=5))
+    assert leadership.lead("a", now=now + timedelta(seconds=5))
 
 
 def test_another_controller_takes_over_when_the_leader_falls_silent():
     now = timezone.now()
-    controller.lead("a", now=now)
+    leadership.lead("a", now=now)
 
-    ttl = timedelta(seconds=controller.LEASE_TTL_S)
+    ttl = timedelta(seconds=leadership.LEASE_TTL_S)
 
-    assert not controller.lead("b", now=now + ttl)
-    assert controller.lead("b", now=now + ttl + timedelta(seconds=1))
-    assert not controller.lead("a", now=now + ttl + timedelta(seconds=2))
+    assert not leadership.lead("b", now=now + ttl)
+    assert leadership.lead("b", now=now + ttl + timedelta(seconds=1))
+    assert not leadership.lead("a", now=now + ttl + timedelta(seconds=2))
 
 
 def test_a_controller_that_stops_hands_over_at_once():
     now = timezone.now()
-    controller.lead("a", now=now)
+    leadership.lead("a", now=now)
 
-    controller.resign("b", now=now)
-    still_a = not controller.lead("b", now=now)
-    controller.resign("a", now=now)
+    leadership.resign("b", now=now)
+    still_a = not leadership.lead("b", now=now)
+    leadership.resign("a", now=now)
 
     assert still_a
-    assert controller.lead("b", now=now)
+    assert leadership.lead("b", now=now)
 
 
 def test_a_controller_that_died_is_followed_at_once(home):
     now = timezone.now()
-    first = controller.Predecessor(home.controller, successor="first")
+    first = leadership.Predecessor(home.controller, successor="first")
     first.dismiss(now=now)
-    controller.lead("first", now=now)
-    second = controller.Predecessor(home.controller, successor="second")
+    leadership.lead("first", now=now)
+    second = leadership.Predecessor(home.controller, successor="second")
 
     second.dismiss(now=now)
-    led_beside_the_first = controller.lead("second", now=now)
+    led_beside_the_first = leadership.lead("second", now=now)
     # Its lock ends with it.
     first.close()
     second.dismiss(now=now)
-    led_after_it = controller.lead("second", now=now)
+    led_after_it = leadership.lead("second", now=now)
     second.close()
 
     assert (led_beside_the_first, led_after_it) == (False, True)
 
 
 def test_a_new_controller_publishes_at_once_where_the_last_was_killed(home):
-    killed = controller.Predecessor(home.controller, successor="killed")
+    killed = leadership.Predecessor(home.controller, successor="killed")
     killed.dismiss(now=timezone.now())
-    controller.lead("killed", now=timezone.now())
+    leadership.lead("killed", now=timezone.now())
     killed.close()
 
     Plant(home).controller.step()
@@ -120,24 +120,24 @@ def test_a_new_controller_publishes_at_once_where_the_last_was_killed(home):
 
 def test_only_the_lease_of_who_died_here_is_freed(home):
     now = timezone.now()
-    gone = controller.Predecessor(home.controller, successor="gone")
+    gone = leadership.Predecessor(home.controller, successor="gone")
     gone.dismiss(now=now)
     gone.close()
-    controller.lead("elsewhere", now=now)
+    leadership.lead("elsewhere", now=now)
 
-    here = controller.Predecessor(home.controller, successor="here")
+    here = leadership.Predecessor(home.controller, successor="here")
     here.dismiss(now=now)
     here.close()
 
-    assert not controller.lead("here", now=now)
+    assert not leadership.lead("here", now=now)
 
 
 @pytest.mark.parametrize("hours", [1, 24 * 365])
 def test_a_lease_from_a_clock_that_was_put_back_keeps_nobody_out(hours):
     now = timezone.now()
-    controller.lead("died just then", now=now + timedelta(hours=hours))
+    leadership.lead("died just then", now=now + timedelta(hours=hours))
 
-    assert controller.lead("next", now=now)
+    assert leadership.lead("next", now=now)
 
 
 @pytest.mark.parametrize("seconds", [-3600, 3600, 40 * 365 * 86400])
@@ -163,7 +163,7 @@ def test_the_first_step_publishes(plant):
 
 
 def test_a_standby_does_nothing(plant):
-    controller.lead("another", now=timezone.now())
+    leadership.lead("another", now=timezone.now())
 
     plant.run(3)
 
@@ -223,7 +223,7 @@ def test_a_moved_weight_is_published_with_the_next_step(plant):
 def test_a_new_controller_does_not_say_that_no_engine_runs(plant, home):
     RouteFactory()
     plant.run(3)
-    controller.resign(plant.controller.holder, now=timezone.now())
+    leadership.resign(plant.controller.holder, now=timezone.now())
 
     successor = Plant(home)
     successor.engine = plant.engine
@@ -238,7 +238,7 @@ def test_a_new_controller_does_not_say_that_no_engine_runs(plant, home):
 def test_a_lost_snapshot_file_is_written_again_by_the_next_leader(plant, home):
     plant.run(1)
     home.snapshot.unlink()
-    controller.resign(plant.controller.holder, now=timezone.now())
+    leadership.resign(plant.controller.holder, now=timezone.now())
 
     Plant(home).controller.step()
 
@@ -281,7 +281,7 @@ def test_an_engine_that_is_gone_for_an_hour_is_forgotten(plant, home):
 
 
 def test_run_returns_and_hands_over_when_told_to_stop(plant):
-    controller.lead(plant.controller.holder, now=timezone.now())
+    leadership.lead(plant.controller.holder, now=timezone.now())
 
     plant.controller.stop()
     plant.controller.run()

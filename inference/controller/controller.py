@@ -5,102 +5,41 @@ its own interval; a step that fails is logged and tried again, whatever the reas
 ledger has a thread of its own: a revoked key never waits for usage to be read.
 """
 
-import fcntl
-import os
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import django.db
 import structlog
 from django.conf import settings
 from django.db import connection
-from django.db.models import Q
 from django.utils import timezone
 
 from accounts import roll_ups
-from inference import engine_records, ledger, ownership, publishing
+from inference.controller import engine_records, ledger, ownership, publishing
+from inference.controller.engine_links import EngineLink
+from inference.controller.leadership import LEASE_TTL_S, Predecessor, lead, resign
+from inference.controller.reconciling import Reconciler
 from inference.engine.clients.blocking_client import BlockingEngineClient
-from inference.engine_links import EngineLink
 from inference.installation import ledger_report
 from inference.installation.home import Home
 from inference.installation.ledger_report import JobCounts
-from inference.models import ControllerLease, JobTotals
-from inference.reconciling import Reconciler
+from inference.models import JobTotals
 from inference.snapshot import snapshot_file
 from inference.snapshot.contents import Snapshot
 
-LEASE_TTL_S = 9.0
 _RENEW_S = 3.0
 _PUBLISH_S = 0.2
 _RECONCILE_S = 0.5
 _INGEST_S = 1.0
 _CLEAN_UP_S = 600.0
-# A lease that ends later was given by a clock that has been put back since.
-_LONGEST_LEASE_S = 60.0
 _CLOCK_TOLERANCE_S = 2.0
 # Rows follow a report at once when something changed, else this often.
 _RECORD_S = 10.0
 
 logger = structlog.get_logger(__name__)
-
-
-def lead(holder: str, *, now: datetime) -> bool:
-    """Take or renew the lease; true if `holder` leads until LEASE_TTL_S from now."""
-    expires_at = now + timedelta(seconds=LEASE_TTL_S)
-    implausible = now + timedelta(seconds=_LONGEST_LEASE_S)
-    mine_or_free = (
-        Q(holder=holder) | Q(expires_at__lt=now) | Q(expires_at__gt=implausible)
-    )
-    if ControllerLease.objects.filter(mine_or_free, pk=1).update(
-        holder=holder, expires_at=expires_at
-    ):
-        return True
-    created = ControllerLease(pk=1, holder=holder, expires_at=expires_at)
-    ControllerLease.objects.bulk_create([created], ignore_conflicts=True)
-    return ControllerLease.objects.filter(
-        pk=1, holder=holder, expires_at=expires_at
-    ).exists()
-
-
-def resign(holder: str, *, now: datetime) -> None:
-    """Let the next controller take over at once."""
-    ControllerLease.objects.filter(pk=1, holder=holder).update(
-        holder="", expires_at=now - timedelta(seconds=1)
-    )
-
-
-class Predecessor:
-    """The last controller of this machine, which may have died as the leader.
-
-    A file says who it was, under a lock that ends with the process. Whoever gets the
-    lock knows that it is dead, and need not wait for the end of its lease.
-    """
-
-    def __init__(self, path: Path, *, successor: str) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._successor = successor
-        self._dismissed = False
-
-    def dismiss(self, *, now: datetime) -> None:
-        """Free its lease if it is dead, and take its place in the file."""
-        if self._dismissed:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        former = os.pread(self._file, 64, 0).decode(errors="replace")
-        resign(former, now=now)
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, self._successor.encode(), 0)
-        self._dismissed = True
-
-    def close(self) -> None:
-        os.close(self._file)
 
 
 class Controller:

@@ -1,7 +1,7 @@
 """Take usage in and die at the first step, then at the second, and so on.
 
-Run by tests/inference/test_ledger_killed.py, as `python -m` with the spool's folder and
-a customer's id. Steps are the statements, the commits and the removed files of a round.
+Run by `test_ledger_killed.py`, as `python -m` with the spool's folder and a customer's
+id. Steps are the statements, the commits and the removed files of a round.
 Each death is a SIGKILL of a process of its own, right before its step, which is right
 after the one before. After each of them another process does a whole round. Prints how
 often it died.
@@ -28,7 +28,7 @@ from django.utils import timezone  # noqa: E402
 from accounts import roll_ups  # noqa: E402
 from accounts.metering import spool  # noqa: E402
 from accounts.metering.event import UsageEvent  # noqa: E402
-from inference import ledger  # noqa: E402
+from inference.controller import ledger  # noqa: E402
 
 EVENTS = 3
 

@@ -15,7 +15,7 @@ from django.db.models import F
 
 from accounts import plans
 from accounts.admission.limits import Limits
-from inference import access_rows, callable_models
+from inference.controller import access_rows, callable_models
 from inference.models import Engine, SnapshotChange, SnapshotState
 from inference.snapshot import snapshot_file
 from inference.snapshot.contents import (

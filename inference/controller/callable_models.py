@@ -5,7 +5,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from inference.callable_versions import (
+from inference.controller.callable_versions import (
     CatalogModel,
     NotCallable,
     callable_version,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.controller.decision import Served, Situation, Variants, decide, failures
 from inference.engine.wire.messages import VersionKey, VersionStatus
-from inference.serving import Served, Situation, Variants, decide, failures
 
 KEYS = [VersionKey("m", version) for version in (1, 2, 3)]
 V1, V2, V3 = KEYS

@@ -13,7 +13,7 @@ from tests.machine import ROOT, database_url
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(400)]
 
-# As tests/inference/killed_ingestion.py writes them.
+# As tests/inference/controller/killed_ingestion.py writes them.
 EVENTS = 3
 
 
@@ -26,7 +26,7 @@ def test_a_death_at_any_step_loses_nothing_and_doubles_nothing(home):
 
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.inference.killed_ingestion"),
+            *(sys.executable, "-m", "tests.inference.controller.killed_ingestion"),
             *(str(home.spool), str(customer.pk)),
         ],
         cwd=ROOT,

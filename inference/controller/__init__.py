@@ -1,0 +1,1 @@
+"""One process that publishes snapshots, makes engines follow routes, ingests usage."""

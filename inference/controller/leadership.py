@@ -1,0 +1,69 @@
+"""Which controller leads: one row in the database, and a lock on this machine."""
+
+import fcntl
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from django.db.models import Q
+
+from inference.models import ControllerLease
+
+LEASE_TTL_S = 9.0
+# A lease that ends later was given by a clock that has been put back since.
+_LONGEST_LEASE_S = 60.0
+
+
+def lead(holder: str, *, now: datetime) -> bool:
+    """Take or renew the lease; true if `holder` leads until LEASE_TTL_S from now."""
+    expires_at = now + timedelta(seconds=LEASE_TTL_S)
+    implausible = now + timedelta(seconds=_LONGEST_LEASE_S)
+    mine_or_free = (
+        Q(holder=holder) | Q(expires_at__lt=now) | Q(expires_at__gt=implausible)
+    )
+    if ControllerLease.objects.filter(mine_or_free, pk=1).update(
+        holder=holder, expires_at=expires_at
+    ):
+        return True
+    created = ControllerLease(pk=1, holder=holder, expires_at=expires_at)
+    ControllerLease.objects.bulk_create([created], ignore_conflicts=True)
+    return ControllerLease.objects.filter(
+        pk=1, holder=holder, expires_at=expires_at
+    ).exists()
+
+
+def resign(holder: str, *, now: datetime) -> None:
+    """Let the next controller take over at once."""
+    ControllerLease.objects.filter(pk=1, holder=holder).update(
+        holder="", expires_at=now - timedelta(seconds=1)
+    )
+
+
+class Predecessor:
+    """The last controller of this machine, which may have died as the leader.
+
+    A file says who it was, under a lock that ends with the process. Whoever gets the
+    lock knows that it is dead, and need not wait for the end of its lease.
+    """
+
+    def __init__(self, path: Path, *, successor: str) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._successor = successor
+        self._dismissed = False
+
+    def dismiss(self, *, now: datetime) -> None:
+        """Free its lease if it is dead, and take its place in the file."""
+        if self._dismissed:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        former = os.pread(self._file, 64, 0).decode(errors="replace")
+        resign(former, now=now)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, self._successor.encode(), 0)
+        self._dismissed = True
+
+    def close(self) -> None:
+        os.close(self._file)
