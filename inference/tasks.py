@@ -6,10 +6,10 @@ from os import getpid
 from celery import shared_task
 from django.utils import timezone
 
-from inference.jobs import runner as job_runner
 from inference.jobs import sweep as job_sweep
-from inference.jobs.engines import LoadedEngines
-from inference.jobs.leases import LeaseKeeper
+from inference.jobs.work import turn as job_runner
+from inference.jobs.work.claim_keeper import LeaseKeeper
+from inference.jobs.work.engines import LoadedEngines
 from inference.uploads import files as uploaded_files
 
 

@@ -89,7 +89,7 @@ def home(tmp_path, settings):
 def publish(home):
     """Return a function that tells gateways, and the docs, what is in the database."""
     # Models, which this file may not import before Django is set up.
-    from inference import front
+    from inference.api import driver
     from inference.controller import publishing
 
     def publish_now():
@@ -97,7 +97,7 @@ def publish(home):
         publishing.publish(now=timezone.now())
 
     yield publish_now
-    front.current().close()
+    driver.current().close()
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from inference.api.openapi.common_parts import ERROR_SCHEMA
+from inference.api.openapi.examples import pixel_png
+from inference.api.openapi.shared_schemas import SCHEMAS
 from inference.codecs.decoding import InstanceDecoder
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import (
@@ -21,9 +24,6 @@ from inference.engine.signatures.signature import (
     Signature,
     TensorInput,
 )
-from inference.openapi.common_parts import ERROR_SCHEMA
-from inference.openapi.examples import pixel_png
-from inference.openapi.shared_schemas import SCHEMAS
 from inference.uploads.serializers import StoredUploadSerializer, UploadSerializer
 from registry import column_rules
 from registry import metadata as registry_metadata

@@ -1,0 +1,1 @@
+"""Predictions over many rows in the background: a row of the database is the truth."""

@@ -17,7 +17,7 @@ from inference.admin_owners import OwnedRowsAdmin
 from inference.errors.api_error import ApiError
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
-from inference.jobs.serializers import percent_done
+from inference.jobs.api.serializers import percent_done
 from inference.models import PredictionJob
 
 Status = PredictionJob.Status

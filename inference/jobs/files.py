@@ -4,19 +4,41 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from django.conf import settings
+from django.core.files.uploadedfile import TemporaryUploadedFile
 
 from inference.codecs.files import row_files as job_rows
 from inference.engine.signatures.signature import Signature
 from inference.jobs import ids as job_ids
 from inference.jobs.life_cycle import NEEDS_INPUT, StoredInput
-from inference.jobs.requests import JobRequest
-from inference.models import PredictionJob
+from inference.models import PredictionJob, Upload
 from inference.uploads import files as uploaded_files
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A job as it was asked for.
+
+    Exactly one of `lines`, `upload` and `input_uri` is there; `find_file` puts `stored`
+    in place of the last.
+    """
+
+    model: str
+    version: str | None
+    options: dict[str, Any]
+    # One JSON instance each.
+    lines: list[bytes] | None = None
+    upload: TemporaryUploadedFile | None = None
+    # Of a file that was uploaded before.
+    input_uri: str | None = None
+    stored: Upload | None = None
+    input_format: str = "json"
+
 
 # Files up to this size are counted while the caller waits, larger ones by the worker.
 _COUNT_BYTES = 16 * 1024 * 1024

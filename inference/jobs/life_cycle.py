@@ -33,7 +33,7 @@ from accounts.models import ApiKey, Customer
 from inference.codecs.answers import Warned
 from inference.engine.signatures.signature import Signature
 from inference.errors.api_error import ApiError, ErrorCode, Problem
-from inference.jobs import metering as job_metering
+from inference.jobs import charging as job_metering
 from inference.models import JobChunk, JobTurn, PredictionJob
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.

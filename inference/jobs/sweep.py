@@ -6,9 +6,9 @@ import structlog
 from django.conf import settings
 from django.db.models import QuerySet
 
+from inference.jobs import charging as job_metering
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
-from inference.jobs import metering as job_metering
 from inference.models import JobChunk, PredictionJob
 
 # Hints per sweep: more would only queue up behind busy workers.

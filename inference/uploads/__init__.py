@@ -1,0 +1,1 @@
+"""Files that customers send first and name later."""

@@ -35,12 +35,12 @@ from rest_framework.response import Response
 
 from accounts.authentication import ApiKeyAuthentication
 from config.client_address import client_address
+from inference.api.openapi import document
+from inference.api.openapi.common_parts import SECURITY_SCHEMES
+from inference.api.openapi.published import visible_models
+from inference.api.openapi.typed_operations import PublishedModel, example_instances
 from inference.errors.advice import ADVICE
 from inference.errors.api_error import STATUS, ApiError, ErrorCode
-from inference.openapi import document
-from inference.openapi.common_parts import SECURITY_SCHEMES
-from inference.openapi.published import visible_models
-from inference.openapi.typed_operations import PublishedModel, example_instances
 
 # Far more than a person needs, far less than a machine could ask for.
 PAGES_PER_MINUTE = "240/m"

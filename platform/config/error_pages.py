@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django_ratelimit.exceptions import Ratelimited
 
-from inference import outages
+from inference.api import outages
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.rendering import render as render_error
 

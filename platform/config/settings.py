@@ -247,7 +247,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_POOL = "threads"
-# One more than jobs take: see inference/jobs/runner.py.
+# One more than jobs take: see inference/jobs/work/turn.py.
 CELERY_WORKER_CONCURRENCY = 3
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -337,10 +337,10 @@ REST_FRAMEWORK = {
     # Views over the prediction plan, which admits by itself, name no throttle.
     "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.KeyThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["inference.negotiation.JsonParser"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "inference.negotiation.JsonNegotiation",
-    "DEFAULT_SCHEMA_CLASS": "inference.openapi.inspector.ApiSchema",
-    "EXCEPTION_HANDLER": "inference.exception_handler.render_exception",
+    "DEFAULT_PARSER_CLASSES": ["inference.api.negotiation.JsonParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "inference.api.negotiation.JsonNegotiation",
+    "DEFAULT_SCHEMA_CLASS": "inference.api.openapi.inspector.ApiSchema",
+    "EXCEPTION_HANDLER": "inference.api.exception_handler.render_exception",
     "UNAUTHENTICATED_USER": None,
 }
 
@@ -373,7 +373,7 @@ SPECTACULAR_SETTINGS = {
         "validatorUrl": None,
     },
     "POSTPROCESSING_HOOKS": [
-        "inference.openapi.document.complete",
+        "inference.api.openapi.document.complete",
     ],
 }
 

@@ -15,8 +15,8 @@ urlpatterns = [
     path("docs/redoc/redoc.js", docs.redoc_bundle, name="redoc-bundle"),
     path("docs/errors", docs.errors, name="errors"),
     path("api/schema/", docs.SchemaView.as_view(), name="schema"),
-    path("api/v1/", include("inference.urls")),
-    path("api/v1/", include("inference.jobs.urls")),
+    path("api/v1/", include("inference.api.urls")),
+    path("api/v1/", include("inference.jobs.api.urls")),
     path("api/v1/", include("accounts.urls")),
     path("api/v1/", include("inference.uploads.urls")),
     # Before the admin's own, which it replaces under the same name.

@@ -5,5 +5,5 @@ from django.urls import include, path
 urlpatterns = [
     path("internal/", include("accounts.urls_internal")),
     path("internal/", include("inference.uploads.urls_internal")),
-    path("", include("inference.urls_health")),
+    path("", include("inference.api.urls_health")),
 ]

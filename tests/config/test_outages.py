@@ -9,7 +9,7 @@ from django.db import DataError, InterfaceError, OperationalError, connection
 from django.test import Client
 from django_redis.exceptions import ConnectionInterrupted
 
-from inference.exception_handler import as_api_error
+from inference.api.exception_handler import as_api_error
 from tests.factories import UserFactory, issue_key
 
 pytestmark = pytest.mark.django_db

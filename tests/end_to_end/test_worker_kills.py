@@ -9,7 +9,7 @@ from django.db.models import Count, Sum
 from django.utils import timezone
 
 from accounts.models import QuotaCounter, Usage
-from inference.jobs.metering import segment
+from inference.jobs.charging import segment
 from inference.models import JobChunk, PredictionJob
 from tests import machine
 from tests.factories import CustomerFactory, PlanFactory, issue_key

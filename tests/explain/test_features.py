@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from explain import features
+from inference.api.openapi.typed_operations import can_explain
 from inference.engine.signatures.signature import (
     Column,
     Layout,
@@ -11,7 +12,6 @@ from inference.engine.signatures.signature import (
 )
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor, object_array
-from inference.openapi.typed_operations import can_explain
 
 MIXED = Signature(
     layout=Layout.TABLE,

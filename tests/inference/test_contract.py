@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import Lease, QuotaCounter
 from explain import plots
-from inference import front
+from inference.api import driver
 from tests.inference.contract_fronts import ask_gateway
 from tests.inference.contract_plant import (
     RunningEngine,
@@ -606,7 +606,7 @@ def keys(home, engine):
     stuck = StuckEngine(home.run / "stuck.sock")
     yield publish(home, engine=engine.path, stuck=stuck.path)
     stuck.stop()
-    front.current().close()
+    driver.current().close()
 
 
 @dataclass

@@ -5,7 +5,7 @@ import pytest
 from django.utils import timezone
 
 from accounts.admission.limits import SCOPES
-from inference import front
+from inference.api import driver
 from inference.controller import publishing
 from inference.snapshot import snapshot_file
 from tests.factories import CustomerFactory, issue_key
@@ -46,7 +46,7 @@ def keys(home):
         home.snapshot, msgspec.structs.replace(published, models=(sum_model(),))
     )
     yield issued
-    front.current().close()
+    driver.current().close()
 
 
 @pytest.mark.parametrize("scope", SCOPES)

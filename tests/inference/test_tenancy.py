@@ -26,7 +26,7 @@ from accounts.models import (
     UsageHour,
 )
 from accounts.portal import urls as portal_urls
-from inference import front
+from inference.api import driver
 from inference.codecs.files import uploaded
 from inference.controller import publishing
 from inference.models import PredictionJob, Upload
@@ -139,7 +139,7 @@ def worlds(home):
         home.snapshot, msgspec.structs.replace(published, models=(sum_model(),))
     )
     yield made
-    front.current().close()
+    driver.current().close()
 
 
 def leaks(client, mine, theirs):

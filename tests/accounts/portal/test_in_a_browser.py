@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from accounts import api_keys, changes, members, soft_limits, usage
 from accounts.models import ApiKey
-from inference import front
+from inference.api import driver
 from inference.controller import publishing
 from inference.installation.home import Home
 from inference.models import ServingRoute
@@ -181,7 +181,7 @@ def _published(settings, tmp_path):
     RouteFactory.create(default_version=version)
     ServingRoute.objects.create(model="breast-cancer", default_version=version.version)
     yield
-    front.current().close()
+    driver.current().close()
 
 
 @pytest.mark.usefixtures("_published")

@@ -9,7 +9,7 @@ from accounts import usage
 from accounts.models import UnrolledHour
 from inference.installation import ledger_report
 from inference.installation.ledger_report import Gauge, LedgerReport
-from inference.jobs import metering
+from inference.jobs import charging
 from inference.models import PredictionJob
 from tests.accounts.test_leases import event
 from tests.factories import CustomerFactory
@@ -59,7 +59,7 @@ def test_the_controller_reports_how_long_roll_ups_have_waited(home):
 @pytest.mark.django_db
 def test_the_controller_reports_what_jobs_predicted_by_version(home):
     for rows, job in ((3, make_job(9)), (0, make_job(9)), (4, make_job(9, version=2))):
-        metering.charge(
+        charging.charge(
             job.pk, sequence=0, rows=rows, compute_us=20, total_us=30, now=NOW
         )
     PredictionJob.objects.all().update(removed_at=NOW)

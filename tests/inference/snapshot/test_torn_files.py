@@ -17,7 +17,7 @@ from config import demo
 from inference.controller.leadership import Predecessor
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.home import Home
-from inference.jobs import targets
+from inference.jobs import version_choice
 from tests.factories_jobs import sum_model, write_snapshot
 
 
@@ -61,11 +61,13 @@ def test_jobs_wait_for_a_whole_snapshot(home):
     for content in torn(whole):
         home.snapshot.write_bytes(content)
         with pytest.raises(ApiError) as refused:
-            targets.choose("sum", version=None, sticky_key="", allowed_models=())
+            version_choice.choose("sum", version=None, sticky_key="", allowed_models=())
         assert refused.value.code is ErrorCode.MODEL_UNAVAILABLE
 
     write_snapshot(sum_model())
-    chosen = targets.choose("sum", version=None, sticky_key="", allowed_models=())
+    chosen = version_choice.choose(
+        "sum", version=None, sticky_key="", allowed_models=()
+    )
     assert chosen.model == "sum"
 
 

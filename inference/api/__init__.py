@@ -1,0 +1,1 @@
+"""The prediction paths as Django serves them: the same plan, driven synchronously."""

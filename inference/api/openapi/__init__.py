@@ -1,0 +1,1 @@
+"""The OpenAPI document, typed from each model's signature."""

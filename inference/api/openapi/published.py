@@ -1,0 +1,85 @@
+"""Which models a reader of the docs may call, as the gateways know them."""
+
+from collections.abc import Callable
+
+from django.contrib.auth.models import User
+from django.utils import timezone
+from rest_framework.request import Request
+
+from accounts.models import ApiKey
+from inference.api import driver, model_cards
+from inference.api.openapi.typed_operations import PublishedModel, can_explain
+from inference.snapshot.contents import CallableModel
+
+_Test = Callable[[CallableModel], bool]
+
+
+def visible_models(request: Request | None) -> list[PublishedModel]:
+    """Return the models that the sender of the request may call, by name.
+
+    Anonymous readers see public models; a customer's people what any of its keys may
+    call; staff, and a command (no request), everything. What may be called is read from
+    the snapshot, which lies in memory: the docs show what the gateways answer.
+    """
+    may_call, may_explain = _permissions_of(request)
+    return [
+        _published(model, may_explain=may_explain(model))
+        for model in driver.current().refresh().models_by_name()
+        if model.versions and may_call(model)
+    ]
+
+
+def _permissions_of(request: Request | None) -> tuple[_Test, _Test]:
+    """Return a test of whether the sender may call a model, and may explain it."""
+    key = getattr(request, "auth", None)
+    user = getattr(request, "user", None)
+    if isinstance(key, ApiKey):
+        return _allowed_by([key], "predict"), _allowed_by([key], "explain")
+    if request is None or getattr(user, "is_staff", False):
+        return _everything, _everything
+    if isinstance(user, User):
+        keys = list(
+            ApiKey.objects.valid(timezone.now()).filter(customer__members=user.pk)
+        )
+        if keys:
+            return _allowed_by(keys, "predict"), _allowed_by(keys, "explain")
+    return _is_public, _everything
+
+
+def _everything(model: CallableModel) -> bool:
+    return True
+
+
+def _is_public(model: CallableModel) -> bool:
+    return model.public
+
+
+def _allowed_by(keys: list[ApiKey], scope: str) -> _Test:
+    names: set[str] = set()
+    for key in keys:
+        if scope not in key.scopes:
+            continue
+        if not key.allowed_models:
+            return _everything
+        names.update(key.allowed_models)
+    return lambda model: model.name in names
+
+
+def _published(model: CallableModel, *, may_explain: bool) -> PublishedModel:
+    """Describe the version that answers: the default, or the newest without one."""
+    default = model_cards.default_version(model)
+    described = next(
+        (version for version in model.versions if version.version == default),
+        model.versions[0],
+    )
+    return PublishedModel(
+        name=model.name,
+        described=described,
+        description=model.description,
+        pinned=not model.routed,
+        explainable=may_explain and can_explain(described.signature),
+        canary=next(
+            (variant.version for variant in model.variants if variant.role == "canary"),
+            None,
+        ),
+    )

@@ -1,0 +1,384 @@
+"""Predictions over Django: the gateway's paths, the same plan, the same answers.
+
+The plan authenticates, admits and reads the raw body itself, so these views have
+neither authenticators nor parsers of DRF; serializers only tell what the bodies hold.
+"""
+
+from typing import Any, NoReturn, cast
+
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    StreamingHttpResponse,
+)
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_view,
+)
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import plans
+from accounts.admission.key_format import holds_key
+from accounts.authentication import HasScope, client_address
+from accounts.models import ApiKey
+from accounts.throttling import KeyThrottle
+from inference.api import driver, model_cards
+from inference.api.openapi.shared_schemas import json_body, reference
+from inference.api.serializers import ModelListSerializer, ModelSerializer
+from inference.dialects import call_headers
+from inference.dialects.dialect import Call, Dialect, Headers, Operation
+from inference.dialects.mlflow.scoring import MLFLOW
+from inference.dialects.native.embedding import EMBEDDING
+from inference.dialects.native.event_stream import EVENT_STREAM
+from inference.dialects.native.native import NATIVE
+from inference.errors import refusals
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.prediction.effects import Answer
+from inference.snapshot.contents import CallableModel
+
+_EXPLAIN = OpenApiParameter(
+    name="explain", type=bool, description="Also explain each prediction."
+)
+
+
+class _PlanView(APIView):
+    """Hand a request to the plan and its answer back, byte for byte."""
+
+    authentication_classes = ()
+    permission_classes = ()
+    parser_classes = ()
+    throttle_classes = ()
+    http_method_names = ("post",)
+    operation: Operation
+    dialect: Dialect = NATIVE
+
+    def perform_content_negotiation(
+        self, request: Request, force: bool = False
+    ) -> tuple[Any, str]:
+        # The plan reads Accept itself.
+        return JSONRenderer(), "application/json"
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        # All headers are the plan's.
+        return {}
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse what a gateway relays: it counts rates and answers these itself."""
+        if request.META.get("REMOTE_ADDR", "") == "":
+            raise ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
+        super().initial(request, *args, **kwargs)
+
+    def http_method_not_allowed(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> NoReturn:
+        limits = driver.current().rate_headers(_headers(request))
+        self.headers |= {"Allow": "POST"} | _readable(limits)
+        raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, "Send predictions by POST.")
+
+    def post(
+        self, request: Request, model: str | None = None, version: str | None = None
+    ) -> HttpResponseBase:
+        wsgi_request = request._request
+        call = self._call(wsgi_request, model, version)
+        return _respond(
+            driver.current().answer(call, lambda limit: _read_body(wsgi_request, limit))
+        )
+
+    def _call(
+        self, request: HttpRequest, model: str | None, version: str | None
+    ) -> Call:
+        query = request.META.get("QUERY_STRING", "").encode("latin-1", "replace")
+        return Call(
+            operation=self.operation,
+            headers=_headers(request),
+            dialect=self.dialect,
+            model=model,
+            version=version,
+            explain=call_headers.asks_to_explain(query),
+            peer=client_address(request),
+            key_in_query=holds_key(query),
+        )
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="predict",
+        summary="Predict a few rows",
+        parameters=[_EXPLAIN],
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
+        responses={200: reference("PredictAnswer")},
+    )
+)
+class PredictView(_PlanView):
+    operation = "predict"
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="predictWithVersion",
+        summary="Predict with one version",
+        parameters=[_EXPLAIN],
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
+        responses={200: reference("PredictAnswer")},
+    )
+)
+class PredictVersionView(PredictView):
+    pass
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="predictWithDefaultModel",
+        summary="Predict with the site's default model",
+        parameters=[_EXPLAIN],
+        request=json_body("PredictDefaultModelRequest", "PredictUploadedRequest"),
+        responses={200: reference("PredictAnswer")},
+    )
+)
+class SitePredictView(PredictView):
+    pass
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="predictBatch",
+        summary="Predict many rows",
+        request=json_body("PredictBatchRequest", "PredictBatchUploadedRequest"),
+        responses={200: reference("PredictBatchAnswer")},
+    )
+)
+class BatchView(_PlanView):
+    operation = "batch"
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="predictBatchWithVersion",
+        summary="Predict many rows with one version",
+        request=json_body("PredictBatchRequest", "PredictBatchUploadedRequest"),
+        responses={200: reference("PredictBatchAnswer")},
+    )
+)
+class BatchVersionView(BatchView):
+    pass
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="predictBatchWithDefaultModel",
+        summary="Predict many rows with the site's default model",
+        request=json_body(
+            "PredictBatchDefaultModelRequest", "PredictBatchUploadedRequest"
+        ),
+        responses={200: reference("PredictBatchAnswer")},
+    )
+)
+class SiteBatchView(BatchView):
+    pass
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="explain",
+        summary="Predict and explain",
+        description="SHAP values of each instance. `Accept: image/svg+xml` gives a "
+        "waterfall plot of the first.",
+        request=json_body("ExplainRequest", "ExplainUploadedRequest"),
+        responses={200: reference("ExplainAnswer")},
+    )
+)
+class ExplainView(_PlanView):
+    operation = "explain"
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="explainWithVersion",
+        summary="Predict and explain with one version",
+        request=json_body("ExplainRequest", "ExplainUploadedRequest"),
+        responses={200: reference("ExplainAnswer")},
+    )
+)
+class ExplainVersionView(ExplainView):
+    pass
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="embed",
+        summary="Embed a few rows",
+        description="One vector per instance, of a model whose task is `embedding`.",
+        request=json_body("EmbedRequest", "EmbedUploadedRequest"),
+        responses={200: reference("EmbedAnswer")},
+    )
+)
+class EmbedView(_PlanView):
+    operation = "embed"
+    dialect = EMBEDDING
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="embedWithVersion",
+        summary="Embed with one version",
+        request=json_body("EmbedRequest", "EmbedUploadedRequest"),
+        responses={200: reference("EmbedAnswer")},
+    )
+)
+class EmbedVersionView(EmbedView):
+    pass
+
+
+_EVENTS = {
+    (200, "text/event-stream"): OpenApiResponse(
+        OpenApiTypes.STR, description="The events, the last of them `end` or `error`."
+    )
+}
+_INVOCATION = {
+    **json_body("InvocationsRequest"),
+    "text/csv": OpenApiTypes.STR,
+}
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="invocations",
+        summary="Predict as mlflow models serve does",
+        description="MLflow's scoring protocol: one of the four formats, or CSV. The "
+        "answer holds the model's own outputs, without labels.",
+        request=_INVOCATION,
+        responses={200: reference("InvocationsAnswer")},
+    )
+)
+class InvocationsView(_PlanView):
+    operation = "batch"
+    dialect = MLFLOW
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="invocationsWithVersion",
+        summary="Predict with one version as mlflow models serve does",
+        request=_INVOCATION,
+        responses={200: reference("InvocationsAnswer")},
+    )
+)
+class InvocationsVersionView(InvocationsView):
+    pass
+
+
+class StreamView(_PlanView):
+    operation = "stream"
+    dialect = EVENT_STREAM
+
+    @extend_schema(
+        operation_id="stream",
+        summary="Predict chunk by chunk",
+        description="Server-sent events of one instance's answer: `data` of each "
+        "chunk, and a last event `end` or `error`.",
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
+        responses=_EVENTS,
+    )
+    def post(
+        self, request: Request, model: str | None = None, version: str | None = None
+    ) -> HttpResponseBase:
+        wsgi_request = request._request
+        call = self._call(wsgi_request, model, version)
+        answer = driver.current().stream(
+            call, lambda limit: _read_body(wsgi_request, limit)
+        )
+        if isinstance(answer, Answer):
+            return _respond(answer)
+        return StreamingHttpResponse(answer.pieces, headers=_readable(answer.headers))
+
+
+@extend_schema_view(
+    post=extend_schema(
+        operation_id="streamWithVersion",
+        summary="Predict chunk by chunk with one version",
+        request=json_body("PredictRequest", "PredictUploadedRequest"),
+        responses=_EVENTS,
+    )
+)
+class StreamVersionView(StreamView):
+    pass
+
+
+class _ModelsView(APIView):
+    permission_classes = (IsAuthenticated, HasScope)
+    throttle_classes = (KeyThrottle,)
+    required_scope = "models:read"
+
+    def visible(self, request: Request) -> list[CallableModel]:
+        """Return the published models that the key may call, by name."""
+        names = cast(ApiKey, request.auth).allowed_models
+        models = driver.current().refresh().models_by_name()
+        return [model for model in models if not names or model.name in names]
+
+
+class ModelsView(_ModelsView):
+    @extend_schema(
+        operation_id="listModels",
+        summary="The models this key may call",
+        responses=ModelListSerializer,
+    )
+    def get(self, request: Request) -> Response:
+        data = [model_cards.summary(model) for model in self.visible(request)]
+        return Response({"data": data, "next_cursor": None})
+
+
+class ModelView(_ModelsView):
+    @extend_schema(
+        operation_id="getModel",
+        summary="A model, its signature and an example",
+        responses=ModelSerializer,
+    )
+    def get(self, request: Request, model: str) -> Response:
+        for candidate in self.visible(request):
+            if candidate.name == model:
+                limits = plans.limits_of(cast(ApiKey, request.auth).customer)
+                return Response(model_cards.card(candidate, limits))
+        raise ApiError(ErrorCode.NOT_FOUND, "There is no such model.")
+
+
+def _headers(request: HttpRequest) -> dict[bytes, bytes]:
+    headers = call_headers.select(
+        (name.lower().encode(), value.encode("latin-1", "replace"))
+        for name, value in request.headers.items()
+    )
+    # One id for the answer and for the site's log line.
+    request_id = getattr(request, "request_id", None)
+    if request_id is not None:
+        headers[b"x-request-id"] = request_id.encode()
+    return headers
+
+
+def _read_body(request: HttpRequest, limit: int) -> bytes:
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if length.isdigit() and int(length) > limit:
+        raise refusals.body_too_large(limit)
+    body = request.read(limit + 1)
+    if len(body) > limit:
+        raise refusals.body_too_large(limit)
+    return body
+
+
+def _respond(answer: Answer) -> HttpResponse:
+    return HttpResponse(
+        answer.body,
+        status=answer.status,
+        headers=_readable(answer.headers),
+    )
+
+
+def _readable(headers: Headers) -> dict[str, str]:
+    return {name.decode().title(): value.decode() for name, value in headers}

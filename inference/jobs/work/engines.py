@@ -1,0 +1,51 @@
+"""Which engine runs a job's rows, and the clients that reach it."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from inference.engine.clients.blocking_client import BlockingEngineClient
+from inference.engine.wire.messages import VersionKey
+from inference.jobs.work.row_predictor import JobEngine
+from inference.models import Engine, LoadedVersion
+
+
+class LoadedEngines:
+    """The engines that the controller reports to have a version, by their sockets.
+
+    One that had to give it up for others loads it again when it is called.
+    """
+
+    def __init__(self) -> None:
+        self._clients: dict[str, BlockingEngineClient] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for client in self._clients.values():
+            client.close()
+
+    def find(self, key: VersionKey) -> JobEngine | None:
+        address = (
+            LoadedVersion.objects.filter(
+                model=key.model,
+                version=key.version,
+                state__in=(LoadedVersion.State.READY, LoadedVersion.State.EVICTED),
+                engine__state=Engine.State.RUNNING,
+            )
+            # "ready" comes after "evicted" in the alphabet.
+            .order_by("-state", "engine__name")
+            .values_list("engine__address", flat=True)
+            .first()
+        )
+        if address is None:
+            return None
+        if address not in self._clients:
+            self._clients[address] = BlockingEngineClient(Path(address))
+        return self._clients[address]
