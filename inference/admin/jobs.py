@@ -13,7 +13,7 @@ from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import action, display
 
 from accounts.admin_filters import ModelFilter
-from inference.admin_owners import OwnedRowsAdmin
+from inference.admin.owners import OwnedRowsAdmin
 from inference.errors.api_error import ApiError
 from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs

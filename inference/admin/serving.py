@@ -16,11 +16,7 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
 from inference.controller import callable_versions
-from inference.jobs.admin import PredictionJobAdmin
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
-from inference.uploads.admin import UploadAdmin
-
-__all__ = ["PredictionJobAdmin", "UploadAdmin"]
 
 _STATE_COLORS = {
     Engine.State.RUNNING.value: "success",

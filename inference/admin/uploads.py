@@ -9,7 +9,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from unfold.decorators import display
 
-from inference.admin_owners import OwnedRowsAdmin
+from inference.admin.owners import OwnedRowsAdmin
 from inference.models import Upload
 from inference.uploads import files
 

@@ -1,0 +1,19 @@
+"""What people see of engines, jobs and uploads, and what they may do, in the admin."""
+
+from inference.admin.jobs import PredictionJobAdmin
+from inference.admin.serving import (
+    EngineAdmin,
+    LoadedVersionAdmin,
+    ServingRouteAdmin,
+    SnapshotStateAdmin,
+)
+from inference.admin.uploads import UploadAdmin
+
+__all__ = [
+    "EngineAdmin",
+    "LoadedVersionAdmin",
+    "PredictionJobAdmin",
+    "ServingRouteAdmin",
+    "SnapshotStateAdmin",
+    "UploadAdmin",
+]
