@@ -1,36 +1,26 @@
 """A customer's own keys: make, rotate and revoke them. A token is shown once."""
 
-from typing import Any, cast
+from typing import cast
 
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db import transaction
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
-from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts import api_keys, shown_once
-from accounts.admission.refusal import counted
-from accounts.models import ApiKey, Customer
+from accounts import api_keys, own_keys, shown_once
+from accounts.models import Customer
 from accounts.portal import access
 from accounts.portal.forms import KeyForm, RotateForm
 
-_INACTIVE = "This customer is inactive: its keys cannot be changed now."
 # Of keys that work no more, the newest.
 _SHOWN_ENDED = 50
 # Of keys that work, on one page.
 _SHOWN_ACTIVE = 100
 _pages = require_http_methods(["GET", "HEAD", "POST"])
-
-
-def keys_of(customer: Customer) -> QuerySet[ApiKey]:
-    """Select a customer's keys, newest first."""
-    return ApiKey.objects.filter(customer=customer).order_by("-created_at", "-pk")
 
 
 @access.for_members
@@ -45,8 +35,8 @@ def index(request: HttpRequest, customer: Customer) -> HttpResponse:
             form.add_error(None, error.messages)
         else:
             return _lead_to_token(request, customer, issued)
-    usable = active_keys(customer)
-    ended = keys_of(customer).exclude(pk__in=usable.order_by().values("pk"))
+    usable = own_keys.active(customer)
+    ended = own_keys.of(customer).exclude(pk__in=usable.order_by().values("pk"))
     page = Paginator(usable, _SHOWN_ACTIVE).get_page(request.GET.get("page"))
     return access.show(
         request,
@@ -56,19 +46,14 @@ def index(request: HttpRequest, customer: Customer) -> HttpResponse:
         status=422 if form.errors else 200,
         active_keys=page,
         ended_keys=ended.select_related("replaced_by")[:_SHOWN_ENDED],
-        may_make=may_make(customer),
+        may_make=own_keys.may_make(customer),
         form=form,
     )
 
 
-def may_make(customer: Customer) -> bool:
-    """Tell whether the customer is active and its plan allows another key."""
-    return customer.active and active_keys(customer).count() < customer.max_keys
-
-
 def issue(customer: Customer, form: KeyForm, *, by: User) -> api_keys.IssuedKey:
-    """Issue the key that somebody filled in; see `issue_within_plan`."""
-    return issue_within_plan(
+    """Issue the key that a member asked for; raise as `own_keys.issue` does."""
+    return own_keys.issue(
         customer,
         name=form.cleaned_data["name"],
         scopes=form.cleaned_data["scopes"],
@@ -79,30 +64,17 @@ def issue(customer: Customer, form: KeyForm, *, by: User) -> api_keys.IssuedKey:
     )
 
 
-@transaction.atomic
-def issue_within_plan(customer: Customer, **key: Any) -> api_keys.IssuedKey:
-    """Issue a key within what the plan allows; raise ValidationError beyond it."""
-    # Locked, so that two requests at once cannot both make the last one.
-    customer = Customer.objects.select_for_update(of=("self",)).get(pk=customer.pk)
-    if not customer.active:
-        raise ValidationError(_INACTIVE)
-    if active_keys(customer).count() >= customer.max_keys:
-        raise ValidationError(
-            f"Your plan allows {counted(customer.max_keys, 'active keys')}."
-            " Revoke one first."
-        )
-    return api_keys.issue(customer, **key)
-
-
 @access.for_members
 @_pages
 def rotate(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
     """Ask how long the old key stays valid, then show the new one's token."""
-    key = get_object_or_404(keys_of(customer), key_id=key_id)
+    key = get_object_or_404(own_keys.of(customer), key_id=key_id)
     form = RotateForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            issued = replace(customer, key, form, by=cast(User, request.user))
+            issued = own_keys.rotate(
+                customer, key, overlap=form.overlap, by=cast(User, request.user)
+            )
         except ValidationError as error:
             messages.error(request, " ".join(error.messages))
             return redirect("portal:keys", customer_id=customer.pk)
@@ -112,27 +84,11 @@ def rotate(request: HttpRequest, customer: Customer, key_id: str) -> HttpRespons
     )
 
 
-@transaction.atomic
-def replace(
-    customer: Customer, key: ApiKey, form: RotateForm, *, by: User
-) -> api_keys.IssuedKey:
-    """Rotate a key; raise ValidationError while too many old ones are still valid."""
-    customer = Customer.objects.select_for_update(of=("self",)).get(pk=customer.pk)
-    if not customer.active:
-        raise ValidationError(_INACTIVE)
-    # The old key counts until it ends, so one above the limit is fine, and no more.
-    if active_keys(customer).count() > customer.max_keys:
-        raise ValidationError(
-            "Too many keys are still valid after earlier rotations. Revoke one first."
-        )
-    return api_keys.rotate(key, overlap=form.overlap, created_by=by)
-
-
 @access.for_members
 @_pages
 def revoke(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
     """Ask, then end a key for good."""
-    key = get_object_or_404(keys_of(customer), key_id=key_id)
+    key = get_object_or_404(own_keys.of(customer), key_id=key_id)
     if request.method != "POST":
         return access.show(request, customer, "revoke.html", section="keys", key=key)
     if api_keys.revoke(key):
@@ -140,12 +96,6 @@ def revoke(request: HttpRequest, customer: Customer, key_id: str) -> HttpRespons
             request, f"“{key.name}” is revoked: calls with it are refused."
         )
     return redirect("portal:keys", customer_id=customer.pk)
-
-
-def active_keys(customer: Customer) -> QuerySet[ApiKey]:
-    """Select the keys that work, or would if the customer were active."""
-    own = keys_of(customer).filter(revoked_at=None)
-    return own.exclude(expires_at__lte=timezone.now())
 
 
 def _lead_to_token(
@@ -159,7 +109,7 @@ def _lead_to_token(
 @require_safe
 def issued(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
     """Show a new key's token, once; loaded again it leads to the list of keys."""
-    key = get_object_or_404(keys_of(customer), key_id=key_id)
+    key = get_object_or_404(own_keys.of(customer), key_id=key_id)
     secret = shown_once.take(request)
     if secret is None:
         messages.info(

@@ -11,10 +11,10 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from accounts import plans, quota_state, refusals, usage
+from accounts import own_keys, plans, quota_state, refusals, usage
 from accounts.admin_usage import csv_response
 from accounts.models import Customer
-from accounts.portal import access, charts, keys
+from accounts.portal import access, charts
 
 PERIODS = (7, 30, 90)
 _DEFAULT_PERIOD = 30
@@ -56,7 +56,7 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
         limits=limits,
         quotas=quota_state.bars(customer, now=now),
         busiest=quota_state.busiest_minute(customer, limits, now=now),
-        active_keys=keys.active_keys(customer).count(),
+        active_keys=own_keys.active(customer).count(),
         totals=usage.add_up(by_day),
         chart=charts.daily(by_day, days),
         models=by_model[:_MOST_USED],

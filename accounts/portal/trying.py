@@ -12,9 +12,9 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.views.decorators.http import require_http_methods
 
-from accounts import api_keys, shown_once
+from accounts import api_keys, own_keys, shown_once
 from accounts.models import ApiKey, Customer
-from accounts.portal import access, keys
+from accounts.portal import access
 
 LIFETIME = datetime.timedelta(hours=1)
 _SCOPES = ("predict", "explain", "models:read")
@@ -46,7 +46,7 @@ def try_it(request: HttpRequest, customer: Customer) -> HttpResponse:
         status=422 if problems else 200,
         token=secret["token"],
         expires_at=parse_datetime(secret["expires_at"]),
-        may_make=keys.may_make(customer) or _mine(customer, request.user).exists(),
+        may_make=own_keys.may_make(customer) or _mine(customer, request.user).exists(),
         problems=problems,
     )
 
@@ -56,7 +56,7 @@ def make_key(customer: Customer, *, by: User) -> api_keys.IssuedKey:
     """Issue a key for an hour within what the plan allows, in place of one's last."""
     for last in _mine(customer, by):
         api_keys.revoke(last)
-    return keys.issue_within_plan(
+    return own_keys.issue(
         customer,
         name=_name(by),
         scopes=_SCOPES,
@@ -69,7 +69,7 @@ def make_key(customer: Customer, *, by: User) -> api_keys.IssuedKey:
 def _mine(customer: Customer, person: object) -> QuerySet[ApiKey]:
     """Select the keys made here by somebody that still work."""
     assert isinstance(person, User)
-    return keys.active_keys(customer).filter(
+    return own_keys.active(customer).filter(
         created_by=person, mode=ApiKey.Mode.TEST, name=_name(person)
     )
 
