@@ -27,8 +27,9 @@ from unfold.widgets import UnfoldAdminSelectWidget
 from accounts import admin_columns, api_keys, billing, statements
 from accounts.admin_history import GuardedForm, HistoryAdmin
 from accounts.admin_lookup import get_or_404
-from accounts.admin_usage import ReadOnlyAdmin, write_lines
+from accounts.admin_usage import ReadOnlyAdmin
 from accounts.models import Customer, LimitEvent, Price, Statement
+from accounts.usage_export import write_lines
 
 _SHOWN_VERSIONS = 8
 _SHOWN_MONTHS = 24

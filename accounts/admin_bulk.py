@@ -14,7 +14,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from unfold.decorators import action
 
-from accounts import bulk_keys, customer_import, shown_once, usage
+from accounts import bulk_keys, customer_import, shown_once, usage_export
 from accounts.admin_bulk_forms import CustomerFileForm, ManyKeysForm
 from accounts.admin_lookup import get_or_404
 from accounts.admission.refusal import counted
@@ -129,7 +129,7 @@ def _as_link(issued: Iterable[Sequence[str]]) -> str:
     writer = csv.writer(file)
     writer.writerow(("name", "key_id", "api_key"))
     writer.writerows(
-        (usage.plain_text(name), key_id, token) for name, key_id, token in issued
+        (usage_export.plain_text(name), key_id, token) for name, key_id, token in issued
     )
     encoded = base64.b64encode(file.getvalue().encode()).decode()
     return f"data:text/csv;charset=utf-8;base64,{encoded}"

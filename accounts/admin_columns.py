@@ -1,7 +1,6 @@
 """Small pieces of HTML that several lists show."""
 
-import datetime
-from typing import Any, TypedDict
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.template.loader import render_to_string
@@ -10,45 +9,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import ApiKey, Customer
+from accounts.quota_state import QuotaBar
 
 STATE_LABELS = {"active": "success", "expired": "warning", "revoked": "danger"}
-# Where people are told before they are refused.
-_WARN_PERCENT = 80
-
-
-class QuotaBar(TypedDict):
-    title: str
-    unit: str
-    used: int
-    limit: int
-    percent: int
-    level: str
-    resets_at: datetime.datetime | None
-    # When that is, in plain words.
-    resets: str
-
-
-def quota_bar(
-    *,
-    title: str,
-    unit: str,
-    used: int,
-    limit: int,
-    resets_at: datetime.datetime | None = None,
-) -> QuotaBar:
-    # A full bar means that nothing is left, so all below it is rounded down.
-    percent = 100 if used >= limit else 100 * used // limit
-    level = "full" if percent >= 100 else "warn" if percent >= _WARN_PERCENT else "good"
-    return QuotaBar(
-        title=title,
-        unit=unit,
-        used=used,
-        limit=limit,
-        percent=percent,
-        level=level,
-        resets_at=resets_at,
-        resets="",
-    )
 
 
 def render_quota(bar: QuotaBar) -> SafeString:

@@ -29,6 +29,8 @@ from accounts import (
     reasons,
     refusals,
     usage,
+    usage_latencies,
+    usage_spans,
 )
 from accounts.admin_billing import InvoicePages, this_month
 from accounts.admin_bulk import BulkActions
@@ -37,9 +39,9 @@ from accounts.admin_limit_forms import CustomerForm
 from accounts.admin_lookup import get_or_404
 from accounts.admin_members import MemberActions, MemberInline
 from accounts.admin_plans import leave_dialog
-from accounts.admin_usage import csv_response
 from accounts.admission.refusal import counted
 from accounts.models import ApiKey, Customer, Plan
+from accounts.usage_export import csv_response
 
 _SHOWN_DAYS = 14
 # Of models and of keys.
@@ -264,7 +266,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         now = timezone.now()
         this_month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         starts_at = (this_month - datetime.timedelta(days=1)).replace(day=1)
-        own = usage.between(starts_at, now, customer_id=customer.pk)
+        own = usage_spans.between(starts_at, now, customer_id=customer.pk)
         return csv_response(own, name=f"usage-{customer.pk}")
 
     @action(
@@ -344,7 +346,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     def quota(self, customer: Any) -> SafeString | str:
         """Show the fullest quota, by what was used: leases are not, yet."""
         bars = [
-            admin_columns.quota_bar(
+            quota_state.quota_bar(
                 title=quota.name,
                 unit=quota.unit,
                 used=customer.used.get((quota.name, quota.unit), 0),
@@ -361,9 +363,9 @@ def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
     """Gather quotas, and usage and refusals of the last days, for one page."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts_at = today - datetime.timedelta(days=_SHOWN_DAYS - 1)
-    recent = usage.between(starts_at, now, customer_id=customer.pk)
+    recent = usage_spans.between(starts_at, now, customer_id=customer.pk)
     calls = usage.over_time(recent, "day", "status", "code")
-    latencies = usage.latencies(recent)
+    latencies = usage_latencies.latencies(recent)
     models, keys = (
         rows[:_MOST_USED] for rows in usage.most_used(recent, "model", "key_id")
     )

@@ -1,19 +1,16 @@
 """Usage and quota counters in the admin: to read and to export, never to change."""
 
-import csv
-from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
-from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.contrib.filters.admin import AutocompleteSelectFilter, RangeDateTimeFilter
 from unfold.decorators import display
 
-from accounts import admin_columns, usage
+from accounts import admin_columns, usage_spans
 from accounts.admin_filters import (
     ModelFilter,
     NewestPaginator,
@@ -23,6 +20,7 @@ from accounts.admin_filters import (
 from accounts.grains import Grain
 from accounts.models import ApiKey, Customer, QuotaCounter, Usage, UsageDay, UsageHour
 from accounts.models.usage import UsageSums
+from accounts.usage_export import csv_response
 
 # A search that finds more than these says too little to be worth its time.
 _MOST_FOUND = 200
@@ -109,10 +107,10 @@ class UsageSumsAdmin(ReadOnlyAdmin):
     def export_csv(
         self, request: HttpRequest, queryset: QuerySet[Any]
     ) -> StreamingHttpResponse | None:
-        selected = usage.Span(
+        selected = usage_spans.Span(
             (queryset.order_by().annotate(at=F(self.time_field)),), self.grain
         )
-        days = len(usage.days(selected))
+        days = len(usage_spans.days(selected))
         if days > _MOST_DAYS:
             messages.error(
                 request,
@@ -186,27 +184,3 @@ class QuotaCounterAdmin(ReadOnlyAdmin):
     @display(description="lent or spent", ordering="granted")
     def lent_or_spent(self, counter: QuotaCounter) -> int:
         return counter.granted
-
-
-class _Echo:
-    """Give csv.writer a file that hands each line straight back."""
-
-    def write(self, line: str) -> str:
-        return line
-
-
-def csv_response(selected: usage.Span, *, name: str) -> StreamingHttpResponse:
-    """Stream the selected usage as a CSV file, however large."""
-    today = timezone.now().date().isoformat()
-    return StreamingHttpResponse(
-        write_lines(usage.csv_rows(selected)),
-        content_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}-{today}.csv"'},
-    )
-
-
-def write_lines(rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    writer = csv.writer(_Echo())
-    for row in rows:
-        line: str = writer.writerow(row)
-        yield line

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from accounts import roll_ups, usage
+from accounts import roll_ups, usage, usage_export, usage_spans
 from accounts.grains import Grain
 from accounts.models import Customer, Price
 
@@ -90,7 +90,9 @@ def lines(customer: Customer, *, month: datetime.date) -> Iterator[Line]:
     starts_at, ends_at = month_of(month)
     pricing = Pricing(customer, starts_at, ends_at)
     for span in pricing.spans:
-        used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
+        used = usage_spans.between(
+            span.starts_at, span.ends_at, customer_id=customer.pk
+        )
         for row in usage.over_time(used, "day", "key_id", "model", "version"):
             yield from pricing.lines(row, span)
 
@@ -107,7 +109,9 @@ def lines_by_version(customer: Customer, *, month: datetime.date) -> list[Line]:
         return []
     found: list[Line] = []
     for span in pricing.spans:
-        used = usage.between(span.starts_at, span.ends_at, customer_id=customer.pk)
+        used = usage_spans.between(
+            span.starts_at, span.ends_at, customer_id=customer.pk
+        )
         starts = pricing.starts(span)
         for row in usage.charged_by_period(used, starts, "model", "version"):
             found.extend(pricing.lines({"key_id": "", **row}, span))
@@ -163,7 +167,7 @@ def over_time(
     *fields: str,
 ) -> list[dict[str, Any]]:
     """Give a customer's usage per bucket and value of `fields`, with what it costs."""
-    own = usage.between(starts_at, ends_at, customer_id=customer.pk, grain=bucket)
+    own = usage_spans.between(starts_at, ends_at, customer_id=customer.pk, grain=bucket)
     pricing = Pricing(customer, starts_at, ends_at)
     rows = usage.over_time(own, bucket, *fields)
     by_model = pricing.by_model and "model" not in fields
@@ -171,7 +175,7 @@ def over_time(
     for span in pricing.spans:
         priced = rows
         if by_model or len(pricing.spans) > 1:
-            part = usage.between(
+            part = usage_spans.between(
                 span.starts_at, span.ends_at, customer_id=customer.pk, grain=bucket
             )
             further = ("model",) if by_model else ()
@@ -194,10 +198,10 @@ def csv_rows(
     for line in billed:
         yield (
             line.day.isoformat(),
-            usage.plain_text(customer),
-            usage.plain_text(line.plan),
+            usage_export.plain_text(customer),
+            usage_export.plain_text(line.plan),
             line.key_id,
-            usage.plain_text(line.model),
+            usage_export.plain_text(line.model),
             line.version,
             line.unit,
             plain(line.units),

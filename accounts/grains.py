@@ -107,3 +107,8 @@ def hour_of(at: datetime.datetime) -> datetime.datetime:
 
 def day_of(at: datetime.datetime) -> datetime.datetime:
     return hour_of(at).replace(hour=0)
+
+
+def utc(seconds: float) -> datetime.datetime:
+    """Return a time that is given in seconds since the epoch."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

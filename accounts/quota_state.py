@@ -4,17 +4,54 @@ import datetime
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypedDict
 
 from django.db.models import Max, Sum
 from django.utils.timesince import timeuntil
 
-from accounts import plans, soft_limits, usage
-from accounts.admin_columns import QuotaBar, quota_bar
+from accounts import plans, soft_limits, usage, usage_spans
 from accounts.admission.admission import window_of
 from accounts.admission.limits import Limits, Period
 from accounts.models import Customer, QuotaUnit
 
+# Where people are told before they are refused.
+_WARN_PERCENT = 80
 _TITLES: dict[Period, str] = {"day": "Today", "month": "This month"}
+
+
+class QuotaBar(TypedDict):
+    title: str
+    unit: str
+    used: int
+    limit: int
+    percent: int
+    level: str
+    resets_at: datetime.datetime | None
+    # When that is, in plain words.
+    resets: str
+
+
+def quota_bar(
+    *,
+    title: str,
+    unit: str,
+    used: int,
+    limit: int,
+    resets_at: datetime.datetime | None = None,
+) -> QuotaBar:
+    # A full bar means that nothing is left, so all below it is rounded down.
+    percent = 100 if used >= limit else 100 * used // limit
+    level = "full" if percent >= 100 else "warn" if percent >= _WARN_PERCENT else "good"
+    return QuotaBar(
+        title=title,
+        unit=unit,
+        used=used,
+        limit=limit,
+        percent=percent,
+        level=level,
+        resets_at=resets_at,
+        resets="",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +102,7 @@ def used_by(
     starts = {period: _window(period, now)[0] for period in periods}
     ends_at = max(_window(period, now)[1] for period in periods)
     first = min(starts.values())
-    span = usage.between(first, ends_at, customer_ids=customer_ids)
+    span = usage_spans.between(first, ends_at, customer_ids=customer_ids)
     sums: dict[tuple[int, Period], Counter[str]] = defaultdict(Counter)
     for row in usage.charged_by_period(
         span, sorted(set(starts.values())), "customer_id"
@@ -90,7 +127,7 @@ def busiest_minute(
         return None
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     minutes = (
-        usage.minutes(today, now)
+        usage_spans.minutes(today, now)
         .filter(customer_id=customer.pk)
         # What the rate itself refused is above it.
         .exclude(status=429)

@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.mail import send_mail
 from django.db.models import Manager, Q, QuerySet
 
-from accounts import plans, usage
+from accounts import plans, usage, usage_spans
 from accounts.admission.admission import window_of
 from accounts.admission.limits import Period
 from accounts.admission.overrides import PERIODS
@@ -28,7 +28,7 @@ logger = structlog.get_logger(__name__)
 
 def look(*, now: datetime.datetime) -> list[LimitEvent]:
     """Store what came near its limit since the last look, and return it."""
-    recent = usage.minutes(now - _RECENT, now + _RECENT)
+    recent = usage_spans.minutes(now - _RECENT, now + _RECENT)
     active = Customer.objects.filter(
         pk__in=recent.order_by().values("customer_id").distinct(), active=True
     ).select_related("plan")

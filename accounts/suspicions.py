@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from django.db.models import Sum
 
-from accounts import key_networks, usage
+from accounts import key_networks, usage, usage_spans
 from accounts.admission.networks import MOST_NETWORKS
 from accounts.models import Suspicion
 
@@ -59,13 +59,13 @@ def dismiss(suspicion: Suspicion, *, by: int | None, now: datetime.datetime) -> 
 def _grown(now: datetime.datetime) -> Iterator[Suspicion]:
     calls = {
         (row["customer_id"], row["key_id"]): row["calls"]
-        for row in usage.minutes(now - _HOUR, now)
+        for row in usage_spans.minutes(now - _HOUR, now)
         .order_by()
         .values("customer_id", "key_id")
         .annotate(calls=Sum("requests"))
         .filter(calls__gte=_FEWEST_CALLS)
     }
-    week = usage.between(now - _WEEK, now - _HOUR, grain="hour").filter(
+    week = usage_spans.between(now - _WEEK, now - _HOUR, grain="hour").filter(
         key_id__in=[key_id for _, key_id in calls]
     )
     busiest: dict[str, int] = {}
@@ -81,7 +81,7 @@ def _grown(now: datetime.datetime) -> Iterator[Suspicion]:
 
 def _scanning(now: datetime.datetime) -> Iterator[Suspicion]:
     misses = (
-        usage.minutes(now - _HOUR, now)
+        usage_spans.minutes(now - _HOUR, now)
         .filter(code="NOT_FOUND")
         .order_by()
         .values("customer_id", "key_id")

@@ -1,30 +1,20 @@
 """What was used: taking it in exactly once, and reading it back."""
 
 import datetime
-import functools
-import json
 import operator
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from django.db import transaction
-from django.db.models import Count, Expression, F, Max, Min, Q, QuerySet, Sum, TextField
-from django.db.models.functions import Cast, Trunc
-from django.utils import timezone
+from django.db.models import Count, Expression, F, Q, Sum
+from django.db.models.functions import Trunc
 
-from accounts import grains, key_networks, roll_ups
-from accounts import refusals as refused_calls
+from accounts import grains
 from accounts.admission.admission import window_of
 from accounts.grains import Grain
-from accounts.metering.event import UsageEvent
-from accounts.models import ApiKey, Customer, SpoolSegment, Usage, UsageDay, UsageHour
+from accounts.models import ApiKey, Customer, Usage, UsageDay, UsageHour
+from accounts.usage_spans import _GRAINS, Span, between, minutes, of_minutes
 
-# `last_used_at` is a help for people: to the minute is enough, and saves writes.
-_LAST_USED_STEP = datetime.timedelta(minutes=1)
-_GRAINS: tuple[Grain, ...] = ("minute", "hour", "day")
 # What each unit of a quota adds up.
 _UNIT_FIELDS = {
     "requests": "charged_requests",
@@ -33,317 +23,6 @@ _UNIT_FIELDS = {
     "shap_samples": "charged_shap_samples",
 }
 CHARGED = tuple(_UNIT_FIELDS.values())
-_IDENTITY = (
-    "segment",
-    "key_id",
-    "operation",
-    "model",
-    "version",
-    "variant",
-    "minute",
-    "status",
-    "code",
-)
-Identity = tuple[str, str, str, str, str, str, datetime.datetime, int, str]
-
-
-@transaction.atomic
-def record(
-    segment: str,
-    events: Iterable[UsageEvent],
-    ingested_bytes: int,
-    *,
-    start_bytes: int | None = None,
-) -> bool:
-    """Add events to usage and move the segment's offset along, both or neither.
-
-    Return False, and add nothing, if the segment is already as far as that; or, when
-    `start_bytes` is given, if it is not where the events were read from.
-    """
-    place, _ = SpoolSegment.objects.select_for_update().get_or_create(name=segment)
-    if place.ingested_bytes >= ingested_bytes:
-        return False
-    if start_bytes is not None and place.ingested_bytes != start_bytes:
-        return False
-    _add(segment, list(events))
-    place.ingested_bytes = ingested_bytes
-    place.save(update_fields=["ingested_bytes"])
-    return True
-
-
-def _add(segment: str, events: list[UsageEvent]) -> None:
-    # An event of a customer deleted since, or of no customer, can be billed to nobody.
-    known = set(
-        Customer.objects.filter(
-            pk__in={event.customer_id for event in events}
-        ).values_list("pk", flat=True)
-    )
-    events = [event for event in events if event.customer_id in known]
-    if not events:
-        return
-    oldest = min(event.at for event in events)
-    kept_from = roll_ups.lock_if_old(_time(oldest), now=timezone.now()).timestamp()
-    late = [event for event in events if event.at < kept_from]
-    roll_ups.add_late(_minutes(segment, late, {}).values())
-    _add_minutes(segment, [event for event in events if event.at >= kept_from])
-    refused_calls.keep(events)
-    key_networks.keep(events)
-    _note_last_use(events)
-
-
-def _add_minutes(segment: str, events: list[UsageEvent]) -> None:
-    if not events:
-        return
-    hours = {(event.customer_id, event.at // 3600 * 3600) for event in events}
-    roll_ups.mark((customer_id, _time(start)) for customer_id, start in hours)
-    # Nobody else writes this segment's rows: its SpoolSegment is locked. So reading
-    # sums, adding to them and writing them back loses nothing.
-    minutes = {_minute(event.at) for event in events}
-    known = Usage.objects.filter(
-        segment=segment, minute__gte=min(minutes), minute__lte=max(minutes)
-    )
-    touched = _minutes(segment, events, {_identity(row): row for row in known})
-    Usage.objects.bulk_create(
-        touched.values(),
-        batch_size=500,
-        update_conflicts=True,
-        unique_fields=list(_IDENTITY),
-        update_fields=[*Usage.SUMS, "latency_buckets", "slowest_us"],
-    )
-
-
-def _minutes(
-    segment: str, events: Iterable[UsageEvent], known: dict[Identity, Usage]
-) -> dict[Identity, Usage]:
-    """Add events to the rows of their minutes, and return those rows."""
-    touched: dict[Identity, Usage] = {}
-    for event in events:
-        identity: Identity = (
-            segment,
-            event.key_id,
-            event.operation,
-            event.model,
-            event.version,
-            event.variant,
-            _minute(event.at),
-            event.status,
-            event.code,
-        )
-        row = touched.get(identity) or known.get(identity)
-        if row is None:
-            row = Usage(
-                customer_id=event.customer_id,
-                **dict(zip(_IDENTITY, identity, strict=True)),
-            )
-        touched[identity] = row
-        _add_event(row, event)
-    return touched
-
-
-def _add_event(row: Usage, event: UsageEvent) -> None:
-    if not row.requests:
-        row.slowest_us = event.total_us
-    elif row.slowest_us is not None:
-        row.slowest_us = max(row.slowest_us, event.total_us)
-    row.requests += 1
-    row.rows += event.rows
-    if event.charged:
-        row.charged_requests += 1
-        row.charged_rows += event.rows
-        row.charged_compute_us += event.compute_us
-        row.charged_shap_samples += event.shap_samples
-    row.compute_us += event.compute_us
-    # Two clocks may disagree by a little; the whole is never less than its part.
-    row.total_us += max(event.total_us, event.compute_us)
-    row.shap_samples += event.shap_samples
-    bucket = str(bucket_of(event.total_us))
-    row.latency_buckets[bucket] = row.latency_buckets.get(bucket, 0) + 1
-
-
-def _note_last_use(events: list[UsageEvent]) -> None:
-    last: dict[str, float] = {}
-    for event in events:
-        last[event.key_id] = max(event.at, last.get(event.key_id, 0.0))
-    for key_id, seconds in last.items():
-        at = _time(seconds)
-        ApiKey.objects.filter(
-            Q(last_used_at=None) | Q(last_used_at__lt=at - _LAST_USED_STEP),
-            key_id=key_id,
-        ).update(last_used_at=at)
-
-
-def _minute(seconds: float) -> datetime.datetime:
-    return _start_of_minute(seconds // 60)
-
-
-@functools.lru_cache(maxsize=4096)
-def _start_of_minute(number: float) -> datetime.datetime:
-    """Give the same object for the same minute: one that was hashed is so quickly."""
-    return _time(number * 60)
-
-
-def _time(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-
-
-def _identity(row: Usage) -> Identity:
-    return (
-        row.segment,
-        row.key_id,
-        row.operation,
-        row.model,
-        row.version,
-        row.variant,
-        row.minute,
-        row.status,
-        row.code,
-    )
-
-
-# Latencies
-
-
-def bucket_of(microseconds: int) -> int:
-    """Return n of the first bucket, up to 100 µs times 2**n, that holds a latency."""
-    return (max(0, microseconds - 1) // 100).bit_length()
-
-
-def _ends_at(bucket: int) -> int:
-    """Return the longest latency that a bucket holds, in microseconds."""
-    return 100 << bucket
-
-
-@dataclass(frozen=True, slots=True)
-class Latencies:
-    """How many calls lie in each bucket, and the slowest call.
-
-    Where that was not kept yet, it is as slow as its bucket allows.
-    """
-
-    buckets: Mapping[int, int]
-    slowest_us: int
-
-    def percentile_ms(self, percent: float) -> float | None:
-        """Return a percentile, interpolated within its bucket.
-
-        As if latencies lay evenly in it, and in the last one up to the slowest call:
-        off by half of the true value at most to the low side, and by the whole of it
-        to the high side.
-        """
-        rank = sum(self.buckets.values()) * percent / 100
-        seen = 0
-        for bucket, count in sorted(self.buckets.items()):
-            if seen + count >= rank:
-                lower = _ends_at(bucket - 1) if bucket else 0
-                upper = min(_ends_at(bucket), self.slowest_us)
-                return (lower + (upper - lower) * (rank - seen) / count) / 1000
-            seen += count
-        return None
-
-
-def latencies(span: "Span") -> Latencies:
-    """Add up the latency buckets of the selected usage."""
-    sums: Counter[int] = Counter()
-    slowest_us = 0
-    for part in span.parts:
-        # As texts: many rows have the same ones, which are read once.
-        of_one_text = (
-            part.order_by()
-            .values(text=Cast("latency_buckets", TextField()))
-            .annotate(
-                rows=Count("pk"), known=Count("slowest_us"), slowest=Max("slowest_us")
-            )
-        )
-        for found in of_one_text.iterator():
-            buckets = {int(name): n for name, n in json.loads(found["text"]).items()}
-            for bucket, count in buckets.items():
-                sums[bucket] += count * found["rows"]
-            is_known = found["known"] == found["rows"]
-            longest = found["slowest"] if is_known else _ends_at(max(buckets))
-            slowest_us = max(slowest_us, longest)
-    return Latencies(sums, slowest_us)
-
-
-# Selecting
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Usage of a span of time: rows of days, hours and minutes that do not overlap.
-
-    `at` of a row is when its day, hour or minute starts; none is longer than `grain`.
-    """
-
-    parts: tuple[QuerySet[Any], ...]
-    grain: Grain = "day"
-
-    def filter(self, **conditions: Any) -> "Span":
-        """Keep calls of a kind, named by fields that all rows have."""
-        parts = tuple(part.filter(**conditions) for part in self.parts)
-        return Span(parts, self.grain)
-
-
-def between(
-    starts_at: datetime.datetime,
-    ends_at: datetime.datetime,
-    *,
-    customer_id: int | None = None,
-    customer_ids: Collection[int] | None = None,
-    grain: Grain = "day",
-) -> Span:
-    """Select usage from `starts_at` on and before `ends_at`, in the fewest rows.
-
-    Of everybody, of one customer or of some. Where minutes are kept no more, an hour
-    belongs to the span if its start does.
-    """
-    if customer_id is not None:
-        customer_ids = [customer_id]
-    known = roll_ups.rolled_up(starts_at, ends_at, customer_ids=customer_ids)
-    ranges = grains.split(
-        starts_at,
-        ends_at,
-        grain=grain,
-        unrolled=known.unrolled,
-        kept_from=known.kept_from,
-    )
-    found: list[tuple[type[UsageDay | UsageHour | Usage], str, list[grains.Range]]] = [
-        (UsageDay, "start", ranges.days),
-        (UsageHour, "start", ranges.hours),
-        (Usage, "minute", ranges.minutes),
-    ]
-    own = Q() if customer_ids is None else Q(customer_id__in=customer_ids)
-    return Span(
-        tuple(
-            model._default_manager.filter(own, _within(field, cut)).annotate(
-                at=F(field)
-            )
-            for model, field, cut in found
-            if cut
-        ),
-        grain,
-    )
-
-
-def _within(field: str, ranges: Iterable[grains.Range]) -> Q:
-    return functools.reduce(
-        operator.or_,
-        (Q(**{f"{field}__gte": start, f"{field}__lt": end}) for start, end in ranges),
-    )
-
-
-def minutes(
-    starts_at: datetime.datetime, ends_at: datetime.datetime
-) -> QuerySet[Usage]:
-    """Select usage minute by minute, of the time for which minutes are kept."""
-    return Usage.objects.filter(minute__gte=starts_at, minute__lt=ends_at)
-
-
-def of_minutes(rows: QuerySet[Usage]) -> Span:
-    """Read some rows of minutes as a span."""
-    return Span((rows.annotate(at=F("minute")),), "minute")
-
-
-# Reading
 
 
 class Totals(TypedDict):
@@ -361,7 +40,7 @@ class Totals(TypedDict):
 
 def totals(span: Span) -> Totals:
     """Add up the selected usage."""
-    return _totals(_summed(span).get((), Counter()))
+    return _totals(summed(span).get((), Counter()))
 
 
 def most_used(span: Span, *fields: str) -> list[list[dict[str, Any]]]:
@@ -369,7 +48,7 @@ def most_used(span: Span, *fields: str) -> list[list[dict[str, Any]]]:
     sums = {name: each for name, each in _sums().items() if name in _COUNTS}
     rows = [
         dict(zip(fields, group, strict=True)) | counts
-        for group, counts in _summed(span, *fields, sums=sums).items()
+        for group, counts in summed(span, *fields, sums=sums).items()
     ]
     return [
         sorted(per(rows, field), key=operator.itemgetter("requests"), reverse=True)
@@ -413,7 +92,7 @@ def over_time(span: Span, bucket: Grain, *fields: str) -> list[dict[str, Any]]:
 
     return [
         dict(zip(("start", *fields), group, strict=True)) | _totals(sums)
-        for group, sums in sorted(_summed(span, *fields, bucket=start_of).items())
+        for group, sums in sorted(summed(span, *fields, bucket=start_of).items())
     ]
 
 
@@ -440,13 +119,13 @@ def charged_by_period(
             **dict(zip(fields, group, strict=True)),
             **{field: found[place, field] for field in CHARGED},
         }
-        for group, found in sorted(_summed(span, *fields, sums=sums).items())
+        for group, found in sorted(summed(span, *fields, sums=sums).items())
         for place, start in enumerate(starts)
         if any(found[place, field] for field in CHARGED)
     ]
 
 
-def _summed(
+def summed(
     span: Span,
     *fields: str,
     bucket: Callable[[Any], Expression | F] | None = None,
@@ -593,63 +272,9 @@ def quota_used(
 
     With `key_id` only what that key has spent, and what replaced it by rotation.
     """
-    starts, ends = (_time(seconds) for seconds in window_of(quota, now.timestamp()))
+    window = window_of(quota, now.timestamp())
+    starts, ends = (grains.utc(seconds) for seconds in window)
     units = charged_units(
         customer_id, unit=unit, starts_at=starts, ends_at=ends, key_id=key_id
     )
     return units, ends
-
-
-CSV_COLUMNS = (
-    "day",
-    "customer",
-    "key_id",
-    "operation",
-    "model",
-    "version",
-    "variant",
-    "status",
-    "code",
-    *Usage.SUMS,
-)
-_CSV_KIND = ("customer__name", *CSV_COLUMNS[2:9])
-
-
-def days(span: Span) -> list[datetime.datetime]:
-    """Return each UTC day from the first one with selected usage to the last."""
-    found: list[datetime.datetime] = []
-    for part in span.parts:
-        ends = part.order_by().aggregate(first=Min("at"), last=Max("at"))
-        found += filter(None, ends.values())
-    if not found:
-        return []
-    first, last = grains.day_of(min(found)), grains.day_of(max(found))
-    return [first + number * grains.DAY for number in range((last - first).days + 1)]
-
-
-def csv_rows(span: Span) -> Iterator[tuple[Any, ...]]:
-    """Yield CSV_COLUMNS, then one row per day and kind of call.
-
-    Each day is read when its rows are asked for, so that a file may be long.
-    """
-    yield CSV_COLUMNS
-    for day in days(span):
-        of_day = span.filter(at__gte=day, at__lt=day + grains.DAY)
-        for kind, sums in sorted(_summed(of_day, *_CSV_KIND).items()):
-            yield (
-                day.date().isoformat(),
-                *(plain_text(value) for value in kind),
-                *(sums[field] for field in Usage.SUMS),
-            )
-
-
-# Also as Japanese keyboards type them; see OWASP, "CSV Injection".
-_FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-
-
-def plain_text(value: Any) -> Any:
-    """Keep spreadsheets from reading text as a formula; numbers stay as they are."""
-    if not isinstance(value, str) or not _FORMULA.match(value):
-        return value
-    return value if _NUMBER.fullmatch(value) else f"'{value}"

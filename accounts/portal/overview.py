@@ -11,10 +11,10 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from accounts import own_keys, plans, quota_state, refusals, usage
-from accounts.admin_usage import csv_response
+from accounts import own_keys, plans, quota_state, refusals, usage, usage_spans
 from accounts.models import Customer
 from accounts.portal import access, charts
+from accounts.usage_export import csv_response
 
 PERIODS = (7, 30, 90)
 _DEFAULT_PERIOD = 30
@@ -41,7 +41,7 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
     now = timezone.now()
     period = _period(request)
     days = _days(now, period)
-    recent = usage.between(days[0], now, customer_id=customer.pk)
+    recent = usage_spans.between(days[0], now, customer_id=customer.pk)
     by_day = usage.over_time(recent, "day")
     by_model, by_key = usage.most_used(recent, "model", "key_id")
     usage.name_keys(customer.pk, by_key[:_MOST_USED])
@@ -73,7 +73,9 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
 def export(request: HttpRequest, customer: Customer) -> HttpResponse:
     """Download the usage of the period that is shown, day by day."""
     now = timezone.now()
-    own = usage.between(_days(now, _period(request))[0], now, customer_id=customer.pk)
+    own = usage_spans.between(
+        _days(now, _period(request))[0], now, customer_id=customer.pk
+    )
     # A streaming response is a response to every middleware, if not to its type.
     return cast(HttpResponse, csv_response(own, name=f"usage-{customer.pk}"))
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db.models import F
 
-from accounts import leases, plans, usage
+from accounts import leases, plans, usage_recording
 from accounts.admission.admission import window_of
 from accounts.admission.limits import LeaseRequest, Quota
 from accounts.metering.event import UsageEvent
@@ -84,7 +84,7 @@ def charge(
         request_id=job_id,
     )
     # A job has no spool file; its chunks are what is ingested of it.
-    usage.record(segment(job_id), [event], ingested_bytes=sequence + 1)
+    usage_recording.record(segment(job_id), [event], ingested_bytes=sequence + 1)
     # Last, as workers that do the same version wait here for each other's commit.
     _count(job, rows=rows, compute_us=compute_us)
 

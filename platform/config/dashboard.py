@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from accounts import roll_ups, usage
+from accounts import roll_ups, usage, usage_latencies, usage_spans
 from accounts.models import ApiKey, Usage
 from config import demo, rollouts
 from config.rollouts import CanaryRow
@@ -39,10 +39,10 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     """Give unfold's index page what it shows; parts only to those who may see them."""
     now = timezone.now()
     may = request.user.has_perm
-    hour = usage.between(now - _HOUR, now, grain="minute")
+    hour = usage_spans.between(now - _HOUR, now, grain="minute")
     calls = usage.over_time(hour, "minute", "variant", "status", "code")
-    latencies = usage.latencies(hour)
-    [by_customer] = usage.most_used(usage.between(now - _DAY, now), "customer_id")
+    latencies = usage_latencies.latencies(hour)
+    [by_customer] = usage.most_used(usage_spans.between(now - _DAY, now), "customer_id")
     of_day = usage.add_up(by_customer)["requests"]
     canaries = rollouts.canaries(now)
     for row in canaries:
@@ -75,7 +75,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
 
 
 def _traffic_cards(
-    calls: list[dict[str, Any]], of_day: int, latencies: usage.Latencies
+    calls: list[dict[str, Any]], of_day: int, latencies: usage_latencies.Latencies
 ) -> list[Card]:
     totals = usage.add_up(calls)
     rate = 100 * totals["errors"] / totals["requests"] if totals["requests"] else None

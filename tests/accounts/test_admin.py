@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import api_keys, leases, roll_ups, soft_limits, usage
+from accounts import api_keys, leases, roll_ups, soft_limits, usage_recording
 from accounts import changes as changes_of
 from accounts.admission.admission import window_of
 from accounts.models import ApiKey, Customer, Plan, Price, Usage, UsageDay, UsageHour
@@ -113,7 +113,7 @@ def test_every_list_opens_empty_and_full(manager, model):
     assert manager.get(url(f"{model}_changelist")).status_code == 200
     customer = CustomerFactory(plan__daily_quota=10)
     issue_key(customer)
-    usage.record("b-1.spool", [event(customer, 3)], 1)
+    usage_recording.record("b-1.spool", [event(customer, 3)], 1)
 
     assert manager.get(url(f"{model}_changelist")).status_code == 200
 
@@ -160,7 +160,9 @@ def test_the_list_of_customers_shows_what_is_used_and_not_what_is_lent(manager):
     customer = CustomerFactory(plan__daily_quota=100)
     other = CustomerFactory(plan=customer.plan)
     now = timezone.now()
-    usage.record("b-1.spool", [event(customer, 2, at=now), event(other, 5, at=now)], 1)
+    usage_recording.record(
+        "b-1.spool", [event(customer, 2, at=now), event(other, 5, at=now)], 1
+    )
     # A gateway has borrowed far more than was spent.
     window = window_of("day", now.timestamp())[0]
     leases.grant("b", ask(customer, 64, window_start=window))
@@ -178,7 +180,7 @@ def test_a_customer_s_page_shows_quota_usage_and_refusals(manager):
     refused = msgspec.structs.replace(
         event(customer, 0, at=now, charged=False), status=429, code="QUOTA_EXCEEDED"
     )
-    usage.record("b-1.spool", [event(customer, 9, at=now), refused], 1)
+    usage_recording.record("b-1.spool", [event(customer, 9, at=now), refused], 1)
 
     page = manager.get(url("customer_change", customer.pk)).content.decode()
 
@@ -409,8 +411,8 @@ def test_a_customer_with_keys_is_not_deleted(manager):
 def test_a_customer_s_usage_is_exported(manager):
     customer = CustomerFactory(name="Acme")
     now = timezone.now()
-    usage.record("b-1.spool", [event(customer, 3, at=now)], 1)
-    usage.record("b-1.spool", [event(CustomerFactory(), 3, at=now)], 2)
+    usage_recording.record("b-1.spool", [event(customer, 3, at=now)], 1)
+    usage_recording.record("b-1.spool", [event(CustomerFactory(), 3, at=now)], 2)
 
     response = manager.get(url("customer_export_usage", customer.pk))
 
@@ -595,7 +597,7 @@ def test_keys_are_found_by_state(manager, state):
 
 def test_selected_usage_is_exported(manager):
     customer = CustomerFactory()
-    usage.record("b-1.spool", [event(customer, 3)], 1)
+    usage_recording.record("b-1.spool", [event(customer, 3)], 1)
 
     response = manager.post(
         url("usage_changelist"),
@@ -613,7 +615,7 @@ def test_usage_of_too_many_days_is_refused_as_one_file(manager):
     customer, now = CustomerFactory(), timezone.now()
     for ago in (0, 91, 92):
         at = now - datetime.timedelta(days=ago)
-        usage.record(f"b-{ago}.spool", [event(customer, 3, at=at)], 1)
+        usage_recording.record(f"b-{ago}.spool", [event(customer, 3, at=at)], 1)
     rows = customer.usage.order_by("-minute")
 
     def export(some):
@@ -630,7 +632,7 @@ def test_usage_of_too_many_days_is_refused_as_one_file(manager):
 def test_usage_of_long_ago_is_listed_by_hour_and_by_day_and_exported(manager):
     customer = CustomerFactory(name="Acme")
     long_ago = timezone.now() - datetime.timedelta(days=100)
-    usage.record("b-1.spool", [event(customer, 3, at=long_ago)], 1)
+    usage_recording.record("b-1.spool", [event(customer, 3, at=long_ago)], 1)
     roll_ups.roll_up(now=timezone.now())
     # As they are once they are old.
     Usage.objects.all().delete()
@@ -665,7 +667,7 @@ def test_every_list_of_accounts_is_in_the_sidebar(manager):
 
 def test_usage_cannot_be_changed(manager):
     customer = CustomerFactory()
-    usage.record("b-1.spool", [event(customer, 3)], 1)
+    usage_recording.record("b-1.spool", [event(customer, 3)], 1)
     row = customer.usage.get()
 
     assert manager.get(url("usage_add")).status_code == 403
@@ -752,7 +754,7 @@ def test_an_old_state_cannot_be_posted_back(manager):
 def test_a_customer_s_page_warns_of_a_quota_that_runs_low(manager, rows, words):
     customer = CustomerFactory.create(plan__daily_quota=10)
     now = timezone.now()
-    usage.record("b-1.spool", [event(customer, rows, at=now)], 1)
+    usage_recording.record("b-1.spool", [event(customer, rows, at=now)], 1)
     soft_limits.look(now=now)
 
     page = manager.get(reverse("admin:accounts_customer_change", args=[customer.pk]))

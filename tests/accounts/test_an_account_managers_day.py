@@ -15,7 +15,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.utils import timezone
 
-from accounts import api_keys, soft_limits, usage
+from accounts import api_keys, soft_limits, usage_recording
 from accounts.models import ApiKey, Customer, Plan
 from tests.accounts.test_leases import event
 from tests.accounts.test_refusals import refused
@@ -137,7 +137,7 @@ def use(customer, token, rows):
     late = msgspec.structs.replace(
         refused(customer), key_id=key.key_id, at=now.timestamp()
     )
-    usage.record("b-1.spool", [*calls, late], 1)
+    usage_recording.record("b-1.spool", [*calls, late], 1)
     soft_limits.look(now=now)
 
 

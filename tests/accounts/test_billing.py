@@ -3,7 +3,7 @@ from decimal import Decimal
 
 import pytest
 
-from accounts import billing, usage
+from accounts import billing, usage_recording
 from accounts.metering.event import UsageEvent
 from accounts.models import Price
 from tests.factories import ApiKeyFactory, PlanFactory
@@ -48,7 +48,7 @@ def use(key, *, rows=1, at=TENTH, **changes):
         "request_id": "r",
     } | changes
     use.count += 1
-    usage.record(f"s{use.count}", [UsageEvent(**event)], 1)
+    usage_recording.record(f"s{use.count}", [UsageEvent(**event)], 1)
 
 
 use.count = 0

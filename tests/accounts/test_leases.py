@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from django.db import connection
 
-from accounts import api_keys, leases, usage
+from accounts import api_keys, leases, usage_recording
 from accounts.admission.admission import window_of
 from accounts.admission.limits import LeaseGrant, LeaseRequest, Recalled
 from accounts.metering.event import UsageEvent
@@ -91,7 +91,7 @@ def test_a_key_and_its_customer_have_counters_of_their_own(customer):
 def test_a_key_s_counter_begins_with_what_that_key_has_used(customer):
     key = ApiKeyFactory(customer=customer, daily_quota=100, key_id=f"key{customer.pk}")
     other = ApiKeyFactory(customer=customer, daily_quota=100)
-    usage.record("boot-1.spool", [event(customer, 70)], 100)
+    usage_recording.record("boot-1.spool", [event(customer, 70)], 100)
 
     assert leases.grant("a", ask(customer, 500, key_id=key.key_id)).units == 30
     assert leases.grant("a", ask(customer, 500, key_id=other.key_id)).units == 100
@@ -105,7 +105,7 @@ def test_a_rotated_key_and_its_heirs_have_one_quota_together(customer):
     old.refresh_from_db()
     for number, key in enumerate((old, new, newest)):
         spent = msgspec.structs.replace(event(customer, 20), key_id=key.key_id)
-        usage.record(f"boot{number}-1.spool", [spent], 100)
+        usage_recording.record(f"boot{number}-1.spool", [spent], 100)
     # Whose limit it is can be changed at the newest only.
     ApiKey.objects.filter(pk=newest.pk).update(daily_quota=90)
 
@@ -164,7 +164,7 @@ def test_a_quota_that_is_gone_from_the_plan_limits_nobody(customer):
 
 
 def test_a_quota_added_in_mid_window_counts_what_was_used_before(customer):
-    usage.record("boot-1.spool", [event(customer, 700)], 100)
+    usage_recording.record("boot-1.spool", [event(customer, 700)], 100)
 
     assert leases.grant("a", ask(customer, 1000)) == LeaseGrant(300, remaining=0)
 
@@ -233,12 +233,12 @@ def test_holders_that_do_not_answer_leave_the_refusal_as_it_was(customer):
 def test_settling_returns_what_a_dead_holder_did_not_spend(customer):
     leases.grant("boot", ask(customer, 800))
     leases.grant("other", ask(customer, 100))
-    usage.record(
+    usage_recording.record(
         "boot-1.spool",
         [event(customer, 30), event(customer, 20), event(customer, 9, charged=False)],
         100,
     )
-    usage.record("other-1.spool", [event(customer, 70)], 100)
+    usage_recording.record("other-1.spool", [event(customer, 70)], 100)
 
     assert leases.settle("boot") == 750
 
@@ -256,7 +256,7 @@ def test_settling_twice_returns_nothing_more(customer):
 
 def test_settling_finds_what_was_overdrawn_and_never_reported(customer):
     leases.grant("boot", ask(customer, 10, 10))
-    usage.record("boot-1.spool", [event(customer, 25)], 100)
+    usage_recording.record("boot-1.spool", [event(customer, 25)], 100)
 
     assert leases.settle("boot") == -15
 
@@ -267,17 +267,17 @@ def test_settling_finds_what_was_overdrawn_and_never_reported(customer):
 def test_settling_counts_only_the_lease_s_own_window(customer):
     leases.grant("boot", ask(customer, 100))
     yesterday = NOON - datetime.timedelta(days=1)
-    usage.record("boot-1.spool", [event(customer, 40, at=yesterday)], 100)
+    usage_recording.record("boot-1.spool", [event(customer, 40, at=yesterday)], 100)
 
     assert leases.settle("boot") == 100
 
 
 def test_a_holder_taken_for_dead_too_early_is_counted_right_in_the_end(customer):
     leases.grant("boot", ask(customer, 100))
-    usage.record("boot-1.spool", [event(customer, 60)], 100)
+    usage_recording.record("boot-1.spool", [event(customer, 60)], 100)
     leases.settle("boot")
     leases.grant("boot", ask(customer, 50))
-    usage.record("boot-1.spool", [event(customer, 10)], 200)
+    usage_recording.record("boot-1.spool", [event(customer, 10)], 200)
 
     assert leases.settle("boot") == 40
     assert granted() == 70

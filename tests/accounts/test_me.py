@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from django.utils import timezone
 
-from accounts import usage
+from accounts import usage_recording
 from accounts.api_keys import OwnLimits
 from tests.accounts.test_leases import event
 from tests.factories import CustomerFactory, issue_key
@@ -25,8 +25,8 @@ def test_callers_see_their_key_plan_limits_and_quotas(call):
         customer, name="laptop", scopes=["predict"], allowed_models=["digits"]
     )
     now = timezone.now()
-    usage.record("boot-1.spool", [event(customer, 12, at=now)], 10)
-    usage.record("other-1.spool", [event(CustomerFactory(), 99, at=now)], 10)
+    usage_recording.record("boot-1.spool", [event(customer, 12, at=now)], 10)
+    usage_recording.record("other-1.spool", [event(CustomerFactory(), 99, at=now)], 10)
 
     answer = call("/api/v1/me", issued.token).json()
 
@@ -75,7 +75,7 @@ def test_a_key_with_limits_of_its_own_sees_them_and_what_it_has_used(call):
             event(customer, 3, at=now), id="own", key_id=issued.key.key_id
         ),
     ]
-    usage.record("boot-1.spool", events, 10)
+    usage_recording.record("boot-1.spool", events, 10)
 
     answer = call("/api/v1/me", issued.token).json()
 

@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from accounts import refusals, usage
+from accounts import refusals, usage_recording
 from accounts.admission.limits import ReachedLimit
 from accounts.metering.event import UsageEvent
 from accounts.models import Refusal, Usage
@@ -19,7 +19,7 @@ def refused(customer, **changes):
 def test_what_was_refused_is_kept_with_its_request_id():
     customer = CustomerFactory()
 
-    usage.record("b-1.spool", [event(customer, 1), refused(customer)], 1)
+    usage_recording.record("b-1.spool", [event(customer, 1), refused(customer)], 1)
 
     kept = Refusal.objects.get()
     assert (kept.customer, kept.request_id) == (customer, "req_1")
@@ -42,7 +42,7 @@ def test_the_limit_that_refused_is_kept_as_its_caller_was_told():
     limited = msgspec.structs.replace(refused(customer), limit=reached)
     read = msgspec.msgpack.decode(msgspec.msgpack.encode(limited), type=UsageEvent)
 
-    usage.record("b-1.spool", [read], 1)
+    usage_recording.record("b-1.spool", [read], 1)
 
     assert Refusal.objects.get().limit == {
         "limit": "key-day",
@@ -58,7 +58,9 @@ def test_the_limit_that_refused_is_kept_as_its_caller_was_told():
 
 
 def test_a_refusal_that_no_limit_caused_names_none():
-    usage.record("b-1.spool", [refused(CustomerFactory(), code="NOT_FOUND")], 1)
+    usage_recording.record(
+        "b-1.spool", [refused(CustomerFactory(), code="NOT_FOUND")], 1
+    )
 
     assert Refusal.objects.get().limit == {}
 
@@ -72,21 +74,23 @@ def test_events_of_an_earlier_program_are_read_on():
 def test_the_same_bytes_keep_a_refusal_only_once():
     customer = CustomerFactory()
     for _ in range(2):
-        usage.record("b-1.spool", [refused(customer)], 1)
+        usage_recording.record("b-1.spool", [refused(customer)], 1)
 
     assert Refusal.objects.count() == 1
 
 
 def test_a_flood_keeps_its_newest_and_spares_other_codes():
     customer = CustomerFactory()
-    usage.record("b-1.spool", [refused(customer, code="NOT_FOUND", status=404)], 1)
+    usage_recording.record(
+        "b-1.spool", [refused(customer, code="NOT_FOUND", status=404)], 1
+    )
 
     for part in range(2):
         flood = [
             refused(customer, request_id=f"req_{part}_{number}")
             for number in range(refusals.KEPT + 7)
         ]
-        usage.record("b-1.spool", flood, 2 + part)
+        usage_recording.record("b-1.spool", flood, 2 + part)
 
     same = Refusal.objects.filter(code="QUOTA_EXCEEDED")
     assert same.count() == refusals.KEPT
@@ -100,7 +104,7 @@ def test_a_flood_keeps_its_newest_and_spares_other_codes():
 
 def test_a_request_is_found_only_by_its_own_customer():
     customer, other = CustomerFactory.create_batch(2)
-    usage.record("b-1.spool", [refused(customer, request_id="req_mine")], 1)
+    usage_recording.record("b-1.spool", [refused(customer, request_id="req_mine")], 1)
 
     assert refusals.of_customer(customer.pk, request_id="req_mine").count() == 1
     assert not refusals.of_customer(customer.pk, request_id="req_other").exists()

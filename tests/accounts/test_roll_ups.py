@@ -7,7 +7,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from accounts import roll_ups, usage, usage_retention
+from accounts import roll_ups, usage, usage_recording, usage_retention, usage_spans
 from accounts.grains import DAY, HOUR, day_of
 from accounts.models import UnrolledHour, Usage, UsageDay, UsageHour
 from tests.accounts.test_leases import NOON, event
@@ -24,7 +24,7 @@ def customer(db):
 
 def record(*events):
     record.count += 1
-    assert usage.record(f"boot-{record.count}.spool", events, 1)
+    assert usage_recording.record(f"boot-{record.count}.spool", events, 1)
 
 
 record.count = 0
@@ -57,7 +57,7 @@ def test_an_hour_that_goes_on_is_left_to_its_minutes(customer):
 
     assert not UsageHour.objects.exists()
     assert UnrolledHour.objects.get().hour == NOON
-    assert usage.totals(usage.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 2
+    assert usage.totals(usage_spans.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 2
 
 
 def test_rolling_up_again_changes_nothing(customer):
@@ -76,13 +76,13 @@ def test_usage_that_comes_a_day_late_is_added_to_its_hour(customer):
     record(event(customer, 2), event(customer, 1, at=NOON - HOUR))
     roll_ups.roll_up(now=NOON + HOUR)
     record(event(customer, 5))
-    late = usage.between(MIDNIGHT, MIDNIGHT + DAY)
+    late = usage_spans.between(MIDNIGHT, MIDNIGHT + DAY)
     before = (usage.totals(late)["rows"], rows(UsageDay))
 
     roll_ups.roll_up(now=NOON + DAY)
 
     assert before == (8, [(MIDNIGHT, 2, 3)])
-    assert usage.totals(usage.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 8
+    assert usage.totals(usage_spans.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 8
     assert sorted(rows(UsageHour)) == [(NOON - HOUR, 1, 1), (NOON, 2, 7)]
     assert rows(UsageDay) == [(MIDNIGHT, 3, 8)]
 
@@ -105,7 +105,7 @@ def test_days_are_those_of_utc(customer):
     roll_ups.roll_up(now=NOON + 2 * DAY)
 
     assert rows(UsageDay) == [(MIDNIGHT, 1, 2), (MIDNIGHT + DAY, 1, 3)]
-    span = usage.between(at - DAY, at + DAY)
+    span = usage_spans.between(at - DAY, at + DAY)
     assert [row["rows"] for row in usage.over_time(span, "day")] == [2, 3]
 
 
@@ -121,7 +121,7 @@ def test_customers_wait_for_themselves_only(customer):
 
     assert (waiting([customer.pk]), waiting([other.pk])) == (set(), {NOON})
     assert waiting(None) == {NOON}
-    assert usage.totals(usage.between(MIDNIGHT, NOON + DAY))["rows"] == 9
+    assert usage.totals(usage_spans.between(MIDNIGHT, NOON + DAY))["rows"] == 9
 
 
 def test_a_round_stops_when_its_time_is_over_and_the_next_goes_on(customer):
@@ -146,7 +146,7 @@ def test_a_failed_roll_up_leaves_the_hour_marked_and_its_rows_as_they_were(
             roll_ups.roll_up(now=NOON + HOUR)
 
     assert rows(UsageHour) == [(NOON, 1, 2)]
-    assert usage.totals(usage.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 5
+    assert usage.totals(usage_spans.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 5
     assert roll_ups.roll_up(now=NOON + HOUR).done == 1
     assert rows(UsageDay) == [(MIDNIGHT, 2, 5)]
 
@@ -171,7 +171,9 @@ def test_a_page_over_a_month_reads_days_and_the_ends_of_it(customer):
         record(event(customer, 1, at=NOON - number * DAY))
     roll_ups.roll_up(now=NOON + HOUR)
 
-    span = usage.between(NOON - 20 * DAY, NOON + 20 * MINUTE, customer_id=customer.pk)
+    span = usage_spans.between(
+        NOON - 20 * DAY, NOON + 20 * MINUTE, customer_id=customer.pk
+    )
 
     assert [part.model for part in span.parts] == [UsageDay, UsageHour, Usage]
     assert span.parts[0].count() == 19
@@ -199,7 +201,7 @@ def test_an_hour_is_not_rolled_up_while_somebody_adds_to_it():
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(_and_close, [add, roll]))
 
-    assert usage.totals(usage.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 5
+    assert usage.totals(usage_spans.between(MIDNIGHT, MIDNIGHT + DAY))["rows"] == 5
 
 
 def _and_close(action):
@@ -219,7 +221,7 @@ def test_writers_rollers_and_retention_meet_and_nothing_is_lost():
 
     def ingest(writer):
         for part in range(12):
-            usage.record(
+            usage_recording.record(
                 f"boot-{writer}.spool",
                 [event(each, 1, at=at) for each in customers for at in times],
                 part + 1,
@@ -240,4 +242,6 @@ def test_writers_rollers_and_retention_meet_and_nothing_is_lost():
     assert roll_ups.kept_from() == day_of(now) - 35 * DAY
     for model in (UsageHour, UsageDay):
         assert sum(row.requests for row in model.objects.all()) == expected
-    assert usage.totals(usage.between(now - 40 * DAY, now))["requests"] == expected
+    assert (
+        usage.totals(usage_spans.between(now - 40 * DAY, now))["requests"] == expected
+    )

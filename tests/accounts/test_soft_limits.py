@@ -2,7 +2,7 @@ import datetime
 
 import pytest
 
-from accounts import soft_limits, usage
+from accounts import soft_limits, usage_recording
 from accounts.metering.event import UsageEvent
 from accounts.models import LimitEvent
 from tests.factories import ApiKeyFactory
@@ -40,7 +40,7 @@ def use(key, rows, *, at=NOW, charged=True):
         shap_samples=0,
         request_id="r",
     )
-    usage.record(segment, [event], 1)
+    usage_recording.record(segment, [event], 1)
 
 
 class UsedSegments:

@@ -5,7 +5,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.urls import reverse
 
-from accounts import roll_ups, suspicions, usage
+from accounts import roll_ups, suspicions, usage_recording
 from accounts.admission.networks import MOST_NETWORKS
 from accounts.grains import hour_of
 from accounts.models import KeyNetworks, Suspicion, Usage
@@ -73,7 +73,7 @@ def used_from(key, networks, *, at=NOW):
     ]
     for gateway in range(2):
         segment = f"b{gateway}-{KeyNetworks.objects.count()}-{networks}.spool"
-        usage.record(segment, events, 1)
+        usage_recording.record(segment, events, 1)
 
 
 @pytest.mark.parametrize(("networks", "kinds"), [(20, []), (21, ["networks"])])

@@ -9,7 +9,15 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accounts import quota_state, roll_ups, usage
+from accounts import (
+    quota_state,
+    roll_ups,
+    usage,
+    usage_export,
+    usage_latencies,
+    usage_recording,
+    usage_spans,
+)
 from accounts.models import ApiKey, SpoolSegment, Usage, UsageDay
 from tests.accounts.test_leases import NOON, event
 from tests.factories import ApiKeyFactory, CustomerFactory
@@ -33,7 +41,7 @@ def test_events_of_one_minute_and_kind_become_one_row(customer):
         changed(customer, 5, charged=False, shap_samples=50),
     ]
 
-    assert usage.record("boot-1.spool", events, 99) is True
+    assert usage_recording.record("boot-1.spool", events, 99) is True
 
     row = Usage.objects.get()
     assert (row.requests, row.rows) == (3, 10)
@@ -57,14 +65,18 @@ def test_events_of_one_minute_and_kind_become_one_row(customer):
     ],
 )
 def test_different_kinds_of_calls_are_kept_apart(customer, change):
-    usage.record("boot-1.spool", [event(customer, 1), changed(customer, **change)], 9)
+    usage_recording.record(
+        "boot-1.spool", [event(customer, 1), changed(customer, **change)], 9
+    )
 
     assert Usage.objects.count() == 2
 
 
 def test_later_events_are_added_to_the_same_row(customer):
-    usage.record("boot-1.spool", [event(customer, 2), event(customer, 2)], 100)
-    usage.record("boot-1.spool", [event(customer, 3)], 150)
+    usage_recording.record(
+        "boot-1.spool", [event(customer, 2), event(customer, 2)], 100
+    )
+    usage_recording.record("boot-1.spool", [event(customer, 3)], 150)
 
     row = Usage.objects.get()
     assert (row.requests, row.rows) == (3, 7)
@@ -73,18 +85,22 @@ def test_later_events_are_added_to_the_same_row(customer):
 
 
 def test_the_same_part_of_a_segment_is_counted_once(customer):
-    usage.record("boot-1.spool", [event(customer, 2)], 100)
+    usage_recording.record("boot-1.spool", [event(customer, 2)], 100)
 
-    assert usage.record("boot-1.spool", [event(customer, 2)], 100) is False
+    assert usage_recording.record("boot-1.spool", [event(customer, 2)], 100) is False
 
     assert Usage.objects.get().requests == 1
 
 
 def test_events_read_from_another_place_are_not_counted(customer):
-    usage.record("boot-1.spool", [event(customer, 2)], 100, start_bytes=0)
+    usage_recording.record("boot-1.spool", [event(customer, 2)], 100, start_bytes=0)
 
-    stale = usage.record("boot-1.spool", [event(customer, 2)] * 2, 200, start_bytes=0)
-    right = usage.record("boot-1.spool", [event(customer, 3)], 200, start_bytes=100)
+    stale = usage_recording.record(
+        "boot-1.spool", [event(customer, 2)] * 2, 200, start_bytes=0
+    )
+    right = usage_recording.record(
+        "boot-1.spool", [event(customer, 3)], 200, start_bytes=100
+    )
 
     assert (stale, right) == (False, True)
     assert Usage.objects.get().rows == 5
@@ -94,7 +110,7 @@ def test_a_failed_round_leaves_neither_usage_nor_offset(customer, monkeypatch):
     monkeypatch.setattr(Usage.objects, "bulk_create", lambda *_, **__: 1 / 0)
 
     with pytest.raises(ZeroDivisionError):
-        usage.record("boot-1.spool", [event(customer, 2)], 100)
+        usage_recording.record("boot-1.spool", [event(customer, 2)], 100)
 
     assert not Usage.objects.exists()
     assert not SpoolSegment.objects.exists()
@@ -103,13 +119,17 @@ def test_a_failed_round_leaves_neither_usage_nor_offset(customer, monkeypatch):
 def test_events_of_a_deleted_customer_do_not_hold_up_the_others(customer):
     gone = changed(customer, customer_id=customer.pk + 1000)
 
-    assert usage.record("boot-1.spool", [gone, event(customer, 1)], 100) is True
+    assert (
+        usage_recording.record("boot-1.spool", [gone, event(customer, 1)], 100) is True
+    )
 
     assert Usage.objects.get().customer == customer
 
 
 def test_compute_never_exceeds_the_total(customer):
-    usage.record("b-1.spool", [changed(customer, compute_us=500, total_us=400)], 1)
+    usage_recording.record(
+        "b-1.spool", [changed(customer, compute_us=500, total_us=400)], 1
+    )
 
     assert Usage.objects.get().total_us == 500
 
@@ -120,12 +140,12 @@ def test_last_use_of_a_key_is_noted_to_the_minute(customer):
     soon = changed(customer, key_id=key.key_id, at=NOON.timestamp() + 30)
     later = changed(customer, key_id=key.key_id, at=NOON.timestamp() + 90)
 
-    usage.record("b-1.spool", [first], 1)
-    usage.record("b-1.spool", [soon], 2)
+    usage_recording.record("b-1.spool", [first], 1)
+    usage_recording.record("b-1.spool", [soon], 2)
     key.refresh_from_db()
     assert key.last_used_at == NOON
 
-    usage.record("b-1.spool", [later, first], 3)
+    usage_recording.record("b-1.spool", [later, first], 3)
     assert ApiKey.objects.get().last_used_at == NOON + datetime.timedelta(seconds=90)
 
 
@@ -136,7 +156,7 @@ def test_two_controllers_count_a_segment_once():
     def ingest(_: int) -> int:
         try:
             return sum(
-                usage.record(
+                usage_recording.record(
                     "boot-1.spool",
                     [event(customer, 1)] * 10,
                     (part + 1) * 100,
@@ -150,26 +170,26 @@ def test_two_controllers_count_a_segment_once():
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(ingest, range(8))) == 5
 
-    assert usage.totals(usage.of_minutes(Usage.objects.all()))["requests"] == 50
+    assert usage.totals(usage_spans.of_minutes(Usage.objects.all()))["requests"] == 50
 
 
 @given(st.integers(0, 10**9))
 def test_a_latency_lies_within_its_bucket(microseconds: int):
-    bucket = usage.bucket_of(microseconds)
+    bucket = usage_latencies.bucket_of(microseconds)
 
     assert microseconds <= 100 * 2**bucket
     assert bucket == 0 or microseconds > 100 * 2 ** (bucket - 1)
 
 
 def test_percentiles_are_interpolated_within_their_buckets():
-    found = usage.Latencies({0: 50, 3: 45, 10: 5}, slowest_us=102_400)
+    found = usage_latencies.Latencies({0: 50, 3: 45, 10: 5}, slowest_us=102_400)
 
     assert found.percentile_ms(25) == pytest.approx(0.05)
     assert found.percentile_ms(50) == pytest.approx(0.1)
     assert found.percentile_ms(95) == pytest.approx(0.8)
     assert found.percentile_ms(99) == pytest.approx(51.2 + 51.2 * 4 / 5)
     assert found.percentile_ms(100) == pytest.approx(102.4)
-    assert usage.Latencies({}, slowest_us=0).percentile_ms(50) is None
+    assert usage_latencies.Latencies({}, slowest_us=0).percentile_ms(50) is None
 
 
 @given(
@@ -177,12 +197,13 @@ def test_percentiles_are_interpolated_within_their_buckets():
     st.floats(0, 100),
 )
 def test_a_percentile_lies_between_the_bounds_of_its_call(latencies_us, percent):
-    found = usage.Latencies(
-        collections.Counter(map(usage.bucket_of, latencies_us)), max(latencies_us)
+    found = usage_latencies.Latencies(
+        collections.Counter(map(usage_latencies.bucket_of, latencies_us)),
+        max(latencies_us),
     )
     # The call of that rank, counted from one.
     rank = max(1, math.ceil(len(latencies_us) * percent / 100))
-    bucket = usage.bucket_of(sorted(latencies_us)[rank - 1])
+    bucket = usage_latencies.bucket_of(sorted(latencies_us)[rank - 1])
 
     value_us = 1000 * found.percentile_ms(percent)
 
@@ -192,8 +213,9 @@ def test_a_percentile_lies_between_the_bounds_of_its_call(latencies_us, percent)
 
 def test_a_percentile_is_near_the_true_one_where_latencies_lie_evenly():
     latencies_us = range(1000, 1_300_000, 1000)
-    found = usage.Latencies(
-        collections.Counter(map(usage.bucket_of, latencies_us)), max(latencies_us)
+    found = usage_latencies.Latencies(
+        collections.Counter(map(usage_latencies.bucket_of, latencies_us)),
+        max(latencies_us),
     )
 
     for percent in (10, 50, 90):
@@ -202,41 +224,41 @@ def test_a_percentile_is_near_the_true_one_where_latencies_lie_evenly():
 
 
 def test_latencies_of_many_rows_are_added_up(customer):
-    usage.record("a-1.spool", [event(customer, 1)] * 2, 1)
-    usage.record("b-1.spool", [event(customer, 1)], 1)
+    usage_recording.record("a-1.spool", [event(customer, 1)] * 2, 1)
+    usage_recording.record("b-1.spool", [event(customer, 1)], 1)
 
-    found = usage.latencies(usage.between(*WEEK))
-    assert found == usage.Latencies({1: 3}, slowest_us=200)
+    found = usage_latencies.latencies(usage_spans.between(*WEEK))
+    assert found == usage_latencies.Latencies({1: 3}, slowest_us=200)
 
 
 def test_no_percentile_is_above_the_slowest_call(customer):
     slow = [changed(customer, total_us=1_879_000)] * 3
-    usage.record("a-1.spool", [*slow, changed(customer, total_us=900)], 1)
+    usage_recording.record("a-1.spool", [*slow, changed(customer, total_us=900)], 1)
 
-    found = usage.latencies(usage.between(*WEEK))
+    found = usage_latencies.latencies(usage_spans.between(*WEEK))
 
     assert found.percentile_ms(99) < found.percentile_ms(100) == 1879
 
 
 def test_calls_of_before_their_slowest_was_kept_are_as_slow_as_their_bucket(customer):
-    usage.record("a-1.spool", [changed(customer, total_us=150)], 1)
+    usage_recording.record("a-1.spool", [changed(customer, total_us=150)], 1)
     Usage.objects.update(slowest_us=None)
-    usage.record("a-1.spool", [changed(customer, total_us=130)], 2)
-    usage.record("b-1.spool", [changed(customer, total_us=30)], 1)
-    expected = usage.Latencies({0: 1, 1: 2}, slowest_us=200)
-    assert usage.latencies(usage.between(*WEEK)) == expected
+    usage_recording.record("a-1.spool", [changed(customer, total_us=130)], 2)
+    usage_recording.record("b-1.spool", [changed(customer, total_us=30)], 1)
+    expected = usage_latencies.Latencies({0: 1, 1: 2}, slowest_us=200)
+    assert usage_latencies.latencies(usage_spans.between(*WEEK)) == expected
 
     roll_ups.roll_up(now=NOON + datetime.timedelta(days=2))
 
     assert UsageDay.objects.get().slowest_us is None
-    assert usage.latencies(usage.between(*WEEK)) == expected
+    assert usage_latencies.latencies(usage_spans.between(*WEEK)) == expected
 
 
 def test_top_customers_come_first(customer):
     other = CustomerFactory()
-    usage.record("a-1.spool", [event(customer, 1), *[event(other, 1)] * 3], 1)
+    usage_recording.record("a-1.spool", [event(customer, 1), *[event(other, 1)] * 3], 1)
 
-    [top] = usage.most_used(usage.between(*WEEK), "customer_id")
+    [top] = usage.most_used(usage_spans.between(*WEEK), "customer_id")
     usage.name_customers(top)
 
     assert [(row["name"], row["requests"]) for row in top] == [
@@ -247,24 +269,24 @@ def test_top_customers_come_first(customer):
 
 def test_refusals_are_counted_by_reason(customer):
     refused = changed(customer, status=429, code="QUOTA_EXCEEDED", charged=False)
-    usage.record("a-1.spool", [event(customer, 1), refused, refused], 1)
+    usage_recording.record("a-1.spool", [event(customer, 1), refused, refused], 1)
 
-    rows = usage.over_time(usage.between(*WEEK), "day", "status", "code")
+    rows = usage.over_time(usage_spans.between(*WEEK), "day", "status", "code")
 
     assert usage.refusals(rows) == [
         {"status": 429, "code": "QUOTA_EXCEEDED", "count": 2}
     ]
-    assert usage.totals(usage.between(*WEEK))["errors"] == 2
+    assert usage.totals(usage_spans.between(*WEEK))["errors"] == 2
 
 
 def test_groups_are_added_up_per_variant(customer):
-    usage.record(
+    usage_recording.record(
         "a-1.spool",
         [event(customer, 1), event(customer, 2), changed(customer, variant="canary")],
         1,
     )
 
-    rows = usage.over_time(usage.between(*WEEK), "day", "model", "variant")
+    rows = usage.over_time(usage_spans.between(*WEEK), "day", "model", "variant")
     groups = usage.per(rows, "model", "variant")
 
     assert [(row["variant"], row["requests"], row["rows"]) for row in groups] == [
@@ -275,7 +297,9 @@ def test_groups_are_added_up_per_variant(customer):
 
 def test_a_day_s_quota_counts_that_day_only(customer):
     yesterday = NOON - datetime.timedelta(days=1)
-    usage.record("a-1.spool", [event(customer, 5), event(customer, 7, at=yesterday)], 1)
+    usage_recording.record(
+        "a-1.spool", [event(customer, 5), event(customer, 7, at=yesterday)], 1
+    )
 
     day = usage.quota_used(customer.pk, quota="day", unit="rows", now=NOON)
     month = usage.quota_used(customer.pk, quota="month", unit="requests", now=NOON)
@@ -285,10 +309,10 @@ def test_a_day_s_quota_counts_that_day_only(customer):
 
 
 def test_csv_has_one_row_per_day_and_kind(customer):
-    usage.record("a-1.spool", [event(customer, 5)], 1)
-    usage.record("b-1.spool", [event(customer, 6)], 1)
+    usage_recording.record("a-1.spool", [event(customer, 5)], 1)
+    usage_recording.record("b-1.spool", [event(customer, 6)], 1)
 
-    header, row = usage.csv_rows(usage.between(*WEEK))
+    header, row = usage_export.csv_rows(usage_spans.between(*WEEK))
 
     assert dict(zip(header, row, strict=True)) == {
         "day": "2026-11-21",
@@ -315,9 +339,9 @@ def test_csv_has_one_row_per_day_and_kind(customer):
 def test_a_name_cannot_become_a_formula_in_a_spreadsheet(customer):
     customer.name = "=HYPERLINK(1)"
     customer.save()
-    usage.record("a-1.spool", [event(customer, 5)], 1)
+    usage_recording.record("a-1.spool", [event(customer, 5)], 1)
 
-    _, row = usage.csv_rows(usage.between(*WEEK))
+    _, row = usage_export.csv_rows(usage_spans.between(*WEEK))
 
     assert row[1] == "'=HYPERLINK(1)"
 
@@ -325,10 +349,10 @@ def test_a_name_cannot_become_a_formula_in_a_spreadsheet(customer):
 def test_a_csv_file_is_read_day_by_day(customer, django_assert_num_queries):
     days = [NOON - number * datetime.timedelta(days=1) for number in (4, 2, 0)]
     events = [event(customer, 5, at=day) for day in days]
-    usage.record("a-1.spool", events, 1)
-    span = usage.of_minutes(Usage.objects.all())
+    usage_recording.record("a-1.spool", events, 1)
+    span = usage_spans.of_minutes(Usage.objects.all())
 
-    rows = usage.csv_rows(span)
+    rows = usage_export.csv_rows(span)
     next(rows)
     # Which days there are, and the first one of them.
     with django_assert_num_queries(2):
@@ -342,8 +366,10 @@ def test_what_several_customers_have_used_is_read_at_once(
     customer, now, django_assert_num_queries
 ):
     other, day = CustomerFactory(), datetime.timedelta(days=1)
-    usage.record("a-1.spool", [event(customer, 5, at=now), event(other, 2, at=now)], 1)
-    usage.record("a-1.spool", [event(other, 7, at=now - day)], 2)
+    usage_recording.record(
+        "a-1.spool", [event(customer, 5, at=now), event(other, 2, at=now)], 1
+    )
+    usage_recording.record("a-1.spool", [event(other, 7, at=now - day)], 2)
     customers = [customer, other, CustomerFactory()]
 
     # Marks; then days, and hours and minutes of days that were not added up.

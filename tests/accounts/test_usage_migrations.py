@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from accounts import roll_ups, usage
+from accounts import roll_ups, usage, usage_spans
 from accounts.models import ApiKey, Customer, UsageDay, UsageHour
 from tests.factories import CustomerFactory
 
@@ -53,13 +53,13 @@ def test_minutes_from_before_are_charged_as_before_and_rolled_up(newest):
 
     migrate(newest)
 
-    span = usage.between(NOON, NOON + 2 * HOUR)
+    span = usage_spans.between(NOON, NOON + 2 * HOUR)
     totals = usage.totals(span)
     assert (totals["requests"], totals["charged_requests"]) == (6, 3)
     assert totals["charged_compute_us"] == 1000
     assert totals["charged_shap_samples"] == 14
     assert roll_ups.roll_up(now=NOON + 2 * HOUR).done == 2
-    assert usage.totals(usage.between(NOON, NOON + 2 * HOUR)) == totals
+    assert usage.totals(usage_spans.between(NOON, NOON + 2 * HOUR)) == totals
     assert [row.requests for row in UsageHour.objects.order_by("start")] == [4, 2]
     assert UsageDay.objects.get().latency_buckets == {"3": 6}
 

@@ -7,7 +7,15 @@ from django.core.management import CommandError, call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import leases, roll_ups, tasks, usage, usage_retention
+from accounts import (
+    leases,
+    roll_ups,
+    tasks,
+    usage,
+    usage_recording,
+    usage_retention,
+    usage_spans,
+)
 from accounts.grains import DAY, HOUR, day_of, hour_of
 from accounts.models import (
     Lease,
@@ -36,11 +44,11 @@ def customer():
 
 
 def record(name, *events):
-    assert usage.record(f"{name}.spool", events, 1)
+    assert usage_recording.record(f"{name}.spool", events, 1)
 
 
 def everything(now):
-    return usage.totals(usage.between(now - 400 * DAY, now + DAY))
+    return usage.totals(usage_spans.between(now - 400 * DAY, now + DAY))
 
 
 def test_old_minutes_go_and_hours_days_and_sums_stay(customer, now):
@@ -153,7 +161,7 @@ def test_what_comes_after_its_minutes_are_gone_is_added_once(customer, now):
 
     late = [event(customer, 3, at=old), event(customer, 4, at=now)]
     record("b", *late)
-    assert usage.record("b.spool", late, 1) is False
+    assert usage_recording.record("b.spool", late, 1) is False
     roll_ups.roll_up(now=now + DAY)
 
     assert everything(now)["rows"] == 10
@@ -271,8 +279,8 @@ def test_a_span_that_ends_where_only_hours_are_kept_has_whole_hours(customer, no
     usage_retention.forget_minutes(now=now, keep=KEEP)
 
     starts = old.replace(minute=0, second=0, microsecond=0)
-    hour = usage.between(starts, starts + datetime.timedelta(minutes=10))
-    rest = usage.between(starts + datetime.timedelta(minutes=10), starts + HOUR)
+    hour = usage_spans.between(starts, starts + datetime.timedelta(minutes=10))
+    rest = usage_spans.between(starts + datetime.timedelta(minutes=10), starts + HOUR)
 
     assert usage.totals(hour)["rows"] == 2
     assert usage.totals(rest)["rows"] == 0

@@ -3,7 +3,7 @@ import datetime
 import msgspec
 import pytest
 
-from accounts import roll_ups, usage
+from accounts import roll_ups, usage_recording
 from accounts.models import Price
 from tests.accounts.test_leases import NOON, event
 from tests.factories import CustomerFactory, issue_key
@@ -18,7 +18,7 @@ def issued():
     other = CustomerFactory()
     hour = datetime.timedelta(hours=1)
     customer = issued.key.customer
-    usage.record(
+    usage_recording.record(
         "boot-1.spool",
         [
             event(customer, 2),
@@ -107,7 +107,7 @@ def test_usage_is_grouped_by_version_with_what_each_costs(call, issued):
             amount=amount,
             valid_from=datetime.date(2026, 1, 1),
         )
-    usage.record(
+    usage_recording.record(
         "boot-2.spool",
         [
             msgspec.structs.replace(event(customer, 7), model="iris"),

@@ -13,7 +13,15 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import billing, roll_ups, usage, usage_retention
+from accounts import (
+    billing,
+    roll_ups,
+    usage,
+    usage_latencies,
+    usage_recording,
+    usage_retention,
+    usage_spans,
+)
 from accounts.grains import DAY, HOUR, day_of, hour_of
 from accounts.metering.event import UsageEvent
 from accounts.models import UnrolledHour, Usage, UsageDay, UsageHour
@@ -118,7 +126,7 @@ class UsageWorld:
             raise Killed
 
     def _record(self, segment: int, start: int, events: list[UsageEvent]) -> bool:
-        return usage.record(
+        return usage_recording.record(
             f"boot-{segment}.spool", events, start + len(events), start_bytes=start
         )
 
@@ -164,18 +172,18 @@ class UsageWorld:
             if start.timestamp() <= event.at < end.timestamp()
             and customer_id in (None, event.customer_id)
         ]
-        span = usage.between(start, end, customer_id=customer_id)
+        span = usage_spans.between(start, end, customer_id=customer_id)
         assert _facts(usage.totals(span)) == _expected(events)
-        by_hour = usage.between(start, end, customer_id=customer_id, grain="hour")
+        by_hour = usage_spans.between(start, end, customer_id=customer_id, grain="hour")
         for bucket, source in (("day", span), ("hour", by_hour)):
             found = usage.over_time(source, bucket, "model", "version")
             assert {
                 (row["start"], row["model"], row["version"]): _facts(row)
                 for row in found
             } == _per(events, bucket)
-        latencies = usage.latencies(span)
+        latencies = usage_latencies.latencies(span)
         assert latencies.buckets == Counter(
-            usage.bucket_of(event.total_us) for event in events
+            usage_latencies.bucket_of(event.total_us) for event in events
         )
         assert latencies.slowest_us == max((it.total_us for it in events), default=0)
         for row in usage.refusals(usage.over_time(span, "day", "status", "code")):

@@ -8,7 +8,7 @@ from django.contrib.auth.models import Group
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import soft_limits, statements, usage
+from accounts import soft_limits, statements, usage_recording
 from accounts.models import Customer, Price
 from tests import accessibility
 from tests.accounts.test_leases import event
@@ -53,7 +53,9 @@ def one_of_each():
     customer = CustomerFactory.create(plan__daily_quota=10)
     key = issue_key(customer).key
     now = timezone.now()
-    usage.record("b-1.spool", [event(customer, 9, at=now), refused(customer)], 1)
+    usage_recording.record(
+        "b-1.spool", [event(customer, 9, at=now), refused(customer)], 1
+    )
     soft_limits.look(now=now)
     price = Price.objects.create(
         plan=customer.plan, unit="rows", amount=1, valid_from="2026-01-01"

@@ -6,7 +6,7 @@ from django.contrib.auth.models import Group
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import usage
+from accounts import usage_recording
 from accounts.metering.event import UsageEvent
 from inference.models import Engine, LoadedVersion, ServingRoute
 from registry.models import RegistrySync
@@ -50,7 +50,7 @@ def spend(customer, *groups):
     for count, changes in groups:
         for _ in range(count):
             events.append(_event(customer, len(events), **changes))
-    usage.record("segment", events, ingested_bytes=1)
+    usage_recording.record("segment", events, ingested_bytes=1)
 
 
 def _canary_route():

@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 
-from accounts import roll_ups, usage
+from accounts import roll_ups, usage_recording
 from accounts.models import (
     ApiKey,
     Customer,
@@ -113,7 +113,7 @@ def make_world(name):
     refusal = msgspec.structs.replace(refused(customer, request_id=name), at=call.at)
     yesterday = (now - datetime.timedelta(days=1)).timestamp()
     old = msgspec.structs.replace(call, at=yesterday)
-    usage.record(f"{name}-1.spool", [call, refusal, old], 1)
+    usage_recording.record(f"{name}-1.spool", [call, refusal, old], 1)
     roll_ups.roll_up(now=now)
     LimitEvent.objects.create(
         customer=customer,

@@ -6,7 +6,7 @@ import pytest
 from axes.models import AccessAttempt
 from django.utils import timezone
 
-from accounts import api_keys, changes, members, soft_limits, usage
+from accounts import api_keys, changes, members, soft_limits, usage_recording
 from accounts.models import ApiKey
 from inference.api import driver
 from inference.controller import publishing
@@ -66,7 +66,7 @@ def customer():
 def spend(customer):
     now = timezone.now()
     calls = [event(customer, 9, at=now), refused(customer, request_id="req_why")]
-    usage.record("b-1.spool", calls, 1)
+    usage_recording.record("b-1.spool", calls, 1)
     soft_limits.look(now=now)
 
 

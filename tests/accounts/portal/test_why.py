@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from django.urls import reverse
 
-from accounts import usage
+from accounts import usage_recording
 from accounts.admission.limits import ReachedLimit
 from tests.accounts.test_refusals import refused
 from tests.factories import CustomerFactory
@@ -27,7 +27,9 @@ def look(client, customer, **query):
 def test_a_refusal_names_its_limit_and_what_to_do(
     member, customer, code, status, words
 ):
-    usage.record("b-1.spool", [refused(customer, code=code, status=status)], 1)
+    usage_recording.record(
+        "b-1.spool", [refused(customer, code=code, status=status)], 1
+    )
 
     text = look(member, customer)
 
@@ -39,7 +41,7 @@ def test_a_refusal_names_its_limit_and_what_to_do(
 def test_a_refusal_shows_what_its_answer_said(member, customer):
     said = "1 field is invalid: `top_k` is <unknown>."
     one = refused(customer, code="INVALID_INPUT", status=400, message=said)
-    usage.record("b-1.spool", [one], 1)
+    usage_recording.record("b-1.spool", [one], 1)
 
     text = look(member, customer)
 
@@ -49,14 +51,18 @@ def test_a_refusal_shows_what_its_answer_said(member, customer):
 
 
 def test_a_code_from_another_version_of_the_program_is_still_shown(member, customer):
-    usage.record("b-1.spool", [refused(customer, code="SHORT_OF_TEA", status=418)], 1)
+    usage_recording.record(
+        "b-1.spool", [refused(customer, code="SHORT_OF_TEA", status=418)], 1
+    )
 
     assert "SHORT_OF_TEA" in look(member, customer)
 
 
 def test_one_request_is_found_by_its_id(member, customer):
     mine = refused(customer, request_id="req_mine", code="NOT_FOUND", status=404)
-    usage.record("b-1.spool", [mine, refused(customer, request_id="req_other")], 1)
+    usage_recording.record(
+        "b-1.spool", [mine, refused(customer, request_id="req_other")], 1
+    )
 
     text = look(member, customer, q=" req_mine ")
 
@@ -66,7 +72,7 @@ def test_one_request_is_found_by_its_id(member, customer):
 
 def test_another_customers_request_is_not_found(member, customer):
     foreign = refused(CustomerFactory.create(), request_id="req_foreign")
-    usage.record("b-1.spool", [foreign], 1)
+    usage_recording.record("b-1.spool", [foreign], 1)
 
     assert "No refused call has the id" in look(member, customer, q="req_foreign")
     assert "No call was refused" in look(member, customer)
@@ -74,7 +80,7 @@ def test_another_customers_request_is_not_found(member, customer):
 
 def test_many_refusals_come_in_pages(member, customer):
     flood = [refused(customer, request_id=f"req_{n}") for n in range(30)]
-    usage.record("b-1.spool", flood, 1)
+    usage_recording.record("b-1.spool", flood, 1)
 
     assert look(member, customer).count("<article") == 25
     assert look(member, customer, page=2).count("<article") == 5
@@ -94,7 +100,7 @@ def test_a_refusal_that_names_its_limit_shows_that_one_only(member, customer):
         resets_at=4_000_000_000,
     )
     call = msgspec.structs.replace(refused(customer), limit=limit)
-    usage.record("b-1.spool", [call], 1)
+    usage_recording.record("b-1.spool", [call], 1)
 
     text = look(member, customer)
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from django.utils import timezone
 
-from accounts import usage
+from accounts import usage, usage_spans
 from accounts.metering import spool
 from accounts.models import Usage
 from benchmarks import data_plane
@@ -109,6 +109,6 @@ def test_each_answer_has_one_event_after_gateways_are_killed(tmp_path):
     assert answered <= set(spooled)
     assert len(spooled) - len(answered) <= _CLIENTS * (_KILLS + 1)
     counted = usage.totals(
-        usage.of_minutes(Usage.objects.filter(customer=customer, status=200))
+        usage_spans.of_minutes(Usage.objects.filter(customer=customer, status=200))
     )
     assert counted["requests"] == counted["charged_requests"] == len(spooled)

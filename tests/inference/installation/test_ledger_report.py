@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from accounts import usage
+from accounts import usage_recording
 from accounts.models import UnrolledHour
 from inference.installation import ledger_report
 from inference.installation.ledger_report import Gauge, LedgerReport
@@ -44,7 +44,9 @@ def test_what_cannot_be_read_is_no_report(tmp_path, content):
 @pytest.mark.django_db
 def test_the_controller_reports_how_long_roll_ups_have_waited(home):
     old = timezone.now() - timedelta(days=2)
-    usage.record("boot.spool", [event(CustomerFactory.create(), 1, at=old)], 1)
+    usage_recording.record(
+        "boot.spool", [event(CustomerFactory.create(), 1, at=old)], 1
+    )
     UnrolledHour.objects.update(since=timezone.now() - timedelta(minutes=7))
 
     Plant(home).run(1)
