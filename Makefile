@@ -34,8 +34,8 @@ test-faults: setup ## Run the tests that kill processes and take databases away,
 		tests/inference/gateway/test_ledger_after_kills.py
 
 torture: setup ## Run the long tiers of simulations and property tests (long)
-	@MODELYARD_SIMULATIONS=10000 $(python) -m pytest -o timeout=3600 tests/accounts/test_lease_simulation.py
-	@MODELYARD_USAGE_SIMULATIONS=300 $(python) -m pytest -o timeout=3600 tests/accounts/test_usage_simulation.py
+	@MODELYARD_SIMULATIONS=10000 $(python) -m pytest -o timeout=3600 tests/accounts/quotas/test_lease_simulation.py
+	@MODELYARD_USAGE_SIMULATIONS=300 $(python) -m pytest -o timeout=3600 tests/accounts/usage/test_usage_simulation.py
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -m hypothesis --hypothesis-show-statistics
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 tests/accounts/admission/test_obedient_clients.py
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -s tests/end_to_end/test_kills.py \

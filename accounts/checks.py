@@ -5,7 +5,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 
-from accounts.roll_ups import LEAST_KEPT
+from accounts.usage.roll_ups import LEAST_KEPT
 
 
 @register()

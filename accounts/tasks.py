@@ -6,7 +6,9 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import members, roll_ups, soft_limits, suspicions, usage_retention
+from accounts.customers import members
+from accounts.quotas import soft_limits
+from accounts.usage import retention, roll_ups, suspicions
 
 
 @shared_task
@@ -32,7 +34,7 @@ def roll_up_usage() -> None:
 def forget_usage_minutes() -> None:
     """Delete minutes of usage that are old enough; their hours and days stay."""
     keep = datetime.timedelta(days=settings.USAGE_MINUTES_DAYS)
-    usage_retention.forget_minutes(now=timezone.now(), keep=keep)
+    retention.forget_minutes(now=timezone.now(), keep=keep)
 
 
 @shared_task

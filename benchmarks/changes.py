@@ -199,7 +199,7 @@ def _changing(
     """Revoke a key every `interval_s`, publish that, and see it refused."""
     from django.db import connection
 
-    from accounts import api_keys
+    from accounts.customers import api_keys
 
     stop = threading.Event()
 
@@ -245,7 +245,7 @@ def _fill(plane: DataPlane, keys: int) -> "Iterator[Any]":
     django.setup()
     from django.core.management import call_command
 
-    from accounts import api_keys
+    from accounts.customers import api_keys
     from accounts.models import ApiKey, Customer, Plan
     from benchmarks import rows
     from inference.models import Engine, LoadedVersion, ServingRoute

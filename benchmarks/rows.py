@@ -14,7 +14,6 @@ from django.utils import timezone
 
 from accounts.admission import key_format
 from accounts.admission.limits import SCOPES
-from accounts.grains import DAY, day_of, hour_of
 from accounts.models import (
     ApiKey,
     Customer,
@@ -28,6 +27,7 @@ from accounts.models import (
     UsageHour,
 )
 from accounts.models.usage import UsageSums
+from accounts.usage.grains import DAY, day_of, hour_of
 from inference.jobs import ids
 from inference.models import Engine, LoadedVersion, PredictionJob, ServingRoute
 from registry.models import Alias, ModelVersion, RegisteredModel, Route

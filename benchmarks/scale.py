@@ -113,8 +113,8 @@ def client_of_everything() -> Any:
     from django.contrib.auth.models import User
     from django.test import Client
 
-    from accounts import api_keys
     from accounts.admission.limits import SCOPES
+    from accounts.customers import api_keys
     from accounts.models import Customer
 
     person, _ = User.objects.get_or_create(
@@ -189,7 +189,7 @@ def _commands() -> Iterable[tuple[str, float, Callable[[], object]]]:
     from django.conf import settings
     from django.utils import timezone
 
-    from accounts import api_keys
+    from accounts.customers import api_keys
     from accounts.models import ApiKey
     from inference.controller import publishing
     from inference.controller.engine_links import EngineView

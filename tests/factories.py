@@ -6,9 +6,9 @@ import factory
 from django.contrib.auth.models import User
 from factory.django import DjangoModelFactory, Password
 
-from accounts import api_keys
 from accounts.admission import key_format
 from accounts.admission.limits import SCOPES
+from accounts.customers import api_keys
 from accounts.models import ApiKey, Customer, Plan
 
 

@@ -120,7 +120,7 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     Calls wait for `needed` of them; the rest is for calls to come.
 
     It also says what the asker has, so that whatever a lost message left undone is put
-    right by the next one: see accounts/lending.py.
+    right by the next one: see accounts/quotas/lending.py.
     """
 
     customer_id: int

@@ -29,7 +29,7 @@ class Statement(models.Model):
         help_text="The statement that it corrects; empty: it closed the month.",
     )
     reason = models.TextField(blank=True, help_text="Why it was corrected.")
-    # Lists as `accounts.statements` writes them: numbers are text, and so exact.
+    # Lists as `accounts.usage.statements` writes them: numbers are text, and so exact.
     lines = models.JSONField(default=list)
     total = models.CharField(max_length=120, help_text="Exact, as text.")
     closed_at = models.DateTimeField()

@@ -12,8 +12,8 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
-from accounts import quota_state
 from accounts.models import Customer
+from accounts.quotas import display
 
 SIGN_IN = "portal-sign-in"
 
@@ -57,6 +57,6 @@ def show(
         "customer": customer,
         "customers": customers_of(cast(User, request.user)),
         "section": section,
-        "banners": quota_state.banners(customer, now=timezone.now()),
+        "banners": display.banners(customer, now=timezone.now()),
     }
     return render(request, f"portal/{template}", frame | context, status=status)

@@ -17,7 +17,8 @@ from django.views.decorators.http import require_http_methods
 from django_ratelimit.decorators import ratelimit
 from kombu.exceptions import OperationalError
 
-from accounts import members, tasks
+from accounts import tasks
+from accounts.customers import members
 from accounts.portal import access
 from accounts.portal.forms import ForgottenForm
 

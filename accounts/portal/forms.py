@@ -5,8 +5,8 @@ import datetime
 from django import forms
 from django.utils import timezone
 
-from accounts import api_keys
 from accounts.admission.limits import SCOPES
+from accounts.customers import api_keys
 
 _SCOPE_TEXTS = {
     "predict": "Predict: single and batch predictions",

@@ -11,7 +11,7 @@ from django.shortcuts import get_object_or_404, redirect
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts import api_keys, own_keys, shown_once
+from accounts.customers import api_keys, own_keys, shown_once
 from accounts.models import Customer
 from accounts.portal import access
 from accounts.portal.forms import KeyForm, RotateForm

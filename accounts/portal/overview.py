@@ -11,10 +11,12 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from accounts import own_keys, plans, quota_state, refusals, usage, usage_spans
+from accounts.customers import own_keys, plans
 from accounts.models import Customer
 from accounts.portal import access, charts
-from accounts.usage_export import csv_response
+from accounts.quotas import display
+from accounts.usage import reading, refused_calls, spans
+from accounts.usage.export import csv_response
 
 PERIODS = (7, 30, 90)
 _DEFAULT_PERIOD = 30
@@ -41,10 +43,10 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
     now = timezone.now()
     period = _period(request)
     days = _days(now, period)
-    recent = usage_spans.between(days[0], now, customer_id=customer.pk)
-    by_day = usage.over_time(recent, "day")
-    by_model, by_key = usage.most_used(recent, "model", "key_id")
-    usage.name_keys(customer.pk, by_key[:_MOST_USED])
+    recent = spans.between(days[0], now, customer_id=customer.pk)
+    by_day = reading.over_time(recent, "day")
+    by_model, by_key = reading.most_used(recent, "model", "key_id")
+    reading.name_keys(customer.pk, by_key[:_MOST_USED])
     limits = plans.limits_of(customer)
     return access.show(
         request,
@@ -54,17 +56,17 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
         period=period,
         periods=PERIODS,
         limits=limits,
-        quotas=quota_state.bars(customer, now=now),
-        busiest=quota_state.busiest_minute(customer, limits, now=now),
+        quotas=display.bars(customer, now=now),
+        busiest=display.busiest_minute(customer, limits, now=now),
         active_keys=own_keys.active(customer).count(),
-        totals=usage.add_up(by_day),
+        totals=reading.add_up(by_day),
         chart=charts.daily(by_day, days),
         models=by_model[:_MOST_USED],
         further_models=max(0, len(by_model) - _MOST_USED),
         keys=by_key[:_MOST_USED],
         further_keys=max(0, len(by_key) - _MOST_USED),
         has_keys=customer.api_keys.exists(),
-        newest_refusals=refusals.of_customer(customer.pk)[:_SHOWN_REFUSALS],
+        newest_refusals=refused_calls.of_customer(customer.pk)[:_SHOWN_REFUSALS],
     )
 
 
@@ -73,9 +75,7 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
 def export(request: HttpRequest, customer: Customer) -> HttpResponse:
     """Download the usage of the period that is shown, day by day."""
     now = timezone.now()
-    own = usage_spans.between(
-        _days(now, _period(request))[0], now, customer_id=customer.pk
-    )
+    own = spans.between(_days(now, _period(request))[0], now, customer_id=customer.pk)
     # A streaming response is a response to every middleware, if not to its type.
     return cast(HttpResponse, csv_response(own, name=f"usage-{customer.pk}"))
 

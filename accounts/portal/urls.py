@@ -3,7 +3,7 @@ is beside it."""
 
 from django.urls import path
 
-from accounts.portal import account, keys, overview, trying, why
+from accounts.portal import account, keys, overview, refusals, try_it
 
 app_name = "portal"
 urlpatterns = [
@@ -16,6 +16,6 @@ urlpatterns = [
     path("<int:customer_id>/keys/<str:key_id>/rotate/", keys.rotate, name="rotate"),
     path("<int:customer_id>/keys/<str:key_id>/revoke/", keys.revoke, name="revoke"),
     path("<int:customer_id>/keys/<str:key_id>/issued/", keys.issued, name="issued"),
-    path("<int:customer_id>/refusals/", why.index, name="refusals"),
-    path("<int:customer_id>/try/", trying.try_it, name="try"),
+    path("<int:customer_id>/refusals/", refusals.index, name="refusals"),
+    path("<int:customer_id>/try/", try_it.try_it, name="try"),
 ]

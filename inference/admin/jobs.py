@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import RangeDateTimeFilter
 from unfold.decorators import action, display
 
-from accounts.admin_filters import ModelFilter
+from accounts.admin.filters import ModelFilter
 from inference.admin.owners import OwnedRowsAdmin
 from inference.errors.api_error import ApiError
 from inference.jobs import files as job_files

@@ -19,11 +19,11 @@ import msgspec
 import structlog
 from django.conf import settings
 
-from accounts import holders, leases
 from accounts.admission.admission import Admission
 from accounts.admission.limits import LeaseGrant, LeaseRequest
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
+from accounts.quotas import holders, leases
 from inference.codecs.files.uploaded import UploadedFile
 from inference.codecs.images import read_images
 from inference.dialects.dialect import Call, Headers

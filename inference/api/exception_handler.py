@@ -17,9 +17,14 @@ from rest_framework import exceptions
 from rest_framework.request import Request
 from rest_framework.views import set_rollback
 
-from accounts.authentication import KeyInQuery, LacksScope, OutsideNetworks, UnknownKey
+from accounts.api.authentication import (
+    KeyInQuery,
+    LacksScope,
+    OutsideNetworks,
+    UnknownKey,
+)
+from accounts.api.throttling import RateReached, describe_uncounted
 from accounts.models import ApiKey
-from accounts.throttling import RateReached, describe_uncounted
 from inference.api import outages
 from inference.errors import problems, refusals, rendering
 from inference.errors.api_error import ApiError, ErrorCode, Problem

@@ -25,11 +25,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import plans
 from accounts.admission.key_format import holds_key
-from accounts.authentication import HasScope, client_address
+from accounts.api.authentication import HasScope, client_address
+from accounts.api.throttling import KeyThrottle
+from accounts.customers import plans
 from accounts.models import ApiKey
-from accounts.throttling import KeyThrottle
 from inference.api import driver, model_cards
 from inference.api.openapi.shared_schemas import json_body, reference
 from inference.api.serializers import ModelListSerializer, ModelSerializer

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from accounts import api_keys, plans
 from accounts.admission.limits import Limits
+from accounts.customers import api_keys, plans
 from accounts.models import ApiKey, Customer
 from inference.snapshot.contents import AccessKey, EndedKey
 

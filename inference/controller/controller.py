@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
-from accounts import roll_ups
+from accounts.usage import roll_ups
 from inference.controller import engine_records, ledger, ownership, publishing
 from inference.controller.engine_links import EngineLink
 from inference.controller.leadership import LEASE_TTL_S, Predecessor, lead, resign

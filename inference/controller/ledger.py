@@ -1,8 +1,8 @@
 """Moving usage events from the spool to the database, each exactly once.
 
 A segment is one spool file. Its events and the offset up to which they were read are
-committed together (`accounts.usage.recording`), so a crash between any two steps only means
-that the next round reads on from the last committed offset.
+committed together (`accounts.usage.recording`), so a crash between any two steps only means that the
+next round reads on from the last committed offset.
 """
 
 import itertools
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import structlog
 
-from accounts import leases, usage_recording
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
 from accounts.models import Lease, SpoolSegment
+from accounts.quotas import leases
+from accounts.usage import recording
 
 # Keeps each transaction well under 50 ms.
 _EVENTS_PER_TRANSACTION = 2000
@@ -58,7 +59,7 @@ def ingest(folder: Path, *, now: datetime, budget_s: float = 0.3) -> Ingested:
         while offset < end and not torn and time.monotonic() < deadline:
             batch, next_offset = _read_batch(path, offset)
             torn = not batch
-            if batch and usage_recording.record(
+            if batch and recording.record(
                 path.name, batch, next_offset, start_bytes=offset
             ):
                 events += len(batch)

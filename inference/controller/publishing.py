@@ -13,8 +13,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
 
-from accounts import plans
 from accounts.admission.limits import Limits
+from accounts.customers import plans
 from inference.controller import access_rows, callable_models
 from inference.models import Engine, SnapshotChange, SnapshotState
 from inference.snapshot import snapshot_file

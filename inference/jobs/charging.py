@@ -8,11 +8,13 @@ from datetime import datetime
 
 from django.db.models import F
 
-from accounts import leases, plans, usage_recording
 from accounts.admission.admission import window_of
 from accounts.admission.limits import LeaseRequest, Quota
+from accounts.customers import plans
 from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, SpoolSegment
+from accounts.quotas import leases
+from accounts.usage import recording
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.models import JobTotals, PredictionJob
 
@@ -84,7 +86,7 @@ def charge(
         request_id=job_id,
     )
     # A job has no spool file; its chunks are what is ingested of it.
-    usage_recording.record(segment(job_id), [event], ingested_bytes=sequence + 1)
+    recording.record(segment(job_id), [event], ingested_bytes=sequence + 1)
     # Last, as workers that do the same version wait here for each other's commit.
     _count(job, rows=rows, compute_us=compute_us)
 

@@ -26,9 +26,9 @@ from django.db.models import Count, F, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce
 from kombu.exceptions import ChannelError, KombuError
 
-from accounts import plans
 from accounts.admission.limits import Limits, ReachedLimit
 from accounts.admission.refusal import counted
+from accounts.customers import plans
 from accounts.models import ApiKey, Customer
 from inference.codecs.answers import Warned
 from inference.engine.signatures.signature import Signature

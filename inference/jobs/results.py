@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from accounts import usage_export
+from accounts.usage import export
 from inference.models import JobChunk, PredictionJob
 
 _encoder = msgspec.json.Encoder()
@@ -77,7 +77,7 @@ def as_csv(job: PredictionJob) -> Iterator[bytes]:
             values = (_cell(_value(prediction, one, columns)) for one in columns)
             issue = "; ".join(issues.get(index, ()))
             warning = [warnings.get(index, "")] if has_warnings else []
-            writer.writerow([index, *values, usage_export.plain_text(issue), *warning])
+            writer.writerow([index, *values, export.plain_text(issue), *warning])
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
@@ -136,7 +136,7 @@ def _heading(member: str, own: Set[str]) -> str:
     """Name a member's column; one that is named as another column says whose it is."""
     if member in own:
         member = f"{_PREDICTION}.{member}"
-    heading: str = usage_export.plain_text(member)
+    heading: str = export.plain_text(member)
     return heading
 
 
@@ -152,7 +152,7 @@ def _join(lists: Iterator[list[Any]]) -> Iterator[bytes]:
 def _cell(value: Any) -> Any:
     if isinstance(value, bool | dict | list):
         return _encoder.encode(value).decode()
-    return usage_export.plain_text(value)
+    return export.plain_text(value)
 
 
 def _issue(error: dict[str, Any]) -> str:

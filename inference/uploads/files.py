@@ -24,9 +24,9 @@ from django.http import UnreadablePostError
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from accounts import plans
 from accounts.admission.limits import Limits, ReachedLimit
 from accounts.admission.refusal import counted
+from accounts.customers import plans
 from accounts.models import Customer
 from inference.codecs.files import uploaded
 from inference.errors.api_error import ApiError, ErrorCode

@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.internal_views import is_from_this_installation
+from accounts.api.internal_views import is_from_this_installation
 from accounts.models import ApiKey
 from inference.codecs.files import uploaded
 from inference.errors.api_error import ApiError, ErrorCode

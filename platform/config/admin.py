@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from accounts.admin_history import GuardedForm
+from accounts.admin.history import GuardedForm
 from config import groups
 
 admin.site.index_title = "Dashboard"

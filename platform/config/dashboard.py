@@ -9,8 +9,9 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from accounts import roll_ups, usage, usage_latencies, usage_spans
 from accounts.models import ApiKey, Usage
+from accounts.usage import latencies as usage_latencies
+from accounts.usage import reading, roll_ups, spans
 from config import demo, rollouts
 from config.rollouts import CanaryRow
 from inference.models import Engine, LoadedVersion
@@ -39,11 +40,11 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     """Give unfold's index page what it shows; parts only to those who may see them."""
     now = timezone.now()
     may = request.user.has_perm
-    hour = usage_spans.between(now - _HOUR, now, grain="minute")
-    calls = usage.over_time(hour, "minute", "variant", "status", "code")
+    hour = spans.between(now - _HOUR, now, grain="minute")
+    calls = reading.over_time(hour, "minute", "variant", "status", "code")
     latencies = usage_latencies.latencies(hour)
-    [by_customer] = usage.most_used(usage_spans.between(now - _DAY, now), "customer_id")
-    of_day = usage.add_up(by_customer)["requests"]
+    [by_customer] = reading.most_used(spans.between(now - _DAY, now), "customer_id")
+    of_day = reading.add_up(by_customer)["requests"]
     canaries = rollouts.canaries(now)
     for row in canaries:
         row["waiting_for"] = _first_line(row["waiting_for"])
@@ -53,7 +54,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         has_traffic=of_day > 0,
         chart=json.dumps(_chart(_by_minute(calls), now=now)),
         chart_options=json.dumps(_CHART_OPTIONS),
-        errors=usage.refusals(calls)[:8],
+        errors=reading.refusals(calls)[:8],
         errors_url=reverse("errors"),
         canaries=canaries,
         steps=_first_steps(request) if not of_day else [],
@@ -61,7 +62,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     )
     if may("accounts.view_usage"):
         top = by_customer[:_TOP_CUSTOMERS]
-        usage.name_customers(top)
+        reading.name_customers(top)
         context["top_customers"] = top
         context["roll_ups"] = _roll_up_state(now)
     if may("inference.view_engine"):
@@ -77,7 +78,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
 def _traffic_cards(
     calls: list[dict[str, Any]], of_day: int, latencies: usage_latencies.Latencies
 ) -> list[Card]:
-    totals = usage.add_up(calls)
+    totals = reading.add_up(calls)
     rate = 100 * totals["errors"] / totals["requests"] if totals["requests"] else None
     p50, p95, p99 = (
         _milliseconds(latencies.percentile_ms(percent)) for percent in (50, 95, 99)
@@ -117,7 +118,7 @@ def _by_minute(
     calls: list[dict[str, Any]],
 ) -> dict[tuple[datetime.datetime, str], int]:
     counts: Counter[tuple[datetime.datetime, str]] = Counter()
-    for row in usage.per(calls, "start", "variant"):
+    for row in reading.per(calls, "start", "variant"):
         counts[row["start"], row["variant"]] += row["requests"] - row["errors"]
         # Most are refused when their variant is chosen already.
         counts[row["start"], _NOT_ANSWERED] += row["errors"]

@@ -14,8 +14,8 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 
-from accounts import api_keys
 from accounts.admission.limits import SCOPES
+from accounts.customers import api_keys
 from accounts.models import Customer, Plan
 from registry import artifacts, changes, routes
 from registry import sync as registry_sync

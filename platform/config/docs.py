@@ -33,7 +33,7 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import ApiKeyAuthentication
+from accounts.api.authentication import ApiKeyAuthentication
 from config.client_address import client_address
 from inference.api.openapi import document
 from inference.api.openapi.common_parts import SECURITY_SCHEMES

@@ -6,7 +6,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
-from accounts.internal_views import is_from_this_installation
+from accounts.api.internal_views import is_from_this_installation
 
 _URLS = "config.urls_internal"
 # Of orchestrators and balancers, which know no host name and speak plain HTTP.

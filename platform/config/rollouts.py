@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from django.db.models import Sum
 
-from accounts import usage_spans
+from accounts.usage import spans
 from inference.models import ServingRoute
 from registry.models import Route
 
@@ -59,7 +59,7 @@ def canaries(now: datetime.datetime, *, model: str | None = None) -> list[Canary
     }
     seen: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
     rows = (
-        usage_spans.minutes(now - _HOUR, now)
+        spans.minutes(now - _HOUR, now)
         .filter(model__in=by_model, variant__in=["default", "canary"])
         .order_by()
         .values("model", "version", "variant", "minute", "status")

@@ -332,10 +332,12 @@ MODELYARD_ARTIFACT_MAX_BYTES = env.int(
 # REST
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.ApiKeyAuthentication"],
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "accounts.api.authentication.ApiKeyAuthentication"
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     # Views over the prediction plan, which admits by itself, name no throttle.
-    "DEFAULT_THROTTLE_CLASSES": ["accounts.throttling.KeyThrottle"],
+    "DEFAULT_THROTTLE_CLASSES": ["accounts.api.throttling.KeyThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["inference.api.negotiation.JsonParser"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "inference.api.negotiation.JsonNegotiation",

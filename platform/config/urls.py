@@ -17,7 +17,7 @@ urlpatterns = [
     path("api/schema/", docs.SchemaView.as_view(), name="schema"),
     path("api/v1/", include("inference.api.urls")),
     path("api/v1/", include("inference.jobs.api.urls")),
-    path("api/v1/", include("accounts.urls")),
+    path("api/v1/", include("accounts.api.urls")),
     path("api/v1/", include("inference.uploads.urls")),
     # Before the admin's own, which it replaces under the same name.
     path("admin/login/", login),

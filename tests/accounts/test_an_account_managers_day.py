@@ -15,10 +15,12 @@ import pytest
 from django.contrib.auth.models import Group
 from django.utils import timezone
 
-from accounts import api_keys, soft_limits, usage_recording
+from accounts.customers import api_keys
 from accounts.models import ApiKey, Customer, Plan
-from tests.accounts.test_leases import event
-from tests.accounts.test_refusals import refused
+from accounts.quotas import soft_limits
+from accounts.usage import recording
+from tests.accounts.quotas.test_leases import event
+from tests.accounts.usage.test_refused_calls import refused
 from tests.browsing import CHROMIUM, Visit
 from tests.factories import UserFactory
 
@@ -137,7 +139,7 @@ def use(customer, token, rows):
     late = msgspec.structs.replace(
         refused(customer), key_id=key.key_id, at=now.timestamp()
     )
-    usage_recording.record("b-1.spool", [*calls, late], 1)
+    recording.record("b-1.spool", [*calls, late], 1)
     soft_limits.look(now=now)
 
 

@@ -8,11 +8,12 @@ from django.contrib.auth.models import Group
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import soft_limits, statements, usage_recording
 from accounts.models import Customer, Price
+from accounts.quotas import soft_limits
+from accounts.usage import recording, statements
 from tests import accessibility
-from tests.accounts.test_leases import event
-from tests.accounts.test_refusals import refused
+from tests.accounts.quotas.test_leases import event
+from tests.accounts.usage.test_refused_calls import refused
 from tests.browsing import CHROMIUM, Visit, launched
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import RouteFactory
@@ -53,9 +54,7 @@ def one_of_each():
     customer = CustomerFactory.create(plan__daily_quota=10)
     key = issue_key(customer).key
     now = timezone.now()
-    usage_recording.record(
-        "b-1.spool", [event(customer, 9, at=now), refused(customer)], 1
-    )
+    recording.record("b-1.spool", [event(customer, 9, at=now), refused(customer)], 1)
     soft_limits.look(now=now)
     price = Price.objects.create(
         plan=customer.plan, unit="rows", amount=1, valid_from="2026-01-01"

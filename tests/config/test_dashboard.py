@@ -6,8 +6,8 @@ from django.contrib.auth.models import Group
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import usage_recording
 from accounts.metering.event import UsageEvent
+from accounts.usage import recording
 from inference.models import Engine, LoadedVersion, ServingRoute
 from registry.models import RegistrySync
 from tests.factories import CustomerFactory, UserFactory
@@ -50,7 +50,7 @@ def spend(customer, *groups):
     for count, changes in groups:
         for _ in range(count):
             events.append(_event(customer, len(events), **changes))
-    usage_recording.record("segment", events, ingested_bytes=1)
+    recording.record("segment", events, ingested_bytes=1)
 
 
 def _canary_route():

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from django.utils import timezone
 
-from accounts import api_keys
+from accounts.customers import api_keys
 from accounts.models import ApiKey
 from inference.controller import publishing
 from inference.engine.clients.blocking_client import BlockingEngineClient

@@ -15,7 +15,6 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 
-from accounts import roll_ups, usage_recording
 from accounts.models import (
     ApiKey,
     Customer,
@@ -26,14 +25,15 @@ from accounts.models import (
     UsageHour,
 )
 from accounts.portal import urls as portal_urls
+from accounts.usage import recording, roll_ups
 from inference.api import driver
 from inference.codecs.files import uploaded
 from inference.controller import publishing
 from inference.models import PredictionJob, Upload
 from inference.snapshot import snapshot_file
 from inference.uploads import files
-from tests.accounts.test_leases import event
-from tests.accounts.test_refusals import refused
+from tests.accounts.quotas.test_leases import event
+from tests.accounts.usage.test_refused_calls import refused
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_jobs import make_job, sum_model
 
@@ -113,7 +113,7 @@ def make_world(name):
     refusal = msgspec.structs.replace(refused(customer, request_id=name), at=call.at)
     yesterday = (now - datetime.timedelta(days=1)).timestamp()
     old = msgspec.structs.replace(call, at=yesterday)
-    usage_recording.record(f"{name}-1.spool", [call, refusal, old], 1)
+    recording.record(f"{name}-1.spool", [call, refusal, old], 1)
     roll_ups.roll_up(now=now)
     LimitEvent.objects.create(
         customer=customer,

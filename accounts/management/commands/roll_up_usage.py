@@ -7,8 +7,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils import timezone
 
-from accounts import roll_ups, usage_retention
-from accounts.grains import DAY
+from accounts.usage import retention, roll_ups
+from accounts.usage.grains import DAY
 
 
 class Command(BaseCommand):
@@ -47,7 +47,7 @@ class Command(BaseCommand):
     def _check(self, days: list[datetime.datetime]) -> None:
         if not days:
             raise CommandError("--check needs --from and --to.")
-        differing = sum(len(usage_retention.differing_hours(day)) for day in days)
+        differing = sum(len(retention.differing_hours(day)) for day in days)
         if differing:
             raise CommandError(
                 f"{differing} hours of customers differ from their minutes, or wait."

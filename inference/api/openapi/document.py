@@ -58,7 +58,7 @@ _NAMES_ITS_MODEL = ("/api/v1/predict", "/api/v1/predict/batch")
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """Tell drf-spectacular how our API keys are sent."""
 
-    target_class = "accounts.authentication.ApiKeyAuthentication"
+    target_class = "accounts.api.authentication.ApiKeyAuthentication"
     name = list(common.SECURITY_SCHEMES)
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[str]]]:

@@ -6,7 +6,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
-from accounts.serializers import QuerySerializer
+from accounts.api.serializers import QuerySerializer
 from inference.jobs import ids as job_ids
 from inference.models import PredictionJob
 

@@ -18,8 +18,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import plans
-from accounts.authentication import HasScope
+from accounts.api.authentication import HasScope
+from accounts.customers import plans
 from accounts.models import ApiKey
 from inference.api.openapi.shared_schemas import json_body, reference
 from inference.errors.api_error import ApiError, ErrorCode

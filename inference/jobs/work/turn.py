@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from accounts import plans
+from accounts.customers import plans
 from inference.codecs.answers import Warned
 from inference.codecs.files import row_files as job_rows
 from inference.codecs.options import Options

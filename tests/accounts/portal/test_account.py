@@ -9,7 +9,8 @@ from django.core.cache import cache
 from django.test import Client
 from kombu.exceptions import OperationalError
 
-from accounts import members, tasks
+from accounts import tasks
+from accounts.customers import members
 from tests.factories import CustomerFactory, UserFactory
 
 pytestmark = pytest.mark.django_db

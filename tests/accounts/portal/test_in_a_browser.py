@@ -6,15 +6,17 @@ import pytest
 from axes.models import AccessAttempt
 from django.utils import timezone
 
-from accounts import api_keys, changes, members, soft_limits, usage_recording
+from accounts.customers import api_keys, changes, members
 from accounts.models import ApiKey
+from accounts.quotas import soft_limits
+from accounts.usage import recording
 from inference.api import driver
 from inference.controller import publishing
 from inference.installation.home import Home
 from inference.models import ServingRoute
 from tests import accessibility
-from tests.accounts.test_leases import event
-from tests.accounts.test_refusals import refused
+from tests.accounts.quotas.test_leases import event
+from tests.accounts.usage.test_refused_calls import refused
 from tests.browsing import CHROMIUM, Visit
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
@@ -66,7 +68,7 @@ def customer():
 def spend(customer):
     now = timezone.now()
     calls = [event(customer, 9, at=now), refused(customer, request_id="req_why")]
-    usage_recording.record("b-1.spool", calls, 1)
+    recording.record("b-1.spool", calls, 1)
     soft_limits.look(now=now)
 
 

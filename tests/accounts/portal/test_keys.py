@@ -6,7 +6,7 @@ from django.contrib.sessions.models import Session
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import api_keys
+from accounts.customers import api_keys
 from accounts.models import ApiKey
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
 from tests.factories_registry import RegisteredModelFactory

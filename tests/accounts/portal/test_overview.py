@@ -6,9 +6,11 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts import api_keys, changes, soft_limits, usage_recording
-from tests.accounts.test_leases import event
-from tests.accounts.test_refusals import refused
+from accounts.customers import api_keys, changes
+from accounts.quotas import soft_limits
+from accounts.usage import recording
+from tests.accounts.quotas.test_leases import event
+from tests.accounts.usage.test_refused_calls import refused
 from tests.factories import CustomerFactory, UserFactory, issue_key
 
 pytestmark = pytest.mark.django_db
@@ -45,7 +47,7 @@ def test_usage_is_shown_by_day_model_and_key(member, customer):
     call = msgspec.structs.replace(
         event(customer, 3, at=timezone.now()), key_id=key.key_id
     )
-    usage_recording.record("b-1.spool", [call], 1)
+    recording.record("b-1.spool", [call], 1)
 
     text = page(member, customer, days=7).content.decode()
 
@@ -64,7 +66,7 @@ def test_keys_of_one_name_are_told_apart(member, customer):
         msgspec.structs.replace(event(customer, 1, at=now), key_id=key.key_id)
         for key in (old, new, other)
     ]
-    usage_recording.record("b-1.spool", calls, 1)
+    recording.record("b-1.spool", calls, 1)
 
     names = {row["name"] for row in page(member, customer).context["keys"]}
 
@@ -78,7 +80,7 @@ def test_of_many_keys_those_used_most_are_shown(member, customer):
         for number in range(12)
         for _ in range(1 + number)
     ]
-    usage_recording.record("b-1.spool", calls, 1)
+    recording.record("b-1.spool", calls, 1)
 
     text = page(member, customer).content.decode()
 
@@ -103,7 +105,7 @@ def test_a_banner_on_every_page_warns_before_and_when_a_quota_is_spent(
     member, customer, rows, words
 ):
     now = timezone.now()
-    usage_recording.record("b-1.spool", [event(customer, rows, at=now)], 1)
+    recording.record("b-1.spool", [event(customer, rows, at=now)], 1)
     soft_limits.look(now=now)
 
     for name in PAGES:
@@ -118,14 +120,14 @@ def test_a_banner_goes_with_a_larger_plan_and_comes_back_when_that_runs_low(
     member, customer
 ):
     now = timezone.now()
-    usage_recording.record("b-1.spool", [event(customer, 10, at=now)], 1)
+    recording.record("b-1.spool", [event(customer, 10, at=now)], 1)
     soft_limits.look(now=now)
     customer.plan.daily_quota = 20
     customer.plan.save()
 
     soft_limits.look(now=now)
     assert "quota of" not in page(member, customer, "keys").content.decode()
-    usage_recording.record("b-2.spool", [event(customer, 7, at=now)], 1)
+    recording.record("b-2.spool", [event(customer, 7, at=now)], 1)
     soft_limits.look(now=now)
 
     text = page(member, customer, "keys").content.decode()
@@ -144,7 +146,7 @@ def test_every_quota_has_a_bar_and_says_in_words_when_it_resets(member, customer
         total_us=1_000_000,
         shap_samples=100,
     )
-    usage_recording.record("b-1.spool", [call], 1)
+    recording.record("b-1.spool", [call], 1)
 
     text = page(member, customer).content.decode()
 
@@ -183,7 +185,7 @@ def test_a_retired_plan_is_kept(member, customer):
 def test_other_customers_usage_is_neither_shown_nor_exported(member, customer):
     other = CustomerFactory.create()
     now = timezone.now()
-    usage_recording.record("b-1.spool", [event(other, 7, at=now), refused(other)], 1)
+    recording.record("b-1.spool", [event(other, 7, at=now), refused(other)], 1)
 
     text = page(member, customer).content.decode()
     exported = page(member, customer, "export").getvalue().decode()
@@ -194,7 +196,7 @@ def test_other_customers_usage_is_neither_shown_nor_exported(member, customer):
 
 
 def test_own_usage_is_exported(member, customer):
-    usage_recording.record("b-1.spool", [event(customer, 7, at=timezone.now())], 1)
+    recording.record("b-1.spool", [event(customer, 7, at=timezone.now())], 1)
 
     exported = page(member, customer, "export").getvalue().decode()
 

@@ -25,9 +25,9 @@ django.setup()
 from django.db import connection  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from accounts import roll_ups  # noqa: E402
 from accounts.metering import spool  # noqa: E402
 from accounts.metering.event import UsageEvent  # noqa: E402
+from accounts.usage import roll_ups  # noqa: E402
 from inference.controller import ledger  # noqa: E402
 
 EVENTS = 3

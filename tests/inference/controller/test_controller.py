@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from accounts import api_keys
+from accounts.customers import api_keys
 from inference.controller import controller, leadership
 from inference.controller.engine_links import EngineLink
 from inference.models import ControllerLease, Engine, ServingRoute

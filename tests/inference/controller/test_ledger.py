@@ -6,11 +6,11 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from accounts import leases
 from accounts.admission.limits import LeaseRequest
 from accounts.metering import spool
 from accounts.metering.event import UsageEvent
 from accounts.models import Lease, QuotaCounter, SpoolSegment, Usage
+from accounts.quotas import leases
 from inference.controller import ledger
 from tests.factories import CustomerFactory, PlanFactory
 

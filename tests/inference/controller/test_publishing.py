@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from accounts import api_keys
 from accounts.admission.limits import KeyLimits, Rate
+from accounts.customers import api_keys
 from accounts.models import ApiKey, Customer
 from inference.controller import publishing
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState

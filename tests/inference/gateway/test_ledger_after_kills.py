@@ -8,9 +8,9 @@ import time
 import pytest
 from django.utils import timezone
 
-from accounts import usage, usage_spans
 from accounts.metering import spool
 from accounts.models import Usage
+from accounts.usage import reading, spans
 from benchmarks import data_plane
 from inference.controller import ledger
 from tests.factories import CustomerFactory
@@ -108,7 +108,7 @@ def test_each_answer_has_one_event_after_gateways_are_killed(tmp_path):
     assert len(spooled) == len(set(spooled))
     assert answered <= set(spooled)
     assert len(spooled) - len(answered) <= _CLIENTS * (_KILLS + 1)
-    counted = usage.totals(
-        usage_spans.of_minutes(Usage.objects.filter(customer=customer, status=200))
+    counted = reading.totals(
+        spans.of_minutes(Usage.objects.filter(customer=customer, status=200))
     )
     assert counted["requests"] == counted["charged_requests"] == len(spooled)

@@ -5,13 +5,13 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from accounts import usage_recording
 from accounts.models import UnrolledHour
+from accounts.usage import recording
 from inference.installation import ledger_report
 from inference.installation.ledger_report import Gauge, LedgerReport
 from inference.jobs import charging
 from inference.models import PredictionJob
-from tests.accounts.test_leases import event
+from tests.accounts.quotas.test_leases import event
 from tests.factories import CustomerFactory
 from tests.factories_jobs import make_job
 from tests.inference.controller.test_controller import Plant
@@ -44,9 +44,7 @@ def test_what_cannot_be_read_is_no_report(tmp_path, content):
 @pytest.mark.django_db
 def test_the_controller_reports_how_long_roll_ups_have_waited(home):
     old = timezone.now() - timedelta(days=2)
-    usage_recording.record(
-        "boot.spool", [event(CustomerFactory.create(), 1, at=old)], 1
-    )
+    recording.record("boot.spool", [event(CustomerFactory.create(), 1, at=old)], 1)
     UnrolledHour.objects.update(since=timezone.now() - timedelta(minutes=7))
 
     Plant(home).run(1)

@@ -10,7 +10,7 @@ import pytest
 from django.apps import apps
 from django.db import connection
 
-from accounts import soft_limits
+from accounts.quotas import soft_limits
 from inference.jobs import life_cycle as jobs
 from inference.jobs import sweep
 from inference.models import PredictionJob

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from accounts import api_keys, changes
+from accounts.customers import api_keys, changes
 from accounts.models import ApiKey, Customer, Plan
 from inference.controller import engine_records, publishing
 from inference.controller.engine_links import EngineView

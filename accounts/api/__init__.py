@@ -1,0 +1,1 @@
+"""What callers ask about themselves, and the DRF classes that let them."""

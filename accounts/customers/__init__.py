@@ -1,0 +1,1 @@
+"""Who pays, who signs in, what they may use, and their keys."""

@@ -1,0 +1,162 @@
+"""Customers from a CSV file: read and check all of it first, then add all or none."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from accounts.customers import changes
+from accounts.models import Customer, Plan
+from accounts.models.customers import UNSEEN_NAME, as_read
+
+COLUMNS = ("name", "plan", "contact_email", "notes")
+_REQUIRED = {"name", "plan"}
+MOST = 5000
+# What a line has beyond the columns.
+_FURTHER = ""
+LARGEST_BYTES = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    line: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file would add; only one without problems can be imported."""
+
+    customers: tuple[Customer, ...]
+    problems: tuple[Problem, ...]
+
+
+def decode(content: bytes) -> str:
+    """Read the bytes of a file; raise ValidationError if they are not text."""
+    if len(content) > LARGEST_BYTES:
+        raise ValidationError("This file is too large.")
+    try:
+        # Spreadsheets put a byte order mark in front.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValidationError("This file is not UTF-8.") from None
+
+
+def read(text: str) -> Reading:
+    """Check every line against the others and the database, changing nothing."""
+    if "\0" in text:
+        return Reading((), (Problem(1, "This file is not text."),))
+    # Lines may end as on any system; the reader of CSV knows all of them.
+    file = io.StringIO(text, newline="")
+    reader = csv.DictReader(file, strict=True, restkey=_FURTHER, restval=None)
+    lines: list[tuple[int, dict[str, str]]] = []
+    broken: tuple[Problem, ...] = ()
+    try:
+        heading = tuple(name.strip().lower() for name in reader.fieldnames or ())
+        while heading and not heading[-1]:
+            # Spreadsheets write empty columns at the end.
+            heading = heading[:-1]
+        problem = _problem_of(heading)
+        if problem:
+            return Reading((), (Problem(1, problem),))
+        reader.fieldnames = heading
+        for row in reader:
+            if not "".join(row.get(_FURTHER, ())).strip():
+                row.pop(_FURTHER, None)
+            if any(
+                isinstance(text, list) or (text or "").strip() for text in row.values()
+            ):
+                lines.append((reader.line_num, row))
+    except csv.Error as error:
+        # The reader counts up to the last line that it could read.
+        broken = (Problem(reader.line_num + 1, f"This is not CSV: {error}."),)
+    if not lines and not broken:
+        return Reading((), (Problem(1, "There is no customer in this file."),))
+    if len(lines) > MOST:
+        return Reading((), (Problem(1, f"More than {MOST} customers at once."),))
+    reading = _check(lines)
+    return Reading(reading.customers, reading.problems + broken)
+
+
+def _problem_of(heading: tuple[str, ...]) -> str:
+    if len(heading) == 1 and re.search("[;\t|]", heading[0]):
+        return "Separate columns with commas."
+    if "" in heading:
+        return "A column has no name."
+    missing = sorted(_REQUIRED - set(heading))
+    if missing:
+        return f"The first line must name the columns; missing: {', '.join(missing)}."
+    unknown = sorted(set(heading) - set(COLUMNS))
+    if unknown:
+        return f"There are no such columns: {', '.join(unknown)}."
+    if len(set(heading)) < len(heading):
+        return "A column comes twice."
+    return ""
+
+
+def _check(lines: list[tuple[int, dict[str, str]]]) -> Reading:
+    plans = {plan.name: plan for plan in Plan.objects.filter(retired=False)}
+    taken = set(Customer.objects.values_list("name_as_read", flat=True))
+    customers: list[Customer] = []
+    problems: list[Problem] = []
+    for line, row in lines:
+        try:
+            customer = _customer(row, plans, taken)
+        except ValidationError as error:
+            problems += [Problem(line, text) for text in error.messages]
+            # Who has the same name further down is told so, too.
+            taken.add(as_read(row.get("name") or ""))
+            continue
+        taken.add(as_read(customer.name))
+        customers.append(customer)
+    return Reading(tuple(customers), tuple(problems))
+
+
+def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> Customer:
+    """Make the customer of a line; raise ValidationError with all that is wrong."""
+    if _FURTHER in row:
+        raise ValidationError("There are more values than columns.")
+    if None in row.values():
+        raise ValidationError("There are fewer values than columns.")
+    values = {column: text.strip() for column, text in row.items()}
+    problems = []
+    plan = plans.get(values.pop("plan"))
+    if plan is None:
+        problems.append(f"There is no plan “{row['plan'].strip()}” on offer.")
+    read = as_read(values["name"])
+    if values["name"] and not read:
+        problems.append(f"name: {UNSEEN_NAME}")
+    elif values["name"] and read in taken:
+        problems.append(f"There is a customer “{values['name']}” already.")
+    customer = Customer(plan=plan, **values)
+    try:
+        # Who has the name is known already: no query for each line.
+        customer.clean_fields(exclude=["plan"])
+    except ValidationError as error:
+        problems += [
+            f"{field}: {text}"
+            for field, texts in error.message_dict.items()
+            for text in texts
+        ]
+    if problems:
+        raise ValidationError(problems)
+    return customer
+
+
+@transaction.atomic
+def add(text: str) -> int:
+    """Add every customer of the file; raise ValidationError, adding none, if one fails.
+
+    It is read again: between the look at it and now, a name may have been taken.
+    """
+    reading = read(text)
+    if reading.problems:
+        raise ValidationError(
+            [f"Line {problem.line}: {problem.text}" for problem in reading.problems]
+        )
+    for customer in reading.customers:
+        changes.save(customer)
+    return len(reading.customers)

@@ -1,0 +1,1 @@
+"""Units of quotas, lent to whoever answers calls and counted exactly."""

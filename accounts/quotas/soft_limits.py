@@ -1,0 +1,178 @@
+"""Warnings before a quota is used up: stored once, and sent once.
+
+A quota that is lent to gateways may show as used a little later than it is, so these
+are warnings, not limits: what refuses is `accounts.admission`.
+"""
+
+import datetime
+from collections.abc import Iterator
+from typing import cast
+
+import structlog
+from django.conf import settings
+from django.core.mail import send_mail
+from django.db.models import Manager, Q, QuerySet
+
+from accounts.admission.admission import window_of
+from accounts.admission.limits import Period
+from accounts.admission.overrides import PERIODS
+from accounts.customers import plans
+from accounts.models import Customer, LimitEvent
+from accounts.usage import reading, spans
+
+THRESHOLDS_PERCENT = (80, 100)
+# Customers without a call for this long have used nothing since the last look.
+_RECENT = datetime.timedelta(minutes=15)
+
+logger = structlog.get_logger(__name__)
+
+
+def look(*, now: datetime.datetime) -> list[LimitEvent]:
+    """Store what came near its limit since the last look, and return it."""
+    recent = spans.minutes(now - _RECENT, now + _RECENT)
+    active = Customer.objects.filter(
+        pk__in=recent.order_by().values("customer_id").distinct(), active=True
+    ).select_related("plan")
+    found = []
+    for customer in active:
+        for event in _crossed(customer, now=now):
+            stored, is_new = LimitEvent.objects.get_or_create(
+                customer=event.customer,
+                name=event.name,
+                unit=event.unit,
+                window_start=event.window_start,
+                threshold_percent=event.threshold_percent,
+                defaults={"used": event.used, "limit": event.limit, "at": event.at},
+            )
+            if is_new or _reached_again(stored, event):
+                found.append(stored)
+    return found
+
+
+def _reached_again(stored: LimitEvent, event: LimitEvent) -> bool:
+    """Renew a warning about a limit that was changed since, as by an upgrade."""
+    if stored.limit == event.limit:
+        return False
+    stored.used, stored.limit, stored.at = event.used, event.limit, event.at
+    stored.notified_at = None
+    stored.save(update_fields=["used", "limit", "at", "notified_at"])
+    return True
+
+
+def _crossed(customer: Customer, *, now: datetime.datetime) -> Iterator[LimitEvent]:
+    for quota in plans.limits_of(customer).quotas:
+        if not quota.limit:
+            # A quota of 0 is a switch, not an allowance that comes to an end.
+            continue
+        for at in _windows_since_last_look(quota.name, now):
+            used, _ = reading.quota_used(
+                customer.pk, quota=quota.name, unit=quota.unit, now=at
+            )
+            for threshold in THRESHOLDS_PERCENT:
+                if used * 100 >= quota.limit * threshold:
+                    yield LimitEvent(
+                        customer=customer,
+                        name=quota.name,
+                        unit=quota.unit,
+                        window_start=_window_start(quota.name, at),
+                        threshold_percent=threshold,
+                        used=used,
+                        limit=quota.limit,
+                        at=at,
+                    )
+
+
+def _windows_since_last_look(
+    name: Period, now: datetime.datetime
+) -> Iterator[datetime.datetime]:
+    """Return a moment of each window: what filled in its last minute counts, too."""
+    if _window_start(name, now - _RECENT) != _window_start(name, now):
+        yield now - _RECENT
+    yield now
+
+
+def notify(*, now: datetime.datetime) -> int:
+    """Write to the contacts of customers about what is new; return to how many.
+
+    An event is claimed before its mail leaves: better no mail than one every minute.
+    Of two thresholds crossed in one window only the higher is worth a mail.
+    """
+    sent = 0
+    written: set[tuple[int, str, str, datetime.date]] = set()
+    for event in waiting().select_related("customer__plan"):
+        claimed = LimitEvent.objects.filter(pk=event.pk, notified_at=None).update(
+            notified_at=now
+        )
+        about = (event.customer_id, event.name, event.unit, event.window_start)
+        if not claimed or about in written or not event.customer.contact_email:
+            continue
+        written.add(about)
+        sent += _send(event, now=now)
+    return sent
+
+
+def waiting() -> QuerySet[LimitEvent]:
+    """Select what nobody was written to about, the highest thresholds first."""
+    return LimitEvent.objects.filter(notified_at=None).order_by("-threshold_percent")
+
+
+def current(customer: Customer, *, now: datetime.datetime) -> list[LimitEvent]:
+    """List the warnings of the present windows, the highest of each quota, for banners.
+
+    What a larger plan has put right since is left out.
+    """
+    quotas: dict[tuple[str, str], int] = {
+        (quota.name, quota.unit): quota.limit
+        for quota in plans.limits_of(customer).quotas
+    }
+    highest: dict[tuple[str, str], LimitEvent] = {}
+    for event in _of_windows(customer.limit_events, now=now):
+        limit = quotas.get((event.name, event.unit))
+        if limit is None or event.used * 100 < limit * event.threshold_percent:
+            continue
+        best = highest.get((event.name, event.unit))
+        if best is None or event.threshold_percent > best.threshold_percent:
+            highest[event.name, event.unit] = event
+    return list(highest.values())
+
+
+def _of_windows(
+    events: Manager[LimitEvent], *, now: datetime.datetime
+) -> QuerySet[LimitEvent]:
+    day, month = (_window_start(name, now) for name in PERIODS)
+    return events.filter(
+        Q(name="day", window_start=day) | Q(name="month", window_start=month)
+    )
+
+
+def _window_start(name: Period, now: datetime.datetime) -> datetime.date:
+    starts, _ = window_of(name, now.timestamp())
+    return datetime.datetime.fromtimestamp(starts, datetime.UTC).date()
+
+
+def _send(event: LimitEvent, *, now: datetime.datetime) -> int:
+    quota = "daily" if event.name == "day" else "monthly"
+    over = event.window_start != _window_start(cast(Period, event.name), now)
+    ends = "Calls beyond the quota are refused until it resets."
+    if over:
+        state = "was used up" if event.threshold_percent >= 100 else "ran low"
+        ends = f"That was the one from {event.window_start}; it has been reset since."
+    else:
+        state = "is used up" if event.threshold_percent >= 100 else "is running low"
+    unit = event.get_unit_display()
+    try:
+        return send_mail(
+            subject=f"Your {quota} quota {state}",
+            message=(
+                f"{event.customer.name} has used {event.used:,} of {event.limit:,}"
+                f" {unit} of the {quota} quota of the plan"
+                f" {event.customer.plan.name}.\n\n"
+                f"See {settings.MODELYARD_PUBLIC_URL}/portal/ for details. {ends}\n"
+            ),
+            from_email=None,
+            recipient_list=[event.customer.contact_email],
+        )
+    except OSError as error:
+        # The event is stored and shown; a mail server that is away must not stop more.
+        logger.warning("limit_mail_not_sent", reason=type(error).__name__)
+        return 0

@@ -1,0 +1,1 @@
+"""Usage in the database: recorded once, added up, read back, priced."""
