@@ -19,9 +19,9 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from kombu.exceptions import OperationalError
 
-from registry import mlflow_client
-from registry.mlflow_types import ArtifactRefused, ModelRegistry, RegistryUnreachable
-from registry.model_file import storable
+from registry.mlflow import client
+from registry.mlflow.model_file import storable
+from registry.mlflow.types import ArtifactRefused, ModelRegistry, RegistryUnreachable
 from registry.models import ModelVersion
 from registry.signals import registry_changed
 
@@ -34,9 +34,9 @@ _PARTIAL_PREFIX = ".partial-"
 _PARTIAL_MAX_AGE_S = 6 * 3600
 
 
-def connect() -> mlflow_client.MlflowRegistry:
+def connect() -> client.MlflowRegistry:
     """Reach the MLflow that the settings name."""
-    return mlflow_client.MlflowRegistry(
+    return client.MlflowRegistry(
         settings.MLFLOW_TRACKING_URI,
         artifact_folders=tuple(map(Path, settings.MLFLOW_ARTIFACT_FOLDERS)),
     )

@@ -9,10 +9,11 @@ from typing import Any
 
 from django.db import transaction
 
-from registry import artifacts, changes, column_rules, metadata
+from registry import artifacts, changes
 from registry.changes import Person
-from registry.mlflow_types import Json
+from registry.mlflow.types import Json
 from registry.models import ModelVersion, RegisteredModel, Route
+from registry.rules import column_rules, metadata
 
 # What a fallback may stand in for: errors that are not the caller's.
 FALLBACK_CODES = frozenset(

@@ -6,25 +6,20 @@ deleted but aliases: what disappears from MLflow is marked as missing, because a
 may still serve it.
 """
 
-import contextlib
-import fcntl
-import os
 import random
-import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
-from django.conf import settings
 from django.db import DataError, models, transaction
-from django.db.models import Q
 from django.utils import timezone
 
-from registry import artifacts, changes, metadata, mlflow_client, model_file
-from registry.mlflow_types import (
+from registry import artifacts, changes, sync_run
+from registry.mlflow import model_file
+from registry.mlflow.types import (
     ArtifactRefused,
     ModelFile,
     ModelRegistry,
@@ -32,32 +27,19 @@ from registry.mlflow_types import (
     RemoteModel,
     RemoteVersion,
 )
-from registry.models import Alias, ModelVersion, RegisteredModel, RegistrySync, Route
+from registry.models import Alias, ModelVersion, RegisteredModel, Route
+from registry.rules import metadata
 from registry.signals import registry_changed
+from registry.sync_run import Outcome
 
 log = structlog.get_logger(__name__)
 
-# A sync of another machine that has run for longer was killed; of those that were
-# killed on this one its file tells at once.
-LOCK_EXPIRES_AFTER = timedelta(minutes=30)
 # Metrics may be logged long after registration, and artifacts that could not be read
 # may come back. Each costs MLflow queries, so a sync asks again for so many of the
 # versions in use, and for so many of the others; chance gives all of them their turn.
 AGAIN = 100
 CHAMPION = "champion"
 _LARGE = ("signature", "metadata", "metadata_errors", "input_example")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one synchronisation found and did."""
-
-    ran: bool
-    models: int = 0
-    versions: int = 0
-    changed: tuple[str, ...] = ()
-    not_fetched: tuple[str, ...] = ()
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +72,9 @@ def synchronise(registry: ModelRegistry) -> Outcome:
 
     An unreachable MLflow leaves everything as it is and is told in RegistrySync.
     """
-    with _alone_here() as alone:
+    with sync_run.alone_here() as alone:
         started_at, started = timezone.now(), time.monotonic()
-        if not alone or not _claim(started_at):
+        if not alone or not sync_run.claim(started_at):
             return Outcome(ran=False, error="Another synchronisation is running.")
         outcome = Outcome(ran=True, error="The synchronisation was interrupted.")
         try:
@@ -107,7 +89,7 @@ def synchronise(registry: ModelRegistry) -> Outcome:
                 "The log of the worker says more.",
             )
         finally:
-            _release(started_at, outcome, duration_s=time.monotonic() - started)
+            sync_run.release(started_at, outcome, duration_s=time.monotonic() - started)
     return outcome
 
 
@@ -143,60 +125,6 @@ def _synchronise(registry: ModelRegistry, *, now: datetime) -> Outcome:
     if changed:
         log.info("registry changed", models=changed)
     return outcome
-
-
-@contextlib.contextmanager
-def _alone_here() -> Iterator[bool]:
-    """Hold the file of this installation's sync; tell whether nobody else does.
-
-    The kernel lets go of it for a process that was killed.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-    file = os.open(settings.HOME.run / "sync.lock", flags, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(file)
-
-
-def here() -> str:
-    """Name this installation among those that share a database."""
-    return f"{socket.gethostname()}:{settings.HOME.root}"[:500]
-
-
-def _claim(now: datetime) -> bool:
-    """Take the one lock by a guarded update, while this installation's file is held."""
-    RegistrySync.objects.get_or_create(pk=1)
-    free = (
-        Q(running_since=None)
-        | Q(running_since__lt=now - LOCK_EXPIRES_AFTER)
-        # Whoever held it here was killed, or its file would be held still.
-        | Q(running_on=here())
-    )
-    return bool(
-        RegistrySync.objects.filter(free, pk=1).update(
-            running_since=now,
-            running_on=here(),
-            attempted_at=now,
-            tracking_uri=mlflow_client.shown_uri(settings.MLFLOW_TRACKING_URI)[:500],
-        )
-    )
-
-
-def _release(started_at: datetime, outcome: Outcome, *, duration_s: float) -> None:
-    facts: dict[str, Any] = {
-        "running_since": None,
-        "error": outcome.error,
-        "duration_ms": round(duration_s * 1000),
-    }
-    if not outcome.error:
-        facts["succeeded_at"] = timezone.now()
-    # Not if another sync took over because this one was so slow.
-    RegistrySync.objects.filter(pk=1, running_since=started_at).update(**facts)
 
 
 def _read_known() -> _Known:

@@ -16,7 +16,7 @@ from inference.engine.wire.messages import (
     VersionToLoad,
 )
 from inference.engine.wire.tensors import Prediction, Tensor
-from registry.mlflow_types import (
+from registry.mlflow.types import (
     ArtifactRefused,
     ModelFile,
     RegistryUnreachable,

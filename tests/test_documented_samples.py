@@ -25,9 +25,9 @@ from inference.engine.signatures.signature import (
     TensorInput,
 )
 from inference.uploads.serializers import StoredUploadSerializer, UploadSerializer
-from registry import column_rules
-from registry import metadata as registry_metadata
-from registry.column_rules import InputColumn
+from registry.rules import column_rules
+from registry.rules import metadata as registry_metadata
+from registry.rules.column_rules import InputColumn
 from tests.documented_samples import logs_a_model, samples
 
 

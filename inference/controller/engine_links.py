@@ -18,7 +18,7 @@ from inference.engine.wire.messages import (
     VersionStatus,
     VersionToLoad,
 )
-from registry.model_file import storable
+from registry.mlflow.model_file import storable
 
 _POLL_S = 0.5
 

@@ -1,8 +1,8 @@
 """Moving usage events from the spool to the database, each exactly once.
 
 A segment is one spool file. Its events and the offset up to which they were read are
-committed together (`accounts.usage.recording`), so a crash between any two steps only means that the
-next round reads on from the last committed offset.
+committed together (`accounts/usage/recording.py`), so a crash between any two steps
+only means that the next round reads on from the last committed offset.
 """
 
 import itertools

@@ -29,7 +29,7 @@ from inference.controller.engine_links import EngineLink
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.models import ServingRoute
 from inference.snapshot.contents import CallableModel
-from registry.model_file import storable
+from registry.mlflow.model_file import storable
 from registry.models import ModelVersion
 
 # A gateway reads a new snapshot within 1 s; requests in flight end within their

@@ -14,7 +14,7 @@ import yaml
 from inference.engine.signatures import example
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.engine.signatures.signature import Layout, Signature, Task
-from registry import metadata as registry_metadata
+from registry.rules import metadata as registry_metadata
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

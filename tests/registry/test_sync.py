@@ -5,8 +5,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from registry import sync
-from registry.mlflow_types import ModelFile, RegistryUnreachable
+from registry import sync, sync_run
+from registry.mlflow.types import ModelFile, RegistryUnreachable
 from registry.models import Alias, ModelVersion, RegisteredModel, RegistrySync, Route
 from registry.signals import registry_changed
 from tests.factories_registry import (
@@ -274,7 +274,7 @@ def test_only_one_sync_runs_at_a_time_in_one_installation(mlflow):
 def test_a_sync_that_was_killed_here_blocks_nobody(mlflow):
     mlflow.add("iris", 1)
     RegistrySync.objects.create(
-        pk=1, running_since=timezone.now(), running_on=sync.here()
+        pk=1, running_since=timezone.now(), running_on=sync_run.here()
     )
 
     assert sync.synchronise(mlflow).ran
@@ -283,7 +283,7 @@ def test_a_sync_that_was_killed_here_blocks_nobody(mlflow):
 
 def test_a_sync_that_was_killed_elsewhere_blocks_only_for_a_while(mlflow):
     mlflow.add("iris", 1)
-    killed = timezone.now() - sync.LOCK_EXPIRES_AFTER - timedelta(seconds=1)
+    killed = timezone.now() - sync_run.LOCK_EXPIRES_AFTER - timedelta(seconds=1)
     RegistrySync.objects.create(pk=1, running_since=killed)
 
     assert sync.synchronise(mlflow).ran

@@ -16,7 +16,7 @@ from inference.engine.wire.messages import EngineStatus, Priority, VersionKey
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.prediction import rows_apart
-from registry.model_file import storable
+from registry.mlflow.model_file import storable
 
 CALL_TIMEOUT_S = 60.0
 # Of one call: rows at most, and time on the device that it should take at most.

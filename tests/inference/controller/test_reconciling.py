@@ -11,7 +11,7 @@ from inference.engine.wire.messages import Batching, VersionKey, VersionStatus
 from inference.models import Engine, LoadedVersion, ServingRoute
 from inference.snapshot import snapshot_file
 from registry import sync
-from registry.mlflow_types import ModelFile
+from registry.mlflow.types import ModelFile
 from registry.models import ModelVersion, RegisteredModel, Route
 from tests.factories_jobs import make_job
 from tests.factories_registry import (

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from registry import column_rules
-from registry.mlflow_types import ArtifactRefused, Json, ModelFile
+from registry.mlflow.types import ArtifactRefused, Json, ModelFile
+from registry.rules import column_rules
 
 MAX_MLMODEL_BYTES = 1_000_000
 MAX_EXAMPLE_BYTES = 1_000_000

@@ -1,7 +1,7 @@
 import pytest
 
-from registry import metadata
-from registry.column_rules import InputColumn
+from registry.rules import metadata
+from registry.rules.column_rules import InputColumn
 from tests.factories_registry import TENSOR_SIGNATURE
 
 GOOD = {

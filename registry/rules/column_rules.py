@@ -1,11 +1,11 @@
 """Rules for the values of columns: which make sense for which type. Pure.
 
-The form of rules is checked in `registry/metadata.py`; this is about what they say.
+The form of rules is checked in `metadata.py`; this is about what they say.
 """
 
 from typing import NamedTuple
 
-from registry.mlflow_types import Json
+from registry.mlflow.types import Json
 
 # By MLflow's names of column types and numpy's of tensors.
 _WHOLE = ("long", "integer", "int", "uint")

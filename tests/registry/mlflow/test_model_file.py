@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from registry import model_file
-from registry.mlflow_types import ArtifactRefused
+from registry.mlflow import model_file
+from registry.mlflow.types import ArtifactRefused
 
 TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]'
 MLMODEL = f"""

@@ -3,9 +3,9 @@
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from registry import column_rules
-from registry.mlflow_types import Json
+from registry.mlflow.types import Json
 from registry.models import ModelVersion
+from registry.rules import column_rules
 
 # Wider tables are cut: whoever edits rules of so many columns has them in a file.
 _MAX_COLUMNS = 100

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from registry import sync
-from registry.mlflow_client import MlflowRegistry, shown_uri
-from registry.mlflow_types import ArtifactRefused, RegistryUnreachable
+from registry.mlflow.client import MlflowRegistry, shown_uri
+from registry.mlflow.types import ArtifactRefused, RegistryUnreachable
 from registry.models import ModelVersion
 
 TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]'

@@ -5,9 +5,9 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from registry import column_rules
-from registry.column_rules import InputColumn
-from registry.mlflow_types import Json
+from registry.mlflow.types import Json
+from registry.rules import column_rules
+from registry.rules.column_rules import InputColumn
 
 TASKS = ("classification", "regression", "embedding", "text", "image", "custom")
 _LABEL = {"type": ["string", "integer", "number", "boolean"]}

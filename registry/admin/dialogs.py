@@ -11,7 +11,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.forms import BaseDialogForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget
 
-from registry.admin_lookup import require_key
+from registry.admin.lookup import require_key
 from registry.artifacts import NotAsked
 from registry.models import ModelVersion, Route
 from registry.routes import RouteError

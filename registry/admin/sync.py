@@ -11,8 +11,8 @@ from django.urls import reverse
 from kombu.exceptions import OperationalError
 from unfold.decorators import action
 
-from registry import mlflow_client
-from registry.admin_dialogs import dialog, go_back
+from registry.admin.dialogs import dialog, go_back
+from registry.mlflow import client
 from registry.models import RegisteredModel, RegistrySync
 from registry.tasks import sync_registry
 
@@ -56,7 +56,7 @@ class SyncBannerMixin(RegistryPermissionsMixin):
             **(extra_context or {}),
             "sync": RegistrySync.objects.filter(pk=1).first(),
             "no_models_yet": not RegisteredModel.objects.exists(),
-            "tracking_uri": mlflow_client.shown_uri(settings.MLFLOW_TRACKING_URI),
+            "tracking_uri": client.shown_uri(settings.MLFLOW_TRACKING_URI),
         }
         response: HttpResponse = super().changelist_view(request, context)  # type: ignore[misc]  # mixed into a ModelAdmin
         return response

@@ -1,7 +1,7 @@
 import pytest
 
-from registry import column_rules
-from registry.column_rules import InputColumn
+from registry.rules import column_rules
+from registry.rules.column_rules import InputColumn
 
 COLUMNS = [
     InputColumn("age", "integer", True),

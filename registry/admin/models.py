@@ -12,16 +12,14 @@ from django.utils.safestring import SafeString
 from unfold.admin import TabularInline
 from unfold.decorators import action, display
 
-from registry import admin_columns, changes
-from registry.admin_dialogs import answer, dialog
-from registry.admin_history import HistoryAdmin
-from registry.admin_lookup import get_or_404
-from registry.admin_routes import RouteAdmin
-from registry.admin_sync import SyncBannerMixin
-from registry.admin_versions import ModelVersionAdmin, VersionColumns
+from registry import changes
+from registry.admin import columns
+from registry.admin.dialogs import answer, dialog
+from registry.admin.history import HistoryAdmin
+from registry.admin.lookup import get_or_404
+from registry.admin.sync import SyncBannerMixin
+from registry.admin.versions import VersionColumns
 from registry.models import ModelVersion, RegisteredModel
-
-__all__ = ["ModelVersionAdmin", "RegisteredModelAdmin", "RouteAdmin"]
 
 
 class VersionInline(VersionColumns, TabularInline):  # type: ignore[misc]  # unfold is untyped
@@ -43,7 +41,7 @@ class VersionInline(VersionColumns, TabularInline):  # type: ignore[misc]  # unf
 
     @display(description="version")
     def link(self, version: ModelVersion) -> SafeString:
-        return admin_columns.version_link(version)
+        return columns.version_link(version)
 
 
 @admin.register(RegisteredModel)
@@ -104,7 +102,7 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
 
     @display(description="traffic")
     def traffic(self, model: RegisteredModel) -> SafeString:
-        return admin_columns.split(getattr(model, "route", None))
+        return columns.split(getattr(model, "route", None))
 
     @display(description="versions", ordering="number_of_versions")
     def version_count(self, model: Any) -> int:
@@ -115,12 +113,12 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     def state(self, model: RegisteredModel) -> SafeString:
         route = getattr(model, "route", None)
         if model.missing_since:
-            return admin_columns.label("gone from MLflow", "danger")
+            return columns.label("gone from MLflow", "danger")
         if route is None:
-            return admin_columns.label("no route", "warning")
+            return columns.label("no route", "warning")
         if not route.enabled:
-            return admin_columns.label("route is off", "warning")
-        return admin_columns.label("routed", "success")
+            return columns.label("route is off", "warning")
+        return columns.label("routed", "success")
 
     @action(
         description="Make site default",

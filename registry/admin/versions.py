@@ -14,10 +14,11 @@ from unfold.contrib.filters.admin import AutocompleteSelectFilter, ChoicesDropdo
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from registry import admin_columns, admin_dialogs, admin_rules, artifacts, routes
-from registry.admin_dialogs import RouteChangeForm, StartCanaryForm, dialog
-from registry.admin_lookup import get_or_404
-from registry.admin_sync import SyncBannerMixin
+from registry import artifacts, routes
+from registry.admin import columns, dialogs, rules
+from registry.admin.dialogs import RouteChangeForm, StartCanaryForm, dialog
+from registry.admin.lookup import get_or_404
+from registry.admin.sync import SyncBannerMixin
 from registry.models import ModelVersion, Route
 
 CHANGE_ROUTE = ["move_route"]
@@ -40,23 +41,23 @@ class VersionColumns:
 
     @display(description="role")
     def roles(self, version: ModelVersion) -> SafeString:
-        return admin_columns.roles(version)
+        return columns.roles(version)
 
     @display(description="aliases")
     def aliases(self, version: ModelVersion) -> SafeString:
-        return admin_columns.aliases(version)
+        return columns.aliases(version)
 
     @display(description="metrics")
     def metrics_text(self, version: ModelVersion) -> SafeString:
-        return admin_columns.metrics(version)
+        return columns.metrics(version)
 
     @display(description="artifact")
     def artifact(self, version: ModelVersion) -> SafeString:
-        return admin_columns.artifact(version)
+        return columns.artifact(version)
 
     @display(description="problems")
     def problems(self, version: ModelVersion) -> SafeString:
-        return admin_columns.problems(version)
+        return columns.problems(version)
 
 
 @admin.register(ModelVersion)
@@ -146,15 +147,15 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
 
     @display(description="metrics")
     def all_metrics(self, version: ModelVersion) -> SafeString:
-        return admin_columns.metrics(version, shown=len(version.metrics))
+        return columns.metrics(version, shown=len(version.metrics))
 
     @display(description="inputs")
     def inputs(self, version: ModelVersion) -> SafeString:
-        return admin_rules.own_rules(version)
+        return rules.own_rules(version)
 
     @display(description="problems")
     def first_problem(self, version: ModelVersion) -> SafeString:
-        return admin_columns.first_problem(version)
+        return columns.first_problem(version)
 
     @action(
         description="Make default",
@@ -290,7 +291,7 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
             # A version keeps no history of its own: nothing of it changes but this.
             self.log_change(request, version, done.format(version))
 
-        return admin_dialogs.answer(
+        return dialogs.answer(
             request,
             change_and_note,
             done=done.format(version),

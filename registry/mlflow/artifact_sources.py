@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from registry.mlflow_types import ArtifactRefused
+from registry.mlflow.types import ArtifactRefused
 
 MAX_FILES = 10_000
 # Written by MLflow into a downloaded artifact; says nothing about the model.

@@ -10,12 +10,13 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from registry import admin_columns, admin_rules, routes
-from registry.admin_dialogs import CanaryForm, answer, dialog
-from registry.admin_history import HistoryAdmin
-from registry.admin_lookup import get_or_404
-from registry.admin_route_form import RouteForm
-from registry.admin_sync import SyncBannerMixin
+from registry import routes
+from registry.admin import columns, rules
+from registry.admin.dialogs import CanaryForm, answer, dialog
+from registry.admin.history import HistoryAdmin
+from registry.admin.lookup import get_or_404
+from registry.admin.route_form import RouteForm
+from registry.admin.sync import SyncBannerMixin
 from registry.models import Route
 
 
@@ -100,23 +101,23 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
 
     @display(description="traffic")
     def split(self, route: Route) -> SafeString:
-        return admin_columns.split(route)
+        return columns.split(route)
 
     @display(description="problems")
     def problems(self, route: Route) -> SafeString:
-        return admin_columns.problems(route)
+        return columns.problems(route)
 
     @display(description="problems")
     def first_problem(self, route: Route) -> SafeString:
-        return admin_columns.first_problem(route)
+        return columns.first_problem(route)
 
     @display(description="model's own rules")
     def model_rules(self, route: Route) -> SafeString:
-        return admin_rules.own_rules(route.default_version)
+        return rules.own_rules(route.default_version)
 
     def traffic(self, record: Any) -> str:
         """Say how a historical record divided the traffic."""
-        return admin_columns.split_text(record)
+        return columns.split_text(record)
 
     @action(
         description="Promote canary",

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from registry import artifact_sources
-from registry.mlflow_types import ArtifactRefused
+from registry.mlflow import artifact_sources
+from registry.mlflow.types import ArtifactRefused
 
 SERVER = "https://user:secret@mlflow.example.org/path"
 DATABASE = "sqlite:////srv/mlflow.db"

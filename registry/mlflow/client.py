@@ -15,16 +15,16 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from registry import artifact_sources, model_file
-from registry.artifact_sources import ArtifactSource
-from registry.mlflow_types import (
+from registry.mlflow import artifact_sources, model_file
+from registry.mlflow.artifact_sources import ArtifactSource
+from registry.mlflow.model_file import storable
+from registry.mlflow.types import (
     ArtifactRefused,
     ModelFile,
     RegistryUnreachable,
     RemoteModel,
     RemoteVersion,
 )
-from registry.model_file import storable
 
 log = structlog.get_logger(__name__)
 

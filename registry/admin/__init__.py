@@ -1,0 +1,7 @@
+"""What data scientists see and do in the admin."""
+
+from registry.admin.models import RegisteredModelAdmin
+from registry.admin.routes import RouteAdmin
+from registry.admin.versions import ModelVersionAdmin
+
+__all__ = ["ModelVersionAdmin", "RegisteredModelAdmin", "RouteAdmin"]
