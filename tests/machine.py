@@ -25,7 +25,7 @@ from django.test import override_settings
 from accounts.metering import spool
 from accounts.models import SpoolSegment, Usage
 from config.groups import ensure_groups
-from config.processes import process_specs
+from config.processes.specs import process_specs
 from inference.engine.server import EngineServer
 from tests.factories import UserFactory
 from tests.factories_registry import ModelVersionFactory, RouteFactory

@@ -13,7 +13,9 @@ import environ
 from django.core.management.utils import get_random_secret_key
 
 from config import mail
-from config.content_policy import CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY
+from config.middleware.content_policy import (
+    CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY,
+)
 from config.unfold import UNFOLD as UNFOLD
 from inference.gateway.settings import gateway_count
 from inference.installation import logs
@@ -123,12 +125,12 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     # First: what follows is for people's requests.
-    "config.internal_calls.InternalCallMiddleware",
-    "config.request_log.RequestLogMiddleware",
-    "config.hosts.KnownHostMiddleware",
+    "config.middleware.internal_calls.InternalCallMiddleware",
+    "config.middleware.request_log.RequestLogMiddleware",
+    "config.middleware.hosts.KnownHostMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "config.content_policy.ContentPolicyMiddleware",
+    "config.middleware.content_policy.ContentPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -136,7 +138,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
-    "config.error_pages.UnstorableMiddleware",
+    "config.pages.error_pages.UnstorableMiddleware",
     # Last: it answers for a sign-in that was refused.
     "axes.middleware.AxesMiddleware",
 ]
@@ -254,7 +256,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 if CELERY_BROKER_URL.startswith("filesystem://"):
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | int] = {"folder": str(HOME.broker)}
-    CELERY_BROKER_TRANSPORT = "config.hint_files:Transport"
+    CELERY_BROKER_TRANSPORT = "config.processes.hint_files:Transport"
 else:
     # Whoever submits a job must not wait for a broker that is down: the sweep sends.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 0}
@@ -400,13 +402,13 @@ AXES_FAILURE_LIMIT = 20
 AXES_COOLOFF_TIME = 1.0
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
-AXES_CLIENT_IP_CALLABLE = "config.client_address.of_request"
-AXES_LOCKOUT_CALLABLE = "config.error_pages.locked_out"
+AXES_CLIENT_IP_CALLABLE = "config.middleware.client_address.of_request"
+AXES_LOCKOUT_CALLABLE = "config.pages.error_pages.locked_out"
 # What they signed in for is not ours to keep.
 AXES_DISABLE_ACCESS_LOG = True
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
-CSRF_FAILURE_VIEW = "config.error_pages.csrf_failure"
+CSRF_FAILURE_VIEW = "config.pages.error_pages.csrf_failure"
 # A link by which a person sets a password holds for three days, and once.
 PASSWORD_RESET_TIMEOUT = 3 * 24 * 3600
 # smtp+tls://user:password@host:587; printed to the log until one is named.

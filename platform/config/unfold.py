@@ -20,12 +20,12 @@ UNFOLD: dict[str, Any] = {
     "STYLES": ["/static/modelyard/admin.css"],
     "SCRIPTS": ["/static/modelyard/admin.js"],
     "BORDER_RADIUS": "6px",
-    "ENVIRONMENT": "config.navigation.environment",
-    "DASHBOARD_CALLBACK": "config.dashboard.add_context",
+    "ENVIRONMENT": "config.pages.navigation.environment",
+    "DASHBOARD_CALLBACK": "config.pages.dashboard.add_context",
     "SIDEBAR": {
         "show_search": True,
         "show_all_applications": False,
-        "navigation": "config.navigation.navigation",
+        "navigation": "config.pages.navigation.navigation",
     },
     "COLORS": {
         "primary": {

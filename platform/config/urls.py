@@ -4,9 +4,9 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from config import docs
-from config.login import login, portal_forgotten, portal_sign_in, portal_sign_out
-from config.search import search
+from config.pages import docs
+from config.pages.login import login, portal_forgotten, portal_sign_in, portal_sign_out
+from config.pages.search import search
 
 urlpatterns = [
     path("", docs.start, name="start"),
@@ -34,7 +34,7 @@ urlpatterns = [
     path("robots.txt", docs.robots),
 ]
 
-handler400 = "config.error_pages.bad_request"
-handler403 = "config.error_pages.forbidden"
-handler404 = "config.error_pages.not_found"
-handler500 = "config.error_pages.server_error"
+handler400 = "config.pages.error_pages.bad_request"
+handler403 = "config.pages.error_pages.forbidden"
+handler404 = "config.pages.error_pages.not_found"
+handler500 = "config.pages.error_pages.server_error"

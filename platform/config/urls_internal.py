@@ -1,4 +1,4 @@
-"""What processes ask, and no person: see `config.internal_calls`."""
+"""What processes ask, and no person: see `config.middleware.internal_calls`."""
 
 from django.urls import include, path
 

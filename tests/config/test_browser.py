@@ -155,7 +155,7 @@ def test_a_person_logs_in_and_sees_the_dashboard(visit, boss):
 
 
 def test_the_dashboard_draws_its_chart(desktop, boss):
-    from tests.config.test_dashboard import spend
+    from tests.config.pages.test_dashboard import spend
 
     spend(issue_key().key.customer, (3, {}))
     desktop.come_in(boss)

@@ -4,7 +4,7 @@ import signal
 import pytest
 from django.core.management import CommandError, call_command
 
-from config.first_run import Step
+from config.demo.first_run import Step
 
 MODULE = "config.management.commands.quickstart"
 

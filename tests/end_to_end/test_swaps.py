@@ -18,7 +18,7 @@ import pytest
 from benchmarks import data_plane
 from benchmarks.data_plane import DataPlane
 from benchmarks.open_loop import Generator
-from config.supervisor import ProcessSpec, Supervisor
+from config.processes.supervisor import ProcessSpec, Supervisor
 from inference.engine.wire.messages import VersionKey
 
 pytestmark = pytest.mark.processes

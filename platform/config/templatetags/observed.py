@@ -3,8 +3,8 @@
 from django import template
 from django.utils import timezone
 
-from config import rollouts
-from config.rollouts import CanaryRow
+from config.pages import rollouts
+from config.pages.rollouts import CanaryRow
 from registry.models import Route
 
 register = template.Library()

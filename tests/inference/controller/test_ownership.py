@@ -8,8 +8,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from config import before_start
-from config.before_start import CannotStart
+from config.processes import before_start
+from config.processes.before_start import CannotStart
 from inference.controller import controller, leadership, ownership
 from inference.controller.ownership import OtherHome
 from inference.installation.home import Home

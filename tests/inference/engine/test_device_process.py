@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from config.supervisor import ProcessSpec, Supervisor
+from config.processes.supervisor import ProcessSpec, Supervisor
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.tensors import Tensor

@@ -13,7 +13,7 @@ import pytest
 from django.utils import timezone
 
 from accounts.admission.shared_counts import SharedCounts
-from config import demo
+from config.demo import contents
 from inference.controller.leadership import Predecessor
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.home import Home
@@ -75,7 +75,7 @@ def test_the_demos_card_is_made_anew(home):
     for content in torn(b'{"base_url": "http://127.0.0.1:8000", "api_key": "k"}'):
         home.demo.write_bytes(content)
 
-        assert demo.read_facts() == {}
+        assert contents.read_facts() == {}
 
 
 def test_shared_counts_of_another_length_start_anew(tmp_path):

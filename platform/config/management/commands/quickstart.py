@@ -16,9 +16,10 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.panel import Panel
 
-from config import before_start, demo, first_run
-from config.processes import process_specs
-from config.supervisor import Supervisor
+from config.demo import contents, first_run
+from config.processes import before_start
+from config.processes.specs import process_specs
+from config.processes.supervisor import Supervisor
 
 _READY_TIMEOUT_S = 180.0
 # A process that died this often since it last ran well will not come up by itself.
@@ -34,7 +35,7 @@ class Command(BaseCommand):
             before_start.check()
             self._set_up(console)
             before_start.check_database()
-        except (before_start.CannotStart, demo.SetUpFailed) as error:
+        except (before_start.CannotStart, contents.SetUpFailed) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError(
@@ -85,8 +86,8 @@ class Command(BaseCommand):
         if supervisor.stopping:
             return
         try:
-            card = demo.card()
-        except demo.NotAnswering as error:
+            card = contents.card()
+        except contents.NotAnswering as error:
             console.print(f"Modelyard is up, but the demo call failed: {error}")
             return
         if console.is_terminal:

@@ -7,9 +7,9 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from config import before_start
-from config.processes import process_specs
-from config.supervisor import Supervisor
+from config.processes import before_start
+from config.processes.specs import process_specs
+from config.processes.supervisor import Supervisor
 
 
 class Command(BaseCommand):

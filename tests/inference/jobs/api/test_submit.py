@@ -252,7 +252,7 @@ def test_a_broker_folder_that_is_gone_does_not_fail_the_request(
 ):
     missing = str(tmp_path / "missing" / "folder")
     app = Celery("broken", broker="filesystem://", set_as_current=False)
-    app.conf.broker_transport = "config.hint_files:Transport"
+    app.conf.broker_transport = "config.processes.hint_files:Transport"
     app.conf.broker_transport_options = {"folder": missing}
     monkeypatch.setattr("inference.jobs.life_cycle.current_app", app)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from gunicorn.app.wsgiapp import WSGIApplication
 
-from config.processes import process_specs
+from config.processes.specs import process_specs
 from inference.engine.devices import found
 
 SETTINGS = Path(__file__).resolve().parents[2] / "platform" / "config" / "settings.py"

@@ -14,7 +14,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
-from config.processes import common_environment
+from config.processes.specs import common_environment
 from inference.controller import ownership
 from inference.engine import settings as engine_settings
 from inference.gateway import settings as gateway_settings

@@ -5,7 +5,7 @@ import pytest
 from django.core.cache import cache
 from django.urls import reverse
 
-from config import docs
+from config.pages import docs
 from inference.errors.api_error import ErrorCode
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 

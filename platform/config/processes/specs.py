@@ -5,7 +5,7 @@ from pathlib import Path
 
 from django.conf import settings
 
-from config.supervisor import ProcessSpec
+from config.processes.supervisor import ProcessSpec
 from inference.engine.devices import found
 from inference.gateway.settings import SITE_THREADS, gateway_names
 

@@ -11,8 +11,8 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db.migrations.recorder import MigrationRecorder
 
-from config import before_start
-from config.before_start import (
+from config.processes import before_start
+from config.processes.before_start import (
     CannotStart,
     Port,
     check_ports,

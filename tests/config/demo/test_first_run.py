@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 
-from tests.config.test_supervisor import alive, wait_until
+from tests.config.processes.test_supervisor import alive, wait_until
 
 SET_UP = """
 import sys; sys.path[:0] = [".", "platform"]

@@ -12,7 +12,7 @@ from django.shortcuts import render
 from django.urls import reverse
 
 from accounts.models import ApiKey, Customer, Refusal
-from config.navigation import navigation
+from config.pages.navigation import navigation
 from inference.models import PredictionJob
 from registry.models import ModelVersion, RegisteredModel
 

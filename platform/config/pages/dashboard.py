@@ -12,8 +12,9 @@ from django.utils import timezone
 from accounts.models import ApiKey, Usage
 from accounts.usage import latencies as usage_latencies
 from accounts.usage import reading, roll_ups, spans
-from config import demo, rollouts
-from config.rollouts import CanaryRow
+from config.demo import contents
+from config.pages import rollouts
+from config.pages.rollouts import CanaryRow
 from inference.models import Engine, LoadedVersion
 from inference.snapshot.targets import FALLBACK, PUBLISHED
 from registry.models import RegisteredModel, RegistrySync, Route
@@ -58,7 +59,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         errors_url=reverse("errors"),
         canaries=canaries,
         steps=_first_steps(request) if not of_day else [],
-        demo=demo.for_staff(),
+        demo=contents.for_staff(),
     )
     if may("accounts.view_usage"):
         top = by_customer[:_TOP_CUSTOMERS]

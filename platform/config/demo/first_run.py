@@ -16,9 +16,9 @@ from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
-from config import demo
-from config.demo import Say
-from config.supervisor import prepare_child
+from config.demo import contents
+from config.demo.contents import Say
+from config.processes.supervisor import prepare_child
 
 # Seconds that all demo models together may take to train and register.
 _TRAINING_TIMEOUT_S = 900
@@ -40,10 +40,14 @@ def steps() -> tuple[Step, ...]:
     """Everything between an empty folder and a demo that can be served, in order."""
     return (
         Step("Prepare the database", _has_unapplied_migrations, _migrate),
-        Step("Train and register the demo's models", demo.needs_sync, _train),
-        Step("Bring the models over from MLflow", demo.needs_sync, demo.sync),
-        Step("Create people, plans and keys", demo.needs_people, demo.create_people),
-        Step("Set the demo's routes", demo.needs_routes, demo.set_routes),
+        Step("Train and register the demo's models", contents.needs_sync, _train),
+        Step("Bring the models over from MLflow", contents.needs_sync, contents.sync),
+        Step(
+            "Create people, plans and keys",
+            contents.needs_people,
+            contents.create_people,
+        ),
+        Step("Set the demo's routes", contents.needs_routes, contents.set_routes),
     )
 
 
@@ -85,7 +89,7 @@ def _train(say: Say) -> str:
             for line in process.stdout:
                 say(line.rstrip())
                 if time.monotonic() > deadline:
-                    raise demo.SetUpFailed(
+                    raise contents.SetUpFailed(
                         f"Training took longer than {_TRAINING_TIMEOUT_S} s."
                     )
         except BaseException:
@@ -93,7 +97,7 @@ def _train(say: Say) -> str:
             raise
     if process.returncode != 0:
         last = log.read_text().strip().splitlines()[-1:]
-        raise demo.SetUpFailed(
+        raise contents.SetUpFailed(
             f"Training failed: {''.join(last) or process.returncode}. The whole "
             f"output is in {log}; run `make run` again to go on from here."
         )

@@ -2,7 +2,7 @@ import pytest
 from django.apps import apps
 from django.utils.text import capfirst
 
-from config import navigation
+from config.pages import navigation
 
 ENTRIES = [
     (label, title)

@@ -13,7 +13,7 @@ QUEUE = "celery"
 
 def connect(folder):
     app = Celery("hints", broker="filesystem://", set_as_current=False)
-    app.conf.broker_transport = "config.hint_files:Transport"
+    app.conf.broker_transport = "config.processes.hint_files:Transport"
     app.conf.broker_transport_options = {"folder": str(folder)}
     return app
 

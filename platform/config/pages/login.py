@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django_ratelimit.decorators import ratelimit
 
 from accounts.portal import account
-from config.client_address import client_address
+from config.middleware.client_address import client_address
 
 # Enough for a forgotten password, too few to try many.
 ATTEMPTS_PER_MINUTE = "10/m"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config.supervisor import ProcessSpec, Supervisor
+from config.processes.supervisor import ProcessSpec, Supervisor
 from inference.installation.home import Home
 
 
@@ -79,7 +79,7 @@ def test_stop_ends_every_process_and_what_it_left_in_its_group(home):
 def test_processes_end_when_their_supervisor_is_killed(home):
     code = (
         "import sys, time; sys.path[:0] = ['.', 'platform'];"
-        "from config.supervisor import Supervisor, ProcessSpec;"
+        "from config.processes.supervisor import Supervisor, ProcessSpec;"
         "from inference.installation.home import Home; from pathlib import Path;"
         f"home = Home(Path({str(home.root)!r}));"
         "s = Supervisor((ProcessSpec('a', (sys.executable, '-c',"

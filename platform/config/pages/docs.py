@@ -34,7 +34,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.api.authentication import ApiKeyAuthentication
-from config.client_address import client_address
+from config.middleware.client_address import client_address
 from inference.api.openapi import document
 from inference.api.openapi.common_parts import SECURITY_SCHEMES
 from inference.api.openapi.published import visible_models

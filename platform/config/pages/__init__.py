@@ -1,0 +1,1 @@
+"""Pages of the whole site: docs, dashboard, navigation, sign-in, errors."""
