@@ -6,14 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from explain.explainers.question import Rows
-from inference.engine.signatures.signature import (
-    MAX_WHOLE_FLOAT,
-    Layout,
-    Signature,
-    Task,
-)
-from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
+from explain.question import Rows
+from inference.engine.signatures.signature import Layout, Signature, Task
+from inference.engine.wire.dtypes import DATETIME, MAX_WHOLE_FLOAT, OBJECT_DTYPES
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, object_array
 

@@ -10,13 +10,7 @@ import numpy as np
 
 from explain import features, plots, targets
 from explain.explainers import gradient, table
-from explain.explainers.question import (
-    Attributions,
-    CannotExplain,
-    Floats,
-    Question,
-    Rows,
-)
+from explain.question import Attributions, CannotExplain, Floats, Question, Rows
 from inference.engine.explaining.plugins import ExplainableModel, ExplainResult
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.messages import Attribution, ExplainOptions, Explanation

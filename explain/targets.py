@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explain import features
-from explain.explainers.question import Floats
+from explain.question import Floats
 from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.tensors import Array
 

@@ -11,6 +11,7 @@ from django.db import transaction
 
 from registry import artifacts, changes
 from registry.changes import Person
+from registry.mlflow import types
 from registry.mlflow.types import Json
 from registry.models import ModelVersion, RegisteredModel, Route
 from registry.rules import column_rules, metadata
@@ -208,7 +209,7 @@ def _inputs(version: ModelVersion) -> dict[str, Any]:
     ]
     found: dict[str, Any] = {}
     for position, column in enumerate(declared):
-        found[column_rules.input_name(column, f"input {position}")] = column
+        found[types.input_name(column, f"input {position}")] = column
     # A tensor's columns are named by the metadata.
     if columns and not set(columns) <= found.keys():
         found |= {name: place for place, name in enumerate(columns)}

@@ -3,12 +3,7 @@
 from typing import Any
 
 from explain.explainers import row_by_row
-from explain.explainers.question import (
-    Attributions,
-    CannotExplain,
-    Question,
-    choose_background,
-)
+from explain.question import Attributions, CannotExplain, Question, choose_background
 
 _MOST_FEATURES = 10
 _DEFAULT_SAMPLES = 100_000

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from explain.explainers.question import (
+from explain.question import (
     Attributions,
     CannotExplain,
     Floats,

@@ -9,12 +9,7 @@ from typing import Any
 import numpy as np
 
 from explain.explainers import row_by_row
-from explain.explainers.question import (
-    Attributions,
-    CannotExplain,
-    Question,
-    choose_background,
-)
+from explain.question import Attributions, CannotExplain, Question, choose_background
 
 _DEFAULT_SAMPLES = 10_000
 _ENOUGH_BACKGROUND = 50

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from explain.explainers.question import Attributions, Floats, Question, Rows
+from explain.question import Attributions, Floats, Question, Rows
 
 _Output = Callable[[Rows], Floats]
 

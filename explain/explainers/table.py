@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from explain.explainers import exact, gradient, permutation
-from explain.explainers.question import Attributions, CannotExplain, Question
+from explain.question import Attributions, CannotExplain, Question
 
 AUTO = "auto"
 

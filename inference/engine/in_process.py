@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 
 from inference.engine.batching.queue import Answer, Entry
-from inference.engine.clients import inbox
+from inference.engine.clients import inbox, requests
 from inference.engine.clients.inbox import Inbox
 from inference.engine.engine import Engine
-from inference.engine.wire import requests
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     EngineStatus,

@@ -7,19 +7,13 @@ from typing import NamedTuple, Protocol
 
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.http1.asgi import ClientLeft
+from inference.gateway.owners import Client
 from inference.installation.shares import FairQueue, Shares
 
 _RETRY_S = 5.0
 # Parts of all bytes that one client may have.
 _OF_A_CUSTOMER = 4
 _OF_AN_ADDRESS = 32
-
-
-class Client(NamedTuple):
-    """Whom a bound counts for: a customer, or an address that showed no valid key."""
-
-    name: str
-    is_customer: bool = False
 
 
 class Bytes:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from registry.mlflow import types
 from registry.mlflow.types import ArtifactRefused, Json, ModelFile
-from registry.rules import column_rules
 
 MAX_MLMODEL_BYTES = 1_000_000
 MAX_EXAMPLE_BYTES = 1_000_000
@@ -185,6 +185,6 @@ def _names(signature: dict[str, Json], metadata: Json) -> list[str]:
     """Name the columns as the prediction API does."""
     inputs = signature.get("inputs") or []
     if inputs and inputs[0].get("type") != "tensor":
-        return [column_rules.input_name(spec) for spec in inputs]
+        return [types.input_name(spec) for spec in inputs]
     columns = metadata.get("columns") if isinstance(metadata, dict) else None
     return [str(name) for name in columns] if isinstance(columns, list) else []

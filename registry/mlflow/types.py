@@ -67,3 +67,9 @@ class ModelRegistry(Protocol):
     def download(
         self, name: str, version: int, *, into: Path, max_bytes: int
     ) -> None: ...
+
+
+def input_name(spec: Json, unnamed: str = "input") -> str:
+    """Return an input's name as requests write it; pandas also labels columns 0, 1."""
+    name = spec.get("name")
+    return unnamed if name is None else str(name)

@@ -5,7 +5,7 @@ The form of rules is checked in `metadata.py`; this is about what they say.
 
 from typing import NamedTuple
 
-from registry.mlflow.types import Json
+from registry.mlflow.types import Json, input_name
 
 # By MLflow's names of column types and numpy's of tensors.
 _WHOLE = ("long", "integer", "int", "uint")
@@ -30,12 +30,6 @@ class InputColumn(NamedTuple):
         if self.type in _TEXT:
             return "text"
         return "bytes" if self.type == "binary" else "other"
-
-
-def input_name(spec: Json, unnamed: str = "input") -> str:
-    """Return an input's name as requests write it; pandas also labels columns 0, 1."""
-    name = spec.get("name")
-    return unnamed if name is None else str(name)
 
 
 def columns_of(metadata: Json, signature: Json) -> list[InputColumn]:

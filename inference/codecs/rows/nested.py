@@ -9,7 +9,7 @@ import math
 from datetime import datetime
 from typing import Any
 
-from inference.engine.signatures.signature import MAX_WHOLE_FLOAT
+from inference.engine.wire.dtypes import MAX_WHOLE_FLOAT
 
 # Deeper than any signature may nest, and than MessagePack is read.
 _MAX_DEPTH = 32

@@ -25,13 +25,8 @@ from inference.codecs.rows.types import (
     named_row,
 )
 from inference.codecs.rows.values import check_type, invalid
-from inference.engine.signatures.signature import (
-    MAX_WHOLE_FLOAT,
-    Column,
-    Layout,
-    Signature,
-)
-from inference.engine.wire.dtypes import DATETIME
+from inference.engine.signatures.signature import Column, Layout, Signature
+from inference.engine.wire.dtypes import DATETIME, MAX_WHOLE_FLOAT
 from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS

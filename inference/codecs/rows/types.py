@@ -16,13 +16,8 @@ import numpy as np
 from inference.codecs.rows.nested import read_value
 from inference.codecs.rows.times import is_in_range
 from inference.engine.signatures.padding import Padding
-from inference.engine.signatures.signature import (
-    MAX_WHOLE_FLOAT,
-    Column,
-    Signature,
-    TensorInput,
-)
-from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
+from inference.engine.signatures.signature import Column, Signature, TensorInput
+from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, MAX_WHOLE_FLOAT, TEXT
 
 MAX_TEXT_LENGTH = 100_000
 _INT64_MAX = 2**63 - 1

@@ -28,8 +28,8 @@ from inference.codecs.rows.types import (
     has_whole_floats,
     text_limit,
 )
-from inference.engine.signatures.signature import MAX_WHOLE_FLOAT, Column
-from inference.engine.wire.dtypes import JSON
+from inference.engine.signatures.signature import Column
+from inference.engine.wire.dtypes import JSON, MAX_WHOLE_FLOAT
 from inference.errors.api_error import ErrorCode, Problem
 
 _MAX_NAME_LENGTH = 100

@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from inference.engine.clients import inbox
-from inference.engine.wire import frames, requests
+from inference.engine.clients import inbox, requests
+from inference.engine.wire import frames
 from inference.engine.wire.frames import Frame, FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import (
     Accepted,

@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from inference.engine.clients import requests
 from inference.engine.clients.inbox import Inbox
-from inference.engine.wire import frames, requests
+from inference.engine.wire import frames
 from inference.engine.wire.frames import FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import (
     Cancel,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.engine.signatures.signature import MAX_WHOLE_FLOAT
+from inference.engine.wire.dtypes import MAX_WHOLE_FLOAT
 from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import DTYPES, Array, Tensor, object_array
 

@@ -28,8 +28,6 @@ class Layout(enum.StrEnum):
     TENSORS = "tensors"
 
 
-# Floats hold whole numbers up to here, and of those beyond only some.
-MAX_WHOLE_FLOAT = 2**53
 _WHOLE_DTYPES = frozenset(
     f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 )

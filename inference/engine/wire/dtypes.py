@@ -1,5 +1,7 @@
 """Names of element types that numpy lacks. Pure."""
 
+# Floats hold whole numbers up to here, and of those beyond only some.
+MAX_WHOLE_FLOAT = 2**53
 # Dtypes that numpy has no name for: text, bytes, and whatever else JSON can say.
 TEXT = "str"
 BYTES = "bytes"

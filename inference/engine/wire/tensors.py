@@ -7,8 +7,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.engine.signatures.signature import MAX_WHOLE_FLOAT
-from inference.engine.wire.dtypes import DATETIME, JSON, OBJECT_DTYPES, TEXT
+from inference.engine.wire.dtypes import (
+    DATETIME,
+    JSON,
+    MAX_WHOLE_FLOAT,
+    OBJECT_DTYPES,
+    TEXT,
+)
 from inference.engine.wire.messages import TensorHeader
 
 # dtype `object` holds what MessagePack can say: text in most cases.

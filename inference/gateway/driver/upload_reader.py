@@ -8,7 +8,8 @@ import structlog
 from inference.codecs.files import uploaded
 from inference.codecs.files.uploaded import UploadedFile
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.gateway.bounds import Client, Turns
+from inference.gateway.bounds import Turns
+from inference.gateway.owners import Client
 from inference.installation.sockets import http_over
 from inference.prediction.effects import ReadUpload
 

@@ -26,7 +26,7 @@ from inference.gateway.http2.large_messages import LargeMessages
 from inference.gateway.http2.reading_turns import Turns
 from inference.gateway.http2.stream import Carrier, Stream
 from inference.gateway.open_inference.facts import OpenInferenceFacts
-from inference.gateway.relay.clients import holder, stranger
+from inference.gateway.owners import holder, stranger
 from inference.installation.shares import Shares
 from inference.installation.sockets import bound
 

@@ -14,7 +14,7 @@ from inference.gateway.http1.connection import Connection
 from inference.gateway.http1.exchange import Headers, Reading, Request
 from inference.gateway.http1.known_heads import KnownHeads
 from inference.gateway.http1.large_body import LargeBodies
-from inference.gateway.relay.clients import holder
+from inference.gateway.owners import holder
 from inference.installation.shares import Shares
 
 _SWEEP_S = 0.5

@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.gateway.bounds import Bytes, Client
+from inference.gateway.bounds import Bytes
 from inference.gateway.http1.asgi import ClientLeft
+from inference.gateway.owners import Client
 
 logger = structlog.get_logger(__name__)
 

@@ -1,14 +1,14 @@
 """Who the clients of the relay are, and how long their bodies may take."""
 
 import asyncio
-from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from accounts.admission.networks import Networks, client_address, party_of
+from accounts.admission.networks import Networks, client_address
 from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.gateway.bounds import Client
 from inference.gateway.http1.asgi import Message, Receive
+from inference.gateway.owners import Client, customer, stranger
 from inference.prediction.callers import find_caller, require_network
 from inference.snapshot.tables import Tables
 
@@ -75,28 +75,3 @@ class Clients:
             given = selected.get(b"x-forwarded-for")
             return stranger(client_address(peer, given, self._trusted_proxies))
         return customer(entry.key.customer_id)
-
-
-class Connected(Hashable, Protocol):
-    """A connection that says which address its other end has."""
-
-    client: str
-
-
-def holder(connection: Connected, trusted_proxies: Networks) -> Hashable:
-    """Return whose share of all connections one is of.
-
-    An address's; a trusted proxy's connections are those of many, so each is its own.
-    """
-    if trusted_proxies.contain(connection.client):
-        return connection
-    return stranger(connection.client)
-
-
-def customer(customer_id: int) -> Client:
-    return Client(f"customer {customer_id}", is_customer=True)
-
-
-def stranger(address: str) -> Client:
-    """Name an address; of IPv6, the network that one household or server has."""
-    return Client(party_of(address))

@@ -19,9 +19,10 @@ import structlog
 from accounts.admission.networks import Networks, client_address
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.rendering import render
-from inference.gateway.bounds import Client, Turns
+from inference.gateway import owners
+from inference.gateway.bounds import Turns
 from inference.gateway.http1.asgi import ClientLeft, Message, Receive, Send
-from inference.gateway.relay import clients
+from inference.gateway.owners import Client
 from inference.gateway.relay.buffers import MEMORY_BYTES, Buffer, Buffers
 from inference.gateway.relay.clients import Clients, SlowBodies
 
@@ -275,7 +276,7 @@ class Relay:
             content = await response.aread()
         if response.status_code != HTTPStatus.OK:
             return client
-        return clients.customer(_owner_decoder.decode(content).customer_id)
+        return owners.customer(_owner_decoder.decode(content).customer_id)
 
     async def _forward(
         self, scope: Message, request_id: str, body: Buffer

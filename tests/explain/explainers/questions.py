@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from explain.explainers.question import Question
+from explain.question import Question
 
 
 def question(

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from explain.explainers import table
-from explain.explainers.question import CannotExplain
+from explain.question import CannotExplain
 from tests.explain.explainers.questions import question
 from tests.explain.fakes import mlp, random_rows
 

@@ -4,10 +4,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from inference.engine.clients import requests
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.server import EngineServer
 from inference.engine.streaming import MAX_CREDITS
-from inference.engine.wire import frames, requests
+from inference.engine.wire import frames
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     MIN_CHUNK_CREDITS,

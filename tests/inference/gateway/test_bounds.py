@@ -7,7 +7,7 @@ import pytest
 from inference.errors.api_error import ApiError
 from inference.gateway.bounds import Bytes, Turns
 from inference.gateway.http1.asgi import ClientLeft
-from inference.gateway.relay.clients import customer, stranger
+from inference.gateway.owners import customer, stranger
 from tests.inference.gateway.test_app import on_loop, turns
 
 ONE, OTHER, CUSTOMER = stranger("10.0.0.1"), stranger("10.0.0.2"), customer(7)

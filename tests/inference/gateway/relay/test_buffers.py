@@ -9,8 +9,8 @@ import pytest
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.bounds import Bytes
 from inference.gateway.http1.asgi import ClientLeft
+from inference.gateway.owners import customer
 from inference.gateway.relay.buffers import MEMORY_BYTES, Buffers
-from inference.gateway.relay.clients import customer
 from tests.inference.gateway.test_app import on_loop
 from tests.torture import examples
 
