@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from inference.jobs import sweep as job_sweep
 from inference.jobs.work import turn as job_runner
-from inference.jobs.work.claim_keeper import LeaseKeeper
+from inference.jobs.work.claim_keeper import ClaimKeeper
 from inference.jobs.work.engines import LoadedEngines
 from inference.uploads import files as uploaded_files
 
@@ -21,7 +21,7 @@ def run_jobs() -> None:
             name=f"{socket.gethostname()}:{getpid()}",
             engines=engines,
             clock=job_runner.SystemClock(),
-            keep=LeaseKeeper,
+            keep=ClaimKeeper,
         )
         job_runner.take_next_turn(worker)
 

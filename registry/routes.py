@@ -122,7 +122,7 @@ def save(route: Route, *, by: Person, reason: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class RouteProblem:
     field: str
     sentence: str
 
@@ -137,7 +137,7 @@ def problems_of(
     changed: Collection[str],
     input_rules: Json,
     batching: Json,
-) -> list[Problem]:
+) -> list[RouteProblem]:
     """Say what keeps an edited route from being saved.
 
     Versions are looked at only if they changed: one that disappeared from MLflow
@@ -154,13 +154,15 @@ def problems_of(
         try:
             _require_callable(version)
         except RouteError as error:
-            problems.append(Problem(field, str(error)))
+            problems.append(RouteProblem(field, str(error)))
     if default is not None and default == canary:
-        problems.append(Problem("canary_version", "The default cannot be the canary."))
+        problems.append(
+            RouteProblem("canary_version", "The default cannot be the canary.")
+        )
     if default is not None and "input_rules" in changed:
         columns = column_rules.columns_of(default.metadata, default.signature)
         problems += [
-            Problem("input_rules", sentence)
+            RouteProblem("input_rules", sentence)
             for sentence in metadata.check_rules(input_rules, columns=columns)
         ]
     if default is not None and fallback is not None:
@@ -171,7 +173,7 @@ def problems_of(
         problems += _problems_of_codes(fallback_on)
     if "batching" in changed:
         problems += [
-            Problem("batching", sentence)
+            RouteProblem("batching", sentence)
             for sentence in metadata.check_batching(batching)
         ]
     return problems
@@ -179,7 +181,7 @@ def problems_of(
 
 def _problems_of_fallback(
     default: ModelVersion, fallback: ModelVersion
-) -> list[Problem]:
+) -> list[RouteProblem]:
     """Compare inputs: whatever the default takes, the fallback must take too."""
     wanted, taken = _inputs(default), _inputs(fallback)
     if wanted == taken:
@@ -187,7 +189,7 @@ def _problems_of_fallback(
             return []
         # Rows that are lists say by their order what is what.
         sentence = f"{fallback} takes its columns in another order than {default}."
-        return [Problem("fallback_version", sentence)]
+        return [RouteProblem("fallback_version", sentence)]
     differing = sorted(
         name
         for name in wanted.keys() | taken.keys()
@@ -197,7 +199,7 @@ def _problems_of_fallback(
     if len(differing) > _MAX_NAMES:
         names += f" and {len(differing) - _MAX_NAMES} more"
     sentence = f"{fallback} takes another input than {default}. They differ in: {names}"
-    return [Problem("fallback_version", f"{sentence}.")]
+    return [RouteProblem("fallback_version", f"{sentence}.")]
 
 
 def _inputs(version: ModelVersion) -> dict[str, Any]:
@@ -216,7 +218,7 @@ def _inputs(version: ModelVersion) -> dict[str, Any]:
     return found
 
 
-def _problems_of_answer(default: ModelVersion, answer: Any) -> list[Problem]:
+def _problems_of_answer(default: ModelVersion, answer: Any) -> list[RouteProblem]:
     """An embedding's prediction is a vector, so what stands in for it has to be one."""
     if default.metadata.get("task") != "embedding":
         return []
@@ -226,15 +228,15 @@ def _problems_of_answer(default: ModelVersion, answer: Any) -> list[Problem]:
     if numbers and answer:
         return []
     sentence = f"{default} gives embeddings: the answer has to be a list of numbers."
-    return [Problem("fallback_answer", sentence)]
+    return [RouteProblem("fallback_answer", sentence)]
 
 
-def _problems_of_codes(codes: Any) -> list[Problem]:
+def _problems_of_codes(codes: Any) -> list[RouteProblem]:
     known = isinstance(codes, list) and set(map(str, codes)) <= FALLBACK_CODES
     if known and codes:
         return []
     names = ", ".join(sorted(FALLBACK_CODES))
-    return [Problem("fallback_on", f"Name at least one of {names}, as a list.")]
+    return [RouteProblem("fallback_on", f"Name at least one of {names}, as a list.")]
 
 
 def _require_callable(version: ModelVersion) -> None:

@@ -58,7 +58,7 @@ class _Known:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class VersionReading:
     """One remote version with what had to be asked for it; None: keep what we have."""
 
     remote: RemoteVersion
@@ -148,10 +148,10 @@ def _read_known() -> _Known:
 
 def _read(
     registry: ModelRegistry, remote: Sequence[RemoteModel], known: _Known
-) -> dict[str, list[_Reading]]:
+) -> dict[str, list[VersionReading]]:
     """Ask for what the list of versions does not hold, by the model's name."""
     metrics, files = _due(remote, known)
-    readings: dict[str, list[_Reading]] = {}
+    readings: dict[str, list[VersionReading]] = {}
     for model in remote:
         readings[model.name] = []
         for version in model.versions:
@@ -165,7 +165,7 @@ def _read(
                     # trouble.
                     problem = model_file.storable(str(error))
             readings[model.name].append(
-                _Reading(
+                VersionReading(
                     remote=version,
                     metrics=registry.metrics(model.name, version)
                     if asked in metrics
@@ -213,7 +213,9 @@ def _some(versions: list[tuple[str, int]]) -> list[tuple[str, int]]:
     return random.sample(versions, min(AGAIN, len(versions)))
 
 
-def _differs(remote: RemoteModel, readings: list[_Reading], known: _Known) -> bool:
+def _differs(
+    remote: RemoteModel, readings: list[VersionReading], known: _Known
+) -> bool:
     """Tell whether something is to be written, before a transaction for it begins."""
     model = known.models.get(remote.name)
     if model is None or _differing(model, _model_fields(remote)):
@@ -243,7 +245,7 @@ def _differs(remote: RemoteModel, readings: list[_Reading], known: _Known) -> bo
 
 
 def _write_model(
-    remote: RemoteModel, readings: list[_Reading], *, now: datetime
+    remote: RemoteModel, readings: list[VersionReading], *, now: datetime
 ) -> bool:
     """Write one model with all that belongs to it; True if anything differed."""
     with transaction.atomic():
@@ -276,7 +278,7 @@ def _model_fields(remote: RemoteModel) -> dict[str, Any]:
     }
 
 
-def _fields(row: ModelVersion, reading: _Reading) -> dict[str, Any]:
+def _fields(row: ModelVersion, reading: VersionReading) -> dict[str, Any]:
     remote = reading.remote
     fields: dict[str, Any] = {
         "description": remote.description,

@@ -19,7 +19,7 @@ from accounts.admission.limits import (
     Recalled,
     Source,
 )
-from accounts.admission.refusal import Refusal as Refusal
+from accounts.admission.refusal import LimitRefusal as Refusal
 from accounts.admission.refusal import later
 from accounts.admission.shared_counts import SharedCounts, key_of
 from accounts.admission.windows import QuotaWindow, RateWindow

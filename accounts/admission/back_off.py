@@ -26,7 +26,7 @@ import math
 from typing import Protocol
 
 from accounts.admission.limits import Limits, ReachedLimit
-from accounts.admission.refusal import Refusal
+from accounts.admission.refusal import LimitRefusal
 from accounts.admission.shared_counts import SharedCounts, key_of
 
 # Refusals of one key in one window that are no cause, whatever the limit admits.
@@ -109,7 +109,7 @@ class BackOff:
         self._early_keys = (0, 0)
         self._refused_keys: dict[str, int] = {}
 
-    def refusal(self, now: float) -> Refusal | None:
+    def refusal(self, now: float) -> LimitRefusal | None:
         """Refuse a call if the key is closed now.
 
         Takes no lock when it is known that the next wait is to be longer.
@@ -125,7 +125,7 @@ class BackOff:
             self._note_early(now)
         ends = max(until / 1000, told)
         wait_s = ends - now
-        return Refusal(
+        return LimitRefusal(
             kind="rate",
             retry_after_s=wait_s,
             message=(
@@ -144,7 +144,7 @@ class BackOff:
             ),
         )
 
-    def note(self, refusal: Refusal, now: float) -> None:
+    def note(self, refusal: LimitRefusal, now: float) -> None:
         """Count a refusal by a limit, and close the key if it was one too many."""
         limit = refusal.limit
         if refusal.kind == "concurrency" or (limit.used or 0) < limit.maximum:
@@ -171,7 +171,7 @@ class BackOff:
         finally:
             counts.unlock()
 
-    def _close(self, refusal: Refusal, now: float, tolerated: int) -> None:
+    def _close(self, refusal: LimitRefusal, now: float, tolerated: int) -> None:
         """Close the key, for longer than last time if it did not wait for its end."""
         at = self._counts.place(self._closed_key)
         told, last, level = self._counts.state(at)

@@ -2,7 +2,7 @@
 
 from accounts.admission.admission import POLICY_HEADER, Admission, Reserved
 from accounts.admission.limits import LeaseGrant, LeaseRequest, Limits
-from accounts.admission.refusal import Refusal, later
+from accounts.admission.refusal import LimitRefusal, later
 
 
 class KeyAdmission:
@@ -28,7 +28,7 @@ class KeyAdmission:
     def owed(self) -> list[LeaseRequest]:
         return self.key.owed if self.key.owed else self.customer.owed
 
-    def enter(self, now: float) -> Refusal | None:
+    def enter(self, now: float) -> LimitRefusal | None:
         refusal = self.key.enter(now)
         if refusal is not None:
             return later(refusal, self.customer.closed(now))
@@ -43,9 +43,9 @@ class KeyAdmission:
 
     def spend(
         self, rows: int, now: float, *, explains: bool = False
-    ) -> Refusal | LeaseRequest | None:
+    ) -> LimitRefusal | LeaseRequest | None:
         outcome = self.key.spend(rows, now, explains=explains)
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, LimitRefusal):
             return later(outcome, self.customer.lacks(rows, now, explains=explains))
         if outcome is not None:
             return outcome

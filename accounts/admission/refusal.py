@@ -37,7 +37,7 @@ def counted(number: int, things: str) -> str:
 Kind = Literal["rate", "quota", "concurrency"]
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class LimitRefusal(msgspec.Struct, frozen=True):
     """Why a call is refused; waiting `retry_after_s` gets past this limit."""
 
     kind: Kind
@@ -64,15 +64,15 @@ def limit_headers(limit: ReachedLimit, now: float) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def later(one: Refusal, other: Refusal | None) -> Refusal:
+def later(one: LimitRefusal, other: LimitRefusal | None) -> LimitRefusal:
     """Give the one to wait for: whoever waits for it finds the other past, too."""
     if other is None or other.retry_after_s <= one.retry_after_s:
         return one
     return other
 
 
-def too_many_at_once(maximum: int, source: Source) -> Refusal:
-    return Refusal(
+def too_many_at_once(maximum: int, source: Source) -> LimitRefusal:
+    return LimitRefusal(
         kind="concurrency",
         retry_after_s=_CONCURRENCY_RETRY_S,
         message=(
@@ -91,9 +91,9 @@ def too_many_at_once(maximum: int, source: Source) -> Refusal:
     )
 
 
-def too_fast(rate: RateWindow, source: Source, now: float) -> Refusal:
+def too_fast(rate: RateWindow, source: Source, now: float) -> LimitRefusal:
     span = SPANS.get(rate.window_s, f"{rate.window_s} s")
-    return Refusal(
+    return LimitRefusal(
         kind="rate",
         retry_after_s=rate.ends - now,
         message=(
@@ -114,7 +114,7 @@ def too_fast(rate: RateWindow, source: Source, now: float) -> Refusal:
     )
 
 
-def spent(quota: QuotaWindow, units: int, source: Source, now: float) -> Refusal:
+def spent(quota: QuotaWindow, units: int, source: Source, now: float) -> LimitRefusal:
     """Say that a quota lacks the `units` that a call needs."""
     name = _UNITS[quota.quota.unit]
     period = _PERIODS[quota.quota.name]
@@ -134,7 +134,7 @@ def spent(quota: QuotaWindow, units: int, source: Source, now: float) -> Refusal
             f"The {period} quota of {counted(quota.limit, name)} {_OF[source]} is used"
             f" up. Wait for its reset, or {_MORE[source]}."
         )
-    return Refusal(
+    return LimitRefusal(
         kind="quota",
         retry_after_s=quota.ends - now,
         message=message,

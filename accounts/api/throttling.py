@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from accounts.admission.limits import Limits, Rate, ReachedLimit
-from accounts.admission.refusal import SPANS, Refusal, counted
+from accounts.admission.refusal import SPANS, LimitRefusal, counted
 from accounts.customers import plans
 from accounts.models import ApiKey
 
@@ -40,7 +40,7 @@ class _Count:
 class RateReached(Throttled):
     """A key called faster than it may; says which rate it was."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: LimitRefusal) -> None:
         super().__init__(wait=refusal.retry_after_s)
         self.refusal = refusal
 
@@ -84,10 +84,10 @@ def _rates(key: ApiKey, limits: Limits) -> list[Rate]:
     return sorted(rates, key=lambda rate: rate.window_s)
 
 
-def _refusal(count: _Count, limits: Limits) -> Refusal:
+def _refusal(count: _Count, limits: Limits) -> LimitRefusal:
     rate = count.rate
     source = limits.source_of(rate.name) if rate in limits.rates else "key"
-    return Refusal(
+    return LimitRefusal(
         kind="rate",
         retry_after_s=float(count.wait_s),
         message=(

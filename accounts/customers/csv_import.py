@@ -21,17 +21,17 @@ LARGEST_BYTES = 2_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class LineProblem:
     line: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ImportedFile:
     """What a file would add; only one without problems can be imported."""
 
     customers: tuple[Customer, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[LineProblem, ...]
 
 
 def decode(content: bytes) -> str:
@@ -45,15 +45,15 @@ def decode(content: bytes) -> str:
         raise ValidationError("This file is not UTF-8.") from None
 
 
-def read(text: str) -> Reading:
+def read(text: str) -> ImportedFile:
     """Check every line against the others and the database, changing nothing."""
     if "\0" in text:
-        return Reading((), (Problem(1, "This file is not text."),))
+        return ImportedFile((), (LineProblem(1, "This file is not text."),))
     # Lines may end as on any system; the reader of CSV knows all of them.
     file = io.StringIO(text, newline="")
     reader = csv.DictReader(file, strict=True, restkey=_FURTHER, restval=None)
     lines: list[tuple[int, dict[str, str]]] = []
-    broken: tuple[Problem, ...] = ()
+    broken: tuple[LineProblem, ...] = ()
     try:
         heading = tuple(name.strip().lower() for name in reader.fieldnames or ())
         while heading and not heading[-1]:
@@ -61,7 +61,7 @@ def read(text: str) -> Reading:
             heading = heading[:-1]
         problem = _problem_of(heading)
         if problem:
-            return Reading((), (Problem(1, problem),))
+            return ImportedFile((), (LineProblem(1, problem),))
         reader.fieldnames = heading
         for row in reader:
             if not "".join(row.get(_FURTHER, ())).strip():
@@ -72,13 +72,15 @@ def read(text: str) -> Reading:
                 lines.append((reader.line_num, row))
     except csv.Error as error:
         # The reader counts up to the last line that it could read.
-        broken = (Problem(reader.line_num + 1, f"This is not CSV: {error}."),)
+        broken = (LineProblem(reader.line_num + 1, f"This is not CSV: {error}."),)
     if not lines and not broken:
-        return Reading((), (Problem(1, "There is no customer in this file."),))
+        return ImportedFile((), (LineProblem(1, "There is no customer in this file."),))
     if len(lines) > MOST:
-        return Reading((), (Problem(1, f"More than {MOST} customers at once."),))
+        return ImportedFile(
+            (), (LineProblem(1, f"More than {MOST} customers at once."),)
+        )
     reading = _check(lines)
-    return Reading(reading.customers, reading.problems + broken)
+    return ImportedFile(reading.customers, reading.problems + broken)
 
 
 def _problem_of(heading: tuple[str, ...]) -> str:
@@ -97,22 +99,22 @@ def _problem_of(heading: tuple[str, ...]) -> str:
     return ""
 
 
-def _check(lines: list[tuple[int, dict[str, str]]]) -> Reading:
+def _check(lines: list[tuple[int, dict[str, str]]]) -> ImportedFile:
     plans = {plan.name: plan for plan in Plan.objects.filter(retired=False)}
     taken = set(Customer.objects.values_list("name_as_read", flat=True))
     customers: list[Customer] = []
-    problems: list[Problem] = []
+    problems: list[LineProblem] = []
     for line, row in lines:
         try:
             customer = _customer(row, plans, taken)
         except ValidationError as error:
-            problems += [Problem(line, text) for text in error.messages]
+            problems += [LineProblem(line, text) for text in error.messages]
             # Who has the same name further down is told so, too.
             taken.add(as_read(row.get("name") or ""))
             continue
         taken.add(as_read(customer.name))
         customers.append(customer)
-    return Reading(tuple(customers), tuple(problems))
+    return ImportedFile(tuple(customers), tuple(problems))
 
 
 def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> Customer:

@@ -34,7 +34,7 @@ _OVERLAPS = (
 )
 
 
-class KeyForm(forms.Form):
+class OwnKeyForm(forms.Form):
     name = forms.CharField(
         max_length=100,
         help_text="What will use it, for example “web shop”.",
@@ -72,7 +72,7 @@ class KeyForm(forms.Form):
         return timezone.now() + datetime.timedelta(days=int(days)) if days else None
 
 
-class RotateForm(forms.Form):
+class OwnRotateForm(forms.Form):
     overlap_hours = forms.ChoiceField(
         label="The old key stops working", choices=_OVERLAPS, initial="24"
     )

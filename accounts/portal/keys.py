@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.customers import api_keys, own_keys, shown_once
 from accounts.models import Customer
 from accounts.portal import access
-from accounts.portal.forms import KeyForm, RotateForm
+from accounts.portal.forms import OwnKeyForm, OwnRotateForm
 
 # Of keys that work no more, the newest.
 _SHOWN_ENDED = 50
@@ -27,7 +27,7 @@ _pages = require_http_methods(["GET", "HEAD", "POST"])
 @_pages
 def index(request: HttpRequest, customer: Customer) -> HttpResponse:
     """List the keys, and make a new one."""
-    form = KeyForm(request.POST or None)
+    form = OwnKeyForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             issued = issue(customer, form, by=cast(User, request.user))
@@ -51,7 +51,7 @@ def index(request: HttpRequest, customer: Customer) -> HttpResponse:
     )
 
 
-def issue(customer: Customer, form: KeyForm, *, by: User) -> api_keys.IssuedKey:
+def issue(customer: Customer, form: OwnKeyForm, *, by: User) -> api_keys.IssuedKey:
     """Issue the key that a member asked for; raise as `own_keys.issue` does."""
     return own_keys.issue(
         customer,
@@ -69,7 +69,7 @@ def issue(customer: Customer, form: KeyForm, *, by: User) -> api_keys.IssuedKey:
 def rotate(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
     """Ask how long the old key stays valid, then show the new one's token."""
     key = get_object_or_404(own_keys.of(customer), key_id=key_id)
-    form = RotateForm(request.POST or None)
+    form = OwnRotateForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
             issued = own_keys.rotate(

@@ -180,20 +180,20 @@ def _totals(sums: Mapping[str, int]) -> Totals:
     )
 
 
-class Refusals(TypedDict):
+class StatusCount(TypedDict):
     status: int
     code: str
     count: int
 
 
-def refusals(rows: Iterable[Mapping[str, Any]]) -> list[Refusals]:
+def refusals(rows: Iterable[Mapping[str, Any]]) -> list[StatusCount]:
     """Count the calls that were refused or failed, per status and code.
 
     Of rows that were read by these, most calls first.
     """
     refused = [row for row in rows if row["status"] >= 400]
     found = [
-        Refusals(status=row["status"], code=row["code"], count=row["requests"])
+        StatusCount(status=row["status"], code=row["code"], count=row["requests"])
         for row in per(refused, "status", "code")
     ]
     return sorted(found, key=operator.itemgetter("count"), reverse=True)

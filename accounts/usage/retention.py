@@ -17,7 +17,7 @@ from accounts.models import UnrolledHour, Usage, UsageDay, UsageHour, UsageKeepi
 from accounts.models.usage import UsageSums
 from accounts.usage import roll_ups
 from accounts.usage.grains import DAY, HOUR, day_of
-from accounts.usage.roll_ups import LEAST_KEPT, Kind, Progress
+from accounts.usage.roll_ups import LEAST_KEPT, Kind, RollUpProgress
 
 _ROWS_PER_DELETE = 2000
 
@@ -26,7 +26,7 @@ logger = structlog.get_logger(__name__)
 
 def forget_minutes(
     *, now: datetime.datetime, keep: datetime.timedelta, budget_s: float = 5.0
-) -> Progress:
+) -> RollUpProgress:
     """Delete minutes older than `keep` for about `budget_s`; tell how many rows."""
     deadline = time.monotonic() + budget_s
     until = day_of(now - max(keep, LEAST_KEPT))
@@ -39,8 +39,8 @@ def forget_minutes(
         rows, _ = Usage.objects.filter(pk__in=list(oldest[:_ROWS_PER_DELETE])).delete()
         deleted += rows
         if not rows:
-            return Progress(deleted)
-    return Progress(deleted, caught_up=False)
+            return RollUpProgress(deleted)
+    return RollUpProgress(deleted, caught_up=False)
 
 
 def _close_a_day(until: datetime.datetime) -> bool:

@@ -49,7 +49,7 @@ Rolled = TypeVar("Rolled", bound=RolledUsage)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class RollUpProgress:
     """What one round did, and whether it did everything there was."""
 
     done: int = 0
@@ -124,7 +124,7 @@ def _ended(now: datetime.datetime) -> QuerySet[UnrolledHour]:
 # Rolling up
 
 
-def roll_up(*, now: datetime.datetime, budget_s: float = 5.0) -> Progress:
+def roll_up(*, now: datetime.datetime, budget_s: float = 5.0) -> RollUpProgress:
     """Roll up hours that have ended, oldest first, for about `budget_s`."""
     deadline = time.monotonic() + budget_s
     waiting = list(
@@ -138,9 +138,9 @@ def roll_up(*, now: datetime.datetime, budget_s: float = 5.0) -> Progress:
             if behind > LATE_AFTER:
                 seconds = round(behind.total_seconds())
                 logger.warning("usage_roll_up_is_behind", seconds=seconds)
-            return Progress(done, caught_up=False)
+            return RollUpProgress(done, caught_up=False)
         _roll_hour(customer_id, hour)
-    return Progress(len(waiting), caught_up=len(waiting) < _HOURS_PER_ROUND)
+    return RollUpProgress(len(waiting), caught_up=len(waiting) < _HOURS_PER_ROUND)
 
 
 @transaction.atomic

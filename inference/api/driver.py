@@ -1,6 +1,6 @@
 """The prediction plan in Django: the same answers as the gateway's, synchronously.
 
-One Front per process, shared by its threads. The plan itself keeps counts and is not
+One driver per process, shared by its threads. The plan itself keeps counts and is not
 made for threads, so a lock is held while it thinks and let go of while it waits.
 """
 
@@ -44,12 +44,12 @@ from inference.prediction.effects import (
     NeedBody,
     NeedUnits,
     NextChunk,
+    NoChunk,
     OpenStream,
     ReadImages,
     ReadUpload,
     SendHead,
     SendPiece,
-    Sign,
     StreamAbandoned,
 )
 from inference.prediction.plan import PredictionPlan, Steps
@@ -113,7 +113,7 @@ class Streamed(NamedTuple):
 Carried = Generator[SendHead | SendPiece, None, Answer]
 
 
-class Front:
+class ApiDriver:
     """Carries calls out with files, sockets and the database of one installation."""
 
     def __init__(
@@ -283,7 +283,7 @@ class Front:
             case OpenStream():
                 return self._chunks(effect)
             case NextChunk():
-                return next(cast(Iterator[Any], effect.stream), Sign.ENDED)
+                return next(cast(Iterator[Any], effect.stream), NoChunk.ENDED)
             case ExplainCall():
                 return self._on_engine(
                     effect.engines,
@@ -381,11 +381,11 @@ class Front:
             logger.exception("spool_sync_failed")
 
 
-def current() -> Front:
+def current() -> ApiDriver:
     """Return this process's front; a forked worker gets one of its own."""
     return _front(settings.HOME, os.getpid())
 
 
 @functools.lru_cache(maxsize=8)
-def _front(home: Home, _pid: int) -> Front:
-    return Front(home)
+def _front(home: Home, _pid: int) -> ApiDriver:
+    return ApiDriver(home)

@@ -49,7 +49,7 @@ MAX_DEADLINE_MS = 3_600_000
 _MAX_ACCEPT_BYTES = 2048
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class AcceptedTypes(msgspec.Struct, frozen=True):
     """What an Accept header allows and asks for."""
 
     json: bool = True
@@ -60,7 +60,7 @@ class Accepted(msgspec.Struct, frozen=True):
     version: str | None = None
 
 
-ACCEPT_ANYTHING = Accepted()
+ACCEPT_ANYTHING = AcceptedTypes()
 
 
 def select(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -140,7 +140,7 @@ def cache_use(headers: Headers) -> tuple[bool, bool]:
     return b"no-cache" not in given and b"max-age=0" not in given, True
 
 
-def accepted(headers: Headers) -> Accepted:
+def accepted(headers: Headers) -> AcceptedTypes:
     given = headers.get(b"accept")
     if given is None or given == b"*/*" or given == b"application/json":
         return ACCEPT_ANYTHING
@@ -186,7 +186,7 @@ def _is_json(content_type: bytes) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _read_accept(header: bytes) -> Accepted:
+def _read_accept(header: bytes) -> AcceptedTypes:
     json = problem_json = svg = False
     version = None
     for part in header.decode("latin-1").split(","):
@@ -204,7 +204,7 @@ def _read_accept(header: bytes) -> Accepted:
             svg = True
         elif kind in _JSON_TYPES:
             json = True
-    return Accepted(json=json, problem_json=problem_json, svg=svg, version=version)
+    return AcceptedTypes(json=json, problem_json=problem_json, svg=svg, version=version)
 
 
 def _is_refused(quality: str) -> bool:

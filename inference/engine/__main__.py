@@ -17,7 +17,7 @@ import uvloop
 from inference.engine import settings as engine_settings
 from inference.engine.devices import found, opening
 from inference.engine.devices.device import DeviceOptions
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings, InvalidSettings
 from inference.installation.home import Home
@@ -104,7 +104,7 @@ async def _serve(settings: EngineSettings, home: Home) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    engine = Engine(settings, on_fatal=fail)
+    engine = EngineCore(settings, on_fatal=fail)
     path = home.engine_socket(settings.name)
     server = EngineServer(engine, path, clock=time.monotonic)
     await server.start()

@@ -13,12 +13,12 @@ from inference.engine.batching.batcher import Batcher
 from inference.engine.batching.queue import Entry
 from inference.engine.devices import failures, opening
 from inference.engine.explaining.plugins import ExplainTask, ExplainThread
-from inference.engine.loading.memory import Memory
-from inference.engine.loading.versions import LoadedVersion, Loader, Versions
+from inference.engine.loading.memory import ModelMemory
+from inference.engine.loading.versions import Loader, Versions, VersionState
 from inference.engine.runners import runner
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures import checks
-from inference.engine.streaming import Listener, RunningStream, Streams
+from inference.engine.streaming import RunningStream, StreamReader, Streams
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     DeviceStatus,
@@ -35,7 +35,7 @@ _MAX_LAYOUTS = 64
 _DRAINING_RETRY_MS = 1000
 
 
-class Engine:
+class EngineCore:
     """Belongs to the event loop it was made on, threads of its own aside."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Engine:
         load: Loader = runner.load,
         clock: Callable[[], float] = time.monotonic,
         on_fatal: Callable[[], None] = lambda: None,
-        device_memory: Memory | None = None,
+        device_memory: ModelMemory | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
@@ -149,7 +149,7 @@ class Engine:
         self,
         key: VersionKey,
         tensors: Sequence[Tensor],
-        listener: Listener,
+        listener: StreamReader,
         *,
         params: Params | None,
         credits: int,  # noqa: A002 - the protocol's name for it
@@ -182,7 +182,7 @@ class Engine:
             name=str(key),
         )
 
-    def _ready(self, key: VersionKey) -> LoadedVersion:
+    def _ready(self, key: VersionKey) -> VersionState:
         if self.draining:
             raise EngineError(
                 EngineErrorCode.DRAINING,
@@ -191,7 +191,7 @@ class Engine:
             )
         return self.versions.ready(key)
 
-    def _admit_layout(self, version: LoadedVersion, entry: Entry) -> None:
+    def _admit_layout(self, version: VersionState, entry: Entry) -> None:
         assert version.signature is not None
         checks.check_layout(version.signature, entry.tensors)
         checks.check_params(version.signature, entry.params)

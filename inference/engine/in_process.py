@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.batching.queue import Answer, Entry
+from inference.engine.batching.queue import BatchAnswer, Entry
 from inference.engine.clients import inbox, requests
 from inference.engine.clients.inbox import Inbox
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     EngineStatus,
@@ -27,7 +27,9 @@ class _FutureCaller:
     def __init__(self, future: "asyncio.Future[Prediction]") -> None:
         self._future = future
 
-    def answered(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> None:
+    def answered(
+        self, entry: Entry, answer: BatchAnswer, start: int, queue_us: int
+    ) -> None:
         if self._future.done():
             return
         stop = start + entry.rows
@@ -66,7 +68,7 @@ class _InboxListener:
 
 
 class InProcessEngineClient:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: EngineCore) -> None:
         self._engine = engine
 
     async def predict(

@@ -1,6 +1,6 @@
 """The answer of a batch, cut into one frame per request."""
 
-from inference.engine.batching.queue import Answer, Entry
+from inference.engine.batching.queue import BatchAnswer, Entry
 from inference.engine.wire import frames, tensors
 from inference.engine.wire.dtypes import TEXT
 from inference.engine.wire.messages import Predicted, TensorHeader
@@ -30,10 +30,12 @@ class ReplyWriter:
     """Keeps what the requests of one batch have in common."""
 
     def __init__(self) -> None:
-        self._answer: Answer | None = None
+        self._answer: BatchAnswer | None = None
         self._outputs: list[_Output] = []
 
-    def encode(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> bytes:
+    def encode(
+        self, entry: Entry, answer: BatchAnswer, start: int, queue_us: int
+    ) -> bytes:
         if answer is not self._answer:
             self._answer = answer
             self._outputs = [_Output(tensor) for tensor in answer.tensors]

@@ -10,8 +10,8 @@ import msgspec
 import structlog
 
 from inference.engine import replies
-from inference.engine.batching.queue import Answer, Entry
-from inference.engine.engine import Engine
+from inference.engine.batching.queue import BatchAnswer, Entry
+from inference.engine.engine import EngineCore
 from inference.engine.explaining.plugins import ExplainResult, ExplainTask
 from inference.engine.streaming import RunningStream
 from inference.engine.wire import frames
@@ -28,9 +28,9 @@ from inference.engine.wire.messages import (
     Predict,
     Reply,
     Request,
-    Stream,
     StreamChunk,
     StreamEnd,
+    StreamRequest,
     TensorHeader,
     Unload,
 )
@@ -44,13 +44,13 @@ _FOREVER_S = 86_400.0
 _GRACE_S = 0.1
 
 
-class Connection(asyncio.Protocol):
+class EngineConnection(asyncio.Protocol):
     """One peer. It is the Caller of the entries that came over it."""
 
     def __init__(
         self,
-        engine: Engine,
-        connections: "set[Connection]",
+        engine: EngineCore,
+        connections: "set[EngineConnection]",
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         if isinstance(request, Explain):
             self._explain(request, body)
             return
-        if isinstance(request, Stream):
+        if isinstance(request, StreamRequest):
             self._stream(request, body)
             return
         if len(body):
@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
 
         task.future.add_done_callback(done)
 
-    def _stream(self, request: Stream, body: memoryview) -> None:
+    def _stream(self, request: StreamRequest, body: memoryview) -> None:
         tensors = _decoded(request.tensors, body)
         if request.id in self._streams or request.id in self._entries:
             raise MalformedFrame("an id is in use")
@@ -216,7 +216,9 @@ class Connection(asyncio.Protocol):
 
     # Answers
 
-    def answered(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> None:
+    def answered(
+        self, entry: Entry, answer: BatchAnswer, start: int, queue_us: int
+    ) -> None:
         self._entries.pop(entry.id, None)
         try:
             data = self._writer.encode(entry, answer, start, queue_us)
@@ -320,12 +322,12 @@ class EngineServer:
     """Listens in a folder that only this user may enter."""
 
     def __init__(
-        self, engine: Engine, path: Path, *, clock: Callable[[], float]
+        self, engine: EngineCore, path: Path, *, clock: Callable[[], float]
     ) -> None:
         self._engine = engine
         self._path = path
         self._clock = clock
-        self._connections: set[Connection] = set()
+        self._connections: set[EngineConnection] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -334,7 +336,9 @@ class EngineServer:
         self._path.parent.chmod(0o700)
         self._path.unlink(missing_ok=True)
         self._server = await asyncio.get_running_loop().create_unix_server(
-            lambda: Connection(self._engine, self._connections, clock=self._clock),
+            lambda: EngineConnection(
+                self._engine, self._connections, clock=self._clock
+            ),
             str(self._path),
             backlog=512,
         )

@@ -31,7 +31,7 @@ _BUSY_RETRY_MS = 1000
 _encoder = msgspec.msgpack.Encoder()
 
 
-class Listener(Protocol):
+class StreamReader(Protocol):
     """Whoever reads a stream; called on the event loop, nothing after the last two."""
 
     def chunk(self, stream_id: int, chunk: msgspec.Raw) -> None:
@@ -48,7 +48,7 @@ class RunningStream:
     def __init__(
         self,
         stream_id: int,
-        listener: Listener,
+        listener: StreamReader,
         *,
         credits: int,  # noqa: A002 - the protocol's name for it
         loop: asyncio.AbstractEventLoop,
@@ -57,7 +57,7 @@ class RunningStream:
         name: str = "",
     ) -> None:
         self.id = stream_id
-        self._listener: Listener | None = listener
+        self._listener: StreamReader | None = listener
         self._loop = loop
         self._counters = counters
         self._on_end = on_end
@@ -215,7 +215,7 @@ class Streams:
     def start(
         self,
         stream_id: int,
-        listener: Listener,
+        listener: StreamReader,
         runner: StreamRunner,
         tensors: Sequence[Tensor],
         params: Params | None,

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from accounts.admission.admission import POLICY_HEADER, Admission
 from accounts.admission.key_admission import KeyAdmission
 from accounts.admission.limits import KeyProblem, Limits, ReachedLimit
-from accounts.admission.refusal import Refusal, limit_headers
+from accounts.admission.refusal import LimitRefusal, limit_headers
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import problem, with_facts
@@ -100,7 +100,7 @@ def lacks_scope(scope: str) -> ApiError:
     return ApiError(ErrorCode.FORBIDDEN, message, facts={"scope": scope})
 
 
-def of_limits(refusal: Refusal) -> ApiError:
+def of_limits(refusal: LimitRefusal) -> ApiError:
     return ApiError(
         _LIMIT_CODES[refusal.kind],
         refusal.message,

@@ -18,7 +18,7 @@ from inference.gateway.http1.asgi import (
     Send,
     split_target,
 )
-from inference.gateway.http1.exchange import Reading, Request
+from inference.gateway.http1.exchange import HeadReading, Request
 from inference.gateway.open_inference.app import OpenInferenceApp, is_open_inference
 from inference.gateway.open_inference.facts import OpenInferenceFacts
 from inference.gateway.prediction_exchange import PredictionExchange, PredictionHead
@@ -50,7 +50,7 @@ class GatewayApp:
             clock=driver.clock,
         )
 
-    def read(self, request: Request) -> Reading:
+    def read(self, request: Request) -> HeadReading:
         if request.method == b"POST":
             path, _, query = request.target.partition(b"?")
             found = self._paths.get(path)
@@ -58,10 +58,10 @@ class GatewayApp:
                 found = self._find(path)
             if found is not None:
                 head = PredictionHead.of(request, found, query)
-                return Reading(
+                return HeadReading(
                     partial(PredictionExchange, self._driver, head), recurs=True
                 )
-        return Reading(partial(AsgiExchange, self, request))
+        return HeadReading(partial(AsgiExchange, self, request))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         try:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.http1.asgi import ClientLeft
-from inference.gateway.owners import Client
+from inference.gateway.owners import Owner
 from inference.installation.shares import FairQueue, Shares
 
 _RETRY_S = 5.0
@@ -27,9 +27,9 @@ class Bytes:
         self.most = most
         self.used = self._of_strangers = 0
         self.refused = 0
-        self._by_client: dict[Client, int] = {}
+        self._by_client: dict[Owner, int] = {}
 
-    def take(self, client: Client, size: int, *, already: int = 0) -> None:
+    def take(self, client: Owner, size: int, *, already: int = 0) -> None:
         """Count more of a thing that has `already` some; raises ApiError OVERLOADED."""
         own = self._by_client.get(client, 0)
         full = self.used + size > self.most or (
@@ -43,10 +43,10 @@ class Bytes:
             raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_S)
         self._add(client, size)
 
-    def give_back(self, client: Client, size: int) -> None:
+    def give_back(self, client: Owner, size: int) -> None:
         self._add(client, -size)
 
-    def _add(self, client: Client, size: int) -> None:
+    def _add(self, client: Owner, size: int) -> None:
         self.used += size
         if not client.is_customer:
             self._of_strangers += size
@@ -55,13 +55,13 @@ class Bytes:
             self._by_client[client] = own
 
 
-class Asker(Protocol):
+class RoomSeeker(Protocol):
     """Who waits for room."""
 
     def room_made(self) -> None: ...
 
 
-class Room:
+class BodyRoom:
     """Counts bytes of large bodies; those that do not fit wait for others to end.
 
     Customers share it. The bodies of one that wait have it in their order.
@@ -69,9 +69,9 @@ class Room:
 
     def __init__(self, most: int) -> None:
         self.shares = Shares(most)
-        self._waiting: dict[Hashable, dict[Asker, int]] = {}
+        self._waiting: dict[Hashable, dict[RoomSeeker, int]] = {}
 
-    def take(self, owner: Hashable, size: int, asker: Asker) -> bool:
+    def take(self, owner: Hashable, size: int, asker: RoomSeeker) -> bool:
         """Take room for a body; False: `asker` is told once it has it."""
         if owner not in self._waiting and size <= self.shares.room(owner):
             return self.shares.take(owner, size)
@@ -82,7 +82,9 @@ class Room:
         self.shares.give_back(owner, size)
         self._let_in()
 
-    def stop_waiting(self, owner: Hashable, asker: Asker, *, refused: bool) -> None:
+    def stop_waiting(
+        self, owner: Hashable, asker: RoomSeeker, *, refused: bool
+    ) -> None:
         """Forget a body that got no room; `refused` because it waited for too long."""
         del self._waiting[owner][asker]
         self.shares.refused += refused
@@ -105,7 +107,7 @@ class Room:
             asker.room_made()
 
 
-class Turns:
+class UploadSlots:
     """Lets some requests at a time have a thread of the site, and others wait.
 
     Clients take turns, and a customer has half of the threads at most, an address
@@ -118,7 +120,7 @@ class Turns:
         self, at_once: int, *, most_waiting: int = 1000, most_of_one: int = 100
     ) -> None:
         self._free = self._at_once = at_once
-        self._running: dict[Client, int] = {}
+        self._running: dict[Owner, int] = {}
         self._waiting: FairQueue[_Waiter] = FairQueue(
             most_waiting, most_of_one=most_of_one
         )
@@ -133,7 +135,7 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(
-        self, client: Client, *, timeout_s: float, has_left: Callable[[], bool]
+        self, client: Owner, *, timeout_s: float, has_left: Callable[[], bool]
     ) -> AsyncIterator[None]:
         """Hold a thread; raises ApiError OVERLOADED and ClientLeft."""
         if self._may_run(client) and not self._waiting.shares.held(client):
@@ -147,7 +149,7 @@ class Turns:
             self._let_run()
 
     async def _wait(
-        self, client: Client, timeout_s: float, has_left: Callable[[], bool]
+        self, client: Owner, timeout_s: float, has_left: Callable[[], bool]
     ) -> None:
         waiter = _Waiter(asyncio.get_running_loop().create_future(), client, has_left)
         if not self._waiting.put(client, waiter):
@@ -163,18 +165,18 @@ class Turns:
             self._give_up(waiter)
             raise
 
-    def _may_run(self, client: Client) -> bool:
+    def _may_run(self, client: Owner) -> bool:
         share = self._at_once // 2
         if not client.is_customer:
             # One slow page of somebody holds up nobody else behind the same address.
             share = min(share, max(2, self._at_once // 4))
         return self._free > 0 and self._running.get(client, 0) < max(1, share)
 
-    def _start(self, client: Client) -> None:
+    def _start(self, client: Owner) -> None:
         self._free -= 1
         self._running[client] = self._running.get(client, 0) + 1
 
-    def _stop(self, client: Client) -> None:
+    def _stop(self, client: Owner) -> None:
         self._free += 1
         running = self._running.pop(client) - 1
         if running:
@@ -202,7 +204,7 @@ class Turns:
 
 class _Waiter(NamedTuple):
     called: "asyncio.Future[None]"
-    client: Client
+    client: Owner
     has_left: Callable[[], bool]
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 from accounts.admission.networks import Networks, party_of
 
 
-class Client(NamedTuple):
+class Owner(NamedTuple):
     """Whom a bound counts for: a customer, or an address that showed no valid key."""
 
     name: str
@@ -29,10 +29,10 @@ def holder(connection: Connected, trusted_proxies: Networks) -> Hashable:
     return stranger(connection.client)
 
 
-def customer(customer_id: int) -> Client:
-    return Client(f"customer {customer_id}", is_customer=True)
+def customer(customer_id: int) -> Owner:
+    return Owner(f"customer {customer_id}", is_customer=True)
 
 
-def stranger(address: str) -> Client:
+def stranger(address: str) -> Owner:
     """Name an address; of IPv6, the network that one household or server has."""
-    return Client(party_of(address))
+    return Owner(party_of(address))

@@ -22,7 +22,7 @@ from inference.dialects.native.native import NATIVE
 from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
-from inference.gateway.bounds import Bytes, Turns
+from inference.gateway.bounds import Bytes, UploadSlots
 from inference.gateway.driver.driver import MAX_LARGE_BYTES, GatewayDriver
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.lease_client import LeaseClient
@@ -124,7 +124,7 @@ async def serve(
         bodies,
         clients=Clients(tables, trusted_proxies, time.time),
         buffers=buffers,
-        turns=Turns(max(2, site_threads // settings.gateways)),
+        turns=UploadSlots(max(2, site_threads // settings.gateways)),
         trusted_proxies=trusted_proxies,
         max_bytes=settings.max_upload_bytes,
         idle_timeout_s=settings.upload_idle_timeout_s,

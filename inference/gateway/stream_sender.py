@@ -11,10 +11,10 @@ from inference.gateway.http1.exchange import Channel
 from inference.prediction.effects import (
     Answer,
     NextChunk,
+    NoChunk,
     OpenStream,
     SendHead,
     SendPiece,
-    Sign,
     StreamAbandoned,
     StreamEffect,
 )
@@ -73,10 +73,10 @@ class StreamSender:
     async def _wait(self, timeout_s: float) -> Any:
         assert self._chunks is not None, "a stream is opened before it is read"
         if self._next is None:
-            self._next = asyncio.ensure_future(anext(self._chunks, Sign.ENDED))
+            self._next = asyncio.ensure_future(anext(self._chunks, NoChunk.ENDED))
         await asyncio.wait((self._next,), timeout=timeout_s)
         if not self._next.done():
-            return Sign.NOTHING_YET
+            return NoChunk.NOTHING_YET
         following, self._next = self._next, None
         return following.result()
 

@@ -56,12 +56,12 @@ NEEDS_INPUT = Q(status__in=(*UNFINISHED, Status.FAILED), removed_at=None)
 logger = structlog.get_logger(__name__)
 
 
-class LeaseLost(Exception):
+class ClaimLost(Exception):
     """The job was cancelled, ended or taken over: whatever this worker did is void."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class Claim:
     """The right to write to a job as long as no newer token exists."""
 
     job_id: str
@@ -80,7 +80,7 @@ class StoredInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class JobTarget:
     """The version that a job runs on, chosen once."""
 
     model: str
@@ -119,7 +119,7 @@ def submit(
     job_id: str,
     *,
     api_key: ApiKey,
-    target: Target,
+    target: JobTarget,
     stored: StoredInput,
     options: dict[str, Any],
 ) -> PredictionJob:
@@ -273,7 +273,7 @@ def cut_leases(*, now: datetime) -> int:
     return held.update(lease_expires_at=now + timedelta(seconds=LEASE_S))
 
 
-def claim(job_id: str, *, worker: str, now: datetime) -> Lease | None:
+def claim(job_id: str, *, worker: str, now: datetime) -> Claim | None:
     """Take the lease of a job; None if it is held, finished or was just quarantined."""
     with transaction.atomic():
         waiting = claimable(now).filter(pk=job_id)
@@ -293,7 +293,7 @@ def claim(job_id: str, *, worker: str, now: datetime) -> Lease | None:
         JobTurn.objects.update_or_create(
             customer_id=customer, defaults={"began_at": now}
         )
-        return Lease(job_id=job_id, token=token)
+        return Claim(job_id=job_id, token=token)
 
 
 def quarantine(jobs: QuerySet[PredictionJob], *, now: datetime) -> int:
@@ -314,18 +314,18 @@ def is_quarantined(job: PredictionJob) -> bool:
     return job.status == Status.FAILED and job.attempts >= MAX_ATTEMPTS
 
 
-def renew(lease: Lease, *, now: datetime) -> bool:
+def renew(lease: Claim, *, now: datetime) -> bool:
     """Keep the lease alive; False if it is lost."""
     expires_at = now + timedelta(seconds=LEASE_S)
     return bool(_held(lease).update(lease_expires_at=expires_at))
 
 
-def count_rows(lease: Lease, *, rows: int) -> None:
+def count_rows(lease: Claim, *, rows: int) -> None:
     """Note how many rows the input has; that is progress, as a chunk is."""
     _write(lease, rows_total=rows, attempts=1)
 
 
-def note_waiting(lease: Lease, *, now: datetime) -> datetime:
+def note_waiting(lease: Claim, *, now: datetime) -> datetime:
     """Note that no engine takes the next rows; return since when."""
     with transaction.atomic():
         _write(lease, waiting_since=Coalesce(F("waiting_since"), Value(now)))
@@ -335,10 +335,10 @@ def note_waiting(lease: Lease, *, now: datetime) -> datetime:
     return since
 
 
-def commit_chunk(lease: Lease, output: ChunkOutput, *, now: datetime) -> None:
+def commit_chunk(lease: Claim, output: ChunkOutput, *, now: datetime) -> None:
     """Store a chunk's output, progress, charge and usage: all of it or nothing.
 
-    Raises LeaseLost, or ApiError with QUOTA_EXCEEDED when the customer's quota does
+    Raises ClaimLost, or ApiError with QUOTA_EXCEEDED when the customer's quota does
     not cover the rows. The charge is part of the transaction: a chunk that is done
     again because its worker died was never charged before.
     """
@@ -371,7 +371,7 @@ def commit_chunk(lease: Lease, output: ChunkOutput, *, now: datetime) -> None:
         )
 
 
-def hand_back(lease: Lease, *, again_at: datetime, blameless: bool = True) -> None:
+def hand_back(lease: Claim, *, again_at: datetime, blameless: bool = True) -> None:
     """Give the job back unfinished; nobody takes it before `again_at`.
 
     A start that was blameless does not count as one that died.
@@ -380,7 +380,7 @@ def hand_back(lease: Lease, *, again_at: datetime, blameless: bool = True) -> No
     _write(lease, lease_expires_at=again_at, attempts=attempts)
 
 
-def finish(lease: Lease, *, now: datetime) -> None:
+def finish(lease: Claim, *, now: datetime) -> None:
     """End a job whose rows are all done; one without any prediction has failed."""
     with transaction.atomic():
         _write(lease, rows_total=F("rows_done"), attempts=0)
@@ -402,13 +402,13 @@ def _no_row_predicted(job_id: str, rows: int) -> ApiError:
     )
 
 
-def fail(lease: Lease, error: ApiError, *, now: datetime) -> None:
+def fail(lease: Claim, error: ApiError, *, now: datetime) -> None:
     """End a job early; what is done stays."""
     _end(lease, Status.FAILED, error, now=now)
 
 
 def _end(
-    lease: Lease, status: Status, error: ApiError | None = None, *, now: datetime
+    lease: Claim, status: Status, error: ApiError | None = None, *, now: datetime
 ) -> None:
     _write(
         lease,
@@ -459,12 +459,12 @@ def retry(job_id: str) -> bool:
     return bool(revived)
 
 
-def _held(lease: Lease) -> QuerySet[PredictionJob]:
+def _held(lease: Claim) -> QuerySet[PredictionJob]:
     return PredictionJob.objects.filter(
         pk=lease.job_id, status=Status.PROCESSING, lease_token=lease.token
     )
 
 
-def _write(lease: Lease, **fields: Any) -> None:  # the fields of several types
+def _write(lease: Claim, **fields: Any) -> None:  # the fields of several types
     if not _held(lease).update(**fields):
-        raise LeaseLost(lease.job_id)
+        raise ClaimLost(lease.job_id)

@@ -6,7 +6,7 @@ from inference.api import driver
 from inference.engine.signatures.signature import Signature
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.jobs.life_cycle import Target
+from inference.jobs.life_cycle import JobTarget
 from inference.snapshot.contents import CallableModel, CallableVersion
 from inference.snapshot.targets import PUBLISHED
 from registry.routing import choose_pinned
@@ -18,7 +18,7 @@ def choose(
     version: str | None,
     sticky_key: str,
     allowed_models: tuple[str, ...],
-) -> Target:
+) -> JobTarget:
     """Return the version asked for, or one that the route's weights choose.
 
     `version` is a number or an alias. Raises ApiError: NOT_FOUND also for what the key
@@ -38,7 +38,7 @@ def choose(
             f"Model {name!r} is not ready yet.",
             retry_after_s=5.0,
         )
-    return Target(
+    return JobTarget(
         model=name,
         version=chosen.version,
         variant=_variant(model, chosen.version),

@@ -72,11 +72,11 @@ class ReadUpload(msgspec.Struct, frozen=True):
     max_bytes: int
 
 
-class Stream(Protocol):
+class ChunkSource(Protocol):
     """Whatever the driver reads the chunks from; the plan only hands it back."""
 
 
-class Sign(enum.Enum):
+class NoChunk(enum.Enum):
     """What is no chunk; a chunk may be any JSON value, null too."""
 
     ENDED = "ended"
@@ -88,7 +88,7 @@ class StreamAbandoned(Exception):
 
 
 class OpenStream(msgspec.Struct, frozen=True):
-    """Begin to stream on one of the engines. Answered by a Stream.
+    """Begin to stream on one of the engines. Answered by a ChunkSource.
 
     The driver closes it when the plan ends, however that happens.
     """
@@ -102,9 +102,9 @@ class OpenStream(msgspec.Struct, frozen=True):
 
 
 class NextChunk(msgspec.Struct, frozen=True):
-    """Wait for a chunk, a JSON value, for `wait_s`. Answered by it or by a Sign."""
+    """Wait for a chunk, a JSON value, for `wait_s`. Answered by it or a NoChunk."""
 
-    stream: Stream
+    stream: ChunkSource
     wait_s: float
 
 

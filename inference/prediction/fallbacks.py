@@ -7,7 +7,7 @@ import structlog
 from inference.dialects import dialect
 from inference.dialects.dialect import Call
 from inference.errors.api_error import ApiError
-from inference.prediction.progress import Progress
+from inference.prediction.progress import CallProgress
 from inference.snapshot.contents import Fallback
 from inference.snapshot.targets import Target
 
@@ -19,7 +19,7 @@ _SAMPLE_S = 10.0
 
 
 def of_route(
-    call: Call, progress: Progress, error: ApiError
+    call: Call, progress: CallProgress, error: ApiError
 ) -> tuple[Fallback, Target | None]:
     """Give the route's fallback, and its version if that can read this call's rows.
 
@@ -59,7 +59,7 @@ class FallbackLog:
         # When it was last written, and how many calls there were since.
         self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
 
-    def note(self, progress: Progress, error: ApiError) -> None:
+    def note(self, progress: CallProgress, error: ApiError) -> None:
         """Note one call that was answered by `progress.fallback`."""
         model = "" if progress.model is None else progress.model.model.name
         kind = (model, progress.fallback, str(error.code))

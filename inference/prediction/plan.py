@@ -45,7 +45,7 @@ from inference.prediction.effects import (
     NeedBody,
     NeedUnits,
 )
-from inference.prediction.progress import Progress, log_failure, usage_event
+from inference.prediction.progress import CallProgress, log_failure, usage_event
 from inference.prediction.streamed_plan import StreamedPrediction, StreamLimits
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.tables import Tables
@@ -100,7 +100,7 @@ class PredictionPlan:
         request_id = call_headers.request_id(call.headers)
         if request_id is None:
             request_id = f"req_{self._boot_id}{sequence:08x}"
-        progress = Progress(self._clock(), self._timer(), sequence, request_id)
+        progress = CallProgress(self._clock(), self._timer(), sequence, request_id)
         try:
             entry = self._admit(call, progress)
         except ApiError as error:
@@ -150,7 +150,7 @@ class PredictionPlan:
     def new_request_id(self) -> str:
         return f"req_{self._boot_id}{next(self._sequence):08x}"
 
-    def _predict(self, call: Call, progress: Progress, entry: KeyEntry) -> Steps:
+    def _predict(self, call: Call, progress: CallProgress, entry: KeyEntry) -> Steps:
         headers = call.headers
         streams = call.operation == "stream"
         timeout_s = self.streams.max_stream_s if streams else self._max_timeout_s
@@ -283,7 +283,7 @@ class PredictionPlan:
     def _rows_apart(
         self,
         call: Call,
-        progress: Progress,
+        progress: CallProgress,
         target: Target,
         decoded: DecodedRequest,
         error: EngineError,
@@ -325,7 +325,11 @@ class PredictionPlan:
         return found
 
     def _look_up(
-        self, call: Call, progress: Progress, target: Target, decoded: DecodedRequest
+        self,
+        call: Call,
+        progress: CallProgress,
+        target: Target,
+        decoded: DecodedRequest,
     ) -> tuple[cache.Key | None, Prediction | None]:
         """Give the key to store the prediction under, and the one that is there."""
         policy = target.cache
@@ -349,7 +353,7 @@ class PredictionPlan:
     def _fall_back(
         self,
         call: Call,
-        progress: Progress,
+        progress: CallProgress,
         body: bytes,
         decoded: DecodedRequest,
         error: ApiError,
@@ -390,7 +394,7 @@ class PredictionPlan:
         self._fallback_log.note(progress, error)
         return self._wrap_up(call, progress, *encoded)
 
-    def _admit(self, call: Call, progress: Progress) -> KeyEntry:
+    def _admit(self, call: Call, progress: CallProgress) -> KeyEntry:
         """Check key, scope, model, concurrency and rate; the caller must leave."""
         try:
             entry = callers.find_caller(self.tables, call.headers, progress.now)
@@ -431,7 +435,7 @@ class PredictionPlan:
     def _answer(
         self,
         call: Call,
-        progress: Progress,
+        progress: CallProgress,
         target: Target,
         decoded: DecodedRequest,
         prediction: Prediction | None,
@@ -450,7 +454,7 @@ class PredictionPlan:
     def _wrap_up(
         self,
         call: Call,
-        progress: Progress,
+        progress: CallProgress,
         content_type: bytes,
         body: bytes,
         extra: Headers,
@@ -495,7 +499,7 @@ class PredictionPlan:
             headers.append((b"x-fallback", progress.fallback.encode()))
         return Answer(200, headers, body, event)
 
-    def _refuse(self, call: Call, progress: Progress, error: ApiError) -> Answer:
+    def _refuse(self, call: Call, progress: CallProgress, error: ApiError) -> Answer:
         entry = progress.entry
         if entry is not None:
             if error.limit is None:
@@ -528,7 +532,7 @@ class PredictionPlan:
 
 
 def _engine_call(
-    progress: Progress,
+    progress: CallProgress,
     target: Target,
     decoded: DecodedRequest,
     tensors: tuple[Tensor, ...],

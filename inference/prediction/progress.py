@@ -14,7 +14,7 @@ from inference.snapshot.targets import FALLBACK, ModelEntry, Target
 logger = structlog.get_logger(__name__)
 
 
-class Progress(msgspec.Struct, gc=False):
+class CallProgress(msgspec.Struct, gc=False):
     """Filled in by the plan, step by step."""
 
     # When the call belongs to the windows of its limits, in seconds since the epoch.
@@ -48,7 +48,7 @@ class Progress(msgspec.Struct, gc=False):
         return self.fallback != "fixed" and not self.entry.key.test  # type: ignore[union-attr]
 
 
-def log_failure(progress: Progress, error: EngineError) -> None:
+def log_failure(progress: CallProgress, error: EngineError) -> None:
     """Say which call a model failed on: its caller tells the owner the request's id."""
     if error.code is EngineErrorCode.MODEL_ERROR and progress.target is not None:
         logger.warning(
@@ -61,7 +61,7 @@ def log_failure(progress: Progress, error: EngineError) -> None:
 
 def usage_event(
     call: Call,
-    progress: Progress,
+    progress: CallProgress,
     *,
     boot_id: str,
     status: int,

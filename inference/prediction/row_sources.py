@@ -13,14 +13,14 @@ from inference.codecs.rows.reader import DecodedRows
 from inference.dialects.dialect import Call, ReadsFiles
 from inference.errors import refusals
 from inference.prediction.effects import Effect, ReadImages, ReadUpload
-from inference.prediction.progress import Progress
+from inference.prediction.progress import CallProgress
 from inference.snapshot.targets import Target
 
 Reading = Generator[Effect, Any, DecodedRequest]
 
 
 def read_images(
-    decoded: DecodedRequest, progress: Progress, remaining_s: float
+    decoded: DecodedRequest, progress: CallProgress, remaining_s: float
 ) -> Reading:
     """Have pictures decoded, if there are any."""
     if decoded.images is None:
@@ -35,7 +35,7 @@ def read_images(
 
 
 def read_file(
-    call: Call, progress: Progress, target: Target, asked: AskedFile
+    call: Call, progress: CallProgress, target: Target, asked: AskedFile
 ) -> Reading:
     """Read the instances out of a file that the customer uploaded before."""
     dialect, entry = call.dialect, progress.entry
@@ -52,7 +52,7 @@ def read_file(
 def decode_for(
     target: Target,
     call: Call,
-    progress: Progress,
+    progress: CallProgress,
     body: bytes,
     decoded: DecodedRequest,
     remaining_s: float,

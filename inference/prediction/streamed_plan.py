@@ -21,18 +21,18 @@ from inference.installation.shares import Shares
 from inference.prediction import fallbacks, row_sources
 from inference.prediction.effects import (
     Answer,
+    ChunkSource,
     Effect,
     NextChunk,
+    NoChunk,
     OpenStream,
     SendHead,
     SendPiece,
-    Sign,
-    Stream,
     StreamAbandoned,
     StreamEffect,
 )
 from inference.prediction.fallbacks import FallbackLog
-from inference.prediction.progress import Progress, log_failure, usage_event
+from inference.prediction.progress import CallProgress, log_failure, usage_event
 from inference.snapshot.targets import Target, fallback_json
 
 DEFAULT_MAX_STREAM_S = 300.0
@@ -74,7 +74,7 @@ class StreamLimits:
         self.shares.give_back(customer_id)
 
 
-class StreamedCall(msgspec.Struct):
+class StreamedAnswer(msgspec.Struct):
     """A call whose units are spent, and how it is answered."""
 
     opening: OpenStream
@@ -88,7 +88,7 @@ class StreamedCall(msgspec.Struct):
 
 
 def stream(
-    call: StreamedCall, limits: StreamLimits
+    call: StreamedAnswer, limits: StreamLimits
 ) -> Generator[StreamEffect, Any, bytes]:
     """Send the head and all events but the last, which is returned."""
     customer_id = call.opening.customer_id
@@ -116,13 +116,13 @@ def send_fixed(
     return event_stream.end_event(model_json, usage, request_id)
 
 
-def _send_chunks(call: StreamedCall) -> Generator[StreamEffect, Any, int]:
+def _send_chunks(call: StreamedAnswer) -> Generator[StreamEffect, Any, int]:
     source, chunk = yield from _open(call)
     call.begun = True
     yield SendHead(call.headers)
     count = 0
-    while chunk is not Sign.ENDED:
-        if chunk is Sign.NOTHING_YET:
+    while chunk is not NoChunk.ENDED:
+        if chunk is NoChunk.NOTHING_YET:
             piece = event_stream.KEEP_ALIVE
         else:
             piece = event_stream.chunk_event(count, chunk)
@@ -133,9 +133,11 @@ def _send_chunks(call: StreamedCall) -> Generator[StreamEffect, Any, int]:
     return count
 
 
-def _open(call: StreamedCall) -> Generator[StreamEffect, Any, tuple[Stream, Any]]:
+def _open(
+    call: StreamedAnswer,
+) -> Generator[StreamEffect, Any, tuple[ChunkSource, Any]]:
     try:
-        source: Stream = yield call.opening
+        source: ChunkSource = yield call.opening
         chunk = yield _next(call, source)
     except EngineError as error:
         if error.code is EngineErrorCode.BAD_REQUEST:
@@ -144,11 +146,11 @@ def _open(call: StreamedCall) -> Generator[StreamEffect, Any, tuple[Stream, Any]
     return source, chunk
 
 
-def _next(call: StreamedCall, source: Stream) -> NextChunk:
+def _next(call: StreamedAnswer, source: ChunkSource) -> NextChunk:
     return NextChunk(source, min(_KEEP_ALIVE_S, _left(call)))
 
 
-def _left(call: StreamedCall) -> float:
+def _left(call: StreamedAnswer) -> float:
     left = call.opening.timeout_s - call.elapsed()
     if left <= 0:
         raise refusals.too_late()
@@ -179,7 +181,7 @@ class StreamedPrediction:
     def steps(
         self,
         call: Call,
-        progress: Progress,
+        progress: CallProgress,
         target: Target,
         body: bytes,
         decoded: DecodedRequest,
@@ -222,12 +224,12 @@ class StreamedPrediction:
 
     def _streamed(
         self,
-        progress: Progress,
+        progress: CallProgress,
         target: Target,
         decoded: DecodedRequest,
         timeout_s: float,
-    ) -> StreamedCall:
-        return StreamedCall(
+    ) -> StreamedAnswer:
+        return StreamedAnswer(
             OpenStream(
                 progress.model.model.engines,  # type: ignore[union-attr]
                 target.key,
@@ -242,7 +244,7 @@ class StreamedPrediction:
             lambda: self._timer() - progress.started,
         )
 
-    def _stream_headers(self, progress: Progress) -> Headers:
+    def _stream_headers(self, progress: CallProgress) -> Headers:
         headers = [
             *event_stream.HEADERS,
             (b"x-request-id", progress.request_id.encode()),
@@ -255,7 +257,7 @@ class StreamedPrediction:
     def _stream_instead(
         self,
         call: Call,
-        progress: Progress,
+        progress: CallProgress,
         body: bytes,
         decoded: DecodedRequest,
         error: ApiError,

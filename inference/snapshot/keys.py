@@ -4,7 +4,7 @@ from accounts.admission.admission import Admission
 from accounts.admission.back_off import BackOff
 from accounts.admission.key_admission import KeyAdmission
 from accounts.admission.networks import Networks, SeenNetworks
-from accounts.admission.refusal import Refusal
+from accounts.admission.refusal import LimitRefusal
 from accounts.admission.shared_counts import CLOSED_UNTIL
 from inference.snapshot.contents import AccessKey
 
@@ -39,7 +39,7 @@ class KeyEntry:
         # The one that is remembered.
         self.token: bytes | None = None
 
-    def enter(self, now: float) -> Refusal | None:
+    def enter(self, now: float) -> LimitRefusal | None:
         """Count one call; unless it is refused, the caller must leave the admission."""
         back_off = self.back_off
         if back_off is None:

@@ -13,7 +13,7 @@ from accounts.admission.networks import Networks
 from accounts.metering.spool import SpoolWriter
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
-from inference.gateway.bounds import Bytes, Turns
+from inference.gateway.bounds import Bytes, UploadSlots
 from inference.gateway.driver.driver import GatewayDriver
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.lease_client import LeaseClient
@@ -131,7 +131,7 @@ def _gateway(home: Home, site: SiteTransport) -> tuple[GatewayApp, Engines, Reco
         bodies,
         clients=Clients(tables, Networks(()), time.time),
         buffers=Buffers(home.relayed, Bytes(10**9)),
-        turns=Turns(8),
+        turns=UploadSlots(8),
         max_bytes=1024,
         idle_timeout_s=5,
         site_timeout_s=5,

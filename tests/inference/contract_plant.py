@@ -17,7 +17,7 @@ from accounts.customers import api_keys
 from accounts.models import ApiKey
 from inference.controller import publishing
 from inference.engine.clients.blocking_client import BlockingEngineClient
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.server import EngineServer
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.signature import (
@@ -203,7 +203,7 @@ class RunningEngine:
 
     async def _serve(self) -> None:
         self._stopping = asyncio.Event()
-        engine = Engine(self._settings, on_fatal=self._stopping.set)
+        engine = EngineCore(self._settings, on_fatal=self._stopping.set)
         server = EngineServer(engine, self.path, clock=time.monotonic)
         await server.start()
         self._started.set()

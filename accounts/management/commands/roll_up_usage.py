@@ -38,7 +38,7 @@ class Command(BaseCommand):
         if days:
             self.stdout.write(f"To make anew: {marked} hours of customers.")
         rolled = 0
-        progress = roll_ups.Progress(caught_up=False)
+        progress = roll_ups.RollUpProgress(caught_up=False)
         while not progress.caught_up:
             progress = roll_ups.roll_up(now=timezone.now())
             rolled += progress.done

@@ -19,7 +19,7 @@ from inference.errors.api_error import ApiError, ErrorCode, Problem
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
 
-class RowReader(Protocol):
+class FileRows(Protocol):
     """Rows of one open file."""
 
     def rows(self, offset: int) -> Iterator[tuple[Row | Problem, int]]:
@@ -39,14 +39,14 @@ class RowChunk:
     ends: list[int] = field(default_factory=list)
 
 
-def open_rows(file: BinaryIO, *, input_format: str, signature: Signature) -> RowReader:
+def open_rows(file: BinaryIO, *, input_format: str, signature: Signature) -> FileRows:
     """Return the reader for a file's format; raise ApiError if its header is wrong."""
     if input_format == "csv":
         return CsvRows(file, signature)
     return JsonRows(file)
 
 
-def read_chunk(reader: RowReader, offset: int, *, max_rows: int) -> RowChunk:
+def read_chunk(reader: FileRows, offset: int, *, max_rows: int) -> RowChunk:
     """Read up to `max_rows` rows, fewer if they are large; none at the end."""
     chunk = RowChunk()
     for row, end in reader.rows(offset):
@@ -58,7 +58,7 @@ def read_chunk(reader: RowReader, offset: int, *, max_rows: int) -> RowChunk:
 
 
 def count_rows(
-    reader: RowReader, *, max_rows: int, max_bytes: int | None = None
+    reader: FileRows, *, max_rows: int, max_bytes: int | None = None
 ) -> int | None:
     """Count the rows; None if that takes more than `max_bytes` of the file.
 

@@ -15,11 +15,11 @@ from inference.engine.batching.queue import (
     Caller,
     Entry,
     QueueLimits,
-    Refusal,
-    Room,
+    QueueRefusal,
+    QueueRoom,
     late,
 )
-from inference.engine.batching.scheduler import JOB_SHARE, Turn, Turns
+from inference.engine.batching.scheduler import JOB_SHARE, BatchScheduler, Turn
 from inference.engine.runners.runner import Runner
 from inference.engine.wire.errors import EngineError
 
@@ -73,8 +73,8 @@ class Batcher:
         # libraries keep memory for every thread that uses them.
         self._threads = [_thread()]
         self._free_threads = list(self._threads)
-        self._turns: Turns[Lane] = Turns(Lane.job_price_s)
-        self.room = Room(settings.max_rows, settings.max_bytes)
+        self._turns: BatchScheduler[Lane] = BatchScheduler(Lane.job_price_s)
+        self.room = QueueRoom(settings.max_rows, settings.max_bytes)
         self._in_flight = 0
         # The least depth of the lanes in flight.
         self._depth = _MAX_DEPTH
@@ -177,7 +177,7 @@ class Batcher:
 
     # Admission
 
-    def _refuse(self, to: Lane, entry: Entry, found: Refusal) -> None:
+    def _refuse(self, to: Lane, entry: Entry, found: QueueRefusal) -> None:
         self.counters["refused"] += 1
         self.counters[f"refused_{found.bound}"] += 1
         drain_s = self._drain_s(to, job=entry.job)

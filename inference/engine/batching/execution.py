@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from inference.engine.batching.queue import Answer, Entry
+from inference.engine.batching.queue import BatchAnswer, Entry
 from inference.engine.devices import failures
 from inference.engine.runners import runner as runners
 from inference.engine.runners.runner import Runner
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     """What became of the entries that shared one forward pass."""
 
     entries: Sequence[Entry]
-    answer: Answer | None
+    answer: BatchAnswer | None
     error: EngineError | None
     # The model's own exception; never sent, only logged and classified.
     cause: BaseException | None = None
@@ -70,7 +70,7 @@ def run(
     rows = len(tensors[0].data)
     compute_us = int((clock() - started) * 1e6)
     return Outcome(
-        entries, Answer(tensors, compute_us, rows), None, halvings=len(halved)
+        entries, BatchAnswer(tensors, compute_us, rows), None, halvings=len(halved)
     )
 
 

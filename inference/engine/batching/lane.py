@@ -6,8 +6,8 @@ from inference.engine.batching.cost import CostModel, Pace
 from inference.engine.batching.queue import (
     Entry,
     QueueLimits,
-    Refusal,
-    Room,
+    QueueRefusal,
+    QueueRoom,
     VersionQueue,
 )
 from inference.engine.runners.runner import Runner
@@ -33,7 +33,7 @@ class Lane:
         self,
         runner: Runner,
         limits: QueueLimits,
-        room: Room,
+        room: QueueRoom,
         *,
         max_wait_s: float = 0.0,
         depth: int = 1,
@@ -107,7 +107,9 @@ class Lane:
         return self.cost.estimate(rows) or 0.0
 
 
-def refusal(lane: Lane, entry: Entry, room: Room, max_queue_s: float) -> Refusal | None:
+def refusal(
+    lane: Lane, entry: Entry, room: QueueRoom, max_queue_s: float
+) -> QueueRefusal | None:
     """Name the bound that keeps an entry out; None if it may wait."""
     queue = lane.jobs if entry.job else lane.interactive
     limits = queue.limits
@@ -132,7 +134,7 @@ def refusal(lane: Lane, entry: Entry, room: Room, max_queue_s: float) -> Refusal
         return found
     if queue.rows * row_s > left_s and queue.rows_before(entry) * row_s > left_s:
         # It would be answered too late for its caller.
-        return Refusal("queue_time")
+        return QueueRefusal("queue_time")
     return None
 
 

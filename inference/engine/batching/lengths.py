@@ -6,7 +6,7 @@ where two lengths of a request were filled up to the same bucket, to the longer 
 
 from typing import NamedTuple
 
-from inference.engine.batching.queue import Answer, Entry, Layout
+from inference.engine.batching.queue import BatchAnswer, Entry, Layout
 from inference.engine.signatures import checks, padding
 from inference.engine.signatures.padding import Padding, TooLong
 from inference.engine.signatures.signature import Layout as SignatureLayout
@@ -28,9 +28,9 @@ class Plan(NamedTuple):
     lengths: dict[int, int]
     outputs: tuple[tuple[int, ...], ...]
 
-    def cut(self, answer: Answer, start: int, rows: int) -> Answer:
+    def cut(self, answer: BatchAnswer, start: int, rows: int) -> BatchAnswer:
         """Take one request's rows, with outputs as long as the request was."""
-        return Answer(
+        return BatchAnswer(
             tuple(
                 Tensor(tensor.name, tensor.data[self._part(index, tensor, start, rows)])
                 for index, tensor in enumerate(answer.tensors)

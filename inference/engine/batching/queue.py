@@ -21,7 +21,7 @@ from inference.installation.shares import may_take
 Layout = tuple[tuple[str, str, tuple[int, ...] | bytes], ...]
 
 
-class Answer(msgspec.Struct, frozen=True, gc=False):
+class BatchAnswer(msgspec.Struct, frozen=True, gc=False):
     """One forward pass's outputs, for all the requests that shared it."""
 
     tensors: tuple[Tensor, ...]
@@ -33,7 +33,7 @@ class Caller(Protocol):
     """Whoever waits for an entry; called on the event loop, exactly once."""
 
     def answered(
-        self, entry: "Entry", answer: Answer, start: int, queue_us: int
+        self, entry: "Entry", answer: BatchAnswer, start: int, queue_us: int
     ) -> None:
         """Take rows `start` to `start + entry.rows` of the answer."""
 
@@ -93,7 +93,7 @@ class Entry:
         # Set when the caller left; nobody is told then.
         self.gone = False
         # Takes its part of an answer where its rows were filled up; None elsewhere.
-        self.cut: Callable[[Answer, int, int], Answer] | None = None
+        self.cut: Callable[[BatchAnswer, int, int], BatchAnswer] | None = None
         # Where it waits and is counted; None before, and once it is in a batch.
         self.queue: VersionQueue | None = None
         self.customer_id = customer_id
@@ -122,7 +122,7 @@ class Size(NamedTuple):
     nbytes: int
 
 
-class Refusal(NamedTuple):
+class QueueRefusal(NamedTuple):
     """The bound that keeps an entry out."""
 
     bound: str
@@ -130,7 +130,7 @@ class Refusal(NamedTuple):
     of_customer: bool = False
 
 
-class Room:
+class QueueRoom:
     """What waits in the whole engine, bounded in rows and in bytes."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
@@ -149,7 +149,7 @@ class Room:
             self.nbytes + entry.nbytes
         ) * parts <= self.max_bytes
 
-    def refusal(self, entry: Entry) -> Refusal | None:
+    def refusal(self, entry: Entry) -> QueueRefusal | None:
         """Say why it may not wait; jobs may take half, so that they shut nobody out."""
         most_rows, most_bytes = self.max_rows, self.max_bytes
         if entry.job:
@@ -158,7 +158,7 @@ class Room:
         free_bytes = most_bytes - self.nbytes
         count = entry.rows - (entry.spared.rows if entry.spared else 0)
         if entry.nbytes > free_bytes or (count > free_rows and self.rows):
-            return Refusal("engine_room")
+            return QueueRefusal("engine_room")
         held = [queue.held(entry.customer_id) for queue in self.queues]
         held_rows = sum([one.rows for one in held])
         held_bytes = sum([one.nbytes for one in held])
@@ -166,7 +166,7 @@ class Room:
             may_take(count, held=held_rows, free=free_rows)
             and may_take(entry.nbytes, held=held_bytes, free=free_bytes)
         ):
-            return Refusal("engine_room", of_customer=True)
+            return QueueRefusal("engine_room", of_customer=True)
         return None
 
 
@@ -192,7 +192,7 @@ class VersionQueue:
     first served, and one that asks for little does not wait for those that flood.
     """
 
-    def __init__(self, limits: QueueLimits, room: Room) -> None:
+    def __init__(self, limits: QueueLimits, room: QueueRoom) -> None:
         self.limits = limits
         self._room = room
         room.queues.add(self)
@@ -229,7 +229,7 @@ class VersionQueue:
 
     def refusal(
         self, entry: Entry, *, most_rows: int, rows_bound: str = "queue_rows"
-    ) -> Refusal | None:
+    ) -> QueueRefusal | None:
         """Say why it may not wait.
 
         The first request of a customer finds room while there is any. However large it
@@ -241,14 +241,16 @@ class VersionQueue:
         held = self.held(entry.customer_id)
         if held.rows:
             if not may_take(entry.rows, held=held.rows, free=free_rows):
-                return Refusal(rows_bound, of_customer=entry.rows <= free_rows)
+                return QueueRefusal(rows_bound, of_customer=entry.rows <= free_rows)
             if not may_take(entry.nbytes, held=held.nbytes, free=free_bytes):
-                return Refusal("queue_bytes", of_customer=entry.nbytes <= free_bytes)
+                return QueueRefusal(
+                    "queue_bytes", of_customer=entry.nbytes <= free_bytes
+                )
             return None
         if free_rows <= 0:
-            return Refusal(rows_bound)
+            return QueueRefusal(rows_bound)
         if free_bytes <= 0 or entry.nbytes > most_bytes:
-            return Refusal("queue_bytes")
+            return QueueRefusal("queue_bytes")
         spared = Size(
             max(entry.rows - (free_rows + 1) // 2, 0),
             max(entry.nbytes - (free_bytes + 1) // 2, 0),

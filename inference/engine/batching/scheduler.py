@@ -19,7 +19,7 @@ class Turn(NamedTuple, Generic[L]):
     contended: bool
 
 
-class Turns(Generic[L]):
+class BatchScheduler(Generic[L]):
     """Lanes take turns within each priority (dicts as ordered sets).
 
     While both priorities wait, every second of interactive work earns jobs a credit

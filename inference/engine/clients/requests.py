@@ -14,7 +14,7 @@ from inference.engine.wire.messages import (
     Predict,
     Predicted,
     Priority,
-    Stream,
+    StreamRequest,
     TensorHeader,
     VersionKey,
 )
@@ -89,7 +89,7 @@ def stream(
 ) -> bytes:
     headers, buffers = _encoded(sent)
     return _bounded(
-        Stream(
+        StreamRequest(
             request_id,
             key,
             headers,
@@ -128,7 +128,7 @@ def explain(
     )
 
 
-def _bounded(message: Predict | Explain | Stream, *buffers: Buffer) -> bytes:
+def _bounded(message: Predict | Explain | StreamRequest, *buffers: Buffer) -> bytes:
     data = frames.encode(message, *buffers)
     if len(data) - 4 > MAX_FRAME_BYTES:
         # The engine would hang up, on all other calls too.

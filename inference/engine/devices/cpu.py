@@ -14,7 +14,7 @@ from inference.engine.devices.device import (
     DeviceOptions,
     Function,
     Graph,
-    Memory,
+    MemoryUse,
     Slot,
 )
 from inference.engine.wire.tensors import Array
@@ -60,10 +60,10 @@ class CpuDevice:
     def graph_memory(self) -> None:
         return None
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryUse:
         machine = psutil.virtual_memory()
         own = psutil.Process().memory_info().rss
-        return Memory(machine.total, machine.total - machine.available, own)
+        return MemoryUse(machine.total, machine.total - machine.available, own)
 
     def free_cached(self) -> None:
         pass

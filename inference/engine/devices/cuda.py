@@ -20,7 +20,7 @@ from inference.engine.devices.device import (
     CaptureFailed,
     DeviceOptions,
     Function,
-    Memory,
+    MemoryUse,
     Slot,
     new_counters,
 )
@@ -108,10 +108,10 @@ class CudaDevice:
     def graph_memory(self) -> Any:
         return torch.cuda.graph_pool_handle()
 
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryUse:
         free, total = torch.cuda.mem_get_info(self._device)
         reserved = torch.cuda.memory_reserved(self._device)
-        return Memory(total, total - free, reserved)
+        return MemoryUse(total, total - free, reserved)
 
     def free_cached(self) -> None:
         torch.cuda.empty_cache()

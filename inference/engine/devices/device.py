@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 
 
-class Memory(NamedTuple):
+class MemoryUse(NamedTuple):
     """Bytes of the device: all, those in use by anybody, and those this engine has.
 
     `reserved_bytes` are the engine's own, the part that it keeps for later included.
@@ -129,7 +129,7 @@ class Device(Protocol):
 
     def graph_memory(self) -> Any: ...
 
-    def memory(self) -> Memory: ...
+    def memory(self) -> MemoryUse: ...
 
     def free_cached(self) -> None:
         """Give memory back that is kept for later."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.engine.batching.batcher import Batcher
 from inference.engine.batching.lane import Lane
-from inference.engine.batching.queue import Answer, Entry
+from inference.engine.batching.queue import BatchAnswer, Entry
 from inference.engine.runners.runner import Loaded
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import join_outputs
@@ -120,7 +120,9 @@ class _Waiter:
         self.future: Future[tuple[Tensor, ...]] = Future()
         self.queue_us = 0
 
-    def answered(self, entry: Entry, answer: Answer, start: int, queue_us: int) -> None:
+    def answered(
+        self, entry: Entry, answer: BatchAnswer, start: int, queue_us: int
+    ) -> None:
         self.queue_us = queue_us
         stop = start + entry.rows
         self.future.set_result(

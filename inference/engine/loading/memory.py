@@ -14,7 +14,7 @@ _SHARE = 0.8
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-class Memory(Protocol):
+class ModelMemory(Protocol):
     """The memory that models of one device live in, in bytes."""
 
     def used(self) -> int: ...
@@ -48,7 +48,7 @@ class CudaMemory:
         return int(found.memory_bytes(self._device) * _SHARE)
 
 
-def of_device(device: str) -> Memory:
+def of_device(device: str) -> ModelMemory:
     return CudaMemory(device) if device.startswith("cuda") else HostMemory()
 
 

@@ -24,7 +24,7 @@ from inference.engine.batching.queue import Layout
 from inference.engine.devices import failures
 from inference.engine.explaining.lane_model import LaneModel
 from inference.engine.loading import desired, memory, residency
-from inference.engine.loading.memory import Memory
+from inference.engine.loading.memory import ModelMemory
 from inference.engine.loading.residency import Resident
 from inference.engine.runners import torch_export
 from inference.engine.runners.runner import Loaded
@@ -47,7 +47,7 @@ _NO_ROOM_RETRY_MS = 60_000
 _LEAVE_S = 30.0
 
 
-class LoadedVersion:
+class VersionState:
     """One version: what was asked for, and what came of it."""
 
     def __init__(self, wanted: VersionToLoad, *, now: float) -> None:
@@ -96,7 +96,7 @@ class Versions:
         loop: asyncio.AbstractEventLoop,
         on_ready: Callable[[], None],
         on_fatal: Callable[[], None] = lambda: None,
-        device_memory: Memory | None = None,
+        device_memory: ModelMemory | None = None,
     ) -> None:
         self._settings = settings
         self._batcher = batcher
@@ -108,7 +108,7 @@ class Versions:
         self._memory = device_memory or memory.of_device(settings.device)
         self._budget = settings.memory_budget_bytes
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self.by_key: dict[VersionKey, LoadedVersion] = {}
+        self.by_key: dict[VersionKey, VersionState] = {}
         self.counters = {"evictions": 0, "demand_loads": 0}
 
     @property
@@ -137,7 +137,7 @@ class Versions:
         """Begin to load; the same version in the same form again changes nothing."""
         version = self.by_key.get(wanted.key)
         if version is None:
-            version = LoadedVersion(wanted, now=self._clock())
+            version = VersionState(wanted, now=self._clock())
             self.by_key[wanted.key] = version
         elif version.state != "failed" and version.form == wanted.form():
             if version.wanted != wanted:
@@ -169,7 +169,7 @@ class Versions:
         if version.lane is not None:
             self._release(version.lane)
 
-    def ready(self, key: VersionKey) -> LoadedVersion:
+    def ready(self, key: VersionKey) -> VersionState:
         """Return a version that answers; raise EngineError, and load it if need be."""
         version = self.by_key.get(key)
         if version is None:
@@ -201,7 +201,7 @@ class Versions:
 
     # Loading
 
-    def _adjust(self, version: LoadedVersion, wanted: VersionToLoad) -> None:
+    def _adjust(self, version: VersionState, wanted: VersionToLoad) -> None:
         """Take over what does not need the artifact again."""
         version.want(wanted)
         self._remember()
@@ -212,7 +212,7 @@ class Versions:
         if wanted.pinned and version.state == "evicted":
             self._begin(version, make_room=True)
 
-    def _begin(self, version: LoadedVersion, *, make_room: bool) -> None:
+    def _begin(self, version: VersionState, *, make_room: bool) -> None:
         wanted = version.wanted
         if not version.measured:
             version.nbytes = memory.artifact_bytes(wanted.path)
@@ -264,7 +264,7 @@ class Versions:
 
     def _loaded(
         self,
-        version: LoadedVersion,
+        version: VersionState,
         attempt: int,
         task: Future[_Measured],
     ) -> None:
@@ -317,7 +317,7 @@ class Versions:
 
     # Memory
 
-    def _residents(self, *, apart_from: LoadedVersion | None = None) -> list[Resident]:
+    def _residents(self, *, apart_from: VersionState | None = None) -> list[Resident]:
         return [
             Resident(
                 key,
@@ -330,19 +330,19 @@ class Versions:
             if version is not apart_from and version.state in ("loading", "ready")
         ]
 
-    def _removable(self, *, apart_from: LoadedVersion) -> list[VersionKey]:
+    def _removable(self, *, apart_from: VersionState) -> list[VersionKey]:
         return [
             one.key for one in self._residents(apart_from=apart_from) if not one.pinned
         ]
 
     def _leavers(
-        self, needed: int, *, apart_from: LoadedVersion
+        self, needed: int, *, apart_from: VersionState
     ) -> list[VersionKey] | None:
         """Name who must leave for `needed` bytes; None if they will never fit."""
         residents = self._residents(apart_from=apart_from)
         return residency.leaving(residents, budget=self.budget, needed=needed)
 
-    def _leave_room(self, version: LoadedVersion) -> None:
+    def _leave_room(self, version: VersionState) -> None:
         """Send others away for a version larger than expected, or itself."""
         leavers = self._leavers(version.nbytes, apart_from=version)
         if leavers is None:
@@ -353,7 +353,7 @@ class Versions:
         for key in leavers:
             self._evict(self.by_key[key])
 
-    def _evict(self, version: LoadedVersion) -> threading.Event:
+    def _evict(self, version: VersionState) -> threading.Event:
         """Let what waits be answered, then free the memory; set the event after it."""
         gone = threading.Event()
         lane, version.lane, version.model = version.lane, None, None
@@ -395,7 +395,7 @@ def _must_stop(old: VersionToLoad, new: VersionToLoad) -> bool:
     return old.path != new.path or (old.trusted and not new.trusted)
 
 
-def _load_failed(version: LoadedVersion, error: BaseException) -> None:
+def _load_failed(version: VersionState, error: BaseException) -> None:
     message = (
         error.message
         if isinstance(error, EngineError)
@@ -411,7 +411,7 @@ def _load_failed(version: LoadedVersion, error: BaseException) -> None:
     logger.error("load_failed", version=str(version.wanted.key), reason=message)
 
 
-def _status(version: LoadedVersion) -> VersionStatus:
+def _status(version: VersionState) -> VersionStatus:
     lane = version.lane
     return VersionStatus(
         key=version.wanted.key,

@@ -97,7 +97,7 @@ class Predicted(
     batch_rows: int
 
 
-class Stream(msgspec.Struct, frozen=True, array_like=True, tag="stream"):
+class StreamRequest(msgspec.Struct, frozen=True, array_like=True, tag="stream"):
     """Ask for the answer to one row in chunks.
 
     Answered by StreamChunks, as many as there are credits, then StreamEnd or Failed.
@@ -293,7 +293,9 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     device_status: DeviceStatus | None = None
 
 
-Request = Predict | Explain | Stream | Credit | Load | Unload | Cancel | GetStatus
+Request = (
+    Predict | Explain | StreamRequest | Credit | Load | Unload | Cancel | GetStatus
+)
 Reply = (
     Predicted | Explained | StreamChunk | StreamEnd | Failed | Accepted | EngineStatus
 )

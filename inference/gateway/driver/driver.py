@@ -6,7 +6,7 @@ from typing import Any
 
 from inference.codecs.images import MAX_PIXELS
 from inference.dialects import call_headers
-from inference.gateway.bounds import Room
+from inference.gateway.bounds import BodyRoom
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.health import Health
 from inference.gateway.driver.image_reader import ImageReader
@@ -56,7 +56,7 @@ class GatewayDriver:
         self.clock = clock
         self.timer = timer
         # For bodies of predictions.
-        self.room = Room(max_large_bytes)
+        self.room = BodyRoom(max_large_bytes)
         # Of their answers, what clients do not read.
         self.unread = Shares(max_large_bytes)
         self._images = ImageReader(max_pixels=max_image_pixels)

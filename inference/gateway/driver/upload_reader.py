@@ -8,8 +8,8 @@ import structlog
 from inference.codecs.files import uploaded
 from inference.codecs.files.uploaded import UploadedFile
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.gateway.bounds import Turns
-from inference.gateway.owners import Client
+from inference.gateway.bounds import UploadSlots
+from inference.gateway.owners import Owner
 from inference.installation.sockets import http_over
 from inference.prediction.effects import ReadUpload
 
@@ -34,7 +34,7 @@ class InputFiles:
     ) -> None:
         """Read `at_once` files at most: leases share the socket, and need threads."""
         at_once = min(at_once, _AT_ONCE)
-        self.turns = Turns(at_once)
+        self.turns = UploadSlots(at_once)
         connections = httpx.Limits(
             max_connections=at_once,
             max_keepalive_connections=2,
@@ -48,7 +48,7 @@ class InputFiles:
 
     async def read(self, asked: ReadUpload) -> UploadedFile:
         """Read one file whole; raises ApiError."""
-        customer = Client(str(asked.customer_id), is_customer=True)
+        customer = Owner(str(asked.customer_id), is_customer=True)
         try:
             async with self.turns.turn(
                 # Whoever leaves cancels the task that waits.

@@ -327,7 +327,7 @@ class UnaryCall(GrpcCall):
         return None if self.ended else self._rules.message_timeout_s
 
 
-class StreamedCall(GrpcCall):
+class StreamingCall(GrpcCall):
     """Messages both ways: each is answered before the next is looked at."""
 
     __slots__ = ("_advancing", "_busy", "_draining")

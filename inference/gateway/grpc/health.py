@@ -16,7 +16,7 @@ from grpc_health.v1.health_pb2 import (
 from inference.errors.api_error import ApiError
 from inference.gateway.grpc import service
 from inference.gateway.grpc.calls import WatchedCall
-from inference.gateway.grpc.methods import Asker, Method, Shape
+from inference.gateway.grpc.methods import Method, MethodCall, Shape
 from inference.gateway.grpc.statuses import Status
 from inference.gateway.open_inference.facts import OpenInferenceFacts
 from inference.snapshot.keys import KeyEntry
@@ -63,7 +63,7 @@ class HealthService:
             ),
         }
 
-    def _check(self, call: Asker, body: Body) -> None:
+    def _check(self, call: MethodCall, body: Body) -> None:
         name = _name(call, body)
         if name is None:
             return
@@ -75,7 +75,7 @@ class HealthService:
         elif status is not None:
             call.reply(status)
 
-    def _list(self, call: Asker, body: Body) -> None:
+    def _list(self, call: MethodCall, body: Body) -> None:
         """Tell of all services; models are not listed."""
         response = HealthListResponse()
         for name in _OURSELVES:
@@ -83,7 +83,7 @@ class HealthService:
             response.statuses[name].CopyFrom(status)
         call.reply(response.SerializeToString())
 
-    def _watch(self, call: Asker, body: Body) -> None:
+    def _watch(self, call: MethodCall, body: Body) -> None:
         assert isinstance(call, WatchedCall)
         name = _name(call, body)
         if name is None:
@@ -103,7 +103,7 @@ class HealthService:
 
         call.watch(look)
 
-    def _first_look(self, call: Asker, name: str) -> bytes | None:
+    def _first_look(self, call: MethodCall, name: str) -> bytes | None:
         """Return a status; None: the caller is refused. Counts against its rates."""
         if name not in _OURSELVES:
             try:
@@ -115,7 +115,7 @@ class HealthService:
                 return None
         return self._look(call, name, call.now())
 
-    def _look(self, call: Asker, name: str, now: float) -> bytes:
+    def _look(self, call: MethodCall, name: str, now: float) -> bytes:
         if self._is_draining():
             return _NOT_SERVING
         if name in _OURSELVES:
@@ -128,7 +128,7 @@ class HealthService:
         except ApiError:
             return _UNKNOWN
 
-    def _caller(self, call: Asker) -> KeyEntry:
+    def _caller(self, call: MethodCall) -> KeyEntry:
         """Find who asks, for a model; raises ApiError."""
         client = call.connection.client
         return self._facts.caller(call.headers, client, self._clock())
@@ -138,7 +138,7 @@ def _written(ready: bool) -> bytes:
     return _SERVING if ready else _NOT_SERVING
 
 
-def _name(call: Asker, body: Body) -> str | None:
+def _name(call: MethodCall, body: Body) -> str | None:
     """Read what is asked for; None: the call is refused."""
     try:
         return str(HealthCheckRequest.FromString(body).service)

@@ -19,7 +19,7 @@ from inference.installation.shares import FairQueue, Shares
 _THREADS = 2
 
 
-class Asker(Protocol):
+class InflatingCall(Protocol):
     """Whoever waits for a message."""
 
     @property
@@ -44,7 +44,7 @@ class Inflators:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="inflate")
 
     def begin(
-        self, asker: Asker, body: bytes | memoryview, inflator: int
+        self, asker: InflatingCall, body: bytes | memoryview, inflator: int
     ) -> "Inflating":
         """Inflate a message in its turn; `asker` is told what it became."""
         work = Inflating(self, asker, body, inflator)
@@ -107,12 +107,12 @@ class Inflating:
     def __init__(
         self,
         inflators: Inflators,
-        asker: Asker,
+        asker: InflatingCall,
         body: bytes | memoryview,
         inflator: int,
     ) -> None:
         self._inflators = inflators
-        self._asker: Asker | None = asker
+        self._asker: InflatingCall | None = asker
         self.body = body
         self.inflator = inflator
         self.owner = asker.owner
@@ -122,7 +122,7 @@ class Inflating:
         self._asker = None
         self._inflators.withdraw(self)
 
-    def finish(self) -> Asker | None:
+    def finish(self) -> InflatingCall | None:
         """Return who is to be told, once."""
         asker, self._asker = self._asker, None
         return asker

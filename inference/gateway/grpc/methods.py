@@ -10,7 +10,7 @@ from inference.gateway.grpc.statuses import Status
 from inference.gateway.http2.stream import Carrier
 
 
-class Asker(Protocol):
+class MethodCall(Protocol):
     """A call as its method sees it."""
 
     # What works on it now, and is told where nobody waits any more.
@@ -31,7 +31,7 @@ class Asker(Protocol):
     def refuse(self, status: Status, message: str, metadata: bytes = b"") -> None: ...
 
 
-Handle = Callable[[Asker, bytes | memoryview], None]
+Handle = Callable[[MethodCall, bytes | memoryview], None]
 
 
 class Shape(enum.Enum):

@@ -10,7 +10,7 @@ from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
 from inference.gateway.driver.driver import GatewayDriver
 from inference.gateway.driver.plan_run import PlanRun
 from inference.gateway.grpc import statuses
-from inference.gateway.grpc.methods import Asker
+from inference.gateway.grpc.methods import MethodCall
 from inference.prediction.effects import Answer, NeedBody
 
 # Of an answer; each entry of metadata costs both sides more than its few bytes.
@@ -29,7 +29,7 @@ class PredictionRun(PlanRun):
 
     __slots__ = ("_asker", "_request")
 
-    def __init__(self, driver: GatewayDriver, asker: Asker, request: Any) -> None:
+    def __init__(self, driver: GatewayDriver, asker: MethodCall, request: Any) -> None:
         super().__init__(driver)
         self._asker = asker
         self._request = request
@@ -94,7 +94,7 @@ class StreamedRun(PredictionRun):
             self._asker.reply(response.SerializeToString())
 
 
-def refuse(call: Asker, answer: Answer) -> None:
+def refuse(call: MethodCall, answer: Answer) -> None:
     """End a call by an answer that is an error."""
     call.refuse(
         statuses.of_http(answer.status),

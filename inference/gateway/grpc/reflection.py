@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import (
 
 from inference.dialects.open_inference import open_inference_pb2
 from inference.gateway.grpc import health, service
-from inference.gateway.grpc.methods import Asker, Method, Shape
+from inference.gateway.grpc.methods import Method, MethodCall, Shape
 from inference.gateway.grpc.statuses import Status
 
 _ALPHA = "grpc.reflection.v1alpha"
@@ -48,7 +48,7 @@ class ReflectionService:
             for name in _NAMES
         }
 
-    def _info(self, call: Asker, body: Body) -> None:
+    def _info(self, call: MethodCall, body: Body) -> None:
         try:
             request = ServerReflectionRequest.FromString(body)
         except DecodeError:

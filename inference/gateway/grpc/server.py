@@ -11,7 +11,7 @@ import msgspec
 from inference.gateway.driver.driver import GatewayDriver
 from inference.gateway.grpc import statuses
 from inference.gateway.grpc.call_head import Head, read_head
-from inference.gateway.grpc.calls import GrpcCall, StreamedCall, UnaryCall, WatchedCall
+from inference.gateway.grpc.calls import GrpcCall, StreamingCall, UnaryCall, WatchedCall
 from inference.gateway.grpc.certificates import Certificates
 from inference.gateway.grpc.health import HealthService
 from inference.gateway.grpc.inflating import Inflators
@@ -20,10 +20,10 @@ from inference.gateway.grpc.reflection import ReflectionService
 from inference.gateway.grpc.service import InferenceService
 from inference.gateway.grpc.statuses import Status
 from inference.gateway.http2 import limits
-from inference.gateway.http2.connection import Connection
+from inference.gateway.http2.connection import Http2Connection
 from inference.gateway.http2.header_blocks import Fields
 from inference.gateway.http2.large_messages import LargeMessages
-from inference.gateway.http2.reading_turns import Turns
+from inference.gateway.http2.reading_turns import ReadingTurns
 from inference.gateway.http2.stream import Carrier, Stream
 from inference.gateway.open_inference.facts import OpenInferenceFacts
 from inference.gateway.owners import holder, stranger
@@ -41,7 +41,7 @@ _LAST_CALLS_S = 1.0
 _LAST_WORDS_S = 0.5
 _CALLS: dict[Shape, type[GrpcCall]] = {
     Shape.UNARY: UnaryCall,
-    Shape.STREAMED: StreamedCall,
+    Shape.STREAMED: StreamingCall,
     Shape.WATCHED: WatchedCall,
 }
 _TOO_MANY = statuses.refusal(Status.RESOURCE_EXHAUSTED, "Too many calls at once.")
@@ -105,13 +105,13 @@ class GrpcServer:
             self.certificates = Certificates(
                 settings.certificate, settings.key, settings.client_ca
             )
-        self.turns = Turns()
+        self.turns = ReadingTurns()
         # One of the largest must have room beside another.
         most_bytes = max(limits.MAX_ALL_LARGE_BYTES, 4 * settings.max_message_bytes)
         self.large_messages = LargeMessages(most_bytes)
         self.inflators = Inflators(most_bytes, message_bytes=settings.max_message_bytes)
         # And whose share of all each one uses.
-        self.connections: dict[Connection, Hashable] = {}
+        self.connections: dict[Http2Connection, Hashable] = {}
         # Of all connections.
         self.calls = 0
         # Of calls with a key by customers, and of those without by addresses; and how
@@ -142,7 +142,7 @@ class GrpcServer:
     async def start(self) -> None:
         tls = None if self.certificates is None else self.certificates.context
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self),
+            lambda: Http2Connection(self),
             sock=self._listening,
             backlog=_BACKLOG,
             ssl=tls,
@@ -185,21 +185,21 @@ class GrpcServer:
 
     # Place
 
-    def join(self, connection: Connection) -> bool:
+    def join(self, connection: Http2Connection) -> bool:
         owner = holder(connection, self._trusted_proxies)
         if not self._places.take(owner):
             return False
         self.connections[connection] = owner
         return True
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: Http2Connection) -> None:
         if connection in self.connections:
             self._places.give_back(self.connections.pop(connection))
 
     def interpret(self, fields: Fields) -> Head:
         return read_head(fields, self._methods)
 
-    def open(self, connection: Connection, stream_id: int, head: Head) -> GrpcCall:
+    def open(self, connection: Http2Connection, stream_id: int, head: Head) -> GrpcCall:
         self.calls += 1
         shape = Shape.UNARY if head.method is None else head.method.shape
         return _CALLS[shape](connection, stream_id, head, self)

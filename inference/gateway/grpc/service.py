@@ -10,7 +10,7 @@ from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
 from inference.errors.api_error import ApiError
 from inference.gateway.driver.driver import GatewayDriver
 from inference.gateway.grpc import statuses
-from inference.gateway.grpc.methods import Asker, Method, Shape
+from inference.gateway.grpc.methods import Method, MethodCall, Shape
 from inference.gateway.grpc.prediction import (
     PredictionRun,
     StreamedRun,
@@ -47,7 +47,7 @@ class InferenceService:
             _SERVICE + b"ServerMetadata": self._answered_to_all(self._server_metadata),
         }
 
-    def find_caller(self, call: Asker) -> KeyEntry | bytes:
+    def find_caller(self, call: MethodCall) -> KeyEntry | bytes:
         """Find who calls before the message is read, or the block that refuses it."""
         try:
             return find_caller(
@@ -64,31 +64,31 @@ class InferenceService:
 
     # Predictions
 
-    def _infer(self, call: Asker, body: Body) -> None:
+    def _infer(self, call: MethodCall, body: Body) -> None:
         request = _parsed(messages.ModelInferRequest, call, body)
         if request is not None:
             PredictionRun(self._driver, call, request).start()
 
-    def _stream_infer(self, call: Asker, body: Body) -> None:
+    def _stream_infer(self, call: MethodCall, body: Body) -> None:
         request = _parsed(messages.ModelInferRequest, call, body)
         if request is not None:
             StreamedRun(self._driver, call, request).start()
 
     # Server and models
 
-    def _server_live(self, call: Asker, body: Body) -> Message:
+    def _server_live(self, call: MethodCall, body: Body) -> Message:
         return messages.ServerLiveResponse(live=True)
 
-    def _server_ready(self, call: Asker, body: Body) -> Message:
+    def _server_ready(self, call: MethodCall, body: Body) -> Message:
         return messages.ServerReadyResponse(ready=self._facts.server_ready())
 
-    def _server_metadata(self, call: Asker, body: Body) -> Message:
+    def _server_metadata(self, call: MethodCall, body: Body) -> Message:
         facts = self._facts.server()
         return messages.ServerMetadataResponse(
             name=facts.name, version=facts.version, extensions=facts.extensions
         )
 
-    def _model_ready(self, call: Asker, body: Body) -> Message | None:
+    def _model_ready(self, call: MethodCall, body: Body) -> Message | None:
         request = _parsed(messages.ModelReadyRequest, call, body)
         if request is None:
             return None
@@ -97,7 +97,7 @@ class InferenceService:
         )
         return messages.ModelReadyResponse(ready=ready)
 
-    def _model_metadata(self, call: Asker, body: Body) -> Message | None:
+    def _model_metadata(self, call: MethodCall, body: Body) -> Message | None:
         request = _parsed(messages.ModelMetadataRequest, call, body)
         if request is None:
             return None
@@ -113,7 +113,7 @@ class InferenceService:
         )
 
     def _answered(self, ask: Any, *, needs_key: bool = True) -> Method:
-        def handle(call: Asker, body: Body) -> None:
+        def handle(call: MethodCall, body: Body) -> None:
             try:
                 found = ask(call, body)
             except ApiError as error:
@@ -127,7 +127,7 @@ class InferenceService:
     def _answered_to_all(self, ask: Any) -> Method:
         return self._answered(ask, needs_key=False)
 
-    def _caller(self, call: Asker) -> KeyEntry:
+    def _caller(self, call: MethodCall) -> KeyEntry:
         """Find who asks; raises ApiError."""
         plan, headers = self._driver.plan, call.headers
         caller = find_caller(plan.tables, headers, self._driver.clock())
@@ -145,7 +145,7 @@ class InferenceService:
         return Answer(status, headers, body, None)
 
 
-def _parsed(kind: Any, call: Asker, body: Body) -> Any:
+def _parsed(kind: Any, call: MethodCall, body: Body) -> Any:
     """Read a message; None: it is none, and the call is refused."""
     try:
         return kind.FromString(body)

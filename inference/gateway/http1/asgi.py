@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import httptools
 import structlog
 
-from inference.gateway.http1.exchange import Channel, Exchange, Reading, Request
+from inference.gateway.http1.exchange import Channel, Exchange, HeadReading, Request
 
 logger = structlog.get_logger(__name__)
 
@@ -27,9 +27,9 @@ class ClientLeft(Exception):
     """Nobody is there any more to be answered, or no answer can be completed."""
 
 
-def answered_by(application: AsgiApplication) -> Callable[[Request], Reading]:
+def answered_by(application: AsgiApplication) -> Callable[[Request], HeadReading]:
     """Make what reads the heads of a listener for one application."""
-    return lambda request: Reading(partial(AsgiExchange, application, request))
+    return lambda request: HeadReading(partial(AsgiExchange, application, request))
 
 
 class AsgiExchange(Exchange):

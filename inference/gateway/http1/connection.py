@@ -18,7 +18,7 @@ import structlog
 
 from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.gateway.http1.exchange import Exchange, Headers, Reading, Request
+from inference.gateway.http1.exchange import Exchange, Headers, HeadReading, Request
 from inference.gateway.http1.known_heads import KnownHead, KnownHeads
 from inference.gateway.http1.large_body import LargeBodies
 from inference.installation.shares import Shares
@@ -61,7 +61,7 @@ _BODILESS = frozenset({204, 304})
 _MAX_UNKNOWN_HEADS = 32
 
 
-class Place(Protocol):
+class Http1Listening(Protocol):
     """What connections share: their listener."""
 
     # The line of an answer's head that gives the time.
@@ -69,12 +69,12 @@ class Place(Protocol):
     heads: KnownHeads
     large_bodies: LargeBodies
 
-    def read(self, request: Request) -> Reading: ...
+    def read(self, request: Request) -> HeadReading: ...
 
-    def join(self, connection: "Connection") -> bool:
+    def join(self, connection: "Http1Connection") -> bool:
         """Count one more connection; False: there are too many."""
 
-    def leave(self, connection: "Connection") -> None: ...
+    def leave(self, connection: "Http1Connection") -> None: ...
 
     def note_cut_off(self) -> None:
         """Count a client that read too slowly."""
@@ -85,10 +85,10 @@ class Place(Protocol):
         """Render an error for a request that could not be read."""
 
 
-class Connection(asyncio.Protocol):
+class Http1Connection(asyncio.Protocol):
     """Parses requests, and writes what their exchanges answer."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Http1Listening) -> None:
         self._place = place
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: Any = None
@@ -691,7 +691,7 @@ def _too_large() -> ApiError:
 class _Resumed:
     """Passes a parser's callbacks on, but for those of a head that was read before."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Http1Connection) -> None:
         self._connection = connection
         self._read_before = True
 

@@ -50,7 +50,7 @@ class Channel(Protocol):
     def abort(self) -> None: ...
 
 
-class Reading(NamedTuple):
+class HeadReading(NamedTuple):
     """What an application makes of a head, before there is a body."""
 
     open: "Callable[[Channel], Exchange]"

@@ -6,7 +6,7 @@ length of its body. One that is known byte for byte is not parsed once more.
 
 from typing import NamedTuple
 
-from inference.gateway.http1.exchange import Reading, Request
+from inference.gateway.http1.exchange import HeadReading, Request
 
 # Of heads that are remembered, and how many; then all are forgotten.
 _MAX_HEAD_BYTES = 4096
@@ -19,7 +19,7 @@ _FRAMING = frozenset(
 
 class KnownHead(NamedTuple):
     request: Request
-    reading: Reading
+    reading: HeadReading
     # Bytes of the head, and with its body.
     start: int
     end: int
@@ -45,7 +45,7 @@ class KnownHeads:
         head = data[: end + 4]
         return self._known.get(head), head
 
-    def remember(self, head: bytes, request: Request, reading: Reading) -> None:
+    def remember(self, head: bytes, request: Request, reading: HeadReading) -> None:
         """Remember what a parser made of a head, unless that may depend on more."""
         length = _plain_length(head, request)
         if not length or not reading.recurs:

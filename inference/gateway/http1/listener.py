@@ -10,8 +10,8 @@ from email.utils import formatdate
 from accounts.admission.networks import Networks
 from inference.errors.api_error import ApiError
 from inference.errors.rendering import render
-from inference.gateway.http1.connection import Connection
-from inference.gateway.http1.exchange import Headers, Reading, Request
+from inference.gateway.http1.connection import Http1Connection
+from inference.gateway.http1.exchange import Headers, HeadReading, Request
 from inference.gateway.http1.known_heads import KnownHeads
 from inference.gateway.http1.large_body import LargeBodies
 from inference.gateway.owners import holder
@@ -23,7 +23,7 @@ _BACKLOG = 2048
 # yet, when we are told to stop; they get an answer if it comes within this time.
 _LAST_REQUESTS_S = 1.0
 
-Application = Callable[[Request], Reading]
+Application = Callable[[Request], HeadReading]
 
 
 class Listener:
@@ -48,7 +48,7 @@ class Listener:
         self._trusted_proxies = trusted_proxies
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self.connections: dict[Connection, Hashable] = {}
+        self.connections: dict[Http1Connection, Hashable] = {}
         # Addresses share them; a trusted proxy's are those of many.
         self.places = Shares(max_connections)
         # Connections that read too slowly.
@@ -66,7 +66,9 @@ class Listener:
         loop = asyncio.get_running_loop()
         unix = listening.family == socket.AF_UNIX
         create = loop.create_unix_server if unix else loop.create_server
-        return await create(lambda: Connection(self), sock=listening, backlog=_BACKLOG)
+        return await create(
+            lambda: Http1Connection(self), sock=listening, backlog=_BACKLOG
+        )
 
     async def drain(self, timeout_s: float) -> None:
         """Take no more connections, and end those there are with their answers."""
@@ -99,14 +101,14 @@ class Listener:
 
     # Place
 
-    def join(self, connection: Connection) -> bool:
+    def join(self, connection: Http1Connection) -> bool:
         owner = holder(connection, self._trusted_proxies)
         if not self.places.take(owner):
             return False
         self.connections[connection] = owner
         return True
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: Http1Connection) -> None:
         if connection in self.connections:
             self.places.give_back(self.connections.pop(connection))
 

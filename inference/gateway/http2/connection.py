@@ -17,9 +17,9 @@ from inference.gateway.http2.frame_reader import Intake
 from inference.gateway.http2.frame_writer import Outbox
 from inference.gateway.http2.frames import Code, ConnectionFault, Setting, StreamFault
 from inference.gateway.http2.header_blocks import Fields, HeaderReader
-from inference.gateway.http2.heartbeat import Heartbeat, Sign
+from inference.gateway.http2.heartbeat import Heartbeat, Pulse
 from inference.gateway.http2.large_messages import Grants, LargeMessages
-from inference.gateway.http2.reading_turns import Turns
+from inference.gateway.http2.reading_turns import ReadingTurns
 from inference.gateway.http2.stream import Stream
 
 logger = structlog.get_logger(__name__)
@@ -35,34 +35,36 @@ _ALIVE_PING = b"alive???"
 _ANY_STREAM = 2**31 - 1
 
 
-class Place(Protocol):
+class Http2Listening(Protocol):
     """What the connections of one listener share."""
 
     # The header block that answers with a message begin with.
     answer_head: bytes
-    turns: Turns
+    turns: ReadingTurns
     large_messages: LargeMessages
 
-    def join(self, connection: "Connection") -> bool:
+    def join(self, connection: "Http2Connection") -> bool:
         """Count one more connection; False: there are too many."""
 
-    def leave(self, connection: "Connection") -> None: ...
+    def leave(self, connection: "Http2Connection") -> None: ...
 
     def now(self) -> float: ...
 
     def interpret(self, fields: Fields) -> Any:
         """Read the head of a request; raises StreamFault if it is none."""
 
-    def open(self, connection: "Connection", stream_id: int, head: Any) -> Stream: ...
+    def open(
+        self, connection: "Http2Connection", stream_id: int, head: Any
+    ) -> Stream: ...
 
     def close(self, stream: Stream) -> None:
         """Learn that a stream is over."""
 
 
-class Connection(asyncio.Protocol):
+class Http2Connection(asyncio.Protocol):
     """Takes frames, and writes what streams answer."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Http2Listening) -> None:
         self._place = place
         self._transport: Any = None
         self._outbox: Outbox
@@ -452,11 +454,11 @@ class Connection(asyncio.Protocol):
 
     def _look_for_life(self, now: float) -> None:
         sign = self._heartbeat.look(now, busy=bool(self.streams))
-        if sign is Sign.GONE:
+        if sign is Pulse.GONE:
             self.abort()
-        elif sign is Sign.IDLE:
+        elif sign is Pulse.IDLE:
             self.drain()
-        elif sign is Sign.SILENT:
+        elif sign is Pulse.SILENT:
             self._heartbeat.asked(now)
             self._outbox.write(frames.ping(_ALIVE_PING))
 

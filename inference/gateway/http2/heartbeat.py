@@ -5,7 +5,7 @@ from enum import Enum, auto
 from inference.gateway.http2 import limits
 
 
-class Sign(Enum):
+class Pulse(Enum):
     FINE = auto()
     # It should be asked for a sign of life.
     SILENT = auto()
@@ -29,7 +29,7 @@ class Heartbeat:
         """Wait for an answer from now on."""
         self._asked_at = now
 
-    def look(self, now: float, *, busy: bool) -> Sign:
+    def look(self, now: float, *, busy: bool) -> Pulse:
         """Tell how the client is; `busy`: it waits for answers."""
         if self.heard:
             self.heard = False
@@ -37,10 +37,10 @@ class Heartbeat:
             self._asked_at = None
         elif self._asked_at is not None:
             if now - self._asked_at > limits.PING_S:
-                return Sign.GONE
+                return Pulse.GONE
         elif not busy:
             if now - self._since > limits.IDLE_S:
-                return Sign.IDLE
+                return Pulse.IDLE
         elif now - self._since > limits.SILENT_S:
-            return Sign.SILENT
-        return Sign.FINE
+            return Pulse.SILENT
+        return Pulse.FINE

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Turns:
+class ReadingTurns:
     """Those of one listener: in each turn of the loop one connection reads on.
 
     So all others wait for one of them only, however many they are.

@@ -14,7 +14,7 @@ import structlog
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.bounds import Bytes
 from inference.gateway.http1.asgi import ClientLeft
-from inference.gateway.owners import Client
+from inference.gateway.owners import Owner
 
 logger = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ class Buffers:
         # A slow disk must not hold the loop up.
         self._threads = ThreadPoolExecutor(_DISK_THREADS, "buffers")
 
-    def open(self, client: Client, *, answers: "Buffer | None" = None) -> "Buffer":
+    def open(self, client: Owner, *, answers: "Buffer | None" = None) -> "Buffer":
         """Open a body; an answer is one thing with the body that it `answers`."""
         return Buffer(self, client, answers)
 
@@ -58,7 +58,7 @@ class Buffer:
     """One body on its way: one task puts bytes in, another gets them."""
 
     def __init__(
-        self, buffers: Buffers, client: Client, answers: "Buffer | None" = None
+        self, buffers: Buffers, client: Owner, answers: "Buffer | None" = None
     ) -> None:
         self._buffers = buffers
         self._answers = answers

@@ -8,7 +8,7 @@ from accounts.admission.networks import Networks, client_address
 from inference.dialects import call_headers
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.http1.asgi import Message, Receive
-from inference.gateway.owners import Client, customer, stranger
+from inference.gateway.owners import Owner, customer, stranger
 from inference.prediction.callers import find_caller, require_network
 from inference.snapshot.tables import Tables
 
@@ -66,7 +66,7 @@ class Clients:
         self._trusted_proxies = trusted_proxies
         self._clock = clock
 
-    def find(self, headers: list[tuple[bytes, bytes]], peer: str) -> Client:
+    def find(self, headers: list[tuple[bytes, bytes]], peer: str) -> Owner:
         selected = call_headers.select(headers)
         try:
             entry = find_caller(self._tables, selected, self._clock())

@@ -20,9 +20,9 @@ from accounts.admission.networks import Networks, client_address
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.rendering import render
 from inference.gateway import owners
-from inference.gateway.bounds import Turns
+from inference.gateway.bounds import UploadSlots
 from inference.gateway.http1.asgi import ClientLeft, Message, Receive, Send
-from inference.gateway.owners import Client
+from inference.gateway.owners import Owner
 from inference.gateway.relay.buffers import MEMORY_BYTES, Buffer, Buffers
 from inference.gateway.relay.clients import Clients, SlowBodies
 
@@ -94,7 +94,7 @@ class Relay:
         *,
         clients: Clients,
         buffers: Buffers,
-        turns: Turns,
+        turns: UploadSlots,
         max_bytes: int,
         idle_timeout_s: float,
         site_timeout_s: float,
@@ -160,7 +160,7 @@ class Relay:
         scope: Message,
         receive: Receive,
         body: Buffer,
-        client: Client,
+        client: Owner,
         length: int | None,
     ) -> None:
         """Take all of a body; raises ApiError, ClientLeft."""
@@ -194,7 +194,7 @@ class Relay:
         scope: Message,
         send: Send,
         request_id: str,
-        client: Client,
+        client: Owner,
         body: Buffer,
         answer: Buffer,
     ) -> None:
@@ -226,7 +226,7 @@ class Relay:
         self,
         scope: Message,
         request_id: str,
-        client: Client,
+        client: Owner,
         body: Buffer,
         answer: Buffer,
         begun: "asyncio.Future[_Head]",
@@ -253,13 +253,13 @@ class Relay:
             answer.end(ClientLeft())
 
     def _turns(
-        self, scope: Message, client: Client
+        self, scope: Message, client: Owner
     ) -> contextlib.AbstractAsyncContextManager[None]:
         return self.turns.turn(
             client, timeout_s=self._site_timeout_s, has_left=scope["has_left"]
         )
 
-    async def _owner(self, scope: Message, client: Client) -> Client:
+    async def _owner(self, scope: Message, client: Owner) -> Owner:
         """Find whose announced upload a large body is; otherwise a stranger's."""
         found = _UPLOAD.fullmatch(scope["path"])
         if found is None or scope["method"] != "PUT":
@@ -405,7 +405,7 @@ def _peer(scope: Message) -> str:
     return str(client[0]) if client else "unknown"
 
 
-def _too_large(max_bytes: int, client: Client) -> ApiError:
+def _too_large(max_bytes: int, client: Owner) -> ApiError:
     whose = "The body" if client.is_customer else "A body without a valid key"
     return ApiError(
         ErrorCode.TOO_LARGE,

@@ -19,12 +19,12 @@ _PATIENCE_S = 300.0
 logger = structlog.get_logger(__name__)
 
 
-class LeaseKeeper:
+class ClaimKeeper:
     """Renew a lease from a thread as long as the work makes progress."""
 
     def __init__(
         self,
-        lease: jobs.Lease,
+        lease: jobs.Claim,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:

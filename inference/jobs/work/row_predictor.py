@@ -67,13 +67,13 @@ class JobEngine(Protocol):
     def status(self) -> EngineStatus: ...
 
 
-class Engines(Protocol):
+class JobEngines(Protocol):
     def find(self, key: VersionKey) -> JobEngine | None:
         """Return an engine that has the version ready; None if there is none."""
         ...
 
 
-class Predicted(NamedTuple):
+class PredictedRows(NamedTuple):
     """A prediction per row, None for bad ones, what is wrong with those, and where a
     prediction has a null for a number that is not finite.
     """
@@ -95,7 +95,7 @@ class RowPredictor:
         *,
         signature: Signature,
         options: Options,
-        engines: Engines,
+        engines: JobEngines,
         sleep: Callable[[float], None],
         on_wait: Callable[[EngineError], None],
         customer_id: int = 0,
@@ -128,7 +128,7 @@ class RowPredictor:
     def start_chunk(self) -> None:
         self.compute_us = self._model_failures = 0
 
-    def predict(self, rows: Sequence[Row | Problem]) -> Predicted:
+    def predict(self, rows: Sequence[Row | Problem]) -> PredictedRows:
         """Predict rows; indexes of problems and warnings are positions in `rows`."""
         problems = [
             msgspec.structs.replace(row, index=position)
@@ -157,7 +157,7 @@ class RowPredictor:
                     predictions[position] = result
                     if number in odd:
                         warned.append(position)
-        return Predicted(predictions, [_cleaned(one) for one in problems], warned)
+        return PredictedRows(predictions, [_cleaned(one) for one in problems], warned)
 
     def _predict(
         self, tensors: tuple[Tensor, ...]

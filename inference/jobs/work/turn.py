@@ -27,7 +27,7 @@ from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
 from inference.jobs.work.row_predictor import (
     EngineDied,
-    Engines,
+    JobEngines,
     NoEngine,
     RowPredictor,
 )
@@ -68,7 +68,7 @@ class SystemClock:
         time.sleep(seconds)
 
 
-class Progress(Protocol):
+class TurnProgress(Protocol):
     def note(self) -> None:
         """Tell that the work goes on, so that the lease is renewed further."""
         ...
@@ -79,10 +79,10 @@ class Worker:
     """What a turn needs from the process that it runs in."""
 
     name: str
-    engines: Engines
+    engines: JobEngines
     clock: Clock
     # Keeps the lease alive meanwhile.
-    keep: Callable[[jobs.Lease], AbstractContextManager[Progress]]
+    keep: Callable[[jobs.Claim], AbstractContextManager[TurnProgress]]
 
 
 def take_next_turn(worker: Worker) -> None:
@@ -110,17 +110,17 @@ def take_turn(job_id: str, worker: Worker) -> None:
         return
     try:
         _work(lease, worker)
-    except jobs.LeaseLost:
+    except jobs.ClaimLost:
         # Cancelled, or taken over from a worker that was thought dead: this one.
         logger.info("job_lease_lost", job=job_id)
 
 
-def _work(lease: jobs.Lease, worker: Worker) -> None:
+def _work(lease: jobs.Claim, worker: Worker) -> None:
     clock = worker.clock
     try:
         with worker.keep(lease) as progress:
             ended = _Turn(lease, worker, progress).run()
-    except jobs.LeaseLost:
+    except jobs.ClaimLost:
         raise
     except NoEngine:
         jobs.hand_back(lease, again_at=clock.now() + timedelta(seconds=AGAIN_S))
@@ -146,7 +146,9 @@ def _work(lease: jobs.Lease, worker: Worker) -> None:
 
 
 class _Turn:
-    def __init__(self, lease: jobs.Lease, worker: Worker, progress: Progress) -> None:
+    def __init__(
+        self, lease: jobs.Claim, worker: Worker, progress: TurnProgress
+    ) -> None:
         self._lease = lease
         self._clock = worker.clock
         self._progress = progress
@@ -189,7 +191,7 @@ class _Turn:
                 offset, first_row = output.input_end, first_row + output.rows
                 index += 1
 
-    def _count_rows(self, reader: job_rows.RowReader) -> None:
+    def _count_rows(self, reader: job_rows.FileRows) -> None:
         limit = plans.limits_of(self._job.customer).max_job_rows
         rows = job_rows.count_rows(reader, max_rows=limit)
         assert rows is not None

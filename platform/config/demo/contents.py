@@ -87,7 +87,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class DemoCard:
     facts: str
     examples: tuple[Example, ...]
 
@@ -298,7 +298,7 @@ def for_staff() -> dict[str, Any] | None:
     }
 
 
-def card() -> Card:
+def card() -> DemoCard:
     """Describe the running demo, with calls made just now; raise NotAnswering."""
     facts = read_facts()
     url = facts["base_url"]
@@ -308,7 +308,7 @@ def card() -> Card:
         for name, group in _STAFF.items()
     )
     customer = f"{facts['customer_user']} / {facts['customer_password']}"
-    return Card(
+    return DemoCard(
         facts=(
             f"Docs     {url}/docs/      try every operation with a key\n"
             f"Admin    {facts['admin_url']}     {admin}\n{staff}\n"

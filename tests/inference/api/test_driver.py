@@ -11,7 +11,7 @@ import structlog
 from django.utils import timezone
 
 from accounts.metering import spool
-from inference.api.driver import Front
+from inference.api.driver import ApiDriver
 from inference.controller import publishing
 from inference.dialects.dialect import Call
 from inference.dialects.native.event_stream import EVENT_STREAM
@@ -64,7 +64,7 @@ class FakePredictingEngine:
 class Plant:
     def __init__(self, home, engines):
         self.home = home
-        self.front = Front(home, make_client=lambda path: engines[path.name])
+        self.front = ApiDriver(home, make_client=lambda path: engines[path.name])
 
     def publish(self, **plan):
         route = RouteFactory()

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.runners.runner import Loaded
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.signature import Column, Layout, Signature
@@ -140,12 +140,12 @@ def fake_engine(
     depth: int = 1,
     load_s: float = 0.0,
     **fields: Any,
-) -> Engine:
+) -> EngineCore:
     def load(version: VersionToLoad, device: str) -> Loaded:
         time.sleep(load_s)
         return Loaded(runner, signature, depth)
 
-    return Engine(
+    return EngineCore(
         settings(home, **fields),
         load=load,
         clock=clock,
@@ -166,7 +166,7 @@ async def until(predicate: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def ready(engine: Engine, key: VersionKey = KEY) -> None:
+async def ready(engine: EngineCore, key: VersionKey = KEY) -> None:
     await until(
         lambda: all(
             version.state != "loading"
@@ -176,7 +176,7 @@ async def ready(engine: Engine, key: VersionKey = KEY) -> None:
     )
 
 
-async def loaded_engine(home: object, runner: FakeRunner, **fields: Any) -> Engine:
+async def loaded_engine(home: object, runner: FakeRunner, **fields: Any) -> EngineCore:
     engine = fake_engine(home, runner, **fields)
     engine.load(to_load())
     await ready(engine)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.devices import opening
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.runners import runner as runners
 from inference.engine.runners.runner import Loaded
@@ -46,7 +46,9 @@ def make_engine(tmp_path, device, *, fatal, load=None):
     settings = EngineSettings(
         home=str(tmp_path), device=device.name, plugins=(), memory_budget_bytes=10**9
     )
-    return Engine(settings, load=load or load_doubler, on_fatal=lambda: fatal.append(1))
+    return EngineCore(
+        settings, load=load or load_doubler, on_fatal=lambda: fatal.append(1)
+    )
 
 
 def test_a_batch_too_large_for_the_device_is_halved(tmp_path, device):

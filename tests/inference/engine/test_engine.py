@@ -4,7 +4,7 @@ import threading
 import msgspec
 import pytest
 
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.loading import desired
 from inference.engine.runners import runner
@@ -54,7 +54,7 @@ def test_a_version_that_loads_is_not_ready_yet(tmp_path):
     async def main():
         loader = Loader()
         loader.go_on.clear()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.load(to_load())
 
         with pytest.raises(EngineError) as caught:
@@ -73,7 +73,7 @@ def test_a_version_that_loads_is_not_ready_yet(tmp_path):
 def test_loading_the_same_again_changes_nothing(tmp_path):
     async def main():
         loader = Loader()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.load(to_load())
         engine.load(to_load())
         await ready(engine)
@@ -89,7 +89,7 @@ def test_loading_the_same_again_changes_nothing(tmp_path):
 def test_a_reload_answers_all_along_and_frees_the_old(tmp_path):
     async def main():
         loader = Loader()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.load(to_load(flavors=("old",)))
         await ready(engine)
         loader.go_on.clear()
@@ -111,7 +111,7 @@ def test_a_reload_answers_all_along_and_frees_the_old(tmp_path):
 def test_requests_that_wait_while_a_version_reloads_are_answered(tmp_path):
     async def main():
         loader = Loader()
-        engine = Engine(settings(tmp_path, inline_ms=0), load=loader)
+        engine = EngineCore(settings(tmp_path, inline_ms=0), load=loader)
         engine.load(to_load(flavors=("old",)))
         await ready(engine)
         old = loader.runners["old"]
@@ -134,7 +134,7 @@ def test_requests_that_wait_while_a_version_reloads_are_answered(tmp_path):
 
 def test_a_failed_reload_leaves_the_old_answering_and_says_so(tmp_path):
     async def main():
-        engine = Engine(settings(tmp_path), load=Loader())
+        engine = EngineCore(settings(tmp_path), load=Loader())
         engine.load(to_load(flavors=("old",)))
         await ready(engine)
         engine.load(to_load(flavors=("broken",)))
@@ -151,7 +151,7 @@ def test_a_failed_reload_leaves_the_old_answering_and_says_so(tmp_path):
 @pytest.mark.parametrize("flavors", [("python_function",), ("unknown",)])
 def test_what_no_other_try_can_load_says_so(tmp_path, flavors):
     async def main():
-        engine = Engine(settings(tmp_path), load=runner.load)
+        engine = EngineCore(settings(tmp_path), load=runner.load)
         engine.load(to_load(flavors=flavors))
         await until(lambda: engine.status().versions[0].state == "failed")
 
@@ -169,7 +169,7 @@ def test_another_artifact_and_withdrawn_trust_stop_the_old_one_at_once(
 ):
     async def main():
         loader = Loader()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.load(to_load(flavors=("old",), trusted=True))
         await ready(engine)
         old = loader.runners["old"]
@@ -196,7 +196,7 @@ def test_another_artifact_and_withdrawn_trust_stop_the_old_one_at_once(
 def test_a_failed_version_is_tried_again_when_asked(tmp_path):
     async def main():
         loader = Loader()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.load(to_load(flavors=("broken",)))
         await ready(engine)
         engine.load(to_load(flavors=("broken",)))
@@ -211,7 +211,7 @@ def test_a_failed_version_is_tried_again_when_asked(tmp_path):
 def test_a_failed_version_stays_failed_while_it_is_tried_again(tmp_path):
     async def main():
         loader = Loader()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.load(to_load(flavors=("broken",)))
         await ready(engine)
         loader.go_on.clear()
@@ -237,7 +237,7 @@ def test_an_unload_while_loading_frees_what_was_loaded(tmp_path):
     async def main():
         loader = Loader()
         loader.go_on.clear()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.load(to_load())
         engine.unload(KEY)
         loader.go_on.set()
@@ -277,13 +277,13 @@ def test_requests_that_wait_for_an_unloaded_version_are_answered(tmp_path):
 def test_an_engine_comes_back_with_what_it_had(tmp_path):
     async def main():
         other = VersionKey("other", 7)
-        engine = Engine(settings(tmp_path), load=Loader())
+        engine = EngineCore(settings(tmp_path), load=Loader())
         for wanted in (to_load(other), to_load(), to_load(VersionKey("gone", 1))):
             engine.load(wanted)
         engine.unload(VersionKey("gone", 1))
         engine.close()
 
-        engine = Engine(settings(tmp_path), load=Loader())
+        engine = EngineCore(settings(tmp_path), load=Loader())
         engine.restore()
         await ready(engine)
 
@@ -340,12 +340,12 @@ def test_asking_again_after_a_restart_loads_nothing_twice(tmp_path):
         wanted = msgspec.msgpack.decode(
             msgspec.msgpack.encode(to_load()), type=VersionToLoad
         )
-        engine = Engine(settings(tmp_path), load=Loader())
+        engine = EngineCore(settings(tmp_path), load=Loader())
         engine.load(wanted)
         engine.close()
 
         loader = Loader()
-        engine = Engine(settings(tmp_path), load=loader)
+        engine = EngineCore(settings(tmp_path), load=loader)
         engine.restore()
         engine.load(wanted)
         await ready(engine)

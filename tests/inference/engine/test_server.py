@@ -20,9 +20,9 @@ from inference.engine.wire.messages import (
     Load,
     Predict,
     Predicted,
-    Stream,
     StreamChunk,
     StreamEnd,
+    StreamRequest,
     TensorHeader,
 )
 from tests.inference.engine.fakes import (
@@ -202,8 +202,8 @@ def header(dtype="float32", shape=(1, 2), nbytes=8):
         frames.encode(Predict(-1, KEY, 1, header(), 1000), bytes(8)),
         frames.encode(Predict(2**40, KEY, 1, header(), 1000), bytes(8)),
         frames.encode(GetStatus(1), b"surplus"),
-        frames.encode(Stream(1, KEY, (), 1000, 1)),
-        frames.encode(Stream(1, KEY, header(), 1000, 1)),
+        frames.encode(StreamRequest(1, KEY, (), 1000, 1)),
+        frames.encode(StreamRequest(1, KEY, header(), 1000, 1)),
         frames.encode(Credit(1, 1), b"surplus"),
     ],
 )

@@ -25,7 +25,7 @@ from inference.engine.wire.messages import (
 )
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.gateway.app import GatewayApp
-from inference.gateway.bounds import Bytes, Turns
+from inference.gateway.bounds import Bytes, UploadSlots
 from inference.gateway.driver.driver import GatewayDriver
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.lease_client import LeaseClient
@@ -292,7 +292,7 @@ class Plant:
         self.bodies = SlowBodies(self.clock)
         self.held = Bytes(max_relayed_bytes)
         self.buffers = Buffers(folder, self.held)
-        self.turns = Turns(4)
+        self.turns = UploadSlots(4)
         self.driver = GatewayDriver(
             plan=self.plan,
             engines=self.engines,

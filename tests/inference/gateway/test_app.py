@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.gateway.http1.connection import Connection
+from inference.gateway.http1.connection import Http1Connection
 from tests.inference.gateway.plant import (
     DAY_OF_ONE,
     GOOD,
@@ -63,13 +63,13 @@ async def test_prediction_is_answered_and_metered(tmp_path):
 async def test_event_is_on_disk_before_the_answer_leaves(tmp_path, monkeypatch):
     plant = Plant(tmp_path)
     recorded = []
-    answer = Connection.answer
+    answer = Http1Connection.answer
 
     def spy(connection, *parts):
         recorded.append(len(plant.events()))
         answer(connection, *parts)
 
-    monkeypatch.setattr(Connection, "answer", spy)
+    monkeypatch.setattr(Http1Connection, "answer", spy)
 
     assert (await plant.ask()).status_code == 200
     assert recorded == [1]

@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from inference.dialects.native.native import NATIVE
-from inference.gateway.bounds import Room
+from inference.gateway.bounds import BodyRoom
 from tests.inference.gateway.plant import (
     GOOD,
     OTHER_KEY,
@@ -36,7 +36,7 @@ class Asker:
 
 
 def test_bodies_without_room_have_it_in_their_order():
-    room = Room(100)
+    room = BodyRoom(100)
     first, second, small = Asker(), Asker(), Asker()
     assert room.take(7, 40, Asker())
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from inference.errors.api_error import ApiError
-from inference.gateway.bounds import Bytes, Turns
+from inference.gateway.bounds import Bytes, UploadSlots
 from inference.gateway.http1.asgi import ClientLeft
 from inference.gateway.owners import customer, stranger
 from tests.inference.gateway.test_app import on_loop, turns
@@ -76,7 +76,7 @@ class Site:
     """Requests under way, each until it is told to end."""
 
     def __init__(self, at_once, **bounds):
-        self.turns = Turns(at_once, **bounds)
+        self.turns = UploadSlots(at_once, **bounds)
         self.begun = []
         self.ended = []
         self.tasks = []

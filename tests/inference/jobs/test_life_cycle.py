@@ -44,7 +44,7 @@ def fresh(job):
 
 def submit(key=None):
     key = key or ApiKeyFactory.create()
-    target = jobs.Target(
+    target = jobs.JobTarget(
         model="sum", version=3, variant="canary", signature=SUM_SIGNATURE
     )
     stored = jobs.StoredInput(format="csv", file="x/input.csv", bytes=9, rows=1)
@@ -131,7 +131,7 @@ def test_a_zombie_changes_nothing():
         lambda: jobs.note_waiting(zombie, now=LATER),
         lambda: jobs.count_rows(zombie, rows=5),
     ):
-        with pytest.raises(jobs.LeaseLost):
+        with pytest.raises(jobs.ClaimLost):
             write()
 
     assert PredictionJob.objects.filter(pk=job.pk).values().get() == before
@@ -289,7 +289,7 @@ def test_cancel_is_final(claimed):
     assert claim(job, now=LATER) is None
     assert not jobs.retry(job.pk)
     if lease is not None:
-        with pytest.raises(jobs.LeaseLost):
+        with pytest.raises(jobs.ClaimLost):
             jobs.commit_chunk(lease, output(), now=NOW)
     assert fresh(job).status == Status.CANCELLED
     assert not JobChunk.objects.exists()

@@ -21,10 +21,10 @@ from inference.engine.signatures.signature import Task
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.prediction.effects import (
     NextChunk,
+    NoChunk,
     OpenStream,
     SendHead,
     SendPiece,
-    Sign,
 )
 from inference.snapshot.contents import FixedAnswer
 from tests.inference.prediction.test_plan import GOOD, SIGNATURE, code, read
@@ -67,7 +67,7 @@ class StreamingDriver(FailingDriver):
             case NextChunk() if self.breaks and self.sent:
                 raise EngineError(EngineErrorCode.MODEL_ERROR, "broke")
             case NextChunk():
-                return next(effect.stream, Sign.ENDED)
+                return next(effect.stream, NoChunk.ENDED)
             case SendHead():
                 self.head = dict(effect.headers)
                 return None

@@ -14,12 +14,12 @@ from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.prediction.effects import (
     NextChunk,
+    NoChunk,
     OpenStream,
     SendHead,
     SendPiece,
-    Sign,
 )
-from inference.prediction.streamed_plan import StreamedCall, StreamLimits, stream
+from inference.prediction.streamed_plan import StreamedAnswer, StreamLimits, stream
 from inference.snapshot.contents import CallableModel, CallableVersion
 from inference.snapshot.targets import Target
 from tests.fakes import ManualClock
@@ -47,7 +47,7 @@ class Driver:
         self.open = 0
 
     def run(self):
-        call = StreamedCall(OPENING, TARGET, "req", HEADERS, self.clock)
+        call = StreamedAnswer(OPENING, TARGET, "req", HEADERS, self.clock)
         steps = stream(call, self.limits)
         step, value = steps.send, None
         try:
@@ -68,10 +68,10 @@ class Driver:
                 return "stream"
             case NextChunk("stream", wait_s):
                 self.waits.append(wait_s)
-                chunk = self.chunks.pop(0) if self.chunks else Sign.ENDED
+                chunk = self.chunks.pop(0) if self.chunks else NoChunk.ENDED
                 if isinstance(chunk, Exception):
                     raise chunk
-                if chunk is Sign.NOTHING_YET:
+                if chunk is NoChunk.NOTHING_YET:
                     self.clock.advance(wait_s)
                 return chunk
             case SendHead():
@@ -112,7 +112,7 @@ def test_a_stream_without_chunks_has_only_its_end():
 
 
 def test_a_silent_model_keeps_the_connection_alive_until_the_deadline():
-    driver = Driver(Sign.NOTHING_YET, Sign.NOTHING_YET, "late")
+    driver = Driver(NoChunk.NOTHING_YET, NoChunk.NOTHING_YET, "late")
 
     with pytest.raises(ApiError) as caught:
         driver.run()
@@ -156,7 +156,7 @@ def test_a_customer_who_floods_leaves_streams_for_others():
 
     def begin(customer_id):
         opening = msgspec.structs.replace(OPENING, customer_id=customer_id)
-        call = StreamedCall(opening, TARGET, "r", HEADERS, lambda: 0)
+        call = StreamedAnswer(opening, TARGET, "r", HEADERS, lambda: 0)
         steps = stream(call, limits)
         next(steps)
         return steps
@@ -180,7 +180,7 @@ def test_streams_are_bounded_and_counted_down_however_they_end():
         failing.run()
     assert (failing.open, limits.shares.used) == (1, 0)
 
-    abandoned = stream(StreamedCall(OPENING, TARGET, "r", HEADERS, lambda: 0), limits)
+    abandoned = stream(StreamedAnswer(OPENING, TARGET, "r", HEADERS, lambda: 0), limits)
     next(abandoned)
     with pytest.raises(ApiError) as caught:
         Driver(limits=limits).run()

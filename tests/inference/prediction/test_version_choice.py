@@ -10,10 +10,10 @@ from inference.engine.signatures.signature import Task
 from inference.gateway.routes import find_prediction
 from inference.prediction.effects import (
     NextChunk,
+    NoChunk,
     OpenStream,
     SendHead,
     SendPiece,
-    Sign,
 )
 from tests.inference.prediction.test_plan import SIGNATURE, Driver, snapshot
 
@@ -53,7 +53,7 @@ class AnyDriver(Driver):
             case OpenStream():
                 return "stream"
             case NextChunk():
-                return Sign.ENDED
+                return NoChunk.ENDED
             case SendHead() | SendPiece():
                 return None
         return super().perform(effect)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.batching import execution
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.runners.runner import Loaded
 from inference.engine.wire.errors import EngineError, EngineErrorCode
@@ -75,7 +75,7 @@ step = st.fixed_dictionaries(
 
 async def play(home, steps, make_runner, *, depth=1, inline_ms=0.0):
     """Carry the steps out; return how many answers were right and wrong."""
-    engine = Engine(
+    engine = EngineCore(
         fakes.settings(home, inline_ms=inline_ms, max_batch_rows=32),
         load=lambda version, device: Loaded(make_runner(), MATRIX, depth),
     )

@@ -2,7 +2,7 @@ import pytest
 
 from inference.engine.batching import lane as lanes
 from inference.engine.batching.lane import Lane
-from inference.engine.batching.queue import QueueLimits, Room
+from inference.engine.batching.queue import QueueLimits, QueueRoom
 from inference.engine.wire.errors import EngineErrorCode
 from tests.inference.engine.batching.test_queue import entry
 from tests.inference.engine.fakes import FakeRunner
@@ -13,7 +13,7 @@ def lane():
     limits = QueueLimits(
         max_rows=100, max_bytes=10_000, max_batch_rows=10, max_batch_bytes=1000
     )
-    return Lane(FakeRunner(), limits, Room(1000, 100_000))
+    return Lane(FakeRunner(), limits, QueueRoom(1000, 100_000))
 
 
 def test_nothing_is_known_of_a_lane_at_first(lane):
@@ -60,7 +60,7 @@ def test_limits_may_change_under_what_waits(lane):
 
 def test_a_refusal_says_when_to_come_back():
     limits = QueueLimits(1, 1, 1, 1)
-    lane = Lane(FakeRunner(), limits, Room(1, 1))
+    lane = Lane(FakeRunner(), limits, QueueRoom(1, 1))
 
     assert lanes.overloaded(lane, 2.5).retry_after_ms == 2500
     assert lanes.overloaded(lane, 0.0).retry_after_ms == 10

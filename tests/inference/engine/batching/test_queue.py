@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from inference.engine.batching.queue import (
     Entry,
     QueueLimits,
-    Refusal,
-    Room,
+    QueueRefusal,
+    QueueRoom,
     VersionQueue,
 )
 from inference.engine.wire.tensors import Tensor
@@ -52,7 +52,7 @@ def queue(*entries, max_rows=100, max_bytes=10_000, batch_rows=10, batch_bytes=1
         max_batch_rows=batch_rows,
         max_batch_bytes=batch_bytes,
     )
-    made = VersionQueue(limits, Room(100_000, 100_000_000))
+    made = VersionQueue(limits, QueueRoom(100_000, 100_000_000))
     for one in entries:
         made.append(one)
     return made
@@ -124,7 +124,7 @@ def test_a_customer_gets_half_of_the_rows_and_the_next_what_then_is_half():
 
     assert [fill(waiting, customer) for customer in (1, 2, 3)] == [50, 25, 13]
     assert refusal(waiting, entry(customer_id=4)) is None
-    assert refusal(waiting, entry(customer_id=1)) == Refusal("queue_rows", True)
+    assert refusal(waiting, entry(customer_id=1)) == QueueRefusal("queue_rows", True)
 
 
 @pytest.mark.parametrize("size", [1, 7, 20, 33])
@@ -139,7 +139,7 @@ def test_a_customer_gets_half_of_the_bytes():
     waiting = queue()
 
     assert fill(waiting, 1, nbytes=1000) == 5
-    assert refusal(waiting, entry(nbytes=1000, customer_id=1)) == Refusal(
+    assert refusal(waiting, entry(nbytes=1000, customer_id=1)) == QueueRefusal(
         "queue_bytes", True
     )
     assert refusal(waiting, entry(nbytes=4000, customer_id=2)) is None
@@ -148,8 +148,8 @@ def test_a_customer_gets_half_of_the_bytes():
 def test_where_all_is_taken_it_is_nobodys_own_limit():
     waiting = queue(*[entry(customer_id=customer) for customer in range(100)])
 
-    assert refusal(waiting, entry(customer_id=100)) == Refusal("queue_rows")
-    assert refusal(waiting, entry(customer_id=1)) == Refusal("queue_rows")
+    assert refusal(waiting, entry(customer_id=100)) == QueueRefusal("queue_rows")
+    assert refusal(waiting, entry(customer_id=1)) == QueueRefusal("queue_rows")
 
 
 def test_one_request_may_be_larger_than_a_share_and_others_find_room_beside_it():
@@ -159,7 +159,7 @@ def test_one_request_may_be_larger_than_a_share_and_others_find_room_beside_it()
     assert refusal(waiting, large) is None
     waiting.append(large)
 
-    assert refusal(waiting, entry(customer_id=1)) == Refusal("queue_rows", True)
+    assert refusal(waiting, entry(customer_id=1)) == QueueRefusal("queue_rows", True)
     assert fill(waiting, 2) == 25
     another = entry(500, customer_id=3)
     assert refusal(waiting, another) is None
@@ -174,7 +174,7 @@ def test_one_request_may_be_larger_than_a_share_and_others_find_room_beside_it()
 
 
 def test_no_request_has_more_bytes_than_may_wait():
-    assert refusal(queue(), entry(nbytes=10_001)) == Refusal("queue_bytes")
+    assert refusal(queue(), entry(nbytes=10_001)) == QueueRefusal("queue_bytes")
 
 
 def test_who_asks_once_is_in_the_next_batch_beside_one_who_floods():
@@ -258,7 +258,7 @@ def test_who_left_holds_no_memory():
 
 
 def test_the_whole_engine_has_bounds_too():
-    room = Room(max_rows=100, max_bytes=10_000)
+    room = QueueRoom(max_rows=100, max_bytes=10_000)
     limits = QueueLimits(
         max_rows=100, max_bytes=10_000, max_batch_rows=10, max_batch_bytes=1000
     )
@@ -267,15 +267,17 @@ def test_the_whole_engine_has_bounds_too():
     first.append(entry(60, nbytes=0, customer_id=1))
 
     assert room.refusal(entry(40, nbytes=0, customer_id=2)) is None
-    assert room.refusal(entry(41, nbytes=0, customer_id=2)) == Refusal("engine_room")
-    assert room.refusal(entry(1, nbytes=10_001)) == Refusal("engine_room")
+    assert room.refusal(entry(41, nbytes=0, customer_id=2)) == QueueRefusal(
+        "engine_room"
+    )
+    assert room.refusal(entry(1, nbytes=10_001)) == QueueRefusal("engine_room")
     second.append(entry(40, nbytes=0, customer_id=2))
     first.take(0.0)
     assert room.rows == 40
 
 
 def test_jobs_take_half_of_the_engine_at_most():
-    room = Room(max_rows=100, max_bytes=10_000)
+    room = QueueRoom(max_rows=100, max_bytes=10_000)
     limits = QueueLimits(
         max_rows=100, max_bytes=10_000, max_batch_rows=10, max_batch_bytes=1000
     )
@@ -284,11 +286,11 @@ def test_jobs_take_half_of_the_engine_at_most():
 
     job = {"nbytes": 0, "job": True, "customer_id": 1}
     assert room.refusal(entry(10, **job)) is None
-    assert room.refusal(entry(11, **job)) == Refusal("engine_room")
+    assert room.refusal(entry(11, **job)) == QueueRefusal("engine_room")
 
 
 def test_a_customer_gets_half_of_the_engine_over_all_its_versions():
-    room = Room(max_rows=400, max_bytes=100_000)
+    room = QueueRoom(max_rows=400, max_bytes=100_000)
     limits = QueueLimits(
         max_rows=100, max_bytes=100_000, max_batch_rows=10, max_batch_bytes=1000
     )
@@ -305,8 +307,8 @@ def test_a_customer_gets_half_of_the_engine_over_all_its_versions():
                 count += 1
         return count, refused
 
-    assert flood(1) == (200, Refusal("engine_room", of_customer=True))
-    assert flood(2) == (100, Refusal("engine_room", of_customer=True))
+    assert flood(1) == (200, QueueRefusal("engine_room", of_customer=True))
+    assert flood(2) == (100, QueueRefusal("engine_room", of_customer=True))
     assert room.refusal(entry(customer_id=3)) is None
 
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from inference.engine.batching.scheduler import Turns
+from inference.engine.batching.scheduler import BatchScheduler
 
 
 def play(turns, seconds, *, until_s, interactive=("a",), jobs=("b",)):
@@ -24,14 +24,14 @@ def play(turns, seconds, *, until_s, interactive=("a",), jobs=("b",)):
 
 
 def test_nobody_waits_at_first():
-    turns = Turns(lambda lane: 0.0)
+    turns = BatchScheduler(lambda lane: 0.0)
 
     assert not turns
     assert turns.peek() is None
 
 
 def test_interactive_requests_go_before_jobs():
-    turns = Turns(lambda lane: 0.0)
+    turns = BatchScheduler(lambda lane: 0.0)
     turns.wait("job", job=True)
     turns.wait("interactive", job=False)
 
@@ -39,14 +39,14 @@ def test_interactive_requests_go_before_jobs():
 
 
 def test_a_job_goes_first_once_it_has_earned_its_time():
-    _, order = play(Turns(lambda lane: 2.0), lambda turn: 1.0, until_s=60)
+    _, order = play(BatchScheduler(lambda lane: 2.0), lambda turn: 1.0, until_s=60)
 
     # Two seconds at 6 % of the time.
     assert order.index("b") == 32
 
 
 def test_jobs_alone_have_the_device_for_themselves():
-    turns = Turns(lambda lane: 0.0)
+    turns = BatchScheduler(lambda lane: 0.0)
     turns.wait("job", job=True)
 
     turn = turns.peek()
@@ -61,7 +61,9 @@ def test_jobs_get_their_share_of_the_time_and_no_more(job_s):
     def seconds(turn):
         return (job_s if turn.job else 0.01) * random_.uniform(0.5, 1.5)
 
-    spent, _ = play(Turns(lambda lane: job_s), seconds, until_s=500 * max(job_s, 0.05))
+    spent, _ = play(
+        BatchScheduler(lambda lane: job_s), seconds, until_s=500 * max(job_s, 0.05)
+    )
 
     share = spent[True] / sum(spent.values())
     assert 0.05 <= share < 0.07
@@ -69,7 +71,7 @@ def test_jobs_get_their_share_of_the_time_and_no_more(job_s):
 
 def test_a_job_that_calls_again_and_again_gets_no_more_than_its_share():
     """Between two calls of one job nothing of it waits; its debt must stay."""
-    turns = Turns(lambda lane: 0.2)
+    turns = BatchScheduler(lambda lane: 0.2)
     spent = {True: 0.0, False: 0.0}
     for _ in range(20_000):
         turns.wait("interactive", job=False)
@@ -91,7 +93,7 @@ def test_a_job_that_calls_again_and_again_gets_no_more_than_its_share():
 
 def test_lanes_of_one_priority_take_turns():
     _, order = play(
-        Turns(lambda lane: 0.0),
+        BatchScheduler(lambda lane: 0.0),
         lambda turn: 1.0,
         until_s=6,
         interactive=("a", "b", "c"),
@@ -102,7 +104,7 @@ def test_lanes_of_one_priority_take_turns():
 
 
 def test_a_lane_that_is_gone_has_no_turn():
-    turns = Turns(lambda lane: 0.0)
+    turns = BatchScheduler(lambda lane: 0.0)
     turns.wait("a", job=False)
     turns.wait("a", job=True)
 

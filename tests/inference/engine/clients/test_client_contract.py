@@ -10,7 +10,7 @@ import pytest
 from inference.engine.clients import inbox
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.clients.socket_client import SocketEngineClient
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.runners import runner as runners
 from inference.engine.runners.runner import Loaded
@@ -93,7 +93,7 @@ def served(request, tmp_path):
                 raise EngineError(EngineErrorCode.LOAD_FAILED, "it is broken")
             return Loaded(runner, signature)
 
-        engine = Engine(settings(tmp_path, **fields), load=load)
+        engine = EngineCore(settings(tmp_path, **fields), load=load)
         path = tmp_path / "run" / "engine.sock"
         server = EngineServer(engine, path, clock=engine.clock)
         await server.start()
@@ -767,7 +767,7 @@ def test_an_absent_engine_is_a_lost_connection_at_once(tmp_path, kind):
 
 def test_the_loader_is_the_real_one_by_default(tmp_path):
     async def main():
-        engine = Engine(settings(tmp_path))
+        engine = EngineCore(settings(tmp_path))
         engine.load(to_load(path=str(tmp_path)))
         await until(lambda: engine.status().versions[0].state == "failed")
 

@@ -17,7 +17,7 @@ import torch
 from inference.engine.devices.device import (
     CaptureFailed,
     DeviceOptions,
-    Memory,
+    MemoryUse,
     new_counters,
 )
 
@@ -107,7 +107,7 @@ class FakeDevice:
         return self
 
     def memory(self):
-        return Memory(1000, 600, 500)
+        return MemoryUse(1000, 600, 500)
 
     def free_cached(self):
         self.freed += 1

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.loading import memory
 from inference.engine.runners.runner import Loaded
@@ -81,7 +81,7 @@ def grown_after(home, make_runner, *, cycles):
         async def all_unloaded():
             await until(lambda: all(one.is_set() for one in unloaded))
 
-        engine = Engine(settings(home, inline_ms=0), load=load)
+        engine = EngineCore(settings(home, inline_ms=0), load=load)
         client = InProcessEngineClient(engine)
 
         async def predict():
@@ -149,7 +149,7 @@ def program(tmp_path):
 @pytest.mark.usefixtures("settled")
 def test_real_programs_give_their_memory_back(tmp_path, program):
     async def main():
-        engine = Engine(settings(tmp_path, inline_ms=0))
+        engine = EngineCore(settings(tmp_path, inline_ms=0))
         client = InProcessEngineClient(engine)
         three = (Tensor("input", np.ones((2, 3), np.float32)),)
 

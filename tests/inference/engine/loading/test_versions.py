@@ -6,7 +6,7 @@ import threading
 import pytest
 import structlog
 
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.loading import desired
 from inference.engine.runners.runner import Loaded
@@ -75,7 +75,7 @@ class Shelf:
 
 
 def start(home, shelf, *, budget_mib=100):
-    return Engine(
+    return EngineCore(
         settings(home, memory_budget_bytes=budget_mib * MIB, inline_ms=0),
         load=shelf.load,
         device_memory=shelf,
@@ -141,7 +141,7 @@ def test_the_time_of_a_load_leaves_out_the_wait_for_its_turn(tmp_path):
             clock.now += 2
             return shelf.load(wanted, device)
 
-        engine = Engine(settings(tmp_path), load=load_slowly, clock=clock)
+        engine = EngineCore(settings(tmp_path), load=load_slowly, clock=clock)
         with structlog.testing.capture_logs() as logged:
             for name in ("a", "b"):
                 engine.load(shelf.to_load(name))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inference.engine.devices import opening
-from inference.engine.engine import Engine
+from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.runners import runner
 from inference.engine.settings import EngineSettings
@@ -90,7 +90,7 @@ def test_rows_of_any_length_get_the_answers_of_the_module_itself(tmp_path, devic
         settings = EngineSettings(
             home=str(tmp_path), device=device, plugins=(), memory_budget_bytes=10**9
         )
-        engine = Engine(settings)
+        engine = EngineCore(settings)
         engine.load(version)
         while engine.status().versions[0].state == "loading":
             await asyncio.sleep(0.01)

@@ -16,7 +16,7 @@ from inference.gateway.grpc import calls, inflating
 from inference.gateway.grpc.calls import GrpcCall
 from inference.gateway.grpc.messages import inflate
 from inference.gateway.http2 import limits
-from inference.gateway.http2.connection import Connection
+from inference.gateway.http2.connection import Http2Connection
 from inference.gateway.http2.frames import Code
 from tests.inference.gateway.http2.peer import (
     ALIVE,
@@ -721,7 +721,9 @@ async def test_nothing_is_left_of_connections(tmp_path):
         del peer
     gc.collect()
 
-    left = [each for each in gc.get_objects() if type(each) in (Connection, GrpcCall)]
+    left = [
+        each for each in gc.get_objects() if type(each) in (Http2Connection, GrpcCall)
+    ]
     assert left == []
 
 

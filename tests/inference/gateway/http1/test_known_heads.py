@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from inference.gateway.http1 import known_heads
-from inference.gateway.http1.exchange import Reading, Request
+from inference.gateway.http1.exchange import HeadReading, Request
 from inference.gateway.http1.known_heads import KnownHeads
 from tests.inference.gateway.plant import GOOD, Plant, published, read_answer, request
 from tests.inference.gateway.test_app import on_loop
 
 CONTENT = json.dumps(GOOD).encode()
-READING = Reading(lambda connection: None, recurs=True)
+READING = HeadReading(lambda connection: None, recurs=True)
 
 
 def head(*lines):
@@ -58,7 +58,7 @@ def test_a_head_is_known_with_whatever_body_follows():
         (head("a: b"), parsed(LENGTH, keep_alive=False), READING),
         (head("a: b\nc: d"), parsed(LENGTH), READING),
         (b"\r\n" + head("a: b"), parsed(LENGTH), READING),
-        (head("a: b"), parsed(LENGTH), Reading(lambda connection: None)),
+        (head("a: b"), parsed(LENGTH), HeadReading(lambda connection: None)),
     ],
 )
 def test_a_head_that_may_mean_more_is_not_remembered(data, made, reading):

@@ -2,7 +2,7 @@
 
 from hyperframe import frame as hyper
 
-from inference.gateway.http2.connection import Connection
+from inference.gateway.http2.connection import Http2Connection
 from tests.inference.gateway.http2.peer import PREFACE
 
 
@@ -71,7 +71,7 @@ class Wire:
 
 def connect(server, **options):
     """Give a greeted connection of a server, and its wire."""
-    connection, wire = Connection(server), Wire(**options)
+    connection, wire = Http2Connection(server), Wire(**options)
     wire.connection = connection
     connection.connection_made(wire)
     connection.data_received(PREFACE + hyper.SettingsFrame(0).serialize())

@@ -8,7 +8,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from inference.jobs import life_cycle as jobs
-from inference.jobs.work.claim_keeper import LeaseKeeper
+from inference.jobs.work.claim_keeper import ClaimKeeper
 from inference.models import PredictionJob
 from tests.factories_jobs import make_job
 from tests.fakes import ManualClock
@@ -30,7 +30,7 @@ def test_a_beat_moves_the_expiry():
     lease = claimed()
     before = expires_at(lease)
 
-    assert LeaseKeeper(lease).beat()
+    assert ClaimKeeper(lease).beat()
 
     assert expires_at(lease) > before
 
@@ -39,12 +39,12 @@ def test_a_lost_lease_is_not_renewed():
     lease = claimed()
     jobs.cancel(lease.job_id, now=timezone.now())
 
-    assert not LeaseKeeper(lease).beat()
+    assert not ClaimKeeper(lease).beat()
 
 
 def test_a_worker_that_hangs_loses_its_lease():
     lease, clock = claimed(), ManualClock()
-    keeper = LeaseKeeper(lease, monotonic=clock)
+    keeper = ClaimKeeper(lease, monotonic=clock)
     before = expires_at(lease)
     clock.advance(3600)
 
@@ -55,7 +55,7 @@ def test_a_worker_that_hangs_loses_its_lease():
 
 def test_progress_is_what_keeps_it():
     lease, clock = claimed(), ManualClock()
-    keeper = LeaseKeeper(lease, monotonic=clock)
+    keeper = ClaimKeeper(lease, monotonic=clock)
     clock.advance(3600)
     keeper.note()
 
@@ -73,14 +73,14 @@ def test_a_database_that_is_away_for_a_moment_is_tried_again(monkeypatch):
         "inference.jobs.work.claim_keeper.connection.close", lambda: None
     )
 
-    assert LeaseKeeper(lease).beat()
+    assert ClaimKeeper(lease).beat()
 
 
 def test_nothing_is_left_running():
     lease = claimed()
     name = f"lease-{lease.job_id}"
 
-    with LeaseKeeper(lease):
+    with ClaimKeeper(lease):
         assert name in {thread.name for thread in threading.enumerate()}
 
     assert name not in {thread.name for thread in threading.enumerate()}

@@ -426,12 +426,12 @@ def test_a_customer_whose_job_is_worked_on_comes_after_one_without(worker, clock
     first, second = make_job(api_key=slow), make_job(api_key=slow)
     theirs = make_job(api_key=other)
     jobs.claim(theirs.pk, worker="w2", now=clock.now())
-    jobs.hand_back(jobs.Lease(theirs.pk, 1), again_at=clock.now())
+    jobs.hand_back(jobs.Claim(theirs.pk, 1), again_at=clock.now())
     clock.advance(1)
     jobs.claim(first.pk, worker="w2", now=clock.now())
     clock.advance(1)
     jobs.claim(theirs.pk, worker="w1", now=clock.now())
-    jobs.hand_back(jobs.Lease(theirs.pk, 2), again_at=clock.now())
+    jobs.hand_back(jobs.Claim(theirs.pk, 2), again_at=clock.now())
 
     assert jobs.next_in_turn(now=clock.now()) == theirs.pk
     jobs.cancel(theirs.pk, now=clock.now())
