@@ -1,0 +1,1 @@
+"""SHAP explanations: a plug-in that the engine loads by name."""

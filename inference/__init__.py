@@ -1,0 +1,1 @@
+"""Predictions: gateways answer calls, engines run models, a controller directs both."""

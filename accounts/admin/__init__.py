@@ -1,4 +1,4 @@
-"""The admin of accounts; each kind of row has a module of its own."""
+"""Show account managers their customers, keys, plans and usage in the admin."""
 
 from accounts.admin.billing import LimitEventAdmin, PriceAdmin
 from accounts.admin.customers import CustomerAdmin

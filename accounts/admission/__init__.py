@@ -1,1 +1,1 @@
-"""Whether a call may go on: key, networks, rates, quotas, back-off; all in memory."""
+"""Decide in memory whether a call may go on: key, network, rates, quotas, back-off."""

@@ -1,1 +1,1 @@
-"""What callers ask about themselves, and the DRF classes that let them."""
+"""Answer what callers ask about themselves, and authenticate them for DRF."""

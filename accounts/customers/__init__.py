@@ -1,1 +1,1 @@
-"""Who pays, who signs in, what they may use, and their keys."""
+"""Change customers, members, plans and API keys."""

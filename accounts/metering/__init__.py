@@ -1,1 +1,1 @@
-"""What was answered, on disk before the answer leaves."""
+"""Write each answered call to disk as a usage event, before its answer leaves."""

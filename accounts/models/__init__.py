@@ -1,4 +1,4 @@
-"""Customers, their plans and API keys, and what they have used."""
+"""The database rows of customers, plans, keys, quotas, usage and incidents."""
 
 from accounts.models.customers import ApiKey, Customer
 from accounts.models.incidents import KeyNetworks, Refusal, Suspicion

@@ -38,7 +38,7 @@ class QuotaCounter(models.Model):
 
 
 class Lease(models.Model):
-    """Units a front process may spend without asking again."""
+    """Units that a gateway or the site may spend without asking again."""
 
     counter = models.ForeignKey(
         QuotaCounter, on_delete=models.CASCADE, related_name="leases"

@@ -1,1 +1,1 @@
-"""The pages for customers."""
+"""The pages on which customers manage their keys and see their usage."""

@@ -1,1 +1,1 @@
-"""Units of quotas, lent to whoever answers calls and counted exactly."""
+"""Lend units of quotas to gateways, so that quotas are counted exactly."""

@@ -1,1 +1,1 @@
-"""Usage in the database: recorded once, added up, read back, priced."""
+"""Record usage in the database once, add it up, read it back and price it."""

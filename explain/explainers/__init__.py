@@ -1,0 +1,1 @@
+"""One module for each way to compute SHAP values, and the table that chooses one."""

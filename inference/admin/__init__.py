@@ -1,4 +1,4 @@
-"""What people see of engines, jobs and uploads, and what they may do, in the admin."""
+"""Show engines, served versions, jobs and uploads in the admin."""
 
 from inference.admin.jobs import PredictionJobAdmin
 from inference.admin.serving import (

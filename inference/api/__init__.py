@@ -1,1 +1,1 @@
-"""The prediction paths as Django serves them: the same plan, driven synchronously."""
+"""Serve predictions and models by Django: the same plan, run synchronously."""

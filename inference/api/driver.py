@@ -67,7 +67,7 @@ ReadBody = Callable[[int], bytes]
 
 
 class PredictingClient(Protocol):
-    """What a front needs of an engine's client; calls block and raise EngineError."""
+    """What a driver needs of an engine's client; calls block and raise EngineError."""
 
     def predict(
         self,
@@ -382,10 +382,10 @@ class ApiDriver:
 
 
 def current() -> ApiDriver:
-    """Return this process's front; a forked worker gets one of its own."""
-    return _front(settings.HOME, os.getpid())
+    """Return this process's driver; a forked worker gets one of its own."""
+    return _of_process(settings.HOME, os.getpid())
 
 
 @functools.lru_cache(maxsize=8)
-def _front(home: Home, _pid: int) -> ApiDriver:
+def _of_process(home: Home, _pid: int) -> ApiDriver:
     return ApiDriver(home)

@@ -1,1 +1,1 @@
-"""Between what callers write and tensors, compiled from a version's signature."""
+"""Convert requests to tensors and outputs to answers, compiled from a signature."""

@@ -1,1 +1,1 @@
-"""One process that publishes snapshots, makes engines follow routes, ingests usage."""
+"""The process that publishes snapshots, directs engines and records usage."""

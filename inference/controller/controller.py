@@ -1,6 +1,6 @@
 """The controller: the one process that publishes, reconciles and keeps the ledger.
 
-Several may run; the one that holds the database lease leads. Each step is repeated on
+Several may run; the one that the database names leads. Each step is repeated on
 its own interval; a step that fails is logged and tried again, whatever the reason. The
 ledger has a thread of its own: a revoked key never waits for usage to be read.
 """
@@ -20,7 +20,7 @@ from django.utils import timezone
 from accounts.usage import roll_ups
 from inference.controller import engine_records, ledger, ownership, publishing
 from inference.controller.engine_links import EngineLink
-from inference.controller.leadership import LEASE_TTL_S, Predecessor, lead, resign
+from inference.controller.leadership import LEADERSHIP_TTL_S, Predecessor, lead, resign
 from inference.controller.reconciling import Reconciler
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.installation import ledger_report
@@ -149,7 +149,7 @@ class Controller:
             # A standby looks more often than the leader renews.
             self._due["lead"] = asked_s + 1.0
             return
-        self._leads_until = asked_s + LEASE_TTL_S
+        self._leads_until = asked_s + LEADERSHIP_TTL_S
         if not led:
             logger.info("controller_leads", holder=self.holder)
             self._take_over()

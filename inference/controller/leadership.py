@@ -9,15 +9,15 @@ from django.db.models import Q
 
 from inference.models import ControllerLease
 
-LEASE_TTL_S = 9.0
-# A lease that ends later was given by a clock that has been put back since.
-_LONGEST_LEASE_S = 60.0
+LEADERSHIP_TTL_S = 9.0
+# Leadership that ends later was given by a clock that has been put back since.
+_LONGEST_S = 60.0
 
 
 def lead(holder: str, *, now: datetime) -> bool:
-    """Take or renew the lease; true if `holder` leads until LEASE_TTL_S from now."""
-    expires_at = now + timedelta(seconds=LEASE_TTL_S)
-    implausible = now + timedelta(seconds=_LONGEST_LEASE_S)
+    """Take or renew leadership for LEADERSHIP_TTL_S; tell whether `holder` leads."""
+    expires_at = now + timedelta(seconds=LEADERSHIP_TTL_S)
+    implausible = now + timedelta(seconds=_LONGEST_S)
     mine_or_free = (
         Q(holder=holder) | Q(expires_at__lt=now) | Q(expires_at__gt=implausible)
     )
@@ -43,7 +43,7 @@ class Predecessor:
     """The last controller of this machine, which may have died as the leader.
 
     A file says who it was, under a lock that ends with the process. Whoever gets the
-    lock knows that it is dead, and need not wait for the end of its lease.
+    lock knows that it is dead, and need not wait for its leadership to end.
     """
 
     def __init__(self, path: Path, *, successor: str) -> None:
@@ -52,7 +52,7 @@ class Predecessor:
         self._dismissed = False
 
     def dismiss(self, *, now: datetime) -> None:
-        """Free its lease if it is dead, and take its place in the file."""
+        """Free its leadership if it is dead, and take its place in the file."""
         if self._dismissed:
             return
         try:

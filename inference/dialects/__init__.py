@@ -1,1 +1,1 @@
-"""How each protocol writes requests, answers and errors."""
+"""Read requests and write answers and errors of each protocol."""

@@ -14,7 +14,7 @@ from inference.errors.api_error import ApiError, ErrorCode
 
 Headers = Mapping[bytes, bytes]
 
-# All that the plan looks at; a front need not pass on others.
+# All that the plan looks at; a driver need not pass on others.
 NAMES = frozenset(
     {
         b"accept",

@@ -22,7 +22,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Call(msgspec.Struct, gc=False):
-    """What a front knows before the body."""
+    """What a driver knows before the body."""
 
     operation: Operation
     # Of call_headers.NAMES, in lower case.

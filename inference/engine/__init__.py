@@ -1,1 +1,1 @@
-"""One process that loads versions, forms batches and runs them."""
+"""The process that loads model versions, forms batches and runs them."""

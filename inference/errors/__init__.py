@@ -1,1 +1,1 @@
-"""Error codes, their facts, words and rendering: the same in every protocol."""
+"""Define error codes and facts, put them into words, and render them."""

@@ -1,1 +1,1 @@
-"""One process that answers calls: it drives the plan on an event loop."""
+"""The process that answers clients, on one event loop."""

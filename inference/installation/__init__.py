@@ -1,1 +1,1 @@
-"""What the processes of one machine share: folders, sockets, logs, memory, bounds."""
+"""Share a machine between processes: folders, sockets, logs, memory, fair shares."""

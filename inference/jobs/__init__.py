@@ -1,1 +1,1 @@
-"""Predictions over many rows in the background: a row of the database is the truth."""
+"""Predict many rows in the background; a job's database row is the truth."""

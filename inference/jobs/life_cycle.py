@@ -8,7 +8,7 @@
        └──────────────────cancel──────────────────┘
 
 The row in the database is the truth; Celery carries hints that some job waits. A worker
-holds a lease and writes with its fencing token, so that a worker which was thought
+holds a claim and writes with its fencing token, so that a worker which was thought
 dead, and is not, changes nothing.
 """
 
@@ -37,9 +37,9 @@ from inference.jobs import charging as job_metering
 from inference.models import JobChunk, JobTurn, PredictionJob
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.
-LEASE_S = 15.0
-# A lease that ends later was given by a clock that has been put back since.
-_LONGEST_LEASE_S = 60.0
+CLAIM_S = 15.0
+# A claim that ends later was given by a clock that has been put back since.
+_LONGEST_CLAIM_S = 60.0
 # Starts in a row that may die before the job counts as poison.
 MAX_ATTEMPTS = 3
 # Nobody knows how long the jobs before it take.
@@ -262,19 +262,19 @@ def next_in_turn(*, now: datetime) -> str | None:
     return theirs.order_by(longest, "id").values_list("pk", flat=True).first()
 
 
-def cut_leases(*, now: datetime) -> int:
-    """End leases of a clock that was put back in due time; return how many.
+def cut_claims(*, now: datetime) -> int:
+    """End claims of a clock that was put back in due time; return how many.
 
     A worker that lives renews its own long before; one that died would keep its job
     from all others until the clock is there again.
     """
-    longest = now + timedelta(seconds=_LONGEST_LEASE_S)
+    longest = now + timedelta(seconds=_LONGEST_CLAIM_S)
     held = PredictionJob.objects.unfinished().filter(lease_expires_at__gt=longest)
-    return held.update(lease_expires_at=now + timedelta(seconds=LEASE_S))
+    return held.update(lease_expires_at=now + timedelta(seconds=CLAIM_S))
 
 
 def claim(job_id: str, *, worker: str, now: datetime) -> Claim | None:
-    """Take the lease of a job; None if it is held, finished or was just quarantined."""
+    """Take the claim of a job; None if it is held, finished or was just quarantined."""
     with transaction.atomic():
         waiting = claimable(now).filter(pk=job_id)
         claimed = waiting.filter(attempts__lt=MAX_ATTEMPTS).update(
@@ -282,7 +282,7 @@ def claim(job_id: str, *, worker: str, now: datetime) -> Claim | None:
             attempts=F("attempts") + 1,
             worker=worker,
             lease_token=F("lease_token") + 1,
-            lease_expires_at=now + timedelta(seconds=LEASE_S),
+            lease_expires_at=now + timedelta(seconds=CLAIM_S),
             started_at=Coalesce(F("started_at"), Value(now)),
         )
         if not claimed:
@@ -314,28 +314,28 @@ def is_quarantined(job: PredictionJob) -> bool:
     return job.status == Status.FAILED and job.attempts >= MAX_ATTEMPTS
 
 
-def renew(lease: Claim, *, now: datetime) -> bool:
-    """Keep the lease alive; False if it is lost."""
-    expires_at = now + timedelta(seconds=LEASE_S)
-    return bool(_held(lease).update(lease_expires_at=expires_at))
+def renew(claim: Claim, *, now: datetime) -> bool:
+    """Keep the claim alive; False if it is lost."""
+    expires_at = now + timedelta(seconds=CLAIM_S)
+    return bool(_held(claim).update(lease_expires_at=expires_at))
 
 
-def count_rows(lease: Claim, *, rows: int) -> None:
+def count_rows(claim: Claim, *, rows: int) -> None:
     """Note how many rows the input has; that is progress, as a chunk is."""
-    _write(lease, rows_total=rows, attempts=1)
+    _write(claim, rows_total=rows, attempts=1)
 
 
-def note_waiting(lease: Claim, *, now: datetime) -> datetime:
+def note_waiting(claim: Claim, *, now: datetime) -> datetime:
     """Note that no engine takes the next rows; return since when."""
     with transaction.atomic():
-        _write(lease, waiting_since=Coalesce(F("waiting_since"), Value(now)))
+        _write(claim, waiting_since=Coalesce(F("waiting_since"), Value(now)))
         waiting = PredictionJob.objects.values_list("waiting_since", flat=True)
-        since = waiting.get(pk=lease.job_id)
+        since = waiting.get(pk=claim.job_id)
     assert since is not None
     return since
 
 
-def commit_chunk(lease: Claim, output: ChunkOutput, *, now: datetime) -> None:
+def commit_chunk(claim: Claim, output: ChunkOutput, *, now: datetime) -> None:
     """Store a chunk's output, progress, charge and usage: all of it or nothing.
 
     Raises ClaimLost, or ApiError with QUOTA_EXCEEDED when the customer's quota does
@@ -344,17 +344,17 @@ def commit_chunk(lease: Claim, output: ChunkOutput, *, now: datetime) -> None:
     """
     with transaction.atomic():
         _write(
-            lease,
+            claim,
             rows_done=F("rows_done") + output.rows,
             rows_failed=F("rows_failed") + output.rows_failed,
             input_offset=output.input_end,
             # Starts that died earlier did not die of what comes next.
             attempts=1,
             waiting_since=None,
-            lease_expires_at=now + timedelta(seconds=LEASE_S),
+            lease_expires_at=now + timedelta(seconds=CLAIM_S),
         )
         JobChunk.objects.create(
-            job_id=lease.job_id,
+            job_id=claim.job_id,
             index=output.index,
             rows=output.rows,
             predictions=list(output.predictions),
@@ -362,7 +362,7 @@ def commit_chunk(lease: Claim, output: ChunkOutput, *, now: datetime) -> None:
             warnings=msgspec.to_builtins(list(output.warnings)),
         )
         job_metering.charge(
-            lease.job_id,
+            claim.job_id,
             sequence=output.index,
             rows=output.rows - output.rows_failed,
             compute_us=output.compute_us,
@@ -371,25 +371,25 @@ def commit_chunk(lease: Claim, output: ChunkOutput, *, now: datetime) -> None:
         )
 
 
-def hand_back(lease: Claim, *, again_at: datetime, blameless: bool = True) -> None:
+def hand_back(claim: Claim, *, again_at: datetime, blameless: bool = True) -> None:
     """Give the job back unfinished; nobody takes it before `again_at`.
 
     A start that was blameless does not count as one that died.
     """
     attempts = F("attempts") - 1 if blameless else F("attempts")
-    _write(lease, lease_expires_at=again_at, attempts=attempts)
+    _write(claim, lease_expires_at=again_at, attempts=attempts)
 
 
-def finish(lease: Claim, *, now: datetime) -> None:
+def finish(claim: Claim, *, now: datetime) -> None:
     """End a job whose rows are all done; one without any prediction has failed."""
     with transaction.atomic():
-        _write(lease, rows_total=F("rows_done"), attempts=0)
+        _write(claim, rows_total=F("rows_done"), attempts=0)
         counts = PredictionJob.objects.values_list("rows_done", "rows_failed")
-        done, failed = counts.get(pk=lease.job_id)
+        done, failed = counts.get(pk=claim.job_id)
         if failed and failed == done:
-            _end(lease, Status.FAILED, _no_row_predicted(lease.job_id, done), now=now)
+            _end(claim, Status.FAILED, _no_row_predicted(claim.job_id, done), now=now)
         else:
-            _end(lease, Status.COMPLETED, now=now)
+            _end(claim, Status.COMPLETED, now=now)
 
 
 def _no_row_predicted(job_id: str, rows: int) -> ApiError:
@@ -402,16 +402,16 @@ def _no_row_predicted(job_id: str, rows: int) -> ApiError:
     )
 
 
-def fail(lease: Claim, error: ApiError, *, now: datetime) -> None:
+def fail(claim: Claim, error: ApiError, *, now: datetime) -> None:
     """End a job early; what is done stays."""
-    _end(lease, Status.FAILED, error, now=now)
+    _end(claim, Status.FAILED, error, now=now)
 
 
 def _end(
-    lease: Claim, status: Status, error: ApiError | None = None, *, now: datetime
+    claim: Claim, status: Status, error: ApiError | None = None, *, now: datetime
 ) -> None:
     _write(
-        lease,
+        claim,
         status=status,
         completed_at=now,
         lease_expires_at=None,
@@ -459,12 +459,12 @@ def retry(job_id: str) -> bool:
     return bool(revived)
 
 
-def _held(lease: Claim) -> QuerySet[PredictionJob]:
+def _held(claim: Claim) -> QuerySet[PredictionJob]:
     return PredictionJob.objects.filter(
-        pk=lease.job_id, status=Status.PROCESSING, lease_token=lease.token
+        pk=claim.job_id, status=Status.PROCESSING, lease_token=claim.token
     )
 
 
-def _write(lease: Claim, **fields: Any) -> None:  # the fields of several types
-    if not _held(lease).update(**fields):
-        raise ClaimLost(lease.job_id)
+def _write(claim: Claim, **fields: Any) -> None:  # the fields of several types
+    if not _held(claim).update(**fields):
+        raise ClaimLost(claim.job_id)

@@ -26,8 +26,8 @@ def sweep(*, now: datetime) -> int:
     Returns how many. If the broker is down, the first failure ends the sweep; the next
     one tries again.
     """
-    if cut := jobs.cut_leases(now=now):
-        logger.warning("job_leases_of_another_time", count=cut)
+    if cut := jobs.cut_claims(now=now):
+        logger.warning("job_claims_of_another_time", count=cut)
     if given_up := jobs.quarantine(jobs.claimable(now), now=now):
         logger.warning("jobs_quarantined", count=given_up)
     waiting = min(jobs.claimable(now).count(), _MAX_HINTS)

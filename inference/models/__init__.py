@@ -1,4 +1,4 @@
-"""What engines run and gateways may serve, jobs, and uploaded files: the rows."""
+"""The database rows of engines, served versions, jobs and uploads."""
 
 from inference.models.jobs import JobChunk, JobTotals, JobTurn, PredictionJob
 from inference.models.serving import (

@@ -1,1 +1,1 @@
-"""The one plan of a call, without I/O: who asks, what for, which version answers."""
+"""Plan a call without I/O: caller, version, cost, answer, usage event."""

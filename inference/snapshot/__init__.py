@@ -1,1 +1,1 @@
-"""What may be called, by whom and how: the file gateways live from, and look-ups."""
+"""Tell gateways what may be called, by whom and how: one file, and look-ups in it."""

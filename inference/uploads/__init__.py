@@ -1,1 +1,1 @@
-"""Files that customers send first and name later."""
+"""Keep files that customers upload first and name in a request later."""

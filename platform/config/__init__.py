@@ -1,4 +1,4 @@
-"""Settings and assembly. Knows every app; no app imports it."""
+"""Settings, URLs and assembly: knows every app, and no app imports it."""
 
 from config.celery import app as celery_app
 

@@ -1,4 +1,4 @@
-"""What data scientists see and do in the admin."""
+"""Show data scientists their models, versions and routes in the admin."""
 
 from registry.admin.models import RegisteredModelAdmin
 from registry.admin.routes import RouteAdmin

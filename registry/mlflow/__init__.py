@@ -1,1 +1,1 @@
-"""The only door to MLflow and to its artifacts."""
+"""The only door to MLflow and its artifacts."""

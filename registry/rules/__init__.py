@@ -1,1 +1,1 @@
-"""What a version says of itself, and the rules for its columns."""
+"""Check a version's metadata and the rules for its columns."""

@@ -1,1 +1,1 @@
-"""The OpenAPI document, typed from each model's signature."""
+"""Generate the OpenAPI document, typed by each model's signature."""

@@ -1,1 +1,1 @@
-"""Rows from files (CSV, JSON Lines, NPY), and how a request names an uploaded one."""
+"""Read rows from CSV, JSON Lines and NPY files."""

@@ -1,1 +1,1 @@
-"""Rows: their types, how they are read and stacked into arrays, and what is wrong."""
+"""Check rows against their types, and stack them into arrays."""

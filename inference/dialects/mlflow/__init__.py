@@ -1,1 +1,1 @@
-"""MLflow's scoring protocol."""
+"""Speak MLflow's scoring protocol (`/invocations`)."""

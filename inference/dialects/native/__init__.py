@@ -1,1 +1,1 @@
-"""The project's own JSON: predict, embed, stream, and rows from an uploaded file."""
+"""Speak the project's own JSON: predict, explain, embed, stream, uploaded files."""

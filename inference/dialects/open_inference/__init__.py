@@ -1,1 +1,1 @@
-"""The Open Inference Protocol v2, over HTTP and over gRPC."""
+"""Speak the Open Inference Protocol v2, over HTTP and over gRPC."""

@@ -1,1 +1,1 @@
-"""Requests wait in lanes, form batches and share the device."""
+"""Queue requests, form batches of them, and share the device between models."""

@@ -1,1 +1,1 @@
-"""How other processes talk to an engine; one module for each kind of client."""
+"""Talk to an engine from another process; one module for each kind of client."""

@@ -1,4 +1,4 @@
-"""How the fronts and the controller talk to an engine."""
+"""How drivers and the controller talk to an engine."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol

@@ -1,1 +1,1 @@
-"""The device under the models: processor or CUDA, copies, graphs, failures."""
+"""Run tensors on a CPU or a CUDA device, and recognise the device's failures."""

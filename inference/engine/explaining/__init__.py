@@ -1,1 +1,1 @@
-"""Explainers as plug-ins, and a loaded version as they see it."""
+"""Load explainers as plug-ins, and show them a model."""

@@ -1,1 +1,1 @@
-"""What was asked for, what is loaded, and which version must leave."""
+"""Load and unload versions, within the memory of the device."""

@@ -1,1 +1,1 @@
-"""One module for each kind of artifact, and the table that chooses one."""
+"""Load and run one kind of artifact per module; a table chooses the kind."""

@@ -1,1 +1,1 @@
-"""What a version takes and gives, as plain data, and the checks against it."""
+"""Describe what a version takes and gives, and check tensors against it."""

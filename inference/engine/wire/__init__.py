@@ -1,1 +1,1 @@
-"""What crosses the engine's socket: messages, frames, tensors, errors."""
+"""Define what crosses the engine's socket: messages, frames, tensors, errors."""

@@ -36,7 +36,7 @@ RETRYABLE = ELSEWHERE - {EngineErrorCode.LOAD_FAILED} | {EngineErrorCode.DEVICE_
 class EngineError(Exception):
     """A request the engine did not answer with predictions.
 
-    `message` is written for operators; fronts decide what callers may see. With
+    `message` is written for operators; drivers decide what callers may see. With
     `option` it is written for the caller, and tells what is wrong with that option.
     `of_customer` says of a full bound that only the customer's share of it is used up.
     """

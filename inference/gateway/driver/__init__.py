@@ -1,1 +1,1 @@
-"""What carries out the effects of a plan: engines, leases, usage events, files."""
+"""Carry out what the plan of a call asks for: engines, leases, events, files."""

@@ -1,1 +1,1 @@
-"""gRPC calls over `http2/`, and the service's methods."""
+"""Serve gRPC: its calls over HTTP/2, and the methods of its services."""

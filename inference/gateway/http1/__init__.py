@@ -1,1 +1,1 @@
-"""HTTP/1.1 over httptools. Knows nothing of predictions."""
+"""Speak HTTP/1.1 with clients; nothing here knows of predictions."""

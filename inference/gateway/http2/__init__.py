@@ -1,1 +1,1 @@
-"""HTTP/2 as far as gRPC needs it. Knows nothing of predictions."""
+"""Speak as much HTTP/2 as gRPC needs; nothing here knows of predictions."""

@@ -1,1 +1,1 @@
-"""What is counted of calls and engines, as Prometheus text."""
+"""Count calls and engines, and write the counts as Prometheus text."""

@@ -1,1 +1,1 @@
-"""Health and metadata of the Open Inference Protocol."""
+"""Answer health and metadata of the Open Inference Protocol over HTTP."""

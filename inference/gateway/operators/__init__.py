@@ -1,1 +1,1 @@
-"""The operators' port: metrics, readiness, the sum over this machine's gateways."""
+"""Serve the operators' port: metrics and readiness of all gateways of a machine."""

@@ -1,1 +1,1 @@
-"""Passes every other path on to the site."""
+"""Relay every other path to the site, and protect the site from slow clients."""

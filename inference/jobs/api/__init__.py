@@ -1,1 +1,1 @@
-"""Jobs over HTTP."""
+"""Submit, read and cancel jobs over HTTP."""

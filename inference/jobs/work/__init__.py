@@ -1,1 +1,1 @@
-"""What a worker does in its turn on a job."""
+"""Work on jobs: what a worker does in its turn."""

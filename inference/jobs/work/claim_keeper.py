@@ -1,4 +1,4 @@
-"""Keeping a job's lease while its worker is busy with a chunk."""
+"""Keeping a job's claim while its worker is busy with a chunk."""
 
 import threading
 import time
@@ -12,28 +12,28 @@ from django.utils import timezone
 
 from inference.jobs import life_cycle as jobs
 
-_RENEW_S = jobs.LEASE_S / 3
-# A worker that shows no progress for so long hangs: the lease may go to another.
+_RENEW_S = jobs.CLAIM_S / 3
+# A worker that shows no progress for so long hangs: the claim may go to another.
 _PATIENCE_S = 300.0
 
 logger = structlog.get_logger(__name__)
 
 
 class ClaimKeeper:
-    """Renew a lease from a thread as long as the work makes progress."""
+    """Renew a claim from a thread as long as the work makes progress."""
 
     def __init__(
         self,
-        lease: jobs.Claim,
+        claim: jobs.Claim,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lease = lease
+        self._claim = claim
         self._monotonic = monotonic
         self._done = threading.Event()
         self._progress_at = monotonic()
         self._thread = threading.Thread(
-            target=self._run, name=f"lease-{lease.job_id}", daemon=True
+            target=self._run, name=f"claim-{claim.job_id}", daemon=True
         )
 
     def note(self) -> None:
@@ -41,15 +41,15 @@ class ClaimKeeper:
         self._progress_at = self._monotonic()
 
     def beat(self) -> bool:
-        """Renew the lease once; False if it is lost, or the work does not go on."""
+        """Renew the claim once; False if it is lost, or the work does not go on."""
         if self._monotonic() - self._progress_at > _PATIENCE_S:
-            logger.error("job_hangs", job=self._lease.job_id)
+            logger.error("job_hangs", job=self._claim.job_id)
             return False
         try:
-            return jobs.renew(self._lease, now=timezone.now())
+            return jobs.renew(self._claim, now=timezone.now())
         except DatabaseError:
             # The next try may come in time; if not, the fencing token protects.
-            logger.warning("job_lease_not_renewed", job=self._lease.job_id)
+            logger.warning("job_claim_not_renewed", job=self._claim.job_id)
             connection.close()
             return True
 

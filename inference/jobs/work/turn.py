@@ -70,7 +70,7 @@ class SystemClock:
 
 class TurnProgress(Protocol):
     def note(self) -> None:
-        """Tell that the work goes on, so that the lease is renewed further."""
+        """Tell that the work goes on, so that the claim is renewed further."""
         ...
 
 
@@ -81,7 +81,7 @@ class Worker:
     name: str
     engines: JobEngines
     clock: Clock
-    # Keeps the lease alive meanwhile.
+    # Keeps the claim alive meanwhile.
     keep: Callable[[jobs.Claim], AbstractContextManager[TurnProgress]]
 
 
@@ -105,55 +105,55 @@ def take_next_turn(worker: Worker) -> None:
 
 def take_turn(job_id: str, worker: Worker) -> None:
     """Work on a job until it ends or the turn is over; return at once if it is held."""
-    lease = jobs.claim(job_id, worker=worker.name, now=worker.clock.now())
-    if lease is None:
+    claim = jobs.claim(job_id, worker=worker.name, now=worker.clock.now())
+    if claim is None:
         return
     try:
-        _work(lease, worker)
+        _work(claim, worker)
     except jobs.ClaimLost:
         # Cancelled, or taken over from a worker that was thought dead: this one.
-        logger.info("job_lease_lost", job=job_id)
+        logger.info("job_claim_lost", job=job_id)
 
 
-def _work(lease: jobs.Claim, worker: Worker) -> None:
+def _work(claim: jobs.Claim, worker: Worker) -> None:
     clock = worker.clock
     try:
-        with worker.keep(lease) as progress:
-            ended = _Turn(lease, worker, progress).run()
+        with worker.keep(claim) as progress:
+            ended = _Turn(claim, worker, progress).run()
     except jobs.ClaimLost:
         raise
     except NoEngine:
-        jobs.hand_back(lease, again_at=clock.now() + timedelta(seconds=AGAIN_S))
+        jobs.hand_back(claim, again_at=clock.now() + timedelta(seconds=AGAIN_S))
         return
     except EngineDied:
-        logger.warning("job_engine_died", job=lease.job_id)
+        logger.warning("job_engine_died", job=claim.job_id)
         again_at = clock.now() + timedelta(seconds=AGAIN_S)
-        jobs.hand_back(lease, again_at=again_at, blameless=False)
+        jobs.hand_back(claim, again_at=again_at, blameless=False)
         return
     except ApiError as error:
-        logger.info("job_failed", job=lease.job_id, code=error.code)
-        jobs.fail(lease, error, now=clock.now())
+        logger.info("job_failed", job=claim.job_id, code=error.code)
+        jobs.fail(claim, error, now=clock.now())
         return
     except Exception:
         # The process boundary: this start counts as one that died.
-        logger.exception("job_turn_failed", job=lease.job_id)
-        jobs.hand_back(lease, again_at=clock.now(), blameless=False)
+        logger.exception("job_turn_failed", job=claim.job_id)
+        jobs.hand_back(claim, again_at=clock.now(), blameless=False)
         return
     if ended:
-        job_files.remove_useless(lease.job_id)
+        job_files.remove_useless(claim.job_id)
     else:
-        jobs.hand_back(lease, again_at=clock.now())
+        jobs.hand_back(claim, again_at=clock.now())
 
 
 class _Turn:
     def __init__(
-        self, lease: jobs.Claim, worker: Worker, progress: TurnProgress
+        self, claim: jobs.Claim, worker: Worker, progress: TurnProgress
     ) -> None:
-        self._lease = lease
+        self._claim = claim
         self._clock = worker.clock
         self._progress = progress
         self._job = PredictionJob.objects.select_related("customer__plan").get(
-            pk=lease.job_id
+            pk=claim.job_id
         )
         self._signature = msgspec.convert(self._job.signature, Signature)
         self._predictor = RowPredictor(
@@ -180,13 +180,13 @@ class _Turn:
             while True:
                 chunk = job_rows.read_chunk(reader, offset, max_rows=job.chunk_rows)
                 if not chunk.rows:
-                    jobs.finish(self._lease, now=self._clock.now())
+                    jobs.finish(self._claim, now=self._clock.now())
                     return True
                 # Asked last: a job whose rows are done needs no other turn to end.
                 if self._clock.monotonic() - started >= TURN_S:
                     return False
                 output = self._predict_chunk(chunk, index=index, first_row=first_row)
-                jobs.commit_chunk(self._lease, output, now=self._clock.now())
+                jobs.commit_chunk(self._claim, output, now=self._clock.now())
                 self._progress.note()
                 offset, first_row = output.input_end, first_row + output.rows
                 index += 1
@@ -195,7 +195,7 @@ class _Turn:
         limit = plans.limits_of(self._job.customer).max_job_rows
         rows = job_rows.count_rows(reader, max_rows=limit)
         assert rows is not None
-        jobs.count_rows(self._lease, rows=rows)
+        jobs.count_rows(self._claim, rows=rows)
         self._progress.note()
 
     def _predict_chunk(
@@ -235,7 +235,7 @@ class _Turn:
     def _note_waiting(self, error: EngineError) -> None:
         """Tell people that the job waits; raise ApiError once that is too long."""
         now = self._clock.now()
-        since = jobs.note_waiting(self._lease, now=now)
+        since = jobs.note_waiting(self._claim, now=now)
         self._progress.note()
         if (now - since).total_seconds() < GIVE_UP_S:
             return

@@ -1,1 +1,1 @@
-"""From nothing to a demo that answers."""
+"""Turn an empty folder into a demo that answers."""

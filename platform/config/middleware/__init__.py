@@ -1,1 +1,1 @@
-"""What happens to every request of the site."""
+"""Handle what concerns every request of the site."""

@@ -1,1 +1,1 @@
-"""Pages of the whole site: docs, dashboard, navigation, sign-in, errors."""
+"""The site's own pages: docs, dashboard, navigation, search, sign-in, errors."""

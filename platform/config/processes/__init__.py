@@ -1,1 +1,1 @@
-"""The processes of one machine, and who keeps them running."""
+"""Start the processes of one machine and keep them running."""

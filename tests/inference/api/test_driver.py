@@ -64,7 +64,7 @@ class FakePredictingEngine:
 class Plant:
     def __init__(self, home, engines):
         self.home = home
-        self.front = ApiDriver(home, make_client=lambda path: engines[path.name])
+        self.driver = ApiDriver(home, make_client=lambda path: engines[path.name])
 
     def publish(self, **plan):
         route = RouteFactory()
@@ -91,7 +91,7 @@ class Plant:
             headers={b"authorization": f"Bearer {self.token}".encode()},
             model=self.model,
         )
-        return self.front.answer(call, lambda limit: body)
+        return self.driver.answer(call, lambda limit: body)
 
     def stream(self):
         call = Call(
@@ -100,7 +100,7 @@ class Plant:
             headers={b"authorization": f"Bearer {self.token}".encode()},
             model=self.model,
         )
-        return self.front.stream(call, lambda limit: BODY)
+        return self.driver.stream(call, lambda limit: BODY)
 
     def events(self):
         return [
@@ -119,7 +119,7 @@ def engines():
 def plant(home, engines):
     plant = Plant(home, engines)
     yield plant
-    plant.front.close()
+    plant.driver.close()
 
 
 def code_of(answer):

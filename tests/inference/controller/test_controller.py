@@ -70,7 +70,7 @@ def test_another_controller_takes_over_when_the_leader_falls_silent():
     now = timezone.now()
     leadership.lead("a", now=now)
 
-    ttl = timedelta(seconds=leadership.LEASE_TTL_S)
+    ttl = timedelta(seconds=leadership.LEADERSHIP_TTL_S)
 
     assert not leadership.lead("b", now=now + ttl)
     assert leadership.lead("b", now=now + ttl + timedelta(seconds=1))

@@ -82,7 +82,9 @@ def test_a_copy_is_refused_while_the_original_runs(first, tmp_path):
 
     with pytest.raises(OtherHome, match=f"copy of {first.root}"):
         ownership.claim(copied, now=now)
-    ownership.claim(copied, now=now + timedelta(seconds=leadership.LEASE_TTL_S + 1))
+    ownership.claim(
+        copied, now=now + timedelta(seconds=leadership.LEADERSHIP_TTL_S + 1)
+    )
 
 
 def test_a_dead_home_can_be_taken_over_and_a_living_one_cannot(

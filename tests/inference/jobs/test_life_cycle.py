@@ -20,10 +20,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
 Status = PredictionJob.Status
 NOW = JobClock().now()
-LATER = NOW + timedelta(seconds=jobs.LEASE_S + 1)
+LATER = NOW + timedelta(seconds=jobs.CLAIM_S + 1)
 
 
-def claim(job, now=NOW):
+def take(job, now=NOW):
     return jobs.claim(job.pk, worker="w1", now=now)
 
 
@@ -84,10 +84,10 @@ def test_a_broker_that_is_down_does_not_fail_the_submit(
 def test_a_claim_starts_a_job_once():
     job = make_job()
 
-    lease = claim(job)
+    claim = take(job)
 
-    assert lease is not None
-    assert claim(job) is None
+    assert claim is not None
+    assert take(job) is None
     job = fresh(job)
     assert (job.status, job.attempts, job.worker) == (Status.PROCESSING, 1, "w1")
     assert job.started_at == NOW
@@ -99,9 +99,9 @@ def test_an_unknown_job_cannot_be_claimed():
 
 def test_an_expired_lease_goes_to_another_with_a_higher_token():
     job = make_job()
-    first = claim(job)
+    first = take(job)
 
-    second = claim(job, now=LATER)
+    second = take(job, now=LATER)
 
     assert second.token > first.token
     assert fresh(job).started_at == NOW
@@ -109,17 +109,17 @@ def test_an_expired_lease_goes_to_another_with_a_higher_token():
 
 def test_a_renewed_lease_is_not_for_others():
     job = make_job()
-    lease = claim(job)
+    claim = take(job)
 
-    assert jobs.renew(lease, now=NOW + timedelta(seconds=10))
+    assert jobs.renew(claim, now=NOW + timedelta(seconds=10))
 
-    assert claim(job, now=LATER) is None
+    assert take(job, now=LATER) is None
 
 
 def test_a_zombie_changes_nothing():
     job = make_job()
-    zombie = claim(job)
-    claim(job, now=LATER)
+    zombie = take(job)
+    take(job, now=LATER)
     before = PredictionJob.objects.filter(pk=job.pk).values().get()
 
     assert not jobs.renew(zombie, now=LATER)
@@ -141,10 +141,10 @@ def test_a_zombie_changes_nothing():
 
 def test_a_chunk_is_committed_with_its_progress_and_usage():
     job = make_job()
-    lease = claim(job)
+    claim = take(job)
     bad = Problem("is bad", index=1, code=ErrorCode.INVALID_INPUT)
 
-    jobs.commit_chunk(lease, output(rows=2, errors=[bad], input_end=7), now=NOW)
+    jobs.commit_chunk(claim, output(rows=2, errors=[bad], input_end=7), now=NOW)
 
     job = fresh(job)
     assert (job.rows_done, job.rows_failed, job.input_offset) == (2, 1, 7)
@@ -160,7 +160,7 @@ def test_two_problems_of_a_row_are_one_failed_row():
     job = make_job()
     problems = [Problem("x", index=0, field="a"), Problem("x", index=0, field="b")]
 
-    jobs.commit_chunk(claim(job), output(errors=problems), now=NOW)
+    jobs.commit_chunk(take(job), output(errors=problems), now=NOW)
 
     assert fresh(job).rows_failed == 1
 
@@ -174,7 +174,7 @@ def limited_job(unit, daily=None, monthly=None):
 def test_rows_are_charged_to_every_quota():
     job = limited_job("rows", daily=10, monthly=100)
 
-    jobs.commit_chunk(claim(job), output(rows=4), now=NOW)
+    jobs.commit_chunk(take(job), output(rows=4), now=NOW)
 
     assert set(QuotaCounter.objects.values_list("name", "granted")) == {
         ("day", 4),
@@ -185,7 +185,7 @@ def test_rows_are_charged_to_every_quota():
 def test_a_chunk_counts_as_one_request():
     job = limited_job("requests", daily=10)
 
-    jobs.commit_chunk(claim(job), output(rows=4), now=NOW)
+    jobs.commit_chunk(take(job), output(rows=4), now=NOW)
 
     assert QuotaCounter.objects.get().granted == 1
 
@@ -194,7 +194,7 @@ def test_rows_without_an_answer_cost_nothing():
     job = limited_job("rows", daily=10)
     problems = [Problem("x", index=0), Problem("x", index=1)]
 
-    jobs.commit_chunk(claim(job), output(rows=2, errors=problems), now=NOW)
+    jobs.commit_chunk(take(job), output(rows=2, errors=problems), now=NOW)
 
     assert not QuotaCounter.objects.exists()
     assert Usage.objects.get().charged_requests == 0
@@ -202,11 +202,11 @@ def test_rows_without_an_answer_cost_nothing():
 
 def test_a_chunk_that_a_quota_does_not_cover_leaves_no_trace():
     job = limited_job("rows", daily=3, monthly=100)
-    lease = claim(job)
-    jobs.commit_chunk(lease, output(rows=2), now=NOW)
+    claim = take(job)
+    jobs.commit_chunk(claim, output(rows=2), now=NOW)
 
     with pytest.raises(ApiError) as caught:
-        jobs.commit_chunk(lease, output(index=1, rows=2), now=NOW)
+        jobs.commit_chunk(claim, output(index=1, rows=2), now=NOW)
 
     assert caught.value.code is ErrorCode.QUOTA_EXCEEDED
     assert caught.value.facts == {
@@ -227,11 +227,11 @@ def test_a_chunk_that_a_quota_does_not_cover_leaves_no_trace():
 def test_rows_are_charged_to_the_key_too():
     plan = PlanFactory(quota_unit="rows", daily_quota=100)
     key = ApiKeyFactory(customer=CustomerFactory(plan=plan), daily_quota=3)
-    lease = claim(make_job(api_key=key))
-    jobs.commit_chunk(lease, output(rows=2), now=NOW)
+    claim = take(make_job(api_key=key))
+    jobs.commit_chunk(claim, output(rows=2), now=NOW)
 
     with pytest.raises(ApiError, match="of this API key") as caught:
-        jobs.commit_chunk(lease, output(index=1, rows=2), now=NOW)
+        jobs.commit_chunk(claim, output(index=1, rows=2), now=NOW)
 
     assert caught.value.facts["limit"] == "key-day"
     assert set(QuotaCounter.objects.values_list("key_id", "granted")) == {
@@ -244,9 +244,9 @@ def test_other_keys_of_the_customer_keep_what_one_key_may_not():
     plan = PlanFactory(quota_unit="rows", daily_quota=100)
     key = ApiKeyFactory(customer=CustomerFactory(plan=plan), daily_quota=1)
     other = ApiKeyFactory(customer=key.customer)
-    jobs.commit_chunk(claim(make_job(api_key=key)), output(rows=1), now=NOW)
+    jobs.commit_chunk(take(make_job(api_key=key)), output(rows=1), now=NOW)
 
-    jobs.commit_chunk(claim(make_job(api_key=other)), output(rows=4), now=NOW)
+    jobs.commit_chunk(take(make_job(api_key=other)), output(rows=4), now=NOW)
 
     assert QuotaCounter.objects.get(key_id="").granted == 5
     assert QuotaCounter.objects.exclude(key_id="").get().granted == 1
@@ -254,43 +254,43 @@ def test_other_keys_of_the_customer_keep_what_one_key_may_not():
 
 def test_a_finished_job_is_complete():
     job = make_job(rows_total=None)
-    lease = claim(job)
-    jobs.commit_chunk(lease, output(), now=NOW)
+    claim = take(job)
+    jobs.commit_chunk(claim, output(), now=NOW)
 
-    jobs.finish(lease, now=NOW)
+    jobs.finish(claim, now=NOW)
 
     job = fresh(job)
     assert (job.status, job.completed_at) == (Status.COMPLETED, NOW)
     assert job.rows_total == job.rows_done == 2
-    assert claim(job, now=LATER) is None
+    assert take(job, now=LATER) is None
 
 
 def test_a_failed_job_says_why_and_keeps_what_is_done():
     job = make_job()
-    lease = claim(job)
-    jobs.commit_chunk(lease, output(), now=NOW)
+    claim = take(job)
+    jobs.commit_chunk(claim, output(), now=NOW)
 
-    jobs.fail(lease, ApiError(ErrorCode.QUOTA_EXCEEDED, "Too much."), now=NOW)
+    jobs.fail(claim, ApiError(ErrorCode.QUOTA_EXCEEDED, "Too much."), now=NOW)
 
     job = fresh(job)
     assert (job.status, job.rows_done) == (Status.FAILED, 2)
     assert (job.error_code, job.error_message) == ("QUOTA_EXCEEDED", "Too much.")
-    assert claim(job, now=LATER) is None
+    assert take(job, now=LATER) is None
 
 
 @pytest.mark.parametrize("claimed", [False, True])
 def test_cancel_is_final(claimed):
     job = make_job()
-    lease = claim(job) if claimed else None
+    claim = take(job) if claimed else None
 
     jobs.cancel(job.pk, now=NOW)
 
     assert fresh(job).status == Status.CANCELLED
-    assert claim(job, now=LATER) is None
+    assert take(job, now=LATER) is None
     assert not jobs.retry(job.pk)
-    if lease is not None:
+    if claim is not None:
         with pytest.raises(jobs.ClaimLost):
-            jobs.commit_chunk(lease, output(), now=NOW)
+            jobs.commit_chunk(claim, output(), now=NOW)
     assert fresh(job).status == Status.CANCELLED
     assert not JobChunk.objects.exists()
 
@@ -310,10 +310,10 @@ def test_poison_is_quarantined_after_three_starts():
     job = make_job()
     now = NOW
     for _ in range(jobs.MAX_ATTEMPTS):
-        assert claim(job, now=now) is not None
-        now += timedelta(seconds=jobs.LEASE_S + 1)
+        assert take(job, now=now) is not None
+        now += timedelta(seconds=jobs.CLAIM_S + 1)
 
-    assert claim(job, now=now) is None
+    assert take(job, now=now) is None
 
     job = fresh(job)
     assert job.status == Status.FAILED
@@ -322,18 +322,18 @@ def test_poison_is_quarantined_after_three_starts():
 
 def test_a_live_third_start_is_not_disturbed():
     job = make_job(attempts=jobs.MAX_ATTEMPTS - 1)
-    lease = claim(job)
+    claim = take(job)
 
-    assert claim(job) is None
+    assert take(job) is None
 
-    assert jobs.renew(lease, now=NOW)
+    assert jobs.renew(claim, now=NOW)
 
 
 def test_a_committed_chunk_forgives_earlier_deaths():
     job = make_job(attempts=jobs.MAX_ATTEMPTS - 1)
-    lease = claim(job)
+    claim = take(job)
 
-    jobs.commit_chunk(lease, output(), now=NOW)
+    jobs.commit_chunk(claim, output(), now=NOW)
 
     assert fresh(job).attempts == 1
 
@@ -341,38 +341,38 @@ def test_a_committed_chunk_forgives_earlier_deaths():
 @pytest.mark.parametrize(("blameless", "attempts"), [(True, 0), (False, 1)])
 def test_a_job_handed_back_is_taken_up_when_told(blameless, attempts):
     job = make_job()
-    lease = claim(job)
+    claim = take(job)
     again_at = NOW + timedelta(seconds=5)
 
-    jobs.hand_back(lease, again_at=again_at, blameless=blameless)
+    jobs.hand_back(claim, again_at=again_at, blameless=blameless)
 
     assert fresh(job).attempts == attempts
-    assert claim(job, now=NOW) is None
-    assert claim(job, now=again_at) is not None
+    assert take(job, now=NOW) is None
+    assert take(job, now=again_at) is not None
 
 
 def test_waiting_is_remembered_from_its_beginning_until_a_chunk():
     job = make_job()
-    lease = claim(job)
+    claim = take(job)
 
-    assert jobs.note_waiting(lease, now=NOW) == NOW
-    assert jobs.note_waiting(lease, now=NOW + timedelta(seconds=3)) == NOW
+    assert jobs.note_waiting(claim, now=NOW) == NOW
+    assert jobs.note_waiting(claim, now=NOW + timedelta(seconds=3)) == NOW
 
-    jobs.commit_chunk(lease, output(), now=NOW)
+    jobs.commit_chunk(claim, output(), now=NOW)
     assert fresh(job).waiting_since is None
 
 
 def test_a_failed_job_goes_on_from_its_last_chunk_when_retried():
     job = make_job(attempts=3)
     PredictionJob.objects.filter(pk=job.pk).update(input_offset=7, rows_done=1)
-    assert claim(job) is None
+    assert take(job) is None
 
     assert jobs.retry(job.pk)
 
     job = fresh(job)
     assert (job.status, job.attempts, job.error_code) == (Status.PENDING, 0, "")
     assert (job.input_offset, job.rows_done) == (7, 1)
-    assert claim(job) is not None
+    assert take(job) is not None
 
 
 def test_only_failed_jobs_are_retried():
@@ -431,9 +431,9 @@ def test_a_chunk_costs_what_its_unit_counts_and_test_keys_nothing(mode, unit, gr
         mode=mode, customer__plan__quota_unit=unit, customer__plan__daily_quota=10
     )
     job = make_job(2, api_key=key)
-    lease = claim(job)
+    claim = take(job)
 
-    jobs.commit_chunk(lease, output(), now=NOW)
+    jobs.commit_chunk(claim, output(), now=NOW)
 
     counter = QuotaCounter.objects.filter(customer=key.customer).first()
     assert (counter and counter.granted) == granted

@@ -76,14 +76,14 @@ def test_a_dead_workers_job_does_not_wait_for_a_clock_that_was_put_back(hints):
 def test_a_clock_that_was_put_back_takes_no_job_from_a_worker_that_lives(hints):
     third = jobs.MAX_ATTEMPTS - 1
     job = make_job(attempts=third)
-    lease = jobs.claim(job.pk, worker="w1", now=NOW + timedelta(hours=1))
+    claim = jobs.claim(job.pk, worker="w1", now=NOW + timedelta(hours=1))
     for seconds in range(0, 60, 5):
         now = NOW + timedelta(seconds=seconds)
         job_sweep.sweep(now=now)
-        assert jobs.renew(lease, now=now)
+        assert jobs.renew(claim, now=now)
 
     assert hints == []
-    jobs.finish(lease, now=now)
+    jobs.finish(claim, now=now)
 
 
 def test_hints_are_no_more_than_some(hints, monkeypatch):

@@ -1,4 +1,4 @@
-"""Keeping a lease while its worker is busy."""
+"""Keeping a claim while its worker is busy."""
 
 import threading
 from datetime import timedelta
@@ -22,40 +22,40 @@ def claimed(seconds_ago=10):
     return jobs.claim(job.pk, worker="w1", now=now)
 
 
-def expires_at(lease):
-    return PredictionJob.objects.get(pk=lease.job_id).lease_expires_at
+def expires_at(claim):
+    return PredictionJob.objects.get(pk=claim.job_id).lease_expires_at
 
 
 def test_a_beat_moves_the_expiry():
-    lease = claimed()
-    before = expires_at(lease)
+    claim = claimed()
+    before = expires_at(claim)
 
-    assert ClaimKeeper(lease).beat()
+    assert ClaimKeeper(claim).beat()
 
-    assert expires_at(lease) > before
+    assert expires_at(claim) > before
 
 
 def test_a_lost_lease_is_not_renewed():
-    lease = claimed()
-    jobs.cancel(lease.job_id, now=timezone.now())
+    claim = claimed()
+    jobs.cancel(claim.job_id, now=timezone.now())
 
-    assert not ClaimKeeper(lease).beat()
+    assert not ClaimKeeper(claim).beat()
 
 
 def test_a_worker_that_hangs_loses_its_lease():
-    lease, clock = claimed(), ManualClock()
-    keeper = ClaimKeeper(lease, monotonic=clock)
-    before = expires_at(lease)
+    claim, clock = claimed(), ManualClock()
+    keeper = ClaimKeeper(claim, monotonic=clock)
+    before = expires_at(claim)
     clock.advance(3600)
 
     assert not keeper.beat()
 
-    assert expires_at(lease) == before
+    assert expires_at(claim) == before
 
 
 def test_progress_is_what_keeps_it():
-    lease, clock = claimed(), ManualClock()
-    keeper = ClaimKeeper(lease, monotonic=clock)
+    claim, clock = claimed(), ManualClock()
+    keeper = ClaimKeeper(claim, monotonic=clock)
     clock.advance(3600)
     keeper.note()
 
@@ -63,7 +63,7 @@ def test_progress_is_what_keeps_it():
 
 
 def test_a_database_that_is_away_for_a_moment_is_tried_again(monkeypatch):
-    lease = claimed()
+    claim = claimed()
 
     def fail(*args, **kwargs):
         raise DatabaseError("away")
@@ -73,14 +73,14 @@ def test_a_database_that_is_away_for_a_moment_is_tried_again(monkeypatch):
         "inference.jobs.work.claim_keeper.connection.close", lambda: None
     )
 
-    assert ClaimKeeper(lease).beat()
+    assert ClaimKeeper(claim).beat()
 
 
 def test_nothing_is_left_running():
-    lease = claimed()
-    name = f"lease-{lease.job_id}"
+    claim = claimed()
+    name = f"claim-{claim.job_id}"
 
-    with ClaimKeeper(lease):
+    with ClaimKeeper(claim):
         assert name in {thread.name for thread in threading.enumerate()}
 
     assert name not in {thread.name for thread in threading.enumerate()}

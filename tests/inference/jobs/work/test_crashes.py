@@ -102,7 +102,7 @@ def run(job, effects):
         job.refresh_from_db()
         if job.status not in jobs.UNFINISHED:
             return kills, engine
-        clock.advance(jobs.LEASE_S + 1)
+        clock.advance(jobs.CLAIM_S + 1)
         job_sweep.sweep(now=clock.now())
     raise AssertionError(f"the job is still {job.status}")
 
@@ -152,16 +152,16 @@ def test_the_proof_notices_a_chunk_that_is_charged_outside_its_transaction(
     real = jobs.job_metering.charge
     monkeypatch.setattr(jobs.job_metering, "charge", lambda *args, **facts: None)
 
-    def charge_first(lease, output, *, now):
+    def charge_first(claim, output, *, now):
         real(
-            lease.job_id,
+            claim.job_id,
             sequence=output.index,
             rows=output.rows - output.rows_failed,
             compute_us=1,
             total_us=1,
             now=now,
         )
-        commit(lease, output, now=now)
+        commit(claim, output, now=now)
 
     commit = jobs.commit_chunk
     monkeypatch.setattr(jobs, "commit_chunk", charge_first)

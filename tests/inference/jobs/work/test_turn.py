@@ -441,9 +441,9 @@ def test_a_customer_whose_job_is_worked_on_comes_after_one_without(worker, clock
 def test_a_job_that_waits_for_its_engine_costs_its_customer_no_turn(worker, clock):
     waiting, ready = (make_job(api_key=key) for key in [ApiKeyFactory()] * 2)
     other = make_job()
-    lease = jobs.claim(waiting.pk, worker="w1", now=clock.now())
-    jobs.note_waiting(lease, now=clock.now())
-    jobs.hand_back(lease, again_at=clock.now() + timedelta(seconds=3))
+    claim = jobs.claim(waiting.pk, worker="w1", now=clock.now())
+    jobs.note_waiting(claim, now=clock.now())
+    jobs.hand_back(claim, again_at=clock.now() + timedelta(seconds=3))
     jobs.claim(other.pk, worker="w2", now=clock.now() + timedelta(seconds=1))
     make_job(api_key=other.api_key)
 
@@ -509,7 +509,7 @@ def test_a_worker_that_was_taken_for_dead_writes_nothing(worker, engine, clock):
     def sleep_through_the_lease():
         if not taken:
             taken.append(True)
-            clock.advance(jobs.LEASE_S + 1)
+            clock.advance(jobs.CLAIM_S + 1)
             job_runner.take_turn(job.pk, worker)
 
     engine.meanwhile = sleep_through_the_lease
