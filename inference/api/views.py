@@ -4,6 +4,7 @@ The plan authenticates, admits and reads the raw body itself, so these views hav
 neither authenticators nor parsers of DRF; serializers only tell what the bodies hold.
 """
 
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, cast
 
 from django.http import (
@@ -12,6 +13,7 @@ from django.http import (
     HttpResponseBase,
     StreamingHttpResponse,
 )
+from django.urls import URLPattern, path
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import (
     OpenApiParameter,
@@ -35,10 +37,7 @@ from inference.api.openapi.shared_schemas import json_body, reference
 from inference.api.serializers import ModelListSerializer, ModelSerializer
 from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Dialect, Headers, Operation
-from inference.dialects.mlflow.scoring import MLFLOW
-from inference.dialects.native.embedding import EMBEDDING
-from inference.dialects.native.event_stream import EVENT_STREAM
-from inference.dialects.native.native import NATIVE
+from inference.dialects.operations import OPERATIONS, ServedOperation
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.prediction.effects import Answer
@@ -47,6 +46,13 @@ from inference.snapshot.contents import CallableModel
 _EXPLAIN = OpenApiParameter(
     name="explain", type=bool, description="Also explain each prediction."
 )
+
+
+_EVENTS = {
+    (200, "text/event-stream"): OpenApiResponse(
+        OpenApiTypes.STR, description="The events, the last of them `end` or `error`."
+    )
+}
 
 
 class _PlanView(APIView):
@@ -58,7 +64,7 @@ class _PlanView(APIView):
     throttle_classes = ()
     http_method_names = ("post",)
     operation: Operation
-    dialect: Dialect = NATIVE
+    dialect: Dialect
 
     def perform_content_negotiation(
         self, request: Request, force: bool = False
@@ -109,185 +115,9 @@ class _PlanView(APIView):
         )
 
 
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="predict",
-        summary="Predict a few rows",
-        parameters=[_EXPLAIN],
-        request=json_body("PredictRequest", "PredictUploadedRequest"),
-        responses={200: reference("PredictAnswer")},
-    )
-)
-class PredictView(_PlanView):
-    operation = "predict"
+class _StreamView(_PlanView):
+    """Send the pieces of an answer as the plan makes them."""
 
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="predictWithVersion",
-        summary="Predict with one version",
-        parameters=[_EXPLAIN],
-        request=json_body("PredictRequest", "PredictUploadedRequest"),
-        responses={200: reference("PredictAnswer")},
-    )
-)
-class PredictVersionView(PredictView):
-    pass
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="predictWithDefaultModel",
-        summary="Predict with the site's default model",
-        parameters=[_EXPLAIN],
-        request=json_body("PredictDefaultModelRequest", "PredictUploadedRequest"),
-        responses={200: reference("PredictAnswer")},
-    )
-)
-class SitePredictView(PredictView):
-    pass
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="predictBatch",
-        summary="Predict many rows",
-        request=json_body("PredictBatchRequest", "PredictBatchUploadedRequest"),
-        responses={200: reference("PredictBatchAnswer")},
-    )
-)
-class BatchView(_PlanView):
-    operation = "batch"
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="predictBatchWithVersion",
-        summary="Predict many rows with one version",
-        request=json_body("PredictBatchRequest", "PredictBatchUploadedRequest"),
-        responses={200: reference("PredictBatchAnswer")},
-    )
-)
-class BatchVersionView(BatchView):
-    pass
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="predictBatchWithDefaultModel",
-        summary="Predict many rows with the site's default model",
-        request=json_body(
-            "PredictBatchDefaultModelRequest", "PredictBatchUploadedRequest"
-        ),
-        responses={200: reference("PredictBatchAnswer")},
-    )
-)
-class SiteBatchView(BatchView):
-    pass
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="explain",
-        summary="Predict and explain",
-        description="SHAP values of each instance. `Accept: image/svg+xml` gives a "
-        "waterfall plot of the first.",
-        request=json_body("ExplainRequest", "ExplainUploadedRequest"),
-        responses={200: reference("ExplainAnswer")},
-    )
-)
-class ExplainView(_PlanView):
-    operation = "explain"
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="explainWithVersion",
-        summary="Predict and explain with one version",
-        request=json_body("ExplainRequest", "ExplainUploadedRequest"),
-        responses={200: reference("ExplainAnswer")},
-    )
-)
-class ExplainVersionView(ExplainView):
-    pass
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="embed",
-        summary="Embed a few rows",
-        description="One vector per instance, of a model whose task is `embedding`.",
-        request=json_body("EmbedRequest", "EmbedUploadedRequest"),
-        responses={200: reference("EmbedAnswer")},
-    )
-)
-class EmbedView(_PlanView):
-    operation = "embed"
-    dialect = EMBEDDING
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="embedWithVersion",
-        summary="Embed with one version",
-        request=json_body("EmbedRequest", "EmbedUploadedRequest"),
-        responses={200: reference("EmbedAnswer")},
-    )
-)
-class EmbedVersionView(EmbedView):
-    pass
-
-
-_EVENTS = {
-    (200, "text/event-stream"): OpenApiResponse(
-        OpenApiTypes.STR, description="The events, the last of them `end` or `error`."
-    )
-}
-_INVOCATION = {
-    **json_body("InvocationsRequest"),
-    "text/csv": OpenApiTypes.STR,
-}
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="invocations",
-        summary="Predict as mlflow models serve does",
-        description="MLflow's scoring protocol: one of the four formats, or CSV. The "
-        "answer holds the model's own outputs, without labels.",
-        request=_INVOCATION,
-        responses={200: reference("InvocationsAnswer")},
-    )
-)
-class InvocationsView(_PlanView):
-    operation = "batch"
-    dialect = MLFLOW
-
-
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="invocationsWithVersion",
-        summary="Predict with one version as mlflow models serve does",
-        request=_INVOCATION,
-        responses={200: reference("InvocationsAnswer")},
-    )
-)
-class InvocationsVersionView(InvocationsView):
-    pass
-
-
-class StreamView(_PlanView):
-    operation = "stream"
-    dialect = EVENT_STREAM
-
-    @extend_schema(
-        operation_id="stream",
-        summary="Predict chunk by chunk",
-        description="Server-sent events of one instance's answer: `data` of each "
-        "chunk, and a last event `end` or `error`.",
-        request=json_body("PredictRequest", "PredictUploadedRequest"),
-        responses=_EVENTS,
-    )
     def post(
         self, request: Request, model: str | None = None, version: str | None = None
     ) -> HttpResponseBase:
@@ -301,16 +131,48 @@ class StreamView(_PlanView):
         return StreamingHttpResponse(answer.pieces, headers=_readable(answer.headers))
 
 
-@extend_schema_view(
-    post=extend_schema(
-        operation_id="streamWithVersion",
-        summary="Predict chunk by chunk with one version",
-        request=json_body("PredictRequest", "PredictUploadedRequest"),
-        responses=_EVENTS,
+def prediction_paths() -> Iterator[URLPattern]:
+    """Yield the paths of all operations, each with a view that describes itself."""
+    for served in OPERATIONS:
+        name, requests = served.name, served.requests
+        view = _view(served, name, served.summary, requests)
+        yield path(f"models/<str:model>/{served.path}", view, name=name)
+        name = f"{served.name}WithVersion"
+        view = _view(served, name, served.summary_with_version, requests)
+        versions = f"models/<str:model>/versions/<str:version>/{served.path}"
+        yield path(versions, view, name=name)
+        if served.summary_with_default_model:
+            name = f"{served.name}WithDefaultModel"
+            requests = served.requests_with_default_model
+            view = _view(served, name, served.summary_with_default_model, requests)
+            yield path(served.path, view, name=name)
+
+
+def _view(
+    served: ServedOperation, name: str, summary: str, requests: tuple[str, ...]
+) -> Callable[..., HttpResponseBase]:
+    """Make the view of one path; its schema is in the class, as DRF's tools want it."""
+    body: dict[str, Any] = dict(json_body(*requests))
+    if served.takes_csv:
+        body["text/csv"] = OpenApiTypes.STR
+
+    @extend_schema_view(
+        post=extend_schema(
+            operation_id=name,
+            summary=summary,
+            description=served.description,
+            parameters=[_EXPLAIN] if served.explainable else [],
+            request=body,
+            responses=_EVENTS
+            if served.answer is None
+            else {200: reference(served.answer)},
+        )
     )
-)
-class StreamVersionView(StreamView):
-    pass
+    class View(_PlanView if served.answer is not None else _StreamView):  # type: ignore[misc]
+        operation = served.operation
+        dialect = served.dialect
+
+    return cast(Callable[..., HttpResponseBase], View.as_view())
 
 
 class _ModelsView(APIView):

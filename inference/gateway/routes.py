@@ -1,24 +1,15 @@
-"""Which paths the gateway answers itself. Pure."""
+"""Find the paths that the gateway answers itself."""
 
 from typing import NamedTuple
 
 from inference.dialects.dialect import Dialect, Operation
-from inference.dialects.mlflow.scoring import MLFLOW
-from inference.dialects.native.embedding import EMBEDDING
-from inference.dialects.native.event_stream import EVENT_STREAM
 from inference.dialects.native.native import NATIVE
 from inference.dialects.open_inference.over_http import OPEN_INFERENCE
+from inference.dialects.operations import OPERATIONS
 
 _MODELS = "/api/v1/models/"
 _MODELS_LENGTH = len(_MODELS)
-_OPERATIONS: dict[str, tuple[Operation, Dialect]] = {
-    "predict": ("predict", NATIVE),
-    "predict/batch": ("batch", NATIVE),
-    "explain": ("explain", NATIVE),
-    "embed": ("embed", EMBEDDING),
-    "stream": ("stream", EVENT_STREAM),
-    "invocations": ("batch", MLFLOW),
-}
+_OPERATIONS = {it.path: (it.operation, it.dialect) for it in OPERATIONS}
 _OPEN_INFERENCE = "/v2/models/"
 _OPEN_INFERENCE_LENGTH = len(_OPEN_INFERENCE)
 _ALIVE = frozenset({"/healthz", "/health"})
@@ -33,13 +24,14 @@ class PredictionPath(NamedTuple):
 
 
 _SITE_DEFAULT = {
-    "/api/v1/predict": PredictionPath("predict"),
-    "/api/v1/predict/batch": PredictionPath("batch"),
+    f"/api/v1/{it.path}": PredictionPath(it.operation, dialect=it.dialect)
+    for it in OPERATIONS
+    if it.summary_with_default_model
 }
 
 
 def find_prediction(path: str) -> PredictionPath | None:
-    """Read the path of a prediction; None if it is another's."""
+    """Read the path of a prediction; None for any other path."""
     if path[:_MODELS_LENGTH] != _MODELS:
         if path[:_OPEN_INFERENCE_LENGTH] == _OPEN_INFERENCE:
             return _find_open_inference(path)
