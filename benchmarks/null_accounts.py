@@ -71,9 +71,9 @@ class OneCaller:
     def __init__(self) -> None:
         self._first: KeyEntry | None = None
 
-    def find(self, tables: Tables, headers: Any, now: float) -> KeyEntry:
+    def find(self, tables: Tables, token: bytes | None, now: float) -> KeyEntry:
         if self._first is None:
-            self._first = callers.find_caller(tables, headers, now)
+            self._first = callers.find_caller(tables, token, now)
         return self._first
 
 

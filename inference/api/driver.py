@@ -187,11 +187,11 @@ class ApiDriver:
                 return self._plan.unrecorded(call, answer)
         return answer
 
-    def rate_headers(self, headers: dict[bytes, bytes]) -> Headers:
-        """Give the rate headers of whoever sent these; none without a valid key."""
+    def rate_headers(self, token: bytes | None) -> Headers:
+        """Return the rate headers for the holder of a key; none without a valid key."""
         tables = self.refresh()
         with self._lock:
-            return rate_headers(tables, headers, time.time())
+            return rate_headers(tables, token, time.time())
 
     def refresh(self) -> Tables:
         """Take over a newer snapshot if there is one."""

@@ -36,6 +36,7 @@ from inference.api import driver, model_cards
 from inference.api.openapi.shared_schemas import json_body, reference
 from inference.api.serializers import ModelListSerializer, ModelSerializer
 from inference.dialects import call_headers
+from inference.dialects.call_headers import Head
 from inference.dialects.dialect import Call, Dialect, Headers, Operation
 from inference.dialects.operations import OPERATIONS, ServedOperation
 from inference.errors import refusals
@@ -86,7 +87,7 @@ class _PlanView(APIView):
     def http_method_not_allowed(
         self, request: HttpRequest, *args: Any, **kwargs: Any
     ) -> NoReturn:
-        limits = driver.current().rate_headers(_headers(request))
+        limits = driver.current().rate_headers(_head(request).token)
         self.headers |= {"Allow": "POST"} | _readable(limits)
         raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, "Send predictions by POST.")
 
@@ -105,7 +106,7 @@ class _PlanView(APIView):
         query = request.META.get("QUERY_STRING", "").encode("latin-1", "replace")
         return Call(
             operation=self.operation,
-            headers=_headers(request),
+            head=_head(request),
             dialect=self.dialect,
             model=model,
             version=version,
@@ -212,16 +213,16 @@ class ModelView(_ModelsView):
         raise ApiError(ErrorCode.NOT_FOUND, "There is no such model.")
 
 
-def _headers(request: HttpRequest) -> dict[bytes, bytes]:
-    headers = call_headers.select(
+def _head(request: HttpRequest) -> Head:
+    headers = [
         (name.lower().encode(), value.encode("latin-1", "replace"))
         for name, value in request.headers.items()
-    )
+    ]
     # One id for the answer and for the site's log line.
     request_id = getattr(request, "request_id", None)
     if request_id is not None:
-        headers[b"x-request-id"] = request_id.encode()
-    return headers
+        headers.append((b"x-request-id", request_id.encode()))
+    return call_headers.read(headers)
 
 
 def _read_body(request: HttpRequest, limit: int) -> bytes:

@@ -1,6 +1,6 @@
-"""What the headers and the query of a call mean. Pure.
+"""Read the headers and the query of a call into facts, once.
 
-Rare headers are read into facts once per distinct value; the caches are bounded.
+Rare values are read once for all calls; these caches are bounded.
 """
 
 import re
@@ -12,10 +12,8 @@ import msgspec
 
 from inference.errors.api_error import ApiError, ErrorCode
 
-Headers = Mapping[bytes, bytes]
-
 # All that the plan looks at; a driver need not pass on others.
-NAMES = frozenset(
+_NAMES = frozenset(
     {
         b"accept",
         b"authorization",
@@ -41,6 +39,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
 _VENDOR_TYPE = "application/vnd.modelyard.v1+json"
 _PROBLEM_TYPE = "application/problem+json"
+_EVENT_TYPES = (b"text/event-stream", b"text/*", b"*/*")
 _SVG_TYPES = frozenset({"image/svg+xml", "image/*"})
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 MAX_DEADLINE_MS = 3_600_000
@@ -63,11 +62,73 @@ class AcceptedTypes(msgspec.Struct, frozen=True):
 ACCEPT_ANYTHING = AcceptedTypes()
 
 
-def select(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Keep the headers that the plan looks at; names are in lower case already."""
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts of a call's headers, read once where its head arrives."""
+
+    token: bytes | None = None
+    # The caller's own, if it is one; it is for correlation only.
+    request_id: str | None = None
+    # From X-Deadline-Ms; 0 if that cannot be read.
+    deadline_s: float | None = None
+    # The version that X-Model-Version asks for, or else Accept.
+    version: str | None = None
+    sticky_key: str | None = None
+    accepted: AcceptedTypes = ACCEPT_ANYTHING
+    accepts_events: bool = True
+    # As it was sent; and for a body that is not JSON.
+    content_type: bytes | None = None
+    other_content_type: bytes | None = None
+    content_length: int | None = None
+    # The body is compressed: a small one may be large once it is read.
+    is_encoded: bool = False
+    # Of the Open Inference Protocol: bytes of JSON before binary tensors.
+    json_length: bytes | None = None
+    # RFC 9111, section 5.2.1: `no-cache` asks for a fresh answer, `no-store` for one
+    # that is not kept.
+    may_be_cached: bool = True
+    may_be_stored: bool = True
+    forwarded_for: bytes | None = None
+
+
+def read(headers: Iterable[tuple[bytes, bytes]]) -> Head:
+    """Read the facts of a head; names are in lower case already."""
+    given = _select(headers)
+    if not given:
+        return Head()
+    get = given.get
+    accept, cache, length = (
+        get(b"accept"),
+        get(b"cache-control"),
+        get(b"content-length"),
+    )
+    accepted = ACCEPT_ANYTHING if accept is None else _accepted(accept)
+    sticky_key, version = get(b"x-sticky-key"), get(b"x-model-version")
+    stores = cache is None or b"no-store" not in cache.lower()
+    return Head(
+        token=_token(given),
+        request_id=_request_id(get(b"x-request-id")),
+        deadline_s=_deadline_s(get(b"x-deadline-ms")),
+        version=accepted.version if version is None else _text(version),
+        sticky_key=None if sticky_key is None else _text(sticky_key),
+        accepted=accepted,
+        accepts_events=accept is None
+        or accepted.json
+        or any(kind in accept for kind in _EVENT_TYPES),
+        content_type=get(b"content-type"),
+        other_content_type=_other_content_type(get(b"content-type")),
+        content_length=int(length) if length is not None and length.isdigit() else None,
+        is_encoded=get(b"content-encoding", b"").lower() not in (b"", b"identity"),
+        json_length=get(b"inference-header-content-length"),
+        may_be_cached=stores and (cache is None or not _asks_for_fresh(cache.lower())),
+        may_be_stored=stores,
+        forwarded_for=get(b"x-forwarded-for"),
+    )
+
+
+def _select(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     selected: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in NAMES:
+        if name in _NAMES:
             before = selected.get(name) if name in _LISTS else None
             selected[name] = value if before is None else before + b", " + value
     return selected
@@ -93,84 +154,74 @@ def require_one_credential(headers: Iterable[tuple[bytes, bytes]]) -> None:
         raise ApiError(ErrorCode.INVALID_HEADER, message)
 
 
-def token(headers: Headers) -> bytes | None:
+def require_json_body(head: Head) -> None:
+    """Refuse bodies that say they are not plain JSON; saying nothing is fine."""
+    if head.other_content_type is not None:
+        message = "Send the body as application/json."
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+    require_plain_body(head)
+
+
+def require_plain_body(head: Head) -> None:
+    """Refuse compressed bodies; raises ApiError UNSUPPORTED_MEDIA_TYPE."""
+    if head.is_encoded:
+        message = "Send the body without content encoding."
+        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
+
+
+def require_deadline(deadline_s: float) -> float:
+    """Return the deadline of a head; raises ApiError INVALID_HEADER."""
+    if not deadline_s:
+        message = f"X-Deadline-Ms must be an integer from 1 to {MAX_DEADLINE_MS}."
+        raise ApiError(ErrorCode.INVALID_HEADER, message)
+    return deadline_s
+
+
+def _token(given: Mapping[bytes, bytes]) -> bytes | None:
     """Find the API key."""
-    authorization = headers.get(b"authorization")
+    authorization = given.get(b"authorization")
     if authorization is not None and (
         authorization[:7] == b"Bearer " or authorization[:7].lower() == b"bearer "
     ):
         return authorization[7:].strip()
     # Another scheme is meant for a proxy on the way.
-    return headers.get(b"x-api-key")
+    return given.get(b"x-api-key")
 
 
-def request_id(headers: Headers) -> str | None:
-    """Give the caller's own request id if it is one; it is for correlation only."""
-    given = headers.get(b"x-request-id")
+def _request_id(given: bytes | None) -> str | None:
     if given is None or _REQUEST_ID.fullmatch(given) is None:
         return None
     return given.decode()
 
 
-def deadline_s(headers: Headers) -> float:
-    """Read X-Deadline-Ms, which is there; raises ApiError INVALID_HEADER."""
-    given = headers[b"x-deadline-ms"]
-    if not given.isdigit() or len(given) > 9 or not 0 < int(given) <= MAX_DEADLINE_MS:
-        message = f"X-Deadline-Ms must be an integer from 1 to {MAX_DEADLINE_MS}."
-        raise ApiError(ErrorCode.INVALID_HEADER, message)
+def _deadline_s(given: bytes | None) -> float | None:
+    if given is None:
+        return None
+    if not given.isdigit() or len(given) > 9 or int(given) > MAX_DEADLINE_MS:
+        return 0.0
     return int(given) / 1000
 
 
-def text(value: bytes) -> str:
-    """Read a header as text; bytes that are no UTF-8 still tell values apart."""
+def _text(value: bytes) -> str:
+    """Decode a value; bytes that are not UTF-8 still tell values apart."""
     return value.decode(errors="surrogateescape")
 
 
-def cache_use(headers: Headers) -> tuple[bool, bool]:
-    """Tell whether the answer may be from a cache and whether one may keep it.
-
-    RFC 9111, section 5.2.1: `no-cache` asks for a fresh one, `no-store` for none.
-    """
-    given = headers.get(b"cache-control")
-    if given is None:
-        return True, True
-    given = given.lower()
-    if b"no-store" in given:
-        return False, False
-    return b"no-cache" not in given and b"max-age=0" not in given, True
+def _asks_for_fresh(cache_control: bytes) -> bool:
+    return b"no-cache" in cache_control or b"max-age=0" in cache_control
 
 
-def accepted(headers: Headers) -> AcceptedTypes:
-    given = headers.get(b"accept")
-    if given is None or given == b"*/*" or given == b"application/json":
+def _accepted(given: bytes) -> AcceptedTypes:
+    if given == b"*/*" or given == b"application/json":
         return ACCEPT_ANYTHING
     return _read_accept(given[:_MAX_ACCEPT_BYTES])
 
 
-def require_json_body(headers: Headers) -> None:
-    """Refuse bodies that say they are not plain JSON; saying nothing is fine."""
-    given = headers.get(b"content-type")
-    if given is not None and given != b"application/json" and not _is_json(given):
-        message = "Send the body as application/json."
-        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
-    if b"content-encoding" in headers:
-        require_plain_body(headers)
-
-
-def other_content_type(headers: Headers) -> bytes | None:
-    """Give the Content-Type of a body that is not JSON; None: it is JSON."""
-    given = headers.get(b"content-type")
+def _other_content_type(given: bytes | None) -> bytes | None:
+    """Return the type of a body that is not JSON."""
     if given is None or given == b"application/json" or _is_json(given):
         return None
     return given
-
-
-def require_plain_body(headers: Headers) -> None:
-    """Refuse compressed bodies: a small one may be large once it is read."""
-    encoding = headers.get(b"content-encoding")
-    if encoding is not None and encoding.lower() not in (b"", b"identity"):
-        message = "Send the body without content encoding."
-        raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ import msgspec
 from accounts.admission.limits import Limits
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
-from inference.dialects import call_headers
+from inference.dialects.call_headers import Head
 from inference.engine.wire.messages import Explained
 from inference.engine.wire.tensors import Prediction
 from inference.errors.api_error import ApiError
@@ -25,8 +25,7 @@ class Call(msgspec.Struct, gc=False):
     """What a driver knows before the body."""
 
     operation: Operation
-    # Of call_headers.NAMES, in lower case.
-    headers: dict[bytes, bytes]
+    head: Head
     dialect: "Dialect"
     # None: the site's default model, or the one that the body names.
     model: str | None = None
@@ -37,6 +36,11 @@ class Call(msgspec.Struct, gc=False):
     peer: str = ""
     # Says whether the query holds an API key, where logs and caches keep it.
     key_in_query: bool = False
+
+    @property
+    def named_version(self) -> str | None:
+        """The version that the caller asks for: in the path, a header, or Accept."""
+        return self.head.version if self.version is None else self.version
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
@@ -110,14 +114,3 @@ class AnswersFixed(Protocol):
 
         None: this prediction has no form here, or not the one that was asked for.
         """
-
-
-def named_version(call: Call) -> str | None:
-    """Give the version that the caller asks for: path, then header, then Accept."""
-    headers = call.headers
-    version = call.version
-    if version is None and b"x-model-version" in headers:
-        version = call_headers.text(headers[b"x-model-version"])
-    if version is None and b"accept" in headers:
-        version = call_headers.accepted(headers).version
-    return version

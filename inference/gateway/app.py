@@ -103,8 +103,8 @@ class GatewayApp:
         elif routes.find_prediction(path) is not None:
             message = "Send predictions by POST."
             error = ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
-            given = call_headers.select(scope["headers"])
-            limits = rate_headers(self._driver.plan.tables, given, self._driver.clock())
+            driver, head = self._driver, call_headers.read(scope["headers"])
+            limits = rate_headers(driver.plan.tables, head.token, driver.clock())
             await self._refuse(scope, send, error, (b"allow", b"POST"), *limits)
         elif method in ("CONNECT", "TRACE"):
             # TRACE would give a browser's keys back to the page that it shows.

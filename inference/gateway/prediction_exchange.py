@@ -7,6 +7,7 @@ import structlog
 
 from accounts.admission.key_format import holds_key
 from inference.dialects import call_headers
+from inference.dialects.call_headers import Head
 from inference.dialects.dialect import Call
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
@@ -34,7 +35,7 @@ class PredictionHead(NamedTuple):
     """What the plan needs of a head."""
 
     path: PredictionPath
-    headers: dict[bytes, bytes]
+    head: Head
     explain: bool | None
     key_in_query: bool
     # The client waits for a word before it sends its body.
@@ -51,7 +52,7 @@ class PredictionHead(NamedTuple):
         )
         return cls(
             path,
-            call_headers.select(request.headers),
+            call_headers.read(request.headers),
             explain,
             query != b"" and holds_key(query),
             expects,
@@ -95,10 +96,10 @@ class PredictionExchange(PlanRun, Exchange):
     # Exchange
 
     def start(self) -> None:
-        path, headers, explain, key_in_query, _ = self._head
+        path, head, explain, key_in_query, _ = self._head
         call = Call(
             path.operation,
-            headers,
+            head,
             path.dialect,
             path.model,
             path.version,
@@ -165,8 +166,8 @@ class PredictionExchange(PlanRun, Exchange):
 
     def _body(self, effect: NeedBody) -> bytes | bytearray | None:
         """Give the body if it is here; otherwise it is waited for."""
-        announced = self._call.headers.get(b"content-length")
-        if announced is not None and int(announced) > effect.max_bytes:
+        announced = self._head.head.content_length
+        if announced is not None and announced > effect.max_bytes:
             raise refusals.body_too_large(effect.max_bytes)
         self._max_bytes = limit = effect.max_bytes
         size = self._size
@@ -174,7 +175,7 @@ class PredictionExchange(PlanRun, Exchange):
             return self._taken()
         self._customer_id = effect.customer_id
         if announced is not None:
-            size = int(announced)
+            size = announced
         elif not self._complete:
             size = limit if size > _FREE_BYTES else 0
         if size > _FREE_BYTES and not self._ask(size):
@@ -264,8 +265,7 @@ class PredictionExchange(PlanRun, Exchange):
             connection.abort()
 
     def _request_id(self) -> str:
-        given = call_headers.request_id(self._head.headers)
-        return given or self._driver.plan.new_request_id()
+        return self._head.head.request_id or self._driver.plan.new_request_id()
 
     def _end(self) -> None:
         self._max_bytes = None

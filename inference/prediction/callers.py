@@ -1,9 +1,8 @@
-"""Who is calling: from headers to a key that may be used from there. Pure."""
+"""Find the key of a caller, and check that it may be used from there."""
 
 from accounts.admission import key_format
 from accounts.admission.limits import ReachedLimit
 from accounts.admission.networks import Networks, client_address
-from inference.dialects import call_headers
 from inference.dialects.dialect import Headers
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
@@ -11,9 +10,8 @@ from inference.snapshot.keys import KeyEntry
 from inference.snapshot.tables import Tables
 
 
-def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> KeyEntry:
+def find_caller(tables: Tables, token: bytes | None, now: float) -> KeyEntry:
     """Find the key; raises ApiError UNAUTHENTICATED, or OVERLOADED without snapshot."""
-    token = call_headers.token(headers)
     if not token:
         raise refusals.unauthenticated("missing")
     entry = tables.known_token(token)
@@ -35,28 +33,28 @@ def find_caller(tables: Tables, headers: call_headers.Headers, now: float) -> Ke
 
 
 def require_network(
-    entry: KeyEntry, peer: str, headers: call_headers.Headers, trusted: Networks
+    entry: KeyEntry, peer: str, forwarded_for: bytes | None, trusted: Networks
 ) -> None:
     """Raise ApiError FORBIDDEN if the key may not be used from where the caller is."""
     if entry.networks is None:
         return
-    address = client_address(peer, headers.get(b"x-forwarded-for"), trusted)
+    address = client_address(peer, forwarded_for, trusted)
     if not entry.networks.contain(address):
         raise refusals.outside_networks(address)
 
 
 def rate_headers(
     tables: Tables,
-    headers: call_headers.Headers,
+    token: bytes | None,
     now: float,
     limit: ReachedLimit | None = None,
 ) -> Headers:
-    """Give the rate headers of whoever sent these; none without a valid key.
+    """Return the rate headers for the holder of a key; none without a valid key.
 
     `limit` is the one that refused them, if one did.
     """
     try:
-        admission = find_caller(tables, headers, now).admission
+        admission = find_caller(tables, token, now).admission
     except ApiError:
         return []
     return refusals.rate_headers(admission, limit, now)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import structlog
 
-from inference.dialects import dialect
 from inference.dialects.dialect import Call
 from inference.errors.api_error import ApiError
 from inference.prediction.progress import CallProgress
@@ -29,7 +28,7 @@ def of_route(
     fallback = None if model is None else model.model.fallback
     if model is None or fallback is None or error.code not in fallback.on:
         raise error
-    if dialect.named_version(call) is not None:
+    if call.named_version is not None:
         # Nothing stands in for what was asked for by name.
         raise error
     target = model.fallback(error.code)

@@ -97,7 +97,7 @@ class PredictionPlan:
     def steps(self, call: Call) -> Steps:
         """Carry one call out."""
         sequence = next(self._sequence)
-        request_id = call_headers.request_id(call.headers)
+        request_id = call.head.request_id
         if request_id is None:
             request_id = f"req_{self._boot_id}{sequence:08x}"
         progress = CallProgress(self._clock(), self._timer(), sequence, request_id)
@@ -151,11 +151,11 @@ class PredictionPlan:
         return f"req_{self._boot_id}{next(self._sequence):08x}"
 
     def _predict(self, call: Call, progress: CallProgress, entry: KeyEntry) -> Steps:
-        headers = call.headers
         streams = call.operation == "stream"
         timeout_s = self.streams.max_stream_s if streams else self._max_timeout_s
-        if b"x-deadline-ms" in headers:
-            timeout_s = min(timeout_s, call_headers.deadline_s(headers))
+        deadline_s = call.head.deadline_s
+        if deadline_s is not None:
+            timeout_s = min(timeout_s, call_headers.require_deadline(deadline_s))
         target = None
         if progress.model is not None:
             target = version_choice.choose_target(call, progress.model)
@@ -335,15 +335,17 @@ class PredictionPlan:
         policy = target.cache
         assert policy is not None
         progress.cached = b"miss"
-        fetches, stores = call_headers.cache_use(call.headers)
-        digest = cache.digest(decoded.tensors, decoded.params) if stores else None
+        head = call.head
+        digest = None
+        if head.may_be_stored:
+            digest = cache.digest(decoded.tensors, decoded.params)
         if digest is None:
             return None, None
         scope = 0
         if policy.scope == "customer":
             scope = progress.entry.key.customer_id  # type: ignore[union-attr]
         key = (target.cache_key, scope, digest)
-        if not fetches:
+        if not head.may_be_cached:
             return key, None
         found = self.cache.get(key, now_s=progress.started, ttl_s=policy.ttl_s)
         if found is not None:
@@ -397,7 +399,7 @@ class PredictionPlan:
     def _admit(self, call: Call, progress: CallProgress) -> KeyEntry:
         """Check key, scope, model, concurrency and rate; the caller must leave."""
         try:
-            entry = callers.find_caller(self.tables, call.headers, progress.now)
+            entry = callers.find_caller(self.tables, call.head.token, progress.now)
         except ApiError:
             if call.key_in_query:
                 raise refusals.key_in_query() from None
@@ -405,7 +407,7 @@ class PredictionPlan:
         progress.entry = entry
         progress.network = entry.seen_networks.note(
             call.peer,
-            call.headers.get(b"x-forwarded-for"),
+            call.head.forwarded_for,
             self.trusted_proxies,
             progress.now,
         )
@@ -415,7 +417,7 @@ class PredictionPlan:
             raise refusals.unclear_flag("explain")
         if entry.networks is not None:
             callers.require_network(
-                entry, call.peer, call.headers, self.trusted_proxies
+                entry, call.peer, call.head.forwarded_for, self.trusted_proxies
             )
         scopes = entry.scopes
         if call.operation == "explain":
@@ -560,5 +562,5 @@ def _explain_options(call: Call, options: Options) -> ExplainOptions:
         samples=options.samples or 0,
         target=options.target,
         seed=options.seed,
-        plot=call_headers.accepted(call.headers).svg,
+        plot=call.head.accepted.svg,
     )

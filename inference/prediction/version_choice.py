@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 
 from inference.codecs.strict_json import parse_object
-from inference.dialects import call_headers
-from inference.dialects.dialect import Call, named_version
+from inference.dialects.dialect import Call
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.snapshot.keys import KeyEntry
@@ -34,7 +33,7 @@ def model_of_body(
 ) -> ModelEntry:
     """Find the model that the body names, or the site's default."""
     name: Any = None
-    if call_headers.other_content_type(call.headers) is None:
+    if call.head.other_content_type is None:
         try:
             name = _named_model.decode(body).model
         except (ValueError, RecursionError):
@@ -51,16 +50,15 @@ def choose_target(call: Call, model: ModelEntry) -> Target:
 
     Raises ApiError NOT_FOUND, or MODEL_UNAVAILABLE while nothing is served.
     """
-    headers = call.headers
-    version = named_version(call)
+    version = call.named_version
     if version is not None:
         target = model.named(version)
         if target is None and version in model.model.broken:
             raise refusals.broken()
         if target is None:
             raise ApiError(ErrorCode.NOT_FOUND, refusals.NO_MODEL)
-    elif b"x-sticky-key" in headers:
-        target = model.pinned(call_headers.text(headers[b"x-sticky-key"]))
+    elif call.head.sticky_key is not None:
+        target = model.pinned(call.head.sticky_key)
     else:
         target = model.next()
     if target is None:

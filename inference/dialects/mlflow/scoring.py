@@ -47,19 +47,18 @@ class MlflowDialect:
     """JSON in four formats and CSV in, `predictions` out."""
 
     def prepare(self, call: Call) -> int | None:
-        headers = call.headers
-        given = headers.get(b"content-type")
+        given = call.head.content_type
         if given is not None and _format_of(given) is None:
             message = "Send application/json or text/csv, in UTF-8."
             raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
-        call_headers.require_plain_body(headers)
+        call_headers.require_plain_body(call.head)
         return None
 
     def decode(
         self, call: Call, target: Target, body: bytes, limits: Limits
     ) -> DecodedRequest:
         signature = target.signature
-        given = call.headers.get(b"content-type")
+        given = call.head.content_type
         if given is not None and _format_of(given) == "csv":
             rows = inputs.read_csv(body, signature)
             return _decode_rows(target, rows, None, limits)

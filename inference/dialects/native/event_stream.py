@@ -24,7 +24,6 @@ HEADERS: Headers = [
 ]
 # A comment: proxies and clients see that the connection is alive.
 KEEP_ALIVE = b": keep-alive\n\n"
-_ACCEPTABLE = (b"text/event-stream", b"text/*", b"*/*")
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -50,14 +49,10 @@ class EventStreamDialect(NativeDialect):
     """Refusals before the first event are those of predict."""
 
     def prepare(self, call: Call) -> int | None:
-        accept = call.headers.get(b"accept")
-        if accept is not None and not (
-            any(kind in accept for kind in _ACCEPTABLE)
-            or call_headers.accepted(call.headers).json
-        ):
+        if not call.head.accepts_events:
             message = "Answers are text/event-stream."
             raise ApiError(ErrorCode.NOT_ACCEPTABLE, message)
-        call_headers.require_json_body(call.headers)
+        call_headers.require_json_body(call.head)
         return None
 
     def decode(

@@ -46,17 +46,16 @@ class NativeDialect:
     max_binary_body_bytes = 32 * 1024 * 1024
 
     def prepare(self, call: Call) -> int | None:
-        headers = call.headers
-        if b"accept" in headers:
-            accepted = call_headers.accepted(headers)
+        head = call.head
+        if not head.accepted.json:
             explaining = call.explain or call.operation == "explain"
-            if not (accepted.json or (accepted.svg and explaining)):
+            if not (head.accepted.svg and explaining):
                 raise ApiError(
                     ErrorCode.NOT_ACCEPTABLE, "Answers are application/json."
                 )
-        other = call_headers.other_content_type(headers)
+        call_headers.require_plain_body(head)
+        other = head.other_content_type
         if other is None:
-            call_headers.require_plain_body(headers)
             return None
         kind = media.media_type(other)
         if kind.startswith("image/") and kind not in IMAGE_TYPES:
@@ -64,15 +63,14 @@ class NativeDialect:
             raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
         if kind not in _OTHER_TYPES:
             # Says which type there should be.
-            call_headers.require_json_body(headers)
-        call_headers.require_plain_body(headers)
+            call_headers.require_json_body(head)
         return None if kind == TEXT_TYPE else self.max_binary_body_bytes
 
     def decode(
         self, call: Call, target: Target, body: bytes, limits: Limits
     ) -> DecodedRequest:
         decoder = target.tools()[0]
-        content_type = call_headers.other_content_type(call.headers)
+        content_type = call.head.other_content_type
         if call.operation == "batch":
             decoded = decoder.decode_request(
                 body,
@@ -118,11 +116,7 @@ class NativeDialect:
 
     def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
         explained = finished.explained
-        if (
-            explained is not None
-            and explained.svg
-            and call_headers.accepted(finished.call.headers).svg
-        ):
+        if explained is not None and explained.svg and finished.call.head.accepted.svg:
             return _SVG, explained.svg.encode(), _NO_HEADERS
         return _JSON, _encode_body(finished), _NO_HEADERS
 
@@ -151,7 +145,7 @@ class NativeDialect:
             error,
             request_id=request_id,
             now=now,
-            problem_json=call_headers.accepted(call.headers).problem_json,
+            problem_json=call.head.accepted.problem_json,
         )
 
 

@@ -15,7 +15,7 @@ from accounts.admission.limits import Limits
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import NO_OPTIONS
 from inference.dialects import call_headers
-from inference.dialects.dialect import Call, Finished, Headers, named_version
+from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.open_inference import datatypes as data
 from inference.dialects.open_inference import messages, outputs
 from inference.dialects.open_inference.inputs import SentTensor, input_binding
@@ -55,19 +55,18 @@ class OpenInferenceDialect:
             raise refusals.invalid(
                 "This protocol has no explanations; call /api/v1/ for them."
             )
-        headers = call.headers
-        if b"content-encoding" in headers:
-            call_headers.require_plain_body(headers)
-        if JSON_LENGTH in headers:
+        head = call.head
+        call_headers.require_plain_body(head)
+        if head.json_length is not None:
             return self.max_binary_body_bytes
-        if b"content-type" in headers and headers[b"content-type"] != _BINARY:
-            call_headers.require_json_body(headers)
+        if head.content_type != _BINARY:
+            call_headers.require_json_body(head)
         return None
 
     def decode(
         self, call: Call, target: Target, body: bytes, limits: Limits
     ) -> DecodedRequest:
-        length = call.headers.get(JSON_LENGTH)
+        length = call.head.json_length
         if length is None:
             request = messages.read(body)
             end = len(body)
@@ -183,7 +182,7 @@ def _written(
 
 def _require_version(given: str, call: Call, target: Target) -> None:
     """Refuse a version in the body that is not the one that answers."""
-    if given not in ("", target.version, named_version(call)):
+    if given not in ("", target.version, call.named_version):
         raise refusals.invalid(
             f"`model_version` in the body is not {target.version}, the version that "
             "answers. Name it in the path: /v2/models/{model}/versions/{version}/infer."

@@ -84,5 +84,4 @@ class GatewayDriver:
         raise AssertionError(f"{type(effect).__name__} is carried out elsewhere")
 
     def request_id(self, headers: list[tuple[bytes, bytes]]) -> str:
-        given = call_headers.request_id(call_headers.select(headers))
-        return given or self.plan.new_request_id()
+        return call_headers.read(headers).request_id or self.plan.new_request_id()

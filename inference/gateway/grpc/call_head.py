@@ -5,6 +5,7 @@ import re
 import msgspec
 
 from inference.dialects import call_headers
+from inference.dialects.call_headers import Head
 from inference.errors.api_error import ApiError
 from inference.gateway.grpc import statuses
 from inference.gateway.grpc.messages import INFLATORS
@@ -34,14 +35,14 @@ _ACCEPTED = literal(b"grpc-accept-encoding", b",".join((b"identity", *INFLATORS)
 _MAX_LENGTH_DIGITS = 18
 # They are about the messages of gRPC, not about what is in them.
 _NOT_FOR_PLAN = frozenset({b"content-type", b"content-length"})
+_NO_FACTS = Head()
 
 
-class Head(msgspec.Struct, frozen=True):
+class GrpcHead(msgspec.Struct, frozen=True):
     """Either a call of a method or why it is none."""
 
     method: Method | None
-    # Of call_headers.NAMES.
-    headers: dict[bytes, bytes]
+    facts: Head
     timeout_s: float | None = None
     # How messages are decompressed; 0: they come as they are.
     inflator: int = 0
@@ -56,16 +57,16 @@ class Head(msgspec.Struct, frozen=True):
         return self.method is not None and not self.method.needs_key
 
 
-def read_head(fields: Fields, methods: dict[bytes, Method]) -> Head:
+def read_head(fields: Fields, methods: dict[bytes, Method]) -> GrpcHead:
     """Raises StreamFault for what is no request (RFC 9113, section 8.1.1)."""
     named = _checked(fields)
     if list_bytes(fields) > MAX_HEADER_LIST_BYTES:
         message = f"The metadata exceeds {MAX_HEADER_LIST_BYTES} bytes."
         return _refused(Status.RESOURCE_EXHAUSTED, message)
     if named[b":method"] != b"POST":
-        return Head(None, {}, refusal=statuses.http_refusal(405))
+        return GrpcHead(None, _NO_FACTS, refusal=statuses.http_refusal(405))
     if _GRPC.fullmatch(named.get(b"content-type", b"")) is None:
-        return Head(None, {}, refusal=statuses.http_refusal(415))
+        return GrpcHead(None, _NO_FACTS, refusal=statuses.http_refusal(415))
     if b"te" not in named:
         return _refused(Status.INTERNAL, "A call needs the header `te: trailers`.")
     method = methods.get(named[b":path"])
@@ -86,13 +87,13 @@ def read_head(fields: Fields, methods: dict[bytes, Method]) -> Head:
         call_headers.require_one_credential(fields)
     except ApiError as error:
         return _refused(Status.INVALID_ARGUMENT, error.message)
-    headers = call_headers.select(
+    facts = call_headers.read(
         # Blanks around a value are no part of it, as over HTTP/1.1.
         (name, value.strip(b" \t"))
         for name, value in fields
         if name not in _NOT_FOR_PLAN
     )
-    return Head(method, headers, timeout_s, inflator, b"", _content_length(named))
+    return GrpcHead(method, facts, timeout_s, inflator, b"", _content_length(named))
 
 
 def _checked(fields: Fields) -> dict[bytes, bytes]:
@@ -133,5 +134,7 @@ def _malformed(name: bytes) -> StreamFault:
     return StreamFault(Code.PROTOCOL_ERROR, f"a request must not have {name!r} there")
 
 
-def _refused(status: Status, message: str, metadata: bytes = b"") -> Head:
-    return Head(None, {}, refusal=statuses.refusal(status, message, metadata))
+def _refused(status: Status, message: str, metadata: bytes = b"") -> GrpcHead:
+    return GrpcHead(
+        None, _NO_FACTS, refusal=statuses.refusal(status, message, metadata)
+    )

@@ -8,11 +8,12 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import structlog
 
-from inference.dialects.call_headers import MAX_DEADLINE_MS
+from inference.dialects.call_headers import MAX_DEADLINE_MS, Head
 from inference.gateway.grpc import statuses
-from inference.gateway.grpc.call_head import Head
+from inference.gateway.grpc.call_head import GrpcHead
 from inference.gateway.grpc.inflating import Inflators
 from inference.gateway.grpc.messages import (
     PREFIX_BYTES,
@@ -78,7 +79,7 @@ class GrpcCall(Stream):
     )
 
     def __init__(
-        self, connection: Carrier, stream_id: int, head: Head, rules: Rules
+        self, connection: Carrier, stream_id: int, head: GrpcHead, rules: Rules
     ) -> None:
         super().__init__(connection, stream_id)
         self.head = head
@@ -106,21 +107,21 @@ class GrpcCall(Stream):
             self.connection.refuse(self, statuses.refusal(status, message, metadata))
 
     @property
-    def headers(self) -> dict[bytes, bytes]:
-        return self.head.headers
+    def facts(self) -> Head:
+        return self.head.facts
 
     def now(self) -> float:
         return self._rules.now()
 
-    def plan_headers(self) -> dict[bytes, bytes]:
-        """Give metadata and deadline as the headers that the plan knows."""
-        timeout_s = self.head.timeout_s
+    def plan_head(self) -> Head:
+        """Return the head for the plan, with what is left of the deadline."""
+        timeout_s, facts = self.head.timeout_s, self.head.facts
         if timeout_s is None:
-            return self.head.headers
+            return facts
         left_ms = int((timeout_s - (self._rules.now() - self._begun_at)) * 1000)
         if left_ms >= MAX_DEADLINE_MS:
-            return self.head.headers
-        return {**self.head.headers, b"x-deadline-ms": b"%d" % max(left_ms, 1)}
+            return facts
+        return msgspec.structs.replace(facts, deadline_s=max(left_ms, 1) / 1000)
 
     # Stream
 
@@ -333,7 +334,7 @@ class StreamingCall(GrpcCall):
     __slots__ = ("_advancing", "_busy", "_draining")
 
     def __init__(
-        self, connection: Carrier, stream_id: int, head: Head, rules: Rules
+        self, connection: Carrier, stream_id: int, head: GrpcHead, rules: Rules
     ) -> None:
         super().__init__(connection, stream_id, head, rules)
         # A message is worked on, or its answer waits; messages are gone through.
@@ -411,7 +412,7 @@ class WatchedCall(UnaryCall):
     __slots__ = ("_look", "_sending")
 
     def __init__(
-        self, connection: Carrier, stream_id: int, head: Head, rules: Rules
+        self, connection: Carrier, stream_id: int, head: GrpcHead, rules: Rules
     ) -> None:
         super().__init__(connection, stream_id, head, rules)
         self._look: Callable[[float], bytes | None] | None = None

@@ -131,7 +131,7 @@ class HealthService:
     def _caller(self, call: MethodCall) -> KeyEntry:
         """Find who asks, for a model; raises ApiError."""
         client = call.connection.client
-        return self._facts.caller(call.headers, client, self._clock())
+        return self._facts.caller(call.facts, client, self._clock())
 
 
 def _written(ready: bool) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from inference.dialects.call_headers import Head
 from inference.gateway.grpc.statuses import Status
 from inference.gateway.http2.stream import Carrier
 
@@ -17,12 +18,12 @@ class MethodCall(Protocol):
     work: Any
 
     @property
-    def headers(self) -> dict[bytes, bytes]: ...
+    def facts(self) -> Head: ...
 
     @property
     def connection(self) -> Carrier: ...
 
-    def plan_headers(self) -> dict[bytes, bytes]: ...
+    def plan_head(self) -> Head: ...
 
     def now(self) -> float: ...
 

@@ -40,7 +40,7 @@ class PredictionRun(PlanRun):
         self._begin(
             Call(
                 "predict",
-                asker.plan_headers(),
+                asker.plan_head(),
                 OPEN_INFERENCE_GRPC,
                 request.model_name,
                 request.model_version or None,

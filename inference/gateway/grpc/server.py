@@ -10,7 +10,7 @@ import msgspec
 
 from inference.gateway.driver.driver import GatewayDriver
 from inference.gateway.grpc import statuses
-from inference.gateway.grpc.call_head import Head, read_head
+from inference.gateway.grpc.call_head import GrpcHead, read_head
 from inference.gateway.grpc.calls import GrpcCall, StreamingCall, UnaryCall, WatchedCall
 from inference.gateway.grpc.certificates import Certificates
 from inference.gateway.grpc.health import HealthService
@@ -196,10 +196,12 @@ class GrpcServer:
         if connection in self.connections:
             self._places.give_back(self.connections.pop(connection))
 
-    def interpret(self, fields: Fields) -> Head:
+    def interpret(self, fields: Fields) -> GrpcHead:
         return read_head(fields, self._methods)
 
-    def open(self, connection: Http2Connection, stream_id: int, head: Head) -> GrpcCall:
+    def open(
+        self, connection: Http2Connection, stream_id: int, head: GrpcHead
+    ) -> GrpcCall:
         self.calls += 1
         shape = Shape.UNARY if head.method is None else head.method.shape
         return _CALLS[shape](connection, stream_id, head, self)

@@ -4,6 +4,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
+from inference.dialects.call_headers import Head
 from inference.dialects.dialect import Call
 from inference.dialects.open_inference import open_inference_pb2 as messages
 from inference.dialects.open_inference.over_grpc import OPEN_INFERENCE_GRPC
@@ -51,7 +52,7 @@ class InferenceService:
         """Find who calls before the message is read, or the block that refuses it."""
         try:
             return find_caller(
-                self._driver.plan.tables, call.headers, self._driver.clock()
+                self._driver.plan.tables, call.facts.token, self._driver.clock()
             )
         except ApiError as error:
             self._driver.metrics.unauthenticated += 1
@@ -129,15 +130,15 @@ class InferenceService:
 
     def _caller(self, call: MethodCall) -> KeyEntry:
         """Find who asks; raises ApiError."""
-        plan, headers = self._driver.plan, call.headers
-        caller = find_caller(plan.tables, headers, self._driver.clock())
+        plan, head = self._driver.plan, call.facts
+        caller = find_caller(plan.tables, head.token, self._driver.clock())
         peer = call.connection.client
-        require_network(caller, peer, headers, plan.trusted_proxies)
+        require_network(caller, peer, head.forwarded_for, plan.trusted_proxies)
         return caller
 
     def _rendered(self, error: ApiError) -> Answer:
         status, headers, body = OPEN_INFERENCE_GRPC.render(
-            Call("predict", {}, OPEN_INFERENCE_GRPC),
+            Call("predict", Head(), OPEN_INFERENCE_GRPC),
             error,
             request_id=self._driver.plan.new_request_id(),
             now=self._driver.clock(),

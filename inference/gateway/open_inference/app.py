@@ -8,6 +8,7 @@ import msgspec
 
 from accounts.admission.key_format import holds_key
 from inference.dialects import call_headers
+from inference.dialects.call_headers import Head
 from inference.dialects.dialect import Headers
 from inference.dialects.open_inference.over_http import render_error
 from inference.errors import refusals
@@ -47,16 +48,16 @@ class OpenInferenceApp:
         headers: list[tuple[bytes, bytes]],
         peer: str,
     ) -> HttpAnswer:
-        selected = call_headers.select(headers)
-        request_id = call_headers.request_id(selected) or self._new_request_id()
+        head = call_headers.read(headers)
+        request_id = head.request_id or self._new_request_id()
         try:
             if holds_key(query):
                 raise refusals.key_in_query()
-            status, found = self._find(method, path.rstrip("/"), selected, peer)
+            status, found = self._find(method, path.rstrip("/"), head, peer)
         except ApiError as error:
             now = self._clock()
             refused = render_error(error, request_id=request_id, now=now)
-            refused[1].extend(self._facts.rate_headers(selected, now, error.limit))
+            refused[1].extend(self._facts.rate_headers(head, now, error.limit))
             if error.code is ErrorCode.METHOD_NOT_ALLOWED:
                 allowed = ", ".join(_methods(path.rstrip("/")))
                 refused[1].append((b"allow", allowed.encode()))
@@ -69,20 +70,18 @@ class OpenInferenceApp:
                 (b"content-length", b"%d" % len(body)),
                 (b"x-request-id", request_id.encode()),
                 (b"cache-control", b"no-store"),
-                *self._facts.rate_headers(selected, self._clock()),
+                *self._facts.rate_headers(head, self._clock()),
             ],
             body,
         )
 
-    def _find(
-        self, method: str, path: str, headers: call_headers.Headers, peer: str
-    ) -> tuple[int, Any]:
+    def _find(self, method: str, path: str, head: Head, peer: str) -> tuple[int, Any]:
         allowed = _methods(path)
         if method not in allowed:
             message = f"Use {allowed[0]} for this path."
             raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
         if path == _INDEX:
-            caller = self._facts.caller(headers, peer, self._clock())
+            caller = self._facts.caller(head, peer, self._clock())
             return 200, self._facts.index(caller)
         if path == "/v2":
             return 200, self._facts.server()
@@ -91,7 +90,7 @@ class OpenInferenceApp:
         if path == "/v2/health/ready":
             ready = self._facts.server_ready()
             return 200 if ready else 503, {"ready": ready}
-        caller = self._facts.caller(headers, peer, self._clock())
+        caller = self._facts.caller(head, peer, self._clock())
         name, version, rest = _split(path)
         if rest == "":
             return 200, self._facts.model(caller, name, version)

@@ -12,7 +12,7 @@ import msgspec
 
 from accounts.admission.limits import ReachedLimit
 from inference.dialects import dialect
-from inference.dialects.call_headers import Headers
+from inference.dialects.call_headers import Head
 from inference.dialects.open_inference import datatypes as data
 from inference.dialects.open_inference.inputs import input_binding
 from inference.engine.wire.messages import VersionKey
@@ -85,17 +85,17 @@ class OpenInferenceFacts:
     def server_ready(self) -> bool:
         return self._health.ready
 
-    def caller(self, headers: Headers, peer: str, now: float) -> KeyEntry:
+    def caller(self, head: Head, peer: str, now: float) -> KeyEntry:
         """Find who asks; raises ApiError."""
-        entry = find_caller(self._plan.tables, headers, now)
-        require_network(entry, peer, headers, self._plan.trusted_proxies)
+        entry = find_caller(self._plan.tables, head.token, now)
+        require_network(entry, peer, head.forwarded_for, self._plan.trusted_proxies)
         return entry
 
     def rate_headers(
-        self, headers: Headers, now: float, limit: ReachedLimit | None = None
+        self, head: Head, now: float, limit: ReachedLimit | None = None
     ) -> dialect.Headers:
         """Give the rate headers of whoever sent these; none without a valid key."""
-        return rate_headers(self._plan.tables, headers, now, limit)
+        return rate_headers(self._plan.tables, head.token, now, limit)
 
     def model(self, caller: KeyEntry, name: str, version: str | None) -> ModelFacts:
         """Describe a version, or the model's default; raises ApiError."""

@@ -67,11 +67,11 @@ class Clients:
         self._clock = clock
 
     def find(self, headers: list[tuple[bytes, bytes]], peer: str) -> Owner:
-        selected = call_headers.select(headers)
+        head = call_headers.read(headers)
         try:
-            entry = find_caller(self._tables, selected, self._clock())
-            require_network(entry, peer, selected, self._trusted_proxies)
+            entry = find_caller(self._tables, head.token, self._clock())
+            require_network(entry, peer, head.forwarded_for, self._trusted_proxies)
         except ApiError:
-            given = selected.get(b"x-forwarded-for")
-            return stranger(client_address(peer, given, self._trusted_proxies))
+            address = client_address(peer, head.forwarded_for, self._trusted_proxies)
+            return stranger(address)
         return customer(entry.key.customer_id)

@@ -13,6 +13,7 @@ from django.utils import timezone
 from accounts.metering import spool
 from inference.api.driver import ApiDriver
 from inference.controller import publishing
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call
 from inference.dialects.native.event_stream import EVENT_STREAM
 from inference.dialects.native.native import NATIVE
@@ -88,7 +89,7 @@ class Plant:
         call = Call(
             dialect=NATIVE,
             operation="predict",
-            headers={b"authorization": f"Bearer {self.token}".encode()},
+            head=call_headers.Head(token=self.token.encode()),
             model=self.model,
         )
         return self.driver.answer(call, lambda limit: body)
@@ -97,7 +98,7 @@ class Plant:
         call = Call(
             dialect=EVENT_STREAM,
             operation="stream",
-            headers={b"authorization": f"Bearer {self.token}".encode()},
+            head=call_headers.Head(token=self.token.encode()),
             model=self.model,
         )
         return self.driver.stream(call, lambda limit: BODY)

@@ -8,6 +8,7 @@ import pytest
 
 from accounts.admission import key_format
 from accounts.admission.limits import LeaseGrant, Limits, Quota, Rate
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call
 from inference.dialects.native.native import NATIVE
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
@@ -134,7 +135,7 @@ class Driver:
         sent = {b"authorization": b"Bearer " + key.encode()} if key else {}
         call = {"operation": "predict", "model": "cancer", "dialect": NATIVE} | call
         given = sent | dict(headers)
-        steps = self.plan.steps(Call(headers=given, **call))
+        steps = self.plan.steps(Call(head=call_headers.read(given.items()), **call))
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
             effect = next(steps)
@@ -489,8 +490,8 @@ def test_abandoned_call_gives_back_its_units_and_its_place():
         plan="p", rates=(), quotas=(Quota("day", "requests", 1),), max_concurrency=1
     )
     driver = Driver(snapshot(limits=limits))
-    headers = {b"authorization": b"Bearer " + KEY.token.encode()}
-    steps = driver.plan.steps(Call("predict", headers, NATIVE, "cancer"))
+    head = call_headers.Head(token=KEY.token.encode())
+    steps = driver.plan.steps(Call("predict", head, NATIVE, "cancer"))
     next(steps)
     steps.send(json.dumps(GOOD).encode())
     assert isinstance(steps.send(LeaseGrant(units=1, remaining=0)), EngineCall)

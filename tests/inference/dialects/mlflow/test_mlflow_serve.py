@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from accounts.admission.limits import Limits
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow.scoring import MLFLOW
 from inference.engine.runners import runner
@@ -71,8 +72,8 @@ class OurAnswers:
         self._target = Target(model, callable_version, variant="default")
 
     def ask(self, question: Question) -> Reply:
-        headers = {b"content-type": question.content_type.encode()}
-        call = Call("batch", headers, MLFLOW)
+        head = call_headers.read([(b"content-type", question.content_type.encode())])
+        call = Call("batch", head, MLFLOW)
         try:
             MLFLOW.prepare(call)
             decoded = MLFLOW.decode(call, self._target, question.body, LIMITS)

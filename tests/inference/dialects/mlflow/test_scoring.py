@@ -6,6 +6,7 @@ import pytest
 
 from accounts.admission.limits import Limits
 from inference.codecs.decoding import InstanceDecoder
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.mlflow.scoring import MLFLOW, to_predictions
 from inference.engine.signatures.signature import Column, Layout, Param, Signature
@@ -31,8 +32,8 @@ def target_of(signature):
 def call_of(content_type=None, **headers):
     if content_type is not None:
         headers["content-type"] = content_type
-    given = {name.encode(): value.encode() for name, value in headers.items()}
-    return Call("batch", given, MLFLOW, "m")
+    given = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return Call("batch", call_headers.read(given), MLFLOW, "m")
 
 
 def decode(signature, body, content_type=None):

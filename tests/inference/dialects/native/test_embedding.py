@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from accounts.admission.limits import Limits
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.native.embedding import EMBEDDING
 from inference.engine.signatures.signature import Column, Layout, Signature, Task
@@ -16,7 +17,7 @@ from inference.snapshot.targets import Target
 SIGNATURE = Signature(
     layout=Layout.TABLE, columns=(Column("text", dtype="str"),), task=Task.EMBEDDING
 )
-CALL = Call("embed", {}, EMBEDDING, "m")
+CALL = Call("embed", call_headers.Head(), EMBEDDING, "m")
 LIMITS = Limits(plan="p", rates=())
 VECTORS = [[3.0, 4.0], [0.0, 0.0]]
 

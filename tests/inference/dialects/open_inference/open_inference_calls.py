@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from accounts.admission.limits import Limits
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
@@ -47,11 +48,11 @@ def target_of(signature):
 
 
 def call_of(**headers):
-    given = {
-        name.replace("_", "-").encode(): value.encode()
+    given = [
+        (name.replace("_", "-").encode(), value.encode())
         for name, value in headers.items()
-    }
-    return Call("predict", given, OPEN_INFERENCE, "m")
+    ]
+    return Call("predict", call_headers.read(given), OPEN_INFERENCE, "m")
 
 
 def decode(signature, body, *, limits=LIMITS, **headers):

@@ -36,9 +36,8 @@ HEADS = [
 
 
 def refused_or_read(target, body, length):
-    call = call_of()
-    if length is not None:
-        call.headers[JSON_LENGTH] = b"%d" % length
+    sent = {} if length is None else {JSON_LENGTH.decode(): f"{length}"}
+    call = call_of(**sent)
     try:
         decoded = OPEN_INFERENCE.decode(call, target, body, LIMITS)
     except ApiError as error:

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 
+from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished
 from inference.dialects.open_inference.open_inference_pb2 import (
     ModelInferRequest,
@@ -25,7 +26,7 @@ from tests.inference.dialects.open_inference.open_inference_calls import (
     target_of,
 )
 
-CALL = Call("predict", {}, OPEN_INFERENCE_GRPC, "m")
+CALL = Call("predict", call_headers.Head(), OPEN_INFERENCE_GRPC, "m")
 
 
 def matrix(**members):
