@@ -51,7 +51,7 @@ _CUSTOMERS = 20
 # A gateway holds a 64th of a quota at most: it asks for more every few seconds.
 _MAKE_KEYS = f"""
 import json
-from accounts import api_keys
+from accounts.customers import api_keys
 from accounts.models import Customer, Plan
 plan, _ = Plan.objects.update_or_create(
     name="beside strangers",

@@ -1,7 +1,7 @@
 """The forms of what is said about models, as the OpenAPI document shows them.
 
 Prediction bodies are read by `inference.codecs.decoding`, compiled from each model's
-own signature; `inference.openapi` describes them.
+own signature; `inference.api.openapi` describes them.
 """
 
 from typing import Any

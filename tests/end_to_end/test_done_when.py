@@ -198,7 +198,7 @@ def test_csv_job_gives_its_results_back_as_csv(modelyard):
 
 def test_key_is_issued_exhausted_and_revoked(modelyard):
     code = (
-        "from accounts import api_keys; from accounts.models import *;"
+        "from accounts.customers import api_keys; from accounts.models import *;"
         "plan = Plan.objects.create(name='Tiny', daily_quota=7);"
         "customer = Customer.objects.create(name='Tiny', plan=plan);"
         "print(api_keys.issue(customer, name='k', scopes=['predict']).token)"
@@ -212,7 +212,7 @@ def test_key_is_issued_exhausted_and_revoked(modelyard):
     statuses = [modelyard.predict(token=token).status_code for _ in range(9)]
     refused = modelyard.predict(token=token)
     code = (
-        "from accounts import api_keys; from accounts.models import *;"
+        "from accounts.customers import api_keys; from accounts.models import *;"
         "api_keys.revoke(ApiKey.objects.get(customer__name='Tiny'))"
     )
     modelyard.installation.manage("shell", "-c", code)

@@ -61,7 +61,7 @@ OLD_HTTP2 = "Only before 1.25.1:"
 
 PEOPLE = f"""
 import json
-from accounts import api_keys
+from accounts.customers import api_keys
 from accounts.models import Customer, Plan
 from django.contrib.auth.models import User
 from registry import changes

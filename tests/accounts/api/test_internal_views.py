@@ -18,7 +18,7 @@ from inference.installation.home import Home
 from tests.accounts.quotas.test_leases import DAY
 from tests.factories import CustomerFactory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def body(customer, **changes):

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from accounts.usage import reading, roll_ups
+from accounts.models import SpoolSegment
+from accounts.usage import roll_ups
 from tests.accounts.usage.usage_world import UsageWorld
 
 pytestmark = pytest.mark.django_db
@@ -57,7 +58,7 @@ def _blind_writers(patch):
 
 def _offset_forgotten(patch):
     """Count what was counted before."""
-    patch.setattr(reading.SpoolSegment, "save", lambda *_, **__: None)
+    patch.setattr(SpoolSegment, "save", lambda *_, **__: None)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys; sys.path[:0] = [".", "platform"]
 import django; django.setup()
 from pathlib import Path
 from django.conf import settings
-from config import first_run
+from config.demo import first_run
 settings.HOME.prepare()
 settings.BASE_DIR = Path({folder!r})
 first_run._train(lambda line: print(line, flush=True))

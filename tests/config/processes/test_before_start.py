@@ -21,7 +21,7 @@ from config.processes.before_start import (
 )
 from inference.installation.home import Home
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

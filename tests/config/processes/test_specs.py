@@ -7,7 +7,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 from config.processes.specs import process_specs
 from inference.engine.devices import found
 
-SETTINGS = Path(__file__).resolve().parents[2] / "platform" / "config" / "settings.py"
+SETTINGS = Path(__file__).resolve().parents[3] / "platform" / "config" / "settings.py"
 
 
 def test_headers_that_the_gateway_lets_through_reach_django():

@@ -10,7 +10,7 @@ import pytest
 SCRIPT = """
 import resource
 import sys
-from inference import allocator
+from inference.installation import allocator
 
 if sys.argv[1] == "kept":
     allocator.keep_freed_memory()

@@ -6,7 +6,7 @@ import sys
 
 WRITING = """
 import logging, structlog
-from inference import logs
+from inference.installation import logs
 
 logs.configure("site", level="INFO")
 logging.getLogger("django.security.csrf").warning("Forbidden: /admin/%s", "a" * 60000)
