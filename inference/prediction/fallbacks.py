@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import structlog
 
-from inference.dialects.dialect import Call
 from inference.errors.api_error import ApiError
-from inference.prediction.progress import CallProgress
+from inference.prediction.stages import KnownCall, PreparedCall
 from inference.snapshot.contents import Fallback
 from inference.snapshot.targets import Target
 
@@ -17,26 +16,22 @@ logger = structlog.get_logger(__name__)
 _SAMPLE_S = 10.0
 
 
-def of_route(
-    call: Call, progress: CallProgress, error: ApiError
-) -> tuple[Fallback, Target | None]:
-    """Give the route's fallback, and its version if that can read this call's rows.
+def of_route(call: PreparedCall, error: ApiError) -> tuple[Fallback, Target | None]:
+    """Return the route's fallback, and its version if that can read this call's rows.
 
-    Raises `error` where nothing stands in.
+    Raises `error` if there is no fallback for it.
     """
-    model, primary = progress.model, progress.target
-    fallback = None if model is None else model.model.fallback
-    if model is None or fallback is None or error.code not in fallback.on:
+    fallback = call.model.model.fallback
+    if fallback is None or error.code not in fallback.on:
         raise error
-    if call.named_version is not None:
-        # Nothing stands in for what was asked for by name.
+    if call.known.call.named_version is not None:
+        # Nothing answers instead of a version that was asked for by name.
         raise error
-    target = model.fallback(error.code)
+    target = call.model.fallback(error.code)
     if (
         target is None
-        or primary is None
-        or target.key == primary.key
-        or not _same_columns(target, primary)
+        or target.key == call.target.key
+        or not _same_columns(target, call.target)
     ):
         return fallback, None
     return fallback, target
@@ -58,10 +53,10 @@ class FallbackLog:
         # When it was last written, and how many calls there were since.
         self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
 
-    def note(self, progress: CallProgress, error: ApiError) -> None:
-        """Note one call that was answered by `progress.fallback`."""
-        model = "" if progress.model is None else progress.model.model.name
-        kind = (model, progress.fallback, str(error.code))
+    def note(self, known: KnownCall, error: ApiError) -> None:
+        """Note one call that was answered by `known.fallback`."""
+        model = "" if known.model is None else known.model.model.name
+        kind = (model, known.fallback, str(error.code))
         now = self._timer()
         written, calls = self._seen.get(kind, (-_SAMPLE_S, 0))
         calls += 1
@@ -72,7 +67,7 @@ class FallbackLog:
         logger.warning(
             "fallback_answered",
             model=model,
-            fallback=progress.fallback,
+            fallback=known.fallback,
             reason=error.code,
             calls=calls,
         )

@@ -1,4 +1,4 @@
-"""The one plan of a prediction, without I/O. Pure.
+"""The one plan of a prediction, without I/O.
 
 A generator that yields what it needs from the outside and returns an Answer. A driver
 carries the effects out: asynchronously in the gateway, synchronously in Django. An
@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Literal
 
+import msgspec
+
 from accounts.admission.limits import LeaseRequest
 from accounts.admission.networks import Networks
-from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import Options
 from inference.dialects import call_headers
 from inference.dialects.dialect import AnswersFixed, Call, Finished, Headers, ReadsFiles
@@ -45,11 +46,17 @@ from inference.prediction.effects import (
     NeedBody,
     NeedUnits,
 )
-from inference.prediction.progress import CallProgress, log_failure, usage_event
+from inference.prediction.stages import (
+    KnownCall,
+    PreparedCall,
+    ReceivedCall,
+    log_failure,
+    usage_event,
+)
 from inference.prediction.streamed_plan import StreamedPrediction, StreamLimits
-from inference.snapshot.keys import KeyEntry
+from inference.snapshot.contents import CachePolicy
 from inference.snapshot.tables import Tables
-from inference.snapshot.targets import Target, fallback_json
+from inference.snapshot.targets import fallback_json
 
 DEFAULT_TIMEOUT_S = 30.0
 # Of a refusal, for the page that explains it.
@@ -100,30 +107,36 @@ class PredictionPlan:
         request_id = call.head.request_id
         if request_id is None:
             request_id = f"req_{self._boot_id}{sequence:08x}"
-        progress = CallProgress(self._clock(), self._timer(), sequence, request_id)
+        received = ReceivedCall(
+            call, request_id, sequence, self._timer(), self._clock()
+        )
         try:
-            entry = self._admit(call, progress)
+            known = self._recognise(received)
         except ApiError as error:
-            return self._refuse(call, progress, error)
+            return _refuse_stranger(received, error)
         try:
-            return (yield from self._predict(call, progress, entry))
+            self._admit(known)
         except ApiError as error:
-            return self._refuse(call, progress, error)
+            return self._refuse(known, error)
+        try:
+            return (yield from self._predict(known))
+        except ApiError as error:
+            return self._refuse(known, error)
         except EngineError as error:
-            log_failure(progress, error)
-            return self._refuse(call, progress, refusals.of_engine(error))
+            log_failure(known, error)
+            return self._refuse(known, refusals.of_engine(error))
         finally:
             # Also when the driver gives the call up.
-            admission = entry.admission
-            if progress.spent:
-                admission.refund(progress.rows, progress.now, progress.reserved)
-            elif progress.reserved:
+            admission = known.entry.admission
+            if known.spent:
+                admission.refund(known.rows, known.now, known.reserved)
+            elif known.reserved:
                 admission.settle(
-                    progress.reserved,
-                    rows=progress.rows,
-                    compute_us=progress.compute_us,
-                    samples=progress.samples,
-                    now=progress.now,
+                    known.reserved,
+                    rows=known.rows,
+                    compute_us=known.compute_us,
+                    samples=known.samples,
+                    now=known.now,
                 )
             admission.leave()
 
@@ -150,267 +163,30 @@ class PredictionPlan:
     def new_request_id(self) -> str:
         return f"req_{self._boot_id}{next(self._sequence):08x}"
 
-    def _predict(self, call: Call, progress: CallProgress, entry: KeyEntry) -> Steps:
-        streams = call.operation == "stream"
-        timeout_s = self.streams.max_stream_s if streams else self._max_timeout_s
-        deadline_s = call.head.deadline_s
-        if deadline_s is not None:
-            timeout_s = min(timeout_s, call_headers.require_deadline(deadline_s))
-        target = None
-        if progress.model is not None:
-            target = version_choice.choose_target(call, progress.model)
-            progress.target = target
-        dialect = call.dialect
-        max_bytes = dialect.prepare(call) or self._max_body_bytes
-        own_bytes = entry.admission.limits.max_body_bytes
-        if own_bytes is not None and own_bytes < max_bytes:
-            max_bytes = own_bytes
-        body: bytes = yield NeedBody(max_bytes, entry.key.customer_id)
-
-        if target is None:
-            model = version_choice.model_of_body(self.tables, call, body, entry)
-            progress.model = model
-            target = progress.target = version_choice.choose_target(call, model)
-        admission = entry.admission
+    def _recognise(self, received: ReceivedCall) -> KnownCall:
+        """Find whose call it is; raises ApiError UNAUTHENTICATED."""
+        call = received.call
         try:
-            decoded = dialect.decode(call, target, body, admission.limits)
-        except UnsupportedSignature as error:
-            raise refusals.broken() from error
-        except ApiError:
-            # What names a file holds no instances, so nobody else pays for the look.
-            asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None
-            if asked is None:
-                raise
-            decoded = yield from row_sources.read_file(call, progress, target, asked)
-        if decoded.images is not None:
-            remaining_s = timeout_s - (self._timer() - progress.started)
-            decoded = yield from row_sources.read_images(decoded, progress, remaining_s)
-        options = decoded.options
-        rows = progress.rows = decoded.rows
-        explains = call.explain is True or call.operation == "explain"
-        for _ in range(_MAX_LEASES_PER_CALL):
-            # A call belongs to the day in which it is admitted, also in the ledger.
-            progress.now = self._clock()
-            needed = admission.spend(rows, progress.now, explains=explains)
-            if needed is None:
-                progress.spent = True
-                progress.reserved = admission.reserved
-                break
-            if not isinstance(needed, LeaseRequest):
-                if entry.back_off is not None:
-                    entry.back_off.note(needed, progress.now)
-                raise refusals.of_limits(needed)
-            grant = yield NeedUnits(needed, admission)
-            if grant is not None:
-                admission.accept(needed, grant, progress.now)
-        else:
-            raise ApiError(
-                ErrorCode.OVERLOADED,
-                "Your quota could not be checked in time. Try again.",
-                retry_after_s=1.0,
-            )
-
-        if options.timeout_ms is not None:
-            timeout_s = min(timeout_s, options.timeout_ms / 1000)
-        elapsed = self._timer() - progress.started
-        if elapsed >= timeout_s:
-            raise refusals.too_late()
-        if streams:
-            return (
-                yield from self._streamed.steps(
-                    call, progress, target, body, decoded, timeout_s
-                )
-            )
-        result: Prediction | None = None
-        cache_key = None
-        if target.cache is not None and rows and not explains:
-            cache_key, result = self._look_up(call, progress, target, decoded)
-        if rows and result is None:
-            try:
-                result = yield _engine_call(
-                    progress, target, decoded, decoded.tensors, timeout_s - elapsed
-                )
-            except EngineError as error:
-                apart = None
-                if options.return_errors == "individual" and call.operation == "batch":
-                    apart = yield from self._rows_apart(
-                        call, progress, target, decoded, error, timeout_s
-                    )
-                if apart is None and explains:
-                    raise
-                log_failure(progress, error)
-                if apart is None:
-                    return (
-                        yield from self._fall_back(
-                            call,
-                            progress,
-                            body,
-                            decoded,
-                            refusals.of_engine(error),
-                            timeout_s,
-                        )
-                    )
-                # Others get what the whole request asked for, not what is left of it.
-                cache_key = None
-                decoded, result = apart
-            progress.compute_us += result.compute_us
-            progress.queue_us = result.queue_us
-            if cache_key is not None:
-                self.cache.put(
-                    cache_key,
-                    result,
-                    customer_id=entry.key.customer_id,
-                    now_s=self._timer(),
-                )
-        explained = None
-        if rows and explains:
-            elapsed = self._timer() - progress.started
-            if elapsed >= timeout_s:
-                raise refusals.too_late()
-            explained = yield ExplainCall(
-                progress.model.model.engines,  # type: ignore[union-attr]
-                target.key,
-                decoded.tensors,
-                timeout_s - elapsed,
-                _explain_options(call, options),
-                entry.key.customer_id,
-            )
-            progress.compute_us += explained.compute_us
-            progress.queue_us += explained.queue_us
-            progress.samples = explained.samples
-        return self._answer(call, progress, target, decoded, result, explained)
-
-    def _rows_apart(
-        self,
-        call: Call,
-        progress: CallProgress,
-        target: Target,
-        decoded: DecodedRequest,
-        error: EngineError,
-        timeout_s: float,
-    ) -> Generator[Effect, Any, tuple[DecodedRequest, Prediction] | None]:
-        """Predict the rows that the model does not fail on; None if that is vain.
-
-        Costs at most `MAX_CALLS_APART` further calls, within the deadline.
-        """
-        steps = rows_apart.by_halves(decoded.tensors, fails=rows_apart.FAILS_ON_ROWS)
-        next(steps)
-        outcome: rows_apart.Outcome = error
-        found = None
-        try:
-            for calls in itertools.count():
-                piece = steps.send(outcome)
-                remaining_s = timeout_s - (self._timer() - progress.started)
-                if remaining_s <= 0:
-                    raise refusals.too_late()
-                if calls == MAX_CALLS_APART:
-                    return None
-                try:
-                    outcome = yield _engine_call(
-                        progress, target, decoded, piece, remaining_s
-                    )
-                except EngineError as failed:
-                    outcome = failed
-        except StopIteration as finished:
-            found = rows_apart.put_together(decoded, finished.value)
-        except EngineError:
-            return None
-        if found is not None:
-            # A row without an answer costs nothing.
-            failed_rows = decoded.rows - found[0].rows
-            progress.entry.admission.give_back(  # type: ignore[union-attr]
-                failed_rows, progress.now
-            )
-            progress.rows = found[0].rows
-        return found
-
-    def _look_up(
-        self,
-        call: Call,
-        progress: CallProgress,
-        target: Target,
-        decoded: DecodedRequest,
-    ) -> tuple[cache.Key | None, Prediction | None]:
-        """Give the key to store the prediction under, and the one that is there."""
-        policy = target.cache
-        assert policy is not None
-        progress.cached = b"miss"
-        head = call.head
-        digest = None
-        if head.may_be_stored:
-            digest = cache.digest(decoded.tensors, decoded.params)
-        if digest is None:
-            return None, None
-        scope = 0
-        if policy.scope == "customer":
-            scope = progress.entry.key.customer_id  # type: ignore[union-attr]
-        key = (target.cache_key, scope, digest)
-        if not head.may_be_cached:
-            return key, None
-        found = self.cache.get(key, now_s=progress.started, ttl_s=policy.ttl_s)
-        if found is not None:
-            progress.cached = b"hit"
-        return key, found
-
-    def _fall_back(
-        self,
-        call: Call,
-        progress: CallProgress,
-        body: bytes,
-        decoded: DecodedRequest,
-        error: ApiError,
-        timeout_s: float,
-    ) -> Steps:
-        """Answer by what stands in for the version; raise `error` if nothing can."""
-        fallback, target = fallbacks.of_route(call, progress, error)
-        model = progress.model.model  # type: ignore[union-attr]
-        remaining_s = timeout_s - (self._timer() - progress.started)
-        if target is not None and remaining_s > 0:
-            try:
-                decoded = yield from row_sources.decode_for(
-                    target, call, progress, body, decoded, remaining_s
-                )
-                result: Prediction = yield _engine_call(
-                    progress, target, decoded, decoded.tensors, remaining_s
-                )
-            except (ApiError, EngineError, UnsupportedSignature):
-                # What the version in charge said is the better reason.
-                pass
-            else:
-                progress.target, progress.fallback = target, "version"
-                progress.compute_us = result.compute_us
-                progress.queue_us = result.queue_us
-                self._fallback_log.note(progress, error)
-                return self._answer(call, progress, target, decoded, result, None)
-        encoded = None
-        if fallback.answer is not None and isinstance(call.dialect, AnswersFixed):
-            encoded = call.dialect.encode_fixed(
-                progress.request_id,
-                fallback_json(model.name, None, reason=error.code),
-                decoded,
-                fallback.answer.prediction,
-            )
-        if encoded is None:
-            raise error
-        progress.target, progress.fallback = None, "fixed"
-        self._fallback_log.note(progress, error)
-        return self._wrap_up(call, progress, *encoded)
-
-    def _admit(self, call: Call, progress: CallProgress) -> KeyEntry:
-        """Check key, scope, model, concurrency and rate; the caller must leave."""
-        try:
-            entry = callers.find_caller(self.tables, call.head.token, progress.now)
+            entry = callers.find_caller(self.tables, call.head.token, received.now)
         except ApiError:
             if call.key_in_query:
                 raise refusals.key_in_query() from None
             raise
-        progress.entry = entry
-        progress.network = entry.seen_networks.note(
-            call.peer,
-            call.head.forwarded_for,
-            self.trusted_proxies,
-            progress.now,
+        return KnownCall(
+            call,
+            received.request_id,
+            received.sequence,
+            received.started,
+            received.now,
+            entry,
+            entry.seen_networks.note(
+                call.peer, call.head.forwarded_for, self.trusted_proxies, received.now
+            ),
         )
+
+    def _admit(self, known: KnownCall) -> None:
+        """Check scope, model, concurrency and rate; the caller must leave."""
+        call, entry = known.call, known.entry
         if call.key_in_query:
             raise refusals.key_in_query()
         if call.explain is None:
@@ -428,102 +204,326 @@ class PredictionPlan:
         elif "predict" not in scopes:
             raise refusals.lacks_scope("predict")
         if call.model is not None:
-            progress.model = version_choice.find_model(self.tables, call.model, entry)
-        refusal = entry.enter(progress.now)
+            known.model = version_choice.find_model(self.tables, call.model, entry)
+        refusal = entry.enter(known.now)
         if refusal is not None:
             raise refusals.of_limits(refusal)
-        return entry
+
+    def _predict(self, known: KnownCall) -> Steps:
+        call = yield from self._prepare(known)
+        decoded, explains = call.decoded, call.explains
+        admission = known.entry.admission
+        for _ in range(_MAX_LEASES_PER_CALL):
+            needed = self._spend(known, explains=explains)
+            if needed is None:
+                break
+            grant = yield NeedUnits(needed, admission)
+            if grant is not None:
+                admission.accept(needed, grant, known.now)
+        else:
+            raise ApiError(
+                ErrorCode.OVERLOADED,
+                "Your quota could not be checked in time. Try again.",
+                retry_after_s=1.0,
+            )
+        remaining_s = self._remaining_s(call)
+        if known.call.operation == "stream":
+            return (yield from self._streamed.steps(call))
+        result: Prediction | None = None
+        cache_key = None
+        rows = decoded.rows
+        if call.target.cache is not None and rows and not explains:
+            cache_key, result = self._look_up(call, call.target.cache)
+        if rows and result is None:
+            try:
+                result = yield _engine_call(call, decoded.tensors, remaining_s)
+            except EngineError as error:
+                apart = yield from self._rows_apart(call, error)
+                if apart is None and explains:
+                    raise
+                log_failure(known, error)
+                if apart is None:
+                    error_told = refusals.of_engine(error)
+                    return (yield from self._fall_back(call, error_told))
+                # Others get what the whole request asked for, not what is left of it.
+                cache_key = None
+                call, result = apart
+            known.compute_us += result.compute_us
+            known.queue_us = result.queue_us
+            if cache_key is not None:
+                self.cache.put(
+                    cache_key,
+                    result,
+                    customer_id=known.customer_id,
+                    now_s=self._timer(),
+                )
+        explained = None
+        if rows and explains:
+            explained = yield ExplainCall(
+                call.model.model.engines,
+                call.target.key,
+                decoded.tensors,
+                self._remaining_s(call),
+                _explain_options(known.call, decoded.options),
+                known.customer_id,
+            )
+            known.compute_us += explained.compute_us
+            known.queue_us += explained.queue_us
+            known.samples = explained.samples
+        return self._answer(call, result, explained)
+
+    def _prepare(self, known: KnownCall) -> Generator[Effect, Any, PreparedCall]:
+        """Choose the version, wait for the body and decode it for that version."""
+        call, entry, dialect = known.call, known.entry, known.call.dialect
+        timeout_s = self._max_timeout_s
+        if call.operation == "stream":
+            timeout_s = self.streams.max_stream_s
+        deadline_s = call.head.deadline_s
+        if deadline_s is not None:
+            timeout_s = min(timeout_s, call_headers.require_deadline(deadline_s))
+        model = known.model
+        if model is not None:
+            known.target = version_choice.choose_target(call, model)
+        max_bytes = dialect.prepare(call) or self._max_body_bytes
+        limits = entry.admission.limits
+        own_bytes = limits.max_body_bytes
+        if own_bytes is not None and own_bytes < max_bytes:
+            max_bytes = own_bytes
+        body: bytes = yield NeedBody(max_bytes, entry.key.customer_id)
+
+        if model is None:
+            model = version_choice.model_of_body(self.tables, call, body, entry)
+            known.model = model
+        target = known.target
+        if target is None:
+            target = known.target = version_choice.choose_target(call, model)
+        try:
+            decoded = dialect.decode(call, target, body, limits)
+        except UnsupportedSignature as error:
+            raise refusals.broken() from error
+        except ApiError:
+            # What names a file holds no instances, so nobody else pays for the look.
+            asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None
+            if asked is None:
+                raise
+            decoded = yield from row_sources.read_file(known, target, asked)
+        if decoded.images is not None:
+            remaining_s = timeout_s - (self._timer() - known.started)
+            decoded = yield from row_sources.read_images(
+                decoded, entry.key.customer_id, remaining_s
+            )
+        known.rows = decoded.rows
+        wanted_ms = decoded.options.timeout_ms
+        if wanted_ms is not None:
+            timeout_s = min(timeout_s, wanted_ms / 1000)
+        explains = call.explain is True or call.operation == "explain"
+        return PreparedCall(known, model, target, body, decoded, timeout_s, explains)
+
+    def _spend(self, known: KnownCall, *, explains: bool) -> LeaseRequest | None:
+        """Spend units for the rows; return which lease is needed first.
+
+        Raises ApiError for a quota that is used up.
+        """
+        admission = known.entry.admission
+        # A call belongs to the day in which it is admitted, also in the ledger.
+        known.now = self._clock()
+        needed = admission.spend(known.rows, known.now, explains=explains)
+        if needed is None:
+            known.spent = True
+            known.reserved = admission.reserved
+            return None
+        if isinstance(needed, LeaseRequest):
+            return needed
+        if known.entry.back_off is not None:
+            known.entry.back_off.note(needed, known.now)
+        raise refusals.of_limits(needed)
+
+    def _remaining_s(self, call: PreparedCall) -> float:
+        """Return how long the call may still take; raises ApiError when it is over."""
+        remaining_s = call.timeout_s - (self._timer() - call.known.started)
+        if remaining_s <= 0:
+            raise refusals.too_late()
+        return remaining_s
+
+    def _rows_apart(
+        self, call: PreparedCall, error: EngineError
+    ) -> Generator[Effect, Any, tuple[PreparedCall, Prediction] | None]:
+        """Predict the rows that the model does not fail on; None if that is vain.
+
+        Only for batches that want errors of single rows. Costs at most
+        `MAX_CALLS_APART` further calls, within the deadline.
+        """
+        known, decoded = call.known, call.decoded
+        if (
+            decoded.options.return_errors != "individual"
+            or known.call.operation != "batch"
+        ):
+            return None
+        steps = rows_apart.by_halves(decoded.tensors, fails=rows_apart.FAILS_ON_ROWS)
+        next(steps)
+        outcome: rows_apart.Outcome = error
+        found = None
+        try:
+            for calls in itertools.count():
+                piece = steps.send(outcome)
+                remaining_s = self._remaining_s(call)
+                if calls == MAX_CALLS_APART:
+                    return None
+                try:
+                    outcome = yield _engine_call(call, piece, remaining_s)
+                except EngineError as failed:
+                    outcome = failed
+        except StopIteration as finished:
+            found = rows_apart.put_together(decoded, finished.value)
+        except EngineError:
+            return None
+        if found is None:
+            return None
+        good, result = found
+        # A row without an answer costs nothing.
+        known.entry.admission.give_back(decoded.rows - good.rows, known.now)
+        known.rows = good.rows
+        return msgspec.structs.replace(call, decoded=good), result
+
+    def _look_up(
+        self, call: PreparedCall, policy: CachePolicy
+    ) -> tuple[cache.Key | None, Prediction | None]:
+        """Return the key to store the prediction under, and the one that is there."""
+        known, decoded, head = call.known, call.decoded, call.known.call.head
+        known.cached = b"miss"
+        digest = None
+        if head.may_be_stored:
+            digest = cache.digest(decoded.tensors, decoded.params)
+        if digest is None:
+            return None, None
+        scope = known.customer_id if policy.scope == "customer" else 0
+        key = (call.target.cache_key, scope, digest)
+        if not head.may_be_cached:
+            return key, None
+        found = self.cache.get(key, now_s=known.started, ttl_s=policy.ttl_s)
+        if found is not None:
+            known.cached = b"hit"
+        return key, found
+
+    def _fall_back(self, call: PreparedCall, error: ApiError) -> Steps:
+        """Answer by the route's fallback; raise `error` if it cannot."""
+        known = call.known
+        fallback, target = fallbacks.of_route(call, error)
+        remaining_s = call.timeout_s - (self._timer() - known.started)
+        if target is not None and remaining_s > 0:
+            try:
+                other = yield from row_sources.decode_for(target, call, remaining_s)
+                result: Prediction = yield _engine_call(
+                    other, other.decoded.tensors, remaining_s
+                )
+            except (ApiError, EngineError, UnsupportedSignature):
+                # What the version in charge said is the better reason.
+                pass
+            else:
+                known.target, known.fallback = target, "version"
+                known.compute_us = result.compute_us
+                known.queue_us = result.queue_us
+                self._fallback_log.note(known, error)
+                return self._answer(other, result, None)
+        encoded = None
+        dialect = known.call.dialect
+        if fallback.answer is not None and isinstance(dialect, AnswersFixed):
+            encoded = dialect.encode_fixed(
+                known.request_id,
+                fallback_json(call.model.model.name, None, reason=error.code),
+                call.decoded,
+                fallback.answer.prediction,
+            )
+        if encoded is None:
+            raise error
+        known.target, known.fallback = None, "fixed"
+        self._fallback_log.note(known, error)
+        return self._wrap_up(known, *encoded)
 
     def _answer(
         self,
-        call: Call,
-        progress: CallProgress,
-        target: Target,
-        decoded: DecodedRequest,
+        call: PreparedCall,
         prediction: Prediction | None,
         explained: Explained | None,
     ) -> Answer:
+        known = call.known
         return self._wrap_up(
-            call,
-            progress,
-            *call.dialect.encode(
+            known,
+            *known.call.dialect.encode(
                 Finished(
-                    call, progress.request_id, target, decoded, prediction, explained
+                    known.call,
+                    known.request_id,
+                    call.target,
+                    call.decoded,
+                    prediction,
+                    explained,
                 )
             ),
         )
 
     def _wrap_up(
         self,
-        call: Call,
-        progress: CallProgress,
+        known: KnownCall,
         content_type: bytes,
         body: bytes,
         extra: Headers,
     ) -> Answer:
-        total_us = int((self._timer() - progress.started) * 1e6)
+        total_us = int((self._timer() - known.started) * 1e6)
         # What is charged leaves nothing to give back.
-        charged = progress.is_charged()
-        if progress.spent and not charged:
-            progress.entry.admission.refund(  # type: ignore[union-attr]
-                progress.rows, progress.now, progress.reserved
-            )
-            progress.reserved = ()
-        progress.spent = False
+        charged = known.is_charged()
+        if known.spent and not charged:
+            known.entry.admission.refund(known.rows, known.now, known.reserved)
+            known.reserved = ()
+        known.spent = False
         event = usage_event(
-            call,
-            progress,
+            known,
             boot_id=self._boot_id,
             status=200,
             code="",
             charged=charged,
             total_us=total_us,
         )
-        target = progress.target
+        target = known.target
         headers = [
             (b"content-type", content_type),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", progress.request_id.encode()),
+            (b"x-request-id", known.request_id.encode()),
             (
                 b"server-timing",
                 b"queue;dur=%.2f, model;dur=%.2f, total;dur=%.2f"
-                % (progress.queue_us / 1e3, progress.compute_us / 1e3, total_us / 1e3),
+                % (known.queue_us / 1e3, known.compute_us / 1e3, total_us / 1e3),
             ),
         ]
-        headers += progress.entry.admission.headers(progress.now)  # type: ignore[union-attr]
+        headers += known.entry.admission.headers(known.now)
         if target is not None:
             headers.append(target.version_header)
         if extra:
             headers += extra
-        if progress.cached:
-            headers.append((b"x-cache", progress.cached))
-        if progress.fallback:
-            headers.append((b"x-fallback", progress.fallback.encode()))
+        if known.cached:
+            headers.append((b"x-cache", known.cached))
+        if known.fallback:
+            headers.append((b"x-fallback", known.fallback.encode()))
         return Answer(200, headers, body, event)
 
-    def _refuse(self, call: Call, progress: CallProgress, error: ApiError) -> Answer:
-        entry = progress.entry
-        if entry is not None:
-            if error.limit is None:
-                error.limit = refusals.size_limit(error, entry.admission.limits)
-            progress.limit = error.limit
-            progress.message = error.message[:_MOST_KEPT_OF_A_MESSAGE]
-        status, headers, body = call.dialect.render(
-            call, error, request_id=progress.request_id, now=progress.now
+    def _refuse(self, known: KnownCall, error: ApiError) -> Answer:
+        entry = known.entry
+        if error.limit is None:
+            error.limit = refusals.size_limit(error, entry.admission.limits)
+        known.limit = error.limit
+        known.message = error.message[:_MOST_KEPT_OF_A_MESSAGE]
+        status, headers, body = known.call.dialect.render(
+            known.call, error, request_id=known.request_id, now=known.now
         )
-        if entry is None:
-            return Answer(status, headers, body, None)
-        if progress.spent:
-            entry.admission.refund(progress.rows, progress.now, progress.reserved)
-            progress.spent = False
-            progress.reserved = ()
-        if progress.target is not None:
-            headers.append(progress.target.version_header)
-        headers += refusals.rate_headers(entry.admission, progress.limit, progress.now)
-        total_us = int((self._timer() - progress.started) * 1e6)
+        if known.spent:
+            entry.admission.refund(known.rows, known.now, known.reserved)
+            known.spent = False
+            known.reserved = ()
+        if known.target is not None:
+            headers.append(known.target.version_header)
+        headers += refusals.rate_headers(entry.admission, known.limit, known.now)
+        total_us = int((self._timer() - known.started) * 1e6)
         event = usage_event(
-            call,
-            progress,
+            known,
             boot_id=self._boot_id,
             status=status,
             code=error.code,
@@ -533,22 +533,27 @@ class PredictionPlan:
         return Answer(status, headers, body, event)
 
 
+def _refuse_stranger(received: ReceivedCall, error: ApiError) -> Answer:
+    """Refuse a call without a valid key: there is nobody to record an event for."""
+    call = received.call
+    status, headers, body = call.dialect.render(
+        call, error, request_id=received.request_id, now=received.now
+    )
+    return Answer(status, headers, body, None)
+
+
 def _engine_call(
-    progress: CallProgress,
-    target: Target,
-    decoded: DecodedRequest,
-    tensors: tuple[Tensor, ...],
-    timeout_s: float,
+    call: PreparedCall, tensors: tuple[Tensor, ...], timeout_s: float
 ) -> EngineCall:
     """Ask for the prediction of some of a request's rows."""
     return EngineCall(
-        progress.model.model.engines,  # type: ignore[union-attr]
-        target.key,
+        call.model.model.engines,
+        call.target.key,
         tensors,
         timeout_s,
-        decoded.options.batch_size or 0,
-        decoded.params,
-        progress.entry.key.customer_id,  # type: ignore[union-attr]
+        call.decoded.options.batch_size or 0,
+        call.decoded.params,
+        call.known.customer_id,
     )
 
 

@@ -1,65 +1,54 @@
-"""How the plan comes by rows that the body alone does not give. Pure.
-
-Pictures, uploaded files, and the same request for another version.
-"""
+"""Get rows that the body alone does not give: pictures, files, another version's."""
 
 from collections.abc import Generator
 from typing import Any
+
+import msgspec
 
 from inference.codecs.decoding import DecodedRequest, with_images
 from inference.codecs.files import uploaded
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
 from inference.codecs.rows.reader import DecodedRows
-from inference.dialects.dialect import Call, ReadsFiles
+from inference.dialects.dialect import ReadsFiles
 from inference.errors import refusals
 from inference.prediction.effects import Effect, ReadImages, ReadUpload
-from inference.prediction.progress import CallProgress
+from inference.prediction.stages import KnownCall, PreparedCall
 from inference.snapshot.targets import Target
 
 Reading = Generator[Effect, Any, DecodedRequest]
 
 
 def read_images(
-    decoded: DecodedRequest, progress: CallProgress, remaining_s: float
+    decoded: DecodedRequest, customer_id: int, remaining_s: float
 ) -> Reading:
     """Have pictures decoded, if there are any."""
     if decoded.images is None:
         return decoded
     if remaining_s <= 0:
         raise refusals.too_late()
-    assert progress.entry is not None
-    read: DecodedRows = yield ReadImages(
-        decoded.images, remaining_s, progress.entry.key.customer_id
-    )
+    read: DecodedRows = yield ReadImages(decoded.images, remaining_s, customer_id)
     return with_images(decoded, read)
 
 
-def read_file(
-    call: Call, progress: CallProgress, target: Target, asked: AskedFile
-) -> Reading:
+def read_file(known: KnownCall, target: Target, asked: AskedFile) -> Reading:
     """Read the instances out of a file that the customer uploaded before."""
-    dialect, entry = call.dialect, progress.entry
+    dialect, limits = known.call.dialect, known.entry.admission.limits
     assert isinstance(dialect, ReadsFiles)
-    assert entry is not None
     file: UploadedFile = yield ReadUpload(
         uploaded.read(asked.input_uri),
-        entry.key.customer_id,
+        known.customer_id,
         dialect.max_binary_body_bytes,
     )
-    return dialect.decode_file(call, target, asked, file, entry.admission.limits)
+    return dialect.decode_file(known.call, target, asked, file, limits)
 
 
 def decode_for(
-    target: Target,
-    call: Call,
-    progress: CallProgress,
-    body: bytes,
-    decoded: DecodedRequest,
-    remaining_s: float,
-) -> Reading:
-    """Read the request again for a version that takes something else."""
-    if target.signature == progress.target.signature:  # type: ignore[union-attr]
-        return decoded
-    limits = progress.entry.admission.limits  # type: ignore[union-attr]
-    decoded = call.dialect.decode(call, target, body, limits)
-    return (yield from read_images(decoded, progress, remaining_s))
+    target: Target, call: PreparedCall, remaining_s: float
+) -> Generator[Effect, Any, PreparedCall]:
+    """Read the request again for another version, which may take something else."""
+    known, decoded = call.known, call.decoded
+    if target.signature != call.target.signature:
+        limits = known.entry.admission.limits
+        decoded = known.call.dialect.decode(known.call, target, call.body, limits)
+        decoded = yield from read_images(decoded, known.customer_id, remaining_s)
+    return msgspec.structs.replace(call, target=target, decoded=decoded)

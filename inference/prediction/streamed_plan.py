@@ -9,8 +9,7 @@ from typing import Any
 
 import msgspec
 
-from inference.codecs.decoding import DecodedRequest
-from inference.dialects.dialect import Call, Headers
+from inference.dialects.dialect import Headers
 from inference.dialects.native import event_stream
 from inference.dialects.native.event_stream import Usage
 from inference.engine.signatures.signature import UnsupportedSignature
@@ -32,7 +31,12 @@ from inference.prediction.effects import (
     StreamEffect,
 )
 from inference.prediction.fallbacks import FallbackLog
-from inference.prediction.progress import CallProgress, log_failure, usage_event
+from inference.prediction.stages import (
+    KnownCall,
+    PreparedCall,
+    log_failure,
+    usage_event,
+)
 from inference.snapshot.targets import Target, fallback_json
 
 DEFAULT_MAX_STREAM_S = 300.0
@@ -178,17 +182,10 @@ class StreamedPrediction:
         self._timer = timer
         self._fallback_log = fallback_log
 
-    def steps(
-        self,
-        call: Call,
-        progress: CallProgress,
-        target: Target,
-        body: bytes,
-        decoded: DecodedRequest,
-        timeout_s: float,
-    ) -> Generator[Effect, Any, Answer]:
+    def steps(self, call: PreparedCall) -> Generator[Effect, Any, Answer]:
         """Send all events but the last, which waits until its event is written."""
-        streamed = self._streamed(progress, target, decoded, timeout_s)
+        known = call.known
+        streamed = self._streamed(call)
         status, code, last = 200, "", b""
         try:
             try:
@@ -197,23 +194,20 @@ class StreamedPrediction:
                 if streamed.begun:
                     raise
                 if isinstance(error, EngineError):
-                    log_failure(progress, error)
+                    log_failure(known, error)
                     error = refusals.of_engine(error)
-                last = yield from self._stream_instead(
-                    call, progress, body, decoded, error, timeout_s
-                )
+                last = yield from self._stream_instead(call, error)
         except StreamAbandoned:
             # The model has worked, so the call is charged.
             status, code = CLIENT_LEFT_STATUS, CLIENT_LEFT_CODE
         finally:
             total_us = int(streamed.elapsed() * 1e6)
-            progress.compute_us = 0 if progress.fallback == "fixed" else total_us
-        charged = progress.is_charged()
+            known.compute_us = 0 if known.fallback == "fixed" else total_us
+        charged = known.is_charged()
         if charged:
-            progress.spent = False
+            known.spent = False
         event = usage_event(
-            call,
-            progress,
+            known,
             boot_id=self._boot_id,
             status=status,
             code=code,
@@ -222,78 +216,65 @@ class StreamedPrediction:
         )
         return Answer(status, [], last, event)
 
-    def _streamed(
-        self,
-        progress: CallProgress,
-        target: Target,
-        decoded: DecodedRequest,
-        timeout_s: float,
-    ) -> StreamedAnswer:
+    def _streamed(self, call: PreparedCall) -> StreamedAnswer:
+        known, target = call.known, call.target
         return StreamedAnswer(
             OpenStream(
-                progress.model.model.engines,  # type: ignore[union-attr]
+                call.model.model.engines,
                 target.key,
-                decoded.tensors,
-                timeout_s,
-                decoded.params,
-                progress.entry.key.customer_id,  # type: ignore[union-attr]
+                call.decoded.tensors,
+                call.timeout_s,
+                call.decoded.params,
+                known.customer_id,
             ),
             target,
-            progress.request_id,
-            [*self._stream_headers(progress), target.version_header],
-            lambda: self._timer() - progress.started,
+            known.request_id,
+            [*self._stream_headers(known), target.version_header],
+            lambda: self._timer() - known.started,
         )
 
-    def _stream_headers(self, progress: CallProgress) -> Headers:
+    def _stream_headers(self, known: KnownCall) -> Headers:
         headers = [
             *event_stream.HEADERS,
-            (b"x-request-id", progress.request_id.encode()),
-            *progress.entry.admission.headers(progress.now),  # type: ignore[union-attr]
+            (b"x-request-id", known.request_id.encode()),
+            *known.entry.admission.headers(known.now),
         ]
-        if progress.fallback:
-            headers.append((b"x-fallback", progress.fallback.encode()))
+        if known.fallback:
+            headers.append((b"x-fallback", known.fallback.encode()))
         return headers
 
     def _stream_instead(
-        self,
-        call: Call,
-        progress: CallProgress,
-        body: bytes,
-        decoded: DecodedRequest,
-        error: ApiError,
-        timeout_s: float,
+        self, call: PreparedCall, error: ApiError
     ) -> Generator[Effect, Any, bytes]:
-        """Stream from what stands in for the version, or its answer as one chunk."""
-        fallback, target = fallbacks.of_route(call, progress, error)
-        primary = progress.target
-        remaining_s = timeout_s - (self._timer() - progress.started)
+        """Stream from the route's fallback, or send its fixed answer as one chunk."""
+        known = call.known
+        fallback, target = fallbacks.of_route(call, error)
+        remaining_s = call.timeout_s - (self._timer() - known.started)
         if target is not None and remaining_s > 0:
             streamed = None
             try:
-                decoded = yield from row_sources.decode_for(
-                    target, call, progress, body, decoded, remaining_s
-                )
-                progress.target, progress.fallback = target, "version"
-                streamed = self._streamed(progress, target, decoded, timeout_s)
+                other = yield from row_sources.decode_for(target, call, remaining_s)
+                known.target, known.fallback = target, "version"
+                streamed = self._streamed(other)
                 last: bytes = yield from stream(streamed, self._limits)
             except (ApiError, EngineError, UnsupportedSignature):
                 if streamed is not None and streamed.begun:
                     raise
                 # What the version in charge said is the better reason.
-                progress.target, progress.fallback = primary, ""
+                known.target, known.fallback = call.target, ""
             else:
-                self._fallback_log.note(progress, error)
+                self._fallback_log.note(known, error)
                 return last
         if fallback.answer is None:
             raise error
-        progress.target, progress.fallback = None, "fixed"
-        self._fallback_log.note(progress, error)
+        known.target, known.fallback = None, "fixed"
+        self._fallback_log.note(known, error)
         return (
             yield from send_fixed(
                 fallback.answer.prediction,
-                fallback_json(progress.model.model.name, None, reason=error.code),  # type: ignore[union-attr]
-                request_id=progress.request_id,
-                headers=self._stream_headers(progress),
-                elapsed_s=self._timer() - progress.started,
+                fallback_json(call.model.model.name, None, reason=error.code),
+                request_id=known.request_id,
+                headers=self._stream_headers(known),
+                elapsed_s=self._timer() - known.started,
             )
         )
