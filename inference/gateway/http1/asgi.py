@@ -1,4 +1,4 @@
-"""Answers requests by ASGI applications: all that is not worth a way of its own."""
+"""Let an ASGI application answer HTTP/1.1 requests."""
 
 import asyncio
 import re
@@ -19,21 +19,21 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApplication = Callable[[Message, Receive, Send], Awaitable[None]]
 
-# Of a body that the application has not taken yet; then reading stops.
+# Reading stops when more than this of a body waits for the application.
 _MAX_HELD_BYTES = 64 * 1024
 
 
 class ClientLeft(Exception):
-    """Nobody is there any more to be answered, or no answer can be completed."""
+    """The client has left, or its answer cannot be completed."""
 
 
 def answered_by(application: AsgiApplication) -> Callable[[Request], HeadReading]:
-    """Make what reads the heads of a listener for one application."""
+    """Return the head reader for a listener that serves this application."""
     return lambda request: HeadReading(partial(AsgiExchange, application, request))
 
 
 class AsgiExchange(Exchange):
-    """One request in a task of its own, and its messages."""
+    """One request, which the application answers in a task of its own."""
 
     def __init__(
         self, application: AsgiApplication, request: Request, connection: Channel
@@ -44,13 +44,13 @@ class AsgiExchange(Exchange):
         self._body = bytearray()
         self._more = True
         self._all_taken = False
-        # Answered, or nobody is there to answer.
+        # Over: answered, or the client has left.
         self._over = self._left = False
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._begun = False
-        # Says whether the client waits for a word before it sends its body.
+        # The client waits for "100 Continue" before it sends its body.
         self._expects = any(
             name == b"expect" and value.lower() == b"100-continue"
             for name, value in request.headers
@@ -76,7 +76,7 @@ class AsgiExchange(Exchange):
         self._arrived.set()
 
     def sweep(self, now: float) -> None:
-        """Bodies of requests in tasks are looked after by `clients.SlowBodies`."""
+        """Do nothing: `relay.clients.SlowBodies` cuts slow bodies off."""
 
     # ASGI
 
@@ -102,7 +102,7 @@ class AsgiExchange(Exchange):
             return
         if message["type"] == "http.response.start":
             assert not self._begun, "an answer has one head"
-            # As ASGI asks for; the connection looks for names in lower case.
+            # ASGI asks for lower case, and the connection compares names in it.
             headers = [(name.lower(), value) for name, value in message["headers"]]
             self._head = (message["status"], headers)
             return
@@ -127,13 +127,13 @@ class AsgiExchange(Exchange):
         except ClientLeft:
             pass
         except Exception:
-            # The edge of the process.
+            # An application that fails must not stop the process.
             logger.exception("exchange_failed")
         if self._over:
             return
         self._over = True
         if self._begun:
-            # The client must not take a part for the whole.
+            # The client must not take a part for the whole answer.
             self._connection.abort()
             return
         body = b"Internal Server Error"
@@ -158,13 +158,13 @@ class AsgiExchange(Exchange):
             "headers": headers,
             "client": (self._connection.client, 0),
             "server": None,
-            # No part of ASGI: whether nobody waits any more.
+            # Not part of ASGI: return whether the client has left.
             "has_left": lambda: self._left,
         }
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:
-    """Give path and query of a request's target, whatever its form (RFC 9112, 3.2)."""
+    """Split a request's target, of any form, into path and query (RFC 9112, 3.2)."""
     if target[:1] != b"/":
         try:
             url = httptools.parse_url(target)
@@ -176,7 +176,7 @@ def split_target(target: bytes) -> tuple[bytes, bytes]:
 
 
 def _host(target: bytes) -> bytes | None:
-    """Return whom an absolute target is for: it is above Host (RFC 9112, 3.2.2)."""
+    """Return the host of an absolute target; it overrides Host (RFC 9112, 3.2.2)."""
     scheme, separator, rest = target.partition(b"://")
     if not separator or not scheme.isalnum():
         return None

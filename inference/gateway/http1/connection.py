@@ -1,9 +1,9 @@
-"""One client's connection: HTTP/1.1 (RFC 9112), parsed by httptools.
+"""One client's HTTP/1.1 connection (RFC 9112), parsed by httptools.
 
-Requests are answered in their order. Nothing is made per request but the exchange that
-answers it: no task, no timer, no event. Time-outs are looked after by one sweep over
-all connections (`listener.py`). Clients that keep a connection send the same head again
-and again: one that is known is not parsed, and its body is not copied by a parser.
+Requests are answered in their order. Each request makes one object, the exchange that
+answers it: no task, no timer, no event. One sweep over all connections ends those that
+are too slow (`listener.py`). A head that is known (`known_heads.py`) is not parsed
+again, and no parser copies the body behind it.
 """
 
 import asyncio
@@ -25,29 +25,33 @@ from inference.installation.shares import Shares
 
 logger = structlog.get_logger(__name__)
 
+# For a request's target and headers together.
 _MAX_HEADER_BYTES = 64 * 1024
-# Of one that has no end yet: what came before it in its first read counts, too.
+# For a head that has not ended yet. All bytes of its first read count, also those of a
+# request before it.
 _MAX_UNFINISHED_HEADER_BYTES = _MAX_HEADER_BYTES + 256 * 1024
+# A larger body is written apart from its head.
 _LARGE_BYTES = 64 * 1024
-# Requests that wait behind the one that is answered; then reading stops.
+# Reading stops at this many requests behind the one that is answered, and when their
+# bodies exceed this size.
 _MAX_PIPELINED = 16
-# Of their bodies; likewise.
 _MAX_PIPELINED_BYTES = 64 * 1024
-# For the rest of a body that nobody reads, so that the client sees the answer.
+# After the last answer the rest of a body is read and dropped for this time, so that
+# the client sees the answer.
 _LINGER_S = 2.0
-# A client that lets answers wait must read so much in such a time: 1 KiB a second.
+# A client for which answers wait must read this much in this time: 1 KiB a second.
 _WINDOW_S = 60.0
 _WINDOW_BYTES = 60 * 1024
-# The parser takes its requests for such of HTTP.
-_OF_RTSP = frozenset(
+# The parser accepts RTSP requests as HTTP; we refuse them.
+_RTSP_METHODS = frozenset(
     (
         b"ANNOUNCE DESCRIBE FLUSH GET_PARAMETER PAUSE PLAY RECORD REDIRECT SETUP "
         b"SET_PARAMETER SOURCE TEARDOWN"
     ).split()
 )
-# RFC 3986, section 3.2.2, as loosely as names are written.
+# A host by RFC 3986, section 3.2.2, where names may hold any character in use.
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w:.%]+\])(?::\d*)?")
-# Around a value they are no part of it (RFC 9112, section 5.1).
+# Blanks around a header's value are not part of it (RFC 9112, section 5.1).
 _BLANKS = b" \t"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = (b"connection", b"close")
@@ -57,14 +61,14 @@ _STATUS_LINES = {
     for status in HTTPStatus
 }
 _BODILESS = frozenset({204, 304})
-# Heads in a row that were not known; then a connection does not look any more.
+# After more unknown heads in a row, a connection stops looking for known ones.
 _MAX_UNKNOWN_HEADS = 32
 
 
 class Http1Listening(Protocol):
-    """What connections share: their listener."""
+    """What connections need of their listener."""
 
-    # The line of an answer's head that gives the time.
+    # The `date` line of an answer's head.
     date_line: bytes
     heads: KnownHeads
     large_bodies: LargeBodies
@@ -72,12 +76,12 @@ class Http1Listening(Protocol):
     def read(self, request: Request) -> HeadReading: ...
 
     def join(self, connection: "Http1Connection") -> bool:
-        """Count one more connection; False: there are too many."""
+        """Count a new connection; return False if there are too many."""
 
     def leave(self, connection: "Http1Connection") -> None: ...
 
     def note_cut_off(self) -> None:
-        """Count a client that read too slowly."""
+        """Count a connection that was ended because its client read too slowly."""
 
     def now(self) -> float: ...
 
@@ -86,50 +90,57 @@ class Http1Listening(Protocol):
 
 
 class Http1Connection(asyncio.Protocol):
-    """Parses requests, and writes what their exchanges answer."""
+    """Parse a client's requests, and write the answers of their exchanges."""
 
-    def __init__(self, place: Http1Listening) -> None:
-        self._place = place
+    def __init__(self, listener: Http1Listening) -> None:
+        self._listener = listener
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: Any = None
         self.client = "unknown"
-        # Nothing is read or written any more, but for what a lingering one throws away.
+        # Closing: nothing more is read or written. Lingering: closing, but what the
+        # client still sends is read and dropped.
         self._closing = self._lingering = False
+        # Paused: the kernel takes no more of what we write. Deaf: a request was
+        # broken, and no more are read.
         self._paused = self._draining = self._deaf = self._advancing = False
-        # Who answers wants no more of the body for now.
+        # The exchange wants no more of the body for now (`hold_body`).
         self._held = False
-        # The request that is parsed: bytes of its head so far at most, 0 between
-        # requests, and who takes its body.
+        # An upper bound for the bytes so far of the head that is parsed; 0 between
+        # heads.
         self._head_bytes = 0
-        # Of what the parser is given now.
+        # The size of the data that the parser has now.
         self._fed_bytes = 0
         self._began_head = self._upgrading = False
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        # The exchange that takes the body.
         self._receiver: Exchange | None = None
         self._body_open = False
-        # The parser is in the middle of a request; what is left to come of a body that
-        # it does not see.
+        # The parser is in the middle of a request.
         self._parsing = False
+        # Bytes still to come of a body behind a known head, which the parser skips.
         self._body_left = 0
-        # The head that is parsed, where it came whole; heads since a known one.
+        # The head that is parsed, if it came in one piece.
         self._whole_head = b""
+        # Heads since the last known one.
         self._unknown_heads = 0
         # The client said that it sends no request after this one.
         self._said_last = False
-        # The request that is answered, and those behind it.
+        # The request that is answered, and the requests behind it.
         self._current: Exchange | None = None
         self._request: Request | None = None
         self._answer_begun = self._chunked = self._bodiless = False
         self._waiting: deque[tuple[Exchange, Request]] = deque()
-        # Of the bodies of those behind it.
+        # Bytes of their bodies.
         self._waiting_bytes = 0
         self._drained: list[asyncio.Future[None]] = []
-        # What counts for a customer of the answers that wait, and where.
+        # Bytes that the client has not read, as `count_unread` counted them: where, and
+        # for which owner.
         self._unread: tuple[Shares, Hashable, int] | None = None
-        # Since when the client is waited for; it may not take for ever.
+        # When the connection began to wait for its client.
         self._since = 0.0
-        # All that was written, and what had left of it when the present window began.
+        # Bytes that were written, and how many of them the client had taken when the
+        # present window of _WINDOW_S began.
         self._written_bytes = self._window_bytes = 0
         self._window_since = 0.0
 
@@ -137,16 +148,16 @@ class Http1Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._since = self._window_since = self._place.now()
+        self._since = self._window_since = self._listener.now()
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and peer:
             self.client = str(peer[0])
-        if not self._place.join(self):
+        if not self._listener.join(self):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
-        self._place.leave(self)
+        self._listener.leave(self)
         self._count_read()
         self._let_writers_go()
         self._receiver = self._parser = None
@@ -158,8 +169,8 @@ class Http1Connection(asyncio.Protocol):
             exchange.client_left()
 
     def eof_received(self) -> bool:
-        # Whoever closes one half has most often left. As nothing tells these from the
-        # others, no device works for either.
+        # A client that closes its half has most often left. We cannot see which have
+        # not, so no model runs for any of them.
         return False
 
     def data_received(self, data: bytes) -> None:
@@ -178,7 +189,7 @@ class Http1Connection(asyncio.Protocol):
     def _find_known(self, data: bytes) -> KnownHead | None:
         if self._unknown_heads > _MAX_UNKNOWN_HEADS:
             return None
-        known, self._whole_head = self._place.heads.find(data)
+        known, self._whole_head = self._listener.heads.find(data)
         if known is None:
             self._unknown_heads += 1
         else:
@@ -186,7 +197,7 @@ class Http1Connection(asyncio.Protocol):
         return known
 
     def _take_known(self, known: KnownHead, data: bytes) -> bytes:
-        """Open the exchange of a known head; give the data behind what is used."""
+        """Open the exchange of a known head; return the data that is not used yet."""
         exchange = known.reading.open(self)
         if (
             self._current is not None
@@ -197,12 +208,12 @@ class Http1Connection(asyncio.Protocol):
             length = self._body_left = known.end - known.start
             self._receive(exchange, known.request)
             body = data[known.start :]
-            # Only for who waits for it, and so has found its length to be right.
+            # An exchange that waits for its body has checked the length.
             waited_for = self._current is exchange and self._receiver is exchange
             apart = (
                 waited_for
                 and not self._held
-                and self._place.large_bodies.begin(self, length, body)
+                and self._listener.large_bodies.begin(self, length, body)
             )
             if not apart:
                 return body
@@ -214,7 +225,7 @@ class Http1Connection(asyncio.Protocol):
         return data[known.end :]
 
     def take_large_body(self, body: bytearray) -> None:
-        """Go on behind a body that was read elsewhere."""
+        """Take a body that a LargeBody has read, and go on behind it."""
         self._transport.set_protocol(self)
         if self._closing:
             return
@@ -223,7 +234,7 @@ class Http1Connection(asyncio.Protocol):
         self.on_message_complete()
 
     def _take_body(self, data: bytes) -> bytes:
-        """Give the body that is awaited; return what comes behind it."""
+        """Hand on the body behind a known head; return the data behind that body."""
         size = len(data)
         left = self._body_left
         if size < left:
@@ -266,7 +277,7 @@ class Http1Connection(asyncio.Protocol):
         self._paused = False
         self._count_read()
         self._let_writers_go()
-        # What was not begun while an answer waited.
+        # Requests that came meanwhile have not begun.
         self._next()
 
     # httptools
@@ -276,7 +287,7 @@ class Http1Connection(asyncio.Protocol):
         self._head_bytes = self._fed_bytes
         self._began_head = True
         if self._current is None:
-            self._since = self._place.now()
+            self._since = self._listener.now()
         self._target = b""
         self._headers = []
 
@@ -284,8 +295,8 @@ class Http1Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # What comes behind a body must not be merged into its head, and has no end
-        # (RFC 9110, section 6.5.1).
+        # Trailers must not be merged into the head (RFC 9110, section 6.5.1), and their
+        # size has no limit, so they are dropped.
         if not self._body_open:
             self._headers.append((name.lower(), value.strip(_BLANKS)))
 
@@ -301,7 +312,7 @@ class Http1Connection(asyncio.Protocol):
         parser = self._parser
         method, version = parser.get_method(), parser.get_http_version()
         http_1_0 = version == "1.0"
-        if (version != "1.1" and not http_1_0) or method in _OF_RTSP:
+        if (version != "1.1" and not http_1_0) or method in _RTSP_METHODS:
             raise _invalid("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         self._check_fields(http_1_0=http_1_0)
         request = Request(
@@ -313,10 +324,10 @@ class Http1Connection(asyncio.Protocol):
         )
         self._said_last = not request.keep_alive
         self._upgrading = parser.should_upgrade()
-        reading = self._place.read(request)
+        reading = self._listener.read(request)
         head, self._whole_head = self._whole_head, b""
         if head and not self._upgrading:
-            self._place.heads.remember(head, request, reading)
+            self._listener.heads.remember(head, request, reading)
         self._receive(reading.open(self), request)
 
     def _check_size(self) -> None:
@@ -325,9 +336,10 @@ class Http1Connection(asyncio.Protocol):
             raise _too_large()
 
     def _check_fields(self, *, http_1_0: bool) -> None:
-        """Refuse requests for no host or with a coded body (RFC 9112, 3.2 and 6.1).
+        """Raise ApiError for a bad Host or Transfer-Encoding (RFC 9112, 3.2 and 6.1).
 
-        Also two keys, here and not in the plan: the site gets no such request either.
+        Two credentials are refused here and not in the plan, because the site must not
+        get such a request either.
         """
         hosts = 0
         for name, value in self._headers:
@@ -344,7 +356,7 @@ class Http1Connection(asyncio.Protocol):
             raise _invalid("A request must have one Host header.")
 
     def _receive(self, exchange: Exchange, request: Request) -> None:
-        """Give the body that follows to an exchange, which begins in its turn."""
+        """Let an exchange take the body that follows, and begin when it is its turn."""
         self._receiver = exchange
         self._body_open = True
         if self._current is None and not (self._waiting or self._paused):
@@ -373,7 +385,7 @@ class Http1Connection(asyncio.Protocol):
             self._receiver = None
             receiver.body_complete()
         elif self._current is None and not self._closing:
-            # What was left of a body whose request is answered.
+            # The rest of this body came after its request was answered.
             self._next()
 
     # For exchanges
@@ -383,7 +395,7 @@ class Http1Connection(asyncio.Protocol):
         return self._closing
 
     def invite(self) -> None:
-        """Ask for a body that the client holds back (RFC 9110, section 10.1.1)."""
+        """Write 100 Continue, for which the client waits (RFC 9110, section 10.1.1)."""
         if not self._closing and not self._answer_begun:
             self._write(_CONTINUE)
 
@@ -392,7 +404,7 @@ class Http1Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def hold_body(self) -> None:
-        """Read nothing until `release_body`, whatever else goes on."""
+        """Read nothing until `release_body`, even if `resume_body` is called."""
         self._held = True
         self.pause_body()
 
@@ -422,7 +434,7 @@ class Http1Connection(asyncio.Protocol):
             body = b""
         self._written_bytes += len(head) + len(body)
         if len(body) > _LARGE_BYTES:
-            # uvloop sends both at once; to join them would copy the body.
+            # uvloop sends both together; joining them would copy the body.
             self._transport.write(head)
             self._transport.write(body)
         else:
@@ -430,9 +442,9 @@ class Http1Connection(asyncio.Protocol):
         self._end(keep_alive=request.keep_alive)
 
     def count_unread(self, unread: Shares, owner: Hashable) -> None:
-        """Count what the client has not taken of an answer until it has.
+        """Count the bytes that the client has not read, until it has read them.
 
-        It is cut off if its owner has its share of that.
+        If the owner's share is used up, the client is cut off.
         """
         size = self._transport.get_write_buffer_size()
         if not self._paused or self._unread is not None or not size:
@@ -443,13 +455,13 @@ class Http1Connection(asyncio.Protocol):
             self._cut_off()
 
     def answer_and_close(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer, and take no more requests: the rest of this one is not waited for."""
+        """Answer and close, without waiting for the rest of the request."""
         if self._request is not None:
             self._request = self._request._replace(keep_alive=False)
         self.answer(status, headers, body)
 
     def begin(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """Write the head of an answer, and the first of its body."""
+        """Write the head of an answer, and the first part of its body."""
         request = self._request
         if self._closing or request is None:
             return
@@ -463,7 +475,7 @@ class Http1Connection(asyncio.Protocol):
         if self._bodiless:
             body = b""
         if status in _BODILESS:
-            # RFC 9110, section 8.6: a length would be that of another answer.
+            # RFC 9110, section 8.6: a length here would be that of another answer.
             headers = [header for header in headers if header[0] != b"content-length"]
         elif not self._bodiless and not any(
             name == b"content-length" for name, _ in headers
@@ -482,7 +494,7 @@ class Http1Connection(asyncio.Protocol):
         self._write(self._framed(body))
 
     def finish(self, *, keep_alive: bool = True) -> None:
-        """End an answer that `begin` began; without `keep_alive` it was cut short."""
+        """End the answer; `keep_alive=False` if it was cut short."""
         request = self._request
         if self._closing or request is None:
             return
@@ -491,7 +503,7 @@ class Http1Connection(asyncio.Protocol):
         self._end(keep_alive=keep_alive and request.keep_alive)
 
     async def drained(self) -> None:
-        """Wait until what was written has left, or the client has."""
+        """Wait until the kernel has taken what was written, or the client has left."""
         if self._paused and not self._closing:
             future = asyncio.get_running_loop().create_future()
             self._drained.append(future)
@@ -506,11 +518,11 @@ class Http1Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Tell whether nothing is being asked."""
+        """Return whether there is no request, not even the start of one."""
         return not (self._current or self._waiting or self._head_bytes)
 
     def drain(self) -> None:
-        """Answer what was asked, and what is asked next, but no more after it."""
+        """Close after the last request received so far, or after the next one."""
         self._draining = True
         if not self._waiting and self._request is not None:
             self._request = self._request._replace(keep_alive=False)
@@ -521,11 +533,11 @@ class Http1Connection(asyncio.Protocol):
             return
         self._closing = True
         if self._body_open and self._transport.can_write_eof():
-            # To close with bytes unread would reset the connection, and the answer
-            # with it (RFC 9112, section 9.6).
+            # Closing with unread bytes would reset the connection, and the client could
+            # lose the answer (RFC 9112, section 9.6).
             self._lingering = True
             self._receiver = None
-            self._since = self._place.now()
+            self._since = self._listener.now()
             self._transport.write_eof()
             self._transport.resume_reading()
         else:
@@ -534,7 +546,7 @@ class Http1Connection(asyncio.Protocol):
     def sweep(
         self, now: float, *, header_timeout_s: float, idle_timeout_s: float
     ) -> None:
-        """Close if the client lets us wait: for a head, a request, its own end."""
+        """Close if the client takes too long: to send, to read, or to close."""
         if self._reads_too_slowly(now):
             self._cut_off()
             return
@@ -543,7 +555,7 @@ class Http1Connection(asyncio.Protocol):
             current.sweep(now)
             return
         if self._waiting:
-            # For the client to take an answer.
+            # They wait until the client has read an answer.
             return
         waited = now - self._since
         if self._lingering:
@@ -553,7 +565,7 @@ class Http1Connection(asyncio.Protocol):
             self.close()
 
     def _reads_too_slowly(self, now: float) -> bool:
-        """Tell whether answers wait for the client, and it takes too little of them."""
+        """Return whether answers wait and the client reads too few bytes of them."""
         unread = self._transport.get_write_buffer_size()
         taken = self._written_bytes - unread
         if not unread or taken - self._window_bytes >= _WINDOW_BYTES:
@@ -571,23 +583,23 @@ class Http1Connection(asyncio.Protocol):
 
     def _end(self, *, keep_alive: bool) -> None:
         self._current = self._request = None
-        self._since = self._place.now()
+        self._since = self._listener.now()
         if not self._waiting:
-            # Nobody reads the rest of this body, if there is one.
+            # Drop the rest of this body, if there is one.
             self._receiver = None
         if not keep_alive:
             self.close()
         elif not self._body_open or self._waiting:
             self._next()
         else:
-            # Whoever did not want the rest of the body may have stopped reading.
+            # The exchange may have paused reading; the rest must be read past.
             self.resume_body()
 
     def _next(self) -> None:
         if self._advancing:
             return
         self._advancing = True
-        # One answer at a time waits for the client.
+        # While an answer waits for the client, the next one does not begin.
         while (
             self._waiting
             and self._current is None
@@ -601,10 +613,10 @@ class Http1Connection(asyncio.Protocol):
         self.resume_body()
 
     def _decline_upgrade(self, rest: bytes) -> None:
-        """Go on as HTTP/1.1 (RFC 9110, section 7.8).
+        """Ignore a client's offer to upgrade, and go on (RFC 9110, section 7.8).
 
-        The parser stops at the end of the head. Another one reads the body, which some
-        clients send along with the offer, after a head that says how it is framed.
+        The parser stops at the end of the head, but some clients send a body with the
+        offer. A new parser reads it: it first gets a head that frames the body equally.
         """
         self._upgrading = False
         framing = [
@@ -619,14 +631,14 @@ class Http1Connection(asyncio.Protocol):
             self.data_received(rest)
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what is no request, after those before it, and hang up."""
+        """Answer a broken request after those before it, and close."""
         self._deaf = True
         broken, self._receiver = self._receiver, None
         if broken is not None:
             broken.client_left()
             if broken is self._current:
                 if self._answer_begun:
-                    # A head within its body would pass for a part of it.
+                    # The client would read the new head as a part of that answer.
                     self.abort()
                     return
                 self._current = None
@@ -635,14 +647,14 @@ class Http1Connection(asyncio.Protocol):
         if self._current is not None or self._waiting:
             self.drain()
             return
-        status, headers, body = self._place.refusal(error)
+        status, headers, body = self._listener.refusal(error)
         self._write(self._head(status, [*headers, _CLOSE]) + body)
         self._body_open = True
         self.close()
 
     def _cut_off(self) -> None:
         logger.info("client_cut_off", client=self.client)
-        self._place.note_cut_off()
+        self._listener.note_cut_off()
         self.abort()
 
     def _count_read(self) -> None:
@@ -670,8 +682,8 @@ class Http1Connection(asyncio.Protocol):
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         lines = list(map(b": ".join, headers))
         lines.append(b"\r\n")
-        head = b"%b%b%b" % (line, self._place.date_line, b"\r\n".join(lines))
-        # No name from a database and no answer of the site may add a line.
+        head = b"%b%b%b" % (line, self._listener.date_line, b"\r\n".join(lines))
+        # A name from the database or a header from the site must not add a line.
         if head.count(b"\n") != len(lines) + 2:
             raise ValueError("a header holds a line break")
         return head
@@ -689,28 +701,28 @@ def _too_large() -> ApiError:
 
 
 class _Resumed:
-    """Passes a parser's callbacks on, but for those of a head that was read before."""
+    """Pass on a parser's callbacks, except those of its first head."""
 
     def __init__(self, connection: Http1Connection) -> None:
         self._connection = connection
-        self._read_before = True
+        self._in_first_head = True
 
     def on_message_begin(self) -> None:
-        if not self._read_before:
+        if not self._in_first_head:
             self._connection.on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        if not self._read_before:
+        if not self._in_first_head:
             self._connection.on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._read_before:
+        if not self._in_first_head:
             self._connection.on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        if not self._read_before:
+        if not self._in_first_head:
             self._connection.on_headers_complete()
-        self._read_before = False
+        self._in_first_head = False
 
     def on_body(self, data: bytes | bytearray) -> None:
         self._connection.on_body(data)

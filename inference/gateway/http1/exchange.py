@@ -1,4 +1,4 @@
-"""What a connection and those who answer its requests know of each other."""
+"""The interface between an HTTP/1.1 connection and the exchanges that answer it."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol
@@ -9,7 +9,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Request(NamedTuple):
-    """The head of one request; names of headers are in lower case."""
+    """The head of one request, with header names in lower case."""
 
     method: bytes
     target: bytes
@@ -19,7 +19,7 @@ class Request(NamedTuple):
 
 
 class Channel(Protocol):
-    """A connection as an exchange sees it: what it may do with its client."""
+    """What an exchange may do with its connection."""
 
     client: str
 
@@ -51,25 +51,28 @@ class Channel(Protocol):
 
 
 class HeadReading(NamedTuple):
-    """What an application makes of a head, before there is a body."""
+    """What an application decides from a request's head, before the body comes."""
 
     open: "Callable[[Channel], Exchange]"
-    # Says that the same head means the same each time, and is likely to come again.
+    # The same bytes always mean the same, and are likely to come again.
     recurs: bool = False
 
 
 class Exchange(Protocol):
-    """Whoever answers one request; called by its connection."""
+    """Answers one request; its connection calls these methods."""
 
     def start(self) -> None:
-        """Begin: it is this request's turn. The body may have come already."""
+        """Begin to answer: all earlier requests are answered.
+
+        The body may have come already.
+        """
 
     def body_received(self, data: bytes | bytearray) -> None: ...
 
     def body_complete(self) -> None: ...
 
     def client_left(self) -> None:
-        """Give up: nothing can be answered any more."""
+        """Give up: the client has left."""
 
     def sweep(self, now: float) -> None:
-        """Look whether the client takes too long; `now` is of the listener's clock."""
+        """End the exchange if its client is too slow; `now` is the listener's time."""

@@ -1,17 +1,18 @@
-"""Heads of requests that were parsed before. Pure.
+"""Remember parsed request heads by their bytes, so that each is parsed once.
 
-Clients that keep a connection open send the same head again and again, but for the
-length of its body. One that is known byte for byte is not parsed once more.
+Clients that keep a connection open send the same head again and again; only the length
+of the body differs.
 """
 
 from typing import NamedTuple
 
 from inference.gateway.http1.exchange import HeadReading, Request
 
-# Of heads that are remembered, and how many; then all are forgotten.
+# Longer heads are not remembered.
 _MAX_HEAD_BYTES = 4096
+# When there are this many, all are forgotten.
 _MAX_HEADS = 512
-# What changes how a message is framed, or what is done before its body comes.
+# Headers that change how a message is framed, or what happens before its body comes.
 _FRAMING = frozenset(
     {b"connection", b"expect", b"trailer", b"transfer-encoding", b"upgrade"}
 )
@@ -20,13 +21,13 @@ _FRAMING = frozenset(
 class KnownHead(NamedTuple):
     request: Request
     reading: HeadReading
-    # Bytes of the head, and with its body.
+    # Where the body starts and ends, counted from the start of the head.
     start: int
     end: int
 
 
 class KnownHeads:
-    """Finds heads by their bytes."""
+    """The heads that one listener remembers."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, KnownHead] = {}
@@ -35,9 +36,9 @@ class KnownHeads:
         return len(self._known)
 
     def find(self, data: bytes) -> tuple[KnownHead | None, bytes]:
-        """Give what is known of the head that begins `data`, and that head.
+        """Return the entry of the head that begins `data`, and the head's bytes.
 
-        It is empty where it has not come whole, or is too long to be remembered.
+        The bytes are empty if the head is not complete or too long to be remembered.
         """
         end = data.find(b"\r\n\r\n", 0, _MAX_HEAD_BYTES)
         if end < 0:
@@ -46,25 +47,25 @@ class KnownHeads:
         return self._known.get(head), head
 
     def remember(self, head: bytes, request: Request, reading: HeadReading) -> None:
-        """Remember what a parser made of a head, unless that may depend on more."""
+        """Remember a parsed head, if its bytes alone decide what it means."""
         length = _plain_length(head, request)
         if not length or not reading.recurs:
             return
         if len(self._known) >= _MAX_HEADS:
             self._known.clear()
         start = len(head)
-        # What the headers say is in the reading; as tuples they take much more memory.
+        # The reading holds what the headers say; as tuples they take much more memory.
         kept = request._replace(headers=[])
         self._known[head] = KnownHead(kept, reading, start, start + length)
 
 
 def _plain_length(head: bytes, request: Request) -> int:
-    """Read the one Content-Length of a request without anything special; or give 0."""
+    """Return the Content-Length of a plain POST request, 0 for any other request."""
     if not (
         head.startswith(b"POST ")
         and request.method == b"POST"
         and request.keep_alive
-        # Each line ends as all parsers understand it, so the head does too.
+        # With no bare LF, all parsers agree where the head ends.
         and head.count(b"\n") == head.count(b"\r\n")
     ):
         return 0

@@ -1,21 +1,21 @@
-"""A large body of known length, read from the socket straight into its place.
+"""Read a large body of known length from the socket straight into one buffer.
 
-An ordinary protocol is given new bytes for each read, which are joined in the end: two
-copies of all of it more than this makes.
+An ordinary asyncio protocol gets new bytes for each read and joins them at the end,
+which copies the body twice more.
 """
 
 import asyncio
 from typing import Protocol
 
-# Of a body that is still to come; less comes with its head or soon after it.
+# A smaller rest comes with the head or soon after it, so a buffer would not pay.
 _MIN_BYTES = 48 * 1024
 _MAX_BYTES = 4 * 1024 * 1024
-# Of all at once. Other bodies take no more memory than has come of them.
+# For all buffers together. Other bodies take only the memory of the bytes received.
 _MAX_OPEN_BYTES = 64 * 1024 * 1024
 
 
 class BodyReader(Protocol):
-    """A connection whose body is read for it, and which hears of all else."""
+    """A connection whose body is read for it, and which handles all other events."""
 
     def take_large_body(self, body: bytearray) -> None: ...
 
@@ -29,7 +29,7 @@ class BodyReader(Protocol):
 
 
 class LargeBodies:
-    """Those that one listener reads at a time."""
+    """Bound the memory of the large bodies that one listener reads at a time."""
 
     def __init__(self) -> None:
         self.open_bytes = 0
@@ -37,7 +37,7 @@ class LargeBodies:
     def begin(
         self, connection: BodyReader, length: int, beginning: bytes
     ) -> "LargeBody | None":
-        """Make room for a body of which so much is here, where that pays."""
+        """Reserve a buffer for a body that has begun; None if none fits or pays."""
         if (
             length - len(beginning) < _MIN_BYTES
             or length > _MAX_BYTES
@@ -49,7 +49,7 @@ class LargeBodies:
 
 
 class LargeBody(asyncio.BufferedProtocol):
-    """Stands in for a connection until the body is complete, and reads nothing else."""
+    """Stand in for a connection until its body is complete."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A listening socket and its connections: who may come, who waits too long, the end."""
+"""Listen on a socket for HTTP/1.1: limit, time out and drain its connections."""
 
 import asyncio
 import secrets
@@ -19,15 +19,15 @@ from inference.installation.shares import Shares
 
 _SWEEP_S = 0.5
 _BACKLOG = 2048
-# Clients that hold a connection open may have sent a request that we have not read
-# yet, when we are told to stop; they get an answer if it comes within this time.
+# When we are told to stop, clients that hold a connection open may have sent requests
+# that we have not read yet. We answer what arrives within this time.
 _LAST_REQUESTS_S = 1.0
 
 Application = Callable[[Request], HeadReading]
 
 
 class Listener:
-    """Serves one socket with one application; a Place of its connections."""
+    """Serve one socket with one application; implements `Http1Listening`."""
 
     def __init__(
         self,
@@ -49,12 +49,13 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.connections: dict[Http1Connection, Hashable] = {}
-        # Addresses share them; a trusted proxy's are those of many.
+        # Places for connections, which addresses share; a trusted proxy's connections
+        # are of many clients (`owners.holder`).
         self.places = Shares(max_connections)
-        # Connections that read too slowly.
+        # Connections that were ended because the client read too slowly.
         self.cut_off = 0
         self.date_line = b""
-        self._tell_time()
+        self._update_date_line()
 
     async def listen(self, listening: socket.socket) -> None:
         """Serve until `drain`."""
@@ -62,7 +63,7 @@ class Listener:
         self._sweeper = asyncio.create_task(self._keep_sweeping())
 
     async def serve(self, listening: socket.socket) -> asyncio.Server:
-        """Take connections; it is for the caller to sweep and to close."""
+        """Accept connections; the caller has to sweep and to close."""
         loop = asyncio.get_running_loop()
         unix = listening.family == socket.AF_UNIX
         create = loop.create_unix_server if unix else loop.create_server
@@ -71,7 +72,7 @@ class Listener:
         )
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more connections, and end those there are with their answers."""
+        """Accept no more connections, and close each one after its answer."""
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
@@ -90,7 +91,7 @@ class Listener:
             self._sweeper.cancel()
 
     def sweep(self) -> None:
-        self._tell_time()
+        self._update_date_line()
         now = self.now()
         for connection in list(self.connections):
             connection.sweep(
@@ -99,7 +100,7 @@ class Listener:
                 idle_timeout_s=self._idle_timeout_s,
             )
 
-    # Place
+    # Http1Listening
 
     def join(self, connection: Http1Connection) -> bool:
         owner = holder(connection, self._trusted_proxies)
@@ -124,5 +125,5 @@ class Listener:
             await asyncio.sleep(_SWEEP_S)
             self.sweep()
 
-    def _tell_time(self) -> None:
+    def _update_date_line(self) -> None:
         self.date_line = f"date: {formatdate(usegmt=True)}\r\n".encode()
