@@ -1,20 +1,20 @@
-"""What clients send of streams that we have ended before they did."""
+"""Accept late frames of streams that we ended before the client did."""
 
 from inference.gateway.http2.limits import MAX_STREAMS
 
 
 class Leftovers:
-    """Those of one connection: what may be on its way, and is let pass.
+    """Frames of one connection that may still arrive for closed streams.
 
     A client counts a stream among its MAX_STREAMS until it reads that we ended it, and
-    it reads our ends in their order. So those of which it does not know are the latest,
-    and never more; older ones need not be remembered.
+    it reads this in the order in which we ended them. So at most the last MAX_STREAMS
+    can have frames under way; older ones need not be remembered.
     """
 
     __slots__ = ("_windows",)
 
     def __init__(self) -> None:
-        # What may still come of each, the oldest first.
+        # Bytes that may still come on each stream, the oldest first.
         self._windows: dict[int, int] = {}
 
     def add(self, stream_id: int, window: int) -> None:
@@ -23,7 +23,7 @@ class Leftovers:
         self._windows[stream_id] = window
 
     def take(self, stream_id: int, size: int, *, ended: bool) -> bool:
-        """Take DATA; False: no client had to send this."""
+        """Accept DATA; return False if the client had no reason to send it."""
         window = self._windows.get(stream_id)
         if window is None or size > window:
             return False
@@ -34,5 +34,5 @@ class Leftovers:
         return ended or size > 0
 
     def end(self, stream_id: int) -> bool:
-        """Take a reset, or trailers; False: as above."""
+        """Accept a reset or trailers; return False as `take` does."""
         return self._windows.pop(stream_id, None) is not None

@@ -1,8 +1,8 @@
-"""One client's connection: HTTP/2 (RFC 9113), as much of it as gRPC needs.
+"""One client's HTTP/2 connection (RFC 9113), as far as gRPC needs it.
 
-Nothing is made per request but the stream that answers it: no task, no timer, no event.
-Time-outs are looked after by one sweep over all connections. Every bound on what a
-client may do has its name in `limits.py`.
+Each request makes one object, the stream that answers it: no task, no timer, no event.
+One sweep over all connections ends those that are too slow. `limits.py` defines every
+limit on what a client may do.
 """
 
 import asyncio
@@ -36,78 +36,78 @@ _ANY_STREAM = 2**31 - 1
 
 
 class Http2Listening(Protocol):
-    """What the connections of one listener share."""
+    """What connections need of their listener."""
 
-    # The header block that answers with a message begin with.
+    # The header block that begins every answer with a message.
     answer_head: bytes
     turns: ReadingTurns
     large_messages: LargeMessages
 
     def join(self, connection: "Http2Connection") -> bool:
-        """Count one more connection; False: there are too many."""
+        """Count a new connection; return False if there are too many."""
 
     def leave(self, connection: "Http2Connection") -> None: ...
 
     def now(self) -> float: ...
 
     def interpret(self, fields: Fields) -> Any:
-        """Read the head of a request; raises StreamFault if it is none."""
+        """Read the head of a request; raises StreamFault if it is malformed."""
 
     def open(
         self, connection: "Http2Connection", stream_id: int, head: Any
     ) -> Stream: ...
 
     def close(self, stream: Stream) -> None:
-        """Learn that a stream is over."""
+        """Release what a stream held, which is over."""
 
 
 class Http2Connection(asyncio.Protocol):
-    """Takes frames, and writes what streams answer."""
+    """Act on a client's frames, and write the answers of its streams."""
 
-    def __init__(self, place: Http2Listening) -> None:
-        self._place = place
+    def __init__(self, listener: Http2Listening) -> None:
+        self._listener = listener
         self._transport: Any = None
         self._outbox: Outbox
         self.client = "unknown"
         self._closing = False
-        self._intake = Intake(self, place.now)
+        self._intake = Intake(self, listener.now)
         self._header_reader: HeaderReader[Any] = HeaderReader(
-            place.interpret, self._spend_header_bytes
+            listener.interpret, self._spend_header_bytes
         )
         self.streams: dict[int, Stream] = {}
         self._last_stream_id = 0
         self._leftovers = Leftovers()
-        # DATA that was read since the client's window was opened last.
+        # Bytes of DATA read since the connection's window was last opened.
         self._unreturned_bytes = 0
-        self.grants = Grants(self.open_window, place.large_messages)
+        self.grants = Grants(self.open_window, listener.large_messages)
         self._allowances = limits.Allowances()
-        # Draining: asked to leave; final: what is opened beyond `_last_stream_id` is
-        # not answered.
+        # Draining: the client was told to leave. Final: streams that it opens from now
+        # on are refused.
         self._draining = self._final = False
-        # Since when the client is waited for; when that was looked after last.
-        self._since = self._swept = place.now()
+        # When the connection began to wait for its client; when the last sweep was.
+        self._since = self._swept = listener.now()
         self._heartbeat = Heartbeat(self._since)
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._outbox = Outbox(self._transport, self._place.answer_head)
+        self._outbox = Outbox(self._transport, self._listener.answer_head)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple) and peer:
             self.client = str(peer[0])
-        if not self._place.join(self):
+        if not self._listener.join(self):
             self.abort()
             return
         self._outbox.write(_GREETING)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = self._intake.stopped = True
-        self._place.leave(self)
+        self._listener.leave(self)
         self._abandon_streams()
 
     def eof_received(self) -> bool:
-        # Whoever closes one half has most often left; no client of gRPC does else.
+        # A gRPC client closes its half only when it leaves.
         return False
 
     def data_received(self, data: bytes) -> None:
@@ -117,18 +117,18 @@ class Http2Connection(asyncio.Protocol):
         self._read(data)
 
     def pause_writing(self) -> None:
-        # Whoever does not read what we answer is not read either, control frames
-        # included: they are answered too.
+        # Read nothing from a client that does not read our answers, not even control
+        # frames: they are answered too.
         self._outbox.paused = True
         if not self._closing:
-            self._since = self._place.now()
+            self._since = self._listener.now()
             self._stop_reading()
 
     def resume_writing(self) -> None:
         self._outbox.paused = False
         if not self._closing:
             self._pump()
-            # Not at once: a transport may say so while a frame is worked on.
+            # Do not read here: the transport may call this while a frame is handled.
             self._await_turn()
 
     # Reading
@@ -140,7 +140,7 @@ class Http2Connection(asyncio.Protocol):
         except ConnectionFault as fault:
             self._break_off(fault)
         except Exception:
-            # The edge of the process: the other connections go on.
+            # A fault of one connection must not stop the others.
             logger.exception("connection_failed")
             self.abort()
         if self._intake.stopped and not waits and not self._closing:
@@ -148,12 +148,12 @@ class Http2Connection(asyncio.Protocol):
             self._await_turn()
 
     def _await_turn(self) -> None:
-        """Read on when it is our turn, unless there is another reason not to.
+        """Wait for a turn to read on, unless there is another reason to stop.
 
-        Whether that is over is looked after when the client reads, and by the sweep.
+        `resume_writing` and the sweep call this again when that reason may be over.
         """
         if self._may_read_on():
-            self._place.turns.wait(self._read_on)
+            self._listener.turns.wait(self._read_on)
 
     def _may_read_on(self) -> bool:
         return (
@@ -174,7 +174,7 @@ class Http2Connection(asyncio.Protocol):
     def _spend(self, allowance: limits.Allowance, count: int, text: str) -> None:
         """Take from an allowance; raises ConnectionFault if it is used up.
 
-        Whoever is trusted waits instead until it has come back.
+        A trusted connection is not read until the allowance has refilled instead.
         """
         if allowance.spend(count):
             return
@@ -193,15 +193,15 @@ class Http2Connection(asyncio.Protocol):
     ) -> None:
         length = len(payload)
         self._unreturned_bytes += length
-        # The window of the connection is opened as it is read, so its rest is always
-        # larger than a frame.
+        # The connection's window needs no check: it is opened as bytes are read, so
+        # more than a frame is always left.
         if self._unreturned_bytes >= limits.CONNECTION_UPDATE:
             self._outbox.write(frames.window_update(0, self._unreturned_bytes))
             self._unreturned_bytes = 0
         stream = self.streams.get(stream_id)
         if stream is None:
             self._require_opened(stream_id)
-            # On its way when we answered or gave up.
+            # It may have been under way when we ended the stream.
             if not self._leftovers.take(stream_id, length, ended=ended):
                 self.take_noise()
             return
@@ -235,7 +235,7 @@ class Http2Connection(asyncio.Protocol):
             or self._outbox.waiting_bytes > limits.MAX_UNREAD_BYTES
         ):
             raise StreamFault(Code.REFUSED_STREAM, "too much at once")
-        stream = self.streams[stream_id] = self._place.open(self, stream_id, head)
+        stream = self.streams[stream_id] = self._listener.open(self, stream_id, head)
         stream.ended = ended
         stream.unseen_bytes = unseen_bytes
         if ended:
@@ -294,10 +294,10 @@ class Http2Connection(asyncio.Protocol):
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a window opened by 0")
         was_shut = self._outbox.open_window(increment)
         if not was_shut or increment < limits.SMALL_UPDATE_BYTES:
-            # To look at all that waits costs more than so few bytes are worth.
+            # Looking at all that waits costs more than so few bytes are worth.
             self._opened_for_nothing(increment)
         if was_shut:
-            # Otherwise, whatever waits does so for another window.
+            # If it was open, what waits does so for another window.
             self._pump()
 
     def _opened_for_nothing(self, increment: int) -> None:
@@ -322,8 +322,6 @@ class Http2Connection(asyncio.Protocol):
     def take_fault(self, stream_id: int, fault: StreamFault) -> None:
         self._reset(stream_id, fault.code)
 
-    # What frames mean
-
     def _require_opened(self, stream_id: int) -> None:
         if not stream_id & 1 or stream_id > self._last_stream_id:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a frame of no stream")
@@ -343,7 +341,7 @@ class Http2Connection(asyncio.Protocol):
         if self._outbox.answer(stream, prefix, body, trailers):
             self._complete(stream)
         else:
-            stream.stuck_since = self._place.now()
+            stream.stuck_since = self._listener.now()
             self._pump_stream(stream)
 
     def refuse(self, stream: Stream, block: bytes) -> None:
@@ -356,7 +354,7 @@ class Http2Connection(asyncio.Protocol):
         self._complete(stream)
 
     def send(self, stream: Stream, prefix: bytes, body: bytes) -> None:
-        """Send a part of an answer; `sent` is called once it has been written."""
+        """Send a part of an answer; calls `stream.sent` once it has been written."""
         if stream.closed or self._closing:
             return
         if not stream.begun:
@@ -365,7 +363,7 @@ class Http2Connection(asyncio.Protocol):
         if self._outbox.send(stream, prefix, body):
             stream.sent()
         else:
-            stream.stuck_since = self._place.now()
+            stream.stuck_since = self._listener.now()
             self._pump_stream(stream)
 
     def end(self, stream: Stream, trailers: bytes) -> None:
@@ -380,12 +378,12 @@ class Http2Connection(asyncio.Protocol):
             self._complete(stream)
 
     def _credit(self, stream: Stream) -> None:
-        """Give back what a call that is answered took."""
+        """Refill the allowances for a stream that is answered."""
         self._allowances.answered(stream.unseen_bytes, known=stream.known)
         stream.unseen_bytes = 0
 
     def open_window(self, stream: Stream, count: int) -> None:
-        """Let the client send so many bytes more of a stream."""
+        """Let the client send `count` more bytes on a stream."""
         stream.window += count
         self._outbox.write(frames.window_update(stream.stream_id, count))
 
@@ -397,15 +395,15 @@ class Http2Connection(asyncio.Protocol):
     # For the listener
 
     def drain(self) -> None:
-        """Answer what was asked, and what is on its way, but no more after it.
+        """Tell the client to leave; answer what it has asked, also what is under way.
 
-        RFC 9113, section 6.8: the client is told first, and what it asked before it
-        could know has come when it answers our ping.
+        RFC 9113, section 6.8: GOAWAY goes out with a ping. When the client answers the
+        ping, all that it asked before it read GOAWAY has come.
         """
         if self._draining or self._closing:
             return
         self._draining = True
-        self._heartbeat.asked(self._place.now())
+        self._heartbeat.asked(self._listener.now())
         self._outbox.write(
             frames.goaway(_ANY_STREAM, Code.NO_ERROR) + frames.ping(_DRAIN_PING)
         )
@@ -413,32 +411,32 @@ class Http2Connection(asyncio.Protocol):
             stream.drain()
 
     def finish_draining(self) -> None:
-        """Take what is asked from now on as asked too late."""
+        """Refuse all streams opened from now on, and close after the last answer."""
         if not self._closing and not self._final:
             self._final = True
             last = self._last_stream_id
             self._outbox.write(frames.goaway(last, Code.NO_ERROR))
-            # Those that were opened since have not learned of it.
+            # Streams that were opened since `drain` do not know yet.
             for stream in list(self.streams.values()):
                 stream.drain()
             self._close_if_drained()
 
     def cut_off(self) -> None:
-        """Answer no more, and say so to whoever waits."""
+        """End all streams with a last answer, and close."""
         self.finish_draining()
         for stream in list(self.streams.values()):
             stream.cut_off()
         if not self._closing:
-            # Of what is left, a part has been answered, and its client does not read.
+            # Streams that are left wait for a client that does not read.
             self._close()
 
     def sweep(self, now: float) -> None:
-        """Close if the client lets us wait: for a frame, a sign of life, its end."""
+        """Close if the client takes too long: to send, to read, or to close."""
         self._allowances.pass_time(now - self._swept)
         self._swept = now
         self._await_turn()
         if self._closing:
-            # What was answered last may still be on its way out.
+            # The last answers may not have left yet.
             unsent = self._transport.get_write_buffer_size()
             if now - self._since > (limits.STALL_S if unsent else limits.LINGER_S):
                 self._transport.abort()
@@ -475,12 +473,12 @@ class Http2Connection(asyncio.Protocol):
     def _pump(self) -> None:
         if not self._outbox.waiting:
             return
-        for stream in self._outbox.pump(self._place.now()):
+        for stream in self._outbox.pump(self._listener.now()):
             self._sent(stream)
 
     def _pump_stream(self, stream: Stream) -> None:
-        """Go on with one stream: others that wait do so for windows of their own."""
-        if self._outbox.pump_stream(stream, self._place.now()):
+        """Write what waits of one stream, whose own window was opened."""
+        if self._outbox.pump_stream(stream, self._listener.now()):
             self._sent(stream)
 
     def _sent(self, stream: Stream) -> None:
@@ -493,11 +491,11 @@ class Http2Connection(asyncio.Protocol):
             stream.sent()
 
     def give_up(self, stream: Stream) -> None:
-        """End a stream within its answer, for which there is no room."""
+        """Reset a stream in the middle of its answer, for which there is no room."""
         self._reset(stream.stream_id, Code.CANCEL)
 
     def _complete(self, stream: Stream) -> None:
-        """End a stream that is answered, whatever its client has left to say."""
+        """End a stream that is answered, even if its client has more to send."""
         self._forget(stream)
         if not stream.ended:
             self._leftovers.add(stream.stream_id, stream.window)
@@ -506,13 +504,13 @@ class Http2Connection(asyncio.Protocol):
             self._close_if_drained()
 
     def _reset(self, stream_id: int, code: Code) -> None:
-        """Give up a stream, and the work for it."""
+        """Reset a stream, and abandon the work for it."""
         if self._closing:
             return
         self._outbox.write(frames.rst_stream(stream_id, code))
         stream = self.streams.get(stream_id)
         if stream is None:
-            # It was not even opened.
+            # It was refused before it was opened.
             self._leftovers.add(stream_id, limits.STREAM_WINDOW)
         else:
             if not stream.ended:
@@ -531,7 +529,7 @@ class Http2Connection(asyncio.Protocol):
         if stream.outgoing is not None:
             self._outbox.drop(stream)
         self.grants.forget(stream)
-        self._place.close(stream)
+        self._listener.close(stream)
 
     def _close_if_drained(self) -> None:
         if self._final and not self.streams and not self._closing:
@@ -548,15 +546,15 @@ class Http2Connection(asyncio.Protocol):
     def _close(self) -> None:
         """Close once what was written has left."""
         self._closing = self._intake.stopped = True
-        self._since = self._place.now()
+        self._since = self._listener.now()
         self._abandon_streams()
         self._outbox.flush()
         if not self._outbox.paused:
-            # To learn of its end.
+            # To notice when the client closes.
             self._transport.resume_reading()
         if self._transport.can_write_eof():
-            # To close with bytes unread would reset the connection, and what was
-            # written last with it.
+            # Closing with unread bytes would reset the connection, and the client could
+            # lose what was written last.
             self._transport.write_eof()
         else:
             self._transport.close()

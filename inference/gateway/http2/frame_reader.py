@@ -1,7 +1,7 @@
-"""What a client sends: its greeting, and frames one after the other.
+"""Read a client's preface and frames, and check what RFC 9113 demands of them.
 
-What RFC 9113 demands of a frame by itself, and of frames in their order, is seen to
-here. What they do to streams and windows is up to the connection.
+Checked here are single frames and their order. What frames do to streams and windows
+is up to the connection.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ from inference.gateway.http2.header_blocks import BlockParts
 
 
 class Taker(Protocol):
-    """Whoever acts on frames; may raise ConnectionFault, StreamFault."""
+    """Acts on frames; its methods may raise ConnectionFault and StreamFault."""
 
     def abort(self) -> None:
         """Hang up: the client speaks another protocol."""
@@ -52,14 +52,14 @@ class Taker(Protocol):
     def take_pong(self, payload: bytes) -> None: ...
 
     def take_noise(self) -> None:
-        """Learn of a frame that moves nothing, before what else it does."""
+        """Count a frame that carries nothing; called before the frame is acted on."""
 
     def take_fault(self, stream_id: int, fault: StreamFault) -> None:
-        """Learn that a frame broke a rule of its stream."""
+        """Reset a stream because one of its frames broke a rule."""
 
 
 class Intake:
-    """Cuts what comes into frames, and hands them on."""
+    """Cut received bytes into frames, and hand them to a `Taker`."""
 
     __slots__ = (
         "_greeted",
@@ -75,29 +75,30 @@ class Intake:
     def __init__(self, taker: Taker, now: Callable[[], float]) -> None:
         self._taker = taker
         self._now = now
-        # What was read of the next frame, or of the preface.
+        # The bytes so far of the next frame, or of the preface.
         self._rest = b""
+        # The preface has come; the first SETTINGS have come.
         self._greeted = self._settled = False
         # A header block that is not complete.
         self._parts: BlockParts | None = None
-        # Since when the rest of the greeting, or of that block, is waited for.
+        # When the client began to send its greeting, or that block.
         self.since = now()
-        # No frame is handed on, until others had their turn or for good.
+        # No frame is handed on, until it is our turn again or for ever.
         self.stopped = False
 
     @property
     def waits(self) -> bool:
-        """Tell whether the client must soon send the rest of what it has begun."""
+        """Return whether the greeting or a header block is not complete."""
         return not self._settled or self._parts is not None
 
     def read(self, data: bytes) -> None:
-        """Hand on the frames that are complete by now; raises ConnectionFault."""
+        """Hand on all complete frames; raises ConnectionFault."""
         if self._rest:
             data = self._rest + data
         self._rest = data if self.stopped else self._hand_on(data)
 
     def _hand_on(self, data: bytes) -> bytes:
-        """Give what is not complete."""
+        """Hand on complete frames; return the rest of the data."""
         position, size = 0, len(data)
         turn_ends = self._now() + limits.TURN_S
         if not self._greeted:

@@ -1,8 +1,8 @@
-"""What a connection sends: answers, and those parts of them that must wait.
+"""Write the frames of a connection, and queue DATA that must wait.
 
-All that one turn of the loop brings leaves in one piece at its end. DATA does so as far
-as the windows of the client go (RFC 9113, section 5.2) and while the kernel takes it;
-what does not fit waits here and has its turns.
+All frames of one turn of the event loop are written together at its end. DATA is
+written as far as the client's windows allow (RFC 9113, section 5.2) and while the
+kernel takes it. What does not fit waits here, and streams take turns.
 """
 
 import asyncio
@@ -34,29 +34,29 @@ _END = END_HEADERS | END_STREAM
 
 
 class Outbox:
-    """Writes to one transport; `waiting_bytes` have been given but not written."""
+    """Write to one transport; `waiting_bytes` are queued and not yet written."""
 
     def __init__(self, transport: asyncio.Transport, head: bytes) -> None:
         self._transport: Any = transport
         self._loop = asyncio.get_running_loop()
-        # Of this turn.
+        # Frames of this turn of the loop.
         self._unsent: list[bytes | memoryview] = []
         self._unsent_bytes = 0
-        # The header block that every answer with a message begins with.
+        # The header block that begins every answer with a message.
         self._head = head
         self._answer = struct.Struct(f">IBI{len(head)}sIBI")
-        # Of the connection, of each of its streams, and of a frame; the client's.
+        # The client's limits: for the connection, for each new stream, for a frame.
         self._window = self._stream_window = DEFAULT_WINDOW
         self._frame_bytes = SMALLEST_MAX_FRAME_BYTES
-        # The client wants a smaller table than the one that both begin with; we have
-        # none, and the next block must say so (RFC 7541, section 4.2).
+        # The client has set the size of our header table. We use none, and our next
+        # block must say so (RFC 7541, section 4.2).
         self._must_empty_table = False
         self.paused = False
         self.waiting: dict[int, Stream] = {}
         self.waiting_bytes = 0
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write frames, with whatever else this turn brings."""
+        """Write frames, together with all others of this turn of the loop."""
         if not self._unsent:
             self._loop.call_soon(self.flush)
         self._unsent.append(data)
@@ -75,7 +75,7 @@ class Outbox:
     def apply(
         self, settings: Iterable[tuple[int, int]], streams: dict[int, Stream]
     ) -> None:
-        """Keep to the client's settings from now on; raises ConnectionFault."""
+        """Apply the client's settings; raises ConnectionFault."""
         for name, value in settings:
             if name == Setting.INITIAL_WINDOW_SIZE:
                 self._resize_streams(value, streams)
@@ -92,7 +92,7 @@ class Outbox:
         self._stream_window = window
 
     def open_window(self, increment: int) -> bool:
-        """Let more be sent of all streams; tells whether nothing could be before."""
+        """Enlarge the connection's window; return whether this opened it."""
         was_shut = self._window <= 0
         self._window += increment
         if self._window > MAX_WINDOW:
@@ -109,7 +109,7 @@ class Outbox:
     def answer(
         self, stream: Stream, prefix: bytes, body: bytes, trailers: bytes
     ) -> bool:
-        """Send a whole answer; tells whether all of it was written."""
+        """Send a whole answer; return whether all of it was written."""
         size = len(prefix) + len(body)
         if (
             size > self._window
@@ -145,7 +145,7 @@ class Outbox:
         return True
 
     def refuse(self, stream: Stream, block: bytes) -> None:
-        """Send an answer that is a header block only."""
+        """Send an answer that is only a header block."""
         self._write_block(stream, block, _END)
 
     def begin(self, stream: Stream) -> None:
@@ -154,7 +154,7 @@ class Outbox:
         self._write_block(stream, self._head, END_HEADERS)
 
     def send(self, stream: Stream, *parts: bytes) -> bool:
-        """Send more of a body; tells whether all of it was written."""
+        """Send more of a body; return whether all of it was written."""
         if stream.outgoing is None:
             stream.outgoing = deque()
         for part in filter(None, parts):
@@ -165,7 +165,7 @@ class Outbox:
         return self._go_on(stream)
 
     def end(self, stream: Stream, trailers: bytes) -> bool:
-        """Send the end of an answer, after what waits of it; tells whether it left."""
+        """Send trailers after the body that waits; return whether they are written."""
         if stream.outgoing:
             stream.trailers = trailers
             return False
@@ -173,16 +173,16 @@ class Outbox:
         return True
 
     def drop(self, stream: Stream) -> None:
-        """Forget what waits of a stream."""
+        """Drop what waits of a stream."""
         self.waiting.pop(stream.stream_id, None)
         if stream.outgoing:
             self.waiting_bytes -= sum(map(len, stream.outgoing))
         stream.outgoing = None
 
     def pump(self, now: float) -> list[Stream]:
-        """Send what may leave by now; gives the streams of which nothing waits."""
+        """Write what the windows allow now; return the streams that wait no more."""
         through = []
-        # A stream without a window must not keep the others from their turns.
+        # Streams that could write nothing: they must not hold up the others.
         stuck = 0
         while stuck < len(self.waiting) and not self.paused and self._window > 0:
             stream_id, stream = next(iter(self.waiting.items()))
@@ -200,7 +200,7 @@ class Outbox:
         return through
 
     def pump_stream(self, stream: Stream, now: float) -> bool:
-        """Send what may leave of one stream; tells whether nothing waits any more."""
+        """Write what one stream's window allows; return whether nothing waits now."""
         while stream.stream_id in self.waiting:
             before = self.waiting_bytes
             if self._write_some(stream):
@@ -218,7 +218,7 @@ class Outbox:
         return False
 
     def _write_some(self, stream: Stream) -> bool:
-        """Write DATA for one turn; tells whether nothing is left of it."""
+        """Write DATA of a stream for one turn; return whether none is left."""
         outgoing = stream.outgoing
         turn = TURN_BYTES
         while outgoing:
@@ -252,7 +252,7 @@ class Outbox:
         self.write(b"".join(self._block_frames(block, flags, stream.stream_id)))
 
     def _block_frames(self, block: bytes, flags: int, stream_id: int) -> list[bytes]:
-        """Cut a header block into a frame and its continuations."""
+        """Cut a header block into HEADERS and CONTINUATION frames."""
         most = self._frame_bytes
         found = []
         for start in range(0, len(block), most):

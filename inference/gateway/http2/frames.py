@@ -1,4 +1,4 @@
-"""Frames of HTTP/2 (RFC 9113, sections 4, 6 and 7): their numbers and their bytes."""
+"""Encode and decode frames of HTTP/2 (RFC 9113, sections 4, 6 and 7)."""
 
 import struct
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ END_HEADERS = 0x4
 PADDED = 0x8
 PRIORITIZED = 0x20
 
-# Length and type in one number, flags, stream.
+# Length (24 bits) and type (8 bits) as one number, flags, stream id.
 FRAME_HEAD = struct.Struct(">IBI")
 FRAME_HEAD_BYTES = FRAME_HEAD.size
 STREAM_MASK = 0x7FFFFFFF
@@ -114,7 +114,7 @@ def unpadded(payload: bytes) -> bytes:
 
 
 def unprioritized(payload: bytes) -> bytes:
-    """Strip what says how urgent a request is, which nobody uses any more."""
+    """Strip the priority fields, which RFC 9113, section 5.3, deprecates."""
     if len(payload) < 5:
         raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a HEADERS frame is too short")
     return payload[5:]

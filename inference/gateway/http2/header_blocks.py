@@ -1,9 +1,9 @@
-"""Header blocks (RFC 7541): read by hpack, and each that comes again read once only.
+"""Decode header blocks (RFC 7541) with hpack, and remember those that come again.
 
-What a block means depends on the connection's dynamic table. So a block is remembered
-only if reading it left the table alone, and all are forgotten when the table changes.
-A client that sends the same request again sends the same bytes from its second or third
-call on.
+The meaning of a block depends on the connection's dynamic table. So a block is
+remembered only if reading it did not change the table, and all are forgotten when the
+table changes. A client that repeats a request sends the same bytes from its second or
+third call on.
 """
 
 from collections.abc import Callable
@@ -20,30 +20,30 @@ from inference.gateway.http2.frames import Code, ConnectionFault
 Head = TypeVar("Head")
 Fields = list[tuple[bytes, bytes]]
 
-# RFC 7541, section 6.3: the first bits of a change of the table's size.
+# RFC 7541, section 6.3: the first bits of a table size update.
 _SIZE_UPDATE = 0b001
-# The same as a whole field: the table that we write with is empty from here on.
+# A size update to 0: the table that we encode with is empty from here on.
 EMPTY_TABLE = b"\x20"
 
 
 class HeaderReader(Generic[Head]):
-    """Reads the blocks of one connection, in their order."""
+    """Decode the blocks of one connection, in their order."""
 
     def __init__(
         self, interpret: Callable[[Fields], Head], spend: Callable[[int], None]
     ) -> None:
-        """Learn whom to tell what reading took; it may raise ConnectionFault."""
+        """`spend` gets the cost of each block and may raise ConnectionFault."""
         self._interpret = interpret
         self._spend = spend
-        # Of the block that was read last.
+        # The cost of the block that was read last.
         self.cost_bytes = 0
         self._decoder = Decoder(2 * limits.MAX_HEADER_LIST_BYTES)
         self._table = self._decoder.header_table = _WatchedTable()
-        # What remembered blocks mean.
+        # Remembered blocks and their meaning.
         self.kept: dict[bytes, Head] = {}
 
     def read(self, block: bytes) -> Head:
-        """Give what a block means, one that is not among `kept`."""
+        """Return the meaning of a block that is not in `kept`."""
         before = self._table.changes
         fields = self.fields(block)
         head = self._interpret(fields)
@@ -54,7 +54,7 @@ class HeaderReader(Generic[Head]):
         return head
 
     def fields(self, block: bytes) -> Fields:
-        """Decode a block; raises ConnectionFault, for then the table is unknown."""
+        """Decode a block; raises ConnectionFault, as the table is unknown after it."""
         changes = self._table.changes
         try:
             fields = [
@@ -78,7 +78,7 @@ class HeaderReader(Generic[Head]):
 
 
 class BlockParts:
-    """What came of a header block in several frames; raises ConnectionFault."""
+    """The frames so far of one header block."""
 
     __slots__ = ("_parts", "ended", "stream_id")
 
@@ -89,6 +89,7 @@ class BlockParts:
         self._parts = [first]
 
     def add(self, stream_id: int, part: bytes) -> None:
+        """Append the payload of a CONTINUATION; raises ConnectionFault."""
         if stream_id != self.stream_id:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a CONTINUATION of another")
         self._parts.append(part)
@@ -103,7 +104,7 @@ class BlockParts:
 
 
 class _WatchedTable(HeaderTable):
-    """Counts its changes."""
+    """A dynamic table that counts its changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,12 +116,12 @@ class _WatchedTable(HeaderTable):
 
 
 def list_bytes(fields: Fields) -> int:
-    """Give the size that SETTINGS_MAX_HEADER_LIST_SIZE bounds."""
+    """Return the size that SETTINGS_MAX_HEADER_LIST_SIZE bounds (RFC 9113, 6.5.2)."""
     return sum(len(name) + len(value) + 32 for name, value in fields)
 
 
 def literal(name: bytes, value: bytes) -> bytes:
-    """Write a field that enters no table (RFC 7541, section 6.2.2)."""
+    """Encode a field that enters no table (RFC 7541, section 6.2.2)."""
     return literal_name(name) + literal_text(value)
 
 

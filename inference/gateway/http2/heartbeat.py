@@ -1,4 +1,4 @@
-"""Whether the client of a connection is still there."""
+"""Decide whether the client of a connection is still there."""
 
 from enum import Enum, auto
 
@@ -7,16 +7,16 @@ from inference.gateway.http2 import limits
 
 class Pulse(Enum):
     FINE = auto()
-    # It should be asked for a sign of life.
+    # The client should be pinged.
     SILENT = auto()
-    # It gave none.
+    # It did not answer a ping.
     GONE = auto()
-    # It has asked for nothing for long.
+    # It has had no stream and sent nothing for long.
     IDLE = auto()
 
 
 class Heartbeat:
-    """Told by its connection what is heard; looked at now and then."""
+    """Watch one client; the connection sets `heard` and calls `look` now and then."""
 
     __slots__ = ("_asked_at", "_since", "heard")
 
@@ -26,11 +26,11 @@ class Heartbeat:
         self._asked_at: float | None = None
 
     def asked(self, now: float) -> None:
-        """Wait for an answer from now on."""
+        """Expect an answer to a ping sent now."""
         self._asked_at = now
 
     def look(self, now: float, *, busy: bool) -> Pulse:
-        """Tell how the client is; `busy`: it waits for answers."""
+        """Return the client's state; `busy` if it waits for answers."""
         if self.heard:
             self.heard = False
             self._since = now

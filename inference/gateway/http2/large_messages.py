@@ -1,4 +1,4 @@
-"""Large messages in their turns: what clients may send beyond a stream's window."""
+"""Grant flow-control windows for messages that are larger than a stream's window."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ from inference.installation.shares import Shares
 
 
 class LargeMessages:
-    """Bytes of the large messages of all connections, which customers share."""
+    """Bound the bytes of large messages on all connections, shared by customers."""
 
     def __init__(self, most_bytes: int) -> None:
         self.shares = Shares(most_bytes)
-        # Connections with a message that has no room, in their order.
+        # Connections with a message that found no room, in the order they asked.
         self._waiting: dict[Grants, None] = {}
 
     def take(self, grants: "Grants", stream: Stream, count: int) -> bool:
-        """Make room for a message; False: `grants` is told when there may be some."""
+        """Reserve room for a message; if there is none, call `grants` when some is."""
         if self.shares.take(stream.owner, count):
             return True
         self._waiting[grants] = None
@@ -30,7 +30,7 @@ class LargeMessages:
 
 
 class Grants:
-    """Large messages of one connection; `open_window` tells the client of a grant."""
+    """Grant flow-control windows for large messages on one connection."""
 
     __slots__ = ("_asking", "_granted_bytes", "_large", "_open_window")
 
@@ -43,14 +43,14 @@ class Grants:
         self._asking: dict[Stream, int] = {}
 
     def ask(self, stream: Stream, count: int) -> None:
-        """Let the client send so many bytes more of a message, when it is its turn."""
+        """Let the client send `count` more bytes of a message, once there is room."""
         if not stream.asking:
             stream.asking = True
             self._asking[stream] = count
             self.go_on()
 
     def give_back(self, stream: Stream) -> None:
-        """Learn that a large message is worked on no more."""
+        """Release what a large message held, after it was answered."""
         if stream.granted_bytes:
             self._granted_bytes -= stream.granted_bytes
             self._large.give_back(stream)
@@ -58,7 +58,7 @@ class Grants:
             self.go_on()
 
     def forget(self, stream: Stream) -> None:
-        """Learn that a stream is over: it asks for nothing, and gives back all."""
+        """Release all that a closed stream held or asked for."""
         if stream.asking:
             stream.asking = False
             del self._asking[stream]
@@ -66,14 +66,15 @@ class Grants:
         self.give_back(stream)
 
     def go_on(self) -> None:
-        """Grant what there is room for."""
+        """Grant the messages for which there is room now."""
         for stream, count in list(self._asking.items()):
             together = self._granted_bytes + count
-            # One always may, however large messages may be.
+            # A connection may always have one, however large messages may be.
             if self._granted_bytes and together > limits.MAX_LARGE_BYTES:
                 return
             if not self._large.take(self, stream, count):
-                # Behind it may be messages of others: proxies share connections.
+                # Messages of other customers may follow: a proxy sends those of many
+                # on one connection.
                 continue
             del self._asking[stream]
             stream.asking = False

@@ -1,78 +1,86 @@
-"""How much one client may ask of a connection: every bound by its name.
+"""Define every limit on what a client may ask of an HTTP/2 connection.
 
-Bytes that a client makes us keep are bounded by windows (RFC 9113, section 5.2), work
-that it makes for nothing by allowances, which come back with time and with answers.
+Flow-control windows bound the bytes that a client makes us keep (RFC 9113, section
+5.2). Allowances bound the work that it makes for nothing; they refill with time and
+with answered calls.
 """
 
-# Calls at once of all connections; customers share them.
+# Calls at once on all connections; customers share them.
 MAX_ALL_CALLS = 4096
-# Streams at once; those beyond are refused, and the client may try them again.
+# Streams at once on a connection; more are refused, and the client may retry them.
 MAX_STREAMS = 512
-# Calls at once of methods that need no key, of one connection and of all, and their
-# messages: strangers must not take what callers with a key need. Addresses share them;
-# a client that watches health holds one for as long as it is connected.
+# Calls at once of methods that need no key, on one connection and on all, and the size
+# of their messages: strangers must not use up what callers with a key need. Addresses
+# share these calls; a client that watches health holds one while it is connected.
 MAX_KEYLESS_CALLS = 16
 MAX_ALL_KEYLESS_CALLS = 1024
 MAX_KEYLESS_MESSAGE_BYTES = 1024
-# What may be sent of a stream before we ask for more. A larger message is granted its
-# size, when it has its turn.
+# Bytes that a client may send on a stream unasked. A larger message is granted its size
+# when there is room (`large_messages.py`).
 STREAM_WINDOW = 65_535
-# Of all streams; given back while it is read, so that no stream waits for another.
+# The window of all streams of a connection together, and how many bytes are read before
+# it is opened again. It opens whatever the streams do with their bytes, so no stream
+# waits for another.
 CONNECTION_WINDOW = 4 * 1024 * 1024
 CONNECTION_UPDATE = 1024 * 1024
-# Of messages larger than a stream's window, under way at once: of one connection, where
-# one is always granted, and of all, which customers share.
+# Bytes at once of messages larger than a stream's window: on one connection, where one
+# message is always granted, and on all, which customers share.
 MAX_LARGE_BYTES = 64 * 1024 * 1024
 MAX_ALL_LARGE_BYTES = 512 * 1024 * 1024
-# Of answers that the client does not read; then new streams are refused.
+# New streams are refused when the client has left this much of its answers unread.
 MAX_UNREAD_BYTES = 64 * 1024 * 1024
-# A window opened by less, with nothing sent for it, is noise; one opened by more is
-# soon as large as windows may be.
+# A smaller WINDOW_UPDATE that lets nothing be sent counts as noise. Larger ones need no
+# count: they soon reach the largest window allowed.
 SMALL_UPDATE_BYTES = 1024
-# What one stream may send before others have their turn, and for how long the frames
-# of one connection may be worked on.
+# What one stream may send before it is another's turn, and how long the frames of one
+# connection may be handled before it is another's.
 TURN_BYTES = 64 * 1024
 TURN_S = 0.005
 
 MAX_FRAME_BYTES = 16_384
 MAX_SETTINGS = 32
-# Of one request: as sent, in how many frames, and read. Twice as much is still read, so
-# that a stream is refused and not its connection.
+# The headers of one request: encoded bytes, frames, and decoded bytes. Up to twice the
+# decoded bytes are still read, so that only the stream is refused.
 MAX_HEADER_BLOCK_BYTES = 16 * 1024
 MAX_CONTINUATIONS = 8
 MAX_HEADER_LIST_BYTES = 16 * 1024
-# Blocks that a connection remembers, and the longest of them.
+# How many header blocks a connection remembers, and the longest of them.
 MAX_KEPT_BLOCKS = 16
 MAX_KEPT_BLOCK_BYTES = 2048
 
-# For the rest of a header block, and for the client's part of the greeting.
+# How long the client may take for its preface and SETTINGS, and for the rest of a
+# header block.
 GREETING_S = 10.0
-# Of a client that does not read what it is sent, or ends a broken connection.
+# How long a client may leave what we send unread, and how long it may take to close
+# a connection that we have ended.
 STALL_S = 20.0
 LINGER_S = 2.0
-# A connection without streams is ended after this time, and so is a stream that asks
-# for nothing. A connection with streams is asked for a sign of life.
+# After IDLE_S of silence a connection without streams is drained, and a stream on which
+# no message came is ended. A connection with streams is pinged after SILENT_S, and cut
+# off if it sends nothing for another PING_S.
 IDLE_S = 300.0
 SILENT_S = 60.0
 PING_S = 20.0
 
-# Strangers may share a connection, behind a proxy, with callers who have a key. So long
-# after one of these was answered it is not ended because of an allowance, but read only
-# as that comes back, so many times as fast.
+# Behind a proxy, strangers may share a connection with callers who have a key. For
+# TRUST_S after such a caller was answered, a used-up allowance does not end the
+# connection: it is read no further until the allowance has refilled, which then is
+# TRUSTED_PACE times as fast.
 TRUST_S = 10.0
 TRUSTED_PACE = 8
-# What such a call gives back beyond its own headers: about those of a stranger.
+# What such an answer refills beyond the cost of its own headers: about the cost of one
+# stranger's.
 EARNED_HEADER_BYTES = 256
-# Header blocks not seen before cost most of all to read: their bytes, and 3 µs a field,
-# which may have one byte. So many bytes may be read at once and in a second, where each
-# field counts for so many more.
+# New header blocks are the most costly to read: by their bytes, and 3 µs for a field,
+# which may have one byte. A connection may have this many bytes read at once and in
+# a second; each field counts for FIELD_BYTES more.
 HEADER_BYTES = 128 * 1024
 HEADER_BYTES_PER_S = 32 * 1024
 FIELD_BYTES = 16
 
 
 class Allowance:
-    """What a client may do beyond use; `spend` says whether it still may."""
+    """A budget that spending uses up and time refills."""
 
     __slots__ = ("_left", "_most", "_per_s")
 
@@ -96,23 +104,23 @@ class Allowance:
 
 
 class Allowances:
-    """Those of one connection."""
+    """The allowances of one connection."""
 
     __slots__ = ("_trusted_s", "header_bytes", "noise", "resets")
 
     def __init__(self) -> None:
-        # Frames that move nothing: pings, settings, empty data, late updates.
+        # Frames that carry nothing: pings, settings, empty data, late updates.
         self.noise = Allowance(1_000, per_s=200)
-        # Streams that were opened and given up, by either side (CVE-2023-44487,
-        # CVE-2025-8671); all that may be open at once, and as many more.
+        # Streams that either side reset (CVE-2023-44487, CVE-2025-8671): all that may
+        # be open at once, and as many again.
         self.resets = Allowance(2 * MAX_STREAMS, per_s=100)
-        # Whoever has a key gets back what their calls took.
+        # Cost of header blocks; a call with a key gets its own back.
         self.header_bytes = Allowance(HEADER_BYTES, per_s=HEADER_BYTES_PER_S)
         self._trusted_s = 0.0
 
     @property
     def trusted(self) -> bool:
-        """Tell whether a call with a key was answered lately."""
+        """Return whether a call with a key was answered in the last TRUST_S."""
         return self._trusted_s > 0
 
     @property
@@ -121,7 +129,7 @@ class Allowances:
         return any(allowance.overdrawn for allowance in every)
 
     def answered(self, header_bytes: int, *, known: bool) -> None:
-        """Learn that a call was answered; `known`: it came with a key."""
+        """Refill for an answered call; `known` if it came with a key."""
         self.noise.give_back(4)
         self.resets.give_back(1)
         if known:
@@ -130,7 +138,7 @@ class Allowances:
 
     def pass_time(self, seconds: float) -> None:
         if not self.overdrawn:
-            # Otherwise nobody is read, and nobody can be answered.
+            # While it is overdrawn nothing is read, so no call can renew the trust.
             self._trusted_s -= seconds
         if self.trusted:
             seconds *= TRUSTED_PACE

@@ -1,21 +1,21 @@
-"""Whose turn it is, among connections with more to read than one turn is for."""
+"""Let connections read in turns when they have more data than one turn is for."""
 
 import asyncio
 from collections.abc import Callable
 
 
 class ReadingTurns:
-    """Those of one listener: in each turn of the loop one connection reads on.
+    """Let one connection of a listener read on in each turn of the event loop.
 
-    So all others wait for one of them only, however many they are.
+    All other work then waits for one of them only, however many have data.
     """
 
     def __init__(self) -> None:
-        # In their order.
+        # In the order they came.
         self._waiting: dict[Callable[[], None], None] = {}
 
     def wait(self, read_on: Callable[[], None]) -> None:
-        """Call once, when it is its turn; whoever waits already keeps their place."""
+        """Call `read_on` once, at its turn; if it waits already, it keeps its place."""
         if not self._waiting:
             self._schedule()
         self._waiting[read_on] = None

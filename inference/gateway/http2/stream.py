@@ -1,4 +1,4 @@
-"""One stream of a connection: its windows, and what a protocol above does with it."""
+"""One HTTP/2 stream: its state, and what the protocol above must implement."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -10,7 +10,7 @@ from inference.gateway.http2.limits import STREAM_WINDOW
 
 
 class Granting(Protocol):
-    """Room for large messages, beyond a stream's window."""
+    """Grants for messages that are larger than a stream's window."""
 
     def ask(self, stream: "Stream", count: int) -> None: ...
 
@@ -18,7 +18,7 @@ class Granting(Protocol):
 
 
 class Carrier(Protocol):
-    """A connection as a stream sees it: what it may do with its client."""
+    """What a stream may do with its connection."""
 
     client: str
 
@@ -43,7 +43,7 @@ class Carrier(Protocol):
 
 
 class Stream(ABC):
-    """Whoever answers one request; called by its connection."""
+    """Answers one request; its connection calls these methods."""
 
     __slots__ = (
         "asking",
@@ -67,31 +67,33 @@ class Stream(ABC):
     def __init__(self, connection: Carrier, stream_id: int) -> None:
         self.connection = connection
         self.stream_id = stream_id
-        # The client has said all; nobody says anything more.
+        # Ended: the client has sent its last frame. Closed: neither side sends more.
         self.ended = self.closed = False
-        # What is left of the length that the client announced, if it did.
+        # Bytes still to come of the content-length, if the client sent one.
         self.body_left: int | None = None
-        # What the client may still send; what of it is for a large message.
+        # Bytes that the client may still send, and those granted for a large message.
         self.window = STREAM_WINDOW
         self.granted_bytes = 0
         self.asking = False
-        # The customer, or the stranger's address, whose share of all calls it uses.
+        # The customer, or a stranger's address, whose share of all calls it uses.
         self.owner: Hashable | None = None
-        # Whoever opened it has a key.
+        # The client showed a valid key.
         self.known = False
-        # Of the head that opened it, if it was not seen before; given back to those who
-        # are known once it is answered.
+        # What reading its header block cost, if the block was new. A known client gets
+        # it back with the answer.
         self.unseen_bytes = 0
-        # What we may send beyond the window that the client's settings give.
+        # Bytes that we may send beyond the window of the client's settings, or short of
+        # it if negative.
         self.extra_window = 0
-        # Whether the head of the answer has been sent; what of it waits, since when.
+        # The head of the answer was sent.
         self.begun = False
+        # What waits of the answer's body and its end; since when nothing of it left.
         self.outgoing: deque[memoryview] | None = None
         self.trailers: bytes | None = None
         self.stuck_since = 0.0
 
     def count_body(self, size: int) -> None:
-        """Hold the client to the length that it announced (RFC 9113, section 8.1.1)."""
+        """Check the body against content-length (RFC 9113, section 8.1.1)."""
         if self.body_left is None:
             return
         self.body_left -= size
@@ -100,27 +102,27 @@ class Stream(ABC):
 
     @abstractmethod
     def opened(self) -> None:
-        """Begin; what the client sends comes later, if `ended` does not say no."""
+        """Begin; unless `ended`, the client will send more."""
 
     @abstractmethod
     def received(self, data: bytes) -> None:
-        """Take what the client sent; `ended` tells whether it was the last."""
+        """Take bytes of the body; the last if `ended`."""
 
     @abstractmethod
     def client_left(self) -> None:
-        """Give up: nothing can be answered any more."""
+        """Give up: the client has left, or the stream was reset."""
 
     @abstractmethod
     def sweep(self, now: float) -> None:
-        """Look whether the client takes too long; `now` is of the listener's clock."""
+        """End the stream if its client is too slow; `now` is the listener's time."""
 
     @abstractmethod
     def granted(self) -> None:
-        """Learn that the client may send what was asked for."""
+        """Note that the client may now send the large message."""
 
     @abstractmethod
     def sent(self) -> None:
-        """Learn that what was waiting has been written."""
+        """Note that all of the answer given so far has been written."""
 
     @abstractmethod
     def drain(self) -> None:
