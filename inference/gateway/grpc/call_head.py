@@ -1,4 +1,7 @@
-"""What the head of a call says. Read once for each head that a connection sends."""
+"""Read and check the header fields of a call.
+
+The HTTP/2 connection remembers the result, so an equal header block is read once.
+"""
 
 import re
 
@@ -15,7 +18,7 @@ from inference.gateway.http2.frames import Code, StreamFault
 from inference.gateway.http2.header_blocks import Fields, list_bytes, literal
 from inference.gateway.http2.limits import MAX_HEADER_LIST_BYTES
 
-# RFC 9113, section 8.2.2.
+# Fields of a connection, which a request must not have (RFC 9113, section 8.2.2).
 _OF_CONNECTIONS = frozenset(
     {
         b"connection",
@@ -33,32 +36,32 @@ _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e
 _GRPC = re.compile(rb"application/grpc([+;].*)?", re.DOTALL)
 _ACCEPTED = literal(b"grpc-accept-encoding", b",".join((b"identity", *INFLATORS)))
 _MAX_LENGTH_DIGITS = 18
-# They are about the messages of gRPC, not about what is in them.
+# These describe gRPC's messages, not the prediction in them.
 _NOT_FOR_PLAN = frozenset({b"content-type", b"content-length"})
 _NO_FACTS = Head()
 
 
 class GrpcHead(msgspec.Struct, frozen=True):
-    """Either a call of a method or why it is none."""
+    """The head of a call: its method, or the answer that refuses it."""
 
     method: Method | None
     facts: Head
     timeout_s: float | None = None
-    # How messages are decompressed; 0: they come as they are.
+    # The zlib window for compressed messages; 0 if the call has none.
     inflator: int = 0
-    # The block that answers it.
+    # The header block that refuses the call; empty if it may go on.
     refusal: bytes = b""
-    # Of all DATA, where the client says it.
+    # Bytes of all DATA together, if the client sent it.
     content_length: int | None = None
 
     @property
     def keyless(self) -> bool:
-        """Tell whether strangers may call its method."""
+        """Return whether the method may be called without a key."""
         return self.method is not None and not self.method.needs_key
 
 
 def read_head(fields: Fields, methods: dict[bytes, Method]) -> GrpcHead:
-    """Raises StreamFault for what is no request (RFC 9113, section 8.1.1)."""
+    """Read a call's head; raises StreamFault if malformed (RFC 9113, section 8.1.1)."""
     named = _checked(fields)
     if list_bytes(fields) > MAX_HEADER_LIST_BYTES:
         message = f"The metadata exceeds {MAX_HEADER_LIST_BYTES} bytes."
@@ -88,7 +91,7 @@ def read_head(fields: Fields, methods: dict[bytes, Method]) -> GrpcHead:
     except ApiError as error:
         return _refused(Status.INVALID_ARGUMENT, error.message)
     facts = call_headers.read(
-        # Blanks around a value are no part of it, as over HTTP/1.1.
+        # Blanks around a value are not part of it, as in HTTP/1.1.
         (name, value.strip(b" \t"))
         for name, value in fields
         if name not in _NOT_FOR_PLAN
@@ -97,11 +100,11 @@ def read_head(fields: Fields, methods: dict[bytes, Method]) -> GrpcHead:
 
 
 def _checked(fields: Fields) -> dict[bytes, bytes]:
-    """Give the fields by name; of those that are there twice the last one."""
+    """Return the fields by name, the last one if a name repeats; raises StreamFault."""
     named: dict[bytes, bytes] = {}
     for name, value in fields:
         if name.startswith(b":"):
-            # Before all others, known, once.
+            # Pseudo-headers come first, each once (RFC 9113, section 8.3).
             if name not in _PSEUDO or name in named or not _PSEUDO.issuperset(named):
                 raise _malformed(name)
         elif (
@@ -121,7 +124,7 @@ def _checked(fields: Fields) -> dict[bytes, bytes]:
 
 
 def _content_length(named: dict[bytes, bytes]) -> int | None:
-    """Read what RFC 9113, section 8.1.1, holds the client to."""
+    """Return the announced length of the body (RFC 9113, section 8.1.1), if any."""
     text = named.get(b"content-length")
     if text is None:
         return None

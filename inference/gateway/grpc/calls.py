@@ -1,7 +1,7 @@
-"""Calls: messages in, messages out, and how they end.
+"""Receive the messages of a gRPC call, and send its answers.
 
-A call is the stream that carries it. What it asks for is a method (`service.py`), which
-answers at once or later, by `reply` or `refuse`.
+A call is an HTTP/2 stream. Its method (`service.py`) answers each message, at once or
+later, by `reply` or `refuse`.
 """
 
 from abc import abstractmethod
@@ -32,7 +32,7 @@ from inference.installation.shares import Shares
 
 logger = structlog.get_logger(__name__)
 
-# A prediction that is late says so itself; this ends what does not.
+# A prediction ends itself at its deadline. Other calls are ended this much later.
 _DEADLINE_GRACE_S = 1.0
 _AWAY = "The server is going away. Call again."
 _SOON = statuses.metadata([(b"retry-after", b"1")])
@@ -41,13 +41,13 @@ Message = bytes | memoryview
 
 
 class Work(Protocol):
-    """What a call waits for."""
+    """Work that a call waits for."""
 
     def abandon(self) -> None: ...
 
 
 class Rules(Protocol):
-    """What calls share."""
+    """What calls need of their server."""
 
     max_message_bytes: int
     message_timeout_s: float
@@ -58,14 +58,14 @@ class Rules(Protocol):
     def now(self) -> float: ...
 
     def why_not(self, call: "GrpcCall") -> bytes | None:
-        """Give the block that refuses a call by its head; None: it may go on.
+        """Return the header block that refuses a call; None if it may go on.
 
-        A call that may is counted for its `owner` until it is over.
+        A call that may go on is counted for its `owner` until it is over.
         """
 
 
 class GrpcCall(Stream):
-    """One call; its deadline counts from its head."""
+    """One gRPC call; its deadline counts from the arrival of its head."""
 
     __slots__ = (
         "_begun_at",
@@ -87,9 +87,10 @@ class GrpcCall(Stream):
         self.body_left = head.content_length
         self._rules = rules
         self._reader: MessageReader | None = None
-        # Of an answer that waits for the client; of a message that is worked on.
+        # Counted bytes: of an answer that waits for the client, and of a decompressed
+        # message that is not answered yet.
         self._unread_bytes = self._inflated_bytes = 0
-        # The call; and the message that is waited for.
+        # When the call began, and when it began to wait for a message.
         self._begun_at = self._waiting_since = rules.now()
 
     # For methods
@@ -99,7 +100,7 @@ class GrpcCall(Stream):
         """Answer a message."""
 
     def refuse(self, status: Status, message: str, metadata: bytes = b"") -> None:
-        """End the call by an error."""
+        """End the call with an error."""
         self.leave()
         if self.begun:
             self.connection.end(self, statuses.trailers(status, message, metadata))
@@ -138,10 +139,10 @@ class GrpcCall(Stream):
         self._waiting_since = self._rules.now()
 
     def sent(self) -> None:
-        """Nothing more: an answer that was sent whole ends the call."""
+        """Do nothing: an answer that was sent whole ends the call."""
 
     def drain(self) -> None:
-        """Nothing: a call that has come is answered."""
+        """Do nothing: a call that has come is answered."""
 
     def cut_off(self) -> None:
         self.refuse(Status.UNAVAILABLE, _AWAY, _SOON)
@@ -150,7 +151,7 @@ class GrpcCall(Stream):
         self.leave()
 
     def leave(self) -> None:
-        """Let nobody work for the call any more."""
+        """Abandon the work for the call."""
         work, self.work = self.work, None
         if work is not None:
             work.abandon()
@@ -159,12 +160,12 @@ class GrpcCall(Stream):
 
     @property
     def _max_bytes(self) -> int:
-        """Of a message that comes."""
+        """The size limit of a message from the client."""
         most = self._rules.max_message_bytes
         return min(most, MAX_KEYLESS_MESSAGE_BYTES) if self.head.keyless else most
 
     def _keep(self, data: bytes) -> MessageReader:
-        """Put what came to what is there."""
+        """Add received bytes to those that wait."""
         reader = self._reader
         if reader is None:
             reader = self._reader = MessageReader(self._max_bytes)
@@ -175,7 +176,7 @@ class GrpcCall(Stream):
         return reader
 
     def _has_message(self, reader: MessageReader) -> bool:
-        """Tell whether a message is complete; what will be none ends the call."""
+        """Return whether a message is complete; one that is invalid ends the call."""
         try:
             complete = reader.complete
         except MessageTooLarge:
@@ -198,7 +199,7 @@ class GrpcCall(Stream):
             text = "A message is compressed, but `grpc-encoding` says nothing of it."
             self.refuse(Status.INTERNAL, text)
         elif self.head.keyless:
-            # It is small, before and after: threads are for those with a key.
+            # The message is small, before and after; threads are for callers with keys.
             try:
                 plain = inflate(body, inflator, max_bytes=self._max_bytes)
             except (MessageTooLarge, ValueError) as error:
@@ -228,7 +229,7 @@ class GrpcCall(Stream):
         try:
             method.handle(self, body)
         except Exception as error:
-            # The edge of the process: other calls go on.
+            # A fault of one call must not stop the others.
             self._break(error)
 
     def _break(self, error: BaseException) -> None:
@@ -240,14 +241,14 @@ class GrpcCall(Stream):
         self.refuse(Status.RESOURCE_EXHAUSTED, text)
 
     def _fits(self, body: bytes) -> bool:
-        """Refuse an answer that is larger than messages may be."""
+        """Return whether an answer is within the message limit; if not, refuse."""
         if len(body) <= self._rules.max_message_bytes:
             return True
         self._refuse_too_large()
         return False
 
     def count_unread(self, size: int) -> None:
-        """Count a large answer until the client has it; without room it is given up."""
+        """Count a large answer until it is written; if there is no room, give up."""
         if self.closed or not self.outgoing:
             return
         if self._rules.unread.take(self.owner, size):
@@ -261,7 +262,7 @@ class GrpcCall(Stream):
             self._rules.unread.give_back(self.owner, size)
 
     def forget_inflated(self) -> None:
-        """Learn that a message is worked on no more."""
+        """Stop counting the decompressed message: it is answered."""
         size, self._inflated_bytes = self._inflated_bytes, 0
         if size:
             self._rules.inflators.give_back(self.owner, size)
@@ -283,7 +284,7 @@ class GrpcCall(Stream):
 
     @abstractmethod
     def _patience_s(self) -> float | None:
-        """Tell how long a message may take now; None: none is waited for."""
+        """Return how long the next message may take; None if none is expected."""
 
 
 class UnaryCall(GrpcCall):
@@ -293,7 +294,7 @@ class UnaryCall(GrpcCall):
 
     def received(self, data: bytes) -> None:
         if self.ended and self._reader is None and _is_whole(data):
-            # As most calls come: one small message in one frame.
+            # Most calls come as one small message in one frame.
             if len(data) - PREFIX_BYTES > self._max_bytes:
                 self._refuse_too_large()
             else:
@@ -329,7 +330,7 @@ class UnaryCall(GrpcCall):
 
 
 class StreamingCall(GrpcCall):
-    """Messages both ways: each is answered before the next is looked at."""
+    """Messages both ways: each is answered before the next is read."""
 
     __slots__ = ("_advancing", "_busy", "_draining")
 
@@ -337,7 +338,7 @@ class StreamingCall(GrpcCall):
         self, connection: Carrier, stream_id: int, head: GrpcHead, rules: Rules
     ) -> None:
         super().__init__(connection, stream_id, head, rules)
-        # A message is worked on, or its answer waits; messages are gone through.
+        # Busy: a message is worked on, or its answer waits. Advancing: `_advance` runs.
         self._busy = self._advancing = False
         self._draining = False
 
@@ -360,12 +361,12 @@ class StreamingCall(GrpcCall):
         self._advance()
 
     def drain(self) -> None:
-        # Nobody knows when the next message comes.
+        # End the call between two messages: the next one may never come.
         self._draining = True
         self._advance()
 
     def _advance(self) -> None:
-        """Go on with the next message, and with those that are answered at once."""
+        """Handle messages until one cannot be answered at once."""
         if self._advancing:
             return
         self._advancing = True
@@ -402,12 +403,12 @@ class StreamingCall(GrpcCall):
         begun = reader is not None and reader.bytes_kept > 0
         if begun or self.head.keyless:
             return self._rules.message_timeout_s
-        # Between two messages, or before the first: it holds a place among all calls.
+        # No message has begun, but the call uses a part of all calls.
         return IDLE_S
 
 
 class WatchedCall(UnaryCall):
-    """One message in; an answer out whenever there is something new."""
+    """One message in, and an answer out for each change."""
 
     __slots__ = ("_look", "_sending")
 
@@ -416,11 +417,11 @@ class WatchedCall(UnaryCall):
     ) -> None:
         super().__init__(connection, stream_id, head, rules)
         self._look: Callable[[float], bytes | None] | None = None
-        # The client has not taken the answer before.
+        # The client has not read the last answer.
         self._sending = False
 
     def watch(self, look: Callable[[float], bytes | None]) -> None:
-        """Ask for news now, and then as often as time-outs are looked after."""
+        """Send what `look` returns now and at each sweep; None if nothing changed."""
         self._look = look
         self._tell(self._rules.now())
 
@@ -449,7 +450,7 @@ class WatchedCall(UnaryCall):
 
 
 def _is_whole(data: bytes) -> bool:
-    """Tell whether a frame is one message that is not compressed."""
+    """Return whether a frame is exactly one message that is not compressed."""
     return (
         len(data) >= PREFIX_BYTES
         and data[0] == 0

@@ -1,4 +1,4 @@
-"""The certificate of the gRPC port: read again when renewed, watched for its end."""
+"""Load the certificate of the gRPC port, reload it when renewed, warn of its expiry."""
 
 import ssl
 import time
@@ -9,13 +9,13 @@ import structlog
 
 logger = structlog.get_logger(__name__)
 
-# Those who renew by themselves have done so by then.
+# Log from this long before expiry; tools that renew certificates do so earlier.
 _SOON_S = 14 * 86_400
 _Identity = tuple[tuple[int, int], ...]
 
 
 class Certificates:
-    """A TLS context whose files may be replaced while connections are made with it."""
+    """A TLS context whose certificate files may be replaced while it is in use."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class Certificates:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises OSError for files that cannot be read or do not belong together."""
+        """Load the files; raises OSError if they are unreadable or do not match."""
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
@@ -38,9 +38,10 @@ class Certificates:
         self._say_end()
 
     def look(self) -> None:
-        """Take over files that were replaced; connections that are there go on.
+        """Reload files that were replaced; open connections go on.
 
-        Files that do not fit, as while only one of two is written yet, change nothing.
+        If the files do not match, as when only one of two is written yet, nothing
+        changes.
         """
         found = self._identity()
         if found not in (self._seen, self._refused):
@@ -58,7 +59,7 @@ class Certificates:
         self._say_end()
 
     def _identity(self) -> _Identity:
-        """Return what changes with each file; nothing while one is not there."""
+        """Return a value that changes with each file; () if one is missing."""
         files = [self._certificate, self._key]
         if self._client_ca is not None:
             files.append(self._client_ca)
@@ -67,7 +68,7 @@ class Certificates:
                 (it.st_ino, it.st_mtime_ns) for it in (f.stat() for f in files)
             )
         except OSError:
-            # Between a removal and what replaces it.
+            # A file may be missing for a moment while it is replaced.
             return ()
 
     def _read(self) -> ssl.SSLContext:
@@ -85,7 +86,7 @@ class Certificates:
             context.load_verify_locations(self._client_ca)
 
     def _end(self) -> float:
-        # Here, because most gateways have no certificate.
+        # Imported here, because most gateways have no certificate.
         from cryptography import x509
 
         leaf, *_ = x509.load_pem_x509_certificates(self._certificate.read_bytes())

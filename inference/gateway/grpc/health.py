@@ -1,6 +1,6 @@
-"""grpc.health.v1.Health: whether the gateway, or a model, can answer.
+"""Implement grpc.health.v1.Health: whether the gateway, or a model, can answer.
 
-https://github.com/grpc/grpc/blob/master/doc/health-checking.md. Everybody may ask for
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md. Anybody may ask for
 the gateway's own health; callers with a key may ask for a model's, by its name.
 """
 
@@ -22,7 +22,7 @@ from inference.gateway.open_inference.facts import OpenInferenceFacts
 from inference.snapshot.keys import KeyEntry
 
 NAME = "grpc.health.v1.Health"
-# What clients call the gateway itself; the first means all of it.
+# Service names that mean the gateway itself; the empty one means all of it.
 _OURSELVES = frozenset({"", service.NAME, NAME})
 
 _SERVING: bytes = HealthCheckResponse(
@@ -39,7 +39,7 @@ Body = bytes | memoryview
 
 
 class HealthService:
-    """Says what readiness over HTTP says, and that a draining gateway is not ready."""
+    """Answer as readiness over HTTP does; a draining gateway is not serving."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class HealthService:
         self._facts = facts
         self._is_draining = is_draining
         self._clock = clock
-        # All clients that watch are told at the same times.
+        # The last status and its time: one sweep serves all watching clients from it.
         self._looked_at = -1.0
         self._seen = _NOT_SERVING
         prefix = b"/%b/" % NAME.encode()
@@ -69,14 +69,14 @@ class HealthService:
             return
         status = self._first_look(call, name)
         if status is _UNKNOWN:
-            # Strangers learn no names.
+            # Strangers must not learn which names exist.
             message = "There is no such service, or no model that your key may call."
             call.refuse(Status.NOT_FOUND, message)
         elif status is not None:
             call.reply(status)
 
     def _list(self, call: MethodCall, body: Body) -> None:
-        """Tell of all services; models are not listed."""
+        """Answer with the status of all services; models are not listed."""
         response = HealthListResponse()
         for name in _OURSELVES:
             status = HealthCheckResponse.FromString(self._look(call, name, call.now()))
@@ -104,7 +104,7 @@ class HealthService:
         call.watch(look)
 
     def _first_look(self, call: MethodCall, name: str) -> bytes | None:
-        """Return a status; None: the caller is refused. Counts against its rates."""
+        """Return a status, counted against the caller's rates; None if refused."""
         if name not in _OURSELVES:
             try:
                 self._facts.model_ready(self._caller(call), name, None)
@@ -129,7 +129,7 @@ class HealthService:
             return _UNKNOWN
 
     def _caller(self, call: MethodCall) -> KeyEntry:
-        """Find who asks, for a model; raises ApiError."""
+        """Find the key of a caller who asks for a model; raises ApiError."""
         client = call.connection.client
         return self._facts.caller(call.facts, client, self._clock())
 
@@ -139,7 +139,7 @@ def _written(ready: bool) -> bytes:
 
 
 def _name(call: MethodCall, body: Body) -> str | None:
-    """Read what is asked for; None: the call is refused."""
+    """Read the name of the service; None if the call was refused."""
     try:
         return str(HealthCheckRequest.FromString(body).service)
     except DecodeError:

@@ -1,8 +1,8 @@
-"""Compressed messages, inflated in few threads and within a bound on their bytes.
+"""Decompress messages in two threads, within a bound on their bytes.
 
-A few bytes may become the largest message there is. So one that waits for a thread
-needs room for that, and keeps what it became until it is answered. Customers take
-turns, and share the room.
+A few bytes may decompress to the largest message allowed. So a message reserves room
+for that before it gets a thread, and keeps the part that it fills until it is answered.
+Customers take turns, and share the room.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from inference.gateway.grpc.messages import inflate
 from inference.gateway.http2 import limits
 from inference.installation.shares import FairQueue, Shares
 
-# zlib lets go of the interpreter; more threads would take the processor from the loop.
+# zlib releases the GIL; more threads would take the processor from the event loop.
 _THREADS = 2
 
 
 class InflatingCall(Protocol):
-    """Whoever waits for a message."""
+    """A call that waits for its decompressed message."""
 
     @property
     def owner(self) -> Hashable: ...
@@ -31,12 +31,12 @@ class InflatingCall(Protocol):
 
 
 class Inflators:
-    """The threads and the room of one server."""
+    """The threads of one server, and the room for decompressed messages."""
 
     def __init__(self, most_bytes: int, *, message_bytes: int) -> None:
         self.shares = Shares(most_bytes)
         self._message_bytes = message_bytes
-        # Twice as many as there are calls: no share of it is too small for all of them.
+        # At twice the number of calls, no customer's share is too small for its calls.
         self._waiting: FairQueue[Inflating] = FairQueue(2 * limits.MAX_ALL_CALLS)
         self._busy = 0
         self._closed = False
@@ -44,16 +44,16 @@ class Inflators:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="inflate")
 
     def begin(
-        self, asker: InflatingCall, body: bytes | memoryview, inflator: int
+        self, call: InflatingCall, body: bytes | memoryview, inflator: int
     ) -> "Inflating":
-        """Inflate a message in its turn; `asker` is told what it became."""
-        work = Inflating(self, asker, body, inflator)
-        self._waiting.put(asker.owner, work)
+        """Decompress a message in its turn, and hand the result to `call`."""
+        work = Inflating(self, call, body, inflator)
+        self._waiting.put(call.owner, work)
         self._go_on()
         return work
 
     def give_back(self, owner: Hashable, size: int) -> None:
-        """Learn that a message is answered."""
+        """Free the room of a message that is answered."""
         self.shares.give_back(owner, size)
         self._go_on()
 
@@ -84,45 +84,45 @@ class Inflators:
 
     def _done(self, work: "Inflating", future: "asyncio.Future[bytes]") -> None:
         self._busy -= 1
-        asker = work.finish()
+        call = work.finish()
         if future.cancelled():
-            # The server is gone.
+            # The server has stopped.
             return
         error = future.exception()
-        kept = len(future.result()) if asker is not None and error is None else 0
+        kept = len(future.result()) if call is not None and error is None else 0
         if kept < self._message_bytes:
             self.shares.give_back(work.owner, self._message_bytes - kept)
-        if asker is not None and error is not None:
-            asker.not_inflated(error)
-        elif asker is not None:
-            asker.inflated(future.result())
+        if call is not None and error is not None:
+            call.not_inflated(error)
+        elif call is not None:
+            call.inflated(future.result())
         self._go_on()
 
 
 class Inflating:
-    """One message, which waits for a thread or is in one."""
+    """One message that waits for a thread or is in one."""
 
-    __slots__ = ("_asker", "_inflators", "body", "inflator", "owner")
+    __slots__ = ("_call", "_inflators", "body", "inflator", "owner")
 
     def __init__(
         self,
         inflators: Inflators,
-        asker: InflatingCall,
+        call: InflatingCall,
         body: bytes | memoryview,
         inflator: int,
     ) -> None:
         self._inflators = inflators
-        self._asker: InflatingCall | None = asker
+        self._call: InflatingCall | None = call
         self.body = body
         self.inflator = inflator
-        self.owner = asker.owner
+        self.owner = call.owner
 
     def abandon(self) -> None:
-        """Say that nobody waits for it any more; a thread that has it goes on."""
-        self._asker = None
+        """Drop the message; a thread that works on it goes on."""
+        self._call = None
         self._inflators.withdraw(self)
 
     def finish(self) -> InflatingCall | None:
-        """Return who is to be told, once."""
-        asker, self._asker = self._asker, None
-        return asker
+        """Return the call that waits, once; None if it was abandoned."""
+        call, self._call = self._call, None
+        return call

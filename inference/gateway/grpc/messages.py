@@ -1,8 +1,8 @@
-"""Messages out of what a stream brings: a flag, a length and so many bytes each."""
+"""Cut a gRPC stream into messages: each a flag, a length and its bytes."""
 
 import zlib
 
-# For zlib: the windows of gzip and of its own form, which gRPC calls deflate.
+# The zlib window for each encoding; gRPC calls zlib's own format deflate.
 INFLATORS = {b"gzip": 31, b"deflate": 15}
 PREFIX_BYTES = 5
 _SMALL_BYTES = 1024
@@ -10,11 +10,11 @@ _CHUNK_BYTES = 16 * 1024
 
 
 class MessageTooLarge(Exception):
-    """It is beyond the limit, before it is read or once it is."""
+    """A message exceeds the limit, as sent or decompressed."""
 
 
 class MessageReader:
-    """Takes bytes as they come, and gives messages once they are complete."""
+    """Collect the bytes of a stream, and return messages once they are complete."""
 
     __slots__ = ("_chunks", "_max_bytes", "_position", "_wanted", "bytes_kept")
 
@@ -23,37 +23,38 @@ class MessageReader:
         self._chunks: list[bytes] = []
         # Where the next message begins in the first chunk.
         self._position = 0
-        # Not taken yet; and what the next message needs, prefix included, once that
-        # is known.
+        # Bytes that were fed and not taken.
         self.bytes_kept = 0
+        # The size of the next message with its prefix, once known.
         self._wanted: int | None = None
 
     @property
     def bytes_missing(self) -> int:
-        """Of the message that has begun."""
+        """How many bytes the next message lacks, as far as known."""
         return max((self._wanted or PREFIX_BYTES) - self.bytes_kept, 0)
 
     def feed(self, data: bytes) -> None:
         chunks = self._chunks
         self.bytes_kept += len(data)
         if chunks and len(data) < _SMALL_BYTES and len(chunks[-1]) < _CHUNK_BYTES:
-            # Many objects of few bytes each would take many times their bytes.
+            # Many small objects would take many times the memory of their bytes.
             chunks[-1] += data
         else:
             chunks.append(data)
 
     @property
     def complete(self) -> bool:
-        """Tell whether the next message is here.
+        """Return whether the next message is complete.
 
-        Raises MessageTooLarge as soon as that is known, ValueError for no message.
+        Raises MessageTooLarge as soon as the length is known, and ValueError if the
+        flag is invalid.
         """
         if self._wanted is None and self.bytes_kept >= PREFIX_BYTES:
             self._wanted = PREFIX_BYTES + self._read_length()
         return self._wanted is not None and self.bytes_kept >= self._wanted
 
     def take(self) -> tuple[bool, memoryview]:
-        """Give the next message, which is complete, and whether it is compressed."""
+        """Remove the next message, which must be complete: (is compressed, body)."""
         size, self._wanted = self._wanted, None
         assert size is not None
         data, start = self._joined(), self._position

@@ -1,4 +1,4 @@
-"""Which methods there are, as far as calls must know before their message."""
+"""Describe a gRPC method: what a call must know before its first message."""
 
 import enum
 from collections.abc import Callable
@@ -12,9 +12,9 @@ from inference.gateway.http2.stream import Carrier
 
 
 class MethodCall(Protocol):
-    """A call as its method sees it."""
+    """What a method may do with its call."""
 
-    # What works on it now, and is told where nobody waits any more.
+    # The work for the call, which is abandoned when the client leaves.
     work: Any
 
     @property
@@ -36,7 +36,7 @@ Handle = Callable[[MethodCall, bytes | memoryview], None]
 
 
 class Shape(enum.Enum):
-    """How many messages a call has, in and out."""
+    """How many messages a call has in each direction."""
 
     UNARY = "one message, one answer"
     STREAMED = "many messages, one answer each"
@@ -46,6 +46,6 @@ class Shape(enum.Enum):
 class Method(msgspec.Struct, frozen=True):
     # Answers a message, at once or later.
     handle: Handle
-    # Whoever calls it must have a key.
+    # Without a valid key, the call is refused before its message is read.
     needs_key: bool = True
     shape: Shape = Shape.UNARY

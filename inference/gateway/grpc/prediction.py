@@ -1,4 +1,4 @@
-"""One prediction over gRPC: a message that the plan answers."""
+"""Run the plan for one message of a gRPC call."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from inference.gateway.grpc import statuses
 from inference.gateway.grpc.methods import MethodCall
 from inference.prediction.effects import Answer, NeedBody
 
-# Of an answer; each entry of metadata costs both sides more than its few bytes.
+# Headers of an answer that become metadata. Few: each entry costs both sides time.
 _ON_SUCCESS = frozenset({b"x-request-id", b"x-model-version", b"RateLimit"})
 _NOT_ON_REFUSAL = frozenset(
     {b"cache-control", b"content-length", b"content-type", b"www-authenticate"}
@@ -25,31 +25,31 @@ _INFER_RESPONSE_TAG = b"\x12"
 
 
 class PredictionRun(PlanRun):
-    """Answers its call once the event of the answer has been written."""
+    """One prediction; it answers its call once the usage event has been written."""
 
-    __slots__ = ("_asker", "_request")
+    __slots__ = ("_method_call", "_request")
 
-    def __init__(self, driver: GatewayDriver, asker: MethodCall, request: Any) -> None:
+    def __init__(self, driver: GatewayDriver, call: MethodCall, request: Any) -> None:
         super().__init__(driver)
-        self._asker = asker
+        self._method_call = call
         self._request = request
 
     def start(self) -> None:
-        asker, request = self._asker, self._request
-        asker.work = self
+        call, request = self._method_call, self._request
+        call.work = self
         self._begin(
             Call(
                 "predict",
-                asker.plan_head(),
+                call.plan_head(),
                 OPEN_INFERENCE_GRPC,
                 request.model_name,
                 request.model_version or None,
-                peer=asker.connection.client,
+                peer=call.connection.client,
             )
         )
 
     def abandon(self) -> None:
-        """Give back what the call holds: nobody waits for it any more."""
+        """Release what the prediction holds: its client has left."""
         if not self._over:
             self._driver.metrics.abandoned += 1
             self._end()
@@ -61,41 +61,41 @@ class PredictionRun(PlanRun):
         try:
             self._pass_on(answer)
         except Exception:
-            # At the edge of the process: other answers of this turn go on.
+            # Other answers of this turn of the loop must go on.
             logger.exception("answer_failed")
-            self._asker.connection.abort()
+            self._method_call.connection.abort()
 
     def _pass_on(self, answer: Answer) -> None:
         if answer.status == 200:
-            self._asker.reply(answer.body, statuses.metadata(metadata(answer)))
+            self._method_call.reply(answer.body, statuses.metadata(metadata(answer)))
         else:
-            refuse(self._asker, answer)
+            refuse(self._method_call, answer)
 
     def _request_id(self) -> str:
         return self._driver.plan.new_request_id()
 
 
 class StreamedRun(PredictionRun):
-    """One of many: what is refused does not end the others."""
+    """One prediction of a streamed call; if refused, it does not end the call."""
 
     __slots__ = ()
 
     def _pass_on(self, answer: Answer) -> None:
         body = answer.body
         if answer.status == 200:
-            self._asker.reply(_INFER_RESPONSE_TAG + _varint(len(body)) + body)
+            self._method_call.reply(_INFER_RESPONSE_TAG + _varint(len(body)) + body)
         elif answer.status == 401:
-            refuse(self._asker, answer)
+            refuse(self._method_call, answer)
         else:
             response = messages.ModelStreamInferResponse(
                 error_message=body.decode(),
                 infer_response=messages.ModelInferResponse(id=self._request.id),
             )
-            self._asker.reply(response.SerializeToString())
+            self._method_call.reply(response.SerializeToString())
 
 
 def refuse(call: MethodCall, answer: Answer) -> None:
-    """End a call by an answer that is an error."""
+    """End a call with an answer that is an error."""
     call.refuse(
         statuses.of_http(answer.status),
         answer.body.decode(),
@@ -104,7 +104,7 @@ def refuse(call: MethodCall, answer: Answer) -> None:
 
 
 def _varint(number: int) -> bytes:
-    """Write a protobuf integer: seven bits a byte, the least first."""
+    """Encode a protobuf integer: seven bits a byte, the lowest first."""
     parts = bytearray()
     while number > 0x7F:
         parts.append(number & 0x7F | 0x80)
@@ -114,7 +114,7 @@ def _varint(number: int) -> bytes:
 
 
 def metadata(answer: Answer) -> Headers:
-    """Give those headers of an answer that end a call as its metadata."""
+    """Return the headers of an answer that become a call's metadata."""
     if answer.status == 200:
         return [header for header in answer.headers if header[0] in _ON_SUCCESS]
     return [header for header in answer.headers if header[0] not in _NOT_ON_REFUSAL]

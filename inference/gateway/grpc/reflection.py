@@ -1,7 +1,7 @@
-"""Server reflection, v1 and v1alpha: which services there are, and their messages.
+"""Implement gRPC server reflection, v1 and v1alpha: list services and their messages.
 
-https://github.com/grpc/grpc/blob/master/doc/server-reflection.md. The descriptions are
-public: they are those of the Open Inference Protocol and of gRPC itself.
+https://github.com/grpc/grpc/blob/master/doc/server-reflection.md. It needs no key: the
+descriptions are those of the Open Inference Protocol and of gRPC, which are public.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Body = bytes | memoryview
 
 
 class ReflectionService:
-    """Answers from a pool of its own, which holds nothing but what is served."""
+    """Answer from an own descriptor pool, which holds only what is served."""
 
     def __init__(self) -> None:
         self._pool = DescriptorPool()
@@ -77,7 +77,7 @@ class ReflectionService:
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
-            # Methods are not found by it.
+            # It does not find methods.
             return self._pool.FindMethodByName(symbol).containing_service.file
 
     def _add_file(
@@ -109,7 +109,7 @@ def _proto(file: FileDescriptor) -> FileDescriptorProto:
 
 
 def _renamed(alpha: FileDescriptorProto) -> FileDescriptorProto:
-    """Make version 1 of v1alpha, which differs by its name alone."""
+    """Make v1 from v1alpha, which differs only by its name."""
     text = text_format.MessageToString(alpha).replace(_ALPHA, _V1)
     proto = text_format.Parse(text, FileDescriptorProto())
     proto.name = "grpc/reflection/v1/reflection.proto"

@@ -1,4 +1,4 @@
-"""The gRPC port of a gateway: its socket, its connections, its end."""
+"""Serve the gRPC port of a gateway: limit, time out and drain its connections."""
 
 import asyncio
 import time
@@ -31,13 +31,14 @@ from inference.installation.shares import Shares
 from inference.installation.sockets import bound
 
 _SWEEP_S = 0.5
-# Whether a certificate was replaced.
+# How often to look for a replaced certificate.
 _LOOK_S = 2.0
 _BACKLOG = 2048
-# For clients that do not answer when they are told that we go: what they asked before
-# they could know is answered if it comes within this time.
+# If a client does not answer the ping that goes with GOAWAY, we still answer calls that
+# arrive within this time: it may have sent them before it knew.
 _LAST_CALLS_S = 1.0
-# For clients to hear that their calls are not finished, at the end of all.
+# At the end of the grace time, clients need this long to read that their calls are
+# refused.
 _LAST_WORDS_S = 0.5
 _CALLS: dict[Shape, type[GrpcCall]] = {
     Shape.UNARY: UnaryCall,
@@ -66,11 +67,11 @@ class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PortTaken(OSError):
-    """The text says which."""
+    """The port of gRPC cannot be bound; the text names it."""
 
 
 class GrpcServer:
-    """A Place of connections and the Rules of their calls."""
+    """Serve one port; implements `Http2Listening` and the `Rules` of calls."""
 
     answer_head = statuses.ANSWER_HEAD
 
@@ -86,7 +87,8 @@ class GrpcServer:
         self.max_message_bytes = settings.max_message_bytes
         self.message_timeout_s = settings.message_timeout_s
         self.unread = driver.unread
-        # Addresses share them; a trusted proxy's are those of many.
+        # Places for connections, which addresses share; a trusted proxy's connections
+        # are of many clients (`owners.holder`).
         self._places = Shares(settings.max_connections)
         self._trusted_proxies = driver.plan.trusted_proxies
         facts = OpenInferenceFacts(
@@ -106,16 +108,16 @@ class GrpcServer:
                 settings.certificate, settings.key, settings.client_ca
             )
         self.turns = ReadingTurns()
-        # One of the largest must have room beside another.
+        # Two of the largest messages must find room, even if one customer sends both.
         most_bytes = max(limits.MAX_ALL_LARGE_BYTES, 4 * settings.max_message_bytes)
         self.large_messages = LargeMessages(most_bytes)
         self.inflators = Inflators(most_bytes, message_bytes=settings.max_message_bytes)
-        # And whose share of all each one uses.
+        # Connections, with the owner whose share of places each uses.
         self.connections: dict[Http2Connection, Hashable] = {}
-        # Of all connections.
+        # Calls on all connections.
         self.calls = 0
-        # Of calls with a key by customers, and of those without by addresses; and how
-        # many of these each connection has.
+        # Calls with a key, shared by customers; calls without, shared by addresses, and
+        # how many of these each connection has.
         self._calls = Shares(limits.MAX_ALL_CALLS)
         self._keyless = Shares(limits.MAX_ALL_KEYLESS_CALLS)
         self._keyless_calls: Counter[Carrier] = Counter()
@@ -151,9 +153,9 @@ class GrpcServer:
         self._sweeper = asyncio.create_task(self._keep_sweeping())
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, and give those in flight so long to finish.
+        """Accept no more calls, and let those in flight finish within `grace_s`.
 
-        What is not finished then is refused so that clients may try it elsewhere.
+        Calls that do not finish are refused so that clients may retry elsewhere.
         """
         if self._server is not None:
             self._server.close()
@@ -183,7 +185,7 @@ class GrpcServer:
         for connection in list(self.connections):
             connection.sweep(now)
 
-    # Place
+    # Http2Listening
 
     def join(self, connection: Http2Connection) -> bool:
         owner = holder(connection, self._trusted_proxies)

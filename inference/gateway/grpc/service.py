@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService, method by method."""
+"""Implement inference.GRPCInferenceService, the Open Inference Protocol over gRPC."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ Body = bytes | memoryview
 
 
 class InferenceService:
-    """Reads and writes bytes: a request is parsed once, an answer never again."""
+    """The methods of the service."""
 
     def __init__(self, driver: GatewayDriver, facts: OpenInferenceFacts) -> None:
         self._driver = driver
@@ -49,7 +49,10 @@ class InferenceService:
         }
 
     def find_caller(self, call: MethodCall) -> KeyEntry | bytes:
-        """Find who calls before the message is read, or the block that refuses it."""
+        """Return the caller's key, or the header block that refuses the call.
+
+        This happens before a message is read.
+        """
         try:
             return find_caller(
                 self._driver.plan.tables, call.facts.token, self._driver.clock()
@@ -129,7 +132,7 @@ class InferenceService:
         return self._answered(ask, needs_key=False)
 
     def _caller(self, call: MethodCall) -> KeyEntry:
-        """Find who asks; raises ApiError."""
+        """Find the caller's key and check its network; raises ApiError."""
         plan, head = self._driver.plan, call.facts
         caller = find_caller(plan.tables, head.token, self._driver.clock())
         peer = call.connection.client
@@ -147,7 +150,7 @@ class InferenceService:
 
 
 def _parsed(kind: Any, call: MethodCall, body: Body) -> Any:
-    """Read a message; None: it is none, and the call is refused."""
+    """Parse a message; if it is invalid, refuse the call and return None."""
     try:
         return kind.FromString(body)
     except DecodeError:

@@ -1,4 +1,4 @@
-"""How a call ends: status, message and metadata as trailers.
+"""Encode how a gRPC call ends: status, message and metadata as trailers.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md, "Responses".
 """
@@ -48,12 +48,12 @@ _OF_HTTP = {
 # RFC 7541, appendix A: `:status: 200` is entry 8 of the static table.
 _OK_STATUS = b"\x88"
 _CONTENT_TYPE = literal(b"content-type", b"application/grpc")
-# What answers with a message begin with.
+# The header block that begins every answer with a message.
 ANSWER_HEAD = _OK_STATUS + _CONTENT_TYPE
 OK_TRAILERS = literal(b"grpc-status", b"0")
-# Printable ASCII, but for the sign that escapes the rest.
+# Printable ASCII except %, which escapes all else.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-# What a field may hold; the rest becomes a question mark.
+# A field holds printable ASCII; other bytes become question marks.
 _IN_FIELDS = bytes(code if 0x20 <= code < 0x7F else ord("?") for code in range(256))
 
 
@@ -62,7 +62,7 @@ def of_http(status: int) -> Status:
 
 
 def trailers(status: Status, message: str = "", metadata: bytes = b"") -> bytes:
-    """Write what ends a call whose head has been sent."""
+    """Encode the end of a call whose head has been sent."""
     block = literal(b"grpc-status", b"%d" % status)
     if message:
         block += literal(b"grpc-message", quote(message, safe=_PLAIN).encode())
@@ -70,12 +70,12 @@ def trailers(status: Status, message: str = "", metadata: bytes = b"") -> bytes:
 
 
 def refusal(status: Status, message: str = "", metadata: bytes = b"") -> bytes:
-    """Write the whole answer to a call that gets no message."""
+    """Encode the whole answer to a call that gets no message."""
     return ANSWER_HEAD + trailers(status, message, metadata)
 
 
 def http_refusal(status: int) -> bytes:
-    """Write the answer to what is no call at all."""
+    """Encode the answer to a request that is not a gRPC call."""
     return literal(b":status", b"%d" % status)
 
 
