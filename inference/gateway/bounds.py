@@ -1,4 +1,4 @@
-"""Bounds on what clients have wait in a gateway, with a share for each of them."""
+"""Bound what waits in a gateway, with a share for each customer or address."""
 
 import asyncio
 import contextlib
@@ -11,71 +11,71 @@ from inference.gateway.owners import Owner
 from inference.installation.shares import FairQueue, Shares
 
 _RETRY_S = 5.0
-# Parts of all bytes that one client may have.
-_OF_A_CUSTOMER = 4
-_OF_AN_ADDRESS = 32
+# One customer may have a quarter of all bytes, one address a 32nd.
+_CUSTOMER_PART = 4
+_ADDRESS_PART = 32
 
 
 class Bytes:
-    """Counts bytes that wait.
+    """Count bytes that wait, for each owner.
 
-    A client has a part of all, or more for one thing where it has nothing else, and
-    strangers half of all together: customers find room whatever these do.
+    An owner may have its part of all bytes, or more for a single body if it has no
+    other. Strangers together may have half of all, so customers always find room.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.used = self._of_strangers = 0
+        self.used = self._stranger_bytes = 0
         self.refused = 0
-        self._by_client: dict[Owner, int] = {}
+        self._by_owner: dict[Owner, int] = {}
 
-    def take(self, client: Owner, size: int, *, already: int = 0) -> None:
-        """Count more of a thing that has `already` some; raises ApiError OVERLOADED."""
-        own = self._by_client.get(client, 0)
+    def take(self, owner: Owner, size: int, *, already: int = 0) -> None:
+        """Count more of a body that has `already` bytes; raises ApiError OVERLOADED."""
+        own = self._by_owner.get(owner, 0)
         full = self.used + size > self.most or (
-            not client.is_customer and self._of_strangers + size > self.most // 2
+            not owner.is_customer and self._stranger_bytes + size > self.most // 2
         )
-        part = _OF_A_CUSTOMER if client.is_customer else _OF_AN_ADDRESS
+        part = _CUSTOMER_PART if owner.is_customer else _ADDRESS_PART
         if full or (own > already and own + size > self.most // part):
             self.refused += 1
             whose = "Too much" if full else "Too much of yours"
             message = f"{whose} is on its way to or from the site. Try again."
             raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=_RETRY_S)
-        self._add(client, size)
+        self._add(owner, size)
 
-    def give_back(self, client: Owner, size: int) -> None:
-        self._add(client, -size)
+    def give_back(self, owner: Owner, size: int) -> None:
+        self._add(owner, -size)
 
-    def _add(self, client: Owner, size: int) -> None:
+    def _add(self, owner: Owner, size: int) -> None:
         self.used += size
-        if not client.is_customer:
-            self._of_strangers += size
-        own = self._by_client.pop(client, 0) + size
+        if not owner.is_customer:
+            self._stranger_bytes += size
+        own = self._by_owner.pop(owner, 0) + size
         if own:
-            self._by_client[client] = own
+            self._by_owner[owner] = own
 
 
 class RoomSeeker(Protocol):
-    """Who waits for room."""
+    """A request that waits for room for its body."""
 
     def room_made(self) -> None: ...
 
 
 class BodyRoom:
-    """Counts bytes of large bodies; those that do not fit wait for others to end.
+    """Count bytes of large bodies; those that do not fit wait until others end.
 
-    Customers share it. The bodies of one that wait have it in their order.
+    Customers share the bytes. One customer's bodies get room in the order they came.
     """
 
     def __init__(self, most: int) -> None:
         self.shares = Shares(most)
         self._waiting: dict[Hashable, dict[RoomSeeker, int]] = {}
 
-    def take(self, owner: Hashable, size: int, asker: RoomSeeker) -> bool:
-        """Take room for a body; False: `asker` is told once it has it."""
+    def take(self, owner: Hashable, size: int, seeker: RoomSeeker) -> bool:
+        """Take room for a body; if there is none now, call `seeker` once it has it."""
         if owner not in self._waiting and size <= self.shares.room(owner):
             return self.shares.take(owner, size)
-        self._waiting.setdefault(owner, {})[asker] = size
+        self._waiting.setdefault(owner, {})[seeker] = size
         return False
 
     def give_back(self, owner: Hashable, size: int) -> None:
@@ -83,37 +83,37 @@ class BodyRoom:
         self._let_in()
 
     def stop_waiting(
-        self, owner: Hashable, asker: RoomSeeker, *, refused: bool
+        self, owner: Hashable, seeker: RoomSeeker, *, refused: bool
     ) -> None:
-        """Forget a body that got no room; `refused` because it waited for too long."""
-        del self._waiting[owner][asker]
+        """Forget a body that got no room; `refused` if it waited too long."""
+        del self._waiting[owner][seeker]
         self.shares.refused += refused
-        # Those behind it may be smaller.
+        # Bodies behind it may be smaller, and fit.
         self._let_in()
 
     def _let_in(self) -> None:
         let_in = []
         for owner, waiting in list(self._waiting.items()):
-            for asker, size in list(waiting.items()):
+            for seeker, size in list(waiting.items()):
                 if size > self.shares.room(owner):
                     break
                 self.shares.take(owner, size)
-                del waiting[asker]
-                let_in.append(asker)
+                del waiting[seeker]
+                let_in.append(seeker)
             if not waiting:
                 del self._waiting[owner]
-        # They may give back at once what they had waited for.
-        for asker in let_in:
-            asker.room_made()
+        # Call them last: they may give their room back at once.
+        for seeker in let_in:
+            seeker.room_made()
 
 
 class UploadSlots:
-    """Lets some requests at a time have a thread of the site, and others wait.
+    """Let some requests at a time use a thread of the site, and queue the others.
 
-    Clients take turns, and a customer has half of the threads at most, an address
-    without a key a quarter, so that a client with many requests waits for itself. Pages
-    cost the processor, so that two threads for all people behind one address do not
-    slow them down, and others' pages have half of the processor beside them.
+    Owners take turns. A customer has at most half of the threads, and an address
+    without a key a quarter, but two at least, so an owner with many requests waits for
+    itself. Two threads are enough for all people behind one address, because pages cost
+    processor time; others' pages still have half of the processor.
     """
 
     def __init__(
@@ -135,24 +135,24 @@ class UploadSlots:
 
     @contextlib.asynccontextmanager
     async def turn(
-        self, client: Owner, *, timeout_s: float, has_left: Callable[[], bool]
+        self, owner: Owner, *, timeout_s: float, has_left: Callable[[], bool]
     ) -> AsyncIterator[None]:
         """Hold a thread; raises ApiError OVERLOADED and ClientLeft."""
-        if self._may_run(client) and not self._waiting.shares.held(client):
-            self._start(client)
+        if self._may_run(owner) and not self._waiting.shares.held(owner):
+            self._start(owner)
         else:
-            await self._wait(client, timeout_s, has_left)
+            await self._wait(owner, timeout_s, has_left)
         try:
             yield
         finally:
-            self._stop(client)
+            self._stop(owner)
             self._let_run()
 
     async def _wait(
-        self, client: Owner, timeout_s: float, has_left: Callable[[], bool]
+        self, owner: Owner, timeout_s: float, has_left: Callable[[], bool]
     ) -> None:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), client, has_left)
-        if not self._waiting.put(client, waiter):
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), owner, has_left)
+        if not self._waiting.put(owner, waiter):
             raise _too_many()
         try:
             async with asyncio.timeout(timeout_s):
@@ -165,22 +165,22 @@ class UploadSlots:
             self._give_up(waiter)
             raise
 
-    def _may_run(self, client: Owner) -> bool:
+    def _may_run(self, owner: Owner) -> bool:
         share = self._at_once // 2
-        if not client.is_customer:
-            # One slow page of somebody holds up nobody else behind the same address.
+        if not owner.is_customer:
+            # Two, so that one slow page does not hold up others at the same address.
             share = min(share, max(2, self._at_once // 4))
-        return self._free > 0 and self._running.get(client, 0) < max(1, share)
+        return self._free > 0 and self._running.get(owner, 0) < max(1, share)
 
-    def _start(self, client: Owner) -> None:
+    def _start(self, owner: Owner) -> None:
         self._free -= 1
-        self._running[client] = self._running.get(client, 0) + 1
+        self._running[owner] = self._running.get(owner, 0) + 1
 
-    def _stop(self, client: Owner) -> None:
+    def _stop(self, owner: Owner) -> None:
         self._free += 1
-        running = self._running.pop(client) - 1
+        running = self._running.pop(owner) - 1
         if running:
-            self._running[client] = running
+            self._running[owner] = running
 
     def _let_run(self) -> None:
         while self._free and (waiter := self._waiting.take(self._may_run)):
@@ -189,22 +189,22 @@ class UploadSlots:
             if waiter.has_left():
                 waiter.called.set_exception(ClientLeft())
                 continue
-            self._start(waiter.client)
+            self._start(waiter.owner)
             waiter.called.set_result(None)
 
     def _give_up(self, waiter: "_Waiter") -> None:
         called = waiter.called
         if called.done() and not called.cancelled() and called.exception() is None:
             # Its turn came just now.
-            self._stop(waiter.client)
+            self._stop(waiter.owner)
             self._let_run()
             return
-        self._waiting.remove(waiter.client, waiter)
+        self._waiting.remove(waiter.owner, waiter)
 
 
 class _Waiter(NamedTuple):
     called: "asyncio.Future[None]"
-    client: Owner
+    owner: Owner
     has_left: Callable[[], bool]
 
 

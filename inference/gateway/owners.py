@@ -1,4 +1,4 @@
-"""Whose share of a bound something uses: a customer's or an address's. Pure."""
+"""Name the owner of a share of a bound: a customer or an address."""
 
 from collections.abc import Hashable
 from typing import NamedTuple, Protocol
@@ -7,22 +7,23 @@ from accounts.admission.networks import Networks, party_of
 
 
 class Owner(NamedTuple):
-    """Whom a bound counts for: a customer, or an address that showed no valid key."""
+    """The owner of a share: a customer, or an address that showed no valid key."""
 
     name: str
     is_customer: bool = False
 
 
 class Connected(Hashable, Protocol):
-    """A connection that says which address its other end has."""
+    """A connection that knows its client's address."""
 
     client: str
 
 
 def holder(connection: Connected, trusted_proxies: Networks) -> Hashable:
-    """Return whose share of all connections one is of.
+    """Return the owner whose share of all connections a connection uses.
 
-    An address's; a trusted proxy's connections are those of many, so each is its own.
+    This is the client's address. A trusted proxy has connections of many clients, so
+    each of them is an owner of its own.
     """
     if trusted_proxies.contain(connection.client):
         return connection
@@ -34,5 +35,5 @@ def customer(customer_id: int) -> Owner:
 
 
 def stranger(address: str) -> Owner:
-    """Name an address; of IPv6, the network that one household or server has."""
+    """Return the owner for an address; for IPv6, its network, which one party has."""
     return Owner(party_of(address))

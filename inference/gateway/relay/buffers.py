@@ -1,4 +1,4 @@
-"""Bytes between a quick side and a slow one: in memory at first, then in a file."""
+"""Buffer bodies between a fast and a slow side: in memory at first, then in a file."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from inference.gateway.owners import Owner
 
 logger = structlog.get_logger(__name__)
 
-# Of one buffer, and of all of a gateway.
+# What one buffer may hold in memory, and all of a gateway.
 MEMORY_BYTES = 256 * 1024
 _ALL_MEMORY_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 128 * 1024
@@ -26,21 +26,21 @@ _DISK_THREADS = 2
 
 
 class Buffers:
-    """What the buffers of one gateway share: memory, a folder, the count of bytes."""
+    """What all buffers of a gateway share: memory, a folder, the count of bytes."""
 
     def __init__(self, folder: Path, held: Bytes) -> None:
         self.held = held
         self.memory_bytes = 0
         self._folder = folder
-        # A slow disk must not hold the loop up.
+        # A slow disk must not block the event loop.
         self._threads = ThreadPoolExecutor(_DISK_THREADS, "buffers")
 
-    def open(self, client: Owner, *, answers: "Buffer | None" = None) -> "Buffer":
-        """Open a body; an answer is one thing with the body that it `answers`."""
-        return Buffer(self, client, answers)
+    def open(self, owner: Owner, *, answers: "Buffer | None" = None) -> "Buffer":
+        """Open a buffer; an answer counts together with the body that it `answers`."""
+        return Buffer(self, owner, answers)
 
     def new_file(self) -> int:
-        """Open a file without a name, which ends with the process at the latest."""
+        """Open a file without a name, which cannot outlive the process."""
         with tempfile.TemporaryFile(dir=self._folder, buffering=0) as file:
             return os.dup(file.fileno())
 
@@ -55,15 +55,15 @@ class Buffers:
 
 
 class Buffer:
-    """One body on its way: one task puts bytes in, another gets them."""
+    """One body: one task puts bytes in, another gets them."""
 
     def __init__(
-        self, buffers: Buffers, client: Owner, answers: "Buffer | None" = None
+        self, buffers: Buffers, owner: Owner, answers: "Buffer | None" = None
     ) -> None:
         self._buffers = buffers
         self._answers = answers
-        self._client = client
-        # Of the client's share: beforehand, or as bytes come.
+        self._owner = owner
+        # Bytes counted against the owner's share, in advance or as they come.
         self._counted = 0
         self._memory: deque[bytes] = deque()
         self._memory_bytes = 0
@@ -73,21 +73,21 @@ class Buffer:
         self._ended = self._closed = False
         self._failure: Exception | None = None
         self._arrived = asyncio.Event()
-        # Of all that was put.
+        # All bytes put so far.
         self.size = 0
 
     def reserve(self, size: int) -> None:
-        """Count as much at least, before it comes; raises ApiError OVERLOADED."""
+        """Count at least `size` bytes in advance; raises ApiError OVERLOADED."""
         more = size - self._counted
         if more > 0:
             already = self._counted
             if self._answers is not None:
                 already += self._answers._counted
-            self._buffers.held.take(self._client, more, already=already)
+            self._buffers.held.take(self._owner, more, already=already)
             self._counted += more
 
     async def put(self, data: bytes) -> None:
-        """Take more; raises ApiError OVERLOADED if that is too much."""
+        """Take more bytes; raises ApiError OVERLOADED if there is no room."""
         if self._closed:
             raise ClientLeft
         in_memory = (
@@ -101,7 +101,7 @@ class Buffer:
             self._memory.append(data)
             self._hold_memory(len(data))
         else:
-            # What was read is written over, so a quick reader needs little disk.
+            # Overwrite what was read, so a fast reader needs little disk.
             if self._written == self._read and not self._on_disk:
                 self._written = self._read = 0
             end = self._written + len(data)
@@ -113,13 +113,13 @@ class Buffer:
         self._arrived.set()
 
     def end(self, failure: Exception | None = None) -> None:
-        """Say that no more comes; `failure` is raised where the rest is asked for."""
+        """Mark the end; after the last bytes, `get` raises `failure` if given."""
         self._ended = True
         self._failure = failure
         self._arrived.set()
 
     async def get(self) -> bytes:
-        """Return what comes next, b"" at the end; raises what `end` was given."""
+        """Return the next bytes, b"" at the end; raises the `failure` of `end`."""
         while True:
             if self._memory:
                 held = self._memory.popleft()
@@ -142,13 +142,13 @@ class Buffer:
             yield data
 
     def close(self) -> None:
-        """Free its memory, file and share, whether all was read or not."""
+        """Free memory, file and share, even if not all was read."""
         if self._closed:
             return
         self._closed = True
         self._hold_memory(-self._memory_bytes)
         self._memory.clear()
-        self._buffers.held.give_back(self._client, self._counted)
+        self._buffers.held.give_back(self._owner, self._counted)
         self._counted = 0
         if not self._on_disk:
             self._close_file()
@@ -158,12 +158,12 @@ class Buffer:
         self._buffers.memory_bytes += more
 
     async def _disk(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Run in a thread; raises ApiError OVERLOADED for a disk that fails."""
+        """Run in a thread; raises ApiError OVERLOADED if the disk fails."""
         self._on_disk += 1
         done = self._buffers.on_disk(work, *arguments)
         done.add_done_callback(self._left_disk)
         try:
-            # Who waits may be cancelled; the thread goes on, and needs its file.
+            # If this task is cancelled, the thread goes on and needs its file.
             return await asyncio.shield(done)
         except OSError as error:
             logger.error("buffer_failed", error=os.strerror(error.errno or 0))
@@ -173,7 +173,7 @@ class Buffer:
     def _left_disk(self, done: "asyncio.Future[Any]") -> None:
         self._on_disk -= 1
         if not done.cancelled():
-            # Nobody may be left to ask.
+            # Fetch it, or asyncio logs it as never retrieved.
             done.exception()
         if self._closed and not self._on_disk:
             self._close_file()

@@ -1,4 +1,4 @@
-"""Who the clients of the relay are, and how long their bodies may take."""
+"""Find the owner of a relayed request, and cut off bodies that are too slow."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _SWEEP_S = 1.0
 
 
 class SlowBodies:
-    """Cancels the reading of bodies that take too long, without a timer for each."""
+    """Cancel the reading of bodies that take too long, without a timer for each."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -57,7 +57,7 @@ class SlowBodies:
 
 
 class Clients:
-    """Finds the customer or address whose share a relayed request uses."""
+    """Find the customer or address whose share a relayed request uses."""
 
     def __init__(
         self, tables: Tables, trusted_proxies: Networks, clock: Callable[[], float]

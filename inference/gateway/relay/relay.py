@@ -1,8 +1,8 @@
-"""Passing everything else on to the site, and its answers back.
+"""Relay requests to the site, and its answers back.
 
-A thread of the site must be free again whatever a client does. So the site is asked
-once the whole body is here, and its answer is taken as fast as it comes; what a client
-has not sent or read waits in this process, and then in a file (`buffers.py`).
+No client may hold up a thread of the site. So the site gets a request once its whole
+body is here, and its answer is read as fast as it comes. What a client has not yet sent
+or read waits in this process, in memory and then in a file (`buffers.py`).
 """
 
 import asyncio
@@ -30,7 +30,7 @@ logger = structlog.get_logger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 
-# RFC 9110, section 7.6.1, and what names the client, which only we may say.
+# Headers that are not forwarded (RFC 9110, section 7.6.1).
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -44,18 +44,19 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
-# Of a client, by name or by how the name begins.
+# A client's headers that are dropped, by name or prefix: some name the client, and only
+# we may do that.
 _OURS = frozenset({b"expect", b"forwarded", b"x-real-ip", b"x-request-id"})
 _FORWARDED = b"x-forwarded-"
-# Who answers is this gateway, which says the date itself.
+# The site's headers that are dropped: the gateway writes the date itself.
 _OUR_SERVERS = frozenset({b"date", b"server"})
-# What a client must send on average, from a while after it began.
+# A client must send this much on average; idle_timeout_s passes before it counts.
 MIN_BYTES_PER_S = 16 * 1024
-# Of a body without a valid key: forms, and small files of people who have signed in.
+# Limit for a body without a valid key: forms, and small files of signed-in people.
 MAX_STRANGERS_BYTES = 4 * 1024 * 1024
-# The address in POST /api/v1/uploads' answer is good without a key.
+# POST /api/v1/uploads answers with this address, which works without a key.
 _UPLOAD = re.compile(r"/api/v1/uploads/(\w+)/content")
-# The site has more time for a longer body.
+# For a longer body the site may take upload_timeout_s.
 _LONG_BYTES = 256 * 1024
 _CONNECT_TIMEOUT_S = 2.0
 _UPLOAD_TIMEOUT_S = 120.0
@@ -69,14 +70,14 @@ _AWAY_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 
 
 class _Head(NamedTuple):
-    """How the site's answer begins."""
+    """The head of the site's answer."""
 
     status: int
     headers: Headers
 
 
 class _UploadOwner(msgspec.Struct):
-    """Whose an announced upload is."""
+    """The site's answer to the question who owns an announced upload."""
 
     customer_id: int
 
@@ -85,7 +86,7 @@ _owner_decoder = msgspec.json.Decoder(_UploadOwner)
 
 
 class Relay:
-    """Forwards requests to the site's socket."""
+    """Forward requests to the site's socket."""
 
     def __init__(
         self,
@@ -103,10 +104,7 @@ class Relay:
         upload_timeout_s: float = _UPLOAD_TIMEOUT_S,
         min_bytes_per_s: float = MIN_BYTES_PER_S,
     ) -> None:
-        """A site that is there but does nothing is given `site_timeout_s`.
-
-        What takes long by its nature, a long body, has `upload_timeout_s`.
-        """
+        """Wait `site_timeout_s` for the site, or `upload_timeout_s` for a long body."""
         self.turns = turns
         self.buffers = buffers
         self._transport = transport
@@ -137,46 +135,46 @@ class Relay:
         self, scope: Message, receive: Receive, send: Send, request_id: str
     ) -> None:
         if not _host(scope):
-            # Only HTTP/1.0 may leave it out.
+            # HTTP/1.0 may leave it out; HTTP/1.1 was refused before.
             message = "A request for the site must name it in a Host header."
             raise ApiError(ErrorCode.INVALID_HEADER, message)
-        client = self._clients.find(scope["headers"], _peer(scope))
+        owner = self._clients.find(scope["headers"], _peer(scope))
         length = _content_length(scope)
         is_large = length is None or length > MAX_STRANGERS_BYTES
-        if is_large and not client.is_customer:
-            client = await self._owner(scope, client)
-        with contextlib.closing(self.buffers.open(client)) as body:
+        if is_large and not owner.is_customer:
+            owner = await self._upload_owner(scope, owner)
+        with contextlib.closing(self.buffers.open(owner)) as body:
             if length != 0:
-                await self._receive_body(scope, receive, body, client, length)
+                await self._receive_body(scope, receive, body, owner, length)
             body.end()
-            opened = self.buffers.open(client, answers=body)
+            opened = self.buffers.open(owner, answers=body)
             with contextlib.closing(opened) as answer:
-                # A client whose share is used up does not cost the site anything.
+                # If the owner's share is used up, the site is not even asked.
                 answer.reserve(MEMORY_BYTES)
-                await self._exchange(scope, send, request_id, client, body, answer)
+                await self._exchange(scope, send, request_id, owner, body, answer)
 
     async def _receive_body(
         self,
         scope: Message,
         receive: Receive,
         body: Buffer,
-        client: Owner,
+        owner: Owner,
         length: int | None,
     ) -> None:
-        """Take all of a body; raises ApiError, ClientLeft."""
+        """Read a whole body; raises ApiError and ClientLeft."""
         most = self._max_bytes
-        if not client.is_customer:
+        if not owner.is_customer:
             most = min(most, MAX_STRANGERS_BYTES)
         if length is not None:
             if length > most:
-                raise _too_large(most, client)
+                raise _too_large(most, owner)
             body.reserve(length)
         began = self._bodies.deadline(0)
         more = True
         while more:
             deadline = self._bodies.deadline(self._idle_timeout_s)
             if self._min_bytes_per_s:
-                # A byte now and then is no progress.
+                # A byte now and then is not progress.
                 earned_s = body.size / self._min_bytes_per_s
                 deadline = min(deadline, began + self._idle_timeout_s + earned_s)
             message = await self._bodies.receive(receive, deadline)
@@ -184,7 +182,7 @@ class Relay:
                 raise ClientLeft
             chunk: bytes = message.get("body", b"")
             if body.size + len(chunk) > most:
-                raise _too_large(most, client)
+                raise _too_large(most, owner)
             if chunk:
                 await body.put(chunk)
             more = message.get("more_body", False)
@@ -194,17 +192,17 @@ class Relay:
         scope: Message,
         send: Send,
         request_id: str,
-        client: Owner,
+        owner: Owner,
         body: Buffer,
         answer: Buffer,
     ) -> None:
-        """Send the site's answer at the client's pace, and take it at the site's."""
+        """Read the site's answer at its pace, and send it at the client's."""
         begun: asyncio.Future[_Head] = asyncio.get_running_loop().create_future()
         taking = asyncio.create_task(
-            self._take_answer(scope, request_id, client, body, answer, begun)
+            self._take_answer(scope, request_id, owner, body, answer, begun)
         )
         try:
-            # Lets the head go before the first of the body is there.
+            # The head is sent before any of the body is here.
             start = await begun
             await send(
                 {
@@ -226,14 +224,14 @@ class Relay:
         self,
         scope: Message,
         request_id: str,
-        client: Owner,
+        owner: Owner,
         body: Buffer,
         answer: Buffer,
         begun: "asyncio.Future[_Head]",
     ) -> None:
-        """Take the site's answer, and hold its thread no longer than that takes."""
+        """Read the site's answer, and hold its thread only for that time."""
         try:
-            async with self._turns(scope, client):
+            async with self._turns(scope, owner):
                 response = await self._forward(scope, request_id, body)
                 body.close()
                 async with contextlib.aclosing(response):
@@ -248,22 +246,22 @@ class Relay:
             if not begun.done():
                 begun.set_exception(error)
                 return
-            # The client must not take a part for the whole.
+            # The client must not take a part for the whole answer.
             logger.warning("answer_cut_off", reason=type(error).__name__)
             answer.end(ClientLeft())
 
     def _turns(
-        self, scope: Message, client: Owner
+        self, scope: Message, owner: Owner
     ) -> contextlib.AbstractAsyncContextManager[None]:
         return self.turns.turn(
-            client, timeout_s=self._site_timeout_s, has_left=scope["has_left"]
+            owner, timeout_s=self._site_timeout_s, has_left=scope["has_left"]
         )
 
-    async def _owner(self, scope: Message, client: Owner) -> Owner:
-        """Find whose announced upload a large body is; otherwise a stranger's."""
+    async def _upload_owner(self, scope: Message, owner: Owner) -> Owner:
+        """Return the owner of the upload that a body belongs to, otherwise `owner`."""
         found = _UPLOAD.fullmatch(scope["path"])
         if found is None or scope["method"] != "PUT":
-            return client
+            return owner
         request = httpx.Request(
             "GET",
             f"http://site/internal/uploads/{found[1]}/owner",
@@ -271,11 +269,11 @@ class Relay:
             headers={"host": "localhost"},
             extensions={"timeout": self._timeouts(self._site_timeout_s)},
         )
-        async with self._turns(scope, client):
+        async with self._turns(scope, owner):
             response = await self._transport.handle_async_request(request)
             content = await response.aread()
         if response.status_code != HTTPStatus.OK:
-            return client
+            return owner
         return owners.customer(_owner_decoder.decode(content).customer_id)
 
     async def _forward(
@@ -286,8 +284,8 @@ class Relay:
         if _content_length(scope) != 0:
             headers += [
                 (b"content-length", b"%d" % body.size),
-                # The site's server may answer before it has read a body, and then
-                # loses what comes next on the connection while it reads the rest.
+                # The site's server may answer before it has read a body. It then loses
+                # the next request on the connection while it reads the rest.
                 (b"connection", b"close"),
             ]
         is_long = body.size > _LONG_BYTES
@@ -306,7 +304,7 @@ class Relay:
             )
             try:
                 response = await self._transport.handle_async_request(request)
-                # The site works: its answer may take its time.
+                # The site works, so its answer may take longer.
                 timeouts["read"] = self._upload_timeout_s
                 return response
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
@@ -326,7 +324,7 @@ class Relay:
         self, scope: Message, send: Send, error: ApiError, request_id: str
     ) -> None:
         status, headers, body = render(error, request_id=request_id, now=self._clock())
-        # The rest of the body is of no interest.
+        # The rest of the body is not read.
         headers.append((b"connection", b"close"))
         await respond(scope, send, status, headers, body)
 
@@ -358,7 +356,7 @@ async def respond(
 
 
 class _Body(httpx.AsyncByteStream):
-    """A body as httpx takes it."""
+    """A buffered body in the form that httpx needs."""
 
     def __init__(self, body: Buffer) -> None:
         self._body = body
@@ -369,10 +367,10 @@ class _Body(httpx.AsyncByteStream):
 
 
 def _head(response: httpx.Response, request_id: str) -> _Head:
-    """Write the head of the site's answer for the client; raises ApiError."""
+    """Return the head of the site's answer for the client; raises ApiError."""
     headers = _passed_on(response.headers.raw, _HOP_BY_HOP | _OUR_SERVERS)
     if "transfer-encoding" in response.headers:
-        # It says how long the body is, whatever else does (RFC 9112, section 6.3).
+        # Transfer-Encoding overrides Content-Length (RFC 9112, section 6.3).
         headers = [header for header in headers if header[0] != b"content-length"]
     if "x-request-id" not in response.headers:
         if response.status_code >= HTTPStatus.BAD_REQUEST:
@@ -382,7 +380,7 @@ def _head(response: httpx.Response, request_id: str) -> _Head:
 
 
 def _length_to_come(scope: Message, response: httpx.Response) -> int:
-    """Return how long the answer's body will be; 0 where nothing says so."""
+    """Return the length of the answer's body, 0 if unknown."""
     bodiless = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
     if scope["method"] == "HEAD" or response.status_code in bodiless:
         return 0
@@ -390,7 +388,7 @@ def _length_to_come(scope: Message, response: httpx.Response) -> int:
 
 
 def _content_length(scope: Message) -> int | None:
-    """Return the length of the request's body; None: it has one, but does not say."""
+    """Return the length of the request's body; None if it has one and it is unknown."""
     length = 0
     for name, value in scope["headers"]:
         if name == b"transfer-encoding":
@@ -405,8 +403,8 @@ def _peer(scope: Message) -> str:
     return str(client[0]) if client else "unknown"
 
 
-def _too_large(max_bytes: int, client: Owner) -> ApiError:
-    whose = "The body" if client.is_customer else "A body without a valid key"
+def _too_large(max_bytes: int, owner: Owner) -> ApiError:
+    whose = "The body" if owner.is_customer else "A body without a valid key"
     return ApiError(
         ErrorCode.TOO_LARGE,
         f"{whose} may have at most {max_bytes} bytes.",
@@ -415,9 +413,9 @@ def _too_large(max_bytes: int, client: Owner) -> ApiError:
 
 
 def _unread(response: httpx.Response) -> ApiError:
-    """Put an error of the site's server, of which Django knows nothing, in our words.
+    """Return our error for an answer of the site's HTTP server.
 
-    Every answer of Django has a request id.
+    Django has not seen the request: all its answers have a request id.
     """
     logger.warning("site_refused", status=response.status_code)
     if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -440,7 +438,7 @@ def _target(scope: Message) -> bytes:
 def _request_headers(
     scope: Message, request_id: str, trusted_proxies: Networks
 ) -> Headers:
-    # WSGI writes `-` as `_`: a name with `_` would pass for one of ours.
+    # WSGI writes `-` as `_`, so a name with `_` could pass for one of ours.
     headers = [
         (name, value)
         for name, value in _passed_on(scope["headers"], _HOP_BY_HOP | _OURS)
@@ -467,26 +465,23 @@ def _host(scope: Message) -> bytes:
 
 
 def _forwarded_scheme(scope: Message) -> str | None:
-    """Return the scheme that a trusted proxy was called by; None: it does not say."""
+    """Return the scheme that a trusted proxy received; None if it does not say."""
     given = _joined(scope, b"x-forwarded-proto")
     if given is None:
         return None
-    # Of several proxies, the first heard the client.
+    # Of several proxies, the first one talked to the client.
     first = given.partition(b",")[0].strip().lower()
     return "https" if first == b"https" else "http"
 
 
 def _joined(scope: Message, wanted: bytes) -> bytes | None:
-    """Join the values of one header (RFC 9110, section 5.3); None: there is none."""
+    """Join the values of one header (RFC 9110, section 5.3); None without any."""
     given = [value for name, value in scope["headers"] if name == wanted]
     return b",".join(given) if given else None
 
 
 def _passed_on(headers: Headers, dropped: frozenset[bytes]) -> Headers:
-    """Drop what concerns one hop only, also what `Connection` names.
-
-    Names come in lower case, whatever case the site's server writes.
-    """
+    """Drop headers in `dropped` and those named in `Connection`; lower-case names."""
     lowered = [(name.lower(), value) for name, value in headers]
     named = {
         token.strip().lower()
@@ -494,7 +489,7 @@ def _passed_on(headers: Headers, dropped: frozenset[bytes]) -> Headers:
         if name == b"connection"
         for token in value.split(b",")
     }
-    # These frame the message, whatever a client says about its connection.
+    # These must pass even if a client names them in `Connection`.
     named -= {b"content-length", b"host", b"authorization", b"cookie"}
     return [
         (name, value)
