@@ -1,9 +1,9 @@
-"""Counts of calls by model, version, variant, operation and status. Pure.
+"""Count calls by model, version, variant, operation and status.
 
-One look-up and a few additions per call; Prometheus text is made only when asked for.
-Histograms have a bucket per power of two. `state` lets one process answer for several:
-each keeps its counts under its own label, so that one that restarts, or is not heard,
-makes no sum fall.
+A call costs one look-up and a few additions; Prometheus text is written only when asked
+for. Histograms have a bucket for each power of two. One process can report the counts
+of several (`Metrics.state`): each has its own label, so a counter falls for no scraper
+when one of them restarts or does not answer.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,21 +23,21 @@ from accounts.metering.event import UsageEvent
 from inference.installation.ledger_report import Gauge, JobCounts
 from inference.prediction.cache import CacheCounts
 
-# 2**26 µs are 67 s, 2**14 rows 16,384.
+# The largest limits: 2**26 µs are 67 s, 2**14 rows are 16,384.
 _TIME_BUCKETS = 27
 _ROW_BUCKETS = 15
 
 _Labels = tuple[str, str, str, str, int]
 _LABEL_NAMES = ("gateway", "model", "version", "variant", "operation", "status")
-# Below 2**n µs; below 2**n rows, which means at most 2**n - 1.
+# Upper limits of the buckets: 2**n µs, in seconds, and 2**n - 1 rows.
 _TIME_LIMITS = [*(str(2**n / 1e6) for n in range(_TIME_BUCKETS)), "+Inf"]
 _ROW_LIMITS = [*(str(2**n - 1) for n in range(_ROW_BUCKETS)), "+Inf"]
-# Series of a histogram that are written before the event loop gets its turn.
+# This many series of a histogram are written before the event loop gets its turn.
 _SERIES_AT_ONCE = 8
 
 
 class Series(msgspec.Struct):
-    """The calls that share their labels."""
+    """The counts of all calls with the same labels."""
 
     count: int = 0
     total_us: int = 0
@@ -50,22 +50,22 @@ class Series(msgspec.Struct):
 
 
 class MetricsState(msgspec.Struct):
-    """All counts of one process, to be sent to another."""
+    """All counts of one process, in a form that is sent to another."""
 
     series: list[tuple[_Labels, Series]]
     unauthenticated: int
     unrecorded: int
     abandoned: int = 0
     cache: CacheCounts = msgspec.field(default_factory=CacheCounts)
-    # Requests for units of a quota that the site did not answer, by the reason.
+    # Requests for units of a quota that failed, by the reason.
     lease_failures: dict[str, int] = {}
-    # Of each bound that customers share: how often there was no room, what is used.
+    # For each bound that customers share: how often there was no room, and the use now.
     refused: dict[str, int] = {}
     used: dict[str, int] = {}
 
 
 class Bound(Protocol):
-    """What is counted of a bound, such as `Shares`."""
+    """The counts of a bound, such as `Shares`."""
 
     @property
     def used(self) -> int: ...
@@ -75,7 +75,7 @@ class Bound(Protocol):
 
 
 class Metrics:
-    """The calls of one process since its start."""
+    """Count the calls of one process since its start."""
 
     def __init__(self) -> None:
         self._series: dict[_Labels, Series] = {}
@@ -83,10 +83,10 @@ class Metrics:
         self.unrecorded = 0
         # Clients that left before their answer.
         self.abandoned = 0
-        # The cache itself counts, and so does the client of leases.
+        # These are set to the counts of the prediction cache and of `LeaseClient`.
         self.cache = CacheCounts()
         self.lease_failures: Mapping[str, int] = {}
-        # Whoever has a bound puts it here.
+        # The bounds of all parts of the process, by name.
         self.bounds: dict[str, Bound] = {}
 
     def observe(self, event: UsageEvent) -> None:
@@ -124,12 +124,12 @@ class Metrics:
 
 
 def write(families: Iterable[Metric]) -> Iterator[bytes]:
-    """Write Prometheus text piece by piece; families of one name follow each other."""
+    """Write Prometheus text in pieces; families of the same name must be adjacent."""
     name = ""
     for family in families:
         text = generate_latest(_Collected(family))
         if family.name == name:
-            # Its two lines of description were written with the piece before.
+            # Its HELP and TYPE lines were written with the piece before.
             text = text.split(b"\n", 2)[2]
         name = family.name
         yield text
@@ -138,7 +138,7 @@ def write(families: Iterable[Metric]) -> Iterator[bytes]:
 def of_gateways(
     states: Mapping[str, MetricsState], jobs: Iterable[JobCounts] = ()
 ) -> Iterator[Metric]:
-    """Return the counts of gateways, by their names, and of jobs beside them."""
+    """Yield the metrics of gateways, which are given by name, and of jobs."""
     series = [
         ((gateway, *map(str, labels)), found)
         for gateway, state in states.items()
@@ -207,7 +207,7 @@ def of_gauges(gauges: Iterable[Gauge]) -> Iterator[Metric]:
 
 
 class _Collected:
-    """One family, where prometheus-client expects all that a process has."""
+    """One metric family in the form of a registry, as prometheus-client needs it."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
@@ -259,12 +259,12 @@ _TOTALS: tuple[tuple[str, str, Callable[[MetricsState], float]], ...] = (
     ("cache_hits", "Predictions given from the cache.", lambda state: state.cache.hits),
     (
         "cache_misses",
-        "Predictions that it did not hold.",
+        "Predictions that the cache did not hold.",
         lambda state: state.cache.misses,
     ),
     (
         "cache_evictions",
-        "Predictions that left it early, for want of room.",
+        "Predictions dropped from the cache to make room.",
         lambda state: state.cache.evictions,
     ),
 )
@@ -292,16 +292,16 @@ _BOUNDS: tuple[
 )
 _CACHE_GAUGES: tuple[tuple[str, str, Callable[[MetricsState], float]], ...] = (
     ("cache_entries", "Predictions in the cache.", lambda state: state.cache.entries),
-    ("cache_bytes", "Their memory.", lambda state: state.cache.bytes),
+    ("cache_bytes", "Memory of the cache.", lambda state: state.cache.bytes),
 )
 _GAUGES = {
     "ready": "1 while every gateway can answer.",
     "snapshot_sequence": "Number of the snapshot that gateways answer from.",
-    "snapshot_age_seconds": "Time since it was published.",
+    "snapshot_age_seconds": "Time since the snapshot was published.",
     "spool_failing": "1 while usage events cannot be written.",
     "leases_failing": "1 while the site lends no units of quotas.",
     "overdrawn_units": "Units spent beyond leases.",
-    "keys_backing_off": "Keys that are closed because they hammered.",
+    "keys_backing_off": "Keys closed for a while because they called on when refused.",
     "connections_cut_off": "Clients cut off because they read too slowly.",
     "engine_up": "1 for an engine that answers.",
     "gateway_up": "1 for a gateway that answers.",

@@ -1,7 +1,7 @@
-"""What engines count, as Prometheus metrics. Pure.
+"""Write what engines count as Prometheus metrics.
 
-Engines have no port of their own: each gateway asks them once a second for their
-status, and the operators' port shows what it heard.
+Engines have no port of their own. Each gateway asks them once a second for their
+status, and the operators' port shows it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-# By name of the engine: its EngineStatus as plain data.
+# For each engine by name, its EngineStatus as plain data.
 Statuses = Mapping[str, Mapping[str, Any]]
 
 _COUNTERS = {
@@ -25,9 +25,9 @@ _COUNTERS = {
     "stream_chunks": "Chunks sent in streams.",
     "evictions": "Versions that left the memory for others.",
     "demand_loads": "Calls that made a version load again.",
-    "malformed_frames": "Connections closed because of nonsense.",
+    "malformed_frames": "Connections closed because of a malformed frame.",
     "connections": "Connections accepted.",
-    "memory_halvings": "Batches run as two halves for want of memory.",
+    "memory_halvings": "Batches run as two halves because memory was short.",
     "graphs_captured": "Sizes of batches that got a graph of their own.",
     "graph_fallbacks": "Versions that run without graphs for some of their sizes.",
     "graph_batches": "Forward passes through a graph.",
@@ -59,7 +59,7 @@ _STATES = ("loading", "ready", "failed", "evicted")
 
 
 def of_engines(engines: Statuses) -> Iterator[Metric]:
-    """Return what engines count; nothing without an engine."""
+    """Yield the metrics of all engines; none if there is no engine."""
     if not engines:
         return
     for name in _counter_names(engines):
@@ -93,7 +93,7 @@ def of_engines(engines: Statuses) -> Iterator[Metric]:
 
 
 def _counter_names(engines: Statuses) -> list[str]:
-    """Name what engines count, also what is not described here."""
+    """Return the names of all counters, also of those not described here."""
     counted = {name for status in engines.values() for name in status["counters"]}
     special = {"busy_us", "refused", *(f"refused_{bound}" for bound in _REFUSED)}
     return sorted(counted - special - _GAUGES.keys())

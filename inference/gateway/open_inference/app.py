@@ -1,4 +1,4 @@
-"""The Open Inference Protocol over HTTP, all but `infer`: health and metadata."""
+"""Answer health and metadata of the Open Inference Protocol over HTTP."""
 
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def is_open_inference(path: str) -> bool:
 
 
 class OpenInferenceApp:
-    """Answers every path below /v2 that is no prediction."""
+    """Answer all paths below /v2 except predictions."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class OpenInferenceApp:
 
 
 def _split(path: str) -> tuple[str, str | None, str]:
-    """Give model, version and what follows them."""
+    """Split a path into model, version and the rest."""
     if path[: len(_MODELS)] != _MODELS:
         raise _nothing()
     name, _, rest = path[len(_MODELS) :].partition("/")

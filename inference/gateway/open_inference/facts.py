@@ -1,6 +1,7 @@
-"""What the Open Inference Protocol tells of a server and its models, over any carrier.
+"""Find what the Open Inference Protocol reports of a server and its models.
 
-Of the server everybody is told; of models whoever has a key that may call them.
+HTTP and gRPC answer from it. Anybody may ask about the server; only a caller whose key
+may call a model may ask about it.
 """
 
 import time
@@ -39,7 +40,7 @@ class ServerFacts(msgspec.Struct, frozen=True):
 class TensorFacts(msgspec.Struct, frozen=True):
     name: str
     datatype: str
-    # -1: a dimension of any size.
+    # -1 is a dimension of any size.
     shape: tuple[int, ...]
 
 
@@ -48,7 +49,7 @@ class ModelFacts(msgspec.Struct, frozen=True):
     versions: tuple[str, ...]
     platform: str
     inputs: tuple[TensorFacts, ...]
-    # As the model gave them when it was loaded; none before.
+    # As the engine found them when it loaded the model; none before.
     outputs: tuple[TensorFacts, ...]
 
 
@@ -60,10 +61,10 @@ class IndexEntry(msgspec.Struct, frozen=True):
 
 
 class OpenInferenceFacts:
-    """Answers from the snapshot and from what engines reported last.
+    """Answer from the snapshot and the last reports of engines.
 
-    Whoever asks for a model's facts is counted as a caller of predictions is, by rates
-    but not by quotas: nothing is worked out for it.
+    Questions about models count against a key's rates, like predictions, but not
+    against its quotas.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class OpenInferenceFacts:
         return self._health.ready
 
     def caller(self, head: Head, peer: str, now: float) -> KeyEntry:
-        """Find who asks; raises ApiError."""
+        """Find the caller's key and check its network; raises ApiError."""
         entry = find_caller(self._plan.tables, head.token, now)
         require_network(entry, peer, head.forwarded_for, self._plan.trusted_proxies)
         return entry
@@ -94,7 +95,7 @@ class OpenInferenceFacts:
     def rate_headers(
         self, head: Head, now: float, limit: ReachedLimit | None = None
     ) -> dialect.Headers:
-        """Give the rate headers of whoever sent these; none without a valid key."""
+        """Return the rate headers of the key in `head`; none without a valid key."""
         return rate_headers(self._plan.tables, head.token, now, limit)
 
     def model(self, caller: KeyEntry, name: str, version: str | None) -> ModelFacts:
@@ -122,12 +123,12 @@ class OpenInferenceFacts:
         )
 
     def model_ready(self, caller: KeyEntry, name: str, version: str | None) -> bool:
-        """Tell whether a call would be answered now; raises ApiError."""
+        """Return whether a prediction would be answered now; raises ApiError."""
         self._admit(caller)
         return self.answers(caller, name, version)
 
     def answers(self, caller: KeyEntry, name: str, version: str | None) -> bool:
-        """Tell it of a caller whose call is counted already; raises ApiError."""
+        """Return the same without counting against the rates; raises ApiError."""
         entry = self._find(caller, name)
         if version is None and not entry.model.variants:
             return False
@@ -171,7 +172,7 @@ class OpenInferenceFacts:
         return entry
 
     def _target(self, entry: ModelEntry, version: str | None) -> Target:
-        """Find a version; without one the default, or the newest there is."""
+        """Find a version; if None, the default or else the newest; raises ApiError."""
         if version is None:
             default = next(
                 (v.version for v in entry.model.variants if v.role == "default"), None

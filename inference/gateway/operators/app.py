@@ -1,6 +1,6 @@
-"""The operators' port: metrics, and what readiness waits for.
+"""Serve the operators' port: metrics and readiness.
 
-Every gateway of a machine listens on it, and whichever is asked answers for all.
+All gateways of a machine listen on it; the one that gets a request answers for all.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 
 class Reporter:
-    """Makes the report of this gateway."""
+    """Make the report of this gateway."""
 
     def __init__(
         self,
@@ -104,13 +104,15 @@ class Reporter:
     async def ask_engines(self) -> None:
         """Ask the engines for their present counts.
 
-        Another gateway may have heard them later than this one: to show what was heard
-        last would let a count fall from one scrape to the next.
+        Another gateway may have asked them later than this one. If we showed our last
+        answer, a count could fall from one scrape to the next.
         """
         await self._engines.ask()
 
 
 class OperatorApp:
+    """The ASGI application of the operators' port."""
+
     def __init__(
         self,
         reporter: Reporter,
@@ -131,7 +133,7 @@ class OperatorApp:
             text = []
             for piece in write(found):
                 text.append(piece)
-                # Calls go on between the pieces: many models make a long text.
+                # Many models make a long text; let calls go on between its pieces.
                 await asyncio.sleep(0)
             await _answer(scope, send, 200, _METRICS_TYPE, b"".join(text))
             return
@@ -154,7 +156,10 @@ class OperatorApp:
 
 
 class ControlApp:
-    """A gateway's own Unix socket, for the processes of this installation."""
+    """The ASGI application of a gateway's own Unix socket.
+
+    Processes of the installation ask it for a report, or recall leases.
+    """
 
     def __init__(self, reporter: Reporter, tables: Tables) -> None:
         self._reporter = reporter

@@ -1,4 +1,4 @@
-"""What one gateway says of itself, and what all of a machine say together. Pure."""
+"""Define the report of one gateway, and combine those of all gateways of a machine."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,8 @@ from inference.gateway.metrics import engines as engine_metrics
 from inference.gateway.metrics.calls import MetricsState
 from inference.installation.ledger_report import Gauge, JobCounts
 
-# Of several gateways the worst counts: here the least, elsewhere the greatest.
+# Of several gateways the worst value counts. That is the least for these gauges, and
+# the greatest for those in neither list; _SUM is added up.
 _LEAST = (
     "ready",
     "snapshot_sequence",
@@ -32,21 +33,21 @@ class GatewayReport(msgspec.Struct):
     boot_id: str
     metrics: MetricsState
     gauges: list[Gauge]
-    # Whether all that was answered before can be answered now.
+    # All calls that could be answered before can be answered now.
     ready: bool
-    # What is not, and what comes: models without a version that is served yet.
+    # Why not; also models that have no served version yet.
     waiting_for: list[str]
     snapshot_sequence: int
-    # What jobs predicted, as the ledger says: the same for all gateways.
+    # What jobs predicted, from the ledger report: the same in all gateways.
     jobs: list[JobCounts] = []
-    # Status of each engine by its name, as this gateway heard it last.
+    # The last status of each engine that this gateway got, by name.
     engines: dict[str, Any] = {}
 
 
 def metrics_of(
     reports: Sequence[GatewayReport], *, expected: Iterable[str] = ()
 ) -> Iterator[Metric]:
-    """Return the metrics of all reports; the first knows engines and jobs best."""
+    """Yield the metrics of all reports; the first one's engines and jobs prevail."""
     gauges: dict[tuple[str, str], Gauge] = {}
     up = dict.fromkeys(expected, 0.0)
     engines: dict[str, Any] = {}
@@ -81,7 +82,7 @@ def _together(one: Gauge, other: Gauge) -> Gauge:
 def readiness(
     reports: Iterable[GatewayReport], *, expected: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Tell whether every gateway that is there can answer, and what each waits for."""
+    """Return whether all gateways that report are ready, and what each waits for."""
     found = list(reports)
     waiting = sorted({name for report in found for name in report.waiting_for})
     gateways: dict[str, Mapping[str, Any]] = {

@@ -1,4 +1,4 @@
-"""The other gateways of this machine, asked over their own Unix sockets."""
+"""Ask the other gateways of this machine for reports, over their Unix sockets."""
 
 import asyncio
 from pathlib import Path
@@ -16,14 +16,14 @@ _decoder = msgspec.msgpack.Decoder(GatewayReport)
 
 
 class Siblings:
-    """Finds siblings by the names of their sockets, so that restarts need no word."""
+    """Find siblings by the names of their sockets, which also works after restarts."""
 
     def __init__(self, folder: Path, *, own_name: str, names: tuple[str, ...]) -> None:
         self._folder = folder
         self._others = tuple(name for name in names if name != own_name)
 
     async def reports(self) -> list[GatewayReport]:
-        """Ask all at once; leave out who is not there or does not answer."""
+        """Ask all siblings at once; leave out those that do not answer."""
         answers = await asyncio.gather(*(self._ask(name) for name in self._others))
         return [answer for answer in answers if answer is not None]
 
