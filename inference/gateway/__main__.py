@@ -13,7 +13,7 @@ from inference.gateway.settings import from_environment
 from inference.installation import allocator, logs
 from inference.installation.sockets import bind_port
 
-# Engines, segments, libraries.
+# Files besides those of clients: sockets of engines, spool segments, libraries.
 _OTHER_FILES = 256
 
 
@@ -33,9 +33,9 @@ def main() -> None:
 
 
 def _allow_files(connections: int) -> None:
-    """Let every client have a socket, a stream and what waits for it in a file.
+    """Raise the limit on open files: each client may need a socket and a file.
 
-    Many systems allow 1024 at first: a thousand idle clients would keep all others out.
+    Many systems start with 1024, so a thousand idle clients would keep all others out.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:

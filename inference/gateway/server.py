@@ -1,4 +1,4 @@
-"""The gateway process: two ports, one event loop, and what runs beside them."""
+"""Build a gateway from its settings, serve its ports on one event loop, and drain."""
 
 import asyncio
 import functools
@@ -52,12 +52,12 @@ logger = structlog.get_logger(__name__)
 
 _KEEP_ALIVE_S = 30.0
 _OPERATORS_DRAIN_S = 1.0
-# Connections to the site go before its own server (2 s) closes them.
+# Idle connections to the site close before its server closes them, after 2 s.
 _SITE_CONNECTIONS = httpx.Limits(
     max_connections=100, max_keepalive_connections=20, keepalive_expiry=1.0
 )
-# Far fewer collections of the youngest generation: requests make little garbage in
-# cycles, and each pass shows in the slowest answers.
+# Collect the youngest generation rarely: requests make little garbage in cycles, and
+# each collection slows the slowest answers down further.
 _GC_THRESHOLD = 20_000
 
 
@@ -114,7 +114,7 @@ async def serve(
     metrics.lease_failures = leases.failures
     bodies = SlowBodies(time.monotonic)
     site = http_over(settings.home.site_socket, _SITE_CONNECTIONS)
-    # Of all gateways, each has its part: no client has more for asking several.
+    # Each gateway has its part, so a client that asks several of them gets no more.
     buffers = Buffers(
         settings.home.relayed, Bytes(settings.max_relayed_bytes // settings.gateways)
     )
@@ -145,7 +145,7 @@ async def serve(
         files=files,
         body_timeout_s=settings.body_timeout_s,
         max_image_pixels=settings.max_image_pixels,
-        # One of the largest must have room beside another.
+        # Two of the largest bodies must find room, even if one customer sends both.
         max_large_bytes=max(
             MAX_LARGE_BYTES,
             4 * max(settings.max_body_bytes, settings.max_binary_body_bytes),
@@ -222,7 +222,7 @@ async def serve(
     if grpc_server is not None:
         draining.append(grpc_server.stop(settings.drain_timeout_s))
     await asyncio.gather(*draining)
-    # Every answer has left; what follows is for the next process.
+    # All answers have left. What follows leaves things in order for the next process.
     await operator_listener.drain(_OPERATORS_DRAIN_S)
     await control_listener.drain(_OPERATORS_DRAIN_S)
     control_socket.unlink(missing_ok=True)
@@ -254,7 +254,7 @@ def _listener(
 
 
 def _grpc_server(driver: GatewayDriver, settings: GatewaySettings) -> "GrpcServer":
-    # Here, because without gRPC the process need not hold protobuf.
+    # Imported here, so that a process without gRPC does not load protobuf.
     from inference.gateway.grpc.server import GrpcServer, GrpcSettings
 
     try:
@@ -277,7 +277,7 @@ def _grpc_server(driver: GatewayDriver, settings: GatewaySettings) -> "GrpcServe
 
 
 def _stop_if_failed(task: "asyncio.Task[None]") -> None:
-    """Let the supervisor start a whole gateway in place of half a one."""
+    """Stop the gateway if a background task failed; the supervisor starts a new one."""
     if not task.cancelled() and task.exception() is not None:
         logger.error("background_task_failed", exc_info=task.exception())
         signal.raise_signal(signal.SIGTERM)

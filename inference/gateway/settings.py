@@ -1,4 +1,4 @@
-"""What the gateway reads from the environment, once, at its start."""
+"""Read the gateway's settings from the environment, once at its start."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -20,10 +20,10 @@ from inference.prediction.streamed_plan import DEFAULT_MAX_STREAM_S, DEFAULT_MAX
 Value = TypeVar("Value", int, float)
 
 _DEFAULT_PORT = 8000
-# Of one process of the site.
+# Threads of one process of the site.
 SITE_THREADS = 8
 _DEFAULT_MAX_UPLOAD_BYTES = 1024**3
-# And two of the largest bodies for each gateway at least.
+# The default is larger if two of the largest bodies for each gateway need more.
 _DEFAULT_MAX_RELAYED_BYTES = 8 * 1024**3
 
 
@@ -35,37 +35,37 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     gateways: int = 1
     # Address of the public port.
     host: str = "127.0.0.1"
-    # Under which callers find this installation, and the docs that errors name.
+    # The URL of this installation for callers; errors link to its docs.
     public_url: str = ""
-    # 0: any free port.
+    # 0 takes any free port.
     port: int = _DEFAULT_PORT
-    # Metrics and readiness detail; loopback only, whatever `host` is.
+    # Address of the operators' port: loopback by default, whatever `host` is.
     operator_host: str = "127.0.0.1"
     operator_port: int = _DEFAULT_PORT + 1
-    # 0: no gRPC.
+    # 0 means no gRPC.
     grpc_port: int = 0
-    # PEM files. Without a certificate and its key gRPC is not encrypted; with an
-    # authority clients must show a certificate too.
+    # PEM files. Without a certificate and its key, gRPC is not encrypted. With a client
+    # CA, clients must show a certificate too.
     grpc_certificate: Path | None = None
     grpc_key: Path | None = None
     grpc_client_ca: Path | None = None
-    # Their word is taken for whom a call comes from.
+    # Proxies whose X-Forwarded headers are believed.
     trusted_proxies: tuple[str, ...] = ()
     # More clients at once are turned away.
     max_connections: int = 10_000
-    # JSON bodies of predictions.
+    # Largest JSON body of a prediction.
     max_body_bytes: int = MAX_BODY_BYTES
-    # A picture of more is refused by its header.
+    # An image of more pixels is refused after reading its header.
     max_image_pixels: int = MAX_PIXELS
-    # Bodies and messages with raw tensors.
+    # Largest body or message with raw tensors.
     max_binary_body_bytes: int = DEFAULT_MAX_BINARY_BODY_BYTES
-    # Bodies relayed to the site: job files.
+    # Largest body relayed to the site, such as a file of a job.
     max_upload_bytes: int = _DEFAULT_MAX_UPLOAD_BYTES
-    # What waits on its way to and from the site, in all gateways.
+    # Bytes that wait between clients and the site, in all gateways together.
     max_relayed_bytes: int = _DEFAULT_MAX_RELAYED_BYTES
     # Processes of the site.
     site_workers: int = 1
-    # Longest and default deadline of a prediction.
+    # The longest deadline of a prediction, which is also the default.
     max_timeout_s: float = DEFAULT_TIMEOUT_S
     # Streams at once, and how long each may last.
     max_streams: int = DEFAULT_MAX_STREAMS
@@ -79,12 +79,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     # A body for the site must make progress this often, and at this rate on average.
     upload_idle_timeout_s: float = 30.0
     upload_min_bytes_per_s: float = MIN_BYTES_PER_S
-    # The site must begin its answer within this time; to long bodies, within more.
+    # The site must begin its answer within this time, or the second for a long body.
     site_timeout_s: float = 10.0
     site_upload_timeout_s: float = 120.0
-    # Of a quota, what may be spent beyond leases while the site is away.
+    # How much of a quota may be spent beyond leases while the site is away.
     overdraft_percent: float = 5.0
-    # Unread usage events on disk; predictions stop beyond it.
+    # Predictions stop when usage events on disk that are not yet ingested exceed this.
     spool_max_bytes: int = 4 * 1024**3
     # Requests in flight finish within this time after SIGTERM.
     drain_timeout_s: float = 25.0
@@ -92,9 +92,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def gateway_count(text: str) -> int:
-    """Read MODELYARD_GATEWAYS: a number, or `auto`: one for each two processors.
+    """Read MODELYARD_GATEWAYS, a number or `auto`; raises ValueError.
 
-    Raises ValueError.
+    `auto` means one gateway for every two processors.
     """
     if text == "auto":
         return max(1, len(os.sched_getaffinity(0)) // 2)
@@ -102,12 +102,12 @@ def gateway_count(text: str) -> int:
 
 
 def gateway_names(count: int) -> tuple[str, ...]:
-    """Name the gateways of one machine."""
+    """Return the names of the gateways of one machine."""
     return ("gateway", *(f"gateway-{number}" for number in range(2, count + 1)))
 
 
 def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
-    """Read `MODELYARD_…`; raises ValueError with a sentence on bad values."""
+    """Read all `MODELYARD_…` variables; raises ValueError, whose text is for people."""
 
     def number(name: str, convert: Callable[[str], Value], default: Value) -> Value:
         text = environment.get(name, "")

@@ -1,4 +1,4 @@
-"""Answers that leave piece by piece: one stream of an engine to one connection."""
+"""Send an engine's stream to one connection, piece by piece."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -23,19 +23,19 @@ Chunks = AsyncGenerator[Any]
 
 
 class StreamSender:
-    """Carries a stream's effects out, and ends what it began.
+    """Carry out the effects of one stream, and end it.
 
-    The engine is asked for the next chunk only when the client has taken enough of
-    those before: what a slow client does not read is never computed.
+    The engine is asked for a chunk only when the client has read enough of those
+    before. What a slow client does not read is never computed.
     """
 
     def __init__(self, engines: Engines, connection: Channel) -> None:
         self._engines = engines
         self._connection = connection
         self._chunks: Chunks | None = None
-        # Outlives a wait that ended with a sign of life.
+        # The next chunk; it stays awaited when one wait for it times out.
         self._next: asyncio.Future[Any] | None = None
-        # The head has left: whatever happens now is told in the body.
+        # The head has left, so errors go into the body.
         self.begun = False
 
     async def carry_out(self, effect: StreamEffect) -> Any:
@@ -53,7 +53,7 @@ class StreamSender:
         return None
 
     def finish(self, answer: Answer) -> None:
-        """Write the last event; an error is one of its own."""
+        """Write the last event, or an error event, and end the answer."""
         connection = self._connection
         if answer.status == HTTPStatus.OK:
             connection.write(answer.body)
@@ -65,7 +65,7 @@ class StreamSender:
             connection.abort()
 
     def close(self) -> None:
-        """Tell the engine that nobody waits for more."""
+        """Stop the engine's stream: nobody waits for more."""
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
             asyncio.get_running_loop().create_task(_close(chunks, self._next))
@@ -93,6 +93,6 @@ async def _close(chunks: Chunks, following: "asyncio.Future[Any] | None") -> Non
         following.cancel()
         await asyncio.wait((following,))
         if not following.cancelled():
-            # Nobody is left to tell of what failed.
+            # Fetch it, or asyncio logs it as never retrieved.
             following.exception()
     await chunks.aclose()

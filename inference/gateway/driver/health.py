@@ -1,4 +1,4 @@
-"""Whether a gateway can answer, for balancers, and what is not there yet."""
+"""Decide whether this gateway is ready, and list what it waits for."""
 
 from inference.engine.wire.messages import VersionKey
 from inference.gateway.driver.engines import Engines
@@ -7,13 +7,13 @@ from inference.snapshot.tables import Tables
 
 
 class Health:
-    """Looks at the snapshot, the engines' last reports and the spool."""
+    """Judge by the snapshot, the engines' last reports and the spool."""
 
     def __init__(self, tables: Tables, engines: Engines, recorder: Recorder) -> None:
         self._tables = tables
         self._engines = engines
         self._recorder = recorder
-        # What was found last, and what it was found in.
+        # The last result, and the state it was computed from.
         self._found: list[str] = []
         self._found_in: tuple[object, ...] = ()
 
@@ -22,11 +22,11 @@ class Health:
         return not self.obstacles()
 
     def obstacles(self) -> list[str]:
-        """List what keeps calls from being answered that were answered before.
+        """List what prevents calls that could be answered before.
 
-        A model whose first version is on its way is none: a balancer would take the
-        whole gateway away from the others for it. Anybody may ask, so all models are
-        looked at only where something is new.
+        A model whose first version is still loading does not count: a load balancer
+        would stop sending calls for all other models too. Anybody may ask, so the
+        models are examined only if something has changed.
         """
         tables = self._tables
         looked_at = (
@@ -58,7 +58,7 @@ class Health:
         return found
 
     def coming(self) -> list[str]:
-        """List the models that have no version ready yet, and will have one."""
+        """List the models that will get their first served version."""
         return [
             f"{entry.model.name} has no default that is served yet"
             for entry in self._tables.models.values()

@@ -1,4 +1,4 @@
-"""Pictures decoded beside the event loop: in few threads, with few waiting.
+"""Decode images in two threads beside the event loop, with a bounded queue.
 
 Customers take turns, and share the places in the queue.
 """
@@ -14,24 +14,24 @@ from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.shares import FairQueue
 from inference.prediction.effects import ReadImages
 
-# Pillow lets go of the interpreter while it decodes; more threads than this would
-# take the processor from the loop and memory for nothing.
+# Pillow releases the GIL while it decodes. More threads would take processor time from
+# the event loop, and memory for nothing.
 _THREADS = 2
 _RETRY_AFTER_S = 1.0
 
 
 class ImageReader:
-    """Reads the pictures of requests. Bounded: beyond `max_waiting` it refuses."""
+    """Decode the images of requests; refuse if more than `max_waiting` wait."""
 
     def __init__(self, *, max_pixels: int, max_waiting: int = 32) -> None:
         self._max_pixels = max_pixels
         self.waiting: FairQueue[asyncio.Future[None]] = FairQueue(max_waiting)
         self._busy = 0
-        # Threads start with the first pictures.
+        # Threads start with the first images.
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="images")
 
     async def read(self, effect: ReadImages) -> DecodedRows:
-        """Raise ApiError: OVERLOADED, INFERENCE_TIMEOUT."""
+        """Decode a request's images; raises ApiError OVERLOADED, INFERENCE_TIMEOUT."""
         deadline = time.monotonic() + effect.timeout_s
         try:
             async with asyncio.timeout(effect.timeout_s):
@@ -49,7 +49,7 @@ class ImageReader:
                     if not loop.is_closed():
                         loop.call_soon_threadsafe(self._pass_turn_on)
 
-                # Also where the caller left or waited too long.
+                # This also runs if the caller left or waited too long.
                 work.add_done_callback(over)
                 return await asyncio.wrap_future(work)
         except TimeoutError:
@@ -59,7 +59,7 @@ class ImageReader:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _take_turn(self, customer_id: int) -> None:
-        """Wait for a free thread; raise ApiError OVERLOADED if too many wait."""
+        """Wait for a free thread; raises ApiError OVERLOADED if too many wait."""
         if self._busy < _THREADS:
             self._busy += 1
             return
@@ -72,12 +72,12 @@ class ImageReader:
         except asyncio.CancelledError:
             self.waiting.remove(customer_id, turn)
             if turn.done() and not turn.cancelled():
-                # It was given the turn that it cannot use any more.
+                # The turn came just now, and is not needed any more.
                 self._pass_turn_on()
             raise
 
     def _pass_turn_on(self) -> None:
-        """Give a thread that is free to the next who waits."""
+        """Give the free thread to the next request that waits."""
         while (turn := self.waiting.take()) is not None:
             # Cancelled: its caller left in this turn of the loop.
             if not turn.done():

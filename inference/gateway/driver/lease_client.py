@@ -1,4 +1,4 @@
-"""Fetching quota units from the site, over its own socket."""
+"""Fetch leases of quota units from the site, over its internal socket."""
 
 import asyncio
 import time
@@ -21,12 +21,12 @@ logger = structlog.get_logger(__name__)
 
 _TIMEOUT_S = 2.0
 _AT_ONCE = 20
-# Idle connections go before the site's server (2 s) closes them: one that is closed as
-# a request is sent looks like a site that is away.
+# Idle connections close before the site's server closes them, after 2 s. A connection
+# that closes as a request is sent looks like a site that is away.
 _CONNECTIONS = httpx.Limits(
     max_connections=_AT_ONCE, max_keepalive_connections=10, keepalive_expiry=1.0
 )
-# Calls do not wait for a site that has just failed to answer.
+# For this time after a failure, calls do not wait for the site.
 _AWAY_S = 1.0
 _GRANT_URL = "http://site/internal/leases"
 
@@ -39,11 +39,11 @@ _Key = tuple[int, str, str, str, int]
 
 
 class _SiteAway(Exception):
-    """The site, or its database, does not answer, or refuses."""
+    """The site or its database does not answer, or refuses."""
 
 
 class LeaseClient:
-    """Asks for leases as `holder`, which is this process's boot id."""
+    """Ask the site for leases; `holder` is this process's boot id."""
 
     def __init__(
         self,
@@ -62,25 +62,26 @@ class LeaseClient:
             timeout=_TIMEOUT_S,
             trust_env=False,
         )
-        # Where many ask at once, as a day begins, the site is busy and not away: they
-        # wait here, not in httpx's pool, which looks at all of them for each answer.
+        # When many ask at once, as at the start of a day, the site is busy and not
+        # away. They wait here, because httpx's pool looks at all of them for each
+        # answer.
         self._turns = asyncio.Semaphore(_AT_ONCE)
-        # What is asked for in this turn of the loop, and what is on its way.
+        # Requests gathered in this turn of the event loop, and those under way.
         self._gathering: dict[_Key, list[LeaseRequest]] = {}
         self._under_way: dict[_Key, asyncio.Task[None]] = {}
         self._away_until = 0.0
-        # Whether the site did not lend when it was asked last.
+        # The last request failed.
         self._away = False
-        # How often it did not, by the reason: its status, or what went wrong.
+        # Failed requests by the reason: the status, or the exception's name.
         self.failures: Counter[str] = Counter()
 
     async def fetch(self, request: LeaseRequest, admission: AnyAdmission) -> None:
-        """Have a lease granted to `admission`, or an overdraft while the site is away.
+        """Get a lease for `admission`, or an overdraft while the site is away.
 
-        Raises ApiError once that is used up. Calls that need units of the same quota
-        at the same time share one request; whoever then finds too few asks again. Only
-        those that find the site silent first wait for it: then one request after
-        another asks whether it is back, and calls go on beside them.
+        Raises ApiError once the overdraft is used up. Calls that need units of the same
+        quota at the same time share one request; a call that then finds too few units
+        asks again. Only the first calls that find the site silent wait for it. After
+        that, one request at a time asks whether it is back, and calls do not wait.
         """
         key = _key(request)
         if key in self._gathering:
@@ -99,14 +100,14 @@ class LeaseClient:
                 raise refusals.not_leased() from None
 
     def prefetch(self, admission: Admission, request: LeaseRequest) -> None:
-        """Ask ahead, for calls to come; if it fails, they ask themselves."""
+        """Ask for units before calls need them; if that fails, the calls will ask."""
         key = _key(request)
         away = self._timer() < self._away_until
         if key not in self._under_way and not away:
             self._start(key, request, admission)
 
     async def release(self, requests: Iterable[LeaseRequest]) -> None:
-        """Tell the site what is given up; what fails is settled from the spool."""
+        """Return leases to the site; if that fails, the spool's events settle them."""
         for request in requests:
             try:
                 await self._post(request)
@@ -116,7 +117,7 @@ class LeaseClient:
 
     @property
     def failing(self) -> bool:
-        """Tell whether the site lent nothing when it was asked last."""
+        """Return whether the last request for a lease failed."""
         return self._away
 
     async def close(self) -> None:
@@ -130,12 +131,13 @@ class LeaseClient:
         task.add_done_callback(_take_note)
 
     def _overdraw_beside(self, request: LeaseRequest, admission: AnyAdmission) -> bool:
-        """Overdraw for one call, and still take what is granted to its request."""
+        """Overdraw for one call; its request goes on, and its grant is still taken."""
         unnumbered = msgspec.structs.replace(request, number=0)
         return admission.overdraw(unnumbered, self._clock())
 
     async def _ask(self, key: _Key, admission: AnyAdmission) -> None:
-        # The task starts in the next turn: all that ask in this one are here.
+        # The task starts in the next turn of the loop, so all requests of this turn
+        # are gathered.
         request = merged(self._gathering.pop(key))
         try:
             grant = await self._post(request)
@@ -183,7 +185,7 @@ def _key(request: LeaseRequest) -> _Key:
 
 
 def _reason(error: Exception) -> str:
-    """Name a failure in one of a few words: an answer by its status."""
+    """Return a short name for a failure, from a small set: it labels a metric."""
     if isinstance(error, httpx.HTTPStatusError):
         return f"status {error.response.status_code}"
     return type(error).__name__
@@ -191,5 +193,5 @@ def _reason(error: Exception) -> str:
 
 def _take_note(task: "asyncio.Task[None]") -> None:
     if not task.cancelled():
-        # A site that is away is no surprise to whoever does not wait.
+        # Fetch it, or asyncio logs it as never retrieved when no call waits.
         task.exception()

@@ -1,4 +1,4 @@
-"""Usage events to the spool, all of one turn of the loop at once."""
+"""Write usage events to the spool, all of one turn of the event loop at once."""
 
 import asyncio
 from typing import Protocol
@@ -15,16 +15,16 @@ _MEASURE_S = 1.0
 
 
 class Recording(Protocol):
-    """Who waits until an event is written; told in the same turn of the loop."""
+    """A call whose answer waits until its event is written."""
 
     def recorded(self) -> None: ...
 
     def unrecorded(self) -> None:
-        """Learn that it could not be written: what is not metered is not answered."""
+        """Refuse the call: its event could not be written, so it is not metered."""
 
 
 class Recorder:
-    """Answers wait here until their events are written."""
+    """Hold answers until their events are written."""
 
     def __init__(self, writer: SpoolWriter) -> None:
         self._writer = writer
@@ -34,7 +34,7 @@ class Recorder:
         self.failing = False
 
     def record(self, event: UsageEvent, waiting: Recording) -> None:
-        """Write the event at the end of this turn, and tell who waits for it."""
+        """Write the event at the end of this turn of the loop, then call `waiting`."""
         if not self._frames:
             self._loop.call_soon(self.flush)
         self._frames.append(encode_event(event))
@@ -58,10 +58,10 @@ class Recorder:
             recording.recorded()
 
     async def keep_synced(self) -> None:
-        """Flush to the disk ten times a second, in a thread of its own.
+        """Sync the spool to disk ten times a second, in a thread of its own.
 
-        Once a second it is tried whether the disk takes more: a gateway that nobody
-        calls must know it too, and one that was given no calls for it must recover.
+        Once a second, test whether the disk takes more. A gateway without calls must
+        know this too, and one that gets no calls because the disk failed must recover.
         """
         measured = 0.0
         while True:

@@ -1,4 +1,4 @@
-"""Uploaded files for predictions, read over the site's internal socket."""
+"""Read uploaded files for predictions, over the site's internal socket."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from inference.prediction.effects import ReadUpload
 
 logger = structlog.get_logger(__name__)
 
-# Each holds a whole file in memory.
+# Each read holds a whole file in memory.
 _AT_ONCE = 4
 _KEPT_S = 1.0
 _TIMEOUT_S = 10.0
@@ -23,7 +23,7 @@ _REFUSALS = {404: uploaded.not_found, 409: uploaded.not_sent, 410: uploaded.gone
 
 
 class InputFiles:
-    """Asks the site, which alone knows where files lie and whose they are."""
+    """Ask the site for files: only it knows where they lie and who owns them."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class InputFiles:
         at_once: int = _AT_ONCE,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Read `at_once` files at most: leases share the socket, and need threads."""
+        """Read at most `at_once` files together: leases need the site's threads too."""
         at_once = min(at_once, _AT_ONCE)
         self.turns = UploadSlots(at_once)
         connections = httpx.Limits(
@@ -47,11 +47,11 @@ class InputFiles:
         )
 
     async def read(self, asked: ReadUpload) -> UploadedFile:
-        """Read one file whole; raises ApiError."""
+        """Read a whole file; raises ApiError."""
         customer = Owner(str(asked.customer_id), is_customer=True)
         try:
             async with self.turns.turn(
-                # Whoever leaves cancels the task that waits.
+                # A client that leaves cancels the task that waits.
                 customer,
                 timeout_s=_TIMEOUT_S,
                 has_left=lambda: False,
