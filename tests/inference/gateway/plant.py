@@ -52,7 +52,7 @@ from registry.routing import Variant
 from tests.fakes import ManualClock
 
 KEY = key_format.generate("live")
-# Of another customer.
+# A key of another customer.
 OTHER_KEY = key_format.generate("live")
 PREDICT = "/api/v1/models/m/predict"
 GOOD = {"instances": [{"x": 1.5}]}
@@ -105,9 +105,9 @@ DAY_OF_ONE = Quota("day", "requests", 1)
 
 
 class FakeEngine:
-    """Doubles its input. `failure` is raised instead if there is one."""
+    """Double its input, or raise `failure` if there is one."""
 
-    # So it is asked by coroutines.
+    # Then the gateway calls `predict` and not `begin`.
     connected = False
 
     def __init__(self, name="cpu"):
@@ -116,7 +116,7 @@ class FakeEngine:
         self.calls = 0
         self.state = "ready"
         self.hold = None
-        # Of a stream: what it gives, how much was taken, and how many are open.
+        # Streams: their chunks, how many chunks were taken, how many streams are open.
         self.chunks = ()
         self.given = self.streaming = 0
 
@@ -132,7 +132,7 @@ class FakeEngine:
         return Prediction((Tensor("output", doubled),), 1, 2, len(doubled))
 
     async def stream(self, key, tensors, *, timeout_s, params=None, customer_id=0):
-        """Give what `chunks` says; an exception among them is raised."""
+        """Yield `chunks`; raise an exception that is among them."""
         self.calls += 1
         self.streaming += 1
         try:
@@ -165,7 +165,7 @@ class FakeEngine:
 
 
 class FakeSite(httpx.AsyncBaseTransport):
-    """Grants leases, echoes the rest. Raises `failure` if there is one."""
+    """Grant leases and echo other requests, or raise `failure` if there is one."""
 
     def __init__(self):
         self.failure = None
@@ -204,7 +204,7 @@ def listener(application, clock, *, max_connections=1000):
 
 @contextlib.asynccontextmanager
 async def listening(serving):
-    """Let a listener listen; gives its port."""
+    """Let a listener listen; yield its port."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         server = await serving.serve(bound)
@@ -212,7 +212,7 @@ async def listening(serving):
             yield bound.getsockname()[1]
         finally:
             server.close()
-            # None may outlive its loop.
+            # No connection may outlive its loop.
             for connection in list(serving.connections):
                 connection.abort()
             while serving.connections:
@@ -220,7 +220,7 @@ async def listening(serving):
 
 
 def request(path=PREDICT, content=b"", *, headers=(), key=KEY.token):
-    """Write the bytes of one POST; a content-length unless one is given."""
+    """Write the bytes of one POST, with a content-length unless one is given."""
     lines = [f"POST {path} HTTP/1.1", "host: public", f"authorization: Bearer {key}"]
     lines += [f"{name}: {value}" for name, value in headers]
     if not any(name in ("content-length", "transfer-encoding") for name, _ in headers):
@@ -229,7 +229,7 @@ def request(path=PREDICT, content=b"", *, headers=(), key=KEY.token):
 
 
 async def settled(count, *, quiet_s=0.3):
-    """Give a count once it is more than nothing and has stayed for a while."""
+    """Return a count once it is not 0 and has not changed for `quiet_s`."""
     before = None
     async with asyncio.timeout(60):
         while not (now := count()) or now != before:
@@ -239,7 +239,7 @@ async def settled(count, *, quiet_s=0.3):
 
 
 async def read_answer(reader):
-    """Read one answer; gives status, headers and body, or None at the end."""
+    """Read one answer; return status, headers and body, or None at the end."""
     try:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
     except asyncio.IncompleteReadError:
@@ -251,7 +251,7 @@ async def read_answer(reader):
 
 
 class Plant:
-    """Must be made inside a running loop."""
+    """A whole gateway; must be made inside a running event loop."""
 
     def __init__(
         self,
@@ -342,7 +342,7 @@ class Plant:
         if content is None and method == "POST":
             content = json.dumps(GOOD).encode()
         serving = listener(answered_by(app), self.clock) if app else self.listener
-        # To read the certificates of the web takes longer than to be answered.
+        # Without `verify=False`, loading certificates takes longer than the request.
         asking = httpx.AsyncClient(verify=False)
         async with listening(serving) as port, asking as client:
             return await client.request(
@@ -355,7 +355,7 @@ class Plant:
 
     @contextlib.asynccontextmanager
     async def connect(self, *sent):
-        """Open one raw connection; gives its reader and writer."""
+        """Open one raw connection; yield its reader and writer."""
         async with listening(self.listener) as port:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
@@ -368,7 +368,7 @@ class Plant:
                     await writer.wait_closed()
 
     def start(self, messages, *, path, headers=(), on_send=None):
-        """Run what is relayed on scripted messages; gives the task and what it sends.
+        """Relay a request of scripted messages; return the task and what it sends.
 
         After the last message the client stays silent. A queue is read as it fills.
         """

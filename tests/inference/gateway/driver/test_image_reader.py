@@ -43,8 +43,8 @@ def test_the_loop_turns_while_pictures_are_decoded():
     turns = asyncio.run(closing(reader, repeat()))
 
     assert {read.tensors[0].data.shape for *_, read in turns} == {(4, 3, 4, 6)}
-    # In a row they would keep it for all of the time; so may another process, but
-    # hardly every time.
+    # In the loop they would block it for the whole time. Another process may do that
+    # too, but hardly each time.
     assert min(longest / took for longest, took, _ in turns) < 0.5
 
 
@@ -54,7 +54,7 @@ def test_more_than_fit_are_refused_at_once():
     async def crowd():
         calls = [reader.read(ask(LARGE)) for _ in range(4)]
         first = await asyncio.gather(*calls, return_exceptions=True)
-        # What is over makes room.
+        # Finished reads make room.
         await asyncio.sleep(0)
         return first, await reader.read(ask(LARGE))
 
@@ -92,9 +92,9 @@ def test_a_customer_who_floods_leaves_others_their_turn():
 
     refused = asyncio.run(closing(reader, crowd()))
 
-    # Two were decoded at once, and half of the places were theirs.
+    # Two were decoded at once, and four more waited: half of the places.
     assert refused == [ErrorCode.OVERLOADED] * (20 - 2 - 4)
-    # Behind two whose turn it was, and one of the same turn.
+    # Two were running, and one more had its turn before.
     assert done.index(2) <= 4
 
 
@@ -111,7 +111,7 @@ def test_a_caller_who_leaves_gives_the_turn_on():
             await asyncio.gather(leaving, return_exceptions=True)
         leaving = asyncio.ensure_future(reader.read(ask(LARGE)))
         await asyncio.sleep(0)
-        # In the very turn in which it would be given its own.
+        # Cancel it in the turn of the loop in which it would get a thread.
         running[0].add_done_callback(lambda _: leaving.cancel())
         await asyncio.gather(*running)
         return await asyncio.gather(*(reader.read(ask(LARGE)) for _ in range(2)))

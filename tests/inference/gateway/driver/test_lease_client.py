@@ -163,9 +163,9 @@ async def test_only_the_first_calls_wait_for_a_site_that_says_nothing(tmp_path):
             await client.fetch(request, admission)
             assert admission.spend(1, 1_000_000.0) is None
             took.append(time.monotonic() - began)
-            # By now it is asked again, whoever waits for that.
+            # From now on the client asks the site again.
             timer.advance(2)
-        # By the first call, and beside the others.
+        # Once by the first call, and once while the others go on.
         async with asyncio.timeout(20):
             for _ in range(2):
                 (await asyncio.get_running_loop().sock_accept(silent))[0].close()
@@ -211,7 +211,7 @@ async def test_the_next_lease_is_asked_for_before_the_last_is_spent(tmp_path):
         await plant.ask()
         await asyncio.sleep(0)
 
-    # Only the first call found nothing in hand.
+    # Only the first call had no units to spend.
     assert waits == 1
     assert plant.site.paths()["/internal/leases"] > 1
 
@@ -271,7 +271,7 @@ async def test_the_loop_turns_while_the_site_says_nothing(tmp_path):
 
     ticking = asyncio.create_task(tick())
     with socket.socket(socket.AF_UNIX) as silent:
-        # It takes connections, and never says a word.
+        # It accepts connections and never answers.
         silent.bind(str(tmp_path / "site.sock"))
         silent.listen()
         client = LeaseClient(
@@ -291,7 +291,7 @@ async def test_the_loop_turns_while_the_site_says_nothing(tmp_path):
 
 
 class Crowded(httpx.AsyncBaseTransport):
-    """Answers in its turn, and counts how many wait for it; fails if it is told."""
+    """Answer one request after the other, and count those that wait."""
 
     def __init__(self, failure=None):
         self.failure = failure

@@ -25,7 +25,7 @@ async def test_a_prediction_reads_its_rows_from_the_site(tmp_path):
     [request] = plant.site.requests
     assert request.url.path == f"/internal/uploads/upl_{'ab' * 16}"
     assert request.url.params["customer"] == "7"
-    # The site takes what says so for a relayed request, and refuses it.
+    # With this header the site would take it for a relayed request, and refuse it.
     assert "x-forwarded-for" not in request.headers
 
 
@@ -62,7 +62,7 @@ async def test_a_site_that_is_away_is_waited_for_by_nobody(tmp_path):
 
 
 class HeldSite(httpx.AsyncBaseTransport):
-    """Answers one request after the other, as it is told to."""
+    """Answer one request after the other, when the test says so."""
 
     def __init__(self):
         self.asked = []

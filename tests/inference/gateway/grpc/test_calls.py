@@ -1,4 +1,4 @@
-"""Calls of gRPC over HTTP/2, frame by frame: heads, messages, ends."""
+"""gRPC calls over HTTP/2, frame by frame: heads, messages, ends."""
 
 import asyncio
 import gzip
@@ -90,9 +90,9 @@ async def test_refused_calls_need_not_be_finished(tmp_path):
         answer, _ = await peer.answer(1)
 
         assert answer["grpc-status"] == "16"
-        # The client may stop, and its call has not failed by that (RFC 9113, 8.1).
+        # The client may stop sending; this does not fail its call (RFC 9113, 8.1).
         assert await peer.reset(1) == Code.NO_ERROR
-        # What is on its way is let pass.
+        # Frames that were under way are ignored.
         peer.send(hyper.DataFrame(1, b"late", flags=("END_STREAM",)))
         await peer.pong()
 
@@ -174,7 +174,7 @@ async def test_compressed_messages_are_read(tmp_path, encoding, compress):
 )
 @on_loop
 async def test_every_method_reads_what_may_be_compressed(tmp_path, key, method):
-    """Whoever keeps to `grpc-accept-encoding` is understood (compression.md)."""
+    """We read every encoding that `grpc-accept-encoding` names (compression.md)."""
     path = f"/inference.GRPCInferenceService/{method}"
     body = gzip.compress(row(1.5) if method == "ModelInfer" else b"")
     end = hyper.DataFrame(1, framed(body, compressed=True), flags=("END_STREAM",))
@@ -215,7 +215,7 @@ async def test_streams_answer_message_by_message(tmp_path):
             peer.send(hyper.DataFrame(1, sent[start : start + 7]))
         answer, data = await peer.answer(1)
 
-    # The third is no message.
+    # The third message is invalid.
     assert answer["grpc-status"] == "3"
     assert [response.infer_response.id for response in unframed(data)] == ["a", "b"]
 
@@ -261,7 +261,7 @@ async def test_a_stream_whose_answers_are_not_read_takes_no_more_messages(tmp_pa
         await asyncio.sleep(0.1)
         assert plant.engine.calls == calls < 5
 
-        # Nor is its window opened for more than one has been taken.
+        # Its window is not opened for more than one message either.
         assert not peer.of(hyper.WindowUpdateFrame, 1)
         peer.send(hyper.WindowUpdateFrame(1, 10**6), hyper.WindowUpdateFrame(0, 10**6))
         await peer.until(lambda: peer.of(hyper.WindowUpdateFrame, 1))

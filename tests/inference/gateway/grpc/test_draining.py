@@ -1,4 +1,4 @@
-"""The end of a server: what clients see of calls that are on their way."""
+"""Draining a gRPC server: what happens to calls under way."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ ANY_STREAM = 2**31 - 1
 
 
 async def stop(found, peer, grace_s=60):
-    """Begin to stop; gives the task, and the ping that its client is to answer."""
+    """Begin to stop; return the task, and the answer to the server's ping."""
     stopping = asyncio.create_task(found.server.stop(grace_s))
     await peer.until(peer.pings)
     [ping] = peer.pings()
@@ -47,11 +47,11 @@ async def test_what_was_sent_before_a_client_knew_of_the_end_is_answered(tmp_pat
         stopping = asyncio.create_task(found.server.stop(60))
         await peer.until(lambda: peer.of(hyper.PingFrame))
         [ping] = peer.of(hyper.PingFrame)
-        # These were on their way; the client has read nothing since.
+        # These were under way; the client has not read GOAWAY yet.
         peer.call(3, row(1.5))
         peer.send(hyper.PingFrame(0, ping.opaque_data, flags=("ACK",)))
         await peer.until(lambda: len(peer.of(hyper.GoAwayFrame)) == 2)
-        # This came after the end.
+        # This call came too late.
         peer.call(5, row(1.5))
         assert await peer.reset(5) == Code.REFUSED_STREAM
         plant.engine.hold.set()
@@ -146,7 +146,7 @@ async def test_calls_whose_message_does_not_come_may_be_made_again(
             stopping, pong = await stop(found, peer)
             peer.send(pong)
             await peer.until(lambda: len(goaways(peer)) == 2)
-            # Of the time that was given, next to nothing is left.
+            # The grace time is almost over.
             found.clock.advance(59.9)
             answer, _ = await peer.answer(1)
             code = await peer.end()
@@ -165,8 +165,8 @@ async def test_streams_opened_before_a_client_knew_of_the_end_are_ended(tmp_path
     async with serving(Plant(tmp_path)) as found, found.peer() as peer:
         await peer.pong()
         stopping, pong = await stop(found, peer)
-        # The first is without a message when the client learns that it is too late,
-        # the other brings one, which is answered.
+        # When the server drains, the first call has no message, and the second has one,
+        # which is answered.
         peer.send(peer.headers(1, head(STREAM)), peer.headers(3, head(STREAM)))
         peer.send(hyper.DataFrame(3, framed(row(1.5))), pong)
         ends = [(await peer.answer(n))[0] for n in (1, 3)]
@@ -229,7 +229,7 @@ async def test_who_has_next_to_no_time_is_told_all_the_same(tmp_path):
         peer.send(peer.headers(1))
         await peer.pong()
         stopping, _ = await stop(found, peer, grace_s=0.5)
-        # It has not answered the ping.
+        # The client has not answered the ping.
         found.clock.advance(0.4)
         answer, _ = await peer.answer(1)
         assert await peer.end() == Code.NO_ERROR

@@ -1,4 +1,4 @@
-"""The real client of gRPC against our HTTP/2: much, long, at once, until the end."""
+"""gRPC's own client against our HTTP/2: large messages, streams, load, draining."""
 
 import asyncio
 
@@ -137,7 +137,7 @@ async def test_calls_under_load_are_all_answered_at_the_end(tmp_path):
             await call(row(1), metadata=WITH_KEY)
             answered += 1
 
-    # Each has a connection of its own.
+    # Each channel has a connection of its own.
     options = (("grpc.use_local_subchannel_pool", 1),)
     channels = [
         aio.insecure_channel(f"127.0.0.1:{first.port}", options=options)
@@ -150,7 +150,7 @@ async def test_calls_under_load_are_all_answered_at_the_end(tmp_path):
     ]
     while answered < 200:
         await asyncio.sleep(0.01)
-    # Another takes over, as where several gateways share the port.
+    # A second server takes over, as when several gateways share the port.
     second = GrpcServer(plant.driver, settings)
     await second.start()
     await asyncio.wait_for(first.stop(20), 15)
@@ -159,7 +159,7 @@ async def test_calls_under_load_are_all_answered_at_the_end(tmp_path):
         while answered < before + 200:
             await asyncio.sleep(0.01)
     stopping.set()
-    # None of them has failed.
+    # No call has failed.
     await asyncio.gather(*load)
     for channel in channels:
         await channel.close()

@@ -28,7 +28,7 @@ WITH_KEY = (("authorization", f"Bearer {KEY.token}"),)
 
 @contextlib.asynccontextmanager
 async def asking(plant):
-    """Give a server that looks after its clients when it is told to, and a stub."""
+    """Yield a server that sweeps when the test says so, and a stub."""
     server = GrpcServer(plant.driver, GrpcSettings(max_message_bytes=1024))
     await server.start()
     try:

@@ -1,4 +1,4 @@
-"""What one client may ask of the gRPC port: every bound, and that nothing is left."""
+"""Every limit on what a client may ask of the gRPC port, and that nothing leaks."""
 
 import asyncio
 import contextlib
@@ -98,7 +98,7 @@ async def test_rapid_resets_are_bounded_and_their_work_is_given_up(tmp_path):
                 peer.send(hyper.RstStreamFrame(stream_id, 8))
                 opened += 1
                 if opened % 64 == 0:
-                    # Some have begun when they are given up, and some have not.
+                    # Some have begun when they are reset, and some have not.
                     await asyncio.sleep(0)
             assert await peer.end() == CALM
         await found.emptied()
@@ -116,12 +116,12 @@ async def test_resets_that_a_client_provokes_are_bounded_too(tmp_path):
         async with found.peer() as peer:
             for stream_id in range(1, 8 * limits.MAX_STREAMS, 2):
                 peer.call(stream_id, row(1.5))
-                # RFC 9113, section 6.9: the stream is reset, by us (CVE-2025-8671).
+                # RFC 9113, section 6.9: we reset the stream (CVE-2025-8671).
                 peer.raw(b"\0\0\x04\x08\0" + stream_id.to_bytes(4) + bytes(4))
             assert await peer.end() == CALM
         await found.emptied()
 
-    # Each is noise too.
+    # Each update counts as noise too, so fewer calls begin.
     assert plant.metrics.abandoned <= 2 * limits.MAX_STREAMS
 
 
@@ -223,7 +223,7 @@ async def test_streams_beyond_the_bound_are_refused_alone(tmp_path):
 
 @on_loop
 async def test_calls_that_one_customer_leaves_open_leave_room_for_others(tmp_path):
-    """They are half open: a head, and never a message."""
+    """Such a call has a head, and never gets a message."""
     share = limits.MAX_ALL_CALLS // 2
     plant = Plant(tmp_path)
 
@@ -332,7 +332,7 @@ async def test_a_length_without_a_body_resets_its_call(tmp_path):
 
 @on_loop
 async def test_strangers_leave_room_for_callers_with_a_key(tmp_path, monkeypatch):
-    # One address has half of all: as many as one connection.
+    # One address may have half of all: as many as one connection.
     monkeypatch.setattr(limits, "MAX_ALL_KEYLESS_CALLS", 2 * limits.MAX_KEYLESS_CALLS)
     first_too_many = 2 * limits.MAX_KEYLESS_CALLS + 1
     keyless = head(LIVE, key=None)
@@ -347,7 +347,7 @@ async def test_strangers_leave_room_for_callers_with_a_key(tmp_path, monkeypatch
             refused.append((await other.answer(3))[0])
             other.call(5, row(1.5))
             fields, _ = await other.answer(5)
-            # What is answered makes room.
+            # Answered calls make room.
             peer.send(hyper.DataFrame(1, framed(b""), flags=("END_STREAM",)))
             await peer.answer(1)
             peer.call(first_too_many + 2, fields=keyless)
@@ -450,7 +450,7 @@ async def test_windows_opened_byte_by_byte_are_none_if_they_let_answers_go(tmp_p
         await peer.until(lambda: 3 in peer.blocks)
         peer.send(*[hyper.WindowUpdateFrame(3, 1)] * MANY)
         await peer.until(lambda: len(peer.data.get(3, b"")) == MANY)
-        # The other one is not touched by that.
+        # The other stream gets nothing of it.
         assert 1 not in peer.data
         peer.send(hyper.WindowUpdateFrame(3, 10**6), hyper.WindowUpdateFrame(1, 10**6))
         _, data = await peer.answer(1)
@@ -577,7 +577,7 @@ async def test_a_message_that_waits_for_its_turn_is_not_late(tmp_path, monkeypat
             found.pass_time(3)
             late, _ = await peer.answer(1)
             await peer.until(lambda: peer.of(hyper.WindowUpdateFrame, 3))
-            # From now on it is the client who is waited for.
+            # From now on the server waits for the client.
             found.pass_time(4)
             await peer.pong()
             assert not peer.ended(3)
@@ -713,7 +713,7 @@ async def test_nothing_is_left_of_connections(tmp_path):
                 peer.call(3, row(1.5, model="other"))
                 await peer.answer(1)
                 await peer.answer(3)
-                # One is not complete, and one is not read.
+                # Two calls that stay open: half a message, and none.
                 peer.send(peer.headers(5), hyper.DataFrame(5, b"\0\0"))
                 peer.send(peer.headers(7), *[hyper.PingFrame(0)] * number)
                 await peer.pong()
@@ -783,7 +783,7 @@ async def test_large_messages_of_one_customer_leave_room_for_others(
             flood = [await begin(stack, KEY) for _ in range(6)]
             assert [granted for _, granted in flood] == [True] * 2 + [False] * 4
             assert (await begin(stack, OTHER_KEY))[1]
-            # What is given up makes room for the one that waits longest.
+            # A call that is reset makes room for the one that has waited longest.
             flood[0][0].send(hyper.RstStreamFrame(1, 8))
             third = flood[2][0]
             await third.until(lambda: third.of(hyper.WindowUpdateFrame, 1))
@@ -798,7 +798,7 @@ async def test_large_answers_that_wait_for_one_customer_leave_room_for_others(
 ):
     monkeypatch.setattr(calls, "STREAM_WINDOW", 1000)
     width = 15_000
-    # Alone a customer has half, which is one answer.
+    # A customer alone has half, which is one answer.
     plant = Plant(tmp_path, limits=UNLIMITED, max_large_bytes=10 * width)
     serve_wide(plant, width)
     message = framed(row(*[0] * width))
@@ -840,7 +840,7 @@ def compressed(peer, stream_id, message, key):
 async def test_compressed_messages_of_one_customer_leave_threads_to_others(
     tmp_path, monkeypatch
 ):
-    """A few bytes of each become the largest message there is."""
+    """A few bytes decompress to the largest message allowed."""
     begun, released = [], threading.Event()
 
     def slow(body, window, *, max_bytes):
@@ -858,7 +858,7 @@ async def test_compressed_messages_of_one_customer_leave_threads_to_others(
             await flood.pong()
             compressed(other, 1, own, OTHER_KEY)
             await other.pong()
-            # What the spool waits for is not behind them.
+            # Threads for other work, such as the spool's, are free.
             await asyncio.wait_for(asyncio.to_thread(int), 20)
             released.set()
             answer, _ = await other.answer(1)
@@ -873,7 +873,7 @@ async def test_compressed_messages_of_one_customer_leave_threads_to_others(
 @on_loop
 async def test_what_compressed_messages_become_has_a_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "MAX_ALL_LARGE_BYTES", 1)
-    # Of four messages a customer alone has half.
+    # There is room for four messages; a customer alone has half.
     width = 240_000
     message = row(*[0] * width)
     plant = Plant(tmp_path, limits=UNLIMITED)
@@ -890,7 +890,7 @@ async def test_what_compressed_messages_become_has_a_bound(tmp_path, monkeypatch
             await flood.until_called(plant, 2)
             compressed(other, 1, message, OTHER_KEY)
             await other.until_called(plant, 3)
-            # One that is given up while it waits needs no room.
+            # A message whose call is reset while it waits needs no room.
             flood.send(hyper.RstStreamFrame(9, 8))
             await flood.pong()
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Messages come out as they went in, however the bytes between were cut."""
+"""Messages are read as they were sent, however their bytes are cut."""
 
 import gzip
 import itertools

@@ -60,7 +60,7 @@ async def test_services_and_their_messages_are_described(tmp_path):
 
 @on_loop
 async def test_a_client_without_our_files_can_predict(tmp_path):
-    """As grpcurl does."""
+    """Ask for a method as grpcurl does."""
 
     def work(channel):
         pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
@@ -89,7 +89,7 @@ async def test_both_versions_answer_one_question_after_another(tmp_path, package
         {"file_containing_symbol": "inference.GRPCInferenceService.ModelInfer"},
         {"file_containing_symbol": f"{package}.ServerReflectionRequest"},
         {"file_by_filename": "grpc/reflection/v1/reflection.proto"},
-        # It is loaded, and it is not ours to show.
+        # It is loaded in the process, but we do not serve it.
         {"file_by_filename": "google/protobuf/descriptor.proto"},
         {"file_containing_symbol": "nobody.Knows"},
         {"all_extension_numbers_of_type": "inference.ModelInferRequest"},

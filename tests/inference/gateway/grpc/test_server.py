@@ -22,7 +22,7 @@ from tests.inference.gateway.plant import Plant
 
 
 def make(folder, *, days=100, number=1):
-    """Write a certificate that signs itself; give the paths of it and of its key."""
+    """Write a self-signed certificate; return its path and that of its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -121,7 +121,7 @@ def test_files_that_are_not_there_are_named():
 
 
 def shown_by(port):
-    """Give the number of the certificate that a port shows."""
+    """Return the serial number of the certificate that a port shows."""
     pem = ssl.get_server_certificate(("127.0.0.1", port))
     return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
@@ -141,12 +141,12 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path):
         other = tmp_path / "other"
         other.mkdir()
         _, other_key = make(other)
-        # Half of a pair is no pair.
+        # A new certificate without its key does not match.
         key.write_bytes(other_key.read_bytes())
         server.certificates.look()
         numbers.append(await asyncio.to_thread(shown_by, server.port))
         make(folder, number=2)
-        # Nobody asks it to look.
+        # The server looks by itself.
         async with asyncio.timeout(60):
             while numbers[-1] == 1:
                 numbers.append(await asyncio.to_thread(shown_by, server.port))

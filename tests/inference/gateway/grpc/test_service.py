@@ -72,7 +72,7 @@ def _written(message):
 
 @contextlib.asynccontextmanager
 async def serving(plant, **settings):
-    """Give a client of the plant's gRPC port."""
+    """Yield a client of the plant's gRPC port."""
     settings = {"max_message_bytes": 1024 * 1024} | settings
     server = GrpcServer(plant.driver, GrpcSettings(**settings))
     await server.start()
@@ -187,7 +187,7 @@ async def test_what_cannot_be_answered_is_refused(tmp_path, message, code):
 
 @on_loop
 async def test_messages_that_grow_beyond_the_limit_are_refused(tmp_path):
-    # About ten kilobytes on their way.
+    # It is sent in about ten kilobytes.
     bomb = request([0] * 2_000_000)
 
     async with serving(Plant(tmp_path)) as client:
@@ -415,7 +415,7 @@ async def test_models_are_described_to_their_callers(tmp_path):
 async def test_models_are_described_by_scope_and_within_the_rates(
     tmp_path, scopes, code
 ):
-    # Nobody waits for the end of a window that is as long as a day.
+    # The window is a day long, so that it does not end during the test.
     plant = Plant(
         tmp_path, limits=Limits(plan="p", rates=(Rate("sustained", 1, 86_400),))
     )
@@ -486,7 +486,7 @@ async def test_typed_contents_of_every_kind(tmp_path):
 
 
 def _serve(plant, signature):
-    """Serve a model of this signature under the plant's only name."""
+    """Let the plant's only model have this signature."""
     snapshot = plant.tables.as_snapshot()
     [model] = snapshot.models
     [version] = model.versions

@@ -34,7 +34,7 @@ MESSAGE = (framed(b"x" * 100),)
 
 
 def refused(peer, stream_id, fields=STRANGER, data=MESSAGE):
-    """Make a call that is refused by its head, all of which is on its way by then."""
+    """Write a whole call that is refused by its head."""
     made = [peer.headers(stream_id, fields)]
     made += [hyper.DataFrame(stream_id, part) for part in data]
     made[-1].flags.add("END_STREAM")
@@ -111,7 +111,7 @@ async def test_new_headers_of_strangers_slow_callers_down_and_no_more(tmp_path):
         await peer.until(lambda: peer.ended(31))
         await asyncio.sleep(0.1)
         waits = not peer.ended(119)
-        # It hears of time that passes, and must hear of nothing else.
+        # The server must read on because time passes, and for no other reason.
         for _ in range(40):
             found.pass_time(0.5)
             await asyncio.sleep(0.01)
@@ -150,7 +150,7 @@ async def test_headers_of_strangers_are_read_at_their_rate_and_no_faster(tmp_pat
         goaways = wire.of(hyper.GoAwayFrame)
         connection.connection_lost(None)
 
-    # One block may exceed what is left, and fields have a price, too.
+    # The last block may exceed what is left, and fields cost something too.
     most, block = limits.HEADER_BYTES, 16 * 1024
     later = most + limits.TRUSTED_PACE * limits.HEADER_BYTES_PER_S
     assert goaways == []
@@ -173,7 +173,7 @@ async def test_trust_is_not_for_ever(tmp_path):
 @on_loop
 async def test_answers_without_a_key_earn_no_trust(tmp_path):
     async with serving(Plant(tmp_path)) as found, found.peer() as peer:
-        # The key that it brings is not looked at.
+        # This method needs no key, so the key is not checked.
         peer.call(1, fields=head(LIVE))
         await peer.answer(1)
         for number in range(60):
@@ -211,7 +211,7 @@ def _new(peer, stream_id):
     return refused(peer, stream_id, [*STRANGER, ("x-id", f"{stream_id:032}")])
 
 
-# What a proxy may pass on of what strangers do.
+# What strangers do, as a proxy may pass it on.
 STRANGERS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -237,7 +237,7 @@ async def share(folder, steps, seconds):
     plant = Plant(folder, limits=UNLIMITED)
     async with serving(plant) as found:
         connection, wire = connect(found.server)
-        # An encoder only; nobody reads what it would.
+        # This peer only encodes frames.
         peer, stream_id, known = Peer(None, None), 1, []
 
         def send(frames):
@@ -260,7 +260,7 @@ async def share(folder, steps, seconds):
                 ask()
             await asyncio.sleep(0)
             found.pass_time(seconds)
-        # Whatever waits is read as time passes.
+        # What waits is read as time passes.
         while not wire.reading:
             found.pass_time(1)
             await asyncio.sleep(0)

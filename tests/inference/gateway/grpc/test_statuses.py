@@ -1,4 +1,4 @@
-"""What ends a call is read by others as it was meant."""
+"""Other decoders read our trailers as they were meant."""
 
 from urllib.parse import unquote
 

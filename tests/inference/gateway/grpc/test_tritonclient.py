@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, proved by clients that are not ours."""
+"""The Open Inference Protocol, tested with NVIDIA's clients."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ OUTPUTS = [{"name": "output", "datatype": "FP32", "shape": [-1, 1]}]
 
 @pytest.fixture
 def ports(tmp_path):
-    """Serve a plant on a thread; gives its HTTP and its gRPC port."""
+    """Serve a plant on a thread; yield its HTTP and its gRPC port."""
     found = []
     started, stop = threading.Event(), None
 

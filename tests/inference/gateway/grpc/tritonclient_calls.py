@@ -1,7 +1,7 @@
 """Calls by NVIDIA's own clients, in a process of their own.
 
-Their messages share a protobuf package with ours, and one of them brings gevent.
-Prints what came of each call as one JSON object.
+Their messages share a protobuf package with ours, and one of them imports gevent.
+Prints the results of all calls as one JSON object.
 """
 
 import json
@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-# Generated with the protobuf before the one that is installed; it works.
+# It was generated with an older protobuf than the installed one; it works.
 warnings.filterwarnings("ignore", message="Protobuf gencode")
 
 
@@ -121,7 +121,7 @@ def by_grpc(address, token):
 
 
 def compressed_health(address):
-    """Ask as a channel does that compresses all it sends."""
+    """Ask over a channel that compresses all messages."""
     import grpc
     from tritonclient.grpc import service_pb2, service_pb2_grpc
 

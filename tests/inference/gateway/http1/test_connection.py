@@ -1,4 +1,4 @@
-"""HTTP/1.1 over real sockets: what the wire may do to a connection."""
+"""HTTP/1.1 over real sockets: everything that clients may send."""
 
 import asyncio
 import contextlib
@@ -412,7 +412,7 @@ async def test_body_behind_a_slow_answer_waits_at_the_client(tmp_path):
         while not plant.engine.calls:
             await asyncio.sleep(0)
         writer.write(bytes(size))
-        # Buffers of the system take some megabytes, but nobody takes the rest.
+        # The system's buffers take some megabytes; the client does not read the rest.
         await asyncio.sleep(0.3)
         unsent = writer.transport.get_write_buffer_size()
         plant.engine.hold.set()
@@ -534,7 +534,7 @@ async def test_a_client_must_read_at_a_least_rate(tmp_path, bytes_per_s, stays):
 
 
 class FakeSocket:
-    """Stands for a transport whose client reads as much as it is told to."""
+    """A transport whose client reads as much as the test says."""
 
     def __init__(self, connection):
         self._transport = connection._transport

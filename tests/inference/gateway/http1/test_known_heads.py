@@ -1,4 +1,4 @@
-"""Heads that are known are not parsed again; nothing else may differ."""
+"""Known heads are not parsed again; nothing else may differ."""
 
 import asyncio
 import functools

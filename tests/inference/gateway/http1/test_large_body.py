@@ -1,4 +1,4 @@
-"""Large bodies of known heads are read into their place; nothing else may differ."""
+"""Large bodies behind known heads use one buffer; nothing else may differ."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 
 @pytest.fixture
 def made(monkeypatch):
-    """List the bodies that were read apart."""
+    """List the bodies that a LargeBody has read."""
     bodies = []
     begin = LargeBody.__init__
 
@@ -50,7 +50,7 @@ def test_large_bodies_are_answered_like_the_first_one(tmp_path, made, run):
         return [status for status, *_ in answers]
 
     assert run(statuses()) == [200] * 6
-    # The first is parsed; of those behind it some may have come whole.
+    # The first head is parsed; some of the later requests may come in one piece.
     assert len(made) >= 2
 
 
@@ -83,7 +83,7 @@ def test_a_large_body_that_does_not_come_is_given_up(tmp_path, made, run):
             plant.clock.advance(6)
             plant.listener.sweep()
             refused = await read_answer(reader)
-            # What still comes is thrown away.
+            # The rest of the body is dropped.
             writer.write(SENT[100_000:])
             end = await read_answer(reader)
         return refused[0], end

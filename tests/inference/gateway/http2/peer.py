@@ -1,4 +1,4 @@
-"""A client of raw frames, made by hyper's h2 and hyperframe: they are not ours."""
+"""A client that sends raw frames, built on hyper's libraries and not on our code."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ def on_loop(test):
 
 
 def head(path=INFER, *, key=KEY.token, without=(), **changed):
-    """Give the headers of a call; `changed` in Python's names, None takes one away."""
+    """Return a call's headers; `changed` has Python names, and None removes one."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -53,12 +53,12 @@ def head(path=INFER, *, key=KEY.token, without=(), **changed):
 
 
 def framed(message, *, compressed=False, length=None):
-    """Put the prefix of gRPC before a message."""
+    """Put gRPC's prefix before a message."""
     size = len(message) if length is None else length
     return bytes([compressed]) + size.to_bytes(4) + message
 
 
-# What ServerLive answers.
+# The answer of ServerLive.
 ALIVE = framed(b"\x08\x01")
 
 
@@ -71,7 +71,7 @@ def row(*values, model="m", **members):
 
 
 def serve_wide(plant, width):
-    """Serve a model whose rows are so wide, under the plant's only name."""
+    """Let the plant's only model have rows of this width."""
     snapshot = plant.tables.as_snapshot()
     [model] = snapshot.models
     signature = Signature(layout=Layout.TENSOR, shape=(width,))
@@ -81,13 +81,13 @@ def serve_wide(plant, width):
 
 
 class Peer:
-    """One connection. What comes is collected as frames of hyperframe."""
+    """One connection, which collects what it receives as frames of hyperframe."""
 
     def __init__(self, reader, writer):
         self.reader, self.writer = reader, writer
         self.encoder, self.decoder = Encoder(), Decoder()
         self.frames = []
-        # Of each stream: headers and trailers, and what came of DATA.
+        # For each stream: headers and trailers, and the DATA so far.
         self.blocks = {}
         self.data = {}
         self.closed = False
@@ -116,13 +116,13 @@ class Peer:
         )
 
     async def until(self, condition, timeout_s=20):
-        """Read until a condition of what came is true."""
+        """Read until a condition is true."""
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await self._read()
 
     async def end(self, timeout_s=20):
-        """Read until the server hangs up; gives the code of its GOAWAY, or None."""
+        """Read until the server closes; return the code of its GOAWAY, or None."""
         async with asyncio.timeout(timeout_s):
             while not self.closed:
                 await self._read()
@@ -130,23 +130,23 @@ class Peer:
         return found[-1].error_code if found else None
 
     async def reset(self, stream_id):
-        """Wait for the code that a stream is reset with."""
+        """Wait until a stream is reset; return the code."""
         await self.until(lambda: self._resets(stream_id))
         return self._resets(stream_id)[0].error_code
 
     async def answer(self, stream_id):
-        """Wait for the end of an answer; gives its headers and its DATA."""
+        """Wait for the end of an answer; return its headers and its DATA."""
         await self.until(lambda: self.ended(stream_id))
         return self.blocks[stream_id], self.data.get(stream_id, b"")
 
     async def pong(self):
-        """Wait until what was sent before has been read."""
+        """Wait until the server has read what was sent before."""
         before = len(self._pongs())
         self.send(hyper.PingFrame(0, b"12345678"))
         await self.until(lambda: len(self._pongs()) > before)
 
     async def until_called(self, plant, times=1):
-        """Wait until the engine of a plant works on so many calls."""
+        """Wait until the plant's engine has got this many calls."""
         async with asyncio.timeout(20):
             while plant.engine.calls < times:
                 await asyncio.sleep(0.005)
@@ -166,7 +166,7 @@ class Peer:
         )
 
     def pings(self):
-        """Give those that are to be answered."""
+        """Return the pings that need an answer."""
         return [f for f in self.of(hyper.PingFrame) if "ACK" not in f.flags]
 
     def _pongs(self):
@@ -204,13 +204,13 @@ class Serving:
         )
 
     def pass_time(self, seconds, *, step_s=0.5):
-        """Let time pass, and the server look after those who are slow."""
+        """Let time pass, and let the server sweep."""
         for _ in range(int(seconds / step_s)):
             self.clock.advance(step_s)
             self.server.sweep()
 
     async def pass_life(self, peer, seconds):
-        """Let time pass for a client that gives signs of life."""
+        """Let time pass while the client answers pings."""
         for _ in range(int(seconds / 5)):
             await peer.pong()
             self.pass_time(5)
@@ -231,7 +231,7 @@ class Serving:
             writer.close()
 
     async def emptied(self):
-        """Wait until nobody is connected; nothing may be left of them."""
+        """Wait until all connections are closed, and check that nothing is left."""
         async with asyncio.timeout(10):
             while self.server.connections:
                 await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Whatever frames come, in whatever order: no surprise, and nothing is left."""
+"""Any frames in any order: no exception, and nothing is left."""
 
 import asyncio
 import tempfile
@@ -36,7 +36,7 @@ FRAMES = st.one_of(
     st.tuples(st.just(frames.RST_STREAM), FLAGS, STREAMS, NUMBERS),
     st.tuples(st.just(frames.WINDOW_UPDATE), FLAGS, STREAMS, NUMBERS),
     st.tuples(st.just(frames.SETTINGS), st.just(0), st.just(0), SETTINGS),
-    # Nonsense.
+    # Random bytes.
     st.tuples(st.integers(0, 12), FLAGS, STREAMS, st.binary(max_size=40)),
 )
 

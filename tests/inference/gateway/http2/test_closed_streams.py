@@ -1,4 +1,4 @@
-"""What a client may still send of streams that we have ended."""
+"""Frames that a client may still send for streams that we have ended."""
 
 from hypothesis import given
 from hypothesis import strategies as st

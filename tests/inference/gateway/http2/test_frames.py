@@ -1,4 +1,4 @@
-"""HTTP/2 as RFC 9113 has it, spoken by an independent writer of frames."""
+"""HTTP/2 by RFC 9113, with frames that another library writes."""
 
 import asyncio
 
@@ -191,7 +191,7 @@ async def test_large_messages_cross_small_windows_both_ways(tmp_path):
             flags = ("END_STREAM",) if last else ()
             peer.send(hyper.DataFrame(1, data[start : start + size], flags=flags))
             start, window = start + size, window - size
-        # The rest of the message was asked for at once, and no more than it.
+        # The rest of the message was granted at once, and no more.
         assert window == 0
         read = 0
         while not peer.ended(1):
@@ -219,7 +219,7 @@ async def test_large_messages_cross_small_windows_both_ways(tmp_path):
         (lambda p: [hyper.DataFrame(1, b"x")], Code.PROTOCOL_ERROR),
         (lambda p: [hyper.RstStreamFrame(1, 8)], Code.PROTOCOL_ERROR),
         (lambda p: [hyper.WindowUpdateFrame(1, 8)], Code.PROTOCOL_ERROR),
-        # A header block that something else comes into.
+        # Another frame within a header block.
         (
             lambda p: [p.headers(1, flags=()), hyper.PingFrame(0)],
             Code.PROTOCOL_ERROR,
@@ -246,7 +246,7 @@ async def test_large_messages_cross_small_windows_both_ways(tmp_path):
             ],
             Code.ENHANCE_YOUR_CALM,
         ),
-        # A header block that is none.
+        # An invalid header block.
         (lambda p: [p.headers(1, block=b"\xff\x00")], Code.COMPRESSION_ERROR),
     ],
 )
@@ -262,7 +262,7 @@ async def test_broken_rules_end_the_connection(tmp_path, frames, code):
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        # More padding than frame; one byte over the largest frame; settings cut short.
+        # Too much padding; one byte over the largest frame; settings cut short.
         (b"\0\0\x02\0\x08\0\0\0\x01\x02x", Code.PROTOCOL_ERROR),
         (b"\0\0\0\0\x08\0\0\0\x01", Code.PROTOCOL_ERROR),
         (b"\0\x40\x01\0\0\0\0\0\x01", Code.FRAME_SIZE_ERROR),
@@ -274,10 +274,10 @@ async def test_broken_rules_end_the_connection(tmp_path, frames, code):
         (b"\0\0\x03\x02\0\0\0\0\x01abc", Code.FRAME_SIZE_ERROR),
         (b"\0\0\x07\x06\0\0\0\0\0sevenby", Code.FRAME_SIZE_ERROR),
         (b"\0\0\x08\x06\0\0\0\0\x01of eight", Code.PROTOCOL_ERROR),
-        # What is of a stream, of none; what is of none, of a stream.
+        # A stream's frame on stream 0; a connection's frame on a stream.
         (b"\0\0\x05\x02\0\0\0\0\0\0\0\0\0\x10", Code.PROTOCOL_ERROR),
         (b"\0\0\x08\x07\0\0\0\0\x01\0\0\0\0\0\0\0\0", Code.PROTOCOL_ERROR),
-        # A head of no stream, and one that is pushed.
+        # HEADERS on stream 0, and PUSH_PROMISE.
         (b"\0\0\x01\x01\x04\0\0\0\0\x82", Code.PROTOCOL_ERROR),
         (b"\0\0\x05\x05\x04\0\0\0\x01\0\0\0\x02\x82", Code.PROTOCOL_ERROR),
     ],
@@ -330,7 +330,7 @@ async def test_data_behind_the_end_resets_the_stream(tmp_path):
 
         assert await peer.reset(1) == Code.STREAM_CLOSED
 
-    # Nobody works for it any more.
+    # The work for it is abandoned.
     assert plant.metrics.abandoned == 1
 
 

@@ -1,4 +1,4 @@
-"""Header blocks that come again are not decoded again, and mean the same as if."""
+"""Repeated header blocks are not decoded again, and have the same meaning."""
 
 import pytest
 from hpack import Decoder, Encoder
@@ -14,7 +14,7 @@ FIELDS = [(b":path", b"/m"), (b"authorization", b"Bearer secret"), (b"te", b"tra
 
 
 class Counting:
-    """Counts what was interpreted, and gives it back."""
+    """Count calls, and return the fields as they are."""
 
     def __init__(self):
         self.count = 0
@@ -25,11 +25,11 @@ class Counting:
 
 
 def ignore(count):
-    """Let blocks cost nothing."""
+    """Spend nothing for a block."""
 
 
 def read(reader, block):
-    """Do as a connection does."""
+    """Read a block as a connection does."""
     found = reader.kept.get(block)
     return reader.read(block) if found is None else found
 
@@ -66,7 +66,7 @@ def test_what_is_remembered_is_what_a_decoder_would_read(steps, huffman):
             try:
                 expected = decoder.decode(block, raw=True)
             except HPACKError:
-                # Not all that this encoder writes can be read, by anybody.
+                # This encoder writes some blocks that no decoder reads.
                 with pytest.raises(ConnectionFault):
                     read(reader, block)
                 return
@@ -111,11 +111,11 @@ def test_few_blocks_are_remembered_and_no_long_ones():
 @pytest.mark.parametrize(
     ("block", "code"),
     [
-        # An index of nothing; a literal cut short; an endless number.
+        # An index without an entry; a literal cut short; an endless number.
         (b"\xff\x00", Code.COMPRESSION_ERROR),
         (b"\x00\x05abc", Code.COMPRESSION_ERROR),
         (b"\xff" + b"\xff" * 5000, Code.COMPRESSION_ERROR),
-        # A table larger than what we offer; a change of it behind a field.
+        # A table larger than we allow; a size update behind a field.
         (b"\x3f\xe1\xff\x03", Code.COMPRESSION_ERROR),
         (b"\x82\x20", Code.COMPRESSION_ERROR),
         # A Huffman code that ends in the middle.

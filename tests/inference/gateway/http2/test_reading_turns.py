@@ -1,4 +1,4 @@
-"""How much of one connection is worked on before others, and its client, have turns."""
+"""Connections read in turns, so that one with much data does not hold up others."""
 
 import asyncio
 import itertools
@@ -44,7 +44,7 @@ async def test_of_those_who_take_long_one_goes_on_at_a_time(tmp_path):
 
         for connection in connections:
             connection.data_received(_calls()[:-10])
-            # What comes nevertheless waits behind what is there.
+            # Data that comes nevertheless waits behind the rest.
             connection.data_received(_calls()[-10:])
         stopped = not any(wire.reading for wire in wires)
         await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def test_of_those_who_take_long_one_goes_on_at_a_time(tmp_path):
     for before, after in itertools.pairwise(counts):
         gains = [new - old for old, new in zip(before, after, strict=True)]
         assert sum(gain > 0 for gain in gains) <= 1
-        # None is ahead by more than a turn.
+        # No connection is ahead by more than a turn.
         assert max(after) - min(after) <= 10
 
 
@@ -103,6 +103,6 @@ async def test_a_client_that_reads_nothing_is_not_answered_any_more(tmp_path):
             await asyncio.sleep(0)
         connection.connection_lost(None)
 
-    # What one turn writes at once, and not an answer for all that had come.
+    # One turn's answers are kept, not those to all that had come.
     assert kept < most + limits.TURN_BYTES + 1000
     assert times > 2

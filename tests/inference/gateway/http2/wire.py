@@ -1,4 +1,4 @@
-"""A connection without a network: what is sent over it, and what may still come."""
+"""A connection without a network, which collects what the server writes."""
 
 from hyperframe import frame as hyper
 
@@ -7,7 +7,7 @@ from tests.inference.gateway.http2.peer import PREFACE
 
 
 class Wire:
-    """A transport that takes everything, or reports that it has more than it should."""
+    """A transport that takes all data, or asks to pause beyond `most_bytes`."""
 
     def __init__(self, most_bytes=None):
         self.connection = None
@@ -18,7 +18,7 @@ class Wire:
 
     @property
     def frames(self):
-        """Give what was sent, as frames of hyperframe."""
+        """Return what was sent, as frames of hyperframe."""
         found, data = [], memoryview(self._sent)
         while data:
             frame, length = hyper.Frame.parse_frame_header(data[:9])
@@ -44,7 +44,7 @@ class Wire:
             self.connection.pause_writing()
 
     def be_read(self):
-        """Have room for as much again."""
+        """Let the client read all, so that there is room for as much again."""
         self._most_bytes += len(self._sent)
         self.connection.resume_writing()
 
@@ -70,7 +70,7 @@ class Wire:
 
 
 def connect(server, **options):
-    """Give a greeted connection of a server, and its wire."""
+    """Return a connection of a server that has had its greeting, and its wire."""
     connection, wire = Http2Connection(server), Wire(**options)
     wire.connection = connection
     connection.connection_made(wire)

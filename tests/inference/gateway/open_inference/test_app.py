@@ -29,7 +29,7 @@ def on_loop(test):
 
 
 def binary(values):
-    """Write a request with one raw tensor; gives body and headers."""
+    """Write a request with one raw tensor; return body and headers."""
     raw = np.array(values, "<f4").tobytes()
     head = json.dumps(
         {
@@ -188,7 +188,7 @@ async def test_metadata_describes_inputs_and_outputs(tmp_path, path):
 
     answer = await plant.ask(path, method="GET")
 
-    # Only a model that was loaded has shown what it gives.
+    # Outputs are known only once a model was loaded.
     assert before.json()["outputs"] == []
     assert answer.json() == {
         "name": "m",
@@ -284,7 +284,7 @@ async def test_facts_are_asked_for_within_the_rates(tmp_path, method, path):
     assert (left, second.headers["x-ratelimit-remaining"]) == ("1", "0")
     assert third.headers["ratelimit"].startswith('"burst";r=0')
     assert int(third.headers["retry-after"]) > 0
-    # Predictions have the same rates.
+    # Predictions count against the same rates.
     assert (await infer(plant)).status_code == 429
     plant.clock.advance(60)
     assert (await infer(plant)).status_code == 200

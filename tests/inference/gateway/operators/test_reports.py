@@ -40,7 +40,7 @@ def test_no_count_falls_when_a_gateway_restarts_or_is_not_heard():
     restarted = found_in(report("a", calls=3), report("b", calls=1))
     unheard = found_in(report("a", calls=3), expected=("a", "b"))
 
-    # That of `b` begins anew, which Prometheus understands; no sum goes back.
+    # The counter of `b` begins anew, which Prometheus understands; `a` keeps its own.
     for found in (before, restarted, unheard):
         assert only(found, "modelyard_requests_total", gateway="a") == [3]
     assert only(restarted, "modelyard_requests_total", gateway="b") == [1]
