@@ -1,4 +1,4 @@
-"""The public application, asked over ASGI."""
+"""The public application, over HTTP."""
 
 import asyncio
 import functools
@@ -101,7 +101,7 @@ async def test_full_spool_stops_predictions_and_gives_units_back(tmp_path):
     assert [first.status_code, second.status_code] == [503, 503]
     assert first.json()["error"]["code"] == "OVERLOADED"
     assert int(first.headers["retry-after"]) >= 1
-    # The only unit of the day came back: the second was not refused by its quota.
+    # The only unit of the day was returned, so the second call reached the engine too.
     assert plant.engine.calls == 2
     assert plant.metrics.unrecorded == 2
 
@@ -392,7 +392,7 @@ async def test_operators_see_metrics_and_what_readiness_waits_for(tmp_path):
     await plant.ask()
 
     waiting = await plant.ask("/readyz", method="GET", app=plant.operator_app)
-    # Asks the engines itself.
+    # This asks the engines.
     metrics = await plant.ask("/metrics", method="GET", app=plant.operator_app)
     ready = await plant.ask("/readyz", method="GET", app=plant.operator_app)
 
@@ -433,7 +433,7 @@ async def test_a_spool_that_cannot_be_written_makes_a_gateway_unready(tmp_path):
                 await asyncio.sleep(0.05)
 
     await becomes(200)
-    # Nobody calls, and yet it is known.
+    # The gateway notices it without any call.
     aside = tmp_path.with_name("aside")
     tmp_path.rename(aside)
     await becomes(503)

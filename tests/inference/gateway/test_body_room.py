@@ -20,7 +20,7 @@ from tests.inference.gateway.plant import (
 LARGE = json.dumps(GOOD).encode() + b" " * 300_000
 BODY = json.dumps(GOOD).encode()
 SMALL = request(content=BODY)
-# Of which a second one has no room.
+# There is no room for a second body of this size.
 MOST = bytes(2_000_000)
 CHUNKED = [("transfer-encoding", "chunked")]
 
@@ -42,7 +42,7 @@ def test_bodies_without_room_have_it_in_their_order():
 
     assert not room.take(7, 30, first)
     assert not room.take(7, 30, second)
-    # Behind the others, though it would fit.
+    # It waits behind the others, although it would fit.
     assert not room.take(7, 10, small)
     assert room.take(8, 20, Asker())
     room.give_back(7, 40)
@@ -57,7 +57,7 @@ def test_bodies_without_room_have_it_in_their_order():
 
 
 def begun(body=LARGE, *, sent=1000, **given):
-    """Write a request, of whose body only a part comes."""
+    """Write a request with only the first `sent` bytes of its body."""
     whole = request(content=body, **given)
     return whole[: len(whole) - len(body) + sent]
 
@@ -69,7 +69,7 @@ async def until(condition):
 
 
 class Clients:
-    """Many connections to one plant, which end with its block."""
+    """Many connections to one plant, which close at the end of the block."""
 
     def __init__(self, plant):
         self._listening = listening(plant.listener)
@@ -100,7 +100,7 @@ def test_who_floods_waits_and_is_refused_while_others_are_answered(tmp_path, run
     async def flood():
         plant = Plant(tmp_path, max_large_bytes=800_000)
         async with Clients(plant) as clients:
-            # One alone has half, so one of these fits, and no more.
+            # A customer alone has half, so one of these bodies fits.
             ends = [await clients.send(begun()) for _ in range(3)]
             await until(lambda: len(plant.driver.room._waiting.get(7, ())) == 2)
             used = plant.driver.room.shares.used
@@ -110,7 +110,7 @@ def test_who_floods_waits_and_is_refused_while_others_are_answered(tmp_path, run
             reader, _ = await clients.send(SMALL)
             small = await read_answer(reader)
 
-            # The first is worked on for longer than the others may wait.
+            # The first takes longer than the others may wait.
             hold = plant.engine.hold = asyncio.Event()
             ends[0][1].write(LARGE[1000:])
             await until(lambda: plant.engine.calls == 3)
@@ -119,7 +119,7 @@ def test_who_floods_waits_and_is_refused_while_others_are_answered(tmp_path, run
             refused = [await read_answer(reader) for reader, _ in ends[1:]]
             hold.set()
             first = await read_answer(ends[0][0])
-            # What is left of a body is no request.
+            # The rest of a body must not be read as a request.
             ends[2][1].write(LARGE[1000:] + SMALL)
             after = await read_answer(ends[2][0])
             clients.leave()
@@ -147,7 +147,7 @@ def test_what_waits_for_room_is_not_read(tmp_path, run):
             await until(lambda: plant.driver.room.shares.used)
             ends = []
             for sent in (
-                # Behind an answer; and as one that comes for the second time.
+                # Behind another request; and behind two, when its head is known.
                 [SMALL, begun()],
                 [SMALL, SMALL, begun()],
                 [request(content=b"%x\r\n%b" % (len(LARGE), LARGE), headers=CHUNKED)],
@@ -227,7 +227,7 @@ def test_a_body_over_its_limit_is_refused_without_room(tmp_path, run):
     assert run(refused()) == (413, 401)
 
 
-# Several times what the kernel keeps of what a client does not read: up to 10 MB.
+# Several times what the kernel buffers for a client that does not read: 10 MB at most.
 LONG = bytes(40_000_000)
 
 
@@ -251,7 +251,7 @@ def test_answers_that_are_not_read_have_a_bound(tmp_path, run, monkeypatch):
             other, _ = await clients.send(request(content=BODY, key=OTHER_KEY.token))
             theirs = await read_answer(other)
 
-            # Who reads after all is answered all that was asked.
+            # A client that reads at last gets all its answers.
             answers = [await read_answer(first) for _ in range(3)]
             clients.leave()
             await until(lambda: not plant.listener.connections)
@@ -259,7 +259,7 @@ def test_answers_that_are_not_read_have_a_bound(tmp_path, run, monkeypatch):
 
     used, calls, theirs, answers, plant = run(unread())
 
-    # What is behind an answer that is not read has not begun.
+    # Requests behind an answer that is not read have not begun.
     assert calls == 1
     assert 0 < used < len(LONG)
     assert [answer[0] for answer in (theirs, *answers)] == [200] * 4

@@ -1,4 +1,4 @@
-"""Bounds on what waits in a gateway, and the share of each client."""
+"""Bounds on what waits in a gateway, and the share of each owner."""
 
 import asyncio
 
@@ -73,7 +73,7 @@ def test_a_stranger_is_one_household(address, name):
 
 
 class Site:
-    """Requests under way, each until it is told to end."""
+    """Requests under way, each until the test ends it."""
 
     def __init__(self, at_once, **bounds):
         self.turns = UploadSlots(at_once, **bounds)
@@ -114,7 +114,7 @@ async def test_a_client_with_many_requests_waits_for_itself():
     site.ask(OTHER)
     await turns()
 
-    # A quarter of the threads for an address, half for a customer.
+    # An address has a quarter of the threads, a customer half.
     assert before == [ONE.name] * 2
     assert site.begun == [ONE.name] * 2 + [CUSTOMER.name] * 4 + [OTHER.name]
     assert await site.end_all() == [None] * 16
@@ -145,7 +145,7 @@ async def test_too_many_waiting_requests_are_refused():
 
     outcomes = [failure and failure.status for failure in await site.end_all()]
 
-    # The fourth is one too many of its client, the last of all.
+    # The fourth is one too many for its owner, the last one for the queue.
     assert outcomes == [None, None, None, 503, None, None, 503]
     assert site.turns.refused == 2
     assert site.turns.used == 0

@@ -1,4 +1,4 @@
-"""The wall clock is set while a gateway serves: windows, leases, expiry."""
+"""The wall clock jumps while a gateway serves: windows, leases, expiry."""
 
 import msgspec
 import pytest
@@ -22,7 +22,7 @@ async def test_a_rate_never_shuts_out_for_longer_than_its_window(tmp_path, jump_
     before = await statuses(plant, 5)
 
     plant.clock.advance(jump_s)
-    # At most one window's calls, whichever way it went.
+    # At most the calls of one window, in whichever direction the clock jumped.
     at_once = await statuses(plant, 8)
     plant.clock.advance(1)
     after = await statuses(plant, 5)
@@ -37,7 +37,7 @@ async def test_a_rate_never_shuts_out_for_longer_than_its_window(tmp_path, jump_
 async def test_a_quota_is_spent_from_what_was_lent_and_no_further(tmp_path, jump_s):
     day = Quota("day", "requests", 1000)
     plant = Plant(tmp_path, limits=Limits(plan="p", rates=(), quotas=(day,)))
-    # What the site lends in all days together: nobody makes units of a clock.
+    # What the site lends in all days together: a clock must not create units.
     plant.site.granted = 40
     first = await statuses(plant, 10)
 

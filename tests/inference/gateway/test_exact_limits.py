@@ -125,7 +125,7 @@ class Connection:
         self.reader, self.writer = reader, writer
 
     async def ask(self, request):
-        """Give status and headers of one answer."""
+        """Return status and headers of one answer."""
         self.writer.write(request)
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
         first, *lines = head.strip().split("\r\n")
@@ -136,7 +136,7 @@ class Connection:
 
 @contextlib.asynccontextmanager
 async def connected(port, count):
-    """Open connections; gives them by the gateway that each has reached."""
+    """Open connections; return them by the gateway that each has reached."""
     nobody = b"POST /api/v1/predict HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
     found = {}
     for _ in range(count):
@@ -187,7 +187,7 @@ def running(home, callers):
 
 
 DAY = Quota("day", "requests", 1000)
-# As long as a day, so that it does not begin anew under a test.
+# The window is a day long, so that no new one begins during a test.
 RATE = Rate("sustained", 1000, 86_400)
 
 
@@ -259,7 +259,7 @@ def test_a_site_that_is_killed_costs_at_most_the_overdraft(home):
 
     with running(home, [caller]) as gateways:
         before = asyncio.run(send(gateways.port, 600))
-        # Its worker, too, which would serve on for a second.
+        # Kill its worker too, which would serve for another second.
         os.killpg(gateways.site.pid, signal.SIGKILL)
         gateways.site.wait()
         # Also across the restart of a gateway.
@@ -273,7 +273,7 @@ def test_a_site_that_is_killed_costs_at_most_the_overdraft(home):
         again = start_site(home)
         try:
             wait_until(lambda: site_answers(home), what="the site")
-            # Gateways try again a second after they found nobody.
+            # Gateways try again a second after a failure.
             after = Counter()
             wait_until(
                 lambda: 503 not in note(after, asyncio.run(send(gateways.port, 64))),
@@ -285,12 +285,12 @@ def test_a_site_that_is_killed_costs_at_most_the_overdraft(home):
             again.wait(60)
 
     assert before == {200: 600}
-    # What was held, and 50 more; nothing is known to be used up.
+    # The units in hand, and 50 more; no gateway knows that the quota is used up.
     assert 50 <= away[200] < 150
     assert set(away) == {200, 503}
     assert set(last) <= {200, 429}
     assert last[429]
     admitted = before[200] + away[200] + after[200] + last[200]
-    # The killed gateway took what it held along, until its usage would be settled.
+    # What the killed gateway held is lost until its usage is settled.
     assert 950 < admitted <= 1050
     assert sum(lease.overdrawn for lease in Lease.objects.all()) == 50

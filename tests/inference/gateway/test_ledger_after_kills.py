@@ -1,4 +1,4 @@
-"""Every answer that a client received is one event, whenever gateways are killed."""
+"""Each answer that a client gets is one usage event, even if gateways are killed."""
 
 import http.client
 import itertools
@@ -23,7 +23,7 @@ _LIFE_S = 0.5
 
 
 class Client(threading.Thread):
-    """Calls one after another, each with an id of its own, and keeps what came back."""
+    """Make calls one after another, each with its own id, and keep the answers."""
 
     def __init__(self, plane, name, stopped):
         super().__init__(daemon=True)
@@ -51,7 +51,7 @@ class Client(threading.Thread):
                 with connection.getresponse() as response:
                     response.read()
             except (OSError, http.client.HTTPException):
-                # It connects anew with the next request.
+                # The next request opens a new connection.
                 connection.close()
                 time.sleep(0.02)
                 continue
@@ -61,7 +61,7 @@ class Client(threading.Thread):
 
 
 def live(clients):
-    """Let every client have some answers, and some time."""
+    """Wait until each client has got some answers, and some time more."""
     enough = [len(client.answered) + 2 for client in clients]
     deadline = time.monotonic() + 60
     time.sleep(_LIFE_S)
@@ -85,7 +85,7 @@ def test_each_answer_has_one_event_after_gateways_are_killed(tmp_path):
             gateway = plane.processes["inference.gateway"]
             gateway.kill()
             gateway.wait()
-            # What is ingested between two lives is not counted again.
+            # Events ingested before a restart must not be counted again.
             ledger.ingest(plane.home.spool, now=timezone.now(), budget_s=60)
             plane.start_gateway()
             plane.wait_listening()

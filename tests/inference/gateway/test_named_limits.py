@@ -1,4 +1,4 @@
-"""Every refusal names the very limit that refused: in its answer, and in the spool."""
+"""Every refusal names its limit, in the answer and in the spool."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ def plant_with(folder, limits, key_limits=None, *, granted=1000):
 
 @contextlib.asynccontextmanager
 async def asking(plant):
-    """Keep the plant's gateway listening; gives what sends it a prediction."""
+    """Keep the plant's gateway listening; yield a function that sends a prediction."""
     client = httpx.AsyncClient(verify=False)
     async with listening(plant.listener) as port, client:
 
@@ -169,7 +169,7 @@ QUOTAS = {
 )
 @on_loop
 async def test_a_quota_is_named(tmp_path, limits, key_limits, named, says, policy):
-    # Of a quota of requests seven are borrowed ahead, of one of four rows none.
+    # Seven units of a quota of requests are leased ahead, none of a quota of four rows.
     ahead = 7 if len(limits.quotas) > 1 else 0
     plant = plant_with(tmp_path, limits, key_limits, granted=4 + ahead)
     answered = await plant.ask(content=THREE_ROWS)

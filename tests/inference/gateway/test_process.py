@@ -27,7 +27,7 @@ FORBIDDEN = ("django", "torch", "mlflow", "shap", "pandas", "scipy", "sklearn")
 
 @contextlib.contextmanager
 def gateway(home, **environment):
-    """Run a gateway; gives its process and base URL once it answers."""
+    """Run a gateway; yield its process and base URL once it answers."""
     port, operator_port = free_port(), free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "inference.gateway"],
@@ -102,7 +102,7 @@ def test_gateway_is_small_and_starts_fast(home, with_grpc):
     grpc_port = str(free_port() if with_grpc else 0)
 
     with gateway(home, MODELYARD_GRPC_PORT=grpc_port) as (process, url):
-        # Of a processor's time: how long it takes depends on who else wants one.
+        # Processor time; the time on the clock depends on other processes.
         spent = psutil.Process(process.pid).cpu_times()
         for _ in range(20):
             assert ask(url).status_code == 503

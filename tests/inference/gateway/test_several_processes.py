@@ -138,7 +138,7 @@ def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(home):
         ]
 
         def until_all_answer(status, sequence, **fields):
-            """Publish, and tell how long it takes until every gateway knows it."""
+            """Publish, and measure how long it takes until every gateway knows it."""
             snapshot_file.write(
                 home.snapshot,
                 msgspec.structs.replace(published(), sequence=sequence, **fields),
@@ -157,7 +157,7 @@ def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(home):
             took_s.append(until_all_answer(401, sequence, keys=()))
             until_all_answer(400, sequence + 1)
 
-    # Each time on a machine that does nothing else.
+    # An idle machine does this every time; a busy one at least once.
     assert min(took_s) < 1
 
 
@@ -165,7 +165,7 @@ def test_a_key_that_hammers_is_closed_by_every_gateway(home):
     limits = Limits(plan="p", rates=(Rate("sustained", 1, 60),))
     snapshot_file.write(home.snapshot, published(limits=limits))
     with several(home, 2) as gateways:
-        # Within one minute, and so that some of it is left.
+        # Begin when at least half of a minute is left, so that all falls into it.
         while time.time() % 60 > 30:
             time.sleep(0.5)
         headers = {"authorization": f"Bearer {KEY.token}"}
@@ -185,7 +185,7 @@ def test_a_key_that_hammers_is_closed_by_every_gateway(home):
     assert {(error["code"], error["limit"]) for error in errors} == {
         ("RATE_LIMIT_EXCEEDED", "backoff")
     }
-    # The end of the wait is the same for all of them.
+    # The wait ends at the same time in all gateways.
     assert len({error["resets_at"] for error in errors}) == 1
     assert len(boots) == 2
     assert sum(only(found, "modelyard_keys_backing_off")) == 1

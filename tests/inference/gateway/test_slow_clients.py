@@ -1,4 +1,4 @@
-"""A real gateway and a site of few threads, beside strangers who hold sockets open.
+"""A real gateway and a site with few threads, while strangers hold sockets open.
 
 `python -m benchmarks.strangers` measures a whole Modelyard beside 1,000 of them.
 """
@@ -25,7 +25,7 @@ from tests.machine import engine, wait_until
 
 pytestmark = pytest.mark.processes
 
-# Enough to take all the threads.
+# Enough to use up all threads.
 STRANGERS = 60
 LOAD_S = 4.0
 KINDS = {
@@ -33,12 +33,12 @@ KINDS = {
     "send": [strangers.SENDS_LITTLE],
 }
 LARGE = bytes(1_600_000)
-# Where a busy machine makes all calls late; a thread that is held costs ten seconds.
+# For busy machines, where all calls are late; a blocked thread costs ten seconds.
 SLACK_S = 0.25
 
 
 class Handler(socketserver.StreamRequestHandler):
-    """Answers as the site does: a page, a large file, a form, a lease."""
+    """Answer as the site does: a page, a large file, a form, a lease."""
 
     def handle(self):
         with contextlib.suppress(OSError):
@@ -133,7 +133,7 @@ def test_strangers_who_hold_sockets_cost_others_little(home, kind):  # noqa: F81
         several(home, 2) as gateways,
     ):
         measured(gateways, load_s=2)
-        # A machine that does much else may do so beside the strangers alone.
+        # Repeat: other load on the machine may come only beside the strangers.
         for attempt in range(1, 4):
             quiet = measured(gateways)
             with strangers.Strangers(gateways.port, STRANGERS, KINDS[kind]):

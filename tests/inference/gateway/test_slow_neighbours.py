@@ -25,10 +25,10 @@ from tests.machine import engine, wait_until
 pytestmark = pytest.mark.processes
 
 LOAD_S, CALLS = 4.0, 300
-# Of 5 % of the quota; far more than is called.
+# 5 % of this quota, the overdraft, are far more than the calls need.
 LIMITS = Limits(plan="p", rates=(), quotas=(Quota("day", "requests", 10**6),))
 SLOW_S = 1.5
-# Where the loop waits, all calls take as long as a site that is slow.
+# If the event loop waited for the site, all calls would take longer.
 MOST_MEDIAN_S = 0.5
 
 
@@ -57,14 +57,14 @@ def home(tmp_path):
 
 @contextlib.contextmanager
 def silent(listener):
-    """Take connections, and never say a word."""
+    """Accept connections, and never answer."""
     with listener:
         listener.listen(1000)
         yield listener
 
 
 class Late(socketserver.StreamRequestHandler):
-    """Answers whatever is asked, with an error, and late."""
+    """Answer each request late, with an error."""
 
     def handle(self):
         with contextlib.suppress(OSError):
@@ -140,11 +140,11 @@ def test_the_loop_waits_for_nobody(home, kind):
                 thread.join()
         neighbour.setblocking(False)
         with pytest.raises(BlockingIOError):
-            # Nobody has asked cache, database or broker for anything.
+            # The gateway has not asked the cache, database or broker for anything.
             neighbour.accept()
 
     assert {call.status for call in load.calls} == {200}
-    # The first calls wait for units of their quota, once.
+    # The first calls wait once for units of their quota.
     first, *others = sorted(load.calls, key=lambda call: call.sent)
     later = [call for call in others if call.sent > first.sent + 2.5]
     # Shown with `-s`.

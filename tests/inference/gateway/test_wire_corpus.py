@@ -1,4 +1,4 @@
-"""What we take for a request, beside what nginx and uvicorn take for one.
+"""Compare what we accept as a request with what nginx and uvicorn accept.
 
 `python -m tests.inference.gateway.test_wire_corpus` asks all three and records what
 they answer in `wire_verdicts.json`; `NGINX` names another nginx than the system's.
@@ -25,7 +25,7 @@ from tests.inference.gateway.wire_corpus import CASES
 
 VERDICTS = Path(__file__).with_name("wire_verdicts.json")
 NGINX = os.environ.get("NGINX") or shutil.which("nginx")
-# With nothing more for so long, nothing more comes.
+# After this long without data, no more is expected.
 QUIET_S = 2.0
 NGINX_CONFIGURATION = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;
@@ -56,7 +56,7 @@ async def application(scope, receive, send):
 
 
 async def verdict(port, sent):
-    """Return the statuses that come, or how none does."""
+    """Return the statuses of the answers, or how the connection ended without one."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received, end = b"", " -"
     with contextlib.suppress(ConnectionError, BrokenPipeError):
@@ -88,7 +88,7 @@ async def our_verdicts():
 
 
 def taken(found):
-    """Count the requests that were answered as such."""
+    """Count the requests that were accepted."""
     return found.split().count("200")
 
 
@@ -121,7 +121,7 @@ async def until_up(port):
 
 @contextlib.contextmanager
 def others(folder):
-    """Run uvicorn, and nginx before it; gives both ports."""
+    """Run uvicorn, and nginx in front of it; yield both ports."""
     port, before = free_port(), free_port()
     configuration = folder / "nginx.conf"
     configuration.write_text(

@@ -1,8 +1,8 @@
 """Requests as bytes that servers read differently, or that all should refuse.
 
-Of each, what nginx (before an application) and uvicorn (with h11) answered when this
-was recorded: statuses in their order, `-` where nothing more came and the connection
-stayed open, `x` where it was closed without an answer. A server may close after any.
+The recorded verdicts are the answers of nginx (in front of an application) and uvicorn
+(with h11): statuses in order, `-` if nothing more came and the connection stayed open,
+`x` if it was closed without an answer. A server may close after any answer.
 """
 
 from typing import NamedTuple
@@ -43,14 +43,14 @@ def _coding(value):
 
 
 CASES = [
-    # Plain ones, to see that each server answers at all.
+    # Plain requests, to see that each server answers at all.
     Case("get", get()),
     Case("two gets", get() + get()),
     Case("length", _length(b"1")),
     Case("length, then another", _length(b"1") + SECOND),
     Case("chunked", chunked(WHOLE)),
     Case("chunked, then another", chunked(WHOLE) + SECOND),
-    # What frames a body.
+    # Headers that frame a body.
     Case("length and chunked", post(b"Content-Length: 1", CHUNKED, body=WHOLE)),
     Case("chunked and length", post(CHUNKED, b"Content-Length: 11", body=WHOLE)),
     Case("two lengths", post(b"Content-Length: 1", b"Content-Length: 2", body=b"ab")),

@@ -47,8 +47,8 @@ STEPS = st.lists(
 @given(STEPS, st.integers(1, MAX_STREAMS))
 def test_whoever_keeps_to_the_rules_makes_no_noise(steps, at_once):
     leftovers = Leftovers()
-    # What the client may still send of each stream: all have been ended by us, and it
-    # reads that in their order.
+    # What the client may still send on each stream. We have ended them all, and it
+    # reads this in their order.
     windows, last = {}, -1
 
     for step, number in steps:

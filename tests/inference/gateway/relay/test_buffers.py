@@ -1,4 +1,4 @@
-"""Bytes between a quick side and a slow one."""
+"""Buffers between a fast and a slow side."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ def buffers(folder, most=10**9):
 
 
 async def taken(buffer, chance):
-    """Get everything, now and then late."""
+    """Read everything, with a pause now and then."""
     content = b""
     while data := await buffer.get():
         content += data

@@ -102,7 +102,7 @@ async def test_scheme_of_a_call_is_taken_from_a_trusted_proxy(
 @on_loop
 async def test_answer_of_the_site_is_framed_once(tmp_path):
     plant = Plant(tmp_path)
-    # Names as gunicorn writes them.
+    # Header names in the case that gunicorn writes.
     plant.site.answer = httpx.Response(
         200,
         headers={"Content-Length": "5", "X-Request-ID": "site", "Connection": "Close"},
@@ -124,7 +124,7 @@ async def test_answer_of_the_site_is_framed_once(tmp_path):
 @on_loop
 async def test_answer_of_the_site_that_is_chunked_has_no_length(tmp_path):
     plant = Plant(tmp_path)
-    # A middleware may give a length to what the server then sends in chunks.
+    # A middleware may set a length, and the server still sends chunks.
     plant.site.answer = httpx.Response(
         200,
         headers={
@@ -162,7 +162,7 @@ async def test_headers_of_one_hop_are_not_passed_on(tmp_path):
 
     [request] = plant.site.requests
     assert not {"connection", "x-secret", "te"} & set(request.headers)
-    # To name these would cut them off on their way to the site.
+    # A client must not remove these by naming them in `Connection`.
     assert "authorization" in request.headers
     assert "x-private" not in answer.headers
     assert answer.headers["x-public"] == "2"
@@ -423,7 +423,7 @@ async def test_an_answer_that_nobody_reads_keeps_nothing_of_the_site(tmp_path):
 
     assert b"transfer-encoding: chunked" in head
     assert received == content
-    # The sockets' own buffers have some megabytes of it.
+    # The sockets' own buffers hold some megabytes of it.
     assert 10_000_000 < held[0] <= len(content)
     assert held[1] <= MEMORY_BYTES
     assert relay_turns.used == plant.held.used == plant.buffers.memory_bytes == 0
@@ -467,7 +467,7 @@ async def test_an_answer_that_breaks_off_ends_the_connection(tmp_path):
 
 
 class Pieces(httpx.AsyncByteStream):
-    """A body that comes in pieces, and may end before its time."""
+    """A body that comes in pieces, and may fail before its end."""
 
     def __init__(self, content, failure=None):
         self._content = content
@@ -500,8 +500,8 @@ async def wait_for(condition):
 
 @on_loop
 async def test_connection_that_carried_a_body_is_not_used_again(tmp_path):
-    # The site's server reads on for a body that no view has read, and loses what
-    # follows it on the same connection: the next caller would wait in vain.
+    # If no view has read a body, the site's server reads it later, and loses the next
+    # request on the same connection.
     plant = Plant(tmp_path)
 
     await plant.ask("/x", b"sent")
@@ -602,7 +602,7 @@ async def test_a_long_body_at_the_least_rate_arrives(tmp_path):
 
 
 class StoppedSite:
-    """Accepts connections and does nothing, as a stopped process does."""
+    """Accept connections and do nothing, as a stopped process does."""
 
     def __init__(self, path):
         self._socket = socket.socket(socket.AF_UNIX)
