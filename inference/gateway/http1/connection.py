@@ -27,17 +27,14 @@ logger = structlog.get_logger(__name__)
 
 # For a request's target and headers together.
 _MAX_HEADER_BYTES = 64 * 1024
-# For a head that has not ended yet. All bytes of its first read count, also those of a
-# request before it.
+# For a head that has not ended; bytes before it in its first read count too.
 _MAX_UNFINISHED_HEADER_BYTES = _MAX_HEADER_BYTES + 256 * 1024
 # A larger body is written apart from its head.
 _LARGE_BYTES = 64 * 1024
-# Reading stops at this many requests behind the one that is answered, and when their
-# bodies exceed this size.
+# Reading stops when this many requests, or bytes of bodies, wait for their turn.
 _MAX_PIPELINED = 16
 _MAX_PIPELINED_BYTES = 64 * 1024
-# After the last answer the rest of a body is read and dropped for this time, so that
-# the client sees the answer.
+# How long the rest of a body is read and dropped, so that the client sees the answer.
 _LINGER_S = 2.0
 # A client for which answers wait must read this much in this time: 1 KiB a second.
 _WINDOW_S = 60.0
@@ -105,8 +102,7 @@ class Http1Connection(asyncio.Protocol):
         self._paused = self._draining = self._deaf = self._advancing = False
         # The exchange wants no more of the body for now (`hold_body`).
         self._held = False
-        # An upper bound for the bytes so far of the head that is parsed; 0 between
-        # heads.
+        # At most the bytes so far of the head that is parsed; 0 between heads.
         self._head_bytes = 0
         # The size of the data that the parser has now.
         self._fed_bytes = 0
@@ -116,7 +112,6 @@ class Http1Connection(asyncio.Protocol):
         # The exchange that takes the body.
         self._receiver: Exchange | None = None
         self._body_open = False
-        # The parser is in the middle of a request.
         self._parsing = False
         # Bytes still to come of a body behind a known head, which the parser skips.
         self._body_left = 0
@@ -134,13 +129,11 @@ class Http1Connection(asyncio.Protocol):
         # Bytes of their bodies.
         self._waiting_bytes = 0
         self._drained: list[asyncio.Future[None]] = []
-        # Bytes that the client has not read, as `count_unread` counted them: where, and
-        # for which owner.
+        # What `count_unread` counted: the bound, the owner, the bytes.
         self._unread: tuple[Shares, Hashable, int] | None = None
         # When the connection began to wait for its client.
         self._since = 0.0
-        # Bytes that were written, and how many of them the client had taken when the
-        # present window of _WINDOW_S began.
+        # Bytes written, and bytes the client had taken when the present window began.
         self._written_bytes = self._window_bytes = 0
         self._window_since = 0.0
 

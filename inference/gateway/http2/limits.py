@@ -18,9 +18,8 @@ MAX_KEYLESS_MESSAGE_BYTES = 1024
 # Bytes that a client may send on a stream unasked. A larger message is granted its size
 # when there is room (`large_messages.py`).
 STREAM_WINDOW = 65_535
-# The window of all streams of a connection together, and how many bytes are read before
-# it is opened again. It opens whatever the streams do with their bytes, so no stream
-# waits for another.
+# The window of a whole connection, and after how many bytes read it is opened again.
+# This happens whatever the streams do, so no stream waits for another.
 CONNECTION_WINDOW = 4 * 1024 * 1024
 CONNECTION_UPDATE = 1024 * 1024
 # Bytes at once of messages larger than a stream's window: on one connection, where one
@@ -32,8 +31,7 @@ MAX_UNREAD_BYTES = 64 * 1024 * 1024
 # A smaller WINDOW_UPDATE that lets nothing be sent counts as noise. Larger ones need no
 # count: they soon reach the largest window allowed.
 SMALL_UPDATE_BYTES = 1024
-# What one stream may send before it is another's turn, and how long the frames of one
-# connection may be handled before it is another's.
+# One turn: what a stream may send, and how long a connection's frames are handled.
 TURN_BYTES = 64 * 1024
 TURN_S = 0.005
 
@@ -48,11 +46,9 @@ MAX_HEADER_LIST_BYTES = 16 * 1024
 MAX_KEPT_BLOCKS = 16
 MAX_KEPT_BLOCK_BYTES = 2048
 
-# How long the client may take for its preface and SETTINGS, and for the rest of a
-# header block.
+# How long a client may take for its preface and SETTINGS, or for a header block.
 GREETING_S = 10.0
-# How long a client may leave what we send unread, and how long it may take to close
-# a connection that we have ended.
+# How long a client may leave data unread, and may take to close an ended connection.
 STALL_S = 20.0
 LINGER_S = 2.0
 # After IDLE_S of silence a connection without streams is drained, and a stream on which
@@ -64,12 +60,10 @@ PING_S = 20.0
 
 # Behind a proxy, strangers may share a connection with callers who have a key. For
 # TRUST_S after such a caller was answered, a used-up allowance does not end the
-# connection: it is read no further until the allowance has refilled, which then is
-# TRUSTED_PACE times as fast.
+# connection: nothing is read until it has refilled, TRUSTED_PACE times as fast.
 TRUST_S = 10.0
 TRUSTED_PACE = 8
-# What such an answer refills beyond the cost of its own headers: about the cost of one
-# stranger's.
+# What such an answer refills beyond its own headers: about one stranger's headers.
 EARNED_HEADER_BYTES = 256
 # New header blocks are the most costly to read: by their bytes, and 3 µs for a field,
 # which may have one byte. A connection may have this many bytes read at once and in

@@ -27,7 +27,7 @@ CHUNKED = [("transfer-encoding", "chunked")]
 both_loops = pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
 
 
-class Asker:
+class Seeker:
     def __init__(self):
         self.told = 0
 
@@ -37,14 +37,14 @@ class Asker:
 
 def test_bodies_without_room_have_it_in_their_order():
     room = BodyRoom(100)
-    first, second, small = Asker(), Asker(), Asker()
-    assert room.take(7, 40, Asker())
+    first, second, small = Seeker(), Seeker(), Seeker()
+    assert room.take(7, 40, Seeker())
 
     assert not room.take(7, 30, first)
     assert not room.take(7, 30, second)
     # It waits behind the others, although it would fit.
     assert not room.take(7, 10, small)
-    assert room.take(8, 20, Asker())
+    assert room.take(8, 20, Seeker())
     room.give_back(7, 40)
 
     assert (first.told, second.told, small.told) == (1, 0, 0)
