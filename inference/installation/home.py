@@ -1,4 +1,4 @@
-"""Where one installation keeps its files. Pure: gateway, engine and Django share it."""
+"""Name the files and folders of one installation, for gateway, engine and Django."""
 
 import contextlib
 import errno
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-# A Unix socket's path must fit sockaddr_un.sun_path: 108 bytes on Linux with the
-# final NUL. Engine sockets are the longest names below `run`.
+# A Unix socket's path must fit sockaddr_un.sun_path: on Linux 108 bytes including the
+# final NUL. The longest names in `run` are those of engine sockets.
 _LONGEST_RUN_DIR = 70
 
 
 class Home(msgspec.Struct, frozen=True):
-    """The layout below MODELYARD_HOME."""
+    """The layout of MODELYARD_HOME."""
 
     root: Path
 
@@ -31,7 +31,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def artifacts(self) -> Path:
-        """Model artifacts, one folder per digest, written once."""
+        """Model artifacts: one folder per digest, written once."""
         return self.root / "artifacts"
 
     @property
@@ -44,7 +44,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def engine(self) -> Path:
-        """Desired state of the engines, so that they come back on their own."""
+        """Versions that each engine should load, so that it can restart alone."""
         return self.root / "engine"
 
     @property
@@ -65,12 +65,12 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def uploads(self) -> Path:
-        """Files that customers sent first, by the id of their upload."""
+        """Files that customers uploaded for later requests, by upload id."""
         return self.root / "uploads"
 
     @property
     def relayed(self) -> Path:
-        """What waits on its way between clients and the site."""
+        """Bodies that wait on their way between clients and the site."""
         return self.root / "relayed"
 
     @property
@@ -83,7 +83,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def run(self) -> Path:
-        """Folder of the sockets; beside the system's temporary files if too deep."""
+        """Folder of the sockets; in the system's temporary folder if too deep here."""
         path = self.root / "run"
         if len(os.fsencode(path)) <= _LONGEST_RUN_DIR:
             return path
@@ -92,7 +92,7 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def site_socket(self) -> Path:
-        """Socket of the site for people and their programs, called by gateways."""
+        """Socket on which the site answers what gateways relay from clients."""
         return self.run / "site.sock"
 
     @property
@@ -102,29 +102,29 @@ class Home(msgspec.Struct, frozen=True):
 
     @property
     def shared_counts(self) -> Path:
-        """What the gateways of this machine count together."""
+        """Counters that the gateways of this machine share."""
         return self.run / "counts"
 
     @property
     def controller(self) -> Path:
-        """Who the last controller of this machine was; locked while it lives."""
+        """Identity of this machine's last controller; locked while it runs."""
         return self.run / "controller"
 
     @property
     def ledger_report(self) -> Path:
-        """How far this machine's controller found the ledger."""
+        """The state of the ledger, as this machine's controller last saw it."""
         return self.run / "ledger.json"
 
     def gateway_socket(self, name: str, boot_id: str) -> Path:
-        """Control socket of one gateway; `name` is its process, e.g. `gateway-2`."""
+        """Return a gateway's control socket; `name` is a process like `gateway-2`."""
         return self.run / f"{name}.{boot_id}.sock"
 
     def engine_socket(self, name: str) -> Path:
-        """Socket of one engine; `name` is its device, e.g. `cpu` or `cuda-0`."""
+        """Return an engine's socket; `name` is its device, like `cpu` or `cuda-0`."""
         return self.run / f"engine-{name}.sock"
 
     def identity(self) -> str:
-        """Return the id that this home keeps wherever it is moved to; made once."""
+        """Return this home's id, made once and kept when the folder moves."""
         path = self.root / "home_id"
         try:
             return path.read_text()
@@ -132,7 +132,7 @@ class Home(msgspec.Struct, frozen=True):
             partial = path.with_suffix(f".{os.getpid()}.partial")
             partial.write_text(secrets.token_hex(16))
         with contextlib.suppress(FileExistsError):
-            # Of several processes one is first, and the others read what it made.
+            # Only one of several processes can make the link; the others read its id.
             os.link(partial, path)
         partial.unlink()
         return path.read_text()
@@ -142,7 +142,7 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "static"
 
     def prepare(self) -> None:
-        """Create every folder; all are private to the user, also those made before.
+        """Create every folder, private to the user; make existing ones private too.
 
         Raises OSError, also for a folder that all users share.
         """

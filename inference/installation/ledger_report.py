@@ -1,6 +1,6 @@
-"""What the ledger says, from the controller to whoever asks a gateway for metrics.
+"""Pass metrics about usage and jobs from the controller to the gateways, in a file.
 
-Gateways ask no database, so the controller of their machine leaves a small file.
+Gateways do not query the database, so the controller of their machine writes this file.
 """
 
 import os
@@ -10,7 +10,10 @@ import msgspec
 
 
 class JobCounts(msgspec.Struct, frozen=True):
-    """What jobs have predicted by one version, ever; no gateway has a part in it."""
+    """What jobs have predicted with one version since the beginning.
+
+    Jobs call the engine themselves, so gateways do not count this.
+    """
 
     model: str
     version: str
@@ -29,9 +32,9 @@ class Gauge(msgspec.Struct, frozen=True):
 class LedgerReport(msgspec.Struct, frozen=True):
     # Seconds since the epoch.
     at: float
-    # For how long the oldest hour of usage has waited to be rolled up.
+    # How long the oldest hour of usage has waited to be rolled up.
     roll_up_lag_s: float
-    # What workers have predicted, who have no metrics of their own.
+    # Predictions of the workers, which have no metrics of their own.
     jobs: list[JobCounts] = []
 
 
@@ -39,14 +42,14 @@ _decoder = msgspec.json.Decoder(LedgerReport)
 
 
 def write(path: Path, report: LedgerReport) -> None:
-    """Replace the report so that readers see the old or the new, whole."""
+    """Replace the report; readers see the whole old or the whole new one."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_bytes(msgspec.json.encode(report))
     partial.replace(path)
 
 
 def read(path: Path) -> LedgerReport | None:
-    """Return the report; None where there is none."""
+    """Return the report; None if it is missing or unreadable."""
     try:
         return _decoder.decode(path.read_bytes())
     except (OSError, msgspec.DecodeError):
@@ -54,7 +57,7 @@ def read(path: Path) -> LedgerReport | None:
 
 
 def gauges(report: LedgerReport, *, now: float) -> list[Gauge]:
-    """Return the report's gauges, and its age."""
+    """Return the report's gauges; one of them is its age."""
     return [
         Gauge("usage_roll_up_lag_seconds", report.roll_up_lag_s),
         Gauge("ledger_report_age_seconds", max(0.0, now - report.at)),

@@ -1,6 +1,6 @@
-"""Log lines of every process: one JSON object each, on standard error. Pure.
+"""Log from every process on standard error, one JSON object per line.
 
-Fields are facts about the call; no key, secret or payload is ever one of them.
+Fields are facts about the call, never a key, secret or payload.
 """
 
 import logging
@@ -8,7 +8,7 @@ import sys
 
 import structlog
 
-# Of one text of a line, and of each end of a trace.
+# Limits for one text field, and for each end of a traceback.
 _MOST_CHARACTERS = 4000
 _MOST_OF_A_TRACE = 8000
 
@@ -32,7 +32,7 @@ def configure(process: str, *, level: str = "INFO") -> None:
     def shorten(
         _logger: object, _method: str, event: structlog.types.EventDict
     ) -> structlog.types.EventDict:
-        """Cut what a client made long: long lines push all others out of the file."""
+        """Cut texts that a client made long; they would push others out of the file."""
         for name, value in event.items():
             if not isinstance(value, str):
                 continue
@@ -68,10 +68,10 @@ def configure(process: str, *, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    # One line per outgoing request says nothing that our own lines do not.
+    # These log one line per outgoing request, which our own lines already cover.
     for chatty in ("httpx", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Nor does a second line for each refused one that the site answers.
+    # This logs a second line for each request that the site refuses.
     logging.getLogger("django.request").setLevel(logging.ERROR)
-    # Nor is a form without its cookie a failure of ours: anybody may send many.
+    # Anybody can send many forms without the CSRF cookie; that is not our failure.
     logging.getLogger("django.security.csrf").setLevel(logging.ERROR)

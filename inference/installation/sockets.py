@@ -1,4 +1,4 @@
-"""The sockets that a gateway listens on, and those that it calls."""
+"""Open the sockets that a gateway listens on, and those that it calls."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import httpx
 
 
 def bind_port(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Bind a TCP port, or exit with a sentence; `shared` with other gateways."""
+    """Bind a TCP port, or exit with a message; `shared`: with other gateways."""
     try:
         return bound(host, port, shared=shared)
     except OSError as error:
@@ -18,9 +18,9 @@ def bind_port(host: str, port: int, *, shared: bool) -> socket.socket:
 
 
 def bound(host: str, port: int, *, shared: bool) -> socket.socket:
-    """Bind a TCP port; raises OSError.
+    """Bind a TCP port; raise OSError.
 
-    The kernel spreads new connections over all that listen on a shared port.
+    The kernel spreads new connections over all processes that listen on a shared port.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
@@ -37,10 +37,10 @@ def bound(host: str, port: int, *, shared: bool) -> socket.socket:
 
 
 def bind_control(path: Path) -> socket.socket:
-    """Bind a gateway's own Unix socket and remove those of its predecessors.
+    """Bind a gateway's own Unix socket and remove the sockets of its predecessors.
 
-    They are named `<process>.<boot id>.sock`: by the process siblings find it, by the
-    boot id the site finds the holder of a lease.
+    Sockets are named `<process>.<boot id>.sock`: sibling processes find one by its
+    process, and the site finds the holder of a lease by its boot id.
     """
     name = path.name.partition(".")[0]
     for stale in path.parent.glob(f"{name}.*.sock"):
@@ -53,9 +53,9 @@ def bind_control(path: Path) -> socket.socket:
 
 
 def http_over(path: Path, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
-    """Speak HTTP to who listens on a Unix socket.
+    """Return a transport for HTTP over a Unix socket.
 
-    Without the certificates of the web: they matter to nobody there, and to read them
-    keeps the loop for thirty milliseconds.
+    It loads no TLS certificates: nothing uses them here, and reading them blocks the
+    event loop for thirty milliseconds.
     """
     return httpx.AsyncHTTPTransport(uds=str(path), limits=limits, verify=False)
