@@ -1,1 +1,1 @@
-"""Define what crosses the engine's socket: messages, frames, tensors, errors."""
+"""Define and encode what crosses the engine's socket: messages, tensors, errors."""

@@ -1,11 +1,11 @@
-"""Names of element types that numpy lacks. Pure."""
+"""Name the dtypes that numpy lacks."""
 
-# Floats hold whole numbers up to here, and of those beyond only some.
+# float64 holds every whole number up to here, but not every larger one.
 MAX_WHOLE_FLOAT = 2**53
-# Dtypes that numpy has no name for: text, bytes, and whatever else JSON can say.
+# Dtypes for which numpy has no name: text, bytes, and other JSON values.
 TEXT = "str"
 BYTES = "bytes"
 JSON = "json"
 OBJECT_DTYPES = frozenset({TEXT, BYTES, JSON})
-# UTC without a zone, as MLflow and pandas have it.
+# UTC without a time zone, as in MLflow and pandas.
 DATETIME = "datetime64[ns]"

@@ -1,4 +1,4 @@
-"""Errors that cross from the engine to its callers as a code and a message."""
+"""Define the errors that an engine sends to its callers, as a code and a message."""
 
 import enum
 
@@ -14,11 +14,11 @@ class EngineErrorCode(enum.StrEnum):
     NOT_EXPLAINABLE = "NOT_EXPLAINABLE"
     CONNECTION_LOST = "CONNECTION_LOST"
     DRAINING = "DRAINING"
-    # The engine ends and starts again. Not for another engine: this request may be why.
+    # The engine restarts. Do not try another engine: this request may be the cause.
     DEVICE_FAILED = "DEVICE_FAILED"
 
 
-# Another engine may answer what this one cannot; nothing was computed yet.
+# Nothing was computed yet, and another engine may answer the request.
 ELSEWHERE = frozenset(
     {
         EngineErrorCode.NOT_LOADED,
@@ -29,16 +29,16 @@ ELSEWHERE = frozenset(
         EngineErrorCode.DRAINING,
     }
 )
-# The same engine may answer later, without anybody doing something about it.
+# The same engine may answer later, without a person's help.
 RETRYABLE = ELSEWHERE - {EngineErrorCode.LOAD_FAILED} | {EngineErrorCode.DEVICE_FAILED}
 
 
 class EngineError(Exception):
-    """A request the engine did not answer with predictions.
+    """A request that the engine did not answer with predictions.
 
-    `message` is written for operators; drivers decide what callers may see. With
-    `option` it is written for the caller, and tells what is wrong with that option.
-    `of_customer` says of a full bound that only the customer's share of it is used up.
+    `message` is for operators; drivers decide what callers may see. With `option` it
+    is for the caller, and says what is wrong with that option. `of_customer`: only
+    this customer's share of a limit is used up, not the limit itself.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class EngineError(Exception):
 
 
 class VersionRefused(EngineError):
-    """What describes a version does not let it be loaded: to try again is no use."""
+    """A version that cannot load as it is described; trying again does not help."""
 
     def __init__(self, message: str) -> None:
         super().__init__(EngineErrorCode.LOAD_FAILED, message)

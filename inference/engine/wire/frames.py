@@ -1,6 +1,6 @@
-"""Frames out of a stream of bytes and back. No I/O.
+"""Write messages as frames, and cut a stream of bytes into frames.
 
-A frame is `<u32 length of the rest> <u32 length of the header> <header> <buffers>`.
+`messages` describes the format.
 """
 
 import struct
@@ -22,11 +22,11 @@ _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 
 class MalformedFrame(ValueError):
-    """The peer does not speak the protocol; its connection must be closed."""
+    """The other side broke the protocol; close its connection."""
 
 
 class Frame(NamedTuple):
-    """One whole frame; both views share memory with what was fed."""
+    """One whole frame; both views share memory with the bytes that arrived."""
 
     header: memoryview
     body: memoryview
@@ -70,7 +70,7 @@ def decode_tensors(
 
 
 class FrameDecoder:
-    """Cuts a stream into frames, however it is chopped up on its way."""
+    """Cut a stream of bytes into frames, in whatever pieces it arrives."""
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
         self._max_frame_bytes = max_frame_bytes
@@ -81,8 +81,7 @@ class FrameDecoder:
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes; raise MalformedFrame.
 
-        Bytes are joined only once a frame is whole, so that a large frame in many
-        pieces costs one copy.
+        Pieces are joined only when a frame is whole, so a large frame costs one copy.
         """
         if self._have:
             self._parts.append(data)

@@ -1,4 +1,4 @@
-"""Join the outputs of several runs, and make them fit for JSON. Pure."""
+"""Join the outputs of several forward passes, and make outputs fit for JSON."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, object_array
 
-# What runners call the output of a model that has one and no name for it.
+# Name of the output of a model that has only one and does not name it.
 ONLY_OUTPUT = "output"
 
 
 def with_nulls(value: Any) -> Any:
-    """Write None for the numbers that JSON does not have, as answers do."""
+    """Replace numbers that JSON lacks (NaN, infinity) by None, as answers do."""
     if isinstance(value, dict):
         return {name: with_nulls(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -22,10 +22,10 @@ def with_nulls(value: Any) -> Any:
 
 
 def join_outputs(pieces: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Join the rows of answers, which may be of several layouts.
+    """Join the rows of several answers, even if their output names differ.
 
-    A Python model names outputs by what it gave for a piece. Where the names differ,
-    each row becomes one object, as it is where the pieces are predicted together.
+    A Python model may name its outputs differently for each piece. Then each row
+    becomes one object, as if the pieces had been predicted together.
     """
     if len(pieces) == 1:
         return tuple(pieces[0])
@@ -55,10 +55,10 @@ def _as_objects(outputs: Sequence[Tensor]) -> list[Any]:
 
 
 def _join(arrays: Sequence[Any]) -> Array:
-    """Join the rows of arrays; as objects where numpy would make others of some.
+    """Join the rows of arrays; use an array of objects if numpy would change a value.
 
-    Beside a float it makes a large integer another, and beside a number a truth value;
-    rows of several shapes it does not join.
+    Beside floats numpy rounds large integers, beside numbers it turns booleans into
+    numbers, and it does not join rows of different shapes.
     """
     kinds = {array.dtype.kind for array in arrays}
     is_even = len({array.shape[1:] for array in arrays}) == 1

@@ -1,9 +1,9 @@
-"""The messages between an engine and its callers.
+"""Define the messages between an engine and its callers.
 
 A frame is `<u32 length of the rest> <u32 length of the header> <header> <buffers>`,
 little-endian. The header is one of these Structs in MessagePack; the buffers are the
-raw C-contiguous bytes of its tensors, one after another. No pickle crosses, in either
-direction. A tensor of dtype `str` has a MessagePack array of strings as its buffer.
+raw C-contiguous bytes of its tensors, one after another. The buffer of a tensor of
+dtype `str` or `json` is a MessagePack array. No pickle crosses in either direction.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from typing import Any, Literal
 import msgspec
 
 MAX_FRAME_BYTES = 128 * 1024 * 1024
-# What the smallest chunk of a stream counts.
+# Credits that the smallest chunk of a stream takes.
 MIN_CHUNK_CREDITS = 2048
 
 Params = dict[str, Any]
 
-# Jobs wait while interactive requests do, short of a small share of the device.
+# Interactive requests go first; jobs still get a small share of the device.
 Priority = Literal["interactive", "job"]
 
 
@@ -41,16 +41,16 @@ class VersionKey(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Batching(msgspec.Struct, frozen=True):
-    """What a version sets about its batches; None: the engine's own."""
+    """How a version forms its batches; None: the engine's own setting."""
 
-    # Time that the first request of a batch waits for company.
+    # Time that the first request of a batch waits for others.
     max_wait_ms: float | None = None
     max_batch_rows: int | None = None
     max_batch_bytes: int | None = None
 
 
 class VersionToLoad(msgspec.Struct, frozen=True):
-    """All that an engine needs to load one version."""
+    """Everything that an engine needs to load one version."""
 
     key: VersionKey
     # Folder with the MLmodel file.
@@ -59,14 +59,14 @@ class VersionToLoad(msgspec.Struct, frozen=True):
     flavors: tuple[str, ...]
     # The engine's Signature as plain data (msgspec.to_builtins).
     signature: dict[str, Any]
-    # May code inside the artifact run (pickle, Python functions)?
+    # Whether code inside the artifact may run (pickle, Python functions).
     trusted: bool = False
     batching: Batching = Batching()
-    # In a route: it never leaves the device's memory for others.
+    # A route uses it, so it never leaves the device's memory for other versions.
     pinned: bool = True
 
     def form(self) -> str:
-        """Return a digest of what cannot change while the version is loaded."""
+        """Return a digest of the fields that cannot change without a new load."""
         fixed = (self.path, self.flavors, self.signature, self.trusted)
         return hashlib.sha256(msgspec.json.encode(fixed, order="sorted")).hexdigest()
 
@@ -77,12 +77,12 @@ class Predict(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predi
     rows: int
     tensors: tuple[TensorHeader, ...]
     timeout_ms: int
-    # Rows per forward pass at most; 0: the engine's own limit.
+    # Most rows in one forward pass; 0: the engine's own limit.
     max_batch_rows: int = 0
     priority: Priority = "interactive"
-    # What the caller sets of the signature's parameters, as JSON values.
+    # The signature's parameters that the caller sets, as JSON values.
     params: Params | None = None
-    # Customers take turns and share what may wait; 0: unknown.
+    # Customers take turns and share the queue; 0: unknown.
     customer_id: int = 0
 
 
@@ -91,7 +91,7 @@ class Predicted(
 ):
     id: int
     tensors: tuple[TensorHeader, ...]
-    # Wait in the queue, time on the device, and rows that shared the batch.
+    # Time in the queue, time on the device, and rows in the whole batch.
     queue_us: int
     compute_us: int
     batch_rows: int
@@ -100,24 +100,24 @@ class Predicted(
 class StreamRequest(msgspec.Struct, frozen=True, array_like=True, tag="stream"):
     """Ask for the answer to one row in chunks.
 
-    Answered by StreamChunks, as many as there are credits, then StreamEnd or Failed.
+    The engine sends StreamChunks while there are credits, then StreamEnd or Failed.
     """
 
     id: int
     key: VersionKey
     tensors: tuple[TensorHeader, ...]
     timeout_ms: int
-    # What may be sent before the first Credit.
+    # Credits to start with, before the first Credit message.
     credits: int
     params: Params | None = None
-    # Customers share what an engine can stream at once; 0: unknown.
+    # Customers share the engine's streams; 0: unknown.
     customer_id: int = 0
 
 
 class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
-    """Allow more of stream `id`; nothing is answered.
+    """Grant more credits to stream `id`; the engine does not answer.
 
-    A chunk takes the credits that `credits_of` tells.
+    `credits_of` says how many credits a chunk takes.
     """
 
     id: int
@@ -125,16 +125,16 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
 
 
 def credits_of(chunk: bytes | msgspec.Raw) -> int:
-    """Return what a chunk takes of a stream's credits: its bytes, at least 2048.
+    """Return how many credits a chunk takes: its size in bytes, at least 2048.
 
-    So many small chunks as few large ones are made ahead of a slow reader.
+    The minimum limits how many tiny chunks are made ahead of a slow reader.
     """
     return max(len(chunk), MIN_CHUNK_CREDITS)
 
 
 class StreamChunk(msgspec.Struct, frozen=True, array_like=True, tag="stream_chunk"):
     id: int
-    # A JSON value.
+    # A JSON value in MessagePack.
     chunk: msgspec.Raw
 
 
@@ -147,7 +147,7 @@ class ExplainOptions(msgspec.Struct, frozen=True):
     method: str = "auto"
     # "simple": the five largest attributions; "full": all.
     level: Literal["simple", "full"] = "simple"
-    # Forward passes per instance at most; 0: the method's default.
+    # Most rows given to the model per instance; 0: the method's default.
     samples: int = 0
     # Label or index of the class to explain; None: the predicted one.
     target: str | int | None = None
@@ -175,7 +175,7 @@ class Attribution(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The SHAP values of one instance; in its public shape."""
+    """The SHAP values of one instance, in the shape of the public API."""
 
     method: str
     level: str
@@ -189,12 +189,12 @@ class Explanation(msgspec.Struct, frozen=True):
 class Explained(msgspec.Struct, frozen=True, array_like=True, tag="explained"):
     id: int
     explanations: tuple[Explanation, ...]
-    # Time of the work, without what it waited for the device.
+    # Time of the work itself, without waiting for the device.
     compute_us: int
-    # Forward passes spent, summed over the instances.
+    # Rows given to the model, summed over the instances.
     samples: int
     svg: str | None = None
-    # Wait in the queue, and for the device.
+    # Time waiting in the queue and for the device.
     queue_us: int = 0
 
 
@@ -203,13 +203,13 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     code: str
     message: str
     retry_after_ms: int | None = None
-    # What the message is about, if it is for the caller.
+    # Option that the message is about, if the message is for the caller.
     option: str = ""
     of_customer: bool = False
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag="load"):
-    """Ask for a version; answered by Accepted at once, loading goes on after it."""
+    """Ask the engine to load a version; it answers Accepted at once, then loads."""
 
     id: int
     version: VersionToLoad
@@ -221,7 +221,7 @@ class Unload(msgspec.Struct, frozen=True, array_like=True, tag="unload"):
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
-    """The caller of request `id` left; nothing is answered."""
+    """Say that the caller of request `id` left; the engine does not answer."""
 
     id: int
 
@@ -235,45 +235,45 @@ class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag="get_status"):
 
 
 class OutputTensor(msgspec.Struct, frozen=True):
-    """An output as a version gave it for its own example."""
+    """An output as the version returned it for its own example."""
 
     name: str
     dtype: str
-    # Per row; -1 where its length varies.
+    # Shape per row; -1 where the length varies.
     shape: tuple[int, ...]
 
 
 class VersionStatus(msgspec.Struct, frozen=True):
     key: VersionKey
-    # "evicted": others needed its memory, and it loads again when it is called.
+    # "evicted": others needed its memory; it loads again when somebody calls it.
     state: Literal["loading", "ready", "failed", "evicted"]
-    # Of one that is loading: it failed before, and is tried again as it was.
+    # With state "loading": why the previous attempt failed.
     error: str = ""
     load_ms: int | None = None
     queued_rows: int = 0
     queued_bytes: int = 0
     # Measured when it was loaded.
     memory_bytes: int = 0
-    # As the engine was last told.
+    # As in the last Load.
     pinned: bool = True
     batching: Batching = Batching()
     # How it runs, in a few words each: its precision, why it has no graphs.
     notes: tuple[str, ...] = ()
-    # Empty before it was loaded for the first time, and where it has no example.
+    # Empty before the first load, and if the version has no example.
     outputs: tuple[OutputTensor, ...] = ()
-    # `VersionToLoad.form` as the engine was last told; empty from engines before it.
+    # `VersionToLoad.form` of the last Load; empty from older engines.
     form: str = ""
-    # It failed, and will until it is described otherwise, such as trusted.
+    # It cannot load until its description changes, for example to trusted.
     refused: bool = False
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether waiting does not help, though another try may be running."""
+        """Whether loading failed, even if another attempt is running now."""
         return self.state == "failed" or (self.state == "loading" and bool(self.error))
 
 
 class DeviceStatus(msgspec.Struct, frozen=True):
-    """A device's name and memory: all, in use by anybody, and this engine's own."""
+    """A device's name and memory: all of it, used by all, and kept by this engine."""
 
     title: str
     total_bytes: int

@@ -1,4 +1,4 @@
-"""Named arrays, and how they cross a socket as headers and raw buffers."""
+"""Hold named arrays, and encode them as headers and raw buffers for a socket."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,10 @@ from inference.engine.wire.dtypes import (
 )
 from inference.engine.wire.messages import TensorHeader
 
-# dtype `object` holds what MessagePack can say: text in most cases.
+# Arrays of dtype `object` hold MessagePack values, mostly text.
 Array = NDArray[np.generic] | NDArray[np.object_]
 
-# The dtypes that may cross, by name; anything else is refused before numpy sees it.
+# Dtypes that may cross, by name; others are refused before numpy sees them.
 DTYPES: dict[str, np.dtype[np.generic]] = {
     name: np.dtype(name)
     for name in (
@@ -62,7 +62,7 @@ class Tensor(msgspec.Struct, frozen=True, gc=False):
 
 
 class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """Outputs of one request, rows in its order, and where its time went."""
+    """The outputs of one request, rows in its order, and where its time went."""
 
     tensors: tuple[Tensor, ...]
     queue_us: int
@@ -71,7 +71,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Give numpy's dtype for a signature's; raise InvalidTensor for unknown ones."""
+    """Return numpy's dtype for a name in a signature; raise InvalidTensor."""
     if name in OBJECT_DTYPES:
         return np.dtype(object)
     dtype = DTYPES.get(name)
@@ -81,9 +81,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def dtype_name(array: Array) -> str:
-    """Name the dtype as headers do; raise InvalidTensor if it may not cross.
+    """Return an array's dtype as headers name it; raise InvalidTensor.
 
-    All arrays of objects are TEXT here; `encode` looks at what they hold.
+    An array of objects always counts as TEXT here; `encode` looks at its values.
     """
     name = _NAMES.get(array.dtype)
     if name is None:
@@ -92,7 +92,7 @@ def dtype_name(array: Array) -> str:
 
 
 def encode(tensor: Tensor) -> tuple[TensorHeader, Buffer]:
-    """Give the header and buffer of a tensor; a buffer of objects is MessagePack."""
+    """Return a tensor's header and buffer; objects are encoded in MessagePack."""
     data = tensor.data
     name = dtype_name(data)
     if name != TEXT:
@@ -103,7 +103,7 @@ def encode(tensor: Tensor) -> tuple[TensorHeader, Buffer]:
 
 
 def raw(data: Array) -> Buffer:
-    """Give the bytes of numbers; what is large is not copied, but into its frame."""
+    """Return the bytes of an array of numbers, from 64 KB on without a copy."""
     if data.nbytes < _LARGE_BYTES:
         return data.tobytes()
     flat: Any = np.ascontiguousarray(data).reshape(-1)
@@ -112,14 +112,14 @@ def raw(data: Array) -> Buffer:
 
 
 def _encode_objects(data: Array) -> tuple[str, Buffer]:
-    """Write text as TEXT and all else as JSON, bytes included."""
+    """Encode text as TEXT and all other values, also bytes, as JSON."""
     items = data.ravel().tolist()
     is_text = all(item is None or type(item) is str for item in items)
     try:
         buffer = _text_encoder.encode(items)
         if not is_text:
-            # The other side hangs up on what it cannot read, and on all that share
-            # the socket: dates and the like become what JSON makes of them.
+            # Check that the other side can decode it: otherwise it would close the
+            # socket, which other requests share.
             _value_decoder.decode(buffer)
     except UnicodeEncodeError as error:
         raise InvalidTensor("a text holds half a surrogate pair") from error
@@ -131,7 +131,7 @@ def _encode_objects(data: Array) -> tuple[str, Buffer]:
 
 
 def decode(headers: Sequence[TensorHeader], body: memoryview) -> tuple[Tensor, ...]:
-    """Read tensors that share memory with `body` (text excepted).
+    """Decode tensors that share memory with `body`, except those of objects.
 
     Raises InvalidTensor unless the headers account for every byte of `body`.
     """
@@ -158,7 +158,7 @@ def _decode_one(header: TensorHeader, buffer: memoryview) -> Array:
         array: Array = np.ndarray(header.shape, dtype, buffer)
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidTensor("shape and number of bytes do not agree") from error
-    # A single -1 would be guessed from the buffer.
+    # A size of -1 would let numpy derive the shape from the buffer.
     if array.nbytes != header.nbytes or array.shape != header.shape:
         raise InvalidTensor("shape and number of bytes do not agree")
     return array
@@ -179,12 +179,12 @@ def _decode_objects(header: TensorHeader, buffer: memoryview) -> Array:
 
 
 def exceeds_floats(numbers: Any) -> bool:
-    """Tell whether an array has an integer beyond those that float64 holds exactly."""
+    """Return whether an integer lies beyond ±2**53, where float64 is not exact."""
     return bool(((numbers > MAX_WHOLE_FLOAT) | (numbers < -MAX_WHOLE_FLOAT)).any())
 
 
 def object_array(values: Sequence[Any]) -> Array:
-    """Make `[len(values)]` of any objects; lists among them stay lists."""
+    """Make an array `[len(values)]` of objects; lists among them stay lists."""
     array = np.empty(len(values), dtype=object)
     for index, value in enumerate(values):
         array[index] = value
