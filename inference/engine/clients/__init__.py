@@ -1,1 +1,1 @@
-"""Talk to an engine from another process; one module for each kind of client."""
+"""Call an engine from another process; one module for each kind of client."""

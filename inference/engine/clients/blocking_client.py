@@ -1,4 +1,4 @@
-"""The synchronous client: plain sockets, one call at a time on each."""
+"""Call an engine synchronously over plain sockets, one call at a time on each."""
 
 import os
 import socket
@@ -40,7 +40,10 @@ R = TypeVar("R", bound=Reply)
 
 
 class BlockingEngineClient:
-    """Safe to share between threads; sockets are kept and never cross a fork."""
+    """A synchronous client; threads may share it, and it is safe after a fork.
+
+    It keeps idle sockets for later calls, but a child process opens its own.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self._path = str(path)
@@ -101,7 +104,7 @@ class BlockingEngineClient:
         except (OSError, MalformedFrame) as error:
             raise requests.connection_lost("the connection was lost") from error
         finally:
-            # Which also tells the engine that nobody reads any more.
+            # This also tells the engine that nobody reads any more.
             connection.close()
 
     def explain(
@@ -144,8 +147,8 @@ class BlockingEngineClient:
         self, data: bytes, expected: type[R], timeout_s: float = _CONTROL_TIMEOUT_S
     ) -> tuple[R, memoryview]:
         deadline = time.monotonic() + timeout_s
-        # An idle socket may belong to an engine that is gone; then a new one gets
-        # one try. Repeating is safe: predictions and the rest change nothing twice.
+        # An idle socket may belong to an engine that has ended; then try once with a
+        # new socket. Repeating is safe: all calls are idempotent.
         frame = None
         kept = self._take_idle()
         if kept is not None:
@@ -204,7 +207,7 @@ class BlockingEngineClient:
     def _take_idle(self) -> socket.socket | None:
         with self._lock:
             if self._pid != os.getpid():
-                # The parent goes on using these; only our copies are closed.
+                # The parent process still uses these; this closes only our copies.
                 for connection in self._idle:
                     connection.close()
                 self._idle.clear()
@@ -247,7 +250,7 @@ def _read_stream(
 def _exchange_many(
     connection: socket.socket, data: bytes, deadline: float
 ) -> Generator[Frame, None, None]:
-    """Send once, and give all frames that come back."""
+    """Send one request and yield all frames that come back."""
     decoder = FrameDecoder()
     connection.settimeout(_left(deadline, time.monotonic))
     connection.sendall(data)

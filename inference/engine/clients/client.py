@@ -1,4 +1,4 @@
-"""How drivers and the controller talk to an engine."""
+"""Define the methods that every client of an engine has."""
 
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
@@ -16,9 +16,10 @@ from inference.engine.wire.tensors import Prediction, Tensor
 
 
 class EngineClient(Protocol):
-    """Every method raises EngineError; `timeout_s` counts from the call.
+    """An engine's methods, as drivers and the controller call them.
 
-    BlockingEngineClient has the same methods, not awaited.
+    Every method raises EngineError; `timeout_s` counts from the call.
+    BlockingEngineClient has the same methods without `async`.
     """
 
     async def predict(
@@ -42,10 +43,11 @@ class EngineClient(Protocol):
         params: Params | None = None,
         customer_id: int = 0,
     ) -> AsyncGenerator[Any, None]:
-        """Give the chunks that answer one row, each a JSON value.
+        """Yield the chunks that answer one row, each a JSON value.
 
-        The model makes few more than are read. Closing the generator ends the stream;
-        nothing is asked before its first chunk is. `timeout_s` is for all of it.
+        The model makes few chunks ahead of the reader. The request is sent when the
+        first chunk is awaited, and closing the generator ends the stream. `timeout_s`
+        is for the whole stream.
         """
 
     async def explain(

@@ -1,4 +1,4 @@
-"""The reading end of a stream, for clients on an event loop."""
+"""Read the chunks of a stream, and grant the engine credits for more."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -9,19 +9,19 @@ import msgspec
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import StreamChunk, credits_of
 
-# Bytes of chunks on their way or unread, one chunk aside; half of it is granted anew
-# each time. A chunk has the size that its model gives it, so a count bounds nothing.
+# Most bytes of chunks that are on the way or unread, plus one chunk; each new grant is
+# half of it. In bytes, because a model may make chunks of any size.
 WINDOW = 64 * 1024
 
 
 class Inbox:
-    """Holds chunks until they are read, and grants more as they are.
+    """Hold a stream's chunks until they are read, and grant credits for more.
 
-    It is the Waiter of a stream. `grant` is called while the stream goes on only.
+    It is the Waiter of the stream. It calls `grant` only until the stream ends.
     """
 
     def __init__(self, grant: Callable[[int], None]) -> None:
-        # Chunks as they came, or the error that ended the stream, or None.
+        # Chunks as they came; the last item is an error, or None for a good end.
         self._arrived: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         self._returns = Returns(grant)
         self.finished = False
@@ -42,7 +42,7 @@ class Inbox:
     # The stream
 
     def put(self, chunk: msgspec.Raw) -> None:
-        # A copy: the chunk would keep all that came with it.
+        # A copy, because the chunk is a view that keeps a whole buffer alive.
         self._arrived.put_nowait(bytes(chunk))
 
     def end(self) -> None:
@@ -50,7 +50,7 @@ class Inbox:
         self._arrived.put_nowait(None)
 
     async def chunks(self) -> AsyncGenerator[Any, None]:
-        """Return the chunks; raise what the stream failed with."""
+        """Yield the chunks; raise the error that ended the stream, if any."""
         while True:
             arrived = await self._arrived.get()
             if arrived is None:
@@ -58,13 +58,13 @@ class Inbox:
             if isinstance(arrived, Exception):
                 raise arrived
             yield read_chunk(arrived)
-            # Not before the reader wants another: it has passed this one on by now.
+            # Only now, when the reader asks for more, is this chunk passed on.
             if not self.finished:
                 self._returns.count(arrived)
 
 
 class Returns:
-    """Counts what was read of a stream, and gives it back in a few large grants."""
+    """Count the credits of chunks that were read, and grant them in a few messages."""
 
     def __init__(self, grant: Callable[[int], None]) -> None:
         self._grant = grant
@@ -78,7 +78,7 @@ class Returns:
 
 
 def read_chunk(chunk: bytes | msgspec.Raw) -> Any:
-    """Decode a chunk; raise EngineError."""
+    """Decode a chunk; raise EngineError CONNECTION_LOST."""
     try:
         return msgspec.msgpack.decode(chunk)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

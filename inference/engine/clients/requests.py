@@ -1,4 +1,4 @@
-"""Requests as frames and replies as results, shared by the clients over a socket."""
+"""Encode requests as frames and decode replies, for all clients over a socket."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ from inference.engine.wire.tensors import Buffer, InvalidTensor, Prediction, Ten
 
 def _timeout_ms(timeout_s: float) -> int:
     ms = int(timeout_s * 1000)
-    # 0 would mean none at all.
+    # 0 would mean no timeout.
     return ms if ms > 0 else 1
 
 
@@ -131,7 +131,7 @@ def explain(
 def _bounded(message: Predict | Explain | StreamRequest, *buffers: Buffer) -> bytes:
     data = frames.encode(message, *buffers)
     if len(data) - 4 > MAX_FRAME_BYTES:
-        # The engine would hang up, on all other calls too.
+        # The engine would close the connection, which ends all other calls too.
         raise EngineError(
             EngineErrorCode.BAD_REQUEST, f"a request of {len(data)} bytes is too large"
         )
@@ -173,5 +173,5 @@ def timed_out() -> EngineError:
     )
 
 
-# What supervisors need at least to bring an engine back.
+# Supervisors need at least this long to restart an engine.
 _RECONNECT_MS = 1000

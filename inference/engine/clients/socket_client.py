@@ -1,4 +1,4 @@
-"""The asynchronous client: many calls in flight over one connection."""
+"""Call an engine asynchronously, with many calls in flight over one connection."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -37,13 +37,16 @@ _CONNECT_TIMEOUT_S = 1.0
 _CONTROL_TIMEOUT_S = 10.0
 _MAX_BUFFERED_BYTES = 64 * 1024 * 1024
 _LARGE_BYTES = 64 * 1024
-# So many calls of one turn of the loop are sent without waiting for its end: the engine
-# computes them while the others are read.
+# After this many calls in one turn of the loop, send them before the turn ends: the
+# engine can compute them while the loop reads more.
 _MAX_TOGETHER = 16
 
 
 class Waiter(Protocol):
-    """Who is told of a reply, on the event loop, at most once."""
+    """The receiver of a reply, called on the event loop.
+
+    `fail` or the last `resume` ends the call; only a stream has more than one.
+    """
 
     def resume(self, value: Any) -> None: ...
 
@@ -68,12 +71,12 @@ class PendingCall:
         self.deadline = deadline
 
     def abandon(self) -> None:
-        """Say that nobody waits any more; the engine need not answer."""
+        """Stop waiting for the answer, and tell the engine so."""
         self._client.abandon(self.id)
 
 
 class _FutureWaiter:
-    """Lets a coroutine wait."""
+    """Set a future, so that a coroutine can wait for the reply."""
 
     __slots__ = ("_future",)
 
@@ -96,7 +99,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked: uvloop's transports are no subclass of asyncio's.
+        # A cast, because uvloop's transports are not subclasses of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -112,9 +115,10 @@ class _Connection(asyncio.Protocol):
 
 
 class SocketEngineClient:
-    """Reconnects on its own; belongs to the event loop of its first call.
+    """An asynchronous client that reconnects by itself.
 
-    While the engine is away every call fails at once with CONNECTION_LOST.
+    It belongs to the event loop of its first call. Without a connection every call
+    fails at once with CONNECTION_LOST.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -133,7 +137,7 @@ class SocketEngineClient:
         return self._connection is not None
 
     async def connect(self) -> bool:
-        """Try to connect now; tell whether the engine is there."""
+        """Try to connect now; return whether there is a connection."""
         if self._connection is not None:
             return True
         self._loop = asyncio.get_running_loop()
@@ -147,7 +151,7 @@ class SocketEngineClient:
         except (OSError, TimeoutError):
             return False
         if self._connection is not None or self._closed:
-            # Another call was quicker.
+            # Another call connected first.
             if connection.transport is not None:
                 connection.transport.abort()
             return self._connection is not None
@@ -209,7 +213,7 @@ class SocketEngineClient:
         params: Params | None = None,
         customer_id: int = 0,
     ) -> PendingCall:
-        """Ask for a prediction without a coroutine; only while `connected`."""
+        """Ask for a prediction without a coroutine; call only while `connected`."""
         request_id = self._take_id()
         data = requests.predict(
             request_id,
@@ -249,7 +253,7 @@ class SocketEngineClient:
             async for chunk in box.chunks():
                 yield chunk
         finally:
-            # A finished call's id may be another's by now.
+            # After the end another call may already use the same id.
             if not box.finished:
                 pending.abandon()
 
@@ -338,18 +342,18 @@ class SocketEngineClient:
             self._flush()
 
     def _flush(self) -> None:
-        """Send what has gathered in one write; called at the end of the turn, too."""
+        """Send all queued frames in one write; called at the end of each loop turn."""
         out, self._out = self._out, []
         connection = self._connection
         if not out or connection is None or connection.transport is None:
             return
         transport = connection.transport
         if transport.get_write_buffer_size() > _MAX_BUFFERED_BYTES:
-            # The engine hangs: better to lose the connection than the memory.
+            # The engine hangs: drop the connection before memory runs out.
             transport.abort()
             return
         if max(map(len, out)) > _LARGE_BYTES:
-            # uvloop sends them at once without a copy of all in one.
+            # uvloop sends the parts without joining them into one copy.
             transport.writelines(out)
         else:
             transport.write(b"".join(out))
@@ -365,8 +369,8 @@ class SocketEngineClient:
         pending = self._pending.get(reply.id)
         if pending is None:
             return
-        # Still pending while it is decoded: if that fails, so does the connection,
-        # and this call with it.
+        # Remove the call only after decoding: if that fails, the connection closes and
+        # must fail this call too.
         if isinstance(reply, Predicted):
             result: Any = requests.prediction(reply, body)
         elif isinstance(reply, StreamChunk):
@@ -396,7 +400,7 @@ class SocketEngineClient:
     # Connecting
 
     async def _reach(self) -> None:
-        """Connect, unless that goes on in the background already; or raise."""
+        """Connect; raise if that fails, or while a background task is trying."""
         if self._closed:
             raise requests.connection_lost("the client was closed")
         if self._connecting is None and await self.connect():
@@ -420,7 +424,7 @@ class SocketEngineClient:
             self._connecting = None
 
     def lost(self, connection: _Connection) -> None:
-        """Fail what was in flight and begin to reconnect."""
+        """Fail all calls in flight and begin to reconnect."""
         if connection is not self._connection:
             return
         self._connection = None
