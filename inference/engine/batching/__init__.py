@@ -1,1 +1,1 @@
-"""Queue requests, form batches of them, and share the device between models."""
+"""Queue requests, form batches from them, and share the device between models."""

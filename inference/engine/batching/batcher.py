@@ -1,4 +1,4 @@
-"""Batches form while the device is busy, which has as many in flight as it can use."""
+"""Form batches while the device is busy, and keep enough batches in flight for it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -25,24 +25,23 @@ from inference.engine.wire.errors import EngineError
 
 logger = structlog.get_logger()
 
-# More batches in flight than any device has use for.
+# No device can use more batches in flight.
 _MAX_DEPTH = 4
 
 
 class _Batch(NamedTuple):
-    """Entries on their way through the device."""
+    """Entries that share one run on the device."""
 
     turn: Turn[Lane]
     entries: Sequence[Entry]
     taken_at: float
-    # Was there more to do than the device could: did it wait for the device, or did
-    # others have to stay behind?
+    # The device was the limit: these entries waited for it, or others stayed queued.
     saturated: bool
 
 
 class BatchSettings(msgspec.Struct, frozen=True):
     limits: QueueLimits
-    # What may wait in the whole engine.
+    # Limits for the queues of the whole engine.
     max_rows: int
     max_bytes: int
     max_queue_s: float
@@ -51,10 +50,10 @@ class BatchSettings(msgspec.Struct, frozen=True):
 
 
 class Batcher:
-    """Takes turns between the lanes that have something waiting.
+    """Let the lanes with waiting requests take turns on the device.
 
-    All methods belong to the event loop. Small batches run on it, since a thread
-    costs more than they do; others run in device threads, one for each batch in flight.
+    Call all methods on the event loop. Small batches run there too, as a thread costs
+    more than they do; others run in device threads, one for each batch in flight.
     """
 
     def __init__(
@@ -69,17 +68,17 @@ class Batcher:
         self._loop = loop
         self._clock = clock
         self._on_fatal = on_fatal
-        # One batch each. More than the first only start where lanes are deeper, since
+        # One per batch in flight. Start more than one only for deeper lanes, since
         # libraries keep memory for every thread that uses them.
         self._threads = [_thread()]
         self._free_threads = list(self._threads)
         self._turns: BatchScheduler[Lane] = BatchScheduler(Lane.job_price_s)
         self.room = QueueRoom(settings.max_rows, settings.max_bytes)
         self._in_flight = 0
-        # The least depth of the lanes in flight.
+        # Smallest depth among the lanes in flight.
         self._depth = _MAX_DEPTH
         self._scheduled = False
-        # When the device last finished a batch, and whether entries waited for that.
+        # When the device last finished a batch, and whether entries waited for it.
         self._free_at = 0.0
         self._behind = False
         self._retired: dict[Lane, Callable[[], None]] = {}
@@ -124,16 +123,16 @@ class Batcher:
         )
 
     def retire(self, lane: Lane, free: Callable[[], None]) -> None:
-        """Take no more entries; answer those that wait, then call `free` in a thread.
+        """Close a lane; answer what waits, then call `free` in a thread.
 
-        So never while a batch of the lane runs.
+        `free` never runs while a batch of the lane runs.
         """
         lane.closed = True
         self._retired[lane] = free
         self._free_idle(lane)
 
     def move(self, old: Lane, new: Lane) -> None:
-        """Let entries that wait for a reloaded version be answered by its new self."""
+        """Move the entries of a reloaded version's old lane to its new lane."""
         old.closed = True
         self._turns.remove(old)
         for job in (False, True):
@@ -145,7 +144,7 @@ class Batcher:
     def submit(self, to: Lane, entry: Entry) -> None:
         """Queue an entry; raise EngineError OVERLOADED if there is no room."""
         if lane.refusal(to, entry, self.room, self._settings.max_queue_s):
-            # The room may be taken by entries that are too late already.
+            # Entries that are already too late may be taking the room.
             for late in to.queue(job=entry.job).drop_late(self._clock()):
                 self._fail_late(late)
             found = lane.refusal(to, entry, self.room, self._settings.max_queue_s)
@@ -184,10 +183,10 @@ class Batcher:
         raise lane.overloaded(to, drain_s, of_customer=found.of_customer)
 
     def _drain_s(self, to: Lane, *, job: bool) -> float | None:
-        """Seconds until all that waits for `to` should be done.
+        """Estimate the seconds until everything that waits in `to` is done.
 
-        Lanes take turns: while one is worked off, each other gets as much at most.
-        Interactive requests of all lanes go before jobs, short of the jobs' share.
+        Lanes take turns: while one is served, every other gets at most as much time.
+        Interactive requests of all lanes go before jobs, except for the jobs' share.
         """
         own = to.drain_s(job=job)
         if own is None:
@@ -216,8 +215,8 @@ class Batcher:
         if self._scheduled or not self._turns or self._in_flight >= self._depth:
             return
         self._scheduled = True
-        # After the callbacks that are ready now: what arrived in this turn of the
-        # loop becomes one batch.
+        # Run after the callbacks that are ready now, so that all requests of this loop
+        # turn share a batch.
         self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
@@ -236,7 +235,7 @@ class Batcher:
         now = self._clock()
         entries, late = queue.take(now, to.most_job_rows() if turn.job else 0)
         if len(queue):
-            self._turns.wait(to, job=turn.job)  # at the end: the others come first
+            self._turns.wait(to, job=turn.job)  # behind the other lanes
         for entry in late:
             self._fail_late(entry)
         if entries:
@@ -258,7 +257,7 @@ class Batcher:
             expected is not None
             and expected <= self._settings.inline_s
             and not self._in_flight
-            # The loop would wait for a device that takes the next batch meanwhile.
+            # A deeper device takes the next batch meanwhile; here the loop would wait.
             and to.depth == 1
         ):
             outcome = execution.run(to.runner, entries, max_batch_rows=cap)
@@ -312,7 +311,7 @@ class Batcher:
     def _finish(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
         counters, now = self.counters, self._clock()
         turn, taken_at = batch.turn, batch.taken_at
-        # Batches in flight overlap: each is charged for what it took by itself.
+        # Batches in flight overlap: charge each only from the end of the one before.
         seconds = now - max(taken_at, self._free_at)
         self._free_at = now
         counters["busy_us"] += int(seconds * 1e6)

@@ -1,4 +1,4 @@
-"""How a version's batches form: its own wishes within the engine's bounds. Pure."""
+"""Combine a version's batch settings with the limits of the engine."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ def of_engine(settings: EngineSettings) -> BatchSettings:
 
 
 def of_version(settings: EngineSettings, batching: Batching) -> LaneLimits:
-    """Take what the version sets, the engine's own bound where that is less."""
+    """Return the version's own settings, capped by the engine's limits."""
     max_wait_ms = settings.max_wait_ms
     if batching.max_wait_ms is not None:
         max_wait_ms = min(max(batching.max_wait_ms, 0.0), settings.max_wait_limit_ms)

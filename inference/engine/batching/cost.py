@@ -1,6 +1,6 @@
-"""What a batch of so many rows, and a queue, will take: learnt from those before.
+"""Estimate the time of a batch and of a queue from earlier batches.
 
-One batch that was preempted says little; several slow ones do count.
+Outliers are capped: one slow batch, perhaps preempted, changes little; several do.
 """
 
 import math
@@ -10,7 +10,7 @@ _OUTLIER = 3.0
 
 
 class CostModel:
-    """Running means per power of two of the rows."""
+    """Mean time of a batch, kept for each power of two of its rows."""
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
@@ -25,10 +25,10 @@ class CostModel:
         self._seconds[bucket] = _KEEP * before + (1 - _KEEP) * seconds
 
     def estimate(self, rows: int) -> float | None:
-        """Seconds for one batch; None while nothing is known.
+        """Return the seconds for one batch; None while nothing is known.
 
-        Where that size was not seen yet, the next smaller one is scaled up as if
-        every row cost the same: an overestimate, for batches share their fixed cost.
+        For a size not seen yet, scale the next smaller one up as if every row cost the
+        same. This overestimates, because rows share the fixed cost of a batch.
         """
         bucket = rows.bit_length()
         known = self._seconds.get(bucket)
@@ -42,27 +42,28 @@ class CostModel:
 
 
 class Pace:
-    """Seconds per row while there is more to do than fits into one batch."""
+    """Time per row under load, when more rows wait than fit into one batch."""
 
     def __init__(self) -> None:
         self._rows = 0.0
         self._seconds = 0.0
-        # What batches with nobody behind them took, before more is known.
+        # Time per row of batches with nothing waiting behind them; used until more is
+        # known.
         self._alone_row_s = math.inf
-        # 0: not known yet. Read for every request, computed for every batch.
+        # 0: not known yet. Computed for every batch, as every request reads it.
         self.row_s = 0.0
 
     def observe(self, rows: int, seconds: float, *, saturated: bool) -> None:
-        """Learn from a batch that formed while others ran, or did better than known.
+        """Learn from a batch that formed under load, or was faster than the estimate.
 
-        Smaller batches share their fixed cost among fewer rows, and would make a
-        burst look longer than it is.
+        Other batches are smaller: their fixed cost falls on fewer rows, which would
+        make a burst look longer than it is.
         """
         if not saturated and seconds >= self.row_s * rows:
             if not self.row_s:
                 self._alone_row_s = min(self._alone_row_s, seconds / rows)
             return
-        # A stall leaves a queue behind, which must not be refused because of it.
+        # After a stall a queue remains; its requests must not be refused for it.
         usual_row_s = self.row_s or self._alone_row_s
         seconds = min(seconds, _OUTLIER * usual_row_s * rows)
         self._rows = _KEEP * self._rows + rows

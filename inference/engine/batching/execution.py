@@ -1,7 +1,7 @@
-"""Run one batch and keep a poisonous request from failing the others.
+"""Run one batch, and keep a request that breaks the model from failing the others.
 
-A batch that does not fit into the device's memory is run as two halves, and these as
-halves again; what fails as a single row is refused as overload.
+A batch that does not fit into the device's memory runs as two halves, each split again
+if needed; a single row that still does not fit is refused as overload.
 """
 
 import time
@@ -18,26 +18,26 @@ from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.messages import Params
 from inference.engine.wire.tensors import Tensor
 
-# Other batches will have left the device by then.
+# By then other batches will have left the device.
 _NO_MEMORY_RETRY_MS = 1000
-# What is logged of a model's error: the frames next to it, and characters at most.
+# Limits for the logged traceback of a model's error: innermost frames, characters.
 _TRACE_FRAMES = 10
 _TRACE_LENGTH = 4000
-# An engine needs about so long to be back, the time to load its versions aside.
+# An engine needs about this long to restart, without loading its versions.
 _RESTART_RETRY_MS = 5000
 
 
 class Outcome(NamedTuple):
-    """What became of the entries that shared one forward pass."""
+    """The result for the entries that shared one forward pass."""
 
     entries: Sequence[Entry]
     answer: BatchAnswer | None
     error: EngineError | None
-    # The model's own exception; never sent, only logged and classified.
+    # The model's own exception, to be logged and classified, never sent.
     cause: BaseException | None = None
-    # Where the model raised it.
+    # Traceback of the exception.
     trace: str = ""
-    # How often a piece was halved for want of memory.
+    # How often a piece was halved because memory was short.
     halvings: int = 0
 
 
@@ -48,19 +48,20 @@ def run(
     max_batch_rows: int,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Run the entries together, in pieces of `max_batch_rows` if they are more."""
+    """Run the entries together, in pieces of at most `max_batch_rows` rows."""
     started = clock()
     halved: list[int] = []
     try:
         tensors = _forward(runner, entries, max_batch_rows, halved)
-    # A model may raise anything, and must not take the engine down by sys.exit.
+    # A model may raise anything; also its sys.exit must not end the engine.
     except (Exception, SystemExit) as cause:
         trace = trace_of(cause)
-        # Its frames would keep the batch's tensors in the device's memory.
+        # The traceback's frames would keep the batch's tensors in device memory.
         cause.__traceback__ = None
         error = _error(cause)
         if is_fatal(cause) and len(entries) > 1:
-            # One of them, or none, is to blame; alone it would be told so.
+            # Perhaps no request or only one is the cause. A single request gets the
+            # model's own error instead.
             error = EngineError(
                 EngineErrorCode.DEVICE_FAILED,
                 "the device failed; its engine starts again",
@@ -77,15 +78,15 @@ def run(
 def run_apart(
     runner: Runner, entries: Sequence[Entry], *, max_batch_rows: int
 ) -> list[Outcome]:
-    """Run the entries, and again by halves while they fail.
+    """Run the entries together; if they fail, run each half apart, and so on.
 
-    So only the requests that fail on their own fail, after few further passes.
+    So only requests that fail alone are failed, after few more forward passes.
     """
     outcome = run(runner, entries, max_batch_rows=max_batch_rows)
     if outcome.error is None or len(entries) == 1 or is_fatal(outcome.cause):
         return [outcome]
     if failures.is_out_of_memory(outcome.cause):
-        # Not even one row fits, and all are of one size.
+        # Not even one row fits, and all rows have the same size.
         return [outcome]
     middle = len(entries) // 2
     return [
@@ -99,7 +100,7 @@ def _forward(
 ) -> tuple[Tensor, ...]:
     tensors = runners.concatenate([entry.tensors for entry in entries])
     rows = len(tensors[0].data)
-    # Entries that share a batch have the same parameters.
+    # All entries of a batch have the same parameters.
     params = entries[0].params
     if rows <= max_batch_rows:
         return _run_piece(runner, tensors, params, halved)
@@ -118,7 +119,7 @@ def _run_piece(
     params: Params | None,
     halved: list[int],
 ) -> tuple[Tensor, ...]:
-    """Run rows together, or as two halves if they do not fit into the memory."""
+    """Run rows together, or as two halves if they do not fit into memory."""
     rows = len(tensors[0].data)
     try:
         outputs = runners.run(runner, tensors, params)
@@ -129,7 +130,7 @@ def _run_piece(
     else:
         runners.check_outputs(outputs, rows)
         return outputs
-    # Not in the handler above: the error holds on to what did not fit.
+    # Not in the handler above, where the error keeps the failed tensors alive.
     middle = rows // 2
     return join_outputs(
         [
@@ -159,11 +160,11 @@ def _error(cause: BaseException) -> EngineError:
 
 
 def trace_of(cause: BaseException) -> str:
-    """Return the end of an error's trace; without values, which are callers'."""
+    """Return the end of an error's traceback, without values, which are private."""
     frames = traceback.format_tb(cause.__traceback__, limit=-_TRACE_FRAMES)
     return "".join(frames)[-_TRACE_LENGTH:]
 
 
 def is_fatal(cause: BaseException | None) -> bool:
-    """Tell whether the device itself failed: all that follows would fail too."""
+    """Return whether the device itself failed, so that all later work fails too."""
     return failures.is_sticky(cause)

@@ -1,4 +1,4 @@
-"""One version's queues, and what is known about the time its batches take."""
+"""Hold one version's queues, and what is known about the time of its batches."""
 
 import asyncio
 
@@ -15,18 +15,18 @@ from inference.engine.wire.errors import EngineError, EngineErrorCode
 
 _MIN_RETRY_MS = 10
 _MAX_RETRY_MS = 60_000
-# Said before any batch of a version was measured.
+# Used until a batch of the version was measured.
 UNKNOWN_RETRY_MS = 1000
-# Jobs share batches up to about this time, so that a request that comes meanwhile
-# does not wait for a full one.
+# Batches of jobs take about this long at most, so that an interactive request does not
+# wait for a full batch.
 _JOB_BATCH_S = 0.05
 
 
 class Lane:
-    """Belongs to the batcher that opened it.
+    """The queues of one loaded version; owned by the batcher that opened them.
 
-    `depth` is the number of batches that may be in flight at once: more than one where
-    the device can take the next batch in while it works on the one before.
+    `depth` is the number of batches that may be in flight at once. It is more than one
+    if the device can copy in the next batch while it computes.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Lane:
         name: str = "",
     ) -> None:
         self.runner = runner
-        # Of the version, for the log.
+        # Name of the version, for the log.
         self.name = name
         self.depth = depth
         self.max_wait_s = max_wait_s
@@ -50,7 +50,7 @@ class Lane:
         self.pace = Pace()
         self.in_flight = 0
         self.closed = False
-        # Runs out when the first request has waited long enough for company.
+        # Ends when the first request has waited long enough for others.
         self.timer: asyncio.TimerHandle | None = None
 
     @property
@@ -58,7 +58,7 @@ class Lane:
         return self.interactive.limits
 
     def limit(self, limits: QueueLimits, *, max_wait_s: float) -> None:
-        """Change the bounds; what waits already stays."""
+        """Change the limits; entries that already wait stay."""
         self.interactive.limits = self.jobs.limits = limits
         self.max_wait_s = max_wait_s
 
@@ -78,7 +78,7 @@ class Lane:
         return not (self.in_flight or len(self.interactive) or len(self.jobs))
 
     def drain_s(self, *, job: bool) -> float | None:
-        """Seconds that what waits will take; None while nothing is known."""
+        """Return the seconds that the queue will take; None while nothing is known."""
         rows = self.queue(job=job).rows
         if self.pace.row_s:
             return rows * self.pace.row_s
@@ -89,7 +89,7 @@ class Lane:
         return None if seconds is None else seconds * rows / batch_rows
 
     def most_job_rows(self) -> int:
-        """Rows for the next batch of jobs at most; 0: as many as the limits allow."""
+        """Return the most rows for the next batch of jobs; 0: the usual limits."""
         row_s = self.pace.row_s
         if not row_s:
             batch_rows = self.limits.max_batch_rows
@@ -97,7 +97,7 @@ class Lane:
         return max(int(_JOB_BATCH_S / row_s), 1) if row_s else 0
 
     def job_price_s(self) -> float:
-        """Seconds that the next batch of jobs will take; 0 while that is unknown."""
+        """Return the seconds that the next batch of jobs will take; 0 if unknown."""
         rows = min(self.jobs.rows, self.limits.max_batch_rows)
         most = self.most_job_rows()
         if 0 < most < rows:
@@ -110,7 +110,7 @@ class Lane:
 def refusal(
     lane: Lane, entry: Entry, room: QueueRoom, max_queue_s: float
 ) -> QueueRefusal | None:
-    """Name the bound that keeps an entry out; None if it may wait."""
+    """Return the limit that refuses an entry; None if it may wait."""
     queue = lane.jobs if entry.job else lane.interactive
     limits = queue.limits
     row_s = 0.0 if entry.job else lane.pace.row_s
@@ -123,7 +123,7 @@ def refusal(
         and rows * row_s <= left_s
         and room.leaves_half(entry)
     ):
-        return None  # As much is left as all customers hold together.
+        return None  # At least as much stays free as all customers hold together.
     most_rows, rows_bound = limits.max_rows, "queue_rows"
     if row_s * most_rows > max_queue_s:
         most_rows, rows_bound = max(int(max_queue_s / row_s), 1), "queue_time"
@@ -133,7 +133,7 @@ def refusal(
     if found is not None:
         return found
     if queue.rows * row_s > left_s and queue.rows_before(entry) * row_s > left_s:
-        # It would be answered too late for its caller.
+        # The answer would come after the entry's deadline.
         return QueueRefusal("queue_time")
     return None
 
@@ -141,7 +141,7 @@ def refusal(
 def overloaded(
     lane: Lane, seconds: float | None, *, of_customer: bool = False
 ) -> EngineError:
-    """Refuse, and say when what waits now should be done."""
+    """Return the error for a full queue, with the time until the queue is done."""
     retry_ms = UNKNOWN_RETRY_MS
     if seconds is not None:
         retry_ms = min(max(int(seconds * 1000), _MIN_RETRY_MS), _MAX_RETRY_MS)

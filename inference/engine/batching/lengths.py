@@ -1,7 +1,7 @@
-"""Requests of different lengths in one batch: filled up on arrival, cut when answered.
+"""Pad requests of different lengths to share a batch, and cut their outputs back.
 
-The rule is in `padding`. Outputs are cut on the axes that the signature declares as -1;
-where two lengths of a request were filled up to the same bucket, to the longer one.
+`padding` holds the rule. Outputs are cut on the axes that the signature declares as -1.
+If two lengths of a request were padded to the same bucket, the longer one counts.
 """
 
 from typing import NamedTuple
@@ -14,22 +14,22 @@ from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 
-# Different lengths of one version that are remembered; others are worked out again.
+# Plans remembered per version; for other lengths a plan is made each time.
 _MAX_PLANS = 1024
 
 
 class Plan(NamedTuple):
-    """What is done to requests of one layout."""
+    """How to pad requests of one layout, and cut their outputs."""
 
-    # Shapes per row to fill up to, one per tensor.
+    # Shapes per row after padding, one per tensor.
     shapes: tuple[tuple[int, ...], ...]
     layout: Layout
-    # Lengths after filling up → before; those that differ.
+    # Padded length → original length, if they differ.
     lengths: dict[int, int]
     outputs: tuple[tuple[int, ...], ...]
 
     def cut(self, answer: BatchAnswer, start: int, rows: int) -> BatchAnswer:
-        """Take one request's rows, with outputs as long as the request was."""
+        """Return one request's rows, with its original lengths."""
         return BatchAnswer(
             tuple(
                 Tensor(tensor.name, tensor.data[self._part(index, tensor, start, rows)])
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
 
 class VariableLengths:
-    """Belongs to one loaded version whose signature lets lengths vary."""
+    """The padding of one loaded version whose signature lets lengths vary."""
 
     def __init__(self, signature: Signature, rule: Padding) -> None:
         self._signature = signature
@@ -65,7 +65,7 @@ class VariableLengths:
         self._only = shapes[0] if len(shapes) == 1 else ()
 
     def admit(self, entry: Entry) -> None:
-        """Check an entry and fill it up; raise EngineError BAD_REQUEST."""
+        """Check an entry and pad it; raise EngineError BAD_REQUEST."""
         plan = self._plans.get(entry.layout)
         if plan is None:
             checks.check_layout(self._signature, entry.tensors)
@@ -115,7 +115,7 @@ class VariableLengths:
 
 
 def of(signature: Signature) -> VariableLengths | None:
-    """Give what fills up a version's requests; None where nothing is to be done."""
+    """Return what pads a version's requests; None if it needs no padding."""
     if signature.padding is None:
         return None
     if not any(-1 in shape for shape in signature.row_shapes):

@@ -1,6 +1,6 @@
-"""Requests that wait for one version, and which of them share a batch. No I/O.
+"""Queue the requests for one version, and choose which of them share a batch.
 
-Customers share the room for them and take turns, row by row.
+Customers share the queue's room and take turns, row by row.
 """
 
 import operator
@@ -16,13 +16,13 @@ from inference.engine.wire.messages import Params
 from inference.engine.wire.tensors import Tensor
 from inference.installation.shares import may_take
 
-# Names, dtypes and shapes per row, and the parameters in MessagePack if there are any;
-# requests share a batch only if theirs are equal.
+# Names, dtypes and shapes per row, and any parameters in MessagePack. Requests share a
+# batch only if their layouts are equal.
 Layout = tuple[tuple[str, str, tuple[int, ...] | bytes], ...]
 
 
 class BatchAnswer(msgspec.Struct, frozen=True, gc=False):
-    """One forward pass's outputs, for all the requests that shared it."""
+    """The outputs of one forward pass, for all requests that shared it."""
 
     tensors: tuple[Tensor, ...]
     compute_us: int
@@ -30,15 +30,18 @@ class BatchAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Caller(Protocol):
-    """Whoever waits for an entry; called on the event loop, exactly once."""
+    """The receiver of an entry's answer, called on the event loop.
+
+    Each entry gets exactly one call of `answered` or `failed`.
+    """
 
     def answered(
         self, entry: "Entry", answer: BatchAnswer, start: int, queue_us: int
     ) -> None:
-        """Take rows `start` to `start + entry.rows` of the answer."""
+        """Take rows `start` to `start + entry.rows` of the batch's answer."""
 
     def delivered(self) -> None:
-        """All answers of one batch are there: a good moment to send them."""
+        """Note that all answers of a batch are there: a good moment to send them."""
 
     def failed(self, entry: "Entry", error: EngineError) -> None: ...
 
@@ -88,18 +91,18 @@ class Entry:
         self.arrived_at = arrived_at
         self.deadline = deadline
         self.max_batch_rows = max_batch_rows
-        # Nobody is in a hurry: interactive requests come first.
+        # Part of a job: interactive requests come first.
         self.job = job
-        # Set when the caller left; nobody is told then.
+        # Answered, failed, or left by its caller: do not call the caller any more.
         self.gone = False
-        # Takes its part of an answer where its rows were filled up; None elsewhere.
+        # Cuts this entry's part out of an answer; None if its rows were not padded.
         self.cut: Callable[[BatchAnswer, int, int], BatchAnswer] | None = None
-        # Where it waits and is counted; None before, and once it is in a batch.
+        # The queue that counts it; None before, and once it is in a batch.
         self.queue: VersionQueue | None = None
         self.customer_id = customer_id
-        # When its customer's turn comes, by the queue.
+        # Its place in the order of customers' turns, set by the queue.
         self.turn = 0
-        # What it does not count, as it is larger than a share.
+        # The part of a very large entry that limits do not count.
         self.spared: Size | None = None
         self.params = params or None
         self.layout: Layout = tuple(
@@ -123,34 +126,34 @@ class Size(NamedTuple):
 
 
 class QueueRefusal(NamedTuple):
-    """The bound that keeps an entry out."""
+    """The limit that refuses an entry."""
 
     bound: str
-    # Others would find room: only its customer's share is used up.
+    # Only its customer's share is used up; others would find room.
     of_customer: bool = False
 
 
 class QueueRoom:
-    """What waits in the whole engine, bounded in rows and in bytes."""
+    """The room for waiting entries in the whole engine, in rows and in bytes."""
 
     def __init__(self, max_rows: int, max_bytes: int) -> None:
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.rows = 0
         self.nbytes = 0
-        # Rows of large requests that do not count.
+        # Rows of large requests that limits do not count.
         self.spared_rows = 0
         self.queues: weakref.WeakSet[VersionQueue] = weakref.WeakSet()
 
     def leaves_half(self, entry: Entry) -> bool:
-        """Tell whether an entry leaves as much as all customers hold together."""
+        """Return whether an entry leaves as much free as all customers hold."""
         parts = 4 if entry.job else 2
         return (self.rows + entry.rows) * parts <= self.max_rows and (
             self.nbytes + entry.nbytes
         ) * parts <= self.max_bytes
 
     def refusal(self, entry: Entry) -> QueueRefusal | None:
-        """Say why it may not wait; jobs may take half, so that they shut nobody out."""
+        """Return why an entry may not wait, or None; jobs may take half the room."""
         most_rows, most_bytes = self.max_rows, self.max_bytes
         if entry.job:
             most_rows, most_bytes = most_rows // 2, most_bytes // 2
@@ -171,11 +174,11 @@ class QueueRoom:
 
 
 class _Line(msgspec.Struct, gc=False):
-    """What waits of one customer."""
+    """The waiting entries of one customer."""
 
     rows: int
     nbytes: int
-    # Of its last entry.
+    # Turn of its last entry.
     turn: int
 
 
@@ -184,12 +187,12 @@ _turn_of = operator.attrgetter("turn")
 
 
 class VersionQueue:
-    """Customers take turns, and each is served in order; bounded in rows and in bytes.
+    """A queue with limits on rows and bytes, in which customers take turns.
 
-    An entry's turn comes once each other customer that waits has been given as many
-    rows as it takes to answer this one and those of its customer before it
-    (self-clocked fair queueing, Golestani 1994). So one customer's are first come,
-    first served, and one that asks for little does not wait for those that flood.
+    The order is self-clocked fair queueing (Golestani 1994): an entry is served once
+    every other waiting customer was served as many rows as this entry and the ones
+    before it of the same customer have. So one customer's entries are served in order,
+    and a customer with few entries does not wait behind a flood of another.
     """
 
     def __init__(self, limits: QueueLimits, room: QueueRoom) -> None:
@@ -197,18 +200,18 @@ class VersionQueue:
         self._room = room
         room.queues.add(self)
         self._entries: deque[Entry] = deque()
-        # Entries that left; they are still in the deque but no longer counted.
+        # Number of entries that left; they stay in the deque but are not counted.
         self._left = 0
         self.rows = 0
         self.nbytes = 0
-        # Of large requests that do not count.
+        # Parts of large requests that limits do not count.
         self._spared_rows = self._spared_bytes = 0
-        # By customer; None while nobody has to wait for turns: most of the time.
+        # By customer; None while turns are not needed, which is most of the time.
         self._lines: dict[int, _Line] | None = None
-        # Of the first that waits, and whether others wait too.
+        # Customer of the first entry, and whether other customers wait too.
         self._customer_id = 0
         self._has_others = False
-        # Of what was taken last, and the latest that waits.
+        # Turn of the last entry taken, and the latest turn that waits.
         self._turn = self._last_turn = 0
         self._in_order = True
 
@@ -216,24 +219,24 @@ class VersionQueue:
         return len(self._entries) - self._left
 
     def held(self, customer_id: int) -> Size:
-        """Return what waits of a customer."""
+        """Return the size of a customer's waiting entries."""
         if not self.rows:
             return _NOTHING
         line = self._line_up().get(customer_id)
         return _NOTHING if line is None else Size(line.rows, line.nbytes)
 
     def rows_before(self, entry: Entry) -> int:
-        """Return how many rows have their turn before an entry that comes now."""
+        """Return how many rows would be served before an entry that comes now."""
         own = self.held(entry.customer_id).rows + entry.rows
         return sum([min(line.rows, own) for line in self._line_up().values()])
 
     def refusal(
         self, entry: Entry, *, most_rows: int, rows_bound: str = "queue_rows"
     ) -> QueueRefusal | None:
-        """Say why it may not wait.
+        """Return why an entry may not wait, or None if it may.
 
-        The first request of a customer finds room while there is any. However large it
-        is, it counts half of what is free at most: so it shuts nobody out.
+        A customer's first entry is accepted while any room is free. However large it
+        is, it counts as at most half of the free room, so others still find room.
         """
         most_bytes = self.limits.max_bytes
         free_rows = most_rows - self.rows + self._spared_rows
@@ -273,7 +276,7 @@ class VersionQueue:
             self._spare(*entry.spared)
 
     def leave(self, entry: Entry) -> None:
-        """Give back the room of an entry that nobody waits for, and its tensors."""
+        """Free the room and the tensors of an entry whose caller left."""
         self._remove(entry)
         entry.tensors = ()
         self._left += 1
@@ -281,7 +284,7 @@ class VersionQueue:
             self._keep([one for one in self._entries if one.queue is self])
 
     def drop_late(self, now: float) -> list[Entry]:
-        """Remove and return those whose deadline passed."""
+        """Remove and return the entries whose deadline passed."""
         late = [one for one in self._waiting() if one.deadline <= now]
         if late:
             self._keep([one for one in self._waiting() if one.deadline > now])
@@ -290,7 +293,7 @@ class VersionQueue:
         return late
 
     def take_all(self) -> list[Entry]:
-        """Empty the queue; return those whose callers still wait."""
+        """Empty the queue; return the entries whose callers still wait."""
         entries = self._waiting()
         self._keep([])
         for entry in entries:
@@ -298,12 +301,12 @@ class VersionQueue:
         return entries
 
     def take(self, now: float, max_rows: int = 0) -> tuple[list[Entry], list[Entry]]:
-        """Remove the next batch; return it and the entries that came too late.
+        """Remove the next batch; return it and the entries whose deadline passed.
 
-        The batch is led by the entry whose turn it is; of the rest, those of the same
-        layout join in order while they fit. A request of more rows than a batch may
-        have is a batch of its own, which the runner takes in pieces. `max_rows` bounds
-        this batch further.
+        The batch starts with the entry whose turn it is; entries of the same layout
+        join in order while they fit. A request with more rows than a batch may have
+        becomes its own batch, which runs in pieces. `max_rows` is a further limit for
+        this batch.
         """
         batch: list[Entry] = []
         late: list[Entry] = []
@@ -367,7 +370,7 @@ class VersionQueue:
         self._left = 0
 
     def _line_up(self) -> dict[int, _Line]:
-        """Begin to give turns, where they were not needed before."""
+        """Return the customers' lines; make them if turns were not needed before."""
         if self._lines is None:
             self._lines = {}
             self._turn = self._last_turn = 0
@@ -379,14 +382,14 @@ class VersionQueue:
     def _sort(self) -> None:
         if self._in_order:
             return
-        # Few are out of order: all but the last ones were sorted before.
+        # Quick: only the last entries are out of order.
         entries = sorted(self._entries, key=_turn_of)
         self._entries = deque(entries)
         self._last_turn = entries[-1].turn if entries else self._turn
         self._in_order = True
 
     def _remove(self, entry: Entry) -> None:
-        """Forget one that was not answered: its customer's next ones are due before."""
+        """Forget an entry that was not served; its customer's next ones move up."""
         entry.queue = None
         self._count(-entry.rows, -entry.nbytes)
         if self._lines is not None:

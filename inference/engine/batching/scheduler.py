@@ -1,31 +1,31 @@
-"""Whose batch is next: interactive before jobs, and a small share for jobs. Pure."""
+"""Choose whose batch is next: interactive before jobs, with a small share for jobs."""
 
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-# Part of the device's time that jobs get while they wait and others do too: a little
-# more than the 5 % that are promised, since a job waits until it has earned a batch.
+# Part of the device's time that jobs get while interactive requests wait too. It is a
+# little more than the promised 5 %, since a job must first earn a whole batch.
 JOB_SHARE = 0.06
 
 L = TypeVar("L")
 
 
 class Turn(NamedTuple, Generic[L]):
-    """One batch's worth of a lane's interactive requests, or of its jobs."""
+    """The right of a lane to run one batch of interactive requests, or of jobs."""
 
     lane: L
     job: bool
-    # Did interactive requests have to wait for this job?
+    # Interactive requests have to wait for this job.
     contended: bool
 
 
 class BatchScheduler(Generic[L]):
-    """Lanes take turns within each priority (dicts as ordered sets).
+    """Let lanes take turns within each priority (dicts as ordered sets).
 
     While both priorities wait, every second of interactive work earns jobs a credit
-    of `JOB_SHARE / (1 - JOB_SHARE)` seconds. A job goes first once it has earned the
-    `price` of its next batch, and pays the time that it took. So jobs never starve,
-    and never take more than their share.
+    of `JOB_SHARE / (1 - JOB_SHARE)` seconds. A job goes first once the credit covers
+    the `price` of its next batch, and then pays the time that it took. So jobs never
+    starve, and never take more than their share.
     """
 
     def __init__(self, price: Callable[[L], float]) -> None:
@@ -68,7 +68,7 @@ class BatchScheduler(Generic[L]):
         """Account for the time that a turn took."""
         if not turn.job:
             earned = self._credit_s + seconds * JOB_SHARE / (1 - JOB_SHARE)
-            # Debts are paid back at any time; savings need somebody who waits.
+            # Debts are always paid back; credit grows only while jobs wait.
             self._credit_s = earned if self._jobs else min(earned, 0.0)
         elif turn.contended:
             self._credit_s -= seconds
