@@ -1,1 +1,1 @@
-"""The process that loads model versions, forms batches and runs them."""
+"""Load model versions, form batches of requests and run them, in one process."""

@@ -24,7 +24,7 @@ from inference.installation.home import Home
 
 logger = structlog.get_logger()
 
-# sysexits.h: a configuration error; a failure of the device, to be restarted.
+# Exit codes of sysexits.h: a configuration error; a failed device, so restart.
 _EX_CONFIG = 78
 _EX_SOFTWARE = 70
 
@@ -54,7 +54,7 @@ def main() -> int:
     _configure_libraries(settings)
     home = Home(settings.root)
     home.prepare()
-    # What the compiler keeps is code that later processes run: not for others to write.
+    # Later processes run the compiled code in this cache: only we may write there.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(home.engine / "compiled")
     opening.configure(
         settings.device,
@@ -65,7 +65,8 @@ def main() -> int:
         ),
     )
     if settings.device == "cpu":
-        # Costs nothing; others are opened with the first version, which needs torch.
+        # Opening the CPU is free. Other devices need torch: the first version opens
+        # them.
         opening.open_device(settings.device)
     lock = _lock(home, settings)
     if lock is None:
@@ -97,7 +98,7 @@ async def _serve(settings: EngineSettings, home: Home) -> int:
     def fail() -> None:
         nonlocal code
         if code:
-            return  # every batch that was under way says so
+            return  # every batch in flight reports the same failure
         code = _EX_SOFTWARE
         logger.error("device_failed", device=settings.device)
         stop.set()
@@ -113,7 +114,7 @@ async def _serve(settings: EngineSettings, home: Home) -> int:
     engine.restore()
     await stop.wait()
     logger.info("draining", unanswered=engine.batcher.unanswered)
-    # Nothing that waits for a failed device would ever be answered.
+    # Do not drain a failed device: it never answers what still waits.
     finished = await server.stop(settings.drain_s if code == 0 else 0.0)
     engine.close()
     logger.info("stopped", finished=finished)
@@ -121,7 +122,7 @@ async def _serve(settings: EngineSettings, home: Home) -> int:
 
 
 def _lock(home: Home, settings: EngineSettings) -> TextIO | None:
-    """Hold this device for the life of the process; None if another has it."""
+    """Lock this device until the process ends; None if another engine has it."""
     file = (home.engine / f"{settings.name}.lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,14 +133,14 @@ def _lock(home: Home, settings: EngineSettings) -> TextIO | None:
 
 
 def _configure_libraries(settings: EngineSettings) -> None:
-    # Read by torch when it is first imported, which is not yet.
+    # torch reads these at its first import, which comes later.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, str(settings.torch_threads))
-    # Engines have no credentials and read local folders only; without this MLflow
-    # would look for its tracking store, or make one here.
+    # Engines have no credentials and read local folders only. Without this, MLflow
+    # would look for a tracking store, or create one here.
     os.environ["MLFLOW_TRACKING_URI"] = "file:///nonexistent"
-    # Loading and explaining are Python too: let the event loop have the interpreter
-    # after 1 ms of them, not after the usual 5.
+    # Loading and explaining are Python code in threads: give the interpreter back to
+    # the event loop after 1 ms instead of the usual 5.
     sys.setswitchinterval(0.001)
 
 
@@ -159,7 +160,7 @@ def _configure_logging(settings: EngineSettings) -> None:
 
 
 def _name_the_process(settings: EngineSettings) -> structlog.typing.Processor:
-    # Context variables would be missing in callbacks from other threads.
+    # Not by context variables: callbacks from other threads would lack them.
     def processor(
         logger: structlog.typing.WrappedLogger,
         method: str,

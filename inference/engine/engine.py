@@ -1,4 +1,4 @@
-"""One engine: requests come in, versions answer them, and both can be asked about."""
+"""The engine itself: load versions, answer requests, report status, drain."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ _DRAINING_RETRY_MS = 1000
 
 
 class EngineCore:
-    """Belongs to the event loop it was made on, threads of its own aside."""
+    """One engine; use it only on the event loop that it was made on."""
 
     def __init__(
         self,
@@ -78,23 +78,23 @@ class EngineCore:
     # Versions
 
     def prepare(self) -> None:
-        """Import the libraries in the background, before anything is asked for."""
+        """Import the libraries in the background, before the first load."""
         self.versions.prepare()
 
     def restore(self) -> None:
-        """Load what an earlier process was asked for."""
+        """Load the versions that an earlier process was asked to load."""
         self.versions.restore()
 
     def load(self, wanted: VersionToLoad) -> None:
-        """Begin to load; the same version in the same form again changes nothing."""
+        """Begin to load a version; the same request again changes nothing."""
         self.versions.load(wanted)
 
     def unload(self, key: VersionKey) -> None:
-        """Forget a version and free its memory; unknown ones are no error."""
+        """Forget a version and free its memory; do nothing if it is unknown."""
         self.versions.unload(key)
 
     def _warm_plugins(self) -> None:
-        """Import explainers once nothing loads any more: both need the processor."""
+        """Import explainers after all loading, which needs the processor too."""
         if self.settings.warm_plugins and not self.versions.loading:
             self._explain_thread.warm_up()
 
@@ -231,13 +231,13 @@ class EngineCore:
         try:
             return DeviceStatus(device.title, *device.memory())
         except RuntimeError as error:
-            # Also the first to notice, where nobody asks for predictions.
+            # Without predictions, this call is the first to notice a failed device.
             if failures.is_sticky(error):
                 self._on_fatal()
             return None
 
     async def drain(self, timeout_s: float) -> bool:
-        """Refuse new requests and wait for the accepted; tell whether all finished."""
+        """Refuse new requests and wait for accepted ones; return whether all ended."""
         self.draining = True
         deadline = self._loop.time() + timeout_s
         while self.batcher.unanswered or self._explaining or self.streams.unanswered:

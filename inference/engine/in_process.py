@@ -1,4 +1,4 @@
-"""The client for tests: an engine on the same event loop, without a socket."""
+"""Call an engine on the same event loop without a socket, for tests."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -169,7 +169,7 @@ class InProcessEngineClient:
 
 
 def _check(tensors: Sequence[Tensor]) -> None:
-    """Refuse what could not cross a socket."""
+    """Raise EngineError BAD_REQUEST for tensors that could not cross a socket."""
     if not tensors or tensors[0].data.ndim == 0 or not len(tensors[0].data):
         raise EngineError(EngineErrorCode.BAD_REQUEST, "a request needs rows")
     rows = len(tensors[0].data)

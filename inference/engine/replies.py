@@ -1,4 +1,4 @@
-"""The answer of a batch, cut into one frame per request."""
+"""Cut the outputs of a batch into one reply frame per request."""
 
 from inference.engine.batching.queue import BatchAnswer, Entry
 from inference.engine.wire import frames, tensors
@@ -8,7 +8,7 @@ from inference.engine.wire.tensors import Buffer, Tensor
 
 
 class _Output:
-    """One output tensor of a batch, as bytes that requests take slices of."""
+    """One output tensor of a batch, as bytes from which each request gets a slice."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
@@ -27,7 +27,7 @@ class _Output:
 
 
 class ReplyWriter:
-    """Keeps what the requests of one batch have in common."""
+    """Write replies; convert the outputs of a batch to bytes only once."""
 
     def __init__(self) -> None:
         self._answer: BatchAnswer | None = None

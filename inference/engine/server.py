@@ -1,4 +1,4 @@
-"""The engine's Unix socket: frames in, frames out, one write per turn of the loop."""
+"""Serve the engine's Unix socket: frames in, frames out, one write per loop turn."""
 
 import asyncio
 from collections.abc import Callable
@@ -45,7 +45,7 @@ _GRACE_S = 0.1
 
 
 class EngineConnection(asyncio.Protocol):
-    """One peer. It is the Caller of the entries that came over it."""
+    """One client's connection, and the Caller of the entries that it sent."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class EngineConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked: uvloop's transports are no subclass of asyncio's.
+        # A cast, because uvloop's transports are not subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
         self._engine.counters["connections"] += 1
@@ -88,7 +88,7 @@ class EngineConnection(asyncio.Protocol):
         self._streams.clear()
 
     def pause_writing(self) -> None:
-        # A peer that does not read its answers may not send more requests.
+        # A client that does not read its answers may not send more requests.
         if self._transport is not None:
             self._transport.pause_reading()
 
@@ -223,7 +223,7 @@ class EngineConnection(asyncio.Protocol):
         try:
             data = self._writer.encode(entry, answer, start, queue_us)
         except InvalidTensor as error:
-            # Only what is written tells what objects hold: half a surrogate pair.
+            # Encoding finds what a check of dtypes cannot: half a surrogate pair.
             self._send_error(
                 entry.id, EngineError(EngineErrorCode.MODEL_ERROR, str(error))
             )
@@ -258,7 +258,7 @@ class EngineConnection(asyncio.Protocol):
         if error is None:
             self._send(task.explained(request_id, future.result()))
         else:
-            # The thread lets nothing else out.
+            # The explain thread turns every exception into an EngineError.
             assert isinstance(error, EngineError)
             self._send_error(request_id, error)
 
@@ -286,21 +286,21 @@ class EngineConnection(asyncio.Protocol):
         """Write all answers of this turn of the loop at once."""
         if self._out and self._transport is not None:
             if max(map(len, self._out)) > _LARGE_BYTES:
-                # uvloop sends them at once without a copy of all in one.
+                # uvloop sends the parts without joining them into one copy.
                 self._transport.writelines(self._out)
             else:
                 self._transport.write(b"".join(self._out))
         self._out.clear()
 
     def close(self) -> None:
-        """Send what is ready and hang up."""
+        """Send what is ready, then close the connection."""
         self.flush()
         if self._transport is not None:
             self._transport.close()
 
 
 def _rows(request: Predict | Explain, body: memoryview) -> tuple[Tensor, ...]:
-    """Decode the tensors; all must have the rows that the request says."""
+    """Decode the tensors; each must have as many rows as the request says."""
     tensors = _decoded(request.tensors, body)
     if len(tensors[0].data) != request.rows:
         raise MalformedFrame("tensors of different rows")
@@ -319,7 +319,7 @@ def _decoded(headers: tuple[TensorHeader, ...], body: memoryview) -> tuple[Tenso
 
 
 class EngineServer:
-    """Listens in a folder that only this user may enter."""
+    """Listen on a Unix socket in a folder that only this user may enter."""
 
     def __init__(
         self, engine: EngineCore, path: Path, *, clock: Callable[[], float]
@@ -331,7 +331,7 @@ class EngineServer:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        """Take the socket's path; whoever held it before must be gone by now."""
+        """Take over the socket's path; the engine that had it must have ended."""
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path.parent.chmod(0o700)
         self._path.unlink(missing_ok=True)
@@ -345,15 +345,15 @@ class EngineServer:
         self._path.chmod(0o600)
 
     async def stop(self, drain_s: float) -> bool:
-        """Accept nothing more, finish what was accepted; tell whether all did."""
+        """Stop listening and finish accepted requests; return whether all ended."""
         if self._server is not None:
             self._server.close()
             self._path.unlink(missing_ok=True)
-            # What was sent before anybody could know is on its way: accept it too.
+            # Also accept requests that were sent before this and are still on the way.
             await asyncio.sleep(min(_GRACE_S, drain_s))
         finished = await self._engine.drain(drain_s)
         for connection in list(self._connections):
             connection.close()
-        # One turn for the transports to write what they hold.
+        # Let the transports write what they hold.
         await asyncio.sleep(0.01)
         return finished

@@ -1,4 +1,4 @@
-"""What an engine process may be told, all of it from its environment."""
+"""Read the settings of an engine process from its environment."""
 
 import os
 from collections.abc import Mapping
@@ -11,76 +11,76 @@ _PREFIX = "MODELYARD_ENGINE_"
 
 
 class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Read from MODELYARD_HOME and MODELYARD_ENGINE_<FIELD IN CAPITALS>."""
+    """Settings from MODELYARD_HOME and MODELYARD_ENGINE_<FIELD IN CAPITALS>."""
 
     home: str = "./var"
-    """Folder of the installation; its socket and desired state are below it."""
+    """Folder of the installation, with the engine's socket and desired state."""
 
     device: str = "cpu"
-    """What runs the models: `cpu`, `cuda:0` and so on, or `auto`: the first found."""
+    """Device that runs the models: `cpu`, `cuda:0` and so on; `auto`: the first."""
 
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile models before they are ready: `on`, `off`, or `auto`, on CUDA only."""
+    """Compile models while they load: `on`, `off`, or `auto` (on CUDA only)."""
 
     max_graphs: int = 8
-    """Sizes of batches, per version, with a CUDA graph of their own; 0: none."""
+    """Number of batch sizes per version that get their own CUDA graph; 0: none."""
 
     max_batch_rows: int = 256
-    """Rows in one forward pass at most."""
+    """Most rows in one forward pass."""
 
     max_batch_bytes: int = 16 * 1024 * 1024
-    """Bytes of input in one forward pass at most, unless one row alone is larger."""
+    """Most bytes of input in one forward pass, unless a single row is larger."""
 
     max_wait_ms: float = 0.0
-    """Time that a batch's first request waits for company, if a version sets none."""
+    """Time that a batch's first request waits for others, if a version sets none."""
 
     max_wait_limit_ms: float = 1000.0
-    """The longest such time that a version or a route may set."""
+    """Longest `max_wait_ms` that a version or a route may set."""
 
     max_queue_rows: int = 8192
-    """Rows that may wait per version and priority; half of them of one customer."""
+    """Rows that may wait per version and priority; at most half for one customer."""
 
     max_queue_bytes: int = 128 * 1024 * 1024
-    """Bytes of input that may wait per version and priority; half of one customer."""
+    """Input bytes that may wait per version and priority; half for one customer."""
 
     max_queue_ms: float = 4000.0
-    """Work that may wait, by the measured pace of a version; half of one customer."""
+    """Work that may wait, by a version's measured pace; half for one customer."""
 
     max_engine_queue_rows: int = 32_768
-    """Rows that may wait in the whole engine; half of one customer, half of jobs."""
+    """Rows that may wait in the whole engine; half for one customer, half for jobs."""
 
     max_engine_queue_bytes: int = 256 * 1024 * 1024
-    """Bytes of input that may wait in the whole engine, as with rows."""
+    """Input bytes that may wait in the whole engine, shared in the same way."""
 
     max_frame_bytes: int = 128 * 1024 * 1024
-    """Length of one message at most; a longer one closes its connection."""
+    """Greatest length of a message; a longer one closes its connection."""
 
     memory_budget_bytes: int = 0
-    """Memory that loaded versions may take together; 0: 80 % of the device's own."""
+    """Memory for all loaded versions together; 0: 80 % of the device's memory."""
 
     inline_ms: float = 1.0
-    """Batches expected to take no longer run on the event loop, without a thread."""
+    """Run a batch on the event loop, without a thread, if it should take no longer."""
 
     torch_threads: int = 1
-    """Threads inside one torch operation; more only pays for large models."""
+    """Threads inside one torch operation; more pay off only for large models."""
 
     plugins: tuple[str, ...] = ("explain.plugin:explain",)
     """Explainers as `module:function`; the first that can be imported is used."""
 
     max_explain_queue: int = 64
-    """Explanations that may wait; further ones are refused at once."""
+    """Explanations that may wait; more are refused at once."""
 
     max_streams: int = 16
-    """Streams that run at once, each in its own thread; further ones are refused."""
+    """Streams that may run at once, each in its own thread; more are refused."""
 
     warm_plugins: bool = True
-    """Import explainers once the desired versions are loaded, not at first use."""
+    """Import explainers after the desired versions have loaded, not at first use."""
 
     drain_s: float = 8.0
-    """Time that accepted requests get to finish after SIGTERM."""
+    """Time for accepted requests to finish after SIGTERM."""
 
     log_level: str = "info"
-    """Least severe events to log: `debug`, `info`, `warning` or `error`."""
+    """Lowest level to log: `debug`, `info`, `warning` or `error`."""
 
     @property
     def name(self) -> str:
@@ -93,11 +93,11 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InvalidSettings(ValueError):
-    """The environment holds a value that no engine can start with."""
+    """An engine cannot start with a value in its environment."""
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> EngineSettings:
-    """Read the settings; raise InvalidSettings with the name at fault."""
+    """Read the settings; raise InvalidSettings with the variable's name."""
     if environ is None:
         environ = os.environ
     values: dict[str, object] = {}

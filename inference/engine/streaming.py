@@ -1,9 +1,9 @@
-"""Models that answer chunk by chunk, each in a thread of its own.
+"""Run models that answer chunk by chunk, each stream in its own thread.
 
 States: `running → ended | failed | cancelled`. A stream makes chunks only while its
-caller has granted credits for them, so that what waits to be sent is bounded. Callers
-that leave, run out of time or stop granting are noticed between two chunks, and while
-the thread waits for credits; then the model's generator is closed.
+caller has granted credits for them, so the amount waiting to be sent is bounded.
+Between two chunks, and while the thread waits for credits, it notices that its caller
+left, ran out of time or stopped granting; then it closes the model's generator.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from inference.installation.shares import Shares
 
 logger = structlog.get_logger()
 
-# One chunk, written as a message.
+# Limit for one chunk, encoded in MessagePack.
 MAX_CHUNK_BYTES = 1024 * 1024
 MAX_CREDITS = MAX_CHUNK_BYTES
 _BUSY_RETRY_MS = 1000
@@ -32,7 +32,10 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class StreamReader(Protocol):
-    """Whoever reads a stream; called on the event loop, nothing after the last two."""
+    """The reader of a stream, called on the event loop.
+
+    `ended` or `stream_failed` is the last call.
+    """
 
     def chunk(self, stream_id: int, chunk: msgspec.Raw) -> None:
         """Take one JSON value, in MessagePack."""
@@ -61,7 +64,7 @@ class RunningStream:
         self._loop = loop
         self._counters = counters
         self._on_end = on_end
-        # Of the version, for the log.
+        # Name of the version, for the log.
         self._name = name
         self._changed = threading.Condition()
         self._credits = min(max(credits, 0), MAX_CREDITS)
@@ -77,8 +80,8 @@ class RunningStream:
         timeout_s: float,
     ) -> None:
         self._timer = self._loop.call_later(timeout_s, self._expire)
-        # Not of a pool: a model that never yields must not keep the process from
-        # ending.
+        # Not from a pool, whose threads would keep the process alive while a model
+        # never yields.
         threading.Thread(
             target=self._run,
             args=(runner, tensors, params),
@@ -93,7 +96,7 @@ class RunningStream:
             self._changed.notify()
 
     def cancel(self) -> None:
-        """Tell nobody any more, and close the model's generator."""
+        """Stop calling the listener, and close the model's generator."""
         self._listener = None
         if self._timer is not None:
             self._timer.cancel()
@@ -165,7 +168,7 @@ class RunningStream:
         tensors: Sequence[Tensor],
         params: Params | None,
     ) -> int:
-        """Make chunks as far as they are wanted; return how many."""
+        """Make chunks while somebody reads them; return how many."""
         generator = runner.stream(tensors, params)
         made = 0
         try:
@@ -184,9 +187,10 @@ class RunningStream:
         return made
 
     def _wanted(self) -> bool:
-        """Wait for a credit; False if nobody reads any more.
+        """Wait for a credit; return False if nobody reads any more.
 
-        The size of a chunk is known once it is made, so one may take more than is left.
+        A chunk's size is known only once it is made, so it may take more credits than
+        are left.
         """
         with self._changed:
             while self._credits < 1 and not self._cancelled:
@@ -195,7 +199,7 @@ class RunningStream:
 
 
 class Streams:
-    """The streams of one engine, bounded in number; customers share the bound."""
+    """The streams of one engine; customers share the limit on their number."""
 
     def __init__(self, max_streams: int, *, loop: asyncio.AbstractEventLoop) -> None:
         self._shares = Shares(max_streams)
@@ -204,12 +208,12 @@ class Streams:
         self.counters = {"streams": 0, "stream_chunks": 0, "refused_streams": 0}
 
     def __len__(self) -> int:
-        """Count the threads, those included whose caller left a moment ago."""
+        """Return the number of threads, also those whose caller has just left."""
         return len(self._running)
 
     @property
     def unanswered(self) -> int:
-        """Count the streams that somebody reads."""
+        """The number of streams that somebody still reads."""
         return sum(stream.has_listener for stream in self._running)
 
     def start(
@@ -225,7 +229,7 @@ class Streams:
         customer_id: int = 0,
         name: str = "",
     ) -> RunningStream:
-        """Begin; raise EngineError OVERLOADED if too many run already."""
+        """Start a stream; raise EngineError OVERLOADED if too many run already."""
         if not self._shares.take(customer_id):
             self.counters["refused_streams"] += 1
             raise EngineError(
@@ -260,7 +264,7 @@ class Streams:
 
 
 def _encode(chunk: Any) -> msgspec.Raw:
-    """Write a chunk; raises ValueError for what cannot be sent."""
+    """Encode a chunk; raise ValueError if it cannot be sent."""
     try:
         data = _encoder.encode(chunk)
     except (TypeError, OverflowError, RecursionError) as error:
