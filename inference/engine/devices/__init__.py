@@ -1,1 +1,1 @@
-"""Run tensors on a CPU or a CUDA device, and recognise the device's failures."""
+"""Run models on a CPU or a CUDA device, and recognise failures of the device."""

@@ -1,4 +1,4 @@
-"""Numpy arrays as torch tensors on the processor, and back, without copies."""
+"""Convert numpy arrays to torch tensors on the CPU and back, mostly without copies."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ def as_tensors(arrays: Sequence[Array]) -> tuple[torch.Tensor, ...]:
 
 
 def as_array(value: torch.Tensor) -> Array:
-    """Give an output as numpy has it, from whatever device."""
-    if value.dtype is torch.bfloat16:  # numpy has no such type
+    """Return a tensor of any device as a numpy array; bfloat16 becomes float32."""
+    if value.dtype is torch.bfloat16:  # numpy lacks this dtype
         value = value.float()
     array: Array = value.detach().cpu().numpy()
     return array
@@ -22,7 +22,7 @@ def as_array(value: torch.Tensor) -> Array:
 
 def _usable(array: Array) -> Any:
     flags = array.flags
-    # What arrived is read-only, and models may write into their input.
+    # Arrays from a socket are read-only, and models may write into their input.
     if flags.writeable and flags.aligned and flags.c_contiguous:
         return array
     return array.copy()

@@ -1,6 +1,6 @@
-"""The processor: models read the arrays that came in, without copies.
+"""Run models on the CPU, which mostly reads the request's arrays without copies.
 
-torch is only imported once a torch model is loaded.
+torch is imported only when a torch model is loaded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class CpuDevice:
     title = "processor"
     staged = False
     depth = 1
-    # Emulated on most processors.
+    # Most CPUs only emulate it.
     fast_bfloat16 = False
 
     def __init__(self, options: DeviceOptions) -> None:

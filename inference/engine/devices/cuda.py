@@ -1,8 +1,8 @@
-"""A CUDA device: pinned staging buffers, a stream for each direction, graphs.
+"""Run models on a CUDA device, with pinned staging buffers, streams and graphs.
 
 The forward passes of all versions run one after another on one stream. While one
-computes, the next batch is copied in on the second stream and the answers of the one
-before are copied out on the third.
+computes, a second stream copies the next batch in and a third copies the outputs of
+the previous batch out.
 """
 
 import gc
@@ -62,7 +62,7 @@ class CudaDevice:
         try:
             yield slot
         finally:
-            # After a failure copies may still be on their way.
+            # After a failure copies may still be running.
             try:
                 slot.settle()
             finally:
@@ -87,7 +87,7 @@ class CudaDevice:
         kept = tuple([tensor.clone() for tensor in inputs])
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads go on copying meanwhile.
+            # "thread_local", because other threads copy meanwhile.
             with (
                 _no_garbage_collection(),
                 torch.cuda.graph(
@@ -99,8 +99,8 @@ class CudaDevice:
             ):
                 outputs = function(*kept)
         except RuntimeError as error:
-            # A capture that ended too early is no failure of the device, unless that
-            # says so itself.
+            # An interrupted capture is not a failure of the device; if the device did
+            # fail, this raises.
             torch.cuda.synchronize(self._device)
             raise CaptureFailed(str(error).splitlines()[0]) from error
         return CudaGraph(graph, kept, outputs)
@@ -118,7 +118,7 @@ class CudaDevice:
 
 
 class CudaGraph:
-    """A captured forward pass with its own inputs and outputs."""
+    """A captured forward pass with its own input and output tensors."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class CudaGraph:
 
 
 class _CudaSlot:
-    """Pinned buffers that grow to the largest batch they have seen."""
+    """Pinned buffers for one batch, grown to the largest batch so far."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ class _CudaSlot:
         self._pinned: dict[tuple[str, int], torch.Tensor] = {}
         self._arrived, self._computed, self._returned = [_event() for _ in range(3)]
         self._busy = False
-        # Kept until their copies are done, or their memory would be given away.
+        # Referenced until their copies are done, so that nobody reuses their memory.
         self._inputs: list[torch.Tensor] = []
         self._sources: list[torch.Tensor] = []
         self._outputs: list[torch.Tensor] = []
@@ -169,7 +169,7 @@ class _CudaSlot:
                 view = host.numpy()
                 count = len(array)
                 np.copyto(view[:count], array)
-                # Real values, so that no model stumbles over the filling.
+                # Fill up with real values, which every model accepts.
                 view[count:] = view[:1]
                 self._inputs.append(host.to(self._device, non_blocking=True))
             self._arrived.record(self._inward)
@@ -178,11 +178,11 @@ class _CudaSlot:
     def await_inputs(self) -> None:
         self._compute.wait_event(self._arrived)
         for tensor in self._inputs:
-            # Made on the other stream; its memory must outlast the use on this one.
+            # It was made on another stream; keep its memory until this one is done.
             tensor.record_stream(self._compute)
 
     def copy_out(self, outputs: Sequence[torch.Tensor]) -> None:
-        # Copies of their own, since a graph's outputs are overwritten by the next.
+        # Clone them, since the next replay overwrites a graph's outputs.
         self._sources = [
             output.float() if output.dtype is torch.bfloat16 else output.clone()
             for output in outputs
@@ -198,7 +198,7 @@ class _CudaSlot:
 
     def collect(self) -> list[Array]:
         self._returned.synchronize()
-        # The buffers are used again by the next batch.
+        # Copy, since the next batch reuses the buffers.
         arrays = [host.numpy().copy() for host in self._outputs]
         self._done()
         return arrays
@@ -229,7 +229,7 @@ class _CudaSlot:
         size = int(np.prod(shape)) * dtype.itemsize
         buffer = self._pinned.get((way, index))
         if buffer is None or buffer.numel() < size:
-            # Pinning is slow: by powers of two it happens rarely.
+            # Pinning is slow; sizes by powers of two make it rare.
             room = 1 << max(size - 1, 4095).bit_length()
             buffer = torch.empty(room, dtype=torch.uint8, pin_memory=True)
             self._pinned[way, index] = buffer
@@ -238,7 +238,7 @@ class _CudaSlot:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Let no kernel of an older version be unloaded now: that ends the capture."""
+    """Pause garbage collection: unloading an old version's kernel ends a capture."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -253,5 +253,5 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def _event() -> torch.cuda.Event:
-    # Who waits for it sleeps, so that the event loop can run.
+    # Blocking: a waiting thread sleeps, so that the event loop can run.
     return torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

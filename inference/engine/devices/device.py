@@ -1,11 +1,11 @@
-"""What the torch runners ask of a device, whatever it is.
+"""Define what torch runners need from a device of any kind.
 
-A batch passes a device in four steps, of which those of two batches overlap:
+A batch passes a device in four steps; the steps of two batches overlap:
 
-1. `slot()` waits for staging buffers, one pair per batch in flight;
+1. `slot()` waits for staging buffers, one set per batch in flight;
 2. `Slot.copy_in` starts the copies to the device;
-3. under `launching()`, one batch at a time: the forward pass is put behind the copies
-   and `Slot.copy_out` behind it;
+3. under `launching()`, one batch at a time queues its forward pass behind the copies,
+   and `Slot.copy_out` behind the forward pass;
 4. `Slot.collect` waits for the outputs.
 """
 
@@ -20,14 +20,14 @@ from inference.engine.wire.tensors import Array
 if TYPE_CHECKING:
     import torch
 
-# Takes tensors on the device; gives whatever the model does.
+# Takes tensors on the device; returns what the model returns.
 Function = Callable[..., Any]
 
 
 class MemoryUse(NamedTuple):
-    """Bytes of the device: all, those in use by anybody, and those this engine has.
+    """Bytes of a device's memory: all, in use by all processes, held by this engine.
 
-    `reserved_bytes` are the engine's own, the part that it keeps for later included.
+    `reserved_bytes` includes free memory that the engine keeps for later.
     """
 
     total_bytes: int
@@ -36,18 +36,18 @@ class MemoryUse(NamedTuple):
 
 
 class DeviceOptions(msgspec.Struct, frozen=True):
-    """What the settings of an engine say about its device."""
+    """The part of an engine's settings that concerns its device."""
 
-    # The largest batch that is prepared for.
+    # Largest batch to prepare for.
     max_batch_rows: int = 256
-    # "auto": on CUDA.
+    # "auto": only on CUDA.
     compile: str = "auto"
-    # Graphs captured per version at most; 0: none.
+    # Most graphs to capture per version; 0: none.
     max_graphs: int = 8
 
 
 def new_counters() -> dict[str, int]:
-    """Make the counters of a device whose batches are staged."""
+    """Make the counters of a device with staging buffers."""
     return dict.fromkeys(
         (
             "graphs_captured",
@@ -68,7 +68,7 @@ class Graph(Protocol):
     """A captured forward pass over inputs of one shape."""
 
     def replay(self, inputs: "Sequence[torch.Tensor]") -> Any:
-        """Put it on the device; the outputs are overwritten by the next replay."""
+        """Queue it on the device; the next replay overwrites the outputs."""
 
 
 class Slot(Protocol):
@@ -77,32 +77,32 @@ class Slot(Protocol):
     def copy_in(
         self, arrays: Sequence[Array], *, rows: int
     ) -> "tuple[torch.Tensor, ...]":
-        """Start copying; rows that `arrays` lack are copies of the first."""
+        """Start copying `rows` rows; missing rows are copies of the first."""
 
     def await_inputs(self) -> None:
-        """Put what is launched from now on behind the copies."""
+        """Make work that is launched from now on wait for the copies."""
 
     def copy_out(self, outputs: "Sequence[torch.Tensor]") -> None:
-        """Start copying back what was launched, behind it."""
+        """Start copying the outputs back once they are computed."""
 
     def collect(self) -> list[Array]:
-        """Wait for the outputs; they are the caller's own."""
+        """Wait for the outputs and return them; the caller may keep them."""
 
 
 class Device(Protocol):
-    """One device of this process; used from the device threads and the loading thread.
+    """One device of this process, used by the device threads and the loading thread.
 
     `staged`: batches pass it in the four steps above. Otherwise runners call the model
-    on the arrays themselves.
+    directly on the arrays.
     """
 
     name: str
     title: str
     options: DeviceOptions
     staged: bool
-    # Batches that it can take in at once.
+    # Batches that may be in flight at once.
     depth: int
-    # Is half precision worth it here?
+    # Whether half precision is faster here.
     fast_bfloat16: bool
     compiles: bool
     # Numbers by name, for the status of the engine; changed under `launching()`.
@@ -116,15 +116,15 @@ class Device(Protocol):
     def launching(self) -> AbstractContextManager[None]: ...
 
     def call(self, function: Function, inputs: "Sequence[torch.Tensor]") -> Any:
-        """Run a forward pass; only under `launching()`."""
+        """Run a forward pass; call only under `launching()`."""
 
     def capture(
         self, function: Function, inputs: "Sequence[torch.Tensor]", shared: Any
     ) -> Graph:
         """Capture a forward pass that ran before; raise CaptureFailed.
 
-        Graphs with the same `shared`, from `graph_memory()`, share their memory: they
-        are replayed one after another. Only under `launching()`.
+        Graphs with the same `shared` (from `graph_memory()`) share memory, as they are
+        replayed one after another. Call only under `launching()`.
         """
 
     def graph_memory(self) -> Any: ...
@@ -132,4 +132,4 @@ class Device(Protocol):
     def memory(self) -> MemoryUse: ...
 
     def free_cached(self) -> None:
-        """Give memory back that is kept for later."""
+        """Return memory that is kept for later to the device."""

@@ -1,7 +1,7 @@
-"""What an exception says about the device; by name and text, without torch.
+"""Recognise failures of a device from an exception's name and text, without torch.
 
-An error of the device is *sticky* when all that follows on it would fail too: CUDA
-keeps the first such error for the life of the process.
+A failure is *sticky* if all later work on the device fails too: CUDA keeps such an
+error until the process ends.
 """
 
 _OUT_OF_MEMORY = (
@@ -10,14 +10,14 @@ _OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "can't allocate memory",
 )
-# Libraries on top of CUDA report a kernel that failed in their own words.
+# Libraries on top of CUDA report a failed kernel in their own words.
 _STICKY = ("CUDA error", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTION")
-# "CUDA error: CUBLAS_STATUS_…" also stands for calls that were merely wrong.
+# "CUDA error: CUBLAS_STATUS_…" also reports calls that were only wrong.
 _PASSING = ("_STATUS_INVALID_VALUE", "_STATUS_NOT_SUPPORTED", "_STATUS_BAD_PARAM")
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Tell whether less work at once might fit."""
+    """Return whether memory was short, so that a smaller batch might fit."""
     if error is None:
         return False
     if isinstance(error, MemoryError) or _name(error) == "OutOfMemoryError":
@@ -28,7 +28,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def is_sticky(error: BaseException | None) -> bool:
-    """Tell whether the device itself failed, here or in what caused this."""
+    """Return whether this error or one of its causes is a sticky device failure."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if _is_sticky(error):

@@ -1,6 +1,6 @@
-"""A torch module's forward pass on a device, from numpy arrays to numpy arrays.
+"""Run a torch module's forward pass on a device, from numpy arrays to numpy arrays.
 
-Imports torch, so it is itself only imported where a torch model is loaded.
+This module imports torch, so import it only where a torch model is loaded.
 """
 
 from collections.abc import Sequence
@@ -13,34 +13,34 @@ from inference.engine.devices.arrays import as_array, as_tensors
 from inference.engine.devices.device import CaptureFailed, Device, Function, Graph
 from inference.engine.wire.tensors import Array
 
-# Trailing shapes of the inputs: graphs exist per shape.
+# Shapes per row of the inputs; each combination has its own graphs.
 Shapes = tuple[tuple[int, ...], ...]
 
-# Inputs of one size to prepare for; their values are an example's.
+# Example inputs with one number of rows, to prepare for batches of that size.
 Sample = Sequence[Array]
 
 
 class Forward(Protocol):
     def prepare(self, samples: Sequence[Sample]) -> None:
-        """Get ready for batches of these sizes; never raises for lack of speed."""
+        """Prepare for batches of these sizes; never raise if they just run slower."""
 
     def run(self, arrays: Sequence[Array]) -> list[tuple[str, Array]]:
-        """Run the rows; give the outputs by name."""
+        """Run the rows; return the outputs with their names."""
 
-    # Why something is not as fast as it could be; empty if nothing.
+    # Why the model is slower than it could be; empty if it is not.
     reason: str
 
 
 def on(
     device: Device, module: torch.nn.Module, *, bfloat16: bool = False
 ) -> "DirectForward | StagedForward":
-    """Choose how a module is run on a device."""
+    """Return the way to run a module on a device."""
     kind = StagedForward if device.staged else DirectForward
     return kind(device, module, bfloat16=bfloat16)
 
 
 class DirectForward:
-    """On the processor: no copies and no filling up."""
+    """Run a module on the CPU, without staging copies or padding."""
 
     def __init__(
         self, device: Device, module: torch.nn.Module, *, bfloat16: bool = False
@@ -54,7 +54,7 @@ class DirectForward:
     def prepare(self, samples: Sequence[Sample]) -> None:
         if not self._device.compiles:
             return
-        # One program for every number of rows: graphs per size would not pay here.
+        # One program for any number of rows; one per size would not pay off here.
         compiled = _compile(self._module, dynamic=True, most=len(samples))
         try:
             with torch.inference_mode():
@@ -78,9 +78,10 @@ class _Captured(NamedTuple):
 
 
 class StagedForward:
-    """On a device with copies of its own: batches are filled up to captured sizes.
+    """Run a module on a device with staging buffers, with graphs where possible.
 
-    Sizes that were not captured run as they are, without a graph.
+    A batch is filled up to the next captured size; if none fits, it runs as it is,
+    without a graph.
     """
 
     def __init__(
@@ -89,18 +90,18 @@ class StagedForward:
         self._device = device
         self._function = _autocast(module, device) if bfloat16 else module
         self._captured_function: Function = self._function
-        # By trailing shapes; ascending by rows.
+        # By shapes per row; ascending by rows.
         self._graphs: dict[Shapes, list[_Captured]] = {}
         self.reason = ""
 
     def prepare(self, samples: Sequence[Sample]) -> None:
-        """Compile and capture, largest first: the smaller ones fit into its memory."""
+        """Compile and capture, largest first, so that smaller ones reuse its memory."""
         function = self._function
         if self._device.compiles and samples:
-            # Each size by itself: that gives the fastest kernels.
+            # Compile each size separately, which gives the fastest kernels.
             compiled = _compile(function, dynamic=False, most=len(samples))
             function = self._compiled(compiled, samples)
-        # Graphs read the constants that the compiler made, and do not keep them alive.
+        # Graphs read constants of the compiled function but do not keep them alive.
         self._captured_function = function
         shared: dict[str, Any] = {}
         for sample in sorted(samples, key=lambda sample: -len(sample[0])):
@@ -156,7 +157,7 @@ class StagedForward:
                     with self._device.launching():
                         slot.await_inputs()
                         inputs = tuple([tensor.clone() for tensor in inputs])
-                # Not while launching: this takes long, and other versions answer.
+                # Not under `launching()`: this is slow, and would block other versions.
                 with torch.inference_mode():
                     self._device.call(compiled, inputs)
         # The compiler may raise anything; the model itself works.
@@ -174,7 +175,7 @@ class StagedForward:
             inputs = slot.copy_in(sample, rows=rows)
             with device.launching():
                 slot.await_inputs()
-                # Libraries choose their kernels in the first passes.
+                # Libraries choose their kernels in the first forward passes.
                 for _ in range(2):
                     outputs = device.call(function, inputs)
                 slot.copy_out([value for _, value in named(outputs)])
@@ -190,7 +191,7 @@ class StagedForward:
 
 
 def _rows(value: torch.Tensor, size: int, rows: int) -> torch.Tensor:
-    # Outputs of another length are no answers; the runner's caller says so.
+    # Keep outputs of another length: the runner's caller reports them as wrong.
     return value[:rows] if value.ndim and len(value) == size else value
 
 
@@ -202,7 +203,7 @@ def _autocast(module: Function, device: Device) -> Function:
     kind = device.torch_device.type
 
     def function(*inputs: torch.Tensor) -> Any:
-        # Its cache of weights would be freed while graphs still read them.
+        # Without the cache of weights, which is freed while graphs still read it.
         with torch.autocast(kind, torch.bfloat16, cache_enabled=False):
             return module(*inputs)
 
@@ -210,10 +211,10 @@ def _autocast(module: Function, device: Device) -> Function:
 
 
 def _compile(function: Function, *, dynamic: bool, most: int) -> Function:
-    """Compile for `most` sizes at first call.
+    """Return a function that is compiled at its first calls, for `most` sizes.
 
-    Left alone, the compiler stops after eight sizes of all versions together. torch's
-    types do not know these options.
+    By default the compiler stops after eight sizes of all versions together.
+    `options` has no type because torch's types lack these options.
     """
     options: dict[str, Any] = {"recompile_limit": most, "isolate_recompiles": True}
     compiled: Function = torch.compile(function, dynamic=dynamic, **options)
@@ -226,7 +227,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def named(outputs: Any) -> list[tuple[str, Any]]:
-    """Name what a model returns: a tensor, a sequence or a dict of tensors."""
+    """Return a model's outputs with names: of a tensor, a sequence or a dict."""
     if isinstance(outputs, dict):
         return [(str(name), value) for name, value in outputs.items()]
     if isinstance(outputs, tuple | list):

@@ -1,9 +1,9 @@
-"""The CUDA devices of this machine, found without importing torch.
+"""Find the CUDA devices of this machine without importing torch.
 
-A short child process asks the driver, `libcuda`, which sees what torch would: it
-honours `CUDA_VISIBLE_DEVICES` and parts of devices (MIG). Importing torch to ask takes
-a second and 200 MB, and a driver that was asked stays in its process, where it must not
-be when that forks. Where torch was built without CUDA nothing is asked at all.
+A short child process asks the driver, `libcuda`, which sees the same devices as torch:
+it honours `CUDA_VISIBLE_DEVICES` and parts of devices (MIG). Importing torch instead
+takes a second and 200 MB. The driver stays loaded in a process that asked it, which is
+not safe if that process forks. If torch was built without CUDA, nothing is asked.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ def devices(
     has_cuda_build: "Callable[[], bool] | None" = None,
     ask: "Callable[[], tuple[int, ...]] | None" = None,
 ) -> tuple[str, ...]:
-    """Name every CUDA device, e.g. `("cuda:0", "cuda:1")`; else the processor."""
+    """Return every CUDA device, e.g. `("cuda:0", "cuda:1")`, or `("cpu",)`."""
     if not (has_cuda_build or torch_has_cuda)():
         return ("cpu",)
     sizes = (ask or _ask)()
@@ -36,18 +36,18 @@ def devices(
 
 
 def resolve(name: str) -> str:
-    """Give the device that `auto` stands for; other names stay."""
+    """Return the device that `auto` stands for; return other names unchanged."""
     return devices()[0] if name == "auto" else name
 
 
 def memory_bytes(name: str) -> int:
-    """Give the memory of a CUDA device; 0 if it is not there."""
+    """Return the memory of a CUDA device; 0 if there is no such device."""
     names = devices()
     return _ask()[names.index(name)] if name in names and name != "cpu" else 0
 
 
 def torch_has_cuda() -> bool:
-    """Tell whether the installed torch can use CUDA, from its files."""
+    """Return whether the installed torch can use CUDA, judging from its files."""
     spec = util.find_spec("torch")
     if spec is None or spec.origin is None:
         return False
@@ -60,21 +60,21 @@ def torch_has_cuda() -> bool:
 
 @functools.cache
 def _ask() -> tuple[int, ...]:
-    """Give the memory of each device."""
+    """Return the memory of each device in bytes, asked in a child process."""
     command = (sys.executable, "-m", "inference.engine.devices.found")
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, timeout=_ASK_S, check=True
         )
         return tuple(int(line) for line in answer.stdout.split())
-    # A driver that hangs or crashes must not keep the rest from starting.
+    # A driver that hangs or crashes must not stop the installation from starting.
     except (subprocess.SubprocessError, ValueError, OSError) as error:
         logger.warning("devices_not_found", reason=str(error)[:200])
         return ()
 
 
 def ask_driver(library: str = "libcuda.so.1") -> tuple[int, ...]:
-    """Ask the driver, which stays in this process from then on."""
+    """Ask the driver, which stays loaded in this process from then on."""
     try:
         driver = ctypes.CDLL(library)
     except OSError:

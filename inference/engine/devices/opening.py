@@ -1,4 +1,4 @@
-"""The one device of this process, opened when the first version needs it."""
+"""Open the device of this process when the first version needs it."""
 
 import threading
 
@@ -11,12 +11,12 @@ _devices: dict[str, Device] = {}
 
 
 def configure(name: str, options: DeviceOptions) -> None:
-    """Say how a device will be opened; called before anything is loaded."""
+    """Set how a device will be opened; call before the first load."""
     _options[name] = options
 
 
 def open_device(name: str) -> Device:
-    """Give the device of that name, e.g. `cpu` or `cuda:0`; always the same one."""
+    """Return the device, e.g. `cpu` or `cuda:0`; for one name always the same."""
     with _lock:
         device = _devices.get(name)
         if device is None:
@@ -25,18 +25,18 @@ def open_device(name: str) -> Device:
 
 
 def opened(name: str) -> Device | None:
-    """Give the device if it is open; never waits."""
+    """Return the device if it is open; never wait."""
     return _devices.get(name)
 
 
 def counters(name: str) -> dict[str, int]:
-    """Give what the device counts; nothing until it is open."""
+    """Return the device's counters; none until it is open."""
     device = _devices.get(name)
     return {} if device is None else device.counters
 
 
 def register(device: Device) -> None:
-    """Use a device that was made elsewhere under its name."""
+    """Add a device that was made elsewhere, under its own name."""
     _devices[device.name] = device
 
 
@@ -44,7 +44,7 @@ def _open(name: str, options: DeviceOptions) -> Device:
     if name == "cpu":
         return CpuDevice(options)
     if name.startswith("cuda"):
-        # Deferred: it needs torch, and the engine listens before that is imported.
+        # Deferred: it imports torch, and the engine listens before that.
         from inference.engine.devices.cuda import CudaDevice
 
         return CudaDevice(name, options)
