@@ -1,1 +1,1 @@
-"""Load and unload versions, within the memory of the device."""
+"""Load and unload versions within the memory of the device."""

@@ -1,4 +1,4 @@
-"""What an engine should have loaded, on its own disk."""
+"""Store on disk which versions an engine should load."""
 
 import os
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def path_of(settings: EngineSettings) -> Path:
 
 
 def read(settings: EngineSettings) -> list[VersionToLoad]:
-    """Read the list; an unreadable one counts as empty, the controller fills it."""
+    """Read the list; if unreadable, return an empty one, which the controller fills."""
     path = path_of(settings)
     try:
         return _decoder.decode(path.read_bytes())

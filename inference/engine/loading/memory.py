@@ -1,4 +1,4 @@
-"""What a device's memory holds, and how much one version takes of it."""
+"""Measure a device's memory and how much of it a version takes."""
 
 import ctypes
 import gc
@@ -9,13 +9,14 @@ import psutil
 
 from inference.engine.devices import found
 
-# Of the machine's memory, when no budget is set: the rest is for batches and others.
+# Part of the device's memory for models if no budget is set; the rest is for batches
+# and other processes.
 _SHARE = 0.8
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class ModelMemory(Protocol):
-    """The memory that models of one device live in, in bytes."""
+    """The memory for models on one device, in bytes."""
 
     def used(self) -> int: ...
 
@@ -23,7 +24,7 @@ class ModelMemory(Protocol):
 
 
 class HostMemory:
-    """The process's own, for models that run on the CPU."""
+    """The memory of this process, for models on the CPU."""
 
     def used(self) -> int:
         return int(psutil.Process().memory_info().rss)
@@ -33,7 +34,7 @@ class HostMemory:
 
 
 class CudaMemory:
-    """A GPU's, as torch's allocator counts it. torch is only imported here."""
+    """The memory of a GPU, as torch's allocator counts it."""
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -44,7 +45,7 @@ class CudaMemory:
         return int(torch.cuda.memory_allocated(self._device))
 
     def capacity(self) -> int:
-        # The driver knows without torch, which takes a second to import.
+        # Ask the driver: torch takes a second to import.
         return int(found.memory_bytes(self._device) * _SHARE)
 
 
@@ -53,27 +54,27 @@ def of_device(device: str) -> ModelMemory:
 
 
 def artifact_bytes(path: str) -> int:
-    """Bytes of a folder's files: about what its model takes, before it was loaded."""
+    """Return the bytes of an artifact's files: about the memory its model needs."""
     return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
 
 
 def collect() -> None:
-    """Free what only cycles hold, as models that were unloaded, and give it back."""
+    """Free unloaded models, which reference cycles keep, and return their memory."""
     gc.collect()
     trim()
 
 
 def settle() -> None:
-    """Leave what libraries made for good out of later searches for garbage.
+    """Exclude the permanent objects of libraries from later garbage collections.
 
-    Each of those would hold up every request for a tenth of a second otherwise.
+    Otherwise each full collection would delay all requests by a tenth of a second.
     """
     gc.collect()
     gc.freeze()
 
 
 def trim() -> None:
-    """Give back what is free: glibc keeps freed pages for itself."""
+    """Return free memory to the system; glibc would keep freed pages."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

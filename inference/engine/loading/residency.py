@@ -1,7 +1,7 @@
-"""Which versions leave when the device's memory is full. Pure.
+"""Choose which versions leave when the device's memory is full.
 
-Least recently used leaves first. What routes serve (`pinned`) never leaves; what was
-only published comes back when it is called.
+The least recently used leaves first. Versions that routes use (`pinned`) never leave;
+others load again when they are called.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Resident(NamedTuple):
 def leaving(
     residents: Sequence[Resident], *, budget: int, needed: int
 ) -> list[VersionKey] | None:
-    """Return who must leave so that `needed` bytes fit; None if they never will."""
+    """Return which versions must leave to fit `needed` bytes; None if nothing helps."""
     excess = sum(one.nbytes for one in residents) + needed - budget
     leavers = []
     for one in sorted(residents, key=lambda one: one.used_at):

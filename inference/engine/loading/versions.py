@@ -1,11 +1,11 @@
-"""The versions of one engine: what was asked for, what is loaded, and who must leave.
+"""Load, reload, evict and unload the versions of one engine.
 
     loading ─► ready ─► evicted (memory was needed) ─► loading (it was called) …
        └────► failed
 
-A reload keeps the old runner answering until the new one is ready, unless it is of
-another artifact or of code that is not trusted any more. What should be loaded is kept
-on disk, so that an engine comes back on its own.
+During a reload the old runner answers until the new one is ready, except if the
+artifact changed or its code is not trusted any more. The list of versions to load is on
+disk, so that an engine can restart alone.
 """
 
 import asyncio
@@ -43,12 +43,12 @@ logger = structlog.get_logger()
 Loader = Callable[[VersionToLoad, str], Loaded]
 _LOADING_RETRY_MS = 1000
 _NO_ROOM_RETRY_MS = 60_000
-# Batches of versions that leave get this time before their successor loads anyway.
+# A load waits this long for the batches of evicted versions, then starts anyway.
 _LEAVE_S = 30.0
 
 
 class VersionState:
-    """One version: what was asked for, and what came of it."""
+    """One version: the request to load it, and its current state."""
 
     def __init__(self, wanted: VersionToLoad, *, now: float) -> None:
         self.want(wanted)
@@ -56,19 +56,19 @@ class VersionState:
         self.error = ""
         self.refused = False
         self.load_ms: int | None = None
-        # Measured once loaded; before, what its files suggest.
+        # Measured when loaded; estimated from the size of its files before.
         self.nbytes = 0
         self.measured = False
         self.used_at = now
-        # Counts the loads that were begun; only the last one's outcome matters.
+        # Number of loads begun; only the result of the last one counts.
         self.attempt = 0
         self.lane: Lane | None = None
         self.model: LaneModel | None = None
         self.signature: Signature | None = None
         self.outputs: tuple[OutputTensor, ...] = ()
-        # Layouts already found to agree with the signature.
+        # Layouts of requests that passed the check against the signature.
         self.layouts: set[Layout] = set()
-        # Checks and fills up requests where lengths vary.
+        # Checks and pads requests if lengths vary.
         self.lengths: VariableLengths | None = None
 
     def want(self, wanted: VersionToLoad) -> None:
@@ -78,13 +78,16 @@ class VersionState:
 class _Measured(NamedTuple):
     loaded: Loaded
     nbytes: int
-    # The load itself, and the wait for its turn and for memory.
+    # Time of the load itself, and time waiting for its turn and for memory.
     load_ms: int
     waited_ms: int
 
 
 class Versions:
-    """Belongs to the event loop; loads in a thread of its own, one at a time."""
+    """All versions of an engine, loaded one at a time in a separate thread.
+
+    Call its methods on the event loop only.
+    """
 
     def __init__(
         self,
@@ -113,7 +116,7 @@ class Versions:
 
     @property
     def budget(self) -> int:
-        """Bytes that versions may take together; the device's own if none are set."""
+        """Memory for all versions together: the setting, or 80 % of the device's."""
         if not self._budget:
             self._budget = self._memory.capacity()
         return self._budget
@@ -123,18 +126,18 @@ class Versions:
         return sum(one.nbytes for one in self._residents())
 
     def prepare(self) -> None:
-        """Import the libraries in the background, before anything is asked for."""
+        """Import the libraries in the background, before the first load."""
         self._thread.submit(torch_export.prepare)
         self._thread.submit(memory.settle)
 
     def restore(self) -> None:
-        """Load what an earlier process was asked for, what routes serve first."""
+        """Load the versions of an earlier process, those that routes use first."""
         known = desired.read(self._settings)
         for wanted in sorted(known, key=lambda one: not one.pinned):
             self.load(wanted, remember=False)
 
     def load(self, wanted: VersionToLoad, *, remember: bool = True) -> None:
-        """Begin to load; the same version in the same form again changes nothing."""
+        """Begin to load a version; the same request again changes nothing."""
         version = self.by_key.get(wanted.key)
         if version is None:
             version = VersionState(wanted, now=self._clock())
@@ -153,13 +156,13 @@ class Versions:
             version.measured = False
         if remember:
             self._remember()
-        # Called for, others may have to leave; only published, it takes what is free.
+        # For a version in a route others may have to leave; any other takes free room.
         self._begin(version, make_room=wanted.pinned)
 
     def unload(self, key: VersionKey) -> None:
-        """Forget a version; unknown ones are no error.
+        """Forget a version; do nothing if it is unknown.
 
-        Requests that wait for it are answered, then its memory is free.
+        Waiting requests are still answered; then its memory is freed.
         """
         version = self.by_key.pop(key, None)
         if version is None:
@@ -170,7 +173,10 @@ class Versions:
             self._release(version.lane)
 
     def ready(self, key: VersionKey) -> VersionState:
-        """Return a version that answers; raise EngineError, and load it if need be."""
+        """Return a version that can answer; else raise EngineError.
+
+        An evicted version begins to load.
+        """
         version = self.by_key.get(key)
         if version is None:
             raise EngineError(EngineErrorCode.NOT_LOADED, f"{key} is not loaded")
@@ -202,7 +208,7 @@ class Versions:
     # Loading
 
     def _adjust(self, version: VersionState, wanted: VersionToLoad) -> None:
-        """Take over what does not need the artifact again."""
+        """Apply changes that do not need a reload of the artifact."""
         version.want(wanted)
         self._remember()
         logger.info("adjusted", version=str(wanted.key), pinned=wanted.pinned)
@@ -218,19 +224,19 @@ class Versions:
             version.nbytes = memory.artifact_bytes(wanted.path)
         leavers = self._leavers(version.nbytes, apart_from=version)
         if not wanted.pinned and (leavers is None or (leavers and not make_room)):
-            # A reload that has no room leaves the old self answering.
+            # Without room for a reload, the old runner goes on answering.
             if version.lane is None:
                 version.state = "evicted"
                 version.error = f"no room for {version.nbytes} bytes on this device"
             return
         if leavers is None:
-            # Routes come first, whatever the budget says; all others leave.
+            # Versions in routes load even over the budget; all others leave.
             logger.warning("over_memory_budget", version=str(wanted.key))
             leavers = self._removable(apart_from=version)
         left = [self._evict(self.by_key[key]) for key in leavers]
-        # A version that answers stays ready while its new self loads.
+        # During a reload a version stays ready.
         if version.lane is None:
-            # The reason of a failure stands until another try succeeds.
+            # Keep the reason of a failure until another attempt succeeds.
             if version.state != "failed":
                 version.error = ""
             version.state = "loading"
@@ -250,7 +256,7 @@ class Versions:
         left: Sequence[threading.Event],
         wanted_at: float,
     ) -> _Measured:
-        """Load in the loading thread, once those that had to leave are gone."""
+        """Load in the loading thread, once the evicted versions are gone."""
         for gone in left:
             gone.wait(_LEAVE_S)
         before, started = self._memory.used(), self._clock()
@@ -270,7 +276,7 @@ class Versions:
     ) -> None:
         wanted = version.wanted
         if self.by_key.get(wanted.key) is not version or version.attempt != attempt:
-            # Unloaded or replaced meanwhile: nobody wants this one any more.
+            # Unloaded or replaced meanwhile: free what was loaded.
             if task.exception() is None:
                 self._release(self._batcher.open_lane(task.result().loaded.runner))
             return
@@ -322,7 +328,7 @@ class Versions:
             Resident(
                 key,
                 version.nbytes,
-                # Those that are loading cannot leave yet.
+                # A version that is loading cannot leave yet.
                 version.wanted.pinned or version.state == "loading",
                 version.used_at,
             )
@@ -338,12 +344,12 @@ class Versions:
     def _leavers(
         self, needed: int, *, apart_from: VersionState
     ) -> list[VersionKey] | None:
-        """Name who must leave for `needed` bytes; None if they will never fit."""
+        """Return which versions must leave for `needed` bytes; None: nothing helps."""
         residents = self._residents(apart_from=apart_from)
         return residency.leaving(residents, budget=self.budget, needed=needed)
 
     def _leave_room(self, version: VersionState) -> None:
-        """Send others away for a version larger than expected, or itself."""
+        """Evict others for a version that is larger than expected, or evict itself."""
         leavers = self._leavers(version.nbytes, apart_from=version)
         if leavers is None:
             pinned = version.wanted.pinned
@@ -354,7 +360,7 @@ class Versions:
             self._evict(self.by_key[key])
 
     def _evict(self, version: VersionState) -> threading.Event:
-        """Let what waits be answered, then free the memory; set the event after it."""
+        """Evict a version: answer what waits, free the memory, then set the event."""
         gone = threading.Event()
         lane, version.lane, version.model = version.lane, None, None
         version.state = "evicted"
@@ -368,7 +374,7 @@ class Versions:
         return gone
 
     def _release(self, lane: Lane, gone: threading.Event | None = None) -> None:
-        """Free a runner after the batches that may be using it, in a device thread."""
+        """Free a runner in a device thread, once no batch uses it any more."""
 
         def free() -> None:
             try:
@@ -387,10 +393,10 @@ class Versions:
 
 
 def _must_stop(old: VersionToLoad, new: VersionToLoad) -> bool:
-    """Tell whether the old form may not answer until the new one does.
+    """Return whether the old runner must stop before the new one is ready.
 
-    Another artifact under the same number is another model, registered anew; and code
-    that is not trusted any more must not run.
+    Another artifact under the same version number is a different model, registered
+    anew; and code that is not trusted any more must not run.
     """
     return old.path != new.path or (old.trusted and not new.trusted)
 
@@ -405,7 +411,7 @@ def _load_failed(version: VersionState, error: BaseException) -> None:
     )
     version.error = message
     version.refused = isinstance(error, VersionRefused)
-    # After a failed reload the old form goes on answering, with the reason shown.
+    # After a failed reload the old runner goes on answering; the reason is shown.
     if version.lane is None:
         version.state = "failed"
     logger.error("load_failed", version=str(version.wanted.key), reason=message)
