@@ -1,1 +1,1 @@
-"""Describe what a version takes and gives, and check tensors against it."""
+"""Describe a version's inputs and outputs, and check tensors against them."""

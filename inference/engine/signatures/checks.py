@@ -1,4 +1,4 @@
-"""Check tensors and params against a version's signature."""
+"""Check tensors and parameters against a version's signature."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ def _check_tensors(signature: Signature, tensors: Sequence[Tensor]) -> None:
 
 
 def _fits(tensor: Tensor, *, dtype: str, shape: tuple[int, ...]) -> bool:
-    """Compare with what a signature says, where -1 is any size but 0."""
+    """Return whether dtype and shape match; a declared size of -1 allows any but 0."""
     data = tensor.data
     if data.dtype != numpy_dtype(dtype) or data.ndim != len(shape) + 1:
         return False
@@ -69,9 +69,9 @@ def _check_table(signature: Signature, tensors: Sequence[Tensor]) -> None:
 
 
 def check_params(signature: Signature, params: Params | None) -> None:
-    """Raise EngineError BAD_REQUEST for parameters that the signature has not.
+    """Raise EngineError BAD_REQUEST for parameters that the signature lacks.
 
-    Whoever sends them has checked their values.
+    The sender has already checked their values.
     """
     if params is None:
         return
@@ -81,7 +81,7 @@ def check_params(signature: Signature, params: Params | None) -> None:
 
 
 def _carries(tensor: Tensor, column: Column) -> bool:
-    """Tell whether an array may hold a column; numbers of other dtypes are cast."""
+    """Return whether an array may carry a column; numbers are cast to its dtype."""
     dtype = tensor.data.dtype
     if column.carrier in OBJECT_DTYPES:
         return dtype.kind == "O"

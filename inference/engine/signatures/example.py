@@ -1,4 +1,4 @@
-"""The input example that MLflow logs beside a model, as tensors."""
+"""Read the input example that MLflow logs with a model, and compare its outputs."""
 
 import base64
 import json
@@ -16,17 +16,20 @@ from inference.engine.wire.tensors import Array, Tensor, numpy_dtype, object_arr
 
 INPUT_NAME = "input"
 _INPUTS = "serving_input_example.json"
-# Optional: a list per row, or an object of such lists by output name.
+# Optional: a list with one entry per row, or an object of such lists by output name.
 _OUTPUTS = "output_example.json"
-# Where MLflow puts files that are logged along, by flavor.
+# Where MLflow puts extra files, depending on the flavor.
 _OUTPUT_FOLDERS = (".", "extra_files", "artifacts")
 _MAX_BYTES = 32 * 1024 * 1024
-# Values in a row of zeros where its length varies.
+# Length of a row of zeros on an axis whose length varies.
 _OPEN_SIZE = 4
 
 
 def read(path: Path, signature: Signature) -> tuple[Tensor, ...] | None:
-    """Read the logged input example of the artifact folder, if there is one."""
+    """Read the input example in an artifact's folder; None if there is none.
+
+    Raises ValueError if it does not fit the signature.
+    """
     payload = _read_json(path / _INPUTS)
     if payload is None:
         return None
@@ -48,7 +51,7 @@ def read(path: Path, signature: Signature) -> tuple[Tensor, ...] | None:
 
 
 def read_params(path: Path) -> dict[str, Any] | None:
-    """Read the parameters that were logged with the example, if there are any."""
+    """Read the parameters logged with the example; None if there are none."""
     payload = _read_json(path / _INPUTS)
     params = payload.get("params") if isinstance(payload, dict) else None
     return params if isinstance(params, dict) else None
@@ -73,7 +76,7 @@ def _table(payload: Mapping[str, Any], signature: Signature) -> tuple[Tensor, ..
         split = payload["dataframe_split"]
         names = split.get("columns")
         if not names or not all(isinstance(name, str) for name in names):
-            # Columns without names are numbered.
+            # Without names, columns follow the signature's order.
             names = [column.name for column in signature.columns]
         columns = {str(name): [] for name in names}
         for row in split["data"]:
@@ -96,7 +99,7 @@ def _table(payload: Mapping[str, Any], signature: Signature) -> tuple[Tensor, ..
 
 def _columns_of(value: Any, signature: Signature) -> dict[str, list[Any]]:
     first = signature.columns[0]
-    # The only column may itself hold objects, as typed Python models have it.
+    # A single column may itself hold objects, as in typed Python models.
     bare = len(signature.columns) == 1 and first.dtype == JSON
     if isinstance(value, dict) and not (bare and first.name not in value):
         one_row = is_one_row(signature.columns)
@@ -112,14 +115,14 @@ def _columns_of(value: Any, signature: Signature) -> dict[str, list[Any]]:
     ):
         names = dict.fromkeys(name for item in items for name in item)
         return {name: [item.get(name) for item in items] for name in names}
-    # A list of plain values is the only column.
+    # A list of plain values is the single column.
     return {first.name: items}
 
 
 def column_array(values: Sequence[Any], dtype: str) -> Array:
-    """Make one column as JSON writes it; a missing number is NaN, all else None.
+    """Make one column from JSON values; a missing number becomes NaN, others None.
 
-    Bytes are in base64, moments in ISO 8601.
+    Bytes are in base64, times in ISO 8601.
     """
     if dtype == TEXT:
         return object_array([None if each is None else str(each) for each in values])
@@ -141,7 +144,7 @@ def column_array(values: Sequence[Any], dtype: str) -> Array:
 
 
 def zeros(signature: Signature) -> tuple[Tensor, ...] | None:
-    """Make two rows of zeros where no example was logged; None for tables and text."""
+    """Return two rows of zeros, to replace an example; None for tables and text."""
     inputs: tuple[TensorInput, ...] = (
         TensorInput(INPUT_NAME, signature.dtype, signature.shape),
     )
@@ -168,10 +171,10 @@ def tile(tensors: Sequence[Tensor], rows: int) -> tuple[Tensor, ...]:
 
 
 def read_outputs(path: Path, name: str | None = None) -> dict[str, Array] | None:
-    """Read the outputs logged for the example, by name ("" where it has none).
+    """Read the outputs logged for the example, by name ("" for an unnamed output).
 
     `name` is the file that the metadata names: `.npy` or JSON. Raises ValueError if it
-    is not there, so that nobody believes in a check that never runs.
+    is missing, so that nobody relies on a check that never runs.
     """
     if name is not None:
         file = path / name
@@ -192,7 +195,7 @@ def read_outputs(path: Path, name: str | None = None) -> dict[str, Array] | None
 
 
 def _expected(value: Any) -> Array:
-    """Make an array of numbers or text; of JSON values where they are no such array."""
+    """Make an array of numbers or text, or of JSON values if numpy cannot."""
     try:
         array: Array = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -203,7 +206,7 @@ def _expected(value: Any) -> Array:
 def compare(
     outputs: Sequence[Tensor], expected: Mapping[str, Array], *, tolerance: float
 ) -> None:
-    """Raise ValueError where outputs differ from those logged at training."""
+    """Raise ValueError if the outputs differ from those logged at training."""
     by_name = {tensor.name: tensor.data for tensor in outputs}
     for name, wanted in expected.items():
         got = by_name.get(name) if name else outputs[0].data
@@ -217,7 +220,7 @@ def compare(
             worst = "another value"
         else:
             difference = np.abs(got.astype("float64") - wanted.astype("float64"))
-            # NaN compares false, so that it counts as different.
+            # NaN compares as false, so it counts as different.
             same = bool((difference <= tolerance).all())
             worst = f"a difference of {difference.max():.3g}"
         if not same:

@@ -1,4 +1,4 @@
-"""Reading MLflow's signature, and what the metadata adds to it, as a Signature. Pure.
+"""Read an MLflow signature and a version's own metadata as a Signature.
 
 The specs are MLflow's own JSON: `{"type": "long", "name": "age", "required": true}`
 for a column, `{"type": "tensor", "tensor-spec": {"dtype", "shape"}}` for a tensor.
@@ -20,7 +20,7 @@ from inference.engine.signatures.signature import (
 )
 from inference.engine.wire.dtypes import BYTES, JSON, TEXT
 
-# Name of the single input where MLflow was told none.
+# Name of a single input without a name in MLflow.
 INPUT_NAME = "input"
 # numpy's names for arrays of Python objects and of bytes.
 _TENSOR_DTYPES = {"object": TEXT, "str": TEXT, "string": TEXT, "bytes": BYTES}
@@ -33,7 +33,7 @@ def from_mlflow(
     """Combine an MLflow signature with the version's own metadata.
 
     `signature["inputs"]` is the list of MLflow's column or tensor specs. Raises
-    UnsupportedSignature with a sentence for the data scientist.
+    UnsupportedSignature with a message for the data scientist.
     """
     metadata = metadata or {}
     specs = signature.get("inputs") or []
@@ -111,7 +111,7 @@ def _tensor_input(spec: dict[str, Any]) -> TensorInput:
 
 
 def _output_shapes(specs: list[dict[str, Any]]) -> tuple[tuple[int, ...], ...]:
-    """Give the shapes per row, if all outputs are tensors and a length varies."""
+    """Return the shapes per row, if all outputs are tensors and a length varies."""
     if any(spec.get("type") != "tensor" for spec in specs):
         return ()
     shapes = tuple(tuple(spec["tensor-spec"]["shape"][1:]) for spec in specs)
@@ -201,7 +201,7 @@ def _output_names(specs: list[dict[str, Any]]) -> tuple[str, ...]:
 def _image(
     facts: dict[str, Any] | None, layout: Layout, shape: tuple[int, ...]
 ) -> Image | None:
-    """Fit the metadata's `image` to the tensor; sizes and order may be left to it."""
+    """Combine the metadata's `image` with the tensor's shape, its default for sizes."""
     if facts is None:
         return None
     if layout is not Layout.TENSOR or len(shape) not in (2, 3):

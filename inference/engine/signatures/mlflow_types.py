@@ -1,4 +1,4 @@
-"""MLflow's types of columns and parameters, as dtypes and as JSON Schema. Pure."""
+"""Translate MLflow's types of columns and parameters to dtypes and JSON Schema."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from inference.engine.wire.dtypes import BYTES, DATETIME, TEXT
 
 
 class Scalar(NamedTuple):
-    # Of the tensor that carries the column.
+    # Dtype of the tensor that carries the column.
     dtype: str
     json_schema: dict[str, Any]
 
@@ -23,15 +23,15 @@ SCALARS = {
     "binary": Scalar(BYTES, {"type": "string", "contentEncoding": "base64"}),
     "datetime": Scalar(DATETIME, {"type": "string", "format": "date-time"}),
 }
-# Nested ones, which travel as JSON values.
+# Nested types, which travel as JSON values.
 JSON_TYPES = frozenset({"array", "object", "map", "any"})
 _MAX_DEPTH = 16
 
 
 def json_schema(spec: dict[str, Any], depth: int = 0) -> dict[str, Any]:
-    """Say in JSON Schema what a nested type allows; raises UnsupportedSignature.
+    """Return a type's JSON Schema; raise UnsupportedSignature for an unknown type.
 
-    Sparse vectors and types that a later MLflow adds are among what is refused.
+    Sparse vectors, and types that a later MLflow adds, count as unknown.
     """
     if depth > _MAX_DEPTH:
         raise UnsupportedSignature("A column's type is nested too deeply.")
@@ -63,10 +63,10 @@ def json_schema(spec: dict[str, Any], depth: int = 0) -> dict[str, Any]:
 
 
 def is_one_row(columns: Iterable[Column]) -> bool:
-    """Tell whether an object of columns is one row, not a list of values for each.
+    """Return whether an object holds one row, rather than a list for each column.
 
-    So MLflow reads it where a column holds arrays or objects, whose values are lists
-    themselves (`mlflow.models.utils._enforce_schema`).
+    MLflow reads it as one row if a column holds arrays or objects, because then a
+    list may be a single value (`mlflow.models.utils._enforce_schema`).
     """
     schemas = [column.json_schema or {} for column in columns]
     return any("items" in schema or "properties" in schema for schema in schemas)

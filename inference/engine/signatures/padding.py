@@ -1,9 +1,9 @@
-"""How rows of different lengths share a batch, and batches of different sizes. Pure.
+"""Pad rows of different lengths so that they share a batch, and choose batch sizes.
 
-The rule, for the decoder and the engine alike: an axis that a signature declares as -1
-is filled up at its end with `Padding.value`, in the input named by `Padding.mask_input`
-with 0. A decoder fills up the rows of one request to the longest of them; the engine
-fills up requests to the next of `Padding.buckets`, so that they share a batch.
+The decoder and the engine follow one rule: an axis that a signature declares as -1 is
+padded at its end with `Padding.value`, or with 0 in the input `Padding.mask_input`. A
+decoder pads the rows of one request to the longest of them; the engine pads requests
+to the next of `Padding.buckets`, so that they share a batch.
 """
 
 import math
@@ -29,12 +29,12 @@ class TooLong(ValueError):
 
 
 class Padding(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a version's metadata says about rows of varying length."""
+    """A version's settings for rows of varying length, from its metadata."""
 
     value: float = 0.0
-    # Lengths that rows are filled up to, ascending.
+    # Lengths to which rows are padded, ascending.
     buckets: tuple[int, ...] = _BUCKETS
-    # Input that is 1 where a row has a value and 0 where it was filled up.
+    # Input that is 1 where a row has a value and 0 where it was padded.
     mask_input: str = ""
 
     @property
@@ -42,11 +42,11 @@ class Padding(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.buckets[-1]
 
     def fill(self, name: str) -> float:
-        """Give what the input `name` is filled up with."""
+        """Return the value that pads the input `name`."""
         return 0.0 if name == self.mask_input else self.value
 
     def bucket(self, length: int) -> int:
-        """Give the length that a row is filled up to; raise TooLong."""
+        """Return the length to which a row is padded; raise TooLong."""
         for bucket in self.buckets:
             if length <= bucket:
                 return bucket
@@ -63,7 +63,7 @@ def from_metadata(metadata: Mapping[str, Any]) -> Padding:
 
 
 def fill_up(array: Array, shape: Sequence[int], value: float) -> Array:
-    """Fill up the rows of `array` to `shape`; give it back if they have it already."""
+    """Pad the rows of `array` to `shape`; return it unchanged if they have it."""
     if array.shape[1:] == tuple(shape):
         return array
     filled = np.full((len(array), *shape), value, array.dtype)
@@ -72,7 +72,7 @@ def fill_up(array: Array, shape: Sequence[int], value: float) -> Array:
 
 
 def stack(rows: Sequence[Array], value: float) -> Array:
-    """Make one array of rows, filled up to the longest on every axis."""
+    """Make one array of rows, padded to the longest on every axis."""
     shape = [max(sizes) for sizes in zip(*[row.shape for row in rows], strict=True)]
     stacked = np.full((len(rows), *shape), value, rows[0].dtype)
     for index, row in enumerate(rows):
@@ -81,7 +81,7 @@ def stack(rows: Sequence[Array], value: float) -> Array:
 
 
 def mask(lengths: Sequence[int], dtype: str) -> Array:
-    """Make the mask of rows of such lengths: `[rows, longest]`, 1 where a value is."""
+    """Make the mask for rows of these lengths: `[rows, longest]`, 1 for a value."""
     longest = max(lengths)
     marks: Array = np.arange(longest) < np.asarray(lengths)[:, None]
     return marks.astype(dtype)
@@ -90,8 +90,8 @@ def mask(lengths: Sequence[int], dtype: str) -> Array:
 def row_buckets(most: int, count: int) -> tuple[int, ...]:
     """Choose sizes for batches of up to `most` rows: powers of two, and `most`.
 
-    Where these are more than `count`, the smallest and the largest stay, and others
-    at even distances between them.
+    If there are more than `count`, keep the smallest, the largest, and some at even
+    distances between them.
     """
     sizes = [2**power for power in range(max(most - 1, 0).bit_length())]
     sizes = [size for size in sizes if size < most] + [most]
@@ -100,7 +100,7 @@ def row_buckets(most: int, count: int) -> tuple[int, ...]:
     if count < 2:
         return (most,)
     step = (len(sizes) - 1) / (count - 1)
-    # Rounded up: larger batches are where the time goes.
+    # Rounded up, because most time goes into larger batches.
     return tuple(
         dict.fromkeys(sizes[math.ceil(index * step - 1e-9)] for index in range(count))
     )

@@ -1,7 +1,7 @@
-"""What one model version takes and gives, in plain data.
+"""Describe the inputs and outputs of one model version as plain data.
 
-Made by `mlflow_signature` from an MLflow signature and the `modelyard` metadata; read
-by the decoder, the engine, the answers and the API docs.
+`mlflow_signature` makes a Signature from an MLflow signature and the `modelyard`
+metadata. The decoder, the engine, the answers and the API docs read it.
 """
 
 import enum
@@ -34,7 +34,7 @@ _WHOLE_DTYPES = frozenset(
 
 
 class Column(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A named input. `dtype` is a numpy name, or one of OBJECT_DTYPES."""
+    """A named input; `dtype` is a numpy name or one of OBJECT_DTYPES."""
 
     name: str
     dtype: str = "float32"
@@ -45,16 +45,16 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
     max_length: int | None = None
     # JSON Schema of one value, for columns of dtype "json".
     json_schema: dict[str, Any] | None = None
-    # A route asks for a value that the model itself can do without.
+    # Optional for the model, but a route requires it.
     required_by_route: bool = False
 
     @property
     def carrier(self) -> str:
-        """The dtype of the tensor `[rows]` that carries the column of a table.
+        """The dtype of the tensor `[rows]` that carries this column of a table.
 
-        Where a value may be missing, whole numbers are floats and truth values objects,
-        as in pandas: always, and not only beside a row that lacks one. So what a model
-        gets for a row does not depend on its company.
+        In an optional column, integers are floats and booleans are objects, as in
+        pandas, even if no value is missing. So a model's input for one row does not
+        depend on other rows in the batch.
         """
         if self.required and not self.required_by_route:
             return self.dtype
@@ -64,7 +64,7 @@ class Column(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TensorInput(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One input tensor; `shape` is that of one row, -1 where its length varies."""
+    """One input tensor; `shape` is per row, -1 where the length varies."""
 
     name: str
     dtype: str = "float32"
@@ -72,24 +72,24 @@ class TensorInput(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Param(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a caller may set beside the instances; unset, it is `default`."""
+    """A parameter that a caller may send with the instances, or else `default`."""
 
     name: str
-    # Of one value; datetimes are ISO 8601 texts in `default`.
+    # Dtype of one value; in `default` datetimes are ISO 8601 texts.
     dtype: str
     default: Any = None
     # (-1,): a list of values, of any length.
     shape: tuple[int, ...] | None = None
-    # JSON Schema of one value, where dtype is "json".
+    # JSON Schema of one value, if dtype is "json".
     json_schema: dict[str, Any] | None = None
 
 
 class Image(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How pictures become rows of the single tensor, whose dtype says the scale.
+    """How images become rows of the single tensor.
 
-    Integers are 0 to 255, floats 0 to 1. A row is `[height, width, channels]`, or
-    `[channels, height, width]`, or without channels where mode is "L" and the
-    signature's shape has two sizes.
+    Integers are 0 to 255, floats 0 to 1, depending on the tensor's dtype. A row is
+    `[height, width, channels]`, or `[channels, height, width]`, or `[height, width]`
+    if mode is "L" and the signature's shape has two sizes.
     """
 
     mode: Literal["RGB", "L"]
@@ -110,51 +110,51 @@ class Task(enum.StrEnum):
 class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
     layout: Layout
     columns: tuple[Column, ...] = ()
-    # dtype and trailing shape of the single tensor (MATRIX and TENSOR layouts); -1
-    # where the length varies
+    # Dtype and shape per row of the single tensor (MATRIX and TENSOR layouts); -1
+    # where the length varies.
     dtype: str = "float32"
     shape: tuple[int, ...] = ()
-    # The tensors of TENSORS, and the single one of TENSOR.
+    # All tensors of layout TENSORS, or the single one of TENSOR.
     inputs: tuple[TensorInput, ...] = ()
     params: tuple[Param, ...] = ()
-    # Names of the outputs in their order, as far as MLflow was told them.
+    # Names of the outputs in their order, if MLflow knows them.
     outputs: tuple[str, ...] = ()
     task: Task = Task.CUSTOM
     # One per class, in the order of the output's last axis.
     labels: tuple[str, ...] = ()
     decision_threshold: float | None = None
     low_confidence_below: float | None = None
-    # Folder or file of the SHAP background inside the artifact, if there is one.
+    # File with the SHAP background inside the artifact, if there is one.
     background: str | None = None
-    # File in the artifact (.npy) with what the input example was answered.
+    # File in the artifact with the logged outputs for the input example.
     example_outputs: str | None = None
-    # Greatest absolute difference allowed when the logged example is replayed.
+    # Greatest absolute difference allowed from the example's logged outputs.
     example_tolerance: float = 1e-3
     image: Image | None = None
     # Scale the vectors of an embedding to length 1.
     normalize: bool = False
-    # "float32"; "bfloat16" where the device is fast at it; "auto": the same, if the
-    # example's outputs stay within its tolerance.
+    # "bfloat16": only on devices that are fast at it; "auto": the same, and only if
+    # the example's outputs stay within its tolerance.
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    # How rows of varying length share a batch; None: only those of equal length do.
+    # How rows of different lengths share a batch; None: they do not.
     padding: Padding | None = None
-    # Per output, in their order: the shape per row, -1 where its length varies.
+    # Shape per row of each output, in their order; -1 where the length varies.
     output_shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def row_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shape per row of each input tensor; -1 where its length varies."""
+        """The shape per row of each input tensor; -1 where the length varies."""
         if self.layout is Layout.TENSORS:
             return tuple([each.shape for each in self.inputs])
         return (self.shape,)
 
 
 class UnsupportedSignature(ValueError):
-    """The signature is of a form that cannot be served; the text says which."""
+    """A signature that cannot be served; the message says why."""
 
 
 def with_rules(signature: Signature, rules: dict[str, Any]) -> Signature:
-    """Replace the rules of the columns that a route overrides."""
+    """Return the signature with a route's own rules for its columns."""
     if not rules:
         return signature
     columns = tuple(
@@ -166,7 +166,7 @@ def with_rules(signature: Signature, rules: dict[str, Any]) -> Signature:
             if "enum" in rules[column.name]
             else column.enum,
             max_length=rules[column.name].get("max_length", column.max_length),
-            # A route may ask for more than the model needs, never for less.
+            # A route may require more columns than the model, never fewer.
             required=column.required or rules[column.name].get("optional") is False,
             required_by_route=not column.required
             and rules[column.name].get("optional") is False,
