@@ -1,18 +1,17 @@
-"""Load a `.pt2` archive without letting anything inside it run.
+"""Load a `.pt2` archive without running any code inside it.
 
-`torch.export.load` is no boundary: it unpickles sample inputs and weights in full when
-the safe way fails, evaluates shape expressions, compiles guards and looks operators up
-by any dotted path below `torch`, `torch.os.system` included. So this module reads the
-archive itself, with torch's own parts, and refuses or drops all that could carry code:
+`torch.export.load` is not safe: it fully unpickles sample inputs and weights when the
+safe way fails, evaluates shape expressions, compiles guards, and looks operators up by
+any dotted path below `torch`, even `torch.os.system`. So this module reads the archive
+itself, with parts of torch, and refuses or drops everything that could hold code:
 
 1. members that are pickles, compiled libraries or of an unknown kind;
 2. operators outside the tensor libraries, and names that are not identifiers;
 3. shape expressions that are more than arithmetic over symbols;
 4. sample inputs, guards and source metadata, which serving never needs.
 
-It uses private parts of torch, so `pyproject.toml` pins the exact version, and
-`tests/inference/engine/runners/test_hostile_artifacts.py` must pass before another is
-taken.
+It uses private parts of torch, so `pyproject.toml` pins the exact version. Before an
+upgrade, `tests/inference/engine/runners/test_hostile_artifacts.py` must pass.
 """
 
 import ast
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class UnsafeArtifact(ValueError):
-    """The archive holds something that could run code; the text says what."""
+    """An archive with something that could run code; the message says what."""
 
 
 _MEMBER = re.compile(
@@ -74,7 +73,7 @@ _MAX_EXPRESSION = 2000
 
 def load(path: Path) -> "torch.export.ExportedProgram":
     """Read the program in the file at `path`; raise UnsafeArtifact."""
-    # Deferred: torch takes a second, and the engine listens before that.
+    # Deferred: torch takes a second to import, and the engine listens before that.
     from torch._export.serde import schema, serialize
     from torch.export.pt2_archive import _package
     from torch.export.pt2_archive._package import PT2ArchiveReader
@@ -109,8 +108,8 @@ def clean(program: dict[str, Any]) -> dict[str, Any]:
         "graph_module": graph_module
         | {
             "metadata": {},
-            # The root's entry says how arguments are packed; the others serve
-            # only to rebuild the original module.
+            # The root's entry says how arguments are packed; the others only help
+            # to rebuild the original module.
             "module_call_graph": [call for call in calls if call.get("fqn") == ""],
         },
     }
@@ -159,7 +158,7 @@ def _check_string(value: str, key: str) -> None:
 
 
 def check_expression(text: str) -> None:
-    """Allow arithmetic over symbols only: torch hands the text to `eval`."""
+    """Raise UnsafeArtifact unless it is arithmetic over symbols: torch `eval`s it."""
     if len(text) > _MAX_EXPRESSION:
         raise UnsafeArtifact("a shape expression is too long")
     try:
@@ -187,7 +186,7 @@ def _is_symbol(node: ast.Call) -> bool:
 def _is_arithmetic(node: ast.AST, symbols: set[ast.expr]) -> bool:
     match node:
         case ast.Constant(value=value):
-            # Text is only ever a symbol's name: sympy would evaluate it elsewhere.
+            # Allow text only as a symbol's name: elsewhere sympy would evaluate it.
             return node in symbols or isinstance(value, bool | int | float)
         case ast.Name(id=name):
             return (_FUNCTIONS.fullmatch(name) or _SYMBOL.fullmatch(name)) is not None

@@ -1,4 +1,4 @@
-"""What all runners do with a model's outputs before they leave. Pure."""
+"""Name, check and describe a model's outputs, for all runners."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.messages import OutputTensor
 from inference.engine.wire.tensors import Array, Tensor, dtype_name
 
-# Shorter vectors point nowhere and are left as they are.
+# Shorter vectors have no direction and are not scaled.
 _MIN_LENGTH = 1e-12
 
 
 def finish(outputs: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, ...]:
-    """Name several outputs as the signature does, and check embeddings.
+    """Name several outputs as in the signature; check and normalize embeddings.
 
-    A single output keeps the runner's name for it. Raises ValueError where a model of
-    the task embedding gives anything but one vector of numbers per row.
+    A single output keeps the runner's name for it. Raises ValueError if a model of the
+    task embedding returns anything but one vector of numbers per row.
     """
     if signature.task is Task.EMBEDDING:
         return _embedding(outputs, normalize=signature.normalize)
@@ -28,7 +28,7 @@ def finish(outputs: tuple[Tensor, ...], signature: Signature) -> tuple[Tensor, .
 def described(
     runs: Sequence[Sequence[Tensor]], signature: Signature
 ) -> tuple[OutputTensor, ...]:
-    """Describe outputs by what several runs gave; sizes that differ among them vary."""
+    """Describe the outputs of several runs; a size that differs between runs is -1."""
     first, declared = runs[0], signature.output_shapes
     found = []
     for index, output in enumerate(first):
@@ -42,7 +42,7 @@ def described(
 
 
 def _named(outputs: tuple[Tensor, ...], names: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """Name the outputs by their places, unless they have these names already."""
+    """Name the outputs in their order, unless they already have these names."""
     if {output.name for output in outputs} == set(names):
         return outputs
     return tuple(

@@ -1,20 +1,20 @@
-"""Python code that artifacts bring along. Python knows modules by their names alone."""
+"""Let each artifact import its own Python code, though module names may repeat."""
 
 import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
 
-# Of all artifacts that were loaded so far.
+# Code folders of all artifacts loaded so far.
 _folders: set[Path] = set()
 
 
 def forget_namesakes(artifact: str) -> None:
-    """Let an artifact import its own code, whatever others named theirs.
+    """Forget modules of other artifacts that have the names of this artifact's own.
 
-    Versions of one model bring modules of the same names, and MLflow only puts their
-    folder first on the path. What a version imported stays its own; what it imports
-    later, while it predicts, is of the version that was loaded last.
+    Versions of one model bring modules with the same names, and MLflow only puts their
+    folder first on the path. Modules that a version has imported stay its own; modules
+    that it imports later, while it predicts, come from the version loaded last.
     """
     folder = Path(artifact, "code").resolve()
     if not folder.is_dir():
@@ -31,6 +31,6 @@ def forget_namesakes(artifact: str) -> None:
 
 
 def _place(module: ModuleType) -> Path:
-    """Give its file, or its folder; what is built into Python has neither."""
+    """Return a module's file or folder; modules built into Python have neither."""
     places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
     return Path(next((place for place in places if place), "")).resolve()

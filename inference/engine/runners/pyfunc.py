@@ -1,4 +1,4 @@
-"""Any MLflow flavor, through `mlflow.pyfunc`. Loading runs the artifact's code."""
+"""Run any MLflow flavor through `mlflow.pyfunc`; loading runs the artifact's code."""
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ from inference.engine.wire.tensors import Tensor
 if TYPE_CHECKING:
     import torch
 
-# MLflow's codes for input that is not the model's.
+# MLflow's error codes for input that the model does not accept.
 _REFUSALS = frozenset({"INVALID_PARAMETER_VALUE", "BAD_REQUEST"})
 
 
@@ -29,7 +29,7 @@ def accepts(version: VersionToLoad) -> bool:
 
 
 def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRunner":
-    # Deferred: mlflow takes over a second, and only such versions need it.
+    # Deferred: mlflow takes over a second to import, and other runners do not need it.
     import mlflow.pyfunc
 
     config = {"device": device} if "pytorch" in version.flavors else None
@@ -37,8 +37,8 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
     schema = model.metadata.get_input_schema()
     labels = None if schema is None else _labels(schema)
     floats = declared_floats(model.metadata.get_output_schema())
-    # Requests are checked against the signature before they get here. MLflow would do
-    # so once more, slower, and refuse whole numbers with missing ones among them.
+    # Requests have been checked against the signature. MLflow would check them again,
+    # more slowly, and refuse integer columns with missing values.
     model.metadata.signature = _params_only(model.metadata.signature)
     inputs = InputMaker(signature, labels=labels)
     if _streams(model):
@@ -47,8 +47,8 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
 
 
 def _labels(schema: Any) -> list[str | int]:
-    """List the columns as the model's own table has them, which may be numbers."""
-    # Not `input_names`, which takes the label 0 for no name.
+    """Return the labels of the columns in the model's own table; some are numbers."""
+    # Not `input_names`, which treats the label 0 as missing.
     return [
         place if spec.name is None else spec.name
         for place, spec in enumerate(schema.inputs)
@@ -64,7 +64,7 @@ def _params_only(signature: Any) -> Any:
 
 
 def _streams(model: Any) -> bool:
-    """Tell whether it is a PythonModel with a `predict_stream` of its own."""
+    """Return whether a model is a PythonModel with its own `predict_stream`."""
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc.model import PythonModel
 
@@ -86,7 +86,7 @@ class PyfuncRunner:
         inputs: InputMaker | None = None,
         floats: frozenset[str] = frozenset(),
     ) -> None:
-        """`floats` names the outputs that are floats, whatever a batch holds."""
+        """Make a runner that always returns the outputs named in `floats` as floats."""
         self._model = model
         self._floats = floats
         self._signature = signature
@@ -112,10 +112,10 @@ class PyfuncRunner:
                 else self._model.predict(data, params=complete)
             )
         except MlflowException as error:
-            # Typed Python models check more than their signature says.
+            # Typed Python models check more than the signature does.
             if error.error_code not in _REFUSALS:
                 raise
-            # The exception repeats the input, which is not for logs.
+            # The exception repeats the input, which must not be logged.
             message = "it breaks a rule of the model's own code"
             raise EngineError(EngineErrorCode.BAD_REQUEST, message) from error
         signature = self._signature
@@ -130,7 +130,7 @@ class StreamingPyfuncRunner(PyfuncRunner):
     def stream(
         self, tensors: Sequence[Tensor], params: Params | None
     ) -> Generator[Any, None, None]:
-        """Give the chunks for one row; the generator frees the model's own."""
+        """Yield the chunks for one row; closing it closes the model's generator."""
         chunks = self._model.predict_stream(
             self._inputs.make(tensors), params=params_of(self._signature, params)
         )

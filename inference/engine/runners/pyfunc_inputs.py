@@ -1,4 +1,4 @@
-"""Tensors as the kinds of input that MLflow's models know."""
+"""Convert tensors and parameters to the inputs of MLflow's Python models."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -12,11 +12,11 @@ from inference.engine.wire.tensors import Array, Tensor, numpy_dtype
 
 
 class InputMaker:
-    """Makes a model's input; `labels` are its columns' where they are not their names.
+    """Make a model's input; `labels` replaces the names of its columns.
 
-    A table becomes a DataFrame with all columns of the signature, in its order. A
-    column has the same dtype whatever values are in it, and of whatever callers: pandas
-    would infer another one from a batch where all text is missing.
+    A table becomes a DataFrame with all columns of the signature, in its order. The
+    dtype of a column never depends on its values: pandas would infer another one from
+    a batch in which all text is missing.
     """
 
     def __init__(
@@ -50,35 +50,33 @@ class InputMaker:
 
 
 def _writeable(data: Array) -> Array:
-    """Copy what arrived read-only: models may write into their input."""
+    """Return the array, copied if it is read-only: models may write into it."""
     return data if data.flags.writeable else data.copy()
 
 
 def _with_dtype(values: Array, column: Column) -> Any:
-    """Give a column the dtype that pandas has for it; text that is missing is NaN.
-
-    As an array pandas would look into it: objects that all are text become text.
-    """
+    """Return a column in pandas' dtype for it; missing text becomes NaN."""
     import pandas
 
     if column.dtype == TEXT:
         return pandas.array(values, dtype=_text_dtype())
     if column.carrier in OBJECT_DTYPES:
-        # Not as an array, into which a DataFrame looks.
+        # A Series keeps its dtype. From an array, a DataFrame would infer text if all
+        # objects are text.
         return pandas.Series(values, dtype=object)
     return values.astype(numpy_dtype(column.carrier), copy=False)
 
 
 @cache
 def _text_dtype() -> Any:
-    """Ask pandas for its dtype of text: `str` since pandas 3, `object` before."""
+    """Return pandas' dtype for text: `str` since pandas 3, `object` before."""
     import pandas
 
     return pandas.Series(["a"]).dtype
 
 
 def _values(values: Array | None, column: Column, rows: int) -> Array:
-    """Return the values, or a column without any."""
+    """Return the values, or a column of missing values."""
     if values is not None:
         return values
     dtype = numpy_dtype(column.carrier)
@@ -92,7 +90,7 @@ def _values(values: Array | None, column: Column, rows: int) -> Array:
 def params_of(
     signature: Signature, given: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Complete a caller's parameters by the defaults; None for models without any."""
+    """Add the defaults to a caller's parameters; None if the model has none."""
     if not signature.params:
         return None
     given = given or {}
@@ -111,5 +109,5 @@ def _param(value: Any, dtype: str) -> Any:
 
 
 def _plain(moment: str) -> str:
-    # numpy knows no zones; these are in UTC.
+    # numpy has no time zones; these times are in UTC.
     return moment.removesuffix("Z")

@@ -1,4 +1,4 @@
-"""What Python models return, as named tensors with one entry per row."""
+"""Convert what Python models return to named tensors with one entry per row."""
 
 import base64
 import datetime
@@ -13,7 +13,7 @@ from inference.engine.wire.dtypes import MAX_WHOLE_FLOAT
 from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import DTYPES, Array, Tensor, object_array
 
-# Names of what a classifier says about a row, which answers make a form of their own.
+# Members of a classifier's result for a row, which answers present in their own way.
 _LABEL_AND_SCORE = {"label", "score"}
 _MAX_DEPTH = 64
 
@@ -21,11 +21,11 @@ _MAX_DEPTH = 64
 def to_tensors(
     outputs: Any, *, rows: int, names: tuple[str, ...] = ()
 ) -> tuple[Tensor, ...]:
-    """Turn what a Python model returned for `rows` rows into tensors.
+    """Convert what a Python model returned for `rows` rows to tensors.
 
-    A table gives one tensor per column, a dict of arrays one per entry, all else
-    "output". Lists of objects are JSON values of one output, unless `names`, those of
-    the signature, say that each member is an output. Raises ValueError.
+    A table becomes one tensor per column, a dict of arrays one per entry, and anything
+    else one tensor "output". A list of objects becomes JSON values of one output,
+    unless the members have the signature's output `names`. Raises ValueError.
     """
     if hasattr(outputs, "columns"):  # a DataFrame, without importing pandas
         return tuple(
@@ -41,7 +41,7 @@ def to_tensors(
 
 
 def declared_floats(schema: Any) -> frozenset[str]:
-    """Name the outputs that MLflow's schema declares to be floats."""
+    """Return the names of the outputs that MLflow's schema declares as floats."""
     from mlflow.types import DataType
     from mlflow.types.schema import Array as ArrayOf
 
@@ -60,10 +60,10 @@ def declared_floats(schema: Any) -> frozenset[str]:
 def with_floats(
     tensors: tuple[Tensor, ...], names: frozenset[str]
 ) -> tuple[Tensor, ...]:
-    """Make floats of whole and of missing numbers in the outputs of these names.
+    """Convert whole and missing numbers to floats in the outputs with these names.
 
-    Numbers in lists and in pandas' columns have another dtype where all are whole, and
-    where one is missing: it would depend on the rows that a batch brings together.
+    Lists and pandas' columns change their dtype if all numbers are whole or one is
+    missing, so it would depend on which rows share a batch.
     """
     return tuple(
         Tensor(tensor.name, _as_floats(tensor.data)) if tensor.name in names else tensor
@@ -92,7 +92,7 @@ def _from_mapping(outputs: Mapping[Any, Any], rows: int) -> tuple[Tensor, ...]:
             Tensor(str(name), _array(value)) for name, value in outputs.items()
         )
     if rows == 1:
-        # One object for one instance, as chat models answer.
+        # One object for one instance, as chat models return it.
         return (Tensor(ONLY_OUTPUT, object_array([plain(outputs)])),)
     raise ValueError(f"The model gave one object for {rows} rows.")
 
@@ -118,7 +118,8 @@ def _from_list(items: list[Any], names: tuple[str, ...]) -> tuple[Tensor, ...]:
         return (Tensor(ONLY_OUTPUT, object_array([plain(item) for item in items])),)
     array = _array(items)
     if array.ndim > 1 and array.dtype.kind == "O":
-        # Lists of text: values of their own, whatever lengths a batch brings together.
+        # Keep each list of text as one value, even if all in this batch are equally
+        # long.
         array = object_array([plain(item) for item in items])
     return (Tensor(ONLY_OUTPUT, array),)
 
@@ -141,18 +142,18 @@ def _array(value: Any) -> Array:
         return array.astype(object)
     if array.dtype.kind in "OMmS":
         return _objects(array)
-    # Not those of the other byte order, which compare equal to none of them.
+    # Dtypes of the other byte order are not equal to any of these.
     if array.dtype in DTYPES.values():
         return array
     raise _unsendable(array.dtype)
 
 
 def _would_change(items: Sequence[Any], array: Array) -> bool:
-    """Tell whether numpy made other values of these, at any depth.
+    """Return whether numpy changed a value, at any depth.
 
-    It cuts zeros off the ends of texts and bytes. Beside a text it makes a number one,
-    beside a number a truth value, and beside a float a large integer another: what a
-    row is answered would depend on the rows of other callers.
+    It cuts zeros off the ends of texts and bytes. Beside text it turns numbers into
+    text, beside numbers it turns booleans into numbers, and beside floats it rounds
+    large integers. So the answer to one row would depend on other callers' rows.
     """
     kind = array.dtype.kind
     if kind == "O":
@@ -169,7 +170,7 @@ def _would_change(items: Sequence[Any], array: Array) -> bool:
     if kind in "SU":
         return leaves != array.ravel().tolist()
     if kind in "Mm":
-        # Of several units, which their texts show.
+        # numpy converts times of several units to one, which changes their texts.
         return len({np.asarray(leaf).dtype for leaf in leaves}) > 1
     if kind != "b" and not kinds.isdisjoint((bool, np.bool_)):
         return True
@@ -181,7 +182,7 @@ def _would_change(items: Sequence[Any], array: Array) -> bool:
 
 
 def _leaves(items: Sequence[Any]) -> list[Any]:
-    """Take apart nested lists of equal lengths; arrays in them stay whole."""
+    """Flatten nested lists of equal lengths; arrays inside stay whole."""
     leaves = list(items)
     while leaves and isinstance(leaves[0], (list, tuple)):
         leaves = list(itertools.chain.from_iterable(leaves))
@@ -189,9 +190,9 @@ def _leaves(items: Sequence[Any]) -> list[Any]:
 
 
 def _of_series(series: Any) -> Any:
-    """Take a column's values; beside missing ones pandas makes floats of integers."""
+    """Return a column's values; beside missing ones pandas makes integers floats."""
     values = series.to_numpy()
-    # A DataFrame, of columns of one name, has no dtype.
+    # If several columns share a name, this is a DataFrame, which has no dtype.
     kind = getattr(getattr(series, "dtype", None), "kind", "O")
     if kind not in "iu" or values.dtype.kind != "f":
         return values
@@ -213,10 +214,11 @@ def _objects(array: Array) -> Array:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """Copy a value into what JSON can say; raises ValueError for what it cannot.
+    """Copy a value as JSON values; raise ValueError if that is not possible.
 
-    Missing values of pandas, which NaN alone may be, become None, moments ISO 8601,
-    bytes base64. Within lists and objects NaN and infinity stay, to be warned of.
+    Missing values of pandas become None, also a NaN that is not inside a list or
+    object; there NaN and infinity stay, and the answer carries a warning. Times become
+    ISO 8601, bytes base64.
     """
     if value is None or type(value) in (str, bool, int):
         return value

@@ -1,4 +1,4 @@
-"""One loaded version on one device: what a runner is, and which one to take."""
+"""Define what a runner is, and load a version with the right kind of runner."""
 
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 
 class Runner(Protocol):
-    """`load → warm_up → run → unload`; `run` is never called concurrently.
+    """One loaded version on one device: `load → warm_up → run → unload`.
 
-    `torch_function` maps `[rows, *shape]` to outputs and can be differentiated; it is
-    None where the model is not one torch function.
+    Calls of `run` overlap only up to `Loaded.depth`. `torch_function` maps
+    `[rows, *shape]` to outputs and can be differentiated; it is None if the model is
+    not one torch function.
     """
 
     torch_function: "Callable[[torch.Tensor], torch.Tensor] | None"
@@ -43,7 +44,7 @@ class Runner(Protocol):
 
 @runtime_checkable
 class ParamsRunner(Runner, Protocol):
-    """A runner whose model takes parameters; what is not given is at its default."""
+    """A runner whose model takes parameters; missing ones get their defaults."""
 
     def run_with(
         self, tensors: Sequence[Tensor], params: Params | None
@@ -54,8 +55,8 @@ class ParamsRunner(Runner, Protocol):
 class StreamRunner(Runner, Protocol):
     """A runner whose model answers one row chunk by chunk, in JSON values.
 
-    `stream` may be called from several threads at once; closing the generator frees
-    what the model holds for it.
+    Several threads may call `stream` at once; closing the generator frees what the
+    model holds for it.
     """
 
     def stream(
@@ -67,9 +68,9 @@ class RunnerKind(NamedTuple):
     """How to recognise and load one kind of artifact."""
 
     accepts: Callable[[VersionToLoad], bool]
-    # May raise anything; the message of a ValueError is shown to operators.
+    # May raise anything; operators see the message of a ValueError.
     load: Callable[[VersionToLoad, Signature, str], Runner]
-    # What in the artifact runs when it is loaded; empty: nothing.
+    # Code of the artifact that runs when it is loaded; empty: none.
     runs: str
 
 
@@ -89,17 +90,17 @@ RUNNERS: dict[str, RunnerKind] = {
 class Loaded(NamedTuple):
     runner: Runner
     signature: Signature
-    # Calls of `run` that may overlap; more than one where the device takes the next
-    # batch in while it works on the one before.
+    # Calls of `run` that may overlap: more than one if the device can copy in the next
+    # batch while it computes.
     depth: int = 1
-    # As it gave them for its example.
+    # Described by running its example.
     outputs: tuple[OutputTensor, ...] = ()
 
 
 def load(version: VersionToLoad, device: str) -> Loaded:
-    """Load a version and prove on its own example that it answers.
+    """Load a version and check that it answers its own example.
 
-    Raises EngineError LOAD_FAILED with a sentence for the person who logged it.
+    Raises EngineError LOAD_FAILED with a message for the person who logged it.
     """
     try:
         signature = msgspec.convert(version.signature, Signature)
@@ -146,7 +147,7 @@ def _choose(version: VersionToLoad) -> RunnerKind:
 def _prove(
     runner: Runner, signature: Signature, path: Path
 ) -> tuple[OutputTensor, ...]:
-    """Raise unless it answers its example as it did in training; say what it gave."""
+    """Run its example; raise if the outputs are wrong, else describe them."""
     tensors = example.read(path, signature)
     if tensors is None:
         tensors = example.zeros(signature)
@@ -160,14 +161,14 @@ def _prove(
         runner.warm_up(tensors)
     except NotImplementedError:
         if isinstance(runner, StreamRunner):
-            return ()  # it does nothing else
+            return ()  # it only streams
         raise
     outputs = run(runner, tensors, params)
     check_outputs(outputs, rows)
     expected = example.read_outputs(path, signature.example_outputs)
     if expected is not None:
         example.compare(outputs, expected, tolerance=signature.example_tolerance)
-    # One row and two must work too, whatever the example's length was.
+    # Batches of one and of two rows must work too, whatever the example's length is.
     given = [outputs]
     for count in (1, 2):
         given.append(runner.run(example.tile(tensors, count)))
@@ -188,7 +189,7 @@ def _prove_stream(
 def run(
     runner: Runner, tensors: Sequence[Tensor], params: Params | None
 ) -> tuple[Tensor, ...]:
-    """Run with a caller's parameters, where there are any."""
+    """Run with a caller's parameters, if there are any."""
     if params is None:
         return runner.run(tensors)
     if not isinstance(runner, ParamsRunner):
@@ -197,7 +198,7 @@ def run(
 
 
 def check_outputs(outputs: Sequence[Tensor], rows: int) -> None:
-    """Raise ValueError unless outputs can be sent and have one entry per row."""
+    """Raise ValueError unless all outputs can be sent and have one entry per row."""
     if not outputs:
         raise ValueError("The model gave no output.")
     for tensor in outputs:
@@ -208,7 +209,7 @@ def check_outputs(outputs: Sequence[Tensor], rows: int) -> None:
 
 
 def concatenate(batches: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Join the rows of requests of one layout."""
+    """Join the rows of several requests, which must have the same layout."""
     if len(batches) == 1:
         return tuple(batches[0])
     return tuple(

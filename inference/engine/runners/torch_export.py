@@ -1,4 +1,4 @@
-"""MLflow's default for PyTorch: a program exported to `data/model.pt2`."""
+"""Load MLflow's default format for PyTorch: an exported program, `data/model.pt2`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ def accepts(version: VersionToLoad) -> bool:
 
 
 def prepare() -> None:
-    """Import what loading needs, which takes longer than loading."""
+    """Import what loading needs; that takes longer than loading itself."""
     from torch._export.serde import serialize
     from torch.export.pt2_archive import _package
 
@@ -29,7 +29,7 @@ def prepare() -> None:
 
 
 def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunner:
-    """Load without running any code of the artifact; raise ValueError."""
+    """Load a program without running any of the artifact's code; raise ValueError."""
     if signature.layout is Layout.TABLE:
         raise ValueError(
             "A torch model takes tensors; its signature names columns of several types."
@@ -52,17 +52,17 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunn
 
 
 def _drop_checks(module: "torch.fx.GraphModule") -> None:
-    """Leave out torch's own checks of shapes and ranges once the example has passed.
+    """Remove torch's own checks of shapes and ranges, once the example has passed.
 
-    They cost more than a small model itself, and every request is checked against the
-    signature before it gets here.
+    They cost more than a small model, and every request has been checked against the
+    signature already.
     """
     module._forward_pre_hooks.clear()
     module._forward_pre_hooks_with_kwargs.clear()
 
 
 def _check_sizes(program: "torch.export.ExportedProgram", signature: Signature) -> None:
-    """Raise ValueError where a size is fixed that the signature lets vary."""
+    """Raise ValueError if a size is fixed that the signature lets vary."""
     import torch
 
     inputs = set(program.graph_signature.user_inputs)
@@ -93,9 +93,9 @@ def _check_sizes(program: "torch.export.ExportedProgram", signature: Signature) 
 def _pass_arguments_plainly(
     program: "torch.export.ExportedProgram", module: "torch.fx.GraphModule"
 ) -> None:
-    """Call a graph of tensors in and plain tensors out without packing arguments.
+    """Skip packing the arguments if inputs and outputs are plain tensors.
 
-    Packing takes as long as a small model itself.
+    Packing takes as long as a small model.
     """
     import torch
 

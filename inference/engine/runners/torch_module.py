@@ -1,7 +1,7 @@
-"""A pickled torch module, as MLflow logs it with `serialization_format="pickle"`.
+"""Load a pickled torch module, as MLflow logs it with `serialization_format="pickle"`.
 
-Unpickling runs the artifact's code. Tables, and modules that take parameters, are left
-to the pyfunc runner, which knows what MLflow does with them.
+Unpickling runs the artifact's code. The pyfunc runner loads modules that take tables
+or parameters, because MLflow prepares their input.
 """
 
 import inspect
@@ -35,8 +35,8 @@ def takes_tensors_only(version: VersionToLoad) -> bool:
 
 
 def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunner:
-    # Deferred: mlflow takes over a second. It finds the artifact's own Python code and
-    # the pickle module that wrote it.
+    # Deferred: mlflow takes over a second to import. It finds the artifact's own Python
+    # code and the pickle module that wrote it.
     import mlflow.pytorch
 
     place = opening.open_device(device).torch_device
@@ -52,9 +52,9 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunn
 
 
 def by_name(module: "torch.nn.Module", signature: Signature) -> "torch.nn.Module":
-    """Let several inputs go to the arguments of their names, if `forward` has them.
+    """Return a module that passes several inputs by name, if `forward` has the names.
 
-    Otherwise they are passed in the signature's order.
+    Otherwise inputs are passed in the signature's order.
     """
     names = [tensor.name for tensor in signature.inputs]
     arguments = list(inspect.signature(module.forward).parameters)

@@ -1,7 +1,7 @@
-"""Runs a torch module, however it was loaded; the runner of all torch artifacts.
+"""Run the torch module of any torch artifact.
 
-A loader puts the module on `opening.open_device(device).torch_device`, then returns a
-`TorchRunner`. Copies, precision, compilation and graphs are the device's matter.
+A loader puts the module on `opening.open_device(device).torch_device` and returns a
+`TorchRunner`. The device handles copies, compilation and graphs.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ logger = structlog.get_logger()
 
 
 class TorchRunner:
-    """`after_first_run` is called once the example has gone through the module."""
+    """The runner of a torch module; calls `after_first_run` after its example ran."""
 
     torch_function: "Callable[[torch.Tensor], torch.Tensor] | None"
 
@@ -37,7 +37,7 @@ class TorchRunner:
         *,
         after_first_run: Callable[[], None] = lambda: None,
     ) -> None:
-        # Deferred: torch takes a second, and the engine listens before that.
+        # Deferred: torch takes a second to import, and the engine listens before that.
         from inference.engine.devices import forward
 
         self._device = opening.open_device(device)
@@ -46,22 +46,22 @@ class TorchRunner:
         self._after_first_run = after_first_run
         self._forward: Forward = forward.on(self._device, module)
         self._precision = "float32"
-        # Names of several inputs, in the order of the module's arguments.
+        # Names of the inputs if there are several, in the order of the arguments.
         self._names = (
             tuple([each.name for each in signature.inputs])
             if signature.layout is Layout.TENSORS
             else ()
         )
-        # Batches that may be run at once, from as many threads.
+        # Batches that may run at once, each in its own thread.
         self.depth = self._device.depth
         self.torch_function = self._differentiable
 
     def warm_up(self, tensors: Sequence[Tensor]) -> None:
-        """Run the example, choose the precision, and prepare for other sizes."""
+        """Run the example, choose the precision, and prepare for other batch sizes."""
         arrays = self._arrays(tensors)
         exact = self._forward.run(arrays)
         if self._signature.padding is not None:
-            # Longer rows than it takes are refused here, where checks are still on.
+            # Fails now, with torch's checks still on, if the longest rows are too long.
             self._forward.run(self._sized(arrays, self._shapes(arrays)[-1]))
         self._after_first_run()
         self._choose_precision(arrays, exact)
@@ -84,7 +84,7 @@ class TorchRunner:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person may want to know about how it runs."""
+        """The precision, and why the model is slower than it could be, for people."""
         notes = [f"precision {self._precision}"]
         if self._forward.reason:
             notes.append(self._forward.reason)
@@ -107,7 +107,7 @@ class TorchRunner:
         if wanted == "auto":
             try:
                 rounded = half.run(arrays)
-            # An exported program may insist on its own types.
+            # An exported program may require its own dtypes.
             except RuntimeError as error:
                 logger.info("kept_float32", reason=str(error)[:200])
                 return
@@ -118,7 +118,7 @@ class TorchRunner:
         self._precision = "bfloat16"
 
     def _samples(self, arrays: Sequence[Array]) -> list[list[Array]]:
-        """Make batches of the sizes to prepare for out of the example's rows."""
+        """Make batches from the example's rows, in all sizes to prepare for."""
         options = self._device.options
         if not self._device.staged:
             return [_tiled(arrays, rows) for rows in (1, 2, options.max_batch_rows)]
@@ -142,13 +142,13 @@ class TorchRunner:
         ]
 
     def _shapes(self, arrays: Sequence[Array]) -> list[list[tuple[int, ...]]]:
-        """List the shapes per row that batches will have, one for each length."""
+        """Return the shapes per row that batches will have, one for each length."""
         declared = self._signature.row_shapes
         known = self._signature.padding
         if not any(-1 in shape for shape in declared):
             return [[array.shape[1:] for array in arrays]]
         lengths = known.buckets if known else ()
-        # Without buckets any length may come, and none is prepared for.
+        # Without buckets any length may come, so prepare for none.
         return [
             [
                 tuple([length if size == -1 else size for size in shape])
@@ -171,7 +171,7 @@ def _tiled(arrays: Sequence[Array], rows: int) -> list[Array]:
 
 
 def _resized(array: Array, shape: tuple[int, ...]) -> Array:
-    """Repeat or cut an example's values, which are valid at any place, to a shape."""
+    """Repeat or cut an example's values to a shape; they are valid in any place."""
     for axis, size in enumerate(shape, start=1):
         array = array.take(np.arange(size) % array.shape[axis], axis)
     return array

@@ -1,7 +1,7 @@
-"""A TorchScript archive (`torch.jit.script` or `trace`) of the pytorch flavor.
+"""Load a TorchScript archive (`torch.jit.script` or `trace`) of the pytorch flavor.
 
-Its code is compiled, not Python; yet it may call operators that read and write files,
-and so it needs trust like a pickle.
+Its code is compiled, not Python, but may call operators that read and write files. So
+it must be trusted, like a pickle.
 """
 
 import warnings
@@ -14,7 +14,7 @@ from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionToLoad
 
-# Where MLflow, and people who save an archive by hand, put it.
+# Where MLflow puts the archive, and where people put it by hand.
 _PLACES = (Path("data", "model.pth"), Path("data", "model.pt"), Path("model.pt"))
 
 
@@ -28,13 +28,13 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunn
             "TorchScript takes tensors only; its signature has columns of several "
             "types, or parameters."
         )
-    # Deferred: torch takes a second, and the engine listens before that.
+    # Deferred: torch takes a second to import, and the engine listens before that.
     import torch
 
     archive = _archive(Path(version.path))
     place = opening.open_device(device).torch_device
     with warnings.catch_warnings():
-        # torch would have people export their models instead.
+        # torch warns that models should be exported instead.
         warnings.simplefilter("ignore", DeprecationWarning)
         read: Any = torch.jit.load
         module = read(archive, map_location=place).eval()
@@ -50,7 +50,7 @@ def _archive(folder: Path) -> Path | None:
 
 
 def _is_torch_script(path: Path) -> bool:
-    """Look for compiled code, without reading any of it."""
+    """Return whether an archive lists compiled code; read only the list."""
     if not zipfile.is_zipfile(path):
         return False
     try:
