@@ -1,1 +1,1 @@
-"""Load explainers as plug-ins, and show them a model."""
+"""Load explainers as plug-ins, and let them call a model."""

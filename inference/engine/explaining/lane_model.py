@@ -1,4 +1,4 @@
-"""A loaded version as an explainer sees it."""
+"""Let an explainer call a loaded version through its lane."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -18,12 +18,12 @@ from inference.engine.wire.tensors import Tensor
 if TYPE_CHECKING:
     import torch
 
-# Rows per entry: an explanation takes its turns between the callers' batches.
+# Rows per entry: short entries let other callers' batches run in between.
 _PIECE_ROWS = 256
 
 
 class LaneModel:
-    """An ExplainableModel over a lane; `until` gives it a deadline."""
+    """An ExplainableModel that predicts through a lane; `until` sets its deadline."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class LaneModel:
         job: bool = False,
         customer_id: int = 0,
     ) -> "LaneModel":
-        """Give the same model, cache included, to one task with its deadline."""
+        """Return a copy for one task with its deadline; it shares the cache."""
         model = object.__new__(LaneModel)
         model.__dict__.update(self.__dict__)
         model._deadline = deadline
@@ -114,7 +114,7 @@ class LaneModel:
 
 
 class _Waiter:
-    """Hands an answer from the event loop to the explain thread."""
+    """The Caller that hands an answer from the event loop to the explain thread."""
 
     def __init__(self) -> None:
         self.future: Future[tuple[Tensor, ...]] = Future()

@@ -1,4 +1,4 @@
-"""Explainers: named by dotted path, loaded when needed, run beside predictions."""
+"""Load explainers by dotted path when needed, and run them beside predictions."""
 
 import importlib
 import threading
@@ -25,7 +25,7 @@ _RETRY_AFTER_MS = 1000
 
 
 class ExplainResult(msgspec.Struct, frozen=True):
-    """One explanation per row; `samples` are forward passes, summed over rows."""
+    """One explanation per row; `samples` counts the rows given to the model."""
 
     explanations: tuple[Explanation, ...]
     samples: int
@@ -33,26 +33,26 @@ class ExplainResult(msgspec.Struct, frozen=True):
 
 
 class ExplainableModel(Protocol):
-    """What an explainer sees of a loaded version.
+    """A loaded version, as an explainer may use it.
 
-    `predict` shares the device with the callers' predictions, in pieces, and raises
-    EngineError once the deadline has passed. `torch_function` maps `[rows, *shape]`
-    to outputs and can be differentiated. `cache` lives as long as the version.
-    `waited_s` is what calls of `predict` have waited for the device so far, and the
-    explainer for libraries: work for nobody.
+    `predict` runs in pieces between callers' predictions, and raises EngineError once
+    the deadline has passed. `torch_function` maps `[rows, *shape]` to outputs and can
+    be differentiated. `cache` lives as long as the version. `waited_s` is the time so
+    far that `predict` waited for the device and the explainer for imports: nobody is
+    charged for it.
     """
 
     signature: Signature
     path: Path
     torch_function: "Callable[[torch.Tensor], torch.Tensor] | None"
-    cache: dict[str, Any]  # belongs to the explainer, which alone knows its types
+    cache: dict[str, Any]  # only the explainer uses it and knows its types
     waited_s: float
 
     def predict(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]: ...
 
 
 class Explainer(Protocol):
-    """A plug-in; raises EngineError NOT_EXPLAINABLE or BAD_REQUEST."""
+    """A plug-in that explains; it raises EngineError NOT_EXPLAINABLE or BAD_REQUEST."""
 
     def __call__(
         self,
@@ -63,10 +63,9 @@ class Explainer(Protocol):
 
 
 class ExplainTask:
-    """One accepted explanation, ended by `future`.
+    """One accepted request for explanations; `future` gets the result.
 
-    Its compute time is that of its own work: neither its wait in the queue nor that of
-    its predictions for the device.
+    Its compute time does not include waiting, neither in the queue nor for the device.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class ExplainTask:
         self._queue_s = self._compute_s = 0.0
 
     def run(self, explainer: Explainer) -> ExplainResult:
-        """Explain, and measure it; raises what the explainer does."""
+        """Explain, and measure the time; raise what the explainer raises."""
         started = self._clock()
         result = explainer(self.model, self.tensors, self.options)
         waited = self.model.waited_s
@@ -99,7 +98,7 @@ class ExplainTask:
         return result
 
     def explained(self, request_id: int, result: ExplainResult) -> Explained:
-        """Write what `run` returned as the reply."""
+        """Return the reply for the result of `run`."""
         return Explained(
             request_id,
             result.explanations,
@@ -111,7 +110,7 @@ class ExplainTask:
 
 
 class ExplainThread:
-    """Runs explanations one after another in a thread of its own.
+    """Run explanations one after another in a separate thread.
 
     Customers take turns, and share the places in the queue.
     """
@@ -126,7 +125,7 @@ class ExplainThread:
         self._plugins = plugins
         self._clock = clock
         self._changed = threading.Condition()
-        # These three belong to whoever holds `_changed`.
+        # Use these three only while holding `_changed`.
         self._tasks: FairQueue[ExplainTask] = FairQueue(max_waiting)
         self._warming = self._closed = False
         self._explainer: Explainer | None = None
@@ -152,14 +151,14 @@ class ExplainThread:
         task.future.add_done_callback(lambda _: self._forget(task))
 
     def warm_up(self) -> None:
-        """Import the explainer now, in the thread, so that the first call is quick."""
+        """Import the explainer in the thread now, so that the first call is quick."""
         self._start()
         with self._changed:
             self._warming = True
             self._changed.notify()
 
     def close(self) -> None:
-        """Refuse what still waits; the task in progress ends with the process."""
+        """Refuse all waiting tasks; the running one ends with the process."""
         with self._changed:
             self._closed = True
             waiting = iter(self._tasks.take, None)
@@ -169,7 +168,7 @@ class ExplainThread:
             _fail(task, EngineError(EngineErrorCode.DRAINING, "engine is closing"))
 
     def _forget(self, task: ExplainTask) -> None:
-        """Give back the place of a task whose caller left while it waited."""
+        """Free the place of a task whose caller left while it waited."""
         with self._changed:
             self._tasks.remove(task.customer_id, task)
 
@@ -194,7 +193,7 @@ class ExplainThread:
                 self._load()
             elif task.future.set_running_or_notify_cancel():
                 self._run(task)
-            del task  # or the thread would keep an unloaded version alive
+            del task  # otherwise the thread would keep an unloaded version alive
 
     def _run(self, task: ExplainTask) -> None:
         explainer = self._load()
@@ -235,7 +234,7 @@ class ExplainThread:
             try:
                 module = importlib.import_module(module_name)
                 explainer: Explainer = getattr(module, attribute)
-                # Optional: heavy imports that the plug-in defers itself.
+                # Optional: do the slow imports that the plug-in defers.
                 getattr(module, "warm_up", lambda: None)()
             except Exception:
                 logger.exception("plugin_failed", plugin=name)
