@@ -1,1 +1,1 @@
-"""SHAP explanations: a plug-in that the engine loads by name."""
+"""Explain predictions with SHAP values: a plug-in that the engine loads by name."""

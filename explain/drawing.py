@@ -1,4 +1,4 @@
-"""The process that draws plots: `python -m explain.drawing`, JSON lines in and out."""
+"""Draw plots in a separate process: `python -m explain.drawing`, over JSON lines."""
 
 import io
 import json
@@ -9,15 +9,15 @@ from typing import Any
 
 _MOST_BARS = 12
 _LONGEST_NAME = 32
-# Of that, the end or the part where names differ.
+# Part of it for the end of a name, or for the place where names differ.
 _LONGEST_END = 18
 
 
 def main() -> None:
-    # Ctrl-C reaches the whole group; this process ends with its input.
+    # Ctrl-C reaches the whole process group; this process ends when its input does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = sys.stdout.buffer
-    # Whatever a library prints must not get between the replies.
+    # Keep what libraries print out of the replies.
     sys.stdout = sys.stderr
     for line in sys.stdin.buffer:
         try:
@@ -30,16 +30,16 @@ def main() -> None:
 
 def draw(plot: dict[str, Any]) -> str:
     """Draw one waterfall; `plot` has the arguments of `plots.draw_waterfall`."""
-    # Deferred, so that Ctrl-C is ignored before these take seconds.
+    # Deferred: ignore Ctrl-C first, since these imports take seconds.
     import matplotlib as mpl
 
-    # shap measures its labels, which the SVG canvas alone cannot.
+    # shap measures its labels, which the SVG canvas cannot do.
     mpl.use("agg")
     import matplotlib.pyplot as plt
     import numpy as np
     import shap
 
-    # Text stays text, to be searched, read aloud and drawn in the reader's fonts.
+    # Keep text as text: it can be searched, read aloud and drawn in the reader's fonts.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "modelyard"})
     shap.plots.waterfall(
         shap.Explanation(
@@ -61,23 +61,23 @@ def draw(plot: dict[str, Any]) -> str:
 
 
 def shorten(names: list[str]) -> list[str]:
-    """Cut long names to a label each; names that differ have labels that differ."""
+    """Return a short label for each name; different names get different labels."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[name[: _LONGEST_NAME - 1]].append(name)
     labels: list[str] = []
     seen: Counter[str] = Counter()
     for name in names:
-        # Before labels are compared: a name may have a space where another has this.
+        # Replace before comparing: another name may have a space in this place.
         label = _shorten(name, alike[name[: _LONGEST_NAME - 1]]).replace("_", " ")
         seen[label] += 1
         labels.append(f"{label} ({seen[label]})" if seen[label] > 1 else label)
-    # A dollar sign would start mathematics.
+    # matplotlib reads a plain dollar sign as the start of a formula.
     return [label.replace("$", r"\$") for label in labels]
 
 
 def _shorten(name: str, alike: list[str]) -> str:
-    """Keep the beginning, and of names that begin alike also where they differ."""
+    """Keep a name's beginning, and the part that differs from names like it."""
     if len(name) <= _LONGEST_NAME:
         return name
     others = [other for other in alike if other != name]

@@ -1,4 +1,4 @@
-"""Between the tensors of a signature and one numeric matrix `[rows, features]`."""
+"""Convert a signature's tensors to one numeric matrix `[rows, features]` and back."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def check_explainable(signature: Signature) -> None:
 
 
 def to_matrix(signature: Signature, tensors: tuple[Tensor, ...]) -> Rows:
-    """Put the columns side by side; an optional column that is missing is NaN."""
+    """Put the columns side by side; a missing optional column becomes NaN."""
     if signature.layout is Layout.MATRIX:
         matrix: Rows = tensors[0].data
         return matrix
@@ -61,7 +61,7 @@ def _floats(name: str, values: Any) -> Rows:
 def values_of_row(
     signature: Signature, tensors: tuple[Tensor, ...], index: int
 ) -> list[Any]:
-    """Return what a row has in each column, in the column's own dtype."""
+    """Return a row's value in each column, in the column's own dtype."""
     if signature.layout is Layout.MATRIX:
         return list(tensors[0].data[index])
     by_name = {tensor.name: tensor.data for tensor in tensors}
@@ -74,7 +74,7 @@ def values_of_row(
 def to_tensors(
     signature: Signature, matrix: Rows, *, like: tuple[Tensor, ...]
 ) -> tuple[Tensor, ...]:
-    """Undo `to_matrix`; columns that the request left out stay out."""
+    """Convert a matrix of `to_matrix` back; leave out columns that `like` lacks."""
     if signature.layout is Layout.MATRIX:
         return (Tensor(like[0].name, matrix),)
     sent = {tensor.name for tensor in like}
@@ -86,9 +86,9 @@ def to_tensors(
 
 
 def _column(values: Rows, dtype: str) -> Array:
-    """Give a column the dtype that carries it; truth values that may lack are objects.
+    """Convert a column to the dtype that carries it.
 
-    Numbers without a value are NaN.
+    Optional booleans become objects, with None for NaN; missing numbers stay NaN.
     """
     if dtype not in OBJECT_DTYPES:
         return np.ascontiguousarray(values, dtype=dtype)
@@ -96,9 +96,9 @@ def _column(values: Rows, dtype: str) -> Array:
 
 
 def read_background(signature: Signature, folder: Path) -> Rows:
-    """Read the sample that the version was logged with: `.npy`, or `.json` rows.
+    """Read the background sample logged with the version: `.npy`, or `.json` rows.
 
-    Raises EngineError NOT_EXPLAINABLE with what the data scientist can do.
+    Raises EngineError NOT_EXPLAINABLE with advice for the data scientist.
     """
     if signature.background is None:
         raise not_explainable(
@@ -130,7 +130,7 @@ def read_background(signature: Signature, folder: Path) -> Rows:
 
 def _read(path: Path, signature: Signature) -> Rows:
     if path.suffix == ".npy":
-        # allow_pickle stays off: the file comes with the artifact.
+        # No pickle, because the file comes with the artifact.
         loaded: Rows = np.load(path, allow_pickle=False)
         return loaded
     names = [column.name for column in signature.columns]

@@ -1,9 +1,8 @@
-"""Waterfall plots as SVG, drawn by shap in a process of its own.
+"""Draw waterfall plots as SVG with shap, in a separate process.
 
 shap takes seconds to import and matplotlib a few tenths of a second to draw, both while
-holding the interpreter's lock; in the engine's process predictions would wait for that.
-The process starts with the first plot and ends when the engine does, as its standard
-input ends then.
+holding the GIL; in the engine's process predictions would wait for that. The process
+starts with the first plot and ends with the engine, which closes its standard input.
 """
 
 import atexit
@@ -18,8 +17,8 @@ from pathlib import Path
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 
 _TIMEOUT_S = 25.0
-# With a new process, which imports shap first. Killed too early, it would begin that
-# anew with each plot, and never get there on a busy machine.
+# For a new process, which imports shap first. If it were killed too early, every plot
+# would start the import again, and on a busy machine none would be drawn.
 _FIRST_TIMEOUT_S = 120.0
 
 _lock = threading.Lock()
@@ -66,7 +65,7 @@ def close() -> None:
 
 
 def _ask(process: "subprocess.Popen[bytes]", line: bytes, timeout_s: float) -> bytes:
-    """Return one line of answer, empty if the process ended or was too slow."""
+    """Return the answer, one line; empty if the process ended or was too slow."""
     assert process.stdin is not None
     assert process.stdout is not None
     timer = threading.Timer(timeout_s, process.kill)
@@ -83,7 +82,7 @@ def _ask(process: "subprocess.Popen[bytes]", line: bytes, timeout_s: float) -> b
 
 
 def _running() -> tuple["subprocess.Popen[bytes]", float]:
-    """Return the process, started if need be, and how long it may take to answer."""
+    """Return the process, started if needed, and the time it has for an answer."""
     global _process
     timeout_s = _TIMEOUT_S
     if _process is None or _process.poll() is not None:
@@ -95,7 +94,7 @@ def _running() -> tuple["subprocess.Popen[bytes]", float]:
             [sys.executable, "-m", "explain.drawing"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Found also where the package is not installed but run from its folder.
+            # Lets it import `explain` also if that is not installed as a package.
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
         )
     return _process, timeout_s
@@ -105,6 +104,6 @@ def _end() -> None:
     global _process
     if _process is not None:
         _process.kill()
-        # Waits, and closes both pipes.
+        # Wait for the end, and close both pipes.
         _process.communicate()
     _process = None

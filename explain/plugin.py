@@ -1,7 +1,7 @@
-"""The engine's explainer: from a request's tensors to explanations.
+"""Turn a request's tensors into explanations: the plug-in of the engine.
 
-The engine loads it by its dotted path, so gradients and predictions run where the model
-is. It must not import Django.
+The engine loads it by dotted path, so gradients and predictions run where the model is.
+It must not import Django.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from inference.engine.wire.messages import Attribution, ExplainOptions, Explanat
 from inference.engine.wire.tensors import Tensor
 
 _MOST_SAMPLES = 100_000
-# numpy takes no greater one.
+# The greatest seed that numpy accepts.
 _GREATEST_SEED = 2**32 - 1
 _SIMPLE_FEATURES = 5
 _BACKGROUND = "background"
@@ -28,7 +28,8 @@ def explain(
 ) -> ExplainResult:
     """Explain every row; with `options.plot` also draw the first.
 
-    Raises EngineError NOT_EXPLAINABLE for the model, BAD_REQUEST for the options.
+    Raises EngineError: NOT_EXPLAINABLE because of the model, BAD_REQUEST because of the
+    options.
     """
     signature = model.signature
     features.check_explainable(signature)
@@ -84,7 +85,7 @@ def explain(
 
 
 def warm_up() -> None:
-    """Do what the first explanation by gradients would wait for."""
+    """Prepare torch, so that the first explanation by gradients does not wait."""
     gradient.warm_up()
 
 
@@ -104,7 +105,7 @@ def _explanation(
     options: ExplainOptions,
     given: Sequence[float | bool | None],
 ) -> Explanation:
-    """Describe one row, `given` so, its largest attributions first."""
+    """Describe row `index`, sent as `given`, with its largest attributions first."""
     values = attributions.values[index]
     order = np.argsort(-abs(values), kind="stable")
     if options.level == "simple":
@@ -128,7 +129,7 @@ def _explanation(
 
 
 def _plain(value: np.generic | bool | None) -> float | bool | None:
-    """Give the shortest number that is the same float32, and None for NaN."""
+    """Return the shortest number that reads as the same float32; None for NaN."""
     if value is None:
         return None
     if isinstance(value, bool | np.bool_):

@@ -1,4 +1,4 @@
-"""What every explainer is asked, and what it answers."""
+"""Define the input and the output of every explainer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ Floats = NDArray[np.float64]
 
 
 class CannotExplain(ValueError):
-    """This explainer cannot answer this question; the text is for the caller."""
+    """An explainer cannot answer a question; the message is for the caller."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Explain output column `targets[i]` of `rows[i]` against the background."""
+    """A request to explain output column `targets[i]` of `rows[i]`, for each i."""
 
     # [rows, features] and [background rows, features]
     rows: Rows
@@ -29,21 +29,21 @@ class Question:
     targets: NDArray[np.intp]
     # [n, features] → [n, outputs]
     predict: Callable[[Rows], Floats]
-    # The same and differentiable, where the model is a torch function of floats.
+    # The same as a differentiable function, if the model is a torch function of floats.
     function: "Callable[[torch.Tensor], torch.Tensor] | None" = None
-    # Rows given to the model per explained row at most; 0: the explainer's default.
+    # Most rows given to the model per explained row; 0: the explainer's default.
     samples: int = 0
     seed: int = 0
-    # Takes seconds that were no work for this question: nobody is charged for them.
+    # Reports seconds of waiting, for which nobody is charged.
     waited: Callable[[float], None] = lambda seconds: None
 
 
 @dataclass(frozen=True, slots=True)
 class Attributions:
-    """SHAP values `[rows, features]`; the rest has one entry per row.
+    """SHAP values `[rows, features]`; the other fields have one entry per row.
 
     `outputs ≈ base_values + values.sum(axis=1)`; the difference is the additivity
-    residual, an honest measure of the explainer's numerical error.
+    residual, which measures the explainer's numerical error.
     """
 
     values: Floats
@@ -59,7 +59,7 @@ class Attributions:
 
 
 def choose_background(background: Rows, *, at_most: int, seed: int) -> Rows:
-    """Take a random part of the background, the same for the same seed."""
+    """Return at most `at_most` random background rows, the same for the same seed."""
     if at_most >= len(background):
         return background
     chosen = np.random.default_rng(seed).permutation(len(background))[:at_most]

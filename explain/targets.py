@@ -1,4 +1,4 @@
-"""Which output of a model is explained, and outputs as one column per class."""
+"""Choose which output of a model to explain; arrange outputs as a column per class."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -33,7 +33,7 @@ def as_columns(outputs: Array, signature: Signature) -> Floats:
 def differentiable(
     function: "Callable[[torch.Tensor], torch.Tensor] | None", signature: Signature
 ) -> "Callable[[torch.Tensor], torch.Tensor] | None":
-    """Give the model's torch function outputs like those of `as_columns`."""
+    """Wrap the model's torch function so that its outputs are as in `as_columns`."""
     if function is None:
         return None
 
@@ -60,7 +60,7 @@ def _is_score_of_second(signature: Signature, columns: int) -> bool:
 def choose(
     outputs: Floats, signature: Signature, target: str | int | None
 ) -> NDArray[np.intp]:
-    """Return each row's output column: the one asked for, or the predicted class."""
+    """Return each row's output column: the requested one, or the predicted class."""
     rows, columns = outputs.shape
     if target is not None:
         index = _index(target, signature, columns)

@@ -1,1 +1,1 @@
-"""One module for each way to compute SHAP values, and the table that chooses one."""
+"""Compute SHAP values: one module for each method, and the table of methods."""

@@ -1,4 +1,4 @@
-"""Exact SHAP values of any model with few features, from all their coalitions."""
+"""Compute exact SHAP values for models with few features, from all coalitions."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def why_not(question: Question) -> str | None:
 
 
 def attribute(question: Question) -> Attributions:
-    """Try every coalition; the budget bounds the part of the background."""
+    """Try every coalition, with as many background rows as the budget allows."""
     features = question.rows.shape[1]
     coalitions = 2**features
     budget = question.samples or _DEFAULT_SAMPLES

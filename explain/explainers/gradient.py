@@ -1,4 +1,4 @@
-"""Expected gradients: SHAP values of differentiable models in few batched passes.
+"""Compute SHAP values of differentiable models by expected gradients.
 
 Between each background row b and the row x, integrated gradients (Sundararajan et al.
 2017) divide f(x) - f(b) among the features. Their mean over the background is expected
@@ -7,7 +7,7 @@ Lundberg & Lee (2017); where features interact they share the interaction along 
 straight path (Aumann-Shapley) instead of over all orders of the features.
 
 Erion et al. draw one random point of each path. Here all paths have Gauss-Legendre
-nodes, which need fewer passes for the same residual, and no luck.
+nodes, which need fewer passes for the same residual and no random numbers.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from explain.question import (
     choose_background,
 )
 
-# Nodes on each path at first, and at last for rows whose residual is still too large.
-# A smaller budget takes fewer background rows, not fewer nodes than the first.
+# Nodes on each path in the first round, and in the last round for rows whose residual
+# is still too large. A small budget reduces the background rows before the nodes.
 _FIRST_NODES = 8
 _LAST_NODES = 64
-# Residual that is small enough, as a part of the spread of the background's outputs.
+# Greatest good residual, relative to the spread of the background's outputs.
 _TOLERANCE = 1e-3
-# Values of inputs in one pass, which bounds the memory for activations.
+# Most input values in one pass, to limit the memory for activations.
 _MAX_VALUES = 2**20
 _MAX_ROWS = 2**14
 
@@ -45,7 +45,7 @@ def why_not(question: Question) -> str | None:
 def attribute(question: Question) -> Attributions:
     """Explain every row; rows that are not accurate enough get more nodes.
 
-    With `samples` given there is one round of just so many passes.
+    With `samples` set, there is only one round of about that many passes.
     """
     function = question.function
     if function is None:
@@ -59,7 +59,7 @@ def attribute(question: Question) -> Attributions:
         nodes = last_nodes = max(1, question.samples // len(background))
 
     with torch.enable_grad():
-        # A copy: what came over a socket is read-only, which torch does not take.
+        # A copy, since arrays from a socket are read-only, which torch does not accept.
         rows = torch.from_numpy(np.array(question.rows))
         base = torch.from_numpy(np.ascontiguousarray(background))
         targets = torch.from_numpy(question.targets)
@@ -143,7 +143,7 @@ def _all_outputs(function: _Function, rows: torch.Tensor) -> Floats:
 
 
 def warm_up() -> None:
-    """Differentiate once: torch prepares for that when it is first asked."""
+    """Differentiate once, since torch prepares for that at the first call."""
     attribute(
         Question(
             rows=np.ones((1, 2), dtype=np.float32),

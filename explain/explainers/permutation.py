@@ -1,7 +1,7 @@
-"""SHAP values of any model, from random orders of its features.
+"""Compute SHAP values of any model from random orders of its features.
 
-Strumbelj & Kononenko (2014); shap walks each order forwards and backwards, so that the
-values add up exactly however few orders there are.
+The method is by Strumbelj & Kononenko (2014). shap walks each order forwards and
+backwards, so the values add up exactly even for few orders.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ def why_not(question: Question) -> str | None:
 
 
 def attribute(question: Question) -> Attributions:
-    """Spend the budget on background rows first, then on more orders."""
+    """Explain; spend the budget on background rows first, then on more orders."""
     features = question.rows.shape[1]
-    # Coalitions of one order, both ways.
+    # Coalitions of one order, forwards and backwards.
     coalitions = 2 * features + 1
     budget = question.samples or max(_DEFAULT_SAMPLES, 10 * coalitions)
     if budget < coalitions:

@@ -1,4 +1,4 @@
-"""Running one of shap's own explainers over a model, one row at a time."""
+"""Run one of shap's own explainers on a model, one row at a time."""
 
 import functools
 import sys
@@ -21,7 +21,7 @@ def attribute(
     new_explainer: Callable[[_Output, Any], Any],
     max_evals: int,
 ) -> Attributions:
-    """Explain each row by itself: its values do not depend on those it came with."""
+    """Explain each row alone, so that its values do not depend on the other rows."""
     started_at = time.perf_counter()
     shap = _import_shap()
     question.waited(time.perf_counter() - started_at)
@@ -45,17 +45,17 @@ def attribute(
 
 @functools.cache
 def _import_shap() -> Any:
-    """Import shap, and let its loops run as the Python that they are.
+    """Import shap, and make its loops run as plain Python, without numba.
 
-    numba would compile them within the first explanation, for seconds in which the
-    engine serves little else. What that saves later is microseconds per coalition, for
-    each of which the model runs on many rows.
+    numba would compile them during the first explanation, for seconds in which the
+    engine serves little else. Later that saves only microseconds per coalition, for
+    which the model runs on many rows anyway.
     """
-    # Deferred: shap takes seconds to import, and gradients do without it.
+    # Deferred: shap takes seconds to import, and gradients do not need it.
     import shap
 
     for name, module in list(sys.modules.items()):
-        # shap knows its links by their identity; they compile in no time.
+        # shap compares its link functions by identity; they compile quickly.
         if name.startswith("shap.") and name != "shap.links":
             for attribute, value in list(vars(module).items()):
                 if hasattr(value, "py_func"):
@@ -64,7 +64,7 @@ def _import_shap() -> Any:
 
 
 class _CountedOutput:
-    """One output of the model as shap wants it, counting the rows."""
+    """One output of the model as a function for shap; it counts the rows."""
 
     def __init__(self, question: Question, target: int) -> None:
         self._predict = question.predict

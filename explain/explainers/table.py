@@ -1,4 +1,4 @@
-"""The explainers by the name callers use, the preferred one first."""
+"""List the explainers by the name that callers use, the preferred one first."""
 
 import contextlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ AUTO = "auto"
 
 class Explainer(NamedTuple):
     attribute: Callable[[Question], Attributions]
-    # What the explainer lacks for this question, as the rest of a sentence.
+    # What the explainer lacks for a question, as the end of a sentence; None: nothing.
     why_not: Callable[[Question], str | None]
 
 
@@ -26,7 +26,7 @@ EXPLAINERS = {
 def answer(question: Question, *, method: str) -> tuple[str, Attributions]:
     """Explain by the named method, or by the first that can; return its name too.
 
-    Raises CannotExplain with a sentence for the caller.
+    Raises CannotExplain with a message for the caller.
     """
     if method == AUTO:
         return _first_that_can(question)
@@ -43,7 +43,7 @@ def answer(question: Question, *, method: str) -> tuple[str, Attributions]:
 def _first_that_can(question: Question) -> tuple[str, Attributions]:
     able = [name for name, each in EXPLAINERS.items() if each.why_not(question) is None]
     for name in able[:-1]:
-        # Only trying shows that a budget is too small or that gradients do not flow.
+        # Only a try shows that the budget is too small or the model has no gradients.
         with contextlib.suppress(CannotExplain):
             return name, EXPLAINERS[name].attribute(question)
     return able[-1], EXPLAINERS[able[-1]].attribute(question)
