@@ -1,8 +1,8 @@
-"""`make bench`: Modelyard and its peers, one after another, in one run.
+"""Measure Modelyard and its peers, one after another, in one run: `make bench`.
 
-Prints requests per second, latencies, memory and the ratios; writes them to
-benchmarks/results/. Ratios within a run mean something; figures across runs, or from
-different machines, do not.
+Prints requests per second, latencies, memory and the ratios, and writes them to
+benchmarks/results/. Compare only ratios within a run, never figures of different runs
+or machines.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SEVERAL = "Modelyard, 2 gateways"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Requests of `rows` over `connections`; peers that know no names get positions."""
+    """Requests with `rows` rows over `connections`; `named`: by name if a peer can."""
 
     title: str
     rows: int
@@ -55,7 +55,7 @@ class Case:
 
 _BY_POSITION = "100 rows × 16"
 _NAMED = "100 named rows × 16"
-# Modelyard gets names in all of them but one.
+# Modelyard gets named columns in all cases but one.
 CASES = (
     Case("1 row × 1", 1, 1),
     Case("1 row × 64", 1, 64),
@@ -109,7 +109,7 @@ def main() -> None:
         f"{clicked.p99_ms / clicked.p50_ms:.1f} × p50."
     )
     if TRITON in results:
-        # Its inputs have names, not its columns: as one tensor they cost it less.
+        # Triton names inputs, not columns; one tensor for all is cheapest for it.
         ratio = _rate(results, OURS, _NAMED) / _rate(results, TRITON, _BY_POSITION)
         console.print(f"Our named rows against Triton's by position: {ratio:.2f}×.")
     _save(results, arguments.seconds)
@@ -153,7 +153,7 @@ def _measure_peer(
 
 
 def _own_target(ours: modelyard.Running, case: Case) -> Target:
-    # One row is asked by name; positions are for the comparison of many alone.
+    # A single row has names; rows by position only serve to compare many rows.
     return ours.target(case.rows, named=case.named or case.rows == 1)
 
 
@@ -167,7 +167,7 @@ def _target(launch: Launch, rows: NamedRows, case: Case) -> Target:
 
 
 def _measure(targets: list[Target], process: Any, seconds: int) -> dict[str, Any]:
-    # What a server still does after it says that it is ready is not measured.
+    # Do not measure what a server still does after it says that it is ready.
     time.sleep(_SETTLE_S)
     cases = {
         case.title: load.run(target, connections=case.connections, seconds=seconds)

@@ -1,8 +1,8 @@
-"""What keys, limits, quotas and metering cost: `python -m benchmarks.accounts`.
+"""Measure the cost of keys, limits, quotas, metering: `python -m benchmarks.accounts`.
 
 Beside a running Modelyard, gateways without accounts (`benchmarks.null_accounts`) serve
-the same models from the same engine. Both are loaded in turn, several times, so that
-what else the machine does disturbs both alike; printed is the ratio of the medians.
+the same models from the same engine. Both get load in turns, several times, so that
+other work on the machine disturbs both alike. It prints the ratio of the medians.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from inference.gateway.settings import gateway_names
 WORK = Path(__file__).parent / ".work"
 _CONNECTIONS = 64
 _ROUNDS = 5
-# What may be lost of the throughput without accounts, by the number of gateways.
+# Greatest allowed loss of throughput through accounts, by the number of gateways.
 _MOST = {1: 0.15, 2: 0.25}
 _PORT = 8446
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _measure(gateways: int, seconds: int) -> tuple[float, float]:
-    """Give requests per second with and without accounts."""
+    """Return requests per second with and without accounts."""
     log = WORK / f"accounts-{gateways}.log"
     with (
         modelyard.running(WORK / "home", log, gateways=gateways) as ours,

@@ -1,11 +1,11 @@
-"""What changes of keys cost predictions: `python -m benchmarks.changes`.
+"""Measure how changes of keys slow predictions down: `python -m benchmarks.changes`.
 
 One gateway and one engine serve a model that takes no time. A database holds 100,000
-keys, of which another is revoked each second. Rounds with and without changes take
-turns. Printed are requests per second and latencies of both; how long a revocation
-takes to be published, and until the gateway refuses the key; what the publisher needs
-of a core; and what reading a whole snapshot costs whoever does so. The file is renewed
-meanwhile if `--renew-after-bytes` is small: a revocation takes some 150.
+keys, and each second one of them is revoked. Rounds with and without changes take
+turns. It prints requests per second and latencies of both; how long a revocation takes
+to be published, and until the gateway refuses the key; the processor time of the
+publisher, and of reading a whole snapshot. A small `--renew-after-bytes` makes the
+publisher renew the file meanwhile: a revocation takes about 150 bytes.
 """
 
 import argparse
@@ -46,7 +46,7 @@ _METADATA = {"task": "regression", "columns": ["x"]}
 
 @dataclass
 class Changes:
-    """What revocations took."""
+    """The times that revocations took."""
 
     published_s: list[float] = field(default_factory=list)
     refused_s: list[float] = field(default_factory=list)
@@ -102,7 +102,7 @@ def _publish(publisher: Any) -> None:
 
 
 def _read_whole(path: Path) -> None:
-    """Print what the steps of reading take of a core, while another is held already."""
+    """Print the processor time of reading a snapshot while another is in memory."""
     collections: list[float] = []
 
     def note(phase: str, _: object) -> None:
@@ -114,7 +114,7 @@ def _read_whole(path: Path) -> None:
     gc.collect()
     gc.freeze()
     threshold = gc.get_threshold()
-    # As a gateway has it.
+    # As in a gateway.
     gc.set_threshold(20_000)
     gc.callbacks.append(note)
     steps = [time.thread_time()]
@@ -150,7 +150,7 @@ def _measure(
     busy: list[Measured] = []
     changes = Changes()
     for number in range(_ROUNDS):
-        # Each goes first in turn.
+        # Take turns in going first.
         for rounds in (quiet, busy) if number % 2 else (busy, quiet):
             with changing(changes) if rounds is busy else contextlib.nullcontext():
                 rounds.append(
@@ -196,7 +196,7 @@ def _changing(
     changes: Changes,
     interval_s: float,
 ) -> Iterator[None]:
-    """Revoke a key every `interval_s`, publish that, and see it refused."""
+    """Revoke a key every `interval_s`, publish it, and wait until it is refused."""
     from django.db import connection
 
     from accounts.customers import api_keys

@@ -1,6 +1,7 @@
-"""One real gateway and one real engine, with a model that takes 5 ms for each row.
+"""Run a real gateway and a real engine, with a model that takes 5 ms for each row.
 
-No Django, database or broker: the snapshot is written and the engine told by hand.
+It needs no Django, database or broker: it writes the snapshot and loads the version
+itself.
 """
 
 import contextlib
@@ -77,7 +78,7 @@ def _load_pyfunc(path):
 
 
 class DataPlane:
-    """Starts its processes in a folder; `stop` ends those that still run."""
+    """A gateway and an engine in a folder; `stop` ends the processes that still run."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = Home(home)
@@ -108,7 +109,7 @@ class DataPlane:
         return self._start("inference.gateway")
 
     def load(self, version: int = 1, *, row_s: float = ROW_S, **fields: Any) -> None:
-        """Have the engine load a version, and wait until it is ready."""
+        """Make the engine load a version, and wait until it is ready."""
         self.engine.load(self.to_load(version, row_s=row_s, **fields))
         self.wait(lambda: self._state(version) == "ready", what=f"version {version}")
 
@@ -238,7 +239,7 @@ class DataPlane:
 def running(
     home: Path, *, row_s: float = ROW_S, **environment: str
 ) -> Iterator[DataPlane]:
-    """Give a data plane that answers with version 1; end it afterwards."""
+    """Yield a data plane that answers with version 1; end it afterwards."""
     plane = DataPlane(home, **environment)
     try:
         plane.publish(1)

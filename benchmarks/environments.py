@@ -1,4 +1,4 @@
-"""One virtual environment per peer, so that no peer's pins touch another's."""
+"""Make a virtual environment per peer, so that their requirements cannot conflict."""
 
 import hashlib
 import subprocess
@@ -9,11 +9,11 @@ ENVIRONMENTS = Path(__file__).parent / ".envs"
 
 
 class InstallFailed(Exception):
-    """pip's last lines."""
+    """An installation failed; the message is the end of pip's output."""
 
 
 def ensure(name: str, requirements: tuple[str, ...]) -> Path:
-    """Return the folder of the peer's environment, made where it is not complete."""
+    """Return the folder of the peer's environment; make it if it is not complete."""
     folder = ENVIRONMENTS / name
     stamp = folder / ".installed"
     wanted = hashlib.sha256("\n".join(requirements).encode()).hexdigest()

@@ -1,12 +1,12 @@
-"""How much of a device's throughput reaches a client of the engine.
+"""Measure how much of a device's throughput reaches a client of the engine.
 
-    python -m benchmarks.gpu                        # every CUDA device's first
+    python -m benchmarks.gpu                        # on the first CUDA device
     python -m benchmarks.gpu --device cpu --small   # the same steps, anywhere
 
-1. The raw forward pass, compiled on CUDA, over inputs that lie on the device already;
-   of several sizes of batches the best one counts.
-2. The same net as a `.pt2` artifact in a real engine process, asked over its socket by
-   callers that together keep a few such batches waiting.
+1. It runs the raw forward pass, compiled on CUDA, on inputs that are already on the
+   device, in batches of several sizes; the fastest counts.
+2. It runs the same net as a `.pt2` artifact in a real engine process; callers on its
+   socket keep a few such batches waiting.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _SMALL_SIZES = (1, 4, 16)
 _SHARING = 4
 _WAITING = 4
 _GOAL = 0.9
-# Compiling for every size takes its time.
+# Compiling for every size takes long.
 _LOAD_S = 1200.0
 _BYTES = 1 << 30
 
@@ -85,8 +85,8 @@ def _title(device: str) -> str:
 def best_forward(
     net: Net, device: str, sizes: tuple[int, ...], seconds: float
 ) -> tuple[int, float]:
-    """Give the size with the most rows per second, and these."""
-    # Each process uses one thread for one operation, as the engine does.
+    """Return the batch size with the most rows per second, and that rate."""
+    # One thread per operation, as in the engine.
     torch.set_num_threads(1)
     module = net.module.to(device)
     cuda = device != "cpu"
@@ -123,7 +123,7 @@ def _rate(
 async def through_engine(
     net: Net, device: str, size: int, seconds: float
 ) -> tuple[float, tuple[str, ...]]:
-    """Give the rows per second that callers of an engine process get, and its notes."""
+    """Return the rows per second for callers of an engine process, and its notes."""
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder, "home"))
         home.prepare()
@@ -159,7 +159,7 @@ def _engine(home: Home, device: str, size: int) -> Iterator[None]:
 
 
 def _artifact(net: Net, folder: Path, *, cuda: bool) -> VersionToLoad:
-    """Write what MLflow would: an exported program and what it takes."""
+    """Write an artifact as MLflow does, with an exported program and its signature."""
     (folder / "data").mkdir(parents=True)
     program = torch.export.export(
         net.module,

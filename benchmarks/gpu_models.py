@@ -1,4 +1,4 @@
-"""Nets of the size of ResNet-50 and BERT-base with random weights, in plain torch."""
+"""Build nets like ResNet-50 and BERT-base with random weights, in plain torch."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from torch.nn import functional
 
 
 class Net(NamedTuple):
-    """A net, what one row of its input is, and how to make such rows."""
+    """A net, the shape and dtype of its input rows, and a way to make such rows."""
 
     name: str
     module: nn.Module
     shape: tuple[int, ...]
     dtype: str
-    # Values are below it.
+    # All input values are smaller.
     limit: int
 
     def rows(self, count: int) -> np.ndarray:
@@ -26,7 +26,7 @@ class Net(NamedTuple):
 
 
 def residual(*, small: bool) -> Net:
-    """Pictures as bytes, scaled by the net itself."""
+    """A net over images as bytes, which it scales itself."""
     blocks, width, size = ((1, 1, 1, 1), 8, 64) if small else ((3, 4, 6, 3), 64, 224)
     module = Residual(blocks, width)
     return Net("ResNet-50-like", module, (3, size, size), "uint8", 256)

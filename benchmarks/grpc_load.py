@@ -1,8 +1,8 @@
-"""Loads one gRPC server from processes of its own: `python -m benchmarks.grpc_load`.
+"""Load one gRPC server from several processes: `python -m benchmarks.grpc_load`.
 
-Messages are bytes that were made before, so that a client costs as little as Python
-lets it, which is more than a call costs our server: it is for streams, and for calls
-where h2load is not installed. Each stream has one request in flight.
+Messages are encoded in advance, so that a client is as cheap as possible in Python.
+That is still more than a call costs our server, so use it for streams, and for calls
+only if h2load is not installed. Each stream has one request in flight.
 """
 
 import argparse

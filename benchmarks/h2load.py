@@ -1,9 +1,9 @@
-"""Loads one gRPC server with h2load and reads what came of it.
+"""Load one gRPC server with h2load and read its report.
 
-h2load is written in C and costs some microseconds a call; a client in Python costs more
-than the servers that it measures. As it knows nothing of gRPC, it calls every answer
-with HTTP's 200 a success. So the bytes of answers are counted: a call that failed has a
-status in its trailers, and no message.
+h2load is written in C and takes some microseconds per call; a client in Python takes
+more than the servers that it measures. h2load does not know gRPC and counts every
+answer with HTTP status 200 as a success. So this module counts the bytes of answers: a
+failed call has a status in its trailers, but no message.
 """
 
 import re
@@ -22,7 +22,7 @@ _WARM_UP_S = 2
 
 
 class H2loadFailed(Exception):
-    """It printed nothing that can be read, or the server does not answer."""
+    """The output of h2load cannot be read, or the server does not answer."""
 
 
 def installed() -> bool:
@@ -57,7 +57,7 @@ def run(
 
 
 def _answer(target: str, message: bytes, key: str) -> bytes:
-    """Call once as clients do."""
+    """Call once, as a client does."""
     metadata = (("authorization", f"Bearer {key}"),) if key else ()
     with grpc.insecure_channel(target) as channel:
         try:
@@ -76,9 +76,9 @@ def _h2load(command: list[str], seconds: int) -> str:
 
 
 def parse(report: str, log: str, answer_bytes: int) -> Measured:
-    """Read a report, and the log of its requests' microseconds.
+    """Read a report, and the log with the microseconds of each request.
 
-    `answer_bytes` is what each answer has of DATA; there must be as many of them as
+    `answer_bytes` is the size of each answer's DATA; the total must fit the number of
     requests that are done.
     """
     rate = re.search(r"finished in [\d.]+\w+, ([\d.]+) req/s", report)

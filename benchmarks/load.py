@@ -1,4 +1,4 @@
-"""Loads one server with wrk and reads what came of it."""
+"""Load one server with wrk and read its report."""
 
 import json
 import re
@@ -12,15 +12,15 @@ _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
 
 
 class WrkFailed(Exception):
-    """wrk is missing, or printed nothing that can be read."""
+    """wrk is missing, or its output cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One request that is sent again and again."""
+    """The request that is sent again and again."""
 
     url: str
-    # An object is sent as JSON.
+    # An object, sent as JSON.
     body: dict[str, Any] | bytes
     headers: dict[str, str] = field(default_factory=dict)
 

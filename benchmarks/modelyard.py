@@ -1,4 +1,4 @@
-"""Modelyard itself, everything on, as `make run` would set it up."""
+"""Run Modelyard itself with everything on, as `make run` sets it up."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "breast-cancer"
 # The demo's default.
 VERSION = 2
-# What a person looks at while predictions go on, a page each half second.
+# Pages that a person opens during predictions, one each half second.
 _PAGES = (
     "/admin/",
     "/admin/registry/modelversion/",
@@ -52,7 +52,7 @@ class Running:
         return instances
 
     def target(self, count: int, *, named: bool = True) -> Target:
-        """A predict call with `count` rows, by the benchmark's key."""
+        """Return a predict call with `count` rows and the benchmark's key."""
         rows = self.rows if named else [list(row.values()) for row in self.rows]
         return Target(
             url=f"{self.demo['base_url']}/api/v1/models/{MODEL}/predict",
@@ -125,7 +125,7 @@ def exported_model(home: Path) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def clicking_through_the_admin(running: Running) -> Iterator[list[float]]:
-    """Open page after page while the block runs; gives the seconds each took."""
+    """Open page after page while the block runs; yield the seconds each took."""
     stop = threading.Event()
     took: list[float] = []
     base_url, staff = running.demo["base_url"], running.signed_in(_SIGN_IN, "admin")

@@ -1,8 +1,7 @@
-"""A gateway without accounts, for comparison: `python -m benchmarks.null_accounts`.
+"""Run a gateway without accounts, to compare: `python -m benchmarks.null_accounts`.
 
-The same core with a stage that checks no key after the first, counts nothing, spends
-nothing and records nothing. It is put together here, since no setting of the product
-may turn its checks off.
+It has the same core, but checks only the first key, and counts, spends and records
+nothing. It is built here, since no setting of the product may turn its checks off.
 """
 
 import tempfile
@@ -40,7 +39,7 @@ _EVENT = UsageEvent(
 
 
 class NullAdmission(Admission):
-    """Lets everything pass and says nothing."""
+    """Admit every call, with no headers about limits."""
 
     def enter(self, now: float) -> None:
         return None
@@ -59,14 +58,14 @@ class NullAdmission(Admission):
 
 
 class NullRecorder(Recorder):
-    """Lets answers go at once."""
+    """Let answers leave at once, without a usage event."""
 
     def record(self, event: UsageEvent, waiting: Recording) -> None:
         waiting.recorded()
 
 
 class OneCaller:
-    """Takes every caller for the first one."""
+    """Treat every caller as the first one."""
 
     def __init__(self) -> None:
         self._first: KeyEntry | None = None
@@ -78,7 +77,7 @@ class OneCaller:
 
 
 class _FindsOne:
-    """What the plan needs of the module `callers`."""
+    """The functions of the module `callers` that the plan calls."""
 
     find_caller = staticmethod(OneCaller().find)
     require_network = staticmethod(callers.require_network)
@@ -88,7 +87,7 @@ def main() -> None:
     counts = Path(tempfile.mkdtemp()) / "counts"
 
     def own_counts(path: Path, **kwargs: Any) -> SharedCounts:
-        # The product's own gateways, which run beside this one, count in theirs.
+        # The product's own gateways, which run beside this one, use another file.
         return SharedCounts(counts, **kwargs)
 
     vars(server).update(

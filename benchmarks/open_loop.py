@@ -1,7 +1,7 @@
-"""An open-loop generator: requests leave on schedule, whatever became of the others.
+"""Send requests on a schedule, without waiting for earlier answers: an open loop.
 
-A closed loop waits for answers, and so never asks a slow server for more than it can
-do: overload cannot be seen with it.
+A closed loop waits for answers, so it never sends a slow server more than it can
+handle: it cannot show overload.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ _HEAD_END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One request: when it left, what came back and how long that took."""
+    """One request: when it was sent, its answer, and how long that took."""
 
     # Seconds since the generator began.
     sent_s: float
@@ -23,12 +23,12 @@ class Answered:
     took_s: float
     retry_after_s: int | None = None
     version: str = ""
-    # What a refusal said; empty where all is well.
+    # Body of a refusal; empty for a good answer.
     body: str = ""
 
 
 class Generator:
-    """Sends one request again and again over as many connections as are needed."""
+    """Send one request again and again over as many connections as needed."""
 
     def __init__(
         self, port: int, path: str, body: bytes, *, token: str, timeout_s: float = 40.0
@@ -53,7 +53,7 @@ class Generator:
     async def __aexit__(self, *error: object) -> None:
         for connection in list(self._open):
             connection.close()
-        # One turn for the transports to end.
+        # Let the transports close.
         await asyncio.sleep(0.01)
 
     def now(self) -> float:
@@ -65,12 +65,12 @@ class Generator:
             self._idle.append(await self._connect())
 
     async def send(self, requests_per_s: float, seconds: float) -> list[Answered]:
-        """Send at a steady rate; return what was answered of these requests."""
+        """Send at a steady rate; return the answers to these requests."""
         started = self.now()
         total = round(requests_per_s * seconds)
         sent = 0
         while sent < total:
-            # As many as are due by now, in one go: timers are not exact.
+            # Send all that are due at once, since timers are not exact.
             due = min(int((self.now() - started) * requests_per_s) + 1, total)
             while sent < due:
                 sent += 1
@@ -88,12 +88,12 @@ class Generator:
         return [one for one in self.answers if started <= one.sent_s <= ended]
 
     async def all_sent(self, count: int) -> None:
-        """Wait until so many requests have left since the beginning."""
+        """Wait until `count` requests have been sent since the beginning."""
         while self.sent < count:
             await asyncio.sleep(0.01)
 
     async def all_answered(self) -> None:
-        """Wait for all that was sent; what hangs stays in `in_flight`."""
+        """Wait for all answers; requests that hang stay in `in_flight`."""
         deadline = self.now() + self._timeout_s
         while self.in_flight and self.now() < deadline:
             await asyncio.sleep(0.01)

@@ -1,8 +1,9 @@
-"""What an overloaded engine still does: `python -m benchmarks.overload`.
+"""Measure how an engine behaves under overload: `python -m benchmarks.overload`.
 
-An open-loop generator asks a real gateway and engine for more and more, up to 10 times
-what a model of 5 ms a row can do, and then for half of it. Printed are, for each rate,
-what was accepted, how soon the rest was refused, and how soon all is well again.
+An open-loop generator raises the load on a real gateway and engine to 10 times the
+capacity of a model with 5 ms a row, and then lowers it to half the capacity. For each
+rate it prints how many requests were accepted, how quickly the rest was refused, and
+how soon the engine has recovered.
 """
 
 import argparse
@@ -25,29 +26,29 @@ from benchmarks.open_loop import Answered, Generator
 
 CAPACITY = 1 / data_plane.ROW_S
 FACTORS = (0.5, 0.9, 1.2, 2.0, 5.0, 10.0)
-# After a flood all is well once this much is answered as fast as this.
+# The engine has recovered once this many answers in a row are as fast as this.
 RECOVERED_S = 0.5
 RECOVERED_ANSWERS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One rate, and what came of it."""
+    """The results for one rate of requests."""
 
     requests_per_s: float
     accepted: int
     refused: int
-    # Neither answered nor refused as they should be.
+    # Neither answered with 200 nor refused with 503.
     failed: int
     # Answers with 200 each second, from the first request to the last answer.
     goodput: float
     accepted_p50_s: float
     accepted_max_s: float
     refused_p50_s: float
-    # By second: the 95th percentile of the median one, and the median of the one least
-    # disturbed by what else the machine does.
+    # The 95th percentile of each second, and of these the median.
     refused_p95_s: float
-    # In the gateway's own record, without what the generator adds.
+    # From the gateway's own record, without the time that the generator adds; "best" is
+    # the second that other work on the machine disturbed least.
     refused_inside_p50_s: float
     refused_inside_best_p95_s: float
     without_retry_after: int
@@ -88,9 +89,9 @@ async def phase(
 
 
 def recovered_after_s(flood: Sequence[Answered], after: Sequence[Answered]) -> float:
-    """Seconds from a flood's last refusal until ten in a row are answered soon.
+    """Return the seconds from a flood's last refusal until ten fast answers in a row.
 
-    A single late answer after those is the machine's: nothing waits any more.
+    A single late answer after those is due to the machine: the queue is empty.
     """
     over_s = max(one.sent_s + one.took_s for one in flood if one.status == 503)
     sent_s: list[float] = []
@@ -103,7 +104,7 @@ def recovered_after_s(flood: Sequence[Answered], after: Sequence[Answered]) -> f
 
 
 def _refused_inside(plane: DataPlane, began_at: float) -> list[tuple[float, float]]:
-    """Read from the spool when, and how long, the gateway itself took to refuse."""
+    """Read from the spool when the gateway refused, and how long it took."""
     return [
         (event.at, event.total_us / 1e6)
         for path in plane.home.spool.glob(f"*{spool.SUFFIX}")
@@ -113,7 +114,7 @@ def _refused_inside(plane: DataPlane, began_at: float) -> list[tuple[float, floa
 
 
 def _by_second(refusals: Iterable[tuple[float, float]], percent: int) -> list[float]:
-    """Give the percentile of each second; 0 where nothing was refused at all."""
+    """Return the percentile of each second; [0] if nothing was refused."""
     seconds: dict[int, list[float]] = {}
     for at, took_s in refusals:
         seconds.setdefault(int(at), []).append(took_s)

@@ -1,22 +1,22 @@
-"""Ports for servers that are about to start."""
+"""Find free ports for servers that are about to start."""
 
 import random
 import socket
 
-# Below those that systems hand out themselves (Linux from 32768, others from 49152): a
-# port that another test or an outgoing connection has just let go may be taken again
-# before the server that is to have it listens.
+# Below the ports that systems hand out themselves (Linux from 32768, others from
+# 49152): the system may give a port that was just freed to another connection before
+# the server listens on it.
 _FIRST, _LAST = 10_000, 32_000
-# Of the system: no seed of a test run makes them the same everywhere.
+# The system's random numbers, so that a test run's seed does not make them equal.
 _begin = random.SystemRandom().randrange(_FIRST, _LAST)
 _given = 0
 
 
 def free_port(count: int = 1) -> int:
-    """Give a port that is free, and so are those after it, `count` in all.
+    """Return the first of `count` consecutive free ports.
 
-    Each is given once. Processes begin in different places, so that several that look
-    for ports at once do not find the same.
+    Each port is returned once. Processes begin their search at different ports, so
+    that several of them do not find the same one.
     """
     while True:
         port = _next(count)

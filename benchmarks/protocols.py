@@ -1,7 +1,7 @@
-"""Compares forms of one request: `python -m benchmarks.protocols`.
+"""Compare protocols for the same request: `python -m benchmarks.protocols`.
 
-Tensors of 1 MB as JSON and as raw bytes, the latter also by Triton; and one row over
-gRPC, 64 at once, also by MLServer. Ratios within a run mean something.
+It sends tensors of 1 MB as JSON and as raw bytes, the latter also to Triton; and single
+rows over gRPC, 64 at once, also to MLServer. Compare only ratios within a run.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def report(
     only: list[str] | None = None,
     tensors: bool = True,
 ) -> None:
-    """Measure and print; peers that do not run are left out."""
+    """Measure and print; leave out peers that do not run."""
     WORK.mkdir(parents=True, exist_ok=True)
     tensor_plane.export(WORK)
     found: dict[str, Measured] = {}
@@ -162,7 +162,7 @@ def _grpc(plane: DataPlane, seconds: int) -> dict[str, Measured]:
 def _calls(
     target: str, row: bytes, folder: Path, seconds: int, *, key: str = ""
 ) -> dict[str, Measured]:
-    """Call with 64 rows at once, by h2load where it is installed."""
+    """Keep 64 calls of one row in flight, with h2load if it is installed."""
     if not h2load.installed():
         file = _written(row, folder)
         return {

@@ -1,4 +1,4 @@
-"""Rows by bulk insert, as many as a large installation has. Needs Django set up."""
+"""Insert as many database rows as a large installation has; Django must be set up."""
 
 import datetime
 import hashlib
@@ -50,13 +50,13 @@ _METADATA = {
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much there is of everything."""
+    """The number of rows of each kind."""
 
     models: int
     versions: int
     customers: int
     keys: int
-    # Keys of the customer who has most.
+    # Keys of the customer with the most keys.
     keys_of_one: int
     # Minutes with usage of each key.
     minutes: int
@@ -300,7 +300,7 @@ def _add_up(day: datetime.datetime) -> None:
 
 
 def _cast(facts: dict[str, Any]) -> str:
-    """Say what each value is, which PostgreSQL does not guess in a SELECT."""
+    """Name each value's type, which PostgreSQL does not guess in a SELECT."""
     if connection.vendor != "postgresql":
         return ", ".join("%s" for _ in facts)
     kinds = {int: "bigint", str: "text", datetime.datetime: "timestamptz"}

@@ -1,11 +1,11 @@
-"""How long pages and commands take at scale: `python -m benchmarks.scale`.
+"""Measure pages and commands with a large database: `python -m benchmarks.scale`.
 
-Fills an empty database with 1,000 models of 20 versions, 5,000 customers, 20,000 keys,
-1.7 million minutes of usage and 20,000 finished jobs, SQLite in a temporary folder or
-PostgreSQL by DATABASE_URL, and prints the time, size and number of queries of each page
-and the time of each command. A page is asked for three times; the fastest counts. "Of a
-core" is what the page's process used and, on this machine, PostgreSQL's for it: where
-other work keeps the cores busy, the rest of the time is waiting for one.
+It fills an empty database (SQLite in a temporary folder, or PostgreSQL by DATABASE_URL)
+with 1,000 models of 20 versions, 5,000 customers, 20,000 keys, 1.7 million minutes of
+usage and 20,000 finished jobs. It prints the time, size and number of queries of each
+page, and the time of each command. Each page is loaded three times; the fastest counts.
+"Of a core" is the processor time of the page's process, and of PostgreSQL's process for
+it on this machine: the rest of the time is waiting, for example for a busy core.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from accounts.models import Customer
     from benchmarks import rows
 
-    # A query on several cores would be counted for one of them only.
+    # The processor time of a query on several cores would be counted only for one.
     os.environ["PGOPTIONS"] = "-c max_parallel_workers_per_gather=0"
     settings.HOME.prepare()
     settings.ALLOWED_HOSTS = ["testserver"]
@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def pages() -> list[str]:
-    """Return every list and form of the admin, and the pages of a customer."""
+    """Return the paths of the admin's lists and forms, and of a customer's pages."""
     from django.contrib import admin
     from django.urls import reverse
 
@@ -109,7 +109,7 @@ def pages() -> list[str]:
 
 
 def client_of_everything() -> Any:
-    """Return a client of a person who may see every page, portal included."""
+    """Return a client signed in as a person who may see every page and the portal."""
     from django.contrib.auth.models import User
     from django.test import Client
 
@@ -160,7 +160,7 @@ def _measure_page(client: Any, page: str, *, queries: bool) -> int:
 
 
 def _processor_s() -> float:
-    """Return what this process used of a core, and PostgreSQL's process for it."""
+    """Return the processor time of this process, and of PostgreSQL's process for it."""
     from django.db import connection
 
     used_s = time.process_time()

@@ -1,4 +1,4 @@
-"""Starting, awaiting and stopping a server under test."""
+"""Start a server to be measured, wait until it is ready, and stop it."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import psutil
 
 
 class NotReady(Exception):
-    """The server did not answer in time; the message ends with its last words."""
+    """The server did not answer in time; the message ends with its last output."""
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     timeout_s: float = 120,
 ) -> Iterator[psutil.Process]:
-    """Run `command` until the block ends, entering it when `ready_url` gives 200."""
+    """Run `command` until the block ends; enter it when `ready_url` returns 200."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -71,7 +71,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def memory_mb(process: psutil.Process) -> float:
-    """Proportional set size of the process and its descendants."""
+    """Return the proportional set size of a process and its descendants."""
     total = 0
     for member in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):

@@ -1,9 +1,9 @@
-"""What 1,000 sockets of a stranger cost others: `python -m benchmarks.strangers`.
+"""Measure how a stranger's 1,000 sockets slow others: `python -m benchmarks.strangers`.
 
-A whole Modelyard, as `quickstart` starts it, answers people's pages and customers'
-predictions, whose daily quotas have to be lent. Each kind of stranger is measured
-between two measurements without any, in turns, so that what else the machine does
-disturbs all alike. Printed are the medians over all rounds of 99th percentiles.
+A whole Modelyard, as `quickstart` starts it, serves people's pages and customers'
+predictions, whose daily quotas need leases. Each kind of stranger is measured between
+two measurements without strangers, in turns, so that other work on the machine disturbs
+all alike. It prints medians of the 99th percentiles over all rounds.
 """
 
 import argparse
@@ -36,7 +36,7 @@ import psutil
 from benchmarks import modelyard
 
 WORK = Path(__file__).parent / ".work"
-# Others are at another address, whose share is its own.
+# The others come from another address, which has its own share.
 ADDRESS = "127.0.0.2"
 _EVERY_S = 0.5
 # On average: in step with each other they would measure bursts of connections.
@@ -77,7 +77,7 @@ print(sum(Lease.objects.values_list("request_number", flat=True)))
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """What one sends when it connects, and what it does twice a second after that."""
+    """What a stranger sends when it connects, and then twice a second."""
 
     first: bytes
     then_reads: bool = False
@@ -109,7 +109,7 @@ KINDS = {
 class Strangers:
     """A process that holds `count` sockets open.
 
-    Each that is cut off or refused comes again, as soon as a refusal asks it to.
+    A socket that is closed or refused connects again, as soon as a refusal allows it.
     """
 
     def __init__(self, port: int, count: int, kinds: Sequence[Stranger]) -> None:
@@ -156,14 +156,14 @@ async def _hold_one(port: int, kind: Stranger, opened: Callable[[], None]) -> No
     loop = asyncio.get_running_loop()
     while True:
         with socket.socket() as end, contextlib.suppress(OSError):
-            # The less is on its way, the longer the answer waits.
+            # With small buffers, more of the answer waits at the server.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             end.setblocking(False)
             end.bind((ADDRESS, 0))
             await loop.sock_connect(end, ("127.0.0.1", port))
             opened()
             await loop.sock_sendall(end, kind.first)
-            # One that never reads learns by this only that it was cut off.
+            # A stranger that never reads only learns from this that it was cut off.
             while end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _OPEN:
                 await asyncio.sleep(_EVERY_S)
                 if kind.then_sends:
@@ -175,16 +175,16 @@ async def _hold_one(port: int, kind: Stranger, opened: Callable[[], None]) -> No
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What one client asks for again and again; `path` names it in the report."""
+    """The requests that one client repeats; `path` names them in the report."""
 
     path: str
-    # Taken in turn.
+    # Sent in turns.
     headers: Sequence[Mapping[str, str]]
     body: bytes | None = None
 
 
 class Clients:
-    """Ask for each of `asked` over a connection of its own; `took_s` is by path."""
+    """Clients that repeat each of `asked` in its own thread; `took_s` is by path."""
 
     def __init__(self, port: int, asked: Sequence[Asked]) -> None:
         self._port = port
@@ -304,7 +304,7 @@ def _measure(
 
 
 def _processor_s(ours: modelyard.Running) -> float:
-    """Return the processor time of gateways and sites until now."""
+    """Return the processor time that gateways and sites have used so far."""
     total_s = 0.0
     for process in ours.process.children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):

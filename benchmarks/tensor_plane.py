@@ -1,4 +1,4 @@
-"""A gateway and an engine with the nets that protocols are compared by.
+"""Run a gateway and an engine with two nets, to compare protocols.
 
 `wide` doubles a tensor of 1 MB; `rows` is a small net over rows of 30 numbers.
 """
@@ -35,7 +35,7 @@ MODELS = {
 
 
 def export(folder: Path) -> None:
-    """Write each net's .pt2 where MLflow would."""
+    """Write each net's .pt2 file in the place where MLflow writes it."""
     import torch
 
     class Doubled(torch.nn.Module):

@@ -1,8 +1,8 @@
-"""The servers Modelyard is measured beside, each as its own documentation sets it up.
+"""Set up the servers that Modelyard is compared with, as their documentation says.
 
-All of them run the same exported model on the same rows, each with one model process
-(or what it starts by default) and torch on one thread. Rows are positional, which is
-shorter and cheaper to read, or by column name, for those peers that know names.
+All run the same exported model on the same rows, each with one model process (or its
+default number) and torch on one thread. Rows are lists of values, which are shorter and
+cheaper to read, or have column names if the peer supports them.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ NamedRows = list[dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a peer may use: its environment, a folder of its own, the model."""
+    """The resources of a peer: its environment, its own folder, the model."""
 
     environment: Path
     folder: Path
@@ -37,14 +37,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How to start a prepared peer, and how to ask it."""
+    """How to start a prepared peer, and how to send it requests."""
 
     command: tuple[str, ...]
     ready_url: str
     predict_url: str
     body: Callable[[Rows], dict[str, Any]]
     environment: Mapping[str, str] = field(default_factory=dict)
-    # How it is asked with named columns; None: it knows no names, and gets positions.
+    # Makes a body with named columns; None: the peer does not support names.
     named_body: Callable[[NamedRows], dict[str, Any]] | None = None
     named_url: str = ""
 
@@ -64,7 +64,7 @@ TORCH = "torch==2.13.0"
 
 
 def open_inference_body(rows: Rows) -> dict[str, Any]:
-    """The Open Inference Protocol's JSON form of one float32 tensor."""
+    """Return the Open Inference Protocol's JSON for one float32 tensor."""
     return {
         "inputs": [
             {
@@ -78,7 +78,7 @@ def open_inference_body(rows: Rows) -> dict[str, Any]:
 
 
 def open_inference_columns(rows: NamedRows) -> dict[str, Any]:
-    """The same protocol's form of named columns: a tensor of one value per row each."""
+    """Return the same protocol's JSON for named columns: one tensor per column."""
     return {
         "inputs": [
             {

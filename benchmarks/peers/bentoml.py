@@ -1,4 +1,4 @@
-"""BentoML, one worker, without batching and with its adaptive batching."""
+"""Set up BentoML, one worker, without batching and with its adaptive batching."""
 
 import json
 from typing import Any

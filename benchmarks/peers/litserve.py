@@ -1,4 +1,4 @@
-"""LitServe, without batching and with its batching of up to 64 requests."""
+"""Set up LitServe, without batching and with its batching of up to 64 requests."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""`mlflow models serve` on the registered artifact itself."""
+"""Set up `mlflow models serve` on the registered artifact itself."""
 
 import os
 
@@ -25,7 +25,7 @@ def _prepare(setup: Setup) -> Launch:
         predict_url=f"{setup.url}/invocations",
         body=_body,
         named_body=_named_body,
-        # It starts its server by name, from the PATH.
+        # It finds its server by name in PATH.
         environment={
             **ONE_THREAD,
             "PATH": f"{binaries}:{os.environ['PATH']}",

@@ -1,4 +1,4 @@
-"""MLServer with a custom runtime and adaptive batching."""
+"""Set up MLServer with a custom runtime and adaptive batching."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ class Runtime(MLModel):
 
 
 def _named_body(rows: NamedRows) -> dict[str, Any]:
-    """Write a pandas frame as MLServer's documentation does: a tensor per column."""
+    """Write a pandas DataFrame as in MLServer's documentation: a tensor per column."""
     return {"parameters": {"content_type": "pd"}, **open_inference_columns(rows)}
 
 

@@ -1,4 +1,4 @@
-"""Triton's C++ server with its Python backend and dynamic batching."""
+"""Set up Triton's C++ server with its Python backend and dynamic batching."""
 
 import shutil
 import subprocess
