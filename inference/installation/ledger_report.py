@@ -10,7 +10,7 @@ import msgspec
 
 
 class JobCounts(msgspec.Struct, frozen=True):
-    """What jobs have predicted with one version since the beginning.
+    """The predictions that jobs have made with one version since the beginning.
 
     Jobs call the engine themselves, so gateways do not count this.
     """

@@ -221,7 +221,7 @@ class Unload(msgspec.Struct, frozen=True, array_like=True, tag="unload"):
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
-    """Say that the caller of request `id` left; the engine does not answer."""
+    """Drop request `id`, because its caller left; the engine does not answer."""
 
     id: int
 
