@@ -15,6 +15,6 @@ for script in (breast_cancer, diabetes, digits, language, sentences, writer):
     try:
         script.main()
     except SystemExit as end:
-        # With --if-missing a script ends here when there is nothing to do.
+        # With --if-missing a script exits if there is nothing to do.
         if end.code:
             raise

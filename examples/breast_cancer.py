@@ -1,4 +1,4 @@
-"""Malignant or benign, from 30 measurements of cell nuclei: three versions.
+"""Classify tumours as malignant or benign from 30 measurements: three versions.
 
     python examples/breast_cancer.py
 
@@ -41,7 +41,7 @@ RECIPES = (
 
 
 class Standardize(nn.Module):
-    """Put every column on one scale, in the model, so that callers send raw values."""
+    """Scale every column inside the model, so that callers send raw values."""
 
     def __init__(self, rows: Tensor) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def train(recipe: Recipe, rows: Tensor, classes: Tensor) -> nn.Module:
         optimizer.zero_grad()
         loss_of(network(rows), classes).backward()
         optimizer.step()
-    # What is served gives probabilities, not logits.
+    # The served model returns probabilities, not logits.
     return nn.Sequential(network, nn.Softmax(dim=-1)).eval()
 
 
@@ -116,7 +116,7 @@ def main() -> None:
                     tracking.save_background(background),
                     tracking.save_outputs(scores[:2]),
                 ],
-                # Named here, because finding them out by itself takes MLflow long.
+                # Listed here, because MLflow takes long to find them out.
                 pip_requirements=["torch", "numpy"],
                 metadata={
                     "modelyard": {
@@ -124,8 +124,8 @@ def main() -> None:
                         "columns": columns,
                         "labels": [str(name) for name in data.target_names],
                         "low_confidence_below": 0.8,
-                        # Nothing is negative; ten times the greatest value ever seen
-                        # is a slip of the unit or of the decimal point.
+                        # No measurement is negative; ten times the greatest known
+                        # value means a wrong unit or a misplaced decimal point.
                         "rules": {
                             column: {"min": 0, "max": round(10 * float(most), 3)}
                             for column, most in zip(columns, greatest, strict=True)

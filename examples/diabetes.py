@@ -1,6 +1,6 @@
-"""How far diabetes will have progressed in a year, from ten measurements: regression.
+"""Predict the progress of diabetes in a year from ten measurements: regression.
 
-python examples/diabetes.py
+Run it with `python examples/diabetes.py`.
 """
 
 import tracking  # first, as it says what MLflow reads on import
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 MODEL = "diabetes"
 
-# scikit-learn's short names in words, and what may be sent for each.
+# Full names for scikit-learn's short names, and the allowed values of each.
 COLUMNS = {
     "age": {"min": 0, "max": 120},
     "sex": {"enum": [1, 2]},
@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 class Progression(nn.Module):
-    """An MLP between scales: raw measurements in, points of the disease index out."""
+    """An MLP with scaling inside: raw measurements in, a disease index out."""
 
     def __init__(self, rows: Tensor, targets: Tensor) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Which digit is written in 8×8 pixels: a small CNN over pictures, or their numbers.
+"""Recognise a digit in an image of 8×8 pixels with a small CNN.
 
-python examples/digits.py
+Run it with `python examples/digits.py`.
 """
 
 import tracking  # first, as it says what MLflow reads on import
@@ -55,7 +55,7 @@ def main() -> None:
     registration = tracking.begin(MODEL)
     data = load_digits()
     train_x, test_x, train_y, test_y = train_test_split(
-        # As pictures are read: black is 0, white is 1.
+        # The scale of decoded images: black is 0, white is 1.
         data.images.astype("float32") / 16,
         data.target,
         test_size=0.25,

@@ -1,6 +1,6 @@
-"""In which language a text is written, learned from Django's own translations.
+"""Recognise the language of a text; trained on Django's translations.
 
-python examples/language.py
+Run it with `python examples/language.py`.
 """
 
 import tracking  # first, as it says what MLflow reads on import
@@ -36,7 +36,7 @@ def train(sentences: Sequence[Sentence]) -> LanguageNetwork:
     bags = [torch.from_numpy(ngram_buckets(each.text)) for each in sentences]
     lengths = torch.tensor([len(bag) for bag in bags])
     classes = torch.tensor([LABELS.index(each.label) for each in sentences])
-    # Some languages have more sentences than others; each shall count the same.
+    # Some languages have more sentences than others; weight all languages equally.
     counts = Counter(classes.tolist())
     weights = torch.tensor([1 / counts[index] for index in range(len(LABELS))])
     loss_of = nn.CrossEntropyLoss(weight=weights / weights.mean())

@@ -1,9 +1,9 @@
-"""Vectors that are near each other for texts of one meaning, in 24 languages.
+"""Embed texts in 24 languages, so that texts with the same meaning are close.
 
     python examples/sentences.py
 
-A message and its translations are pulled together, different messages pushed apart:
-contrastive learning, as in "Language-agnostic BERT Sentence Embedding" (Feng et al.).
+Contrastive learning pulls a message and its translations together and pushes different
+messages apart, as in "Language-agnostic BERT Sentence Embedding" (Feng et al.).
 """
 
 import tracking  # first, as it says what MLflow reads on import
@@ -29,7 +29,7 @@ TEMPERATURE = 0.1
 
 
 def by_message(sentences: Sequence[Sentence]) -> list[list[str]]:
-    """Collect what says the same, where there is more than one of it."""
+    """Group texts with the same meaning; leave out groups of one text."""
     found: dict[str, list[str]] = defaultdict(list)
     for each in sentences:
         found[each.message].append(each.text)
@@ -53,7 +53,7 @@ def train(sentences: Sequence[Sentence]) -> SentenceNetwork:
         return network(torch.cat(chosen), lengths.cumsum(0) - lengths)
 
     for _ in range(40):
-        # Two of each message's texts.
+        # Two texts of each message.
         first = draw.integers(counts)
         pairs = np.stack([first, (first + draw.integers(1, counts)) % counts])
         for batch in torch.randperm(len(bags)).split(256):
@@ -70,7 +70,7 @@ def train(sentences: Sequence[Sentence]) -> SentenceNetwork:
 
 
 def measure(network: SentenceNetwork, sentences: Sequence[Sentence]) -> float:
-    """Return the share of translations whose nearest English text is the right one."""
+    """Return the share of translations whose nearest English text is their original."""
     english = {each.message: each.text for each in sentences if each.label == "en"}
     others = [e for e in sentences if e.label != "en" and e.message in english]
     messages = list(english)

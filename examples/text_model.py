@@ -1,7 +1,7 @@
-"""The two models of text as MLflow stores and loads them: text in, numbers out.
+"""Define the two text models as MLflow stores and loads them: text in, numbers out.
 
-MLflow copies this file into the artifact ("models from code"), so that the n-grams of
-training and of serving are made by the same lines. It imports nothing beside it.
+MLflow copies this file into the artifact ("models from code"), so training and serving
+make n-grams with the same code. It imports no other file of this folder.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 BUCKETS = 2**15
 LONGEST_NGRAM = 4
-# Odd 64-bit multipliers; unsigned overflow is meant.
+# Odd 64-bit multipliers; unsigned overflow is intended.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 
@@ -37,14 +37,14 @@ def ngram_buckets(text: str) -> NDArray[np.int64]:
 
 
 def to_bags(texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Return the buckets of all texts in one row, and where each text begins."""
+    """Return the buckets of all texts in one array, and where each text begins."""
     bags = [ngram_buckets(text) for text in texts]
     starts = np.cumsum([0, *(len(bag) for bag in bags[:-1])])
     return torch.from_numpy(np.concatenate(bags)), torch.from_numpy(starts)
 
 
 class LanguageNetwork(nn.Module):
-    """The mean of the n-grams' embeddings, then one linear layer."""
+    """A classifier: the mean of the n-grams' embeddings, then one linear layer."""
 
     def __init__(self, languages: int, width: int = 24) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class LanguageNetwork(nn.Module):
 
 
 class SentenceNetwork(nn.Module):
-    """The mean of the n-grams' embeddings, scaled to length 1."""
+    """An embedding: the mean of the n-grams' embeddings, scaled to length 1."""
 
     def __init__(self, width: int = 48) -> None:
         super().__init__()
@@ -69,14 +69,14 @@ class SentenceNetwork(nn.Module):
 
 
 class TextModel(mlflow.pyfunc.PythonModel):
-    """A table with the column `text` in; one row of numbers per text out.
+    """The MLflow model: a table with a column `text` in, numbers for each text out.
 
-    They are probabilities where the weights have an output layer, else a vector.
+    They are probabilities if the weights have an output layer, else a vector.
     """
 
     def load_context(self, context: Any) -> None:
         path = Path(context.artifacts["weights"])
-        # Tensors only: a file that holds anything else is refused.
+        # Load tensors only; torch refuses a file with anything else.
         weights = torch.load(path, map_location="cpu", weights_only=True)
         width = weights["embeddings.weight"].shape[1]
         self.classifies = "output.bias" in weights

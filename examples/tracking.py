@@ -1,4 +1,4 @@
-"""What the example scripts share: where MLflow is, and what is registered already."""
+"""Find MLflow and the versions that are already registered, for all example scripts."""
 
 import argparse
 import atexit
@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-# Read by MLflow when it is imported, so they come first.
+# MLflow reads these when it is imported, so they come first.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AGENT_HINT", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Registration:
-    """One registered model, and how many versions it had when the script began."""
+    """One registered model, and the number of its versions when the script began."""
 
     name: str
     existing_versions: int
@@ -45,10 +45,10 @@ class Registration:
 
 
 def begin(name: str, *, versions: int = 1) -> Registration:
-    """Read the arguments, choose the tracking server, and see what is there.
+    """Read the arguments, choose the tracking server, and find existing versions.
 
-    With `--if-missing` the script exits with 0 where all `versions` are registered;
-    where only some are, it goes on after the last one.
+    With `--if-missing` the script exits with 0 if all `versions` are registered; if
+    only some are, it goes on after the last one.
     """
     parser = argparse.ArgumentParser(description=f"Train and register {name}.")
     parser.add_argument("--tracking-uri", default=os.environ.get("MLFLOW_TRACKING_URI"))
@@ -57,7 +57,7 @@ def begin(name: str, *, versions: int = 1) -> Registration:
     )
     arguments = parser.parse_args()
     _quieten()
-    # The models are too small to be worth sharing among threads.
+    # The models are too small for several threads to pay off.
     torch.set_num_threads(1)
     if arguments.tracking_uri:
         mlflow.set_tracking_uri(arguments.tracking_uri)
@@ -71,17 +71,17 @@ def begin(name: str, *, versions: int = 1) -> Registration:
 
 
 def save_background(rows: NDArray[np.float32]) -> str:
-    """Write the sample that explanations compare with."""
+    """Write the background sample with which explanations compare."""
     path = new_folder() / "background.npy"
     np.save(path, rows, allow_pickle=False)
     return str(path)
 
 
 def save_outputs(outputs: NDArray[np.float32] | list[str]) -> str:
-    """Write what the model gives for its input example.
+    """Write the model's outputs for its input example.
 
-    An engine compares it with its own outputs before it serves the version, and so
-    finds a difference between training and serving.
+    Before an engine serves the version, it compares them with its own outputs, and so
+    finds differences between training and serving.
     """
     path = new_folder() / "output_example.json"
     path.write_text(json.dumps(np.asarray(outputs).tolist()))
@@ -89,7 +89,7 @@ def save_outputs(outputs: NDArray[np.float32] | list[str]) -> str:
 
 
 def new_folder() -> Path:
-    """Make a temporary folder that goes when the script ends."""
+    """Make a temporary folder that is removed when the script ends."""
     path = Path(tempfile.mkdtemp(prefix="modelyard-example-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
@@ -111,7 +111,7 @@ def _choose_experiment(name: str) -> None:
 
 
 def _quieten() -> None:
-    """Drop MLflow's advice about things that the scripts do on purpose."""
+    """Hide MLflow's advice about things that the scripts do on purpose."""
     warnings.filterwarnings("ignore", module=r"mlflow|torch|pydantic")
     for logger in ("mlflow", "alembic", "torch"):
         logging.getLogger(logger).setLevel(logging.ERROR)

@@ -1,6 +1,6 @@
-"""How a message of Django would go on, letter by letter: text, also as a stream.
+"""Continue a text letter by letter, also as a stream; trained on Django's messages.
 
-python examples/writer.py
+Run it with `python examples/writer.py`.
 """
 
 import tracking  # first, as it says what MLflow reads on import
@@ -23,7 +23,7 @@ MODEL = "writer"
 
 
 def read_english() -> list[Sentence]:
-    """Leave out those with a gap where a placeholder was."""
+    """Return the messages without a gap from a removed placeholder."""
     return [
         each
         for each in read_sentences()
@@ -32,7 +32,7 @@ def read_english() -> list[Sentence]:
 
 
 def to_samples(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Return what stands before each letter, and the letter; the end is one too."""
+    """Return each letter and the letters before it; the end counts as a letter."""
     before = [text[:place] for text in texts for place in range(len(text) + 1)]
     after = [code for text in texts for code in (*map(ord, text), NOTHING)]
     return contexts(before), torch.tensor(after)
@@ -54,7 +54,7 @@ def train(before: Tensor, after: Tensor) -> WriterNetwork:
 
 
 def measure(network: WriterNetwork, texts: Sequence[str]) -> float:
-    """Return the share of letters that were the likeliest ones."""
+    """Return the share of letters that the model predicts as the likeliest."""
     before, after = to_samples(texts)
     likeliest = network.letters[network(before).argmax(dim=1)]
     return float((likeliest == after).float().mean())

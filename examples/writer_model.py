@@ -1,7 +1,7 @@
-"""The writer as MLflow stores and loads it: the beginning of a text in, its end out.
+"""Define the writer as MLflow stores and loads it: a beginning in, the rest out.
 
-MLflow copies this file into the artifact ("models from code"). It imports nothing
-beside it.
+MLflow copies this file into the artifact ("models from code"). It imports no other file
+of this folder.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 LONGEST_NGRAM = 6
 BUCKETS = 2**15
-# No letter: before a text begins, and after it has ended.
+# Code of "no letter", before the beginning and after the end of a text.
 NOTHING = 0
 DEFAULTS = {"temperature": 0.5, "seed": 0, "max_letters": 200}
 _MOST_LETTERS = 1000
@@ -33,10 +33,10 @@ def contexts(texts: list[str]) -> Tensor:
 
 
 class WriterNetwork(nn.Module):
-    """Scores of the next letter: the sum over the n-grams that end before it."""
+    """Score the next letter: the sum over the n-grams that end before it."""
 
     def __init__(self, letters: Tensor) -> None:
-        """Know these letters, as code points; the first is NOTHING, the end."""
+        """Make a model of these letters (code points); the first one is NOTHING."""
         super().__init__()
         self.register_buffer("letters", letters)
         self.scores = nn.EmbeddingBag(BUCKETS, len(letters), mode="sum", sparse=True)
@@ -53,10 +53,10 @@ class WriterNetwork(nn.Module):
     def write(
         self, texts: list[str], *, temperature: float, seed: int, max_letters: int
     ) -> Iterator[list[str]]:
-        """Give the next letter of every text, "" of those that have ended.
+        """Return the next letter of every text; "" if the text has ended.
 
-        A letter is drawn by the Gumbel-max trick. All texts share its noise, so that
-        none depends on what it is written beside.
+        A letter is drawn by the Gumbel-max trick. All texts share its noise, so no text
+        depends on the others in its batch.
         """
         random = torch.Generator().manual_seed(seed)
         letters, ended = contexts(texts), torch.zeros(len(texts), dtype=torch.bool)
@@ -75,11 +75,11 @@ class WriterNetwork(nn.Module):
 
 
 class WriterModel(mlflow.pyfunc.PythonModel):
-    """A table with the column `prompt` in, how each text goes on out."""
+    """The MLflow model: a table with a column `prompt` in, a continuation each out."""
 
     def load_context(self, context: Any) -> None:
         path = Path(context.artifacts["weights"])
-        # Tensors only: a file that holds anything else is refused.
+        # Load tensors only; torch refuses a file with anything else.
         weights = torch.load(path, map_location="cpu", weights_only=True)
         self.network = WriterNetwork(weights["letters"])
         self.network.load_state_dict(weights)
@@ -103,7 +103,7 @@ class WriterModel(mlflow.pyfunc.PythonModel):
         model_input: dict[str, Any],
         params: dict[str, Any] | None = None,
     ) -> Iterator[str]:
-        """Give word by word, each with the space that follows."""
+        """Yield word by word, each with the space that follows."""
         word = ""
         prompts = [str(model_input["prompt"])]
         for (letter,) in self.network.write(prompts, **DEFAULTS | (params or {})):
