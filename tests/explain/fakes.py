@@ -1,4 +1,4 @@
-"""A loaded version as explainers see it, without an engine."""
+"""Fake a loaded version for explainers, without an engine."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ LABELS = ("malignant", "benign")
 
 
 class FakeModel:
-    """Runs a torch function; `differentiable=False` hides that it is one."""
+    """An ExplainableModel over a torch function; `differentiable=False` hides that."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ def write_background(folder: Path, rows: np.ndarray) -> None:
 
 
 def mlp(features: int, outputs: int = 2, *, seed: int = 0) -> torch.nn.Module:
-    """Return a small network of smooth and angular units, ending in probabilities."""
+    """Return a small network with smooth and piecewise linear units, and a softmax."""
     generator = torch.Generator().manual_seed(seed)
     network = torch.nn.Sequential(
         torch.nn.Linear(features, 16),

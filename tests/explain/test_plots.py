@@ -58,13 +58,13 @@ LONG = "mean_of_the_last_twelve_months_of_"
             [LONG + "a" * 30, LONG + "b" * 30],
             ["mean of the l…" + letter * 17 + "…" for letter in "ab"],
         ),
-        # One begins with the whole of the other.
+        # One name is the beginning of the other.
         (
             [LONG, LONG + "x"],
             ["mean of the l… twelve months of ", "mean of the l…twelve months of x"],
         ),
         (["net_income", "net income"], ["net income", "net income (2)"]),
-        # Such a name may come twice where both are the same column.
+        # A name comes twice only if both are the same column.
         (["x", "x"], ["x", "x (2)"]),
     ],
 )

@@ -35,7 +35,7 @@ def rows(count=1):
 
 
 def test_nobody_pays_for_the_import_of_shap(model, monkeypatch):
-    """It takes seconds, of the first explanation that needs it."""
+    """The import takes seconds, during the first explanation that needs shap."""
     took_s = 1000.0
     clock = iter([5.0, 5.0 + took_s])
     monkeypatch.setattr(

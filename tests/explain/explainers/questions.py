@@ -1,4 +1,4 @@
-"""Questions about torch functions, as the tests of all explainers ask them."""
+"""Make questions about torch functions, for the tests of all explainers."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every explainer promises, asked of each in the table."""
+"""Test what every explainer in the table promises."""
 
 import numpy as np
 import pytest
@@ -105,7 +105,7 @@ def test_budget_bounds_the_rows_given_to_the_model(attribute, background):
 
     answer = attribute(question(counted, rows, background, samples=400))
 
-    # Besides the coalitions or paths: the rows themselves and the background.
+    # In addition to coalitions or paths: the rows themselves and the background.
     overhead = 2 * len(rows) + len(rows) * len(background) + 1
     assert answer.samples.max() <= 400 + len(background) + 2
     assert seen <= len(rows) * 400 + overhead

@@ -35,7 +35,7 @@ def test_values_rank_features_as_exact_shapley_values_do():
 
 
 def test_product_is_shared_equally_between_its_factors():
-    # From (0, 0) the path is straight, and by symmetry each factor earns half.
+    # The path from (0, 0) is straight, so by symmetry each factor gets half.
     rows = np.array([[2.0, 3.0]], dtype="float32")
     background = np.zeros((1, 2), dtype="float32")
 

@@ -1,4 +1,4 @@
-"""A real exported model in a folder as MLflow lays it out."""
+"""Write a real exported model into a folder, as MLflow does."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ SIGNATURE = Signature(layout=Layout.TENSOR, dtype="float32", shape=(3,))
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sums a row of three, and gives its negative beside it."""
+    """A module that returns the sum of a row of three, and its negative."""
     import torch
 
     class Model(torch.nn.Module):

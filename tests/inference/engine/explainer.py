@@ -1,4 +1,4 @@
-"""An explainer for tests; its base values are the model's own outputs."""
+"""Explain in tests: the base values are the model's own outputs."""
 
 from inference.engine.explaining.plugins import ExplainResult
 from inference.engine.wire.errors import EngineError, EngineErrorCode

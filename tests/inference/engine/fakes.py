@@ -1,4 +1,4 @@
-"""Runners that need no model, and engines made of them."""
+"""Fake runners that need no model, and make engines with them."""
 
 import asyncio
 import threading
@@ -23,12 +23,12 @@ MATRIX = Signature(
     dtype="float32",
     shape=(2,),
 )
-# A row that holds this makes FakeRunner raise.
+# A row with this value makes FakeRunner raise.
 POISON = -666.0
 
 
 class FakeRunner:
-    """Doubles every value; can be held, so that a queue forms behind it."""
+    """A runner that doubles every value; a test can hold it, so that a queue forms."""
 
     torch_function = None
 
@@ -66,7 +66,7 @@ class FakeRunner:
 
 
 class FakeStreamRunner(FakeRunner):
-    """Streams `count` chunks, counted from the row's first value."""
+    """A runner that streams `count` chunks, counting up from the row's first value."""
 
     def __init__(self, count: int = 3) -> None:
         super().__init__()
@@ -98,13 +98,13 @@ class ManualClock:
 
 
 class SlowRunner(FakeRunner):
-    """Takes a time for each row, by a clock that nobody has to wait for."""
+    """A runner that takes a fixed time per row, measured by a manual clock."""
 
     def __init__(self, clock: ManualClock, *, row_s: float = 0.005) -> None:
         super().__init__()
         self.clock = clock
         self.row_s = row_s
-        # On top, for the next batches: as if the process had been stopped meanwhile.
+        # Extra time of the next batches, as if the process had been stopped meanwhile.
         self.stalls: list[float] = []
 
     def run(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -154,13 +154,13 @@ def fake_engine(
 
 
 def rows(*values: float) -> tuple[Tensor, ...]:
-    """One row of two equal numbers for each value."""
+    """Return one row of two equal numbers for each value."""
     data = np.repeat(np.array(values, dtype=np.float32)[:, None], 2, axis=1)
     return (Tensor("input", data),)
 
 
 async def until(predicate: Callable[[], bool]) -> None:
-    """Let the loop turn until `predicate` holds; fail after a minute."""
+    """Run the event loop until `predicate` is true; fail after a minute."""
     async with asyncio.timeout(60):
         while not predicate():
             await asyncio.sleep(0.001)

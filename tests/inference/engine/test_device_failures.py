@@ -1,4 +1,4 @@
-"""An engine on a device that fails: it says so, and its process ends."""
+"""Test that an engine reports a failed device, and that its process ends."""
 
 import asyncio
 import time
@@ -166,7 +166,7 @@ def test_a_device_that_fails_when_asked_for_its_memory_ends_the_engine(
 
 
 def test_two_batches_are_in_flight(tmp_path, device, monkeypatch):
-    """The second's rows are copied while the device computes with the first's."""
+    """The second batch is copied in while the device computes the first."""
     compute = device.compute
 
     def held(kind, batch_rows, work):

@@ -1,4 +1,4 @@
-"""A device fails for good: its engine ends at once, and another is started."""
+"""Test that an engine ends at once if its device fails, and that another starts."""
 
 import json
 import sys

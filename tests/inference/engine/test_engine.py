@@ -27,7 +27,7 @@ from tests.inference.engine.fakes import (
 
 
 class Loader:
-    """Makes a runner for each flavor, and can be held."""
+    """A loader that makes a runner for each flavor; a test can hold it."""
 
     def __init__(self):
         self.runners = {}
@@ -304,7 +304,7 @@ def test_an_unreadable_desired_state_counts_as_empty(tmp_path, content):
 
 
 def test_lanes_take_turns(tmp_path):
-    """One version's flood does not keep another's single request waiting."""
+    """A flood on one version does not delay a single request to another."""
 
     async def main():
         runner = FakeRunner()

@@ -1,4 +1,4 @@
-"""What a full engine refuses, and when it says to come back."""
+"""Test what a full engine refuses, and the time after which it says to retry."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ OTHER = VersionKey("other", 1)
 
 
 class Overloaded:
-    """An engine whose device is held, with a known pace of 5 ms a row."""
+    """An engine with a held device and a known pace of 5 ms a row."""
 
     async def start(self, home, **fields):
         self.clock = ManualClock()
@@ -33,7 +33,7 @@ class Overloaded:
         self.engine = await loaded_engine(home, self.runner, clock=self.clock, **fields)
         self.client = InProcessEngineClient(self.engine)
         self.calls = []
-        # Learn the pace, from batches that leave others waiting.
+        # The engine learns the pace from batches with others waiting behind them.
         await asyncio.gather(*(self.predict(1) for _ in range(100)))
         self.runner.hold()
         self.calls.append(asyncio.create_task(self.predict(1)))
@@ -84,7 +84,7 @@ def test_retry_after_is_the_queue_at_the_measured_pace(tmp_path):
         error = await full.refusal()
 
         assert error.retry_after_ms == pytest.approx(1000, rel=0.05)
-        # Honest: whoever comes back then finds the queue empty.
+        # A caller that retries then finds the queue empty.
         said_at = full.clock.now
         await full.end()
         assert full.clock.now - said_at == pytest.approx(
@@ -110,7 +110,7 @@ def test_retry_after_knows_the_versions_that_share_the_device(tmp_path):
 
         error = await full.refusal()
 
-        # 100 rows of its own, and the 50 of the other that come in between.
+        # Its own 100 rows, and 50 of the other customer in between.
         assert error.retry_after_ms == pytest.approx(750, rel=0.05)
         await full.end()
 
@@ -139,7 +139,7 @@ def test_an_engine_that_measured_nothing_says_a_second(tmp_path):
 
 
 def test_the_queue_is_bounded_in_time(tmp_path):
-    """After a flood the last of it is answered soon, and then newcomers are."""
+    """After a flood its last requests are answered soon, and then new ones."""
 
     async def main():
         full = await Overloaded().start(tmp_path, max_queue_ms=1000)
@@ -162,7 +162,7 @@ def test_what_piled_up_behind_a_stall_is_not_refused_because_of_it(tmp_path):
     async def main():
         full = await Overloaded().start(tmp_path)
         await full.queue(*[1] * 12)
-        # The batch of ten, behind the one that is held, and with others behind it.
+        # The batch of ten rows, between the held one and others behind it.
         full.runner.stalls = [0.0, 3.0]
         full.runner.release()
         await asyncio.gather(*full.calls)
@@ -182,7 +182,7 @@ def test_what_cannot_be_done_before_its_deadline_is_refused_at_once(tmp_path):
         error = await full.refusal(timeout_s=0.4)
         assert not error.of_customer
         await full.queue(1, timeout_s=0.8)
-        # Its turn comes long before.
+        # Its turn comes much earlier.
         await full.queue(1, timeout_s=0.4, customer_id=2)
 
         await full.end()
@@ -191,7 +191,7 @@ def test_what_cannot_be_done_before_its_deadline_is_refused_at_once(tmp_path):
 
 
 def test_who_asks_once_waits_for_no_flood(tmp_path):
-    """Beside 1 s of another's work it waits for no batch but the one that runs."""
+    """Beside 1 s of another customer's work, it waits only for the running batch."""
 
     async def main():
         full = await Overloaded().start(tmp_path)
@@ -292,7 +292,7 @@ def test_every_bound_refuses_and_is_counted(tmp_path, bounds, counter):
         counters = engine.status().counters
         assert counters["refused"] == counters[counter] == 1
         assert caught.value.of_customer
-        # Whoever leaves gives the room to others at once.
+        # A caller that leaves frees its room for others at once.
         left = calls.pop()
         left.cancel()
         await asyncio.gather(left, return_exceptions=True)

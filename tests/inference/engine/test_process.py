@@ -1,4 +1,4 @@
-"""The real process: it starts, drains, is killed, and comes back on its own."""
+"""Test the real process: it starts, drains, is killed, and restarts alone."""
 
 import asyncio
 import os
@@ -105,7 +105,7 @@ def test_it_serves_survives_a_kill_and_drains(start, tmp_path, version):
     results = run(calls_through_the_end())
 
     assert second.wait(60) == 0
-    # Accepted ones are answered, later ones refused as such; none is lost.
+    # Accepted requests are answered, later ones refused; none is lost.
     for result in results:
         if isinstance(result, EngineError):
             assert result.code is EngineErrorCode.DRAINING

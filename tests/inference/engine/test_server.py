@@ -61,7 +61,7 @@ def predict(request_id, *values):
 
 
 class Peer:
-    """Speaks raw bytes."""
+    """A client that sends and receives raw bytes."""
 
     def __init__(self, reader, writer):
         self._reader, self.writer = reader, writer

@@ -10,7 +10,7 @@ from tests.inference.engine.fakes import FakeStreamRunner, rows, run, until
 
 
 class Reader:
-    """Remembers what a stream tells."""
+    """A StreamReader that records its calls."""
 
     def __init__(self):
         self.chunks = []

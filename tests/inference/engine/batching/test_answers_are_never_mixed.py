@@ -1,4 +1,4 @@
-"""Whatever happens around a request, its answer is the one it would get alone."""
+"""Test that a request always gets the answer that it would get alone."""
 
 import asyncio
 import random
@@ -23,12 +23,12 @@ OutOfMemoryError = type("OutOfMemoryError", (RuntimeError,), {})
 
 
 def alone(data):
-    """What one row's answer is, by itself: two outputs of different shapes."""
+    """Return the answer to one row alone: two outputs of different shapes."""
     return data * np.float32(2), data.sum(axis=1) + np.float32(0.5)
 
 
 class EchoRunner:
-    """Answers each row from that row only; short of memory now and then."""
+    """A runner that answers each row from that row only; sometimes memory is short."""
 
     torch_function = None
 
@@ -53,7 +53,7 @@ class EchoRunner:
 
 
 class OffByOneRunner(EchoRunner):
-    """The mutant: in a batch, each row gets its neighbour's answer."""
+    """A broken runner: in a batch, each row gets its neighbour's answer."""
 
     def run(self, tensors):
         return tuple(
@@ -74,7 +74,7 @@ step = st.fixed_dictionaries(
 
 
 async def play(home, steps, make_runner, *, depth=1, inline_ms=0.0):
-    """Carry the steps out; return how many answers were right and wrong."""
+    """Carry out the steps; return how many answers were right and wrong."""
     engine = EngineCore(
         fakes.settings(home, inline_ms=inline_ms, max_batch_rows=32),
         load=lambda version, device: Loaded(make_runner(), MATRIX, depth),

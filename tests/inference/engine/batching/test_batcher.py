@@ -357,7 +357,7 @@ def test_a_full_batch_does_not_wait_for_more_company(tmp_path):
 
 
 class OverlappingRunner(FakeRunner):
-    """Counts the batches that are in `run` at the same time."""
+    """A runner that counts how many batches are in `run` at the same time."""
 
     def __init__(self):
         super().__init__()
@@ -415,7 +415,7 @@ class Recorder:
 
 
 class LaneClient:
-    """Calls a lane that was opened by hand."""
+    """Predict on a lane that the test opened itself."""
 
     def __init__(self, batcher, lane):
         self.batcher, self.lane = batcher, lane

@@ -40,7 +40,7 @@ def test_the_pace_is_learnt_from_batches_that_left_others_waiting():
         pace.observe(100, 0.5, saturated=True)
     assert pace.row_s == pytest.approx(0.005)
 
-    # Small batches are slow for their size; that says nothing about a full queue.
+    # Small batches are slow for their size, but do not show the pace of a full queue.
     pace.observe(1, 0.1, saturated=False)
     assert pace.row_s == pytest.approx(0.005)
 

@@ -1,4 +1,4 @@
-"""Batches that fail, as a whole or for want of memory."""
+"""Test batches that fail as a whole, or because memory is short."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from tests.inference.engine.fakes import POISON, FakeRunner
 
 
 class SmallDevice(FakeRunner):
-    """Has room for so many rows at once."""
+    """A runner with memory for a limited number of rows."""
 
     def __init__(self, most_rows):
         super().__init__()
@@ -66,7 +66,7 @@ def test_where_not_even_a_row_fits_callers_are_told_when_to_come_back():
     assert outcome.error.code is EngineErrorCode.OVERLOADED
     assert outcome.error.retry_after_ms == 1000
     assert outcome.error.retryable
-    # Each half once, not every row.
+    # Each half runs once, not every row.
     assert runner.batches == [4, 2, 1]
 
 
@@ -88,7 +88,7 @@ def test_a_batch_on_a_failed_device_is_not_tried_again():
 
     assert runner.batches == [2]
     assert execution.is_fatal(outcome.cause)
-    # Whoever merely shared the batch may come again, when there is a new engine.
+    # Requests that only shared the batch may be sent again, to the new engine.
     assert outcome.error.code is EngineErrorCode.DEVICE_FAILED
     assert outcome.error.retryable
     assert outcome.error.retry_after_ms

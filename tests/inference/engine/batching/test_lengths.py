@@ -1,4 +1,4 @@
-"""Requests of different lengths share a batch, and get the answers they got alone."""
+"""Test that requests of different lengths share a batch but get their own answers."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ SIGNATURE = Signature(
 
 
 class Tokens(FakeRunner):
-    """Adds up the tokens that the mask marks, and gives each of them back."""
+    """A runner that sums the tokens that the mask marks, and returns each of them."""
 
     def __init__(self):
         super().__init__()

@@ -46,7 +46,7 @@ def test_interactive_requests_overtake_jobs_that_came_before(tmp_path):
 
 
 def test_jobs_are_not_starved(tmp_path):
-    """Under more interactive requests than the device can do, jobs get 5 %."""
+    """With more interactive requests than the device can handle, jobs get 5 %."""
 
     async def main():
         clock = ManualClock()
@@ -108,7 +108,7 @@ def test_batches_of_jobs_are_short_where_rows_are_slow(tmp_path):
         runner = SlowRunner(clock)
         engine = await loaded_engine(tmp_path, runner, inline_ms=0, clock=clock)
         client = InProcessEngineClient(engine)
-        # From here on a row is known to take 5 ms.
+        # From here on the batcher knows that a row takes 5 ms.
         await asyncio.gather(
             *(client.predict(KEY, rows(1), timeout_s=100) for _ in range(300))
         )
@@ -121,7 +121,7 @@ def test_batches_of_jobs_are_short_where_rows_are_slow(tmp_path):
             )
         )
 
-        # 50 ms of 5 ms each, give or take a rounding.
+        # Rows of 5 ms fill 50 ms, except for rounding.
         assert max(runner.batches) in (9, 10)
 
     run(main())

@@ -63,7 +63,7 @@ def refusal(waiting, one):
 
 
 def fill(waiting, customer_id, **fields):
-    """Queue what a customer may; return the rows."""
+    """Queue as much as a customer may; return the rows."""
     rows = 0
     while refusal(waiting, one := entry(customer_id=customer_id, **fields)) is None:
         waiting.append(one)
@@ -169,7 +169,7 @@ def test_one_request_may_be_larger_than_a_share_and_others_find_room_beside_it()
 
     while len(waiting):
         waiting.take(0.0)
-    # All that was given is there again.
+    # All room is free again.
     assert fill(waiting, 1) == 50
 
 
@@ -374,7 +374,7 @@ def test_whatever_others_send_a_newcomer_finds_room_and_is_soon_served(made):
     once = entry(customer_id=5)
     assert refusal(waiting, once) is None
     waiting.append(once)
-    # Before it come, of each other, one whose turn was there already and one row.
+    # Each other customer is served one entry that was due already, and one row more.
     before = {}
     while once not in (batch := waiting.take(0.0)[0]):
         for one in batch:

@@ -70,7 +70,7 @@ def test_jobs_get_their_share_of_the_time_and_no_more(job_s):
 
 
 def test_a_job_that_calls_again_and_again_gets_no_more_than_its_share():
-    """Between two calls of one job nothing of it waits; its debt must stay."""
+    """Between two calls of one job nothing waits, but its debt must stay."""
     turns = BatchScheduler(lambda lane: 0.2)
     spent = {True: 0.0, False: 0.0}
     for _ in range(20_000):
@@ -81,7 +81,7 @@ def test_a_job_that_calls_again_and_again_gets_no_more_than_its_share():
         turns.ran(turn, 0.2 if turn.job else 0.01)
         spent[turn.job] += 0.2 if turn.job else 0.01
         if turn.job:
-            # Nothing of the job waits during the next interactive batch.
+            # The job has no call waiting during the next interactive batch.
             turns.wait("interactive", job=False)
             following = turns.peek()
             turns.take(following)

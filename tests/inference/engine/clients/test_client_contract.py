@@ -1,4 +1,4 @@
-"""One suite over the three clients: an in-process, a socket and a blocking one."""
+"""Test all three clients with one suite: in-process, socket and blocking."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -44,7 +44,7 @@ TABLE = Signature(
 
 
 class Threaded:
-    """Gives a blocking client the asynchronous face that the suite speaks."""
+    """Call a blocking client through the asynchronous methods that the suite uses."""
 
     def __init__(self, client):
         self._client = client
@@ -74,7 +74,7 @@ class Threaded:
 
 
 class Echo(FakeRunner):
-    """Gives its text column back, and the length of each."""
+    """A runner that returns its text column, and the length of each text."""
 
     def run(self, tensors):
         text = tensors[0].data
@@ -84,7 +84,7 @@ class Echo(FakeRunner):
 
 @pytest.fixture(params=["in_process", "socket", "blocking"])
 def served(request, tmp_path):
-    """Open an engine over `runner` and a client of each kind to it."""
+    """Open an engine with `runner`, and a client of each kind."""
 
     @asynccontextmanager
     async def open_(runner, signature=MATRIX, **fields):
@@ -258,7 +258,7 @@ def test_tables_that_do_not_fit_are_a_bad_request(served, tensors):
 
 
 class Scaled(FakeRunner):
-    """Multiplies by the parameter `factor`, and counts the rows of each batch."""
+    """A runner that multiplies by the parameter `factor` and counts rows by batch."""
 
     def run_with(self, tensors, params):
         factor = np.float32((params or {}).get("factor", 2))

@@ -1,4 +1,4 @@
-"""What the socket client writes, and when; its answers: test_client_contract.py."""
+"""Test what the socket client writes and when; `test_client_contract` tests answers."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ class Nobody:
 
 
 def test_calls_of_one_turn_leave_together_but_none_waits_for_many(tmp_path):
-    """So an engine computes the first of them while the others are being read."""
+    """An engine can then compute the first ones while the client reads the others."""
     within_the_turn, writes, received = asyncio.run(written(tmp_path, calls=40))
 
     assert [asked(data) for data in within_the_turn] == [16, 16]
@@ -61,7 +61,7 @@ async def written(tmp_path, *, calls):
 
 
 class Writes:
-    """A transport that tells what was written to it."""
+    """A transport that records what was written to it."""
 
     def __init__(self, transport, writes):
         self._transport = transport

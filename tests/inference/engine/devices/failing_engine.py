@@ -1,6 +1,6 @@
 """Run an engine on a fake device that fails for good once a file named `poison` exists.
 
-Like a real one it stays failed for the life of the process, and works in the next.
+Like a real device it stays failed until its process ends, and works in the next.
 """
 
 import os

@@ -1,7 +1,7 @@
-"""A device with streams of its own, on the processor.
+"""Fake a device with its own streams, on the CPU.
 
-Copies and forward passes run in threads and finish late, staging buffers and the
-outputs of graphs are used again, and freed memory holds rubbish: whoever reads too
+Copies and forward passes run in threads and finish late, staging buffers and outputs of
+graphs are reused, and freed memory is overwritten with garbage. So code that reads too
 early or too late gets wrong numbers.
 """
 
@@ -54,7 +54,7 @@ class FakeDevice:
         self.step_s = step_s
         self.copy_s = copy_s
         self.waits_for_copies = waits_for_copies
-        # What the streams did, in order: ("copy_in", 4, "begin") and so on.
+        # Steps of the streams, in order: ("copy_in", 4, "begin") and so on.
         self.events = []
         self.counters = new_counters()
         self.last_replay = None
@@ -199,7 +199,7 @@ class _FakeSlot:
         replay, self._device.last_replay = self._device.last_replay, None
 
         def work():
-            # What went wrong shows when somebody waits for it, as on a real device.
+            # As on a real device, an error shows only when somebody waits for it.
             if replay is not None:
                 replay.result(0)
             arrays.extend(_array(output) for output in outputs)

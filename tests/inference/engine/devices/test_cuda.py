@@ -1,4 +1,4 @@
-"""A real CUDA device. What it must do is tested on a fake one, see `test_forward`."""
+"""Test a real CUDA device; `test_forward` tests the same rules on a fake device."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""Sizes, graphs and fallbacks of a device that copies and computes by itself."""
+"""Test sizes, graphs and fallbacks on a device that copies and computes by itself."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -228,7 +228,7 @@ def test_batches_in_flight_never_get_each_others_answers(sizes):
 
 
 def test_answers_are_wrong_if_a_batch_does_not_wait_for_its_copies(make_device):
-    """The fake would show it: that is what the test above stands on."""
+    """Check that the fake shows such an error, on which the test above relies."""
     device = make_device(copy_s=0.05, waits_for_copies=False)
     doubler = forward.on(device, Doubler())
 

@@ -111,7 +111,7 @@ def test_a_customer_who_floods_leaves_others_their_turn(tmp_path, held, monkeypa
         client = InProcessEngineClient(engine)
 
         def ask(customer_id):
-            # The seed only says whose it is.
+            # The seed only marks whose explanation it is.
             options = ExplainOptions(seed=customer_id)
             return asyncio.create_task(
                 client.explain(
@@ -177,7 +177,7 @@ def test_an_explanation_costs_its_own_work_and_not_its_wait(tmp_path, monkeypatc
         assert both.wait(60)
         clock.now += 2
         result = original(model, tensors, options)
-        # The wait of its predictions for the device.
+        # Time that its predictions waited for the device.
         clock.now += 5
         model.waited_s += 5
         return result

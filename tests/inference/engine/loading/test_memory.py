@@ -1,4 +1,4 @@
-"""Memory comes back: by what an engine counts, and by what the process holds."""
+"""Test that memory is freed: in the engine's counts and in the process itself."""
 
 import asyncio
 import os
@@ -31,11 +31,11 @@ CYCLES = 200
 
 
 class HeavyRunner(FakeRunner):
-    """Holds 33 MiB, in a cycle, as graphs of modules are.
+    """A runner that holds 33 MiB in a reference cycle, as graphs of modules do.
 
-    So much glibc always maps by itself, and gives back when it is freed. Of what is
-    smaller it may keep 64 MiB at the end of each thread's arena: `malloc_trim` leaves
-    that to a threshold, which rises with what was freed before, in any other test.
+    glibc always maps blocks of this size separately and returns them when freed. Of
+    smaller blocks it may keep 64 MiB at the end of each thread's arena: `malloc_trim`
+    keeps a threshold there, which grows with what any earlier test freed.
     """
 
     def __init__(self):
@@ -45,7 +45,7 @@ class HeavyRunner(FakeRunner):
 
 
 class LeakingRunner(HeavyRunner):
-    """The mutant: something keeps its weights."""
+    """A broken runner: something keeps its weights alive."""
 
     kept = []
 
@@ -68,7 +68,7 @@ async def cycle(engine, predict, times):
 
 
 def grown_after(home, make_runner, *, cycles):
-    """Bytes that the process has more of, after load, predict and unload."""
+    """Return how many bytes the process grows by load, predict and unload."""
 
     async def main():
         unloaded = []
@@ -94,7 +94,7 @@ def grown_after(home, make_runner, *, cycles):
         await cycle(engine, predict, cycles)
         await all_unloaded()
         engine.close()
-        # The last ones are freed in a thread, soon.
+        # A thread frees the last ones soon.
         for _ in range(20):
             memory.collect()
             grown = resident() - before
@@ -124,7 +124,7 @@ REAL_CYCLES = 12
 
 @pytest.fixture
 def program(tmp_path):
-    """An exported program of 36 MB: two that stayed would be too many."""
+    """An exported program of 36 MB; if two stayed in memory, the test would fail."""
     import torch
 
     net = torch.nn.Sequential(
@@ -189,7 +189,7 @@ def test_the_host_has_room_and_uses_some_of_it():
 
 @pytest.fixture
 def settled():
-    """Leave what earlier tests made out of this: there is much of it."""
+    """Exclude the many objects of earlier tests."""
     memory.settle()
 
 

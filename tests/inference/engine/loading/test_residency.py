@@ -53,7 +53,7 @@ def test_the_rest_fits_and_is_worth_more_than_what_left(made, budget, needed):
     assert sum(one.nbytes for one in rest) + needed <= budget
     left = [one for one in residents if one.key in gone]
     assert not any(one.pinned for one in left)
-    # Without the last one that left it would not have fitted.
+    # Without the last one leaving, it would not fit.
     if left:
         last = max(left, key=lambda one: gone.index(one.key))
         assert sum(one.nbytes for one in rest) + last.nbytes + needed > budget

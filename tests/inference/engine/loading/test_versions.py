@@ -1,4 +1,4 @@
-"""Versions that come and go with the memory there is."""
+"""Test that versions are loaded and evicted as memory allows."""
 
 import asyncio
 import threading
@@ -28,14 +28,14 @@ MIB = 1024 * 1024
 
 
 class Shelf:
-    """A device's memory, and a loader that puts versions there."""
+    """A fake device memory, and a loader that puts versions into it."""
 
     def __init__(self, home, **sizes):
         self.folders = {}
         for name, size in sizes.items():
             self.folders[name] = home / name
             self.folders[name].mkdir()
-            # Sparse: it has the size of a model and takes no room.
+            # A sparse file: it has the size of a model but takes no room.
             with (self.folders[name] / "model").open("wb") as file:
                 file.truncate(size * MIB)
         self.sizes = {path: size * MIB for path, size in sizes.items()}
@@ -102,7 +102,7 @@ async def predict(engine, name, value=1.0):
 
 
 async def call(engine, name):
-    """Call until it answers, as a caller that obeys Retry-After does."""
+    """Call until the version answers, like a caller that obeys Retry-After."""
     async with asyncio.timeout(60):
         while True:
             try:
@@ -170,7 +170,7 @@ def test_the_least_recently_used_leaves_for_the_one_that_is_called(tmp_path):
         await call(engine, "a")
         await call(engine, "c")
 
-        # a was called after b, so b makes room when its turn comes, and back again.
+        # `a` was called after `b`, so `b` leaves first; later it is the reverse.
         await call(engine, "b")
 
         assert states(engine) == {"a": "evicted", "b": "ready", "c": "ready"}
@@ -194,7 +194,7 @@ def test_what_a_route_serves_stays_and_sends_others_away(tmp_path):
         await until(lambda: states(engine)["a"] == "evicted")
         with pytest.raises(EngineError) as caught:
             await predict(engine, "a")
-        # There is nothing that could leave for it.
+        # No other version could leave for it.
         assert caught.value.code is EngineErrorCode.LOADING
         assert caught.value.retry_after_ms == 60_000
         assert shelf.loads == ["served", "a", "also_served"]
@@ -237,7 +237,7 @@ def test_those_that_wait_are_answered_before_a_version_leaves(tmp_path):
 
         assert await asyncio.gather(*calls) == [0, 2, 4, 6]
         await ready(engine, key("b"))
-        # The memory was free before the next one took it.
+        # The memory was free before the next version took it.
         assert shelf.most == 60 * MIB
 
     run(main())
@@ -289,7 +289,7 @@ def test_a_version_that_turns_out_too_large_leaves_again(tmp_path):
         for _ in range(3):
             with pytest.raises(EngineError):
                 await predict(engine, "b")
-        # Known to be too large now, it is not tried again and again.
+        # Now that its size is known, the engine does not try again.
         assert shelf.loads == ["a", "b"]
 
     run(main())

@@ -1,4 +1,4 @@
-"""Models as MLflow writes them, and the versions that an engine is asked to load."""
+"""Write models with MLflow, and describe them as versions to load."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from inference.engine.wire.messages import VersionKey, VersionToLoad
 def version(
     folder: Path, *, metadata: dict[str, Any] | None = None, trusted: bool = True
 ) -> VersionToLoad:
-    """Describe the artifact in `folder` as the controller does."""
+    """Describe the artifact in `folder` for an engine, as the controller does."""
     mlmodel = yaml.safe_load((folder / "MLmodel").read_text())
     stored = mlmodel["signature"]
     signature = {

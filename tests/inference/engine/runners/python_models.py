@@ -1,11 +1,11 @@
-"""Python models as people write them for MLflow."""
+"""Define Python models as people write them for MLflow."""
 
 import numpy as np
 from mlflow.pyfunc import PythonModel
 
 
 class Writer(PythonModel):
-    """Repeats a text; its parameters say how often, and between what."""
+    """A model that repeats a text; parameters set the number and the separator."""
 
     def predict(self, context, model_input, params=None):
         return [
@@ -32,14 +32,14 @@ class OnlyStreams(PythonModel):
 
 
 class Chat(PythonModel):
-    """Of MLflow's typed kind: takes a list, gives nested objects."""
+    """A model with MLflow's type hints: it takes a list and returns nested objects."""
 
     def predict(self, model_input: list[str]):
         return [{"words": text.split(), "first": text[:1]} for text in model_input]
 
 
 class Everything(PythonModel):
-    """Says of each column what arrived."""
+    """A model that returns what arrived in each column."""
 
     def predict(self, context, model_input, params=None):
         row = model_input.iloc[0]
@@ -67,7 +67,7 @@ class Sums(PythonModel):
 
 
 class Gaps(PythonModel):
-    """Names the columns that a row lacks."""
+    """A model that returns the names of the columns that a row lacks."""
 
     def predict(self, context, model_input, params=None):
         missing = model_input.isna()

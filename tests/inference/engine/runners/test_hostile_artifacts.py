@@ -1,4 +1,4 @@
-"""No byte of an unapproved artifact may run. Each canary is a file that code makes."""
+"""Test that no code of an untrusted artifact runs: it would create a canary file."""
 
 import contextlib
 import io
@@ -348,7 +348,7 @@ def torch_archive_of_a_pickle(folder, evil):
 
 
 def torch_script_with_a_pickle(folder, evil):
-    """Looks like TorchScript; its data is a pickle."""
+    """Write a file that looks like TorchScript but holds a pickle."""
     pickled_torch_module(folder, evil)
     with zipfile.ZipFile(folder / "data" / "model.pth", "w") as archive:
         archive.writestr("m/code/__torch__.py", "import os\n")
@@ -366,7 +366,7 @@ def pickle_module_of_the_authors_choice(folder, evil):
 
 
 def rezipped(path, evil):
-    """Put a pickle in place of the archive's own."""
+    """Replace the archive's pickle by another."""
     source = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name in source.namelist():

@@ -1,4 +1,4 @@
-"""A column has one dtype, whatever values and callers a batch brings together."""
+"""Test that a column's dtype never depends on the values or callers in a batch."""
 
 import json
 
@@ -26,7 +26,7 @@ ROWS = [
 
 
 class Served:
-    """A saved model, called with JSON as the gateway and the engine call it."""
+    """A saved model, called with JSON in the way of the gateway and the engine."""
 
     def __init__(self, folder):
         version = logged.version(folder)
@@ -60,7 +60,7 @@ def schema(columns):
 
 @pytest.fixture(scope="module")
 def teller(tmp_path_factory):
-    """Python code that says which dtypes it got."""
+    """A Python model that returns the dtypes of its input."""
 
     def tell(model_input):
         dtypes = [str(dtype) for dtype in model_input.dtypes]
@@ -73,7 +73,7 @@ def teller(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    """A pipeline of scikit-learn that has learnt what a missing city is worth."""
+    """Return a scikit-learn pipeline that was trained with missing cities."""
     import mlflow.sklearn
     from sklearn.compose import make_column_transformer
     from sklearn.pipeline import make_pipeline

@@ -72,7 +72,7 @@ def test_sizes_that_the_signature_leaves_open_vary():
 
 
 def joined(*pieces):
-    """Join what a Python model gave for one row each."""
+    """Join the outputs of a Python model for one row each."""
     outputs = join_outputs([to_tensors(piece, rows=1) for piece in pieces])
     return {output.name: output.data.tolist() for output in outputs}
 

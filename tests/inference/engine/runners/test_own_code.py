@@ -51,7 +51,7 @@ def path_as_before(monkeypatch):
 
 @pytest.fixture
 def load(tmp_path):
-    """Give what loads a version whose code multiplies by its number."""
+    """Return a loader for versions whose code multiplies by the version number."""
 
     def loaded(version, *, own_file=""):
         folder = tmp_path / str(version)
@@ -117,7 +117,7 @@ def test_a_version_whose_code_never_runs_makes_nobody_s_forgotten(load, tmp_path
 
 
 def test_code_named_like_a_part_of_python_harms_nobody(tmp_path):
-    # What is built in has no file.
+    # A built-in module has no file.
     (tmp_path / "3" / "code").mkdir(parents=True)
     for name in ("sys.py", "time.csv", "itertools.py", "json"):
         (tmp_path / "3" / "code" / name).touch()

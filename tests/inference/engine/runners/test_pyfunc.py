@@ -16,7 +16,7 @@ TABLE = Signature(
 
 
 class Shouting:
-    """Fits both forms of input: repeats text, or sums numbers."""
+    """A model for both kinds of input: it repeats text, or sums numbers."""
 
     def predict(self, model_input):
         if isinstance(model_input, pandas.DataFrame):

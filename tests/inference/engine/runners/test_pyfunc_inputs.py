@@ -83,5 +83,5 @@ def test_moments_among_parameters_are_of_a_precision_that_mlflow_takes():
         params=(Param("since", "datetime64[ns]", "2024-01-01T00:00:00"),),
     )
 
-    # It asks for what becomes a datetime, which nanoseconds do not.
+    # MLflow wants a value that converts to `datetime`, which nanoseconds do not.
     assert params_of(signature, None)["since"].item() == datetime(2024, 1, 1)

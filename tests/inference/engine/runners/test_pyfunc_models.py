@@ -1,4 +1,4 @@
-"""Models of several libraries, written by MLflow and loaded as an engine does."""
+"""Test models of several libraries, written by MLflow and loaded as by an engine."""
 
 import json
 import warnings
@@ -47,7 +47,7 @@ PEOPLE = pandas.DataFrame(
 
 @pytest.fixture(scope="module")
 def boosted(tmp_path_factory):
-    """Boosted trees behind a preprocessing of columns, some of them optional."""
+    """Return boosted trees after a preprocessing of columns, some of them optional."""
     from sklearn.compose import make_column_transformer
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.pipeline import make_pipeline

@@ -178,7 +178,7 @@ def test_texts_and_bytes_may_end_in_zeros(outputs, expected):
 
 
 def test_numbers_that_are_not_finite_are_told_apart_from_missing_values():
-    """Answers warn of them; as a value of its own NaN is what pandas has for none."""
+    """Answers warn of NaN inside a value; a NaN alone is pandas' missing value."""
     inner = {"score": math.nan, "bounds": [-math.inf, np.float32("nan")]}
 
     kept = plain({"a": inner})["a"]

@@ -1,4 +1,4 @@
-"""Exported programs: rows of varying length, and devices with streams of their own."""
+"""Test exported programs with rows of varying length, and on a device with streams."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ SIGNATURE = Signature(
 
 
 class Tokens(torch.nn.Module):
-    """Averages the vectors of marked tokens, and scores each token."""
+    """A module that averages the vectors of marked tokens and scores each token."""
 
     def __init__(self):
         super().__init__()

@@ -25,7 +25,7 @@ class Halves(torch.nn.Module):
 
 
 class Masked(torch.nn.Module):
-    """Sums what the mask leaves; its arguments come in another order than by name."""
+    """A module that sums unmasked values; its arguments are not ordered by name."""
 
     def forward(self, mask, ids):
         return (mask * ids).sum(1).float()

@@ -1,4 +1,4 @@
-"""Torch modules of one or several inputs, on the processor and on a faster device."""
+"""Test torch modules with one or several inputs, on the CPU and on a faster device."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
 class Tokens(torch.nn.Module):
-    """Averages the vectors of the tokens that the mask marks."""
+    """A module that averages the vectors of the tokens that the mask marks."""
 
     def __init__(self):
         super().__init__()
