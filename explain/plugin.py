@@ -28,8 +28,7 @@ def explain(
 ) -> ExplainResult:
     """Explain every row; with `options.plot` also draw the first.
 
-    Raises EngineError: NOT_EXPLAINABLE because of the model, BAD_REQUEST because of the
-    options.
+    Raises EngineError NOT_EXPLAINABLE for a model, BAD_REQUEST for options.
     """
     signature = model.signature
     features.check_explainable(signature)

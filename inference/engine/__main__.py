@@ -65,8 +65,7 @@ def main() -> int:
         ),
     )
     if settings.device == "cpu":
-        # Opening the CPU is free. Other devices need torch: the first version opens
-        # them.
+        # Costs nothing; other devices need torch, and open with the first version.
         opening.open_device(settings.device)
     lock = _lock(home, settings)
     if lock is None:

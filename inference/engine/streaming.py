@@ -32,10 +32,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class StreamReader(Protocol):
-    """The reader of a stream, called on the event loop.
-
-    `ended` or `stream_failed` is the last call.
-    """
+    """A stream's reader, on the event loop; `ended` or `stream_failed` comes last."""
 
     def chunk(self, stream_id: int, chunk: msgspec.Raw) -> None:
         """Take one JSON value, in MessagePack."""
@@ -148,7 +145,7 @@ class RunningStream:
         chunks, failure = 0, None
         try:
             chunks = self._make(runner, tensors, params)
-        # A model may raise anything, and must not take the engine down by sys.exit.
+        # A model may raise anything; also its sys.exit must not end the engine.
         except (Exception, SystemExit) as cause:
             logger.warning(
                 "stream_failed",

@@ -10,10 +10,7 @@ import msgspec
 
 
 class JobCounts(msgspec.Struct, frozen=True):
-    """The predictions that jobs have made with one version since the beginning.
-
-    Jobs call the engine themselves, so gateways do not count this.
-    """
+    """All predictions by jobs with one version; gateways do not count these."""
 
     model: str
     version: str

@@ -1,4 +1,4 @@
-"""The models are too small to be worth sharing among threads."""
+"""Run the tests on one thread: the models are too small for more to pay off."""
 
 import pytest
 import torch

@@ -47,8 +47,7 @@ class Pace:
     def __init__(self) -> None:
         self._rows = 0.0
         self._seconds = 0.0
-        # Time per row of batches with nothing waiting behind them; used until more is
-        # known.
+        # Least time per row of batches with nothing behind them, until more is known.
         self._alone_row_s = math.inf
         # 0: not known yet. Computed for every batch, as every request reads it.
         self.row_s = 0.0

@@ -30,10 +30,7 @@ class BatchAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Caller(Protocol):
-    """The receiver of an entry's answer, called on the event loop.
-
-    Each entry gets exactly one call of `answered` or `failed`.
-    """
+    """The receiver of one answer, `answered` or `failed`, on the event loop."""
 
     def answered(
         self, entry: "Entry", answer: BatchAnswer, start: int, queue_us: int
@@ -190,9 +187,9 @@ class VersionQueue:
     """A queue with limits on rows and bytes, in which customers take turns.
 
     The order is self-clocked fair queueing (Golestani 1994): an entry is served once
-    every other waiting customer was served as many rows as this entry and the ones
-    before it of the same customer have. So one customer's entries are served in order,
-    and a customer with few entries does not wait behind a flood of another.
+    every other waiting customer was served as many rows as this entry and its
+    customer's earlier ones have. So each customer's entries are served in order, and a
+    customer with few entries does not wait behind a flood of another.
     """
 
     def __init__(self, limits: QueueLimits, room: QueueRoom) -> None:

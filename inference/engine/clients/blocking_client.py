@@ -40,10 +40,7 @@ R = TypeVar("R", bound=Reply)
 
 
 class BlockingEngineClient:
-    """A synchronous client; threads may share it, and it is safe after a fork.
-
-    It keeps idle sockets for later calls, but a child process opens its own.
-    """
+    """A synchronous client for all threads; after a fork it opens its own sockets."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = str(path)

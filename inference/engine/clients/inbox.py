@@ -9,8 +9,8 @@ import msgspec
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import StreamChunk, credits_of
 
-# Most bytes of chunks that are on the way or unread, plus one chunk; each new grant is
-# half of it. In bytes, because a model may make chunks of any size.
+# Most bytes of chunks that are on the way or unread, plus one chunk; a new grant is at
+# least half of it. In bytes, because a model may make chunks of any size.
 WINDOW = 64 * 1024
 
 
@@ -58,7 +58,7 @@ class Inbox:
             if isinstance(arrived, Exception):
                 raise arrived
             yield read_chunk(arrived)
-            # Only now, when the reader asks for more, is this chunk passed on.
+            # The reader asks for more, so it has passed this chunk on.
             if not self.finished:
                 self._returns.count(arrived)
 

@@ -43,10 +43,7 @@ _MAX_TOGETHER = 16
 
 
 class Waiter(Protocol):
-    """The receiver of a reply, called on the event loop.
-
-    `fail` or the last `resume` ends the call; only a stream has more than one.
-    """
+    """The receiver of one reply, or of a stream's chunks, on the event loop."""
 
     def resume(self, value: Any) -> None: ...
 
@@ -115,10 +112,9 @@ class _Connection(asyncio.Protocol):
 
 
 class SocketEngineClient:
-    """An asynchronous client that reconnects by itself.
+    """An asynchronous client that reconnects by itself; use it on one event loop.
 
-    It belongs to the event loop of its first call. Without a connection every call
-    fails at once with CONNECTION_LOST.
+    Without a connection every call fails at once with CONNECTION_LOST.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -9,8 +9,7 @@ import psutil
 
 from inference.engine.devices import found
 
-# Part of the device's memory for models if no budget is set; the rest is for batches
-# and other processes.
+# Part of the memory for models if no budget is set; the rest is for batches and others.
 _SHARE = 0.8
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 

@@ -84,10 +84,7 @@ class _Measured(NamedTuple):
 
 
 class Versions:
-    """All versions of an engine, loaded one at a time in a separate thread.
-
-    Call its methods on the event loop only.
-    """
+    """An engine's versions, used on its event loop; a thread loads one at a time."""
 
     def __init__(
         self,
@@ -173,10 +170,7 @@ class Versions:
             self._release(version.lane)
 
     def ready(self, key: VersionKey) -> VersionState:
-        """Return a version that can answer; else raise EngineError.
-
-        An evicted version begins to load.
-        """
+        """Return a ready version or raise EngineError; begin to load an evicted one."""
         version = self.by_key.get(key)
         if version is None:
             raise EngineError(EngineErrorCode.NOT_LOADED, f"{key} is not loaded")

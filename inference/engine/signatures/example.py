@@ -26,10 +26,7 @@ _OPEN_SIZE = 4
 
 
 def read(path: Path, signature: Signature) -> tuple[Tensor, ...] | None:
-    """Read the input example in an artifact's folder; None if there is none.
-
-    Raises ValueError if it does not fit the signature.
-    """
+    """Read an artifact's input example, if any; raise ValueError if it does not fit."""
     payload = _read_json(path / _INPUTS)
     if payload is None:
         return None
