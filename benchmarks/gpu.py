@@ -29,6 +29,7 @@ from benchmarks.gpu_models import Net
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.devices import found
 from inference.engine.signatures.signature import Layout, Signature
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionStatus, VersionToLoad
 from inference.engine.wire.tensors import Tensor
@@ -212,7 +213,7 @@ async def _served(
     async def caller() -> None:
         nonlocal answered
         while time.perf_counter() < stop_at:
-            await client.predict(key, request, timeout_s=60)
+            await client.predict(PredictionCall(key, request, timeout_s=60))
             answered += rows
 
     started = time.perf_counter()

@@ -1,12 +1,13 @@
 """Hand-written stand-ins for what tests do not want to run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     EngineStatus,
@@ -154,23 +155,14 @@ class FakeJobEngine:
             id=0, device="cpu", pid=42, memory_bytes=1, versions=(), counters={}
         )
 
-    def predict(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        priority: Priority = "interactive",
-        customer_id: int = 0,
-    ) -> Prediction:
-        self.priorities.add(priority)
-        self.customers.add(customer_id)
+    def predict(self, call: PredictionCall) -> Prediction:
+        self.priorities.add(call.priority)
+        self.customers.add(call.customer_id)
         self.meanwhile()
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise EngineError(failure, "told to fail")
-        data = tensors[0].data
+        data = call.tensors[0].data
         self.calls.append([float(value) for value in data[:, 0]])
         for value in data[:, 0]:
             if float(value) in self.poison:

@@ -28,10 +28,12 @@ from inference.codecs.files.uploaded import UploadedFile
 from inference.codecs.images import read_images
 from inference.dialects.dialect import Call, Headers
 from inference.dialects.native.event_stream import error_event
+from inference.engine.clients.attempts import Attempts
 from inference.engine.clients.blocking_client import BlockingEngineClient
-from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
-from inference.engine.wire.messages import Explained, ExplainOptions, Params, VersionKey
-from inference.engine.wire.tensors import Prediction, Tensor
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
+from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import Explained
+from inference.engine.wire.tensors import Prediction
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
 from inference.installation.home import Home
@@ -69,36 +71,11 @@ ReadBody = Callable[[int], bytes]
 class PredictingClient(Protocol):
     """What a driver needs of an engine's client; calls block and raise EngineError."""
 
-    def predict(
-        self,
-        key: VersionKey,
-        tensors: tuple[Tensor, ...],
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> Prediction: ...
+    def predict(self, call: PredictionCall) -> Prediction: ...
 
-    def explain(
-        self,
-        key: VersionKey,
-        tensors: tuple[Tensor, ...],
-        *,
-        options: ExplainOptions,
-        timeout_s: float,
-        customer_id: int = 0,
-    ) -> Explained: ...
+    def explain(self, call: ExplanationCall) -> Explained: ...
 
-    def stream(
-        self,
-        key: VersionKey,
-        tensors: tuple[Tensor, ...],
-        *,
-        timeout_s: float,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> Generator[Any, None, None]: ...
+    def stream(self, call: StreamCall) -> Generator[Any, None, None]: ...
 
     def close(self) -> None: ...
 
@@ -263,17 +240,7 @@ class ApiDriver:
             case NeedUnits():
                 return self._lease(effect.request)
             case EngineCall():
-                return self._on_engine(
-                    effect.engines,
-                    lambda client: client.predict(
-                        effect.key,
-                        effect.tensors,
-                        timeout_s=effect.timeout_s,
-                        max_batch_rows=effect.max_batch_rows,
-                        params=effect.params,
-                        customer_id=effect.customer_id,
-                    ),
-                )
+                return self._ask(effect.engines, lambda client: client.predict(effect))
             case ReadUpload():
                 upload = uploaded_files.find(
                     effect.upload_id, customer_id=effect.customer_id
@@ -285,16 +252,7 @@ class ApiDriver:
             case NextChunk():
                 return next(cast(Iterator[Any], effect.stream), NoChunk.ENDED)
             case ExplainCall():
-                return self._on_engine(
-                    effect.engines,
-                    lambda client: client.explain(
-                        effect.key,
-                        effect.tensors,
-                        options=effect.options,
-                        timeout_s=effect.timeout_s,
-                        customer_id=effect.customer_id,
-                    ),
-                )
+                return self._ask(effect.engines, lambda client: client.explain(effect))
 
     def _lease(self, request: LeaseRequest) -> LeaseGrant:
         try:
@@ -305,50 +263,39 @@ class ApiDriver:
             logger.warning("lease_unavailable", error=type(error).__name__)
             raise refusals.not_leased() from error
 
-    def _on_engine(
-        self, engines: tuple[str, ...], call: Callable[[PredictingClient], Any]
+    def _ask(
+        self, engines: tuple[str, ...], ask: Callable[[PredictingClient], Any]
     ) -> Any:
-        """Ask the first engine that is there; predictions may be asked for twice."""
-        failure = EngineError(EngineErrorCode.CONNECTION_LOST, "no engine is known")
-        for name in engines:
-            address = self.tables.engines.get(name)
-            if address is None:
-                continue
+        """Ask one engine after the other until one answers; raises EngineError."""
+        attempts = Attempts(self._clients_of(engines))
+        while True:
+            client = attempts.next()
             try:
-                return call(self._client(address))
+                return ask(client)
             except EngineError as error:
-                if error.code not in ELSEWHERE:
-                    raise
-                failure = error
-        raise failure
+                attempts.failed(error)
 
-    def _chunks(self, opening: OpenStream) -> Generator[Any, None, None]:
-        """Give the chunks of the first engine that begins."""
-        failure = EngineError(EngineErrorCode.CONNECTION_LOST, "no engine is known")
-        for name in opening.engines:
-            address = self.tables.engines.get(name)
-            if address is None:
-                continue
+    def _chunks(self, call: OpenStream) -> Generator[Any, None, None]:
+        """Yield the chunks of the first engine that begins; raises EngineError."""
+        attempts = Attempts(self._clients_of(call.engines))
+        while True:
+            chunks = attempts.next().stream(call)
             begun = False
-            chunks = self._client(address).stream(
-                opening.key,
-                opening.tensors,
-                timeout_s=opening.timeout_s,
-                params=opening.params,
-                customer_id=opening.customer_id,
-            )
             try:
                 for chunk in chunks:
                     begun = True
                     yield chunk
                 return
             except EngineError as error:
-                if begun or error.code not in ELSEWHERE:
-                    raise
-                failure = error
+                attempts.failed(error, begun=begun)
             finally:
                 chunks.close()
-        raise failure
+
+    def _clients_of(self, engines: tuple[str, ...]) -> Iterator[PredictingClient]:
+        for name in engines:
+            address = self.tables.engines.get(name)
+            if address is not None:
+                yield self._client(address)
 
     def _client(self, address: str) -> PredictingClient:
         with self._lock:

@@ -10,13 +10,11 @@ from inference.engine.batching.queue import BatchAnswer, Entry
 from inference.engine.clients import inbox, requests
 from inference.engine.clients.inbox import Inbox
 from inference.engine.engine import EngineCore
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     EngineStatus,
     Explained,
-    ExplainOptions,
-    Params,
-    Priority,
     VersionKey,
     VersionToLoad,
 )
@@ -71,35 +69,25 @@ class InProcessEngineClient:
     def __init__(self, engine: EngineCore) -> None:
         self._engine = engine
 
-    async def predict(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        priority: Priority = "interactive",
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> Prediction:
-        _check(tensors)
+    async def predict(self, call: PredictionCall) -> Prediction:
+        _check(call.tensors)
         future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
         now = self._engine.clock()
         entry = Entry(
             _FutureCaller(future),
             0,
-            tensors,
-            nbytes=sum(tensor.data.nbytes for tensor in tensors),
+            call.tensors,
+            nbytes=sum(tensor.data.nbytes for tensor in call.tensors),
             arrived_at=now,
-            deadline=now + timeout_s,
-            max_batch_rows=max_batch_rows,
-            job=priority == "job",
-            params=params,
-            customer_id=customer_id,
+            deadline=now + call.timeout_s,
+            max_batch_rows=call.max_batch_rows,
+            job=call.priority == "job",
+            params=call.params,
+            customer_id=call.customer_id,
         )
-        self._engine.submit(key, entry)
+        self._engine.submit(call.key, entry)
         try:
-            return await asyncio.wait_for(future, timeout_s)
+            return await asyncio.wait_for(future, call.timeout_s)
         except TimeoutError:
             self._engine.cancel(entry)
             raise requests.timed_out() from None
@@ -107,25 +95,17 @@ class InProcessEngineClient:
             self._engine.cancel(entry)
             raise
 
-    async def stream(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> AsyncGenerator[Any, None]:
-        _check(tensors)
+    async def stream(self, call: StreamCall) -> AsyncGenerator[Any, None]:
+        _check(call.tensors)
         box = Inbox(lambda count: running.grant(count))
         running = self._engine.stream(
-            key,
-            tensors,
+            call.key,
+            call.tensors,
             _InboxListener(box),
-            params=params,
+            params=call.params,
             credits=inbox.WINDOW,
-            timeout_s=timeout_s,
-            customer_id=customer_id,
+            timeout_s=call.timeout_s,
+            customer_id=call.customer_id,
         )
         try:
             async for chunk in box.chunks():
@@ -133,27 +113,20 @@ class InProcessEngineClient:
         finally:
             running.cancel()
 
-    async def explain(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        options: ExplainOptions,
-        timeout_s: float,
-        priority: Priority = "interactive",
-        customer_id: int = 0,
-    ) -> Explained:
-        _check(tensors)
+    async def explain(self, call: ExplanationCall) -> Explained:
+        _check(call.tensors)
         task = self._engine.explain(
-            key,
-            tuple(tensors),
-            options,
-            timeout_s=timeout_s,
-            priority=priority,
-            customer_id=customer_id,
+            call.key,
+            tuple(call.tensors),
+            call.options,
+            timeout_s=call.timeout_s,
+            priority=call.priority,
+            customer_id=call.customer_id,
         )
         try:
-            result = await asyncio.wait_for(asyncio.wrap_future(task.future), timeout_s)
+            result = await asyncio.wait_for(
+                asyncio.wrap_future(task.future), call.timeout_s
+            )
         except TimeoutError:
             raise requests.timed_out() from None
         return task.explained(0, result)

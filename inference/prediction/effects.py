@@ -1,7 +1,7 @@
 """What a plan knows of a call, what it asks its driver for, and what it gives. Pure."""
 
 import enum
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -11,8 +11,7 @@ from accounts.admission.limits import LeaseRequest
 from accounts.metering.event import UsageEvent
 from inference.codecs.images import EncodedImages
 from inference.dialects.dialect import Headers
-from inference.engine.wire.messages import ExplainOptions, Params, VersionKey
-from inference.engine.wire.tensors import Tensor
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 
 
 class NeedBody(msgspec.Struct, frozen=True, gc=False):
@@ -33,27 +32,16 @@ class NeedUnits(msgspec.Struct, frozen=True):
     admission: Admission | KeyAdmission
 
 
-class EngineCall(msgspec.Struct, frozen=True, gc=False):
+class EngineCall(PredictionCall, frozen=True, gc=False, kw_only=True):
     """Run the version on one of the engines. Answered by a Prediction."""
 
     engines: tuple[str, ...]
-    key: VersionKey
-    tensors: tuple[Tensor, ...]
-    timeout_s: float
-    max_batch_rows: int = 0
-    params: Params | None = None
-    customer_id: int = 0
 
 
-class ExplainCall(msgspec.Struct, frozen=True):
+class ExplainCall(ExplanationCall, frozen=True, kw_only=True):
     """Explain on one of the engines. Answered by Explained."""
 
     engines: tuple[str, ...]
-    key: VersionKey
-    tensors: tuple[Tensor, ...]
-    timeout_s: float
-    options: ExplainOptions
-    customer_id: int = 0
 
 
 class ReadImages(msgspec.Struct, frozen=True):
@@ -87,18 +75,13 @@ class StreamAbandoned(Exception):
     """Thrown into the plan when the client left; it still gives the event."""
 
 
-class OpenStream(msgspec.Struct, frozen=True):
+class OpenStream(StreamCall, frozen=True, kw_only=True):
     """Begin to stream on one of the engines. Answered by a ChunkSource.
 
     The driver closes it when the plan ends, however that happens.
     """
 
     engines: tuple[str, ...]
-    key: VersionKey
-    tensors: tuple[Tensor, ...]
-    timeout_s: float
-    params: dict[str, Any] | None = None
-    customer_id: int = 0
 
 
 class NextChunk(msgspec.Struct, frozen=True):

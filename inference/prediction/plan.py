@@ -260,12 +260,12 @@ class PredictionPlan:
         explained = None
         if rows and explains:
             explained = yield ExplainCall(
-                call.model.model.engines,
                 call.target.key,
                 decoded.tensors,
                 self._remaining_s(call),
                 _explain_options(known.call, decoded.options),
                 known.customer_id,
+                engines=call.model.model.engines,
             )
             known.compute_us += explained.compute_us
             known.queue_us += explained.queue_us
@@ -547,13 +547,13 @@ def _engine_call(
 ) -> EngineCall:
     """Ask for the prediction of some of a request's rows."""
     return EngineCall(
-        call.model.model.engines,
         call.target.key,
         tensors,
         timeout_s,
         call.decoded.options.batch_size or 0,
         call.decoded.params,
         call.known.customer_id,
+        engines=call.model.model.engines,
     )
 
 

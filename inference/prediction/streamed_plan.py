@@ -220,12 +220,12 @@ class StreamedPrediction:
         known, target = call.known, call.target
         return StreamedAnswer(
             OpenStream(
-                call.model.model.engines,
                 target.key,
                 call.decoded.tensors,
                 call.timeout_s,
                 call.decoded.params,
                 known.customer_id,
+                engines=call.model.model.engines,
             ),
             target,
             known.request_id,

@@ -4,25 +4,23 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from inference.engine.clients import inbox, requests
 from inference.engine.wire import frames
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.frames import Frame, FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import (
     Accepted,
     Credit,
     EngineStatus,
     Explained,
-    ExplainOptions,
     Failed,
     GetStatus,
     Load,
-    Params,
     Predicted,
-    Priority,
     Reply,
     StreamChunk,
     StreamEnd,
@@ -30,7 +28,7 @@ from inference.engine.wire.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.wire.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction
 
 _CONTROL_TIMEOUT_S = 10.0
 _RECEIVE_BYTES = 256 * 1024
@@ -48,51 +46,17 @@ class BlockingEngineClient:
         self._idle: list[socket.socket] = []
         self._pid = os.getpid()
 
-    def predict(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        priority: Priority = "interactive",
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> Prediction:
-        data = requests.predict(
-            0,
-            key,
-            tensors,
-            timeout_s=timeout_s,
-            max_batch_rows=max_batch_rows,
-            priority=priority,
-            params=params,
-            customer_id=customer_id,
-        )
-        reply, body = self._call(data, Predicted, timeout_s)
+    def predict(self, call: PredictionCall) -> Prediction:
+        data = requests.predict(0, call)
+        reply, body = self._call(data, Predicted, call.timeout_s)
         try:
             return requests.prediction(reply, body)
         except MalformedFrame as error:
             raise requests.connection_lost("the engine answered nonsense") from error
 
-    def stream(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> Generator[Any, None, None]:
-        data = requests.stream(
-            0,
-            key,
-            tensors,
-            timeout_s=timeout_s,
-            params=params,
-            customer_id=customer_id,
-        )
-        deadline = time.monotonic() + timeout_s
+    def stream(self, call: StreamCall) -> Generator[Any, None, None]:
+        data = requests.stream(0, call)
+        deadline = time.monotonic() + call.timeout_s
         connection = self._connect(deadline)
         try:
             yield from _read_stream(connection, data, deadline)
@@ -104,26 +68,9 @@ class BlockingEngineClient:
             # This also tells the engine that nobody reads any more.
             connection.close()
 
-    def explain(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        options: ExplainOptions,
-        timeout_s: float,
-        priority: Priority = "interactive",
-        customer_id: int = 0,
-    ) -> Explained:
-        data = requests.explain(
-            0,
-            key,
-            tensors,
-            options=options,
-            timeout_s=timeout_s,
-            priority=priority,
-            customer_id=customer_id,
-        )
-        return self._call(data, Explained, timeout_s)[0]
+    def explain(self, call: ExplanationCall) -> Explained:
+        data = requests.explain(0, call)
+        return self._call(data, Explained, call.timeout_s)[0]
 
     def load(self, version: VersionToLoad) -> None:
         self._call(frames.encode(Load(0, version)), Accepted)

@@ -1,18 +1,16 @@
 """Define the methods that every client of an engine has."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.messages import (
     EngineStatus,
     Explained,
-    ExplainOptions,
-    Params,
-    Priority,
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.wire.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction
 
 
 class EngineClient(Protocol):
@@ -22,27 +20,9 @@ class EngineClient(Protocol):
     BlockingEngineClient has the same methods without `async`.
     """
 
-    async def predict(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        priority: Priority = "interactive",
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> Prediction: ...
+    async def predict(self, call: PredictionCall) -> Prediction: ...
 
-    def stream(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> AsyncGenerator[Any, None]:
+    def stream(self, call: StreamCall) -> AsyncGenerator[Any, None]:
         """Yield the chunks that answer one row, each a JSON value.
 
         The model makes few chunks ahead of the reader. The request is sent when the
@@ -50,16 +30,7 @@ class EngineClient(Protocol):
         is for the whole stream.
         """
 
-    async def explain(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        options: ExplainOptions,
-        timeout_s: float,
-        priority: Priority = "interactive",
-        customer_id: int = 0,
-    ) -> Explained: ...
+    async def explain(self, call: ExplanationCall) -> Explained: ...
 
     async def load(self, version: VersionToLoad) -> None: ...
 

@@ -4,19 +4,16 @@ from collections.abc import Sequence
 
 from inference.engine.clients import inbox
 from inference.engine.wire import frames, tensors
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     MAX_FRAME_BYTES,
     Explain,
-    ExplainOptions,
     Failed,
-    Params,
     Predict,
     Predicted,
-    Priority,
     StreamRequest,
     TensorHeader,
-    VersionKey,
 )
 from inference.engine.wire.tensors import Buffer, InvalidTensor, Prediction, Tensor
 
@@ -49,29 +46,19 @@ def _encoded(
     return tuple(headers), buffers
 
 
-def predict(
-    request_id: int,
-    key: VersionKey,
-    sent: Sequence[Tensor],
-    *,
-    timeout_s: float,
-    max_batch_rows: int,
-    priority: Priority = "interactive",
-    params: Params | None = None,
-    customer_id: int = 0,
-) -> bytes:
-    headers, buffers = _encoded(sent)
+def predict(request_id: int, call: PredictionCall) -> bytes:
+    headers, buffers = _encoded(call.tensors)
     return _bounded(
         Predict(
             request_id,
-            key,
+            call.key,
             headers[0].shape[0],
             headers,
-            _timeout_ms(timeout_s),
-            max_batch_rows,
-            priority,
-            params,
-            customer_id,
+            _timeout_ms(call.timeout_s),
+            call.max_batch_rows,
+            call.priority,
+            call.params,
+            call.customer_id,
         ),
         *buffers,
     )
@@ -79,50 +66,37 @@ def predict(
 
 def stream(
     request_id: int,
-    key: VersionKey,
-    sent: Sequence[Tensor],
+    call: StreamCall,
     *,
-    timeout_s: float,
     credits: int = inbox.WINDOW,  # noqa: A002 - the protocol's name for it
-    params: Params | None = None,
-    customer_id: int = 0,
 ) -> bytes:
-    headers, buffers = _encoded(sent)
+    headers, buffers = _encoded(call.tensors)
     return _bounded(
         StreamRequest(
             request_id,
-            key,
+            call.key,
             headers,
-            _timeout_ms(timeout_s),
+            _timeout_ms(call.timeout_s),
             credits,
-            params,
-            customer_id,
+            call.params,
+            call.customer_id,
         ),
         *buffers,
     )
 
 
-def explain(
-    request_id: int,
-    key: VersionKey,
-    sent: Sequence[Tensor],
-    *,
-    options: ExplainOptions,
-    timeout_s: float,
-    priority: Priority = "interactive",
-    customer_id: int = 0,
-) -> bytes:
-    headers, buffers = _encoded(sent)
+def explain(request_id: int, call: ExplanationCall) -> bytes:
+    headers, buffers = _encoded(call.tensors)
     return _bounded(
         Explain(
             request_id,
-            key,
+            call.key,
             headers[0].shape[0],
             headers,
-            _timeout_ms(timeout_s),
-            options,
-            priority,
-            customer_id,
+            _timeout_ms(call.timeout_s),
+            call.options,
+            call.priority,
+            call.customer_id,
         ),
         *buffers,
     )

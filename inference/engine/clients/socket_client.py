@@ -1,32 +1,30 @@
 """Call an engine asynchronously, with many calls in flight over one connection."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from inference.engine.clients import requests
 from inference.engine.clients.inbox import Inbox
 from inference.engine.wire import frames
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.frames import FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import (
     Cancel,
     Credit,
     EngineStatus,
     Explained,
-    ExplainOptions,
     Failed,
     GetStatus,
     Load,
-    Params,
     Predicted,
-    Priority,
     StreamChunk,
     Unload,
     VersionKey,
     VersionToLoad,
 )
-from inference.engine.wire.tensors import Prediction, Tensor
+from inference.engine.wire.tensors import Prediction
 
 _MAX_ID = 2**32 - 1
 # One sweep over all calls is cheaper than a timer for each.
@@ -165,31 +163,12 @@ class SocketEngineClient:
 
     # EngineClient
 
-    async def predict(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        priority: Priority = "interactive",
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> Prediction:
+    async def predict(self, call: PredictionCall) -> Prediction:
         if self._connection is None:
             await self._reach()
         assert self._loop is not None
         future = self._loop.create_future()
-        pending = self.begin(
-            key,
-            tensors,
-            _FutureWaiter(future),
-            timeout_s=timeout_s,
-            max_batch_rows=max_batch_rows,
-            priority=priority,
-            params=params,
-            customer_id=customer_id,
-        )
+        pending = self.begin(call, _FutureWaiter(future))
         try:
             prediction: Prediction = await future
         except asyncio.CancelledError:
@@ -197,54 +176,19 @@ class SocketEngineClient:
             raise
         return prediction
 
-    def begin(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        waiter: Waiter,
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        priority: Priority = "interactive",
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> PendingCall:
+    def begin(self, call: PredictionCall, waiter: Waiter) -> PendingCall:
         """Ask for a prediction without a coroutine; call only while `connected`."""
         request_id = self._take_id()
-        data = requests.predict(
-            request_id,
-            key,
-            tensors,
-            timeout_s=timeout_s,
-            max_batch_rows=max_batch_rows,
-            priority=priority,
-            params=params,
-            customer_id=customer_id,
-        )
-        return self._send(request_id, data, timeout_s, waiter)
+        data = requests.predict(request_id, call)
+        return self._send(request_id, data, call.timeout_s, waiter)
 
-    async def stream(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> AsyncGenerator[Any, None]:
+    async def stream(self, call: StreamCall) -> AsyncGenerator[Any, None]:
         if self._connection is None:
             await self._reach()
         request_id = self._take_id()
-        data = requests.stream(
-            request_id,
-            key,
-            tensors,
-            timeout_s=timeout_s,
-            params=params,
-            customer_id=customer_id,
-        )
+        data = requests.stream(request_id, call)
         box = Inbox(lambda count: self._write(frames.encode(Credit(request_id, count))))
-        pending = self._send(request_id, data, timeout_s, box)
+        pending = self._send(request_id, data, call.timeout_s, box)
         try:
             async for chunk in box.chunks():
                 yield chunk
@@ -253,27 +197,10 @@ class SocketEngineClient:
             if not box.finished:
                 pending.abandon()
 
-    async def explain(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        options: ExplainOptions,
-        timeout_s: float,
-        priority: Priority = "interactive",
-        customer_id: int = 0,
-    ) -> Explained:
+    async def explain(self, call: ExplanationCall) -> Explained:
         explained: Explained = await self._call(
-            lambda request_id: requests.explain(
-                request_id,
-                key,
-                tensors,
-                options=options,
-                timeout_s=timeout_s,
-                priority=priority,
-                customer_id=customer_id,
-            ),
-            timeout_s,
+            lambda request_id: requests.explain(request_id, call),
+            call.timeout_s,
         )
         return explained
 

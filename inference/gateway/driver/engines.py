@@ -1,27 +1,29 @@
 """The engines that this gateway talks to."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from inference.engine.clients.attempts import Attempts
 from inference.engine.clients.client import EngineClient
 from inference.engine.clients.socket_client import PendingCall, Waiter
-from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
+from inference.engine.wire.calls import PredictionCall
+from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import (
     EngineStatus,
     Explained,
     OutputTensor,
-    Params,
     VersionKey,
 )
-from inference.engine.wire.tensors import Prediction, Tensor
 from inference.prediction.effects import EngineCall, ExplainCall, OpenStream
 
 logger = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
+
+Answered = TypeVar("Answered")
 
 
 class UnderWay(Protocol):
@@ -37,17 +39,7 @@ class GatewayEngineClient(EngineClient, Protocol):
     @property
     def connected(self) -> bool: ...
 
-    def begin(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        waiter: Waiter,
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> PendingCall: ...
+    def begin(self, call: PredictionCall, waiter: Waiter) -> PendingCall: ...
 
     async def close(self) -> None: ...
 
@@ -91,59 +83,20 @@ class Engines:
         clients = self._in_turn(call.engines)
         client = clients[0] if clients else None
         if client is None or not client.connected:
-            return _Asking(self, clients, call, waiter)
+            return _Asking(Attempts(clients), call, waiter)
         if len(clients) == 1:
-            return _begin(client, call, waiter)
-        return _Elsewhere(self, clients, call, waiter)
-
-    async def predict(
-        self, clients: Sequence[GatewayEngineClient], call: EngineCall
-    ) -> Prediction:
-        failure = _no_engine()
-        for client in clients:
-            try:
-                return await client.predict(
-                    call.key,
-                    call.tensors,
-                    timeout_s=call.timeout_s,
-                    max_batch_rows=call.max_batch_rows,
-                    params=call.params,
-                    customer_id=call.customer_id,
-                )
-            except EngineError as error:
-                if error.code not in ELSEWHERE:
-                    raise
-                failure = error
-        raise failure
+            return client.begin(call, waiter)
+        return _Elsewhere(Attempts(clients), call, waiter)
 
     async def explain(self, call: ExplainCall) -> Explained:
-        failure = _no_engine()
-        for client in self._in_turn(call.engines):
-            try:
-                return await client.explain(
-                    call.key,
-                    call.tensors,
-                    options=call.options,
-                    timeout_s=call.timeout_s,
-                    customer_id=call.customer_id,
-                )
-            except EngineError as error:
-                if error.code not in ELSEWHERE:
-                    raise
-                failure = error
-        raise failure
+        attempts = Attempts(self._in_turn(call.engines))
+        return await _ask(attempts, lambda client: client.explain(call))
 
     async def stream(self, call: OpenStream) -> AsyncGenerator[Any]:
-        """Give the chunks of the first engine that begins; raises EngineError."""
-        failure = _no_engine()
-        for client in self._in_turn(call.engines):
-            chunks = client.stream(
-                call.key,
-                call.tensors,
-                params=call.params,
-                timeout_s=call.timeout_s,
-                customer_id=call.customer_id,
-            )
+        """Yield the chunks of the first engine that begins; raises EngineError."""
+        attempts = Attempts(self._in_turn(call.engines))
+        while True:
+            chunks = attempts.next().stream(call)
             begun = False
             try:
                 async for chunk in chunks:
@@ -151,12 +104,9 @@ class Engines:
                     yield chunk
                 return
             except EngineError as error:
-                if begun or error.code not in ELSEWHERE:
-                    raise
-                failure = error
+                attempts.failed(error, begun=begun)
             finally:
                 await chunks.aclose()
-        raise failure
 
     async def keep_asking(self) -> None:
         """Ask every engine for its status, once a second."""
@@ -223,27 +173,23 @@ class _Asking:
 
     def __init__(
         self,
-        engines: Engines,
-        clients: Sequence[GatewayEngineClient],
+        attempts: Attempts[GatewayEngineClient],
         call: EngineCall,
         waiter: Waiter,
     ) -> None:
         self._waiter = waiter
         self._task = asyncio.get_running_loop().create_task(
-            self._ask(engines, clients, call)
+            self._predict(attempts, call)
         )
 
     def abandon(self) -> None:
         self._task.cancel()
 
-    async def _ask(
-        self,
-        engines: Engines,
-        clients: Sequence[GatewayEngineClient],
-        call: EngineCall,
+    async def _predict(
+        self, attempts: Attempts[GatewayEngineClient], call: EngineCall
     ) -> None:
         try:
-            prediction = await engines.predict(clients, call)
+            prediction = await _ask(attempts, lambda client: client.predict(call))
         except Exception as error:
             # Also what nobody foresaw: the waiter is the edge of the process.
             self._waiter.fail(error)
@@ -256,16 +202,14 @@ class _Elsewhere:
 
     def __init__(
         self,
-        engines: Engines,
-        clients: Sequence[GatewayEngineClient],
+        attempts: Attempts[GatewayEngineClient],
         call: EngineCall,
         waiter: Waiter,
     ) -> None:
-        self._engines = engines
-        self._others = clients[1:]
+        self._attempts = attempts
         self._call = call
         self._waiter = waiter
-        self._under_way: UnderWay = _begin(clients[0], call, self)
+        self._under_way: UnderWay = attempts.next().begin(call, self)
 
     def abandon(self) -> None:
         self._under_way.abandon()
@@ -274,27 +218,24 @@ class _Elsewhere:
         self._waiter.resume(value)
 
     def fail(self, error: Exception) -> None:
-        if isinstance(error, EngineError) and error.code in ELSEWHERE:
-            self._under_way = _Asking(
-                self._engines, self._others, self._call, self._waiter
-            )
+        try:
+            if not isinstance(error, EngineError):
+                raise error
+            self._attempts.failed(error)
+        except Exception as final:
+            self._waiter.fail(final)
         else:
-            self._waiter.fail(error)
+            self._under_way = _Asking(self._attempts, self._call, self._waiter)
 
 
-def _begin(
-    client: GatewayEngineClient, call: EngineCall, waiter: Waiter
-) -> PendingCall:
-    return client.begin(
-        call.key,
-        call.tensors,
-        waiter,
-        timeout_s=call.timeout_s,
-        max_batch_rows=call.max_batch_rows,
-        params=call.params,
-        customer_id=call.customer_id,
-    )
-
-
-def _no_engine() -> EngineError:
-    return EngineError(EngineErrorCode.CONNECTION_LOST, "no engine is known")
+async def _ask(
+    attempts: Attempts[GatewayEngineClient],
+    ask: Callable[[GatewayEngineClient], Awaitable[Answered]],
+) -> Answered:
+    """Ask one engine after the other; raises EngineError."""
+    while True:
+        client = attempts.next()
+        try:
+            return await ask(client)
+        except EngineError as error:
+            attempts.failed(error)

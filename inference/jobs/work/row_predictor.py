@@ -10,9 +10,10 @@ from inference.codecs.decoding import InstanceDecoder
 from inference.codecs.files.lines import Row
 from inference.codecs.options import Options
 from inference.engine.signatures.signature import Signature
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import with_nulls
-from inference.engine.wire.messages import EngineStatus, Priority, VersionKey
+from inference.engine.wire.messages import EngineStatus, VersionKey
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.prediction import rows_apart
@@ -53,16 +54,7 @@ class NoEngine(Exception):
 class JobEngine(Protocol):
     """What a job needs of an engine's client; calls block and raise EngineError."""
 
-    def predict(
-        self,
-        key: VersionKey,
-        tensors: Sequence[Tensor],
-        *,
-        timeout_s: float,
-        max_batch_rows: int = 0,
-        priority: Priority = "interactive",
-        customer_id: int = 0,
-    ) -> Prediction: ...
+    def predict(self, call: PredictionCall) -> Prediction: ...
 
     def status(self) -> EngineStatus: ...
 
@@ -243,12 +235,14 @@ class RowPredictor:
             _greet(engine)
             self._engine_seen = True
         return engine.predict(
-            self._key,
-            tensors,
-            timeout_s=CALL_TIMEOUT_S,
-            max_batch_rows=self._options.batch_size or 0,
-            priority="job",
-            customer_id=self._customer_id,
+            PredictionCall(
+                self._key,
+                tensors,
+                timeout_s=CALL_TIMEOUT_S,
+                max_batch_rows=self._options.batch_size or 0,
+                priority="job",
+                customer_id=self._customer_id,
+            )
         )
 
 

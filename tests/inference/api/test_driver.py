@@ -38,16 +38,14 @@ class FakePredictingEngine:
         self.fails_later = None
         self.closed = False
 
-    def predict(
-        self, key, tensors, *, timeout_s, max_batch_rows=0, params=None, customer_id=0
-    ):
+    def predict(self, call):
         self.calls += 1
         if self.failure is not None:
             raise self.failure
-        scores = np.full((len(tensors[0].data), 2), 0.5, dtype="float32")
+        scores = np.full((len(call.tensors[0].data), 2), 0.5, dtype="float32")
         return Prediction((Tensor("output", scores),), 1, 1, 1)
 
-    def stream(self, key, tensors, *, timeout_s, params=None, customer_id=0):
+    def stream(self, call):
         if self.failure is not None:
             raise self.failure
         try:

@@ -16,6 +16,7 @@ from inference.engine.runners.runner import Loaded
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.signature import Layout, Signature
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests import torture
 from tests.inference.engine.devices.fake_device import FakeDevice
@@ -59,7 +60,9 @@ def test_a_batch_too_large_for_the_device_is_halved(tmp_path, device):
         client = InProcessEngineClient(engine)
         device.most_rows = 3
 
-        answer = await client.predict(KEY, rows(1, 2, 3, 4, 5), timeout_s=5)
+        answer = await client.predict(
+            PredictionCall(KEY, rows(1, 2, 3, 4, 5), timeout_s=5)
+        )
 
         assert answer.tensors[0].data[:, 0].tolist() == [2, 4, 6, 8, 10]
         assert engine.status().counters["memory_halvings"] >= 1
@@ -76,7 +79,9 @@ def test_where_nothing_fits_callers_are_told_when_to_come_back(tmp_path, device)
         device.most_rows = 0
 
         with pytest.raises(EngineError) as caught:
-            await InProcessEngineClient(engine).predict(KEY, rows(1), timeout_s=5)
+            await InProcessEngineClient(engine).predict(
+                PredictionCall(KEY, rows(1), timeout_s=5)
+            )
 
         assert caught.value.code is EngineErrorCode.OVERLOADED
         assert caught.value.retry_after_ms
@@ -95,12 +100,12 @@ def test_a_sticky_error_ends_the_engine_and_a_plain_one_does_not(tmp_path, devic
 
         device.error = RuntimeError("an ordinary mistake")
         with pytest.raises(EngineError):
-            await client.predict(KEY, rows(1), timeout_s=5)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
         assert fatal == []
 
         device.error = torch.AcceleratorError("CUDA error: device-side assert")
         with pytest.raises(EngineError):
-            await client.predict(KEY, rows(1), timeout_s=5)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
         assert fatal
 
     run(main())
@@ -134,7 +139,9 @@ def test_the_status_names_the_device_its_memory_and_what_it_counts(tmp_path, dev
         engine = make_engine(tmp_path, device, fatal=[])
         engine.load(to_load())
         await ready(engine)
-        await InProcessEngineClient(engine).predict(KEY, rows(1), timeout_s=5)
+        await InProcessEngineClient(engine).predict(
+            PredictionCall(KEY, rows(1), timeout_s=5)
+        )
 
         status = engine.status()
 
@@ -187,10 +194,14 @@ def test_two_batches_are_in_flight(tmp_path, device, monkeypatch):
         device.events.clear()
         monkeypatch.setattr(device, "compute", held)
 
-        first = asyncio.ensure_future(client.predict(KEY, rows(1, 2, 3), timeout_s=30))
+        first = asyncio.ensure_future(
+            client.predict(PredictionCall(KEY, rows(1, 2, 3), timeout_s=30))
+        )
         while ("replay", 4, "begin") not in device.events:
             await asyncio.sleep(0.001)
-        second = asyncio.ensure_future(client.predict(KEY, rows(4), timeout_s=30))
+        second = asyncio.ensure_future(
+            client.predict(PredictionCall(KEY, rows(4), timeout_s=30))
+        )
         answers = await asyncio.gather(first, second)
 
         assert [a.tensors[0].data[0, 0] for a in answers] == [2, 8]
@@ -206,7 +217,7 @@ def test_the_event_loop_never_waits_for_a_device_that_works_by_itself(tmp_path, 
         client = InProcessEngineClient(engine)
 
         for _ in range(20):
-            await client.predict(KEY, rows(1), timeout_s=5)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
 
         assert engine.status().counters["batches"] == 20
         assert engine.status().counters["inline_batches"] == 0
@@ -236,7 +247,7 @@ def test_answers_are_never_mixed_with_two_batches_in_flight(
         async def ask(index, count, leaves):
             values = [1000 * index + row for row in range(count)]
             call = asyncio.ensure_future(
-                client.predict(KEY, rows(*values), timeout_s=20)
+                client.predict(PredictionCall(KEY, rows(*values), timeout_s=20))
             )
             if leaves:
                 await asyncio.sleep(0.001)

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from config.processes.supervisor import ProcessSpec, Supervisor
 from inference.engine.clients.blocking_client import BlockingEngineClient
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.tensors import Tensor
 from inference.installation.home import Home
@@ -53,7 +54,7 @@ def answer_within(client, version, seconds):
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return client.predict(version.key, _ROWS, timeout_s=60)
+            return client.predict(PredictionCall(version.key, _ROWS, timeout_s=60))
         except EngineError:
             if time.monotonic() > deadline:
                 raise
@@ -91,7 +92,7 @@ def test_an_engine_on_a_failed_device_ends_and_another_takes_over(supervised, ve
     (home.root / "poison").touch()
     with capture_logs() as logs:
         with pytest.raises(EngineError):
-            client.predict(version.key, _ROWS, timeout_s=60)
+            client.predict(PredictionCall(version.key, _ROWS, timeout_s=60))
         answer = answer_within(client, version, 120)
 
     assert answer.tensors[0].data.tolist() == [[3.0, -3.0]]

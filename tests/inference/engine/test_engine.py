@@ -9,6 +9,7 @@ from inference.engine.in_process import InProcessEngineClient
 from inference.engine.loading import desired
 from inference.engine.runners import runner
 from inference.engine.runners.runner import Loaded
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from tests.inference.engine.fakes import (
@@ -47,7 +48,11 @@ class Loader:
 
 async def answer(engine, value=1):
     client = InProcessEngineClient(engine)
-    return (await client.predict(KEY, rows(value), timeout_s=60)).tensors[0].data[0, 0]
+    return (
+        (await client.predict(PredictionCall(KEY, rows(value), timeout_s=60)))
+        .tensors[0]
+        .data[0, 0]
+    )
 
 
 def test_a_version_that_loads_is_not_ready_yet(tmp_path):
@@ -319,7 +324,7 @@ def test_lanes_take_turns(tmp_path):
         order = []
 
         async def call(key, count):
-            await client.predict(key, rows(*range(count)), timeout_s=60)
+            await client.predict(PredictionCall(key, rows(*range(count)), timeout_s=60))
             order.append(key.model)
 
         tasks = [asyncio.create_task(call(KEY, 2)) for _ in range(5)]

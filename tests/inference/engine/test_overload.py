@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from inference.engine.in_process import InProcessEngineClient
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
 from tests.inference.engine.fakes import (
@@ -50,11 +51,13 @@ class Overloaded:
         customer_id=1,
     ):
         return await self.client.predict(
-            key,
-            rows(*range(count)),
-            timeout_s=timeout_s,
-            priority=priority,
-            customer_id=customer_id,
+            PredictionCall(
+                key,
+                rows(*range(count)),
+                timeout_s=timeout_s,
+                priority=priority,
+                customer_id=customer_id,
+            )
         )
 
     async def queue(self, *counts, **fields):
@@ -123,13 +126,21 @@ def test_an_engine_that_measured_nothing_says_a_second(tmp_path):
         engine = await loaded_engine(tmp_path, runner, inline_ms=0, max_queue_rows=1)
         client = InProcessEngineClient(engine)
         runner.hold()
-        calls = [asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5))]
+        calls = [
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
+            )
+        ]
         await until(runner.started.is_set)
-        calls.append(asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5)))
+        calls.append(
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
+            )
+        )
         await until(lambda: engine.batcher.room.rows == 1)
 
         with pytest.raises(EngineError) as caught:
-            await client.predict(KEY, rows(1), timeout_s=5)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
         runner.release()
         await asyncio.gather(*calls)
 
@@ -205,7 +216,9 @@ def test_who_asks_once_waits_for_no_flood(tmp_path):
         await full.queue(*[1] * 200)
         full.runner.run = noted
         once = asyncio.create_task(
-            full.client.predict(KEY, rows(777.0), timeout_s=1000, customer_id=2)
+            full.client.predict(
+                PredictionCall(KEY, rows(777.0), timeout_s=1000, customer_id=2)
+            )
         )
         await until(lambda: full.engine.batcher.room.rows == 201)
 
@@ -248,10 +261,13 @@ def test_a_burst_is_not_judged_by_the_pace_of_single_rows(tmp_path):
         engine = await loaded_engine(tmp_path, Fixed(clock), inline_ms=0, clock=clock)
         client = InProcessEngineClient(engine)
         for _ in range(5):
-            await client.predict(KEY, rows(1), timeout_s=5)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
 
         await asyncio.gather(
-            *(client.predict(KEY, rows(1), timeout_s=5) for _ in range(250))
+            *(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
+                for _ in range(250)
+            )
         )
 
         assert engine.status().counters["refused"] == 0
@@ -277,16 +293,22 @@ def test_every_bound_refuses_and_is_counted(tmp_path, bounds, counter):
         )
         client = InProcessEngineClient(engine)
         runner.hold()
-        calls = [asyncio.create_task(client.predict(KEY, rows(1), timeout_s=50))]
+        calls = [
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=50))
+            )
+        ]
         await until(runner.started.is_set)
         calls += [
-            asyncio.create_task(client.predict(KEY, rows(1), timeout_s=50))
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=50))
+            )
             for _ in range(20)
         ]
         await until(lambda: engine.batcher.room.rows == 20)
 
         with pytest.raises(EngineError) as caught:
-            await client.predict(KEY, rows(1), timeout_s=50)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=50))
 
         assert caught.value.code is EngineErrorCode.OVERLOADED
         counters = engine.status().counters
@@ -296,7 +318,11 @@ def test_every_bound_refuses_and_is_counted(tmp_path, bounds, counter):
         left = calls.pop()
         left.cancel()
         await asyncio.gather(left, return_exceptions=True)
-        calls.append(asyncio.create_task(client.predict(KEY, rows(1), timeout_s=50)))
+        calls.append(
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=50))
+            )
+        )
         await until(lambda: engine.batcher.room.rows == 20)
         runner.release()
         await asyncio.gather(*calls)

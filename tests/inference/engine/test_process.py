@@ -13,6 +13,7 @@ import pytest
 
 from inference.engine.clients.blocking_client import BlockingEngineClient
 from inference.engine.clients.socket_client import SocketEngineClient
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from inference.installation.home import Home
@@ -77,23 +78,35 @@ def test_it_serves_survives_a_kill_and_drains(start, tmp_path, version):
     wait_listening(client)
     client.load(version)
     wait_ready(client)
-    assert client.predict(version.key, ROWS, timeout_s=60).tensors[0].data[0, 0] == 3
+    assert (
+        client.predict(PredictionCall(version.key, ROWS, timeout_s=60))
+        .tensors[0]
+        .data[0, 0]
+        == 3
+    )
 
     first.kill()
     first.wait()
     with pytest.raises(EngineError) as caught:
-        client.predict(version.key, ROWS, timeout_s=60)
+        client.predict(PredictionCall(version.key, ROWS, timeout_s=60))
     assert caught.value.code is EngineErrorCode.CONNECTION_LOST
 
     second = start()
     wait_ready(client)
-    assert client.predict(version.key, ROWS, timeout_s=60).tensors[0].data[0, 0] == 3
+    assert (
+        client.predict(PredictionCall(version.key, ROWS, timeout_s=60))
+        .tensors[0]
+        .data[0, 0]
+        == 3
+    )
 
     async def calls_through_the_end():
         socket_client = SocketEngineClient(path)
-        await socket_client.predict(version.key, ROWS, timeout_s=60)
+        await socket_client.predict(PredictionCall(version.key, ROWS, timeout_s=60))
         calls = [
-            asyncio.create_task(socket_client.predict(version.key, ROWS, timeout_s=60))
+            asyncio.create_task(
+                socket_client.predict(PredictionCall(version.key, ROWS, timeout_s=60))
+            )
             for _ in range(200)
         ]
         await asyncio.sleep(0)

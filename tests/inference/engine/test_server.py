@@ -9,6 +9,7 @@ from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.server import EngineServer
 from inference.engine.streaming import MAX_CREDITS
 from inference.engine.wire import frames
+from inference.engine.wire.calls import PredictionCall, StreamCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     MIN_CHUNK_CREDITS,
@@ -56,7 +57,7 @@ async def serving(home, runner, **fields):
 
 def predict(request_id, *values):
     return requests.predict(
-        request_id, KEY, rows(*values), timeout_s=60, max_batch_rows=0
+        request_id, PredictionCall(KEY, rows(*values), timeout_s=60)
     )
 
 
@@ -95,9 +96,7 @@ def credit(request_id, chunks):
 def stream(request_id, *values, chunks=4):
     return requests.stream(
         request_id,
-        KEY,
-        rows(*values),
-        timeout_s=20,
+        StreamCall(KEY, rows(*values), timeout_s=20),
         credits=chunks * MIN_CHUNK_CREDITS,
     )
 
@@ -361,7 +360,9 @@ def test_a_lost_engine_fails_what_is_in_flight_and_its_return_heals(tmp_path):
         async with serving(tmp_path, runner, inline_ms=0) as (_, path, server):
             client = SocketEngineClient(path)
             runner.hold()
-            call = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=60))
+            call = asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            )
             await until(runner.started.is_set)
 
             await server.stop(0.0)
@@ -373,7 +374,7 @@ def test_a_lost_engine_fails_what_is_in_flight_and_its_return_heals(tmp_path):
 
         async with serving(tmp_path, FakeRunner()):
             await until(lambda: client.connected)
-            answer = await client.predict(KEY, rows(3), timeout_s=60)
+            answer = await client.predict(PredictionCall(KEY, rows(3), timeout_s=60))
             assert answer.tensors[0].data[0, 0] == 6
             await client.close()
 
@@ -386,9 +387,13 @@ def test_a_caller_that_is_cancelled_tells_the_engine(tmp_path):
         async with serving(tmp_path, runner, inline_ms=0) as (engine, path, _):
             client = SocketEngineClient(path)
             runner.hold()
-            first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=60))
+            first = asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            )
             await until(runner.started.is_set)
-            second = asyncio.create_task(client.predict(KEY, rows(2), timeout_s=60))
+            second = asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(2), timeout_s=60))
+            )
             await until(lambda: engine.status().counters["unanswered"] == 2)
 
             second.cancel()

@@ -120,18 +120,16 @@ class FakeEngine:
         self.chunks = ()
         self.given = self.streaming = 0
 
-    async def predict(
-        self, key, tensors, *, timeout_s, max_batch_rows=0, params=None, customer_id=0
-    ):
+    async def predict(self, call):
         self.calls += 1
         if self.hold is not None:
             await self.hold.wait()
         if self.failure is not None:
             raise self.failure
-        doubled = np.asarray(tensors[0].data) * 2
+        doubled = np.asarray(call.tensors[0].data) * 2
         return Prediction((Tensor("output", doubled),), 1, 2, len(doubled))
 
-    async def stream(self, key, tensors, *, timeout_s, params=None, customer_id=0):
+    async def stream(self, call):
         """Yield `chunks`; raise an exception that is among them."""
         self.calls += 1
         self.streaming += 1

@@ -28,7 +28,10 @@ SIGNATURE = Signature(layout=Layout.TABLE, columns=(Column("text", dtype="str"),
 VERSION = CallableVersion(version=3, signature=SIGNATURE)
 TARGET = Target(CallableModel("m", (VERSION,)), VERSION, variant="default")
 OPENING = OpenStream(
-    ("cpu",), VersionKey("m", 3), (Tensor("text", np.array(["a"], object)),), 30.0
+    VersionKey("m", 3),
+    (Tensor("text", np.array(["a"], object)),),
+    30.0,
+    engines=("cpu",),
 )
 HEADERS = [(b"content-type", b"text/event-stream")]
 

@@ -13,6 +13,7 @@ from inference.engine.batching import execution
 from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.runners.runner import Loaded
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from tests import torture
@@ -89,11 +90,13 @@ async def play(home, steps, make_runner, *, depth=1, inline_ms=0.0):
         sent = fakes.rows(*(next(canaries) for _ in range(one["rows"])))
         call = asyncio.create_task(
             client.predict(
-                KEY,
-                sent,
-                timeout_s=one["timeout_s"],
-                max_batch_rows=one["max_batch_rows"],
-                priority=one["priority"],
+                PredictionCall(
+                    KEY,
+                    sent,
+                    timeout_s=one["timeout_s"],
+                    max_batch_rows=one["max_batch_rows"],
+                    priority=one["priority"],
+                )
             )
         )
         calls.append((call, sent[0].data))

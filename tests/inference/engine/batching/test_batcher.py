@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from inference.engine.batching.queue import Entry
 from inference.engine.in_process import InProcessEngineClient
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests import torture
 from tests.inference.engine.fakes import (
@@ -32,10 +33,14 @@ def test_a_batch_forms_while_the_device_is_busy(tmp_path):
         client = InProcessEngineClient(engine)
         runner.hold()
 
-        first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5))
+        first = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
+        )
         await until(runner.started.is_set)
         others = [
-            asyncio.create_task(client.predict(KEY, rows(value), timeout_s=5))
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(value), timeout_s=5))
+            )
             for value in (2, 3, 4)
         ]
         await until(lambda: engine.status().versions[0].queued_rows == 3)
@@ -56,7 +61,10 @@ def test_all_that_arrives_in_one_turn_of_the_loop_is_one_batch(tmp_path):
         client = InProcessEngineClient(engine)
 
         await asyncio.gather(
-            *(client.predict(KEY, rows(value), timeout_s=5) for value in range(20))
+            *(
+                client.predict(PredictionCall(KEY, rows(value), timeout_s=5))
+                for value in range(20)
+            )
         )
 
         assert runner.batches == [20]
@@ -90,7 +98,12 @@ def test_batching_never_mixes_answers(tmp_path_factory, inline_ms, sizes, seed):
                 sent[0].data[0, 0] = POISON
             task = asyncio.create_task(
                 client.predict(
-                    KEY, sent, timeout_s=20, max_batch_rows=random_.choice([0, 0, 3])
+                    PredictionCall(
+                        KEY,
+                        sent,
+                        timeout_s=20,
+                        max_batch_rows=random_.choice([0, 0, 3]),
+                    )
                 )
             )
             calls.append((task, sent, poisoned))
@@ -124,7 +137,7 @@ def test_only_the_poisonous_request_fails(tmp_path):
         with structlog.testing.capture_logs() as logged:
             answers = await asyncio.gather(
                 *(
-                    client.predict(KEY, rows(value), timeout_s=5)
+                    client.predict(PredictionCall(KEY, rows(value), timeout_s=5))
                     for value in (1, 2, POISON, 4)
                 ),
                 return_exceptions=True,
@@ -151,7 +164,9 @@ def test_outputs_of_other_rows_than_inputs_are_a_model_error(tmp_path):
         engine = await loaded_engine(tmp_path, Summing())
 
         with pytest.raises(EngineError) as caught:
-            await InProcessEngineClient(engine).predict(KEY, rows(1, 2), timeout_s=5)
+            await InProcessEngineClient(engine).predict(
+                PredictionCall(KEY, rows(1, 2), timeout_s=5)
+            )
 
         assert caught.value.code is EngineErrorCode.MODEL_ERROR
 
@@ -168,7 +183,9 @@ def test_outputs_that_cannot_be_sent_are_a_model_error(tmp_path):
         engine = await loaded_engine(tmp_path, Complex())
 
         with pytest.raises(EngineError) as caught:
-            await InProcessEngineClient(engine).predict(KEY, rows(1, 2), timeout_s=5)
+            await InProcessEngineClient(engine).predict(
+                PredictionCall(KEY, rows(1, 2), timeout_s=5)
+            )
 
         assert caught.value.code is EngineErrorCode.MODEL_ERROR
 
@@ -181,13 +198,17 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(tmp_path):
         engine = await loaded_engine(tmp_path, runner, inline_ms=0, max_queue_rows=10)
         client = InProcessEngineClient(engine)
         runner.hold()
-        first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5))
+        first = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
+        )
         await until(runner.started.is_set)
-        second = asyncio.create_task(client.predict(KEY, rows(*range(10)), timeout_s=5))
+        second = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(*range(10)), timeout_s=5))
+        )
         await until(lambda: engine.status().versions[0].queued_rows == 10)
 
         with pytest.raises(EngineError) as caught:
-            await client.predict(KEY, rows(1), timeout_s=5)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
 
         assert caught.value.code is EngineErrorCode.OVERLOADED
         assert caught.value.retry_after_ms >= 10
@@ -205,13 +226,19 @@ def test_the_dead_make_room_for_the_living(tmp_path):
         )
         client = InProcessEngineClient(engine)
         runner.hold()
-        first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=50))
+        first = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(1), timeout_s=50))
+        )
         await until(runner.started.is_set)
-        late = asyncio.create_task(client.predict(KEY, rows(*range(10)), timeout_s=9))
+        late = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(*range(10)), timeout_s=9))
+        )
         await until(lambda: engine.status().versions[0].queued_rows == 10)
         clock.now += 10
 
-        live = asyncio.create_task(client.predict(KEY, rows(5), timeout_s=50))
+        live = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(5), timeout_s=50))
+        )
         with pytest.raises(EngineError) as caught:
             await late
         runner.release()
@@ -229,11 +256,19 @@ def test_late_and_left_requests_never_reach_the_device(tmp_path):
         engine = await loaded_engine(tmp_path, runner, inline_ms=0, clock=clock)
         client = InProcessEngineClient(engine)
         runner.hold()
-        first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=50))
+        first = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(1), timeout_s=50))
+        )
         await until(runner.started.is_set)
-        late = asyncio.create_task(client.predict(KEY, rows(2), timeout_s=9))
-        left = asyncio.create_task(client.predict(KEY, rows(3, 3), timeout_s=50))
-        live = asyncio.create_task(client.predict(KEY, rows(4, 4, 4), timeout_s=50))
+        late = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(2), timeout_s=9))
+        )
+        left = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(3, 3), timeout_s=50))
+        )
+        live = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(4, 4, 4), timeout_s=50))
+        )
         await until(lambda: engine.status().versions[0].queued_rows == 6)
 
         clock.now += 10
@@ -256,7 +291,7 @@ def test_a_request_larger_than_a_batch_is_answered_whole(tmp_path):
         engine = await loaded_engine(tmp_path, runner, max_batch_rows=4)
 
         answer = await InProcessEngineClient(engine).predict(
-            KEY, rows(*range(10)), timeout_s=5
+            PredictionCall(KEY, rows(*range(10)), timeout_s=5)
         )
 
         assert runner.batches == [4, 4, 2]
@@ -280,8 +315,11 @@ def test_out_of_memory_halves_the_batch(tmp_path):
         client = InProcessEngineClient(engine)
 
         answers = await asyncio.gather(
-            *(client.predict(KEY, rows(value), timeout_s=5) for value in range(4)),
-            client.predict(KEY, rows(1, 2, 3), timeout_s=5),
+            *(
+                client.predict(PredictionCall(KEY, rows(value), timeout_s=5))
+                for value in range(4)
+            ),
+            client.predict(PredictionCall(KEY, rows(1, 2, 3), timeout_s=5)),
         )
 
         assert [float(a.tensors[0].data[0, 0]) for a in answers[:4]] == [0, 2, 4, 6]
@@ -300,7 +338,9 @@ def test_a_model_that_exits_does_not_take_the_engine_down(tmp_path):
         engine = await loaded_engine(tmp_path, Exiting())
 
         with pytest.raises(EngineError) as caught:
-            await InProcessEngineClient(engine).predict(KEY, rows(1), timeout_s=5)
+            await InProcessEngineClient(engine).predict(
+                PredictionCall(KEY, rows(1), timeout_s=5)
+            )
 
         assert caught.value.code is EngineErrorCode.MODEL_ERROR
 
@@ -316,7 +356,9 @@ def test_a_failed_device_is_reported_once_answered(tmp_path):
         )
 
         with pytest.raises(EngineError):
-            await InProcessEngineClient(engine).predict(KEY, rows(1), timeout_s=5)
+            await InProcessEngineClient(engine).predict(
+                PredictionCall(KEY, rows(1), timeout_s=5)
+            )
 
         assert fatal == [True]
 
@@ -329,9 +371,13 @@ def test_a_batch_waits_for_company_while_the_device_is_idle(tmp_path):
         engine = await loaded_engine(tmp_path, runner, max_wait_ms=40)
         client = InProcessEngineClient(engine)
 
-        first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5))
+        first = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
+        )
         await asyncio.sleep(0.005)
-        second = asyncio.create_task(client.predict(KEY, rows(2), timeout_s=5))
+        second = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(2), timeout_s=5))
+        )
         await asyncio.gather(first, second)
 
         assert runner.batches == [2]
@@ -348,7 +394,10 @@ def test_a_full_batch_does_not_wait_for_more_company(tmp_path):
         client = InProcessEngineClient(engine)
 
         await asyncio.gather(
-            *(client.predict(KEY, rows(value), timeout_s=5) for value in range(3))
+            *(
+                client.predict(PredictionCall(KEY, rows(value), timeout_s=5))
+                for value in range(3)
+            )
         )
 
         assert runner.batches == [3]

@@ -11,6 +11,7 @@ from inference.engine.batching import lengths
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import Layout, Signature, TensorInput
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from tests import torture
@@ -60,12 +61,14 @@ def test_different_lengths_share_a_batch_and_are_cut_apart_again(tmp_path):
         runner.shapes.clear()
         runner.hold()
         first = asyncio.ensure_future(
-            client.predict(KEY, request([1, 2, 3, 4]), timeout_s=5)
+            client.predict(PredictionCall(KEY, request([1, 2, 3, 4]), timeout_s=5))
         )
         await asyncio.to_thread(runner.started.wait, 5)
         both = asyncio.gather(
-            client.predict(KEY, request([1, 2]), timeout_s=5),
-            client.predict(KEY, request([5, 6, 7], [8, 9, 10]), timeout_s=5),
+            client.predict(PredictionCall(KEY, request([1, 2]), timeout_s=5)),
+            client.predict(
+                PredictionCall(KEY, request([5, 6, 7], [8, 9, 10]), timeout_s=5)
+            ),
         )
         await asyncio.sleep(0)
         runner.release()
@@ -88,7 +91,9 @@ def test_a_row_longer_than_the_largest_bucket_is_refused_with_the_limit(tmp_path
         _, client = await engine_with(tmp_path, Tokens())
 
         with pytest.raises(EngineError) as caught:
-            await client.predict(KEY, request(list(range(9))), timeout_s=5)
+            await client.predict(
+                PredictionCall(KEY, request(list(range(9))), timeout_s=5)
+            )
 
         assert caught.value.code is EngineErrorCode.BAD_REQUEST
         assert "8 are the most" in caught.value.message
@@ -103,7 +108,9 @@ def test_a_tensor_that_does_not_fit_the_signature_is_refused(tmp_path):
 
         with pytest.raises(EngineError) as caught:
             await client.predict(
-                KEY, (ids, Tensor(mask.name, mask.data[:, :, None])), timeout_s=5
+                PredictionCall(
+                    KEY, (ids, Tensor(mask.name, mask.data[:, :, None])), timeout_s=5
+                )
             )
 
         assert caught.value.code is EngineErrorCode.BAD_REQUEST
@@ -135,7 +142,10 @@ def test_answers_equal_those_of_unfilled_requests(tmp_path_factory, requests):
         ]
 
         answers = await asyncio.gather(
-            *(client.predict(KEY, request(*ids), timeout_s=5) for ids in sent)
+            *(
+                client.predict(PredictionCall(KEY, request(*ids), timeout_s=5))
+                for ids in sent
+            )
         )
 
         assert {shape[1] for shape in runner.shapes} <= {4, 8}

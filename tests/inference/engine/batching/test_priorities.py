@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from inference.engine.in_process import InProcessEngineClient
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.engine.fakes import (
     KEY,
@@ -26,14 +27,22 @@ def test_interactive_requests_overtake_jobs_that_came_before(tmp_path):
         engine = await loaded_engine(tmp_path, runner, inline_ms=0)
         client = InProcessEngineClient(engine)
         runner.hold()
-        calls = [asyncio.create_task(client.predict(KEY, rows(0), timeout_s=5))]
+        calls = [
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(0), timeout_s=5))
+            )
+        ]
         await until(runner.started.is_set)
 
         calls += [
             asyncio.create_task(
-                client.predict(KEY, rows(1, 1, 1), timeout_s=5, priority="job")
+                client.predict(
+                    PredictionCall(KEY, rows(1, 1, 1), timeout_s=5, priority="job")
+                )
             ),
-            asyncio.create_task(client.predict(KEY, rows(2, 2), timeout_s=5)),
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(2, 2), timeout_s=5))
+            ),
         ]
         await until(lambda: queued(engine) == 5)
         runner.release()
@@ -60,7 +69,9 @@ def test_jobs_are_not_starved(tmp_path):
 
         async def caller(priority):
             while clock.now < ended:
-                await client.predict(KEY, rows(1, 1), timeout_s=1000, priority=priority)
+                await client.predict(
+                    PredictionCall(KEY, rows(1, 1), timeout_s=1000, priority=priority)
+                )
                 done[priority] += 2
 
         await asyncio.gather(
@@ -79,18 +90,30 @@ def test_jobs_that_fill_their_queue_leave_room_for_others(tmp_path):
         engine = await loaded_engine(tmp_path, runner, inline_ms=0, max_queue_rows=10)
         client = InProcessEngineClient(engine)
         runner.hold()
-        calls = [asyncio.create_task(client.predict(KEY, rows(0), timeout_s=5))]
+        calls = [
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(0), timeout_s=5))
+            )
+        ]
         await until(runner.started.is_set)
         calls.append(
             asyncio.create_task(
-                client.predict(KEY, rows(*range(10)), timeout_s=5, priority="job")
+                client.predict(
+                    PredictionCall(KEY, rows(*range(10)), timeout_s=5, priority="job")
+                )
             )
         )
         await until(lambda: queued(engine) == 10)
 
         with pytest.raises(EngineError) as caught:
-            await client.predict(KEY, rows(1), timeout_s=5, priority="job")
-        calls.append(asyncio.create_task(client.predict(KEY, rows(1), timeout_s=5)))
+            await client.predict(
+                PredictionCall(KEY, rows(1), timeout_s=5, priority="job")
+            )
+        calls.append(
+            asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=5))
+            )
+        )
         await until(lambda: queued(engine) == 11)
         runner.release()
         await asyncio.gather(*calls)
@@ -110,13 +133,18 @@ def test_batches_of_jobs_are_short_where_rows_are_slow(tmp_path):
         client = InProcessEngineClient(engine)
         # From here on the batcher knows that a row takes 5 ms.
         await asyncio.gather(
-            *(client.predict(KEY, rows(1), timeout_s=100) for _ in range(300))
+            *(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=100))
+                for _ in range(300)
+            )
         )
         runner.batches.clear()
 
         await asyncio.gather(
             *(
-                client.predict(KEY, rows(1), timeout_s=100, priority="job")
+                client.predict(
+                    PredictionCall(KEY, rows(1), timeout_s=100, priority="job")
+                )
                 for _ in range(100)
             )
         )

@@ -16,6 +16,7 @@ from inference.engine.runners import runner as runners
 from inference.engine.runners.runner import Loaded
 from inference.engine.server import EngineServer
 from inference.engine.signatures.signature import Column, Layout, Param, Signature
+from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import (
     MIN_CHUNK_CREDITS,
@@ -132,7 +133,9 @@ def test_predictions_come_back_in_order(served):
         async with served(FakeRunner()) as client:
             await load(client)
 
-            answer = await client.predict(KEY, rows(1, 2, 3), timeout_s=60)
+            answer = await client.predict(
+                PredictionCall(KEY, rows(1, 2, 3), timeout_s=60)
+            )
 
             assert answer.tensors[0].name == "output"
             assert answer.tensors[0].data.tolist() == [[2, 2], [4, 4], [6, 6]]
@@ -148,8 +151,10 @@ def test_a_job_says_that_it_is_one(served):
         async with served(FakeRunner()) as client:
             await load(client)
 
-            await client.predict(KEY, rows(1), timeout_s=60)
-            await client.predict(KEY, rows(1, 2), timeout_s=60, priority="job")
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            await client.predict(
+                PredictionCall(KEY, rows(1, 2), timeout_s=60, priority="job")
+            )
 
             counters = (await client.status()).counters
             assert (counters["rows"], counters["job_rows"]) == (3, 2)
@@ -180,7 +185,10 @@ def test_many_calls_at_once_each_get_their_own(served):
             await load(client)
 
             answers = await asyncio.gather(
-                *(client.predict(KEY, rows(n, -n), timeout_s=20) for n in range(40))
+                *(
+                    client.predict(PredictionCall(KEY, rows(n, -n), timeout_s=20))
+                    for n in range(40)
+                )
             )
 
             firsts = [answer.tensors[0].data[:, 0].tolist() for answer in answers]
@@ -196,9 +204,11 @@ def test_tables_with_text_cross_both_ways(served):
             text = np.array(["Grüße", ""], dtype=object)
 
             answer = await client.predict(
-                KEY,
-                (Tensor("text", text), Tensor("size", np.array([1, 2]))),
-                timeout_s=60,
+                PredictionCall(
+                    KEY,
+                    (Tensor("text", text), Tensor("size", np.array([1, 2]))),
+                    timeout_s=60,
+                )
             )
 
             assert answer.tensors[0].data.tolist() == ["Grüße", ""]
@@ -225,7 +235,9 @@ def test_tensors_that_do_not_fit_are_a_bad_request(served, tensors):
         async with served(FakeRunner()) as client:
             await load(client)
 
-            code = await code_of(client.predict(KEY, tensors, timeout_s=60))
+            code = await code_of(
+                client.predict(PredictionCall(KEY, tensors, timeout_s=60))
+            )
 
             assert code is EngineErrorCode.BAD_REQUEST
             assert (await client.status()).counters["malformed_frames"] == 0
@@ -250,7 +262,9 @@ def test_tables_that_do_not_fit_are_a_bad_request(served, tensors):
         async with served(Echo(), TABLE) as client:
             await load(client)
 
-            code = await code_of(client.predict(KEY, tensors, timeout_s=60))
+            code = await code_of(
+                client.predict(PredictionCall(KEY, tensors, timeout_s=60))
+            )
 
             assert code is EngineErrorCode.BAD_REQUEST
 
@@ -275,12 +289,16 @@ def test_parameters_travel_and_part_the_batches(served):
         async with served(runner, SCALED, inline_ms=0) as client:
             await load(client)
             runner.hold()
-            held = asyncio.create_task(client.predict(KEY, rows(0), timeout_s=60))
+            held = asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(0), timeout_s=60))
+            )
             await until(runner.started.is_set)
 
             waiting = [
                 asyncio.create_task(
-                    client.predict(KEY, rows(1), timeout_s=60, params=params)
+                    client.predict(
+                        PredictionCall(KEY, rows(1), timeout_s=60, params=params)
+                    )
                 )
                 for params in ({"factor": 3}, {"factor": 5}, {"factor": 3}, None)
             ]
@@ -305,7 +323,9 @@ def test_parameters_that_the_model_has_not_are_a_bad_request(served, signature, 
             await load(client)
 
             code = await code_of(
-                client.predict(KEY, rows(1), timeout_s=60, params=params)
+                client.predict(
+                    PredictionCall(KEY, rows(1), timeout_s=60, params=params)
+                )
             )
 
             assert code is EngineErrorCode.BAD_REQUEST
@@ -324,8 +344,8 @@ def test_an_answer_that_cannot_be_written_fails_its_own_request_only(served):
         async with served(HalfASurrogate()) as client:
             await load(client)
 
-            bad = client.predict(KEY, rows(1), timeout_s=60)
-            good = client.predict(KEY, rows(0), timeout_s=60)
+            bad = client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            good = client.predict(PredictionCall(KEY, rows(0), timeout_s=60))
             codes = await asyncio.gather(code_of(bad), good)
 
             assert codes[0] is EngineErrorCode.MODEL_ERROR
@@ -339,7 +359,9 @@ def test_a_model_that_raises_is_a_model_error(served):
         async with served(FakeRunner()) as client:
             await load(client)
 
-            code = await code_of(client.predict(KEY, rows(POISON), timeout_s=60))
+            code = await code_of(
+                client.predict(PredictionCall(KEY, rows(POISON), timeout_s=60))
+            )
 
             assert code is EngineErrorCode.MODEL_ERROR
 
@@ -349,7 +371,9 @@ def test_a_model_that_raises_is_a_model_error(served):
 def test_unknown_versions_are_not_loaded(served):
     async def main():
         async with served(FakeRunner()) as client:
-            code = await code_of(client.predict(KEY, rows(1), timeout_s=60))
+            code = await code_of(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            )
 
             assert code is EngineErrorCode.NOT_LOADED
 
@@ -362,7 +386,9 @@ def test_a_failed_load_says_why_and_refuses_calls(served):
             await load(client, path="/broken")
 
             (version,) = (await client.status()).versions
-            code = await code_of(client.predict(KEY, rows(1), timeout_s=60))
+            code = await code_of(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            )
 
             assert (version.state, version.error) == ("failed", "it is broken")
             assert code is EngineErrorCode.LOAD_FAILED
@@ -378,7 +404,9 @@ def test_unloaded_versions_are_gone(served):
             await client.unload(KEY)
             await client.unload(VersionKey("never there", 1))
 
-            code = await code_of(client.predict(KEY, rows(1), timeout_s=60))
+            code = await code_of(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            )
 
             assert code is EngineErrorCode.NOT_LOADED
             assert (await client.status()).versions == ()
@@ -394,7 +422,9 @@ def test_no_answer_in_time_is_a_deadline(served):
             await load(client)
             runner.hold()
             try:
-                code = await code_of(client.predict(KEY, rows(1), timeout_s=0.05))
+                code = await code_of(
+                    client.predict(PredictionCall(KEY, rows(1), timeout_s=0.05))
+                )
             finally:
                 runner.release()
 
@@ -409,14 +439,18 @@ def test_a_full_queue_is_overload_with_advice(served):
         async with served(runner, inline_ms=0, max_queue_rows=2) as client:
             await load(client)
             runner.hold()
-            first = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=60))
+            first = asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            )
             await until(runner.started.is_set)
-            second = asyncio.create_task(client.predict(KEY, rows(1, 2), timeout_s=60))
+            second = asyncio.create_task(
+                client.predict(PredictionCall(KEY, rows(1, 2), timeout_s=60))
+            )
             while (await client.status()).versions[0].queued_rows < 2:
                 await asyncio.sleep(0)
 
             with pytest.raises(EngineError) as caught:
-                await client.predict(KEY, rows(1), timeout_s=60)
+                await client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
             runner.release()
             await asyncio.gather(first, second)
 
@@ -436,7 +470,7 @@ def test_a_customer_s_own_share_is_full_before_the_queue_is(served):
 
             async def ask(customer_id):
                 await client.predict(
-                    KEY, rows(1), timeout_s=60, customer_id=customer_id
+                    PredictionCall(KEY, rows(1), timeout_s=60, customer_id=customer_id)
                 )
 
             async def queue(customer_id, queued_rows):
@@ -462,7 +496,7 @@ def test_a_customer_s_own_share_is_full_before_the_queue_is(served):
 
 
 def stream(client, *values, timeout_s=60, **options):
-    return client.stream(KEY, rows(*values), timeout_s=timeout_s, **options)
+    return client.stream(StreamCall(KEY, rows(*values), timeout_s=timeout_s, **options))
 
 
 def test_streams_give_their_chunks_in_order(served):
@@ -539,7 +573,7 @@ def test_a_reader_that_leaves_closes_the_generator_within_a_second(served):
                 while (await client.status()).counters["running_streams"]:
                     await asyncio.sleep(0.001)
             # The connection is as good as before.
-            await client.predict(KEY, rows(1), timeout_s=60)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
 
     run(main())
 
@@ -686,7 +720,9 @@ def test_explanations_come_from_the_plug_in(served):
             await load(client)
 
             answer = await client.explain(
-                KEY, rows(1, 2), options=ExplainOptions(samples=3), timeout_s=5
+                ExplanationCall(
+                    KEY, rows(1, 2), options=ExplainOptions(samples=3), timeout_s=5
+                )
             )
 
             assert [e.base_value for e in answer.explanations] == [2.0, 4.0]
@@ -702,7 +738,11 @@ def test_without_a_plug_in_nothing_is_explainable(served):
             await load(client)
 
             code = await code_of(
-                client.explain(KEY, rows(1), options=ExplainOptions(), timeout_s=60)
+                client.explain(
+                    ExplanationCall(
+                        KEY, rows(1), options=ExplainOptions(), timeout_s=60
+                    )
+                )
             )
 
             assert code is EngineErrorCode.NOT_EXPLAINABLE
@@ -725,11 +765,15 @@ def test_an_explainer_that_raises_fails_that_call_only(served, target, code):
 
             options = ExplainOptions(target=target)
             got = await code_of(
-                client.explain(KEY, rows(1), options=options, timeout_s=60)
+                client.explain(
+                    ExplanationCall(KEY, rows(1), options=options, timeout_s=60)
+                )
             )
 
             assert got is code
-            await client.explain(KEY, rows(1), options=ExplainOptions(), timeout_s=60)
+            await client.explain(
+                ExplanationCall(KEY, rows(1), options=ExplainOptions(), timeout_s=60)
+            )
 
     run(main())
 
@@ -753,7 +797,9 @@ def test_an_absent_engine_is_a_lost_connection_at_once(tmp_path, kind):
         face = client if kind is SocketEngineClient else Threaded(client)
 
         for _ in range(3):
-            code = await code_of(face.predict(KEY, rows(1), timeout_s=60))
+            code = await code_of(
+                face.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+            )
             assert code is EngineErrorCode.CONNECTION_LOST
             code = await code_of(anext(stream(face, 1, timeout_s=60)))
             assert code is EngineErrorCode.CONNECTION_LOST

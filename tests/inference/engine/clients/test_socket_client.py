@@ -6,6 +6,7 @@ import numpy as np
 
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.wire import frames
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.messages import Predict, VersionKey
 from inference.engine.wire.tensors import Tensor
 
@@ -46,7 +47,7 @@ async def written(tmp_path, *, calls):
     client._connection.transport = Writes(client._connection.transport, writes)
 
     for _ in range(calls):
-        client.begin(KEY, (ROW,), Nobody(), timeout_s=5)
+        client.begin(PredictionCall(KEY, (ROW,), timeout_s=5), Nobody())
     within_the_turn = list(writes)
     await asyncio.sleep(0)
     await asyncio.sleep(0)

@@ -7,6 +7,7 @@ import pytest
 import structlog
 
 from inference.engine.in_process import InProcessEngineClient
+from inference.engine.wire.calls import ExplanationCall, PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import ExplainOptions
 from inference.engine.wire.tensors import Tensor
@@ -49,11 +50,11 @@ def test_predictions_go_on_while_something_is_explained(tmp_path, held):
         engine = await loaded_engine(tmp_path, FakeRunner(), plugins=PLUGIN)
         client = InProcessEngineClient(engine)
         explaining = asyncio.create_task(
-            client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+            client.explain(ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=60))
         )
         await asyncio.to_thread(started.wait, 10)
 
-        prediction = await client.predict(KEY, rows(4), timeout_s=60)
+        prediction = await client.predict(PredictionCall(KEY, rows(4), timeout_s=60))
         assert not explaining.done()
         go_on.set()
 
@@ -76,13 +77,17 @@ def test_too_many_explanations_are_refused_at_once(tmp_path, held):
         for _ in range(2):
             calls.append(
                 asyncio.create_task(
-                    client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+                    client.explain(
+                        ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=60)
+                    )
                 )
             )
             await asyncio.to_thread(started.wait, 10)
 
         with pytest.raises(EngineError) as caught:
-            await client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+            await client.explain(
+                ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=60)
+            )
         go_on.set()
         await asyncio.gather(*calls)
 
@@ -115,7 +120,13 @@ def test_a_customer_who_floods_leaves_others_their_turn(tmp_path, held, monkeypa
             options = ExplainOptions(seed=customer_id)
             return asyncio.create_task(
                 client.explain(
-                    KEY, rows(1), options=options, timeout_s=60, customer_id=customer_id
+                    ExplanationCall(
+                        KEY,
+                        rows(1),
+                        options=options,
+                        timeout_s=60,
+                        customer_id=customer_id,
+                    )
                 )
             )
 
@@ -149,7 +160,9 @@ def test_a_caller_who_leaves_gives_the_place_back(tmp_path, held):
 
         def ask():
             return asyncio.create_task(
-                client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+                client.explain(
+                    ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=60)
+                )
             )
 
         running = ask()
@@ -191,7 +204,9 @@ def test_an_explanation_costs_its_own_work_and_not_its_wait(tmp_path, monkeypatc
         client = InProcessEngineClient(engine)
         calls = [
             asyncio.create_task(
-                client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+                client.explain(
+                    ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=60)
+                )
             )
             for _ in range(3)
         ]
@@ -223,10 +238,12 @@ def test_predictions_of_an_explanation_tell_how_long_they_waited(tmp_path):
         )
         client = InProcessEngineClient(engine)
         runner.hold()
-        before = asyncio.create_task(client.predict(KEY, rows(1), timeout_s=60))
+        before = asyncio.create_task(
+            client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
+        )
         await until(runner.started.is_set)
         explaining = asyncio.create_task(
-            client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60)
+            client.explain(ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=60))
         )
         await until(lambda: engine.status().counters["queued_rows"] == 1)
         clock.now += 3
@@ -250,7 +267,9 @@ def test_why_something_is_not_explained_is_logged(tmp_path):
 
         with structlog.testing.capture_logs() as logged, pytest.raises(EngineError):
             await client.explain(
-                KEY, rows(1), options=ExplainOptions(target="refuse"), timeout_s=60
+                ExplanationCall(
+                    KEY, rows(1), options=ExplainOptions(target="refuse"), timeout_s=60
+                )
             )
 
         [event] = [one for one in logged if one["event"] == "not_explained"]
@@ -269,7 +288,7 @@ def test_an_explanation_may_predict_more_rows_than_fit_the_queue(tmp_path):
         client = InProcessEngineClient(engine)
 
         answer = await client.explain(
-            KEY, rows(*range(1000)), options=OPTIONS, timeout_s=5
+            ExplanationCall(KEY, rows(*range(1000)), options=OPTIONS, timeout_s=5)
         )
 
         assert [e.base_value for e in answer.explanations] == [
@@ -291,20 +310,25 @@ def test_what_an_explanation_predicts_counts_for_its_customer(tmp_path, held):
         )
         client = InProcessEngineClient(engine)
 
-        def ask(customer_id, method, **options):
-            call = method(
-                KEY, rows(1), timeout_s=60, customer_id=customer_id, **options
-            )
-            return asyncio.create_task(call)
+        def predict():
+            call = PredictionCall(KEY, rows(1), timeout_s=60, customer_id=1)
+            return asyncio.create_task(client.predict(call))
 
         explaining = [
-            ask(customer, client.explain, options=OPTIONS) for customer in (1, 2)
+            asyncio.create_task(
+                client.explain(
+                    ExplanationCall(
+                        KEY, rows(1), 60, options=OPTIONS, customer_id=customer
+                    )
+                )
+            )
+            for customer in (1, 2)
         ]
         await asyncio.to_thread(started.wait, 10)
         runner.hold()
-        calls = [ask(1, client.predict)]
+        calls = [predict()]
         await until(runner.started.is_set)
-        calls += [ask(1, client.predict) for _ in range(2)]
+        calls += [predict() for _ in range(2)]
         await until(lambda: engine.batcher.room.rows == 2)
         go_on.set()
         await asyncio.wait(explaining, return_when=asyncio.FIRST_COMPLETED)
@@ -326,7 +350,11 @@ def test_the_cache_lives_as_long_as_the_version(tmp_path):
         client = InProcessEngineClient(engine)
 
         calls = [
-            (await client.explain(KEY, rows(1), options=OPTIONS, timeout_s=60))
+            (
+                await client.explain(
+                    ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=60)
+                )
+            )
             .explanations[0]
             .additivity_residual
             for _ in range(2)
@@ -346,7 +374,9 @@ def test_an_explanation_that_takes_too_long_ends_at_its_deadline(tmp_path):
         runner.hold()
 
         with pytest.raises(EngineError) as caught:
-            await client.explain(KEY, rows(1), options=OPTIONS, timeout_s=0.05)
+            await client.explain(
+                ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=0.05)
+            )
         runner.release()
 
         assert caught.value.code is EngineErrorCode.DEADLINE_EXCEEDED
@@ -362,7 +392,7 @@ def test_what_does_not_fit_the_signature_is_not_explained(tmp_path):
 
         with pytest.raises(EngineError) as caught:
             await InProcessEngineClient(engine).explain(
-                KEY, wrong, options=OPTIONS, timeout_s=5
+                ExplanationCall(KEY, wrong, options=OPTIONS, timeout_s=5)
             )
 
         assert caught.value.code is EngineErrorCode.BAD_REQUEST
@@ -393,7 +423,7 @@ def test_a_plug_in_that_cannot_be_imported_is_passed_over(tmp_path):
         )
 
         answer = await InProcessEngineClient(engine).explain(
-            KEY, rows(1), options=OPTIONS, timeout_s=5
+            ExplanationCall(KEY, rows(1), options=OPTIONS, timeout_s=5)
         )
 
         assert answer.explanations[0].method == "test"

@@ -13,6 +13,7 @@ from inference.engine.in_process import InProcessEngineClient
 from inference.engine.loading import memory
 from inference.engine.runners.runner import Loaded
 from inference.engine.signatures.signature import Layout, Signature
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.fakes import (
     KEY,
@@ -85,7 +86,7 @@ def grown_after(home, make_runner, *, cycles):
         client = InProcessEngineClient(engine)
 
         async def predict():
-            await client.predict(KEY, rows(1), timeout_s=60)
+            await client.predict(PredictionCall(KEY, rows(1), timeout_s=60))
 
         await cycle(engine, predict, 5)
         await all_unloaded()
@@ -157,7 +158,7 @@ def test_real_programs_give_their_memory_back(tmp_path, program):
             for _ in range(times):
                 engine.load(program)
                 await ready(engine)
-                await client.predict(KEY, three, timeout_s=60)
+                await client.predict(PredictionCall(KEY, three, timeout_s=60))
                 engine.unload(KEY)
                 await until(lambda: not engine.versions.nbytes)
             memory.collect()

@@ -10,6 +10,7 @@ from inference.engine.engine import EngineCore
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.loading import desired
 from inference.engine.runners.runner import Loaded
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Batching, VersionKey
 from tests.inference.engine.fakes import (
@@ -97,7 +98,7 @@ async def load(engine, shelf, name, *, pinned=False, **fields):
 
 async def predict(engine, name, value=1.0):
     client = InProcessEngineClient(engine)
-    answer = await client.predict(key(name), rows(value), timeout_s=5)
+    answer = await client.predict(PredictionCall(key(name), rows(value), timeout_s=5))
     return float(answer.tensors[0].data[0, 0])
 
 

@@ -15,6 +15,7 @@ from inference.engine.runners import runner
 from inference.engine.settings import EngineSettings
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.signature import Layout, Signature, TensorInput
+from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Tensor
@@ -100,7 +101,10 @@ def test_rows_of_any_length_get_the_answers_of_the_module_itself(tmp_path, devic
             for rows, length in ((1, 1), (3, 5), (2, 4), (1, 8))
         ]
         answers = await asyncio.gather(
-            *(client.predict(version.key, request(ids), timeout_s=20) for ids in sent)
+            *(
+                client.predict(PredictionCall(version.key, request(ids), timeout_s=20))
+                for ids in sent
+            )
         )
         engine.close()
         return zip(sent, answers, strict=True)

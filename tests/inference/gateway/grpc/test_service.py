@@ -272,9 +272,9 @@ async def test_deadline_of_the_call_is_that_of_the_engine(tmp_path):
     seen = []
     answer = plant.engine.predict
 
-    async def predict(key, tensors, *, timeout_s, **options):
-        seen.append(timeout_s)
-        return await answer(key, tensors, timeout_s=timeout_s)
+    async def predict(call):
+        seen.append(call.timeout_s)
+        return await answer(call)
 
     plant.engine.predict = predict
 
@@ -456,9 +456,9 @@ async def test_typed_contents_of_every_kind(tmp_path):
     seen = []
     answer = plant.engine.predict
 
-    async def predict(key, tensors, **options):
-        seen.extend(tensors)
-        return await answer(key, [tensors[1]], **options)
+    async def predict(call):
+        seen.extend(call.tensors)
+        return await answer(msgspec.structs.replace(call, tensors=[call.tensors[1]]))
 
     plant.engine.predict = predict
     good = messages.ModelInferRequest(model_name="m")
