@@ -9,12 +9,11 @@ import numpy as np
 from inference.codecs.rows.values import readable_name
 from inference.dialects.open_inference.messages import RequestedOutput
 from inference.dialects.open_inference.parameters import OpenInferenceRequest
+from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode
 
 _MAX_DETAILS = 3
-# What runners call the output of a model that has one and no name for it.
-_ONLY_OUTPUT = "output"
 
 
 class WantedOutput(NamedTuple):
@@ -64,7 +63,7 @@ def fixed(prediction: Any, rows: int) -> tuple[Tensor, ...]:
     members = prediction if isinstance(prediction, dict) else {}
     return tuple(
         Tensor(name, _repeated(value, rows))
-        for name, value in (members or {_ONLY_OUTPUT: prediction}).items()
+        for name, value in (members or {ONLY_OUTPUT: prediction}).items()
     )
 
 
