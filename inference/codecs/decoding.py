@@ -255,7 +255,7 @@ class InstanceDecoder:
             if read.problems:
                 refuse(read.problems)
             return DecodedRequest(read.tensors, 1, NO_OPTIONS)
-        if kind in media.IMAGE_TYPES:
+        if kind in media.BODY_IMAGE_TYPES:
             images = media.read_image_body(body, signature)
             return DecodedRequest((), 1, NO_OPTIONS, images=images)
         files, fields, members = media.read_form(body, content_type, signature)

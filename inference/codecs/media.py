@@ -12,8 +12,10 @@ from inference.engine.wire.dtypes import TEXT
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import problem, refuse
 
-# The last is not registered, but sent.
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/jpg"})
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
+# Clients send image/jpg too, although it is not registered. Bodies may have it; uploads
+# may not.
+BODY_IMAGE_TYPES = IMAGE_TYPES | {"image/jpg"}
 FORM_TYPE = "multipart/form-data"
 TEXT_TYPE = "text/plain"
 _MEMBERS = frozenset({"options", "parameters"})
@@ -52,9 +54,9 @@ def read_form(
             if part.name in members:
                 problems.append(problem(name, "is there twice"))
             members[part.name] = parse_object(part.content)
-        elif not part.is_file and part.media_type not in IMAGE_TYPES:
+        elif not part.is_file and part.media_type not in BODY_IMAGE_TYPES:
             problems.append(problem(name, "must be a file, or options or parameters"))
-        elif part.media_type not in IMAGE_TYPES | _UNKNOWN_TYPES:
+        elif part.media_type not in BODY_IMAGE_TYPES | _UNKNOWN_TYPES:
             problems.append(problem(name, "must be a PNG or JPEG image"))
         else:
             files.append(part.content)

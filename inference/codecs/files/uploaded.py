@@ -29,8 +29,7 @@ _URI = re.compile(rf"upload://({_ID.pattern})")
 NPY = "application/x-npy"
 CSV_TYPES = frozenset({"text/csv", "application/csv"})
 LINES_TYPES = frozenset({"application/jsonl", "application/x-ndjson"})
-IMAGE_TYPES = frozenset({"image/png", "image/jpeg"})
-CONTENT_TYPES = CSV_TYPES | LINES_TYPES | IMAGE_TYPES | {"application/json", NPY}
+CONTENT_TYPES = CSV_TYPES | LINES_TYPES | media.IMAGE_TYPES | {"application/json", NPY}
 
 
 def is_id(text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from inference.codecs import media
 from inference.codecs.decoding import DecodedRequest, InstanceDecoder
 from inference.codecs.files import npy, uploaded
 from inference.codecs.files.lines import BOM
@@ -63,7 +64,7 @@ def decode(
 ) -> DecodedRequest:
     """Read the file as the request's instances; raises ApiError."""
     decoder, kind, content = target.tools()[0], file.content_type, file.content
-    if kind in uploaded.IMAGE_TYPES:
+    if kind in media.IMAGE_TYPES:
         decoded = decoder.decode_request(content, content_type=kind.encode())
         return _with_options(asked, decoded)
     if kind == uploaded.NPY:

@@ -10,7 +10,7 @@ from inference.codecs import media
 from inference.codecs.answers import Warned
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.files.uploaded import AskedFile, UploadedFile
-from inference.codecs.media import FORM_TYPE, IMAGE_TYPES, TEXT_TYPE
+from inference.codecs.media import BODY_IMAGE_TYPES, FORM_TYPE, TEXT_TYPE
 from inference.codecs.options import NO_OPTIONS, Options
 from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished, Headers
@@ -23,7 +23,7 @@ from inference.snapshot.targets import Target
 _JSON = b"application/json"
 _SVG = b"image/svg+xml"
 _NO_HEADERS: Headers = []
-_OTHER_TYPES = IMAGE_TYPES | {FORM_TYPE, TEXT_TYPE}
+_OTHER_TYPES = BODY_IMAGE_TYPES | {FORM_TYPE, TEXT_TYPE}
 
 
 class _Body(msgspec.Struct, gc=False, omit_defaults=True):
@@ -58,7 +58,7 @@ class NativeDialect:
         if other is None:
             return None
         kind = media.media_type(other)
-        if kind.startswith("image/") and kind not in IMAGE_TYPES:
+        if kind.startswith("image/") and kind not in BODY_IMAGE_TYPES:
             message = "Models that take images take PNG or JPEG, also in a form."
             raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
         if kind not in _OTHER_TYPES:
