@@ -1,7 +1,7 @@
-"""Output tensors to the predictions that callers read. Pure.
+"""Convert output tensors to the predictions that callers read.
 
-Compiled once per version. A few rows are handled as Python lists, which for them is
-faster than numpy.
+An encoder is compiled once per version. Few rows are handled as Python lists, which is
+faster than numpy for them.
 """
 
 import math
@@ -17,7 +17,7 @@ from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.tensors import Array, Tensor, object_array
 
-# What cannot be a score: a row of these is its class.
+# Types that cannot be scores: a row of such a value is a class.
 _LABEL_TYPES = {str, int, bool, type(None)}
 # Scores beyond this many are ranked by numpy.
 _MANY_SCORES = 64
@@ -36,7 +36,7 @@ class LabelScore(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClassPrediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """The best class of one instance. null where the model gave NaN or infinity."""
+    """The best class of one instance; null where the model returned NaN or infinity."""
 
     label: Label | None
     score: float | None
@@ -45,19 +45,19 @@ class ClassPrediction(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """Something odd about one prediction that is no error."""
+    """A warning about one prediction: it holds null where a number is not finite."""
 
     index: int
     code: str = "NON_FINITE_OUTPUT"
 
 
 class AnswerEncoder:
-    """Turns the outputs of one model version into predictions."""
+    """Converts the outputs of one model version to predictions."""
 
     def __init__(
         self, signature: Signature, *, low_confidence_below: float | None = None
     ) -> None:
-        """A route's `low_confidence_below` goes before the version's own."""
+        """Compile; `low_confidence_below` of a route overrides the version's own."""
         if low_confidence_below is None:
             low_confidence_below = signature.low_confidence_below
         self._labels: tuple[Label, ...] = signature.labels
@@ -65,7 +65,7 @@ class AnswerEncoder:
         # No score is below minus infinity.
         self._low = -np.inf if low_confidence_below is None else low_confidence_below
         self._classifies = signature.task is Task.CLASSIFICATION
-        # What stands before the score of each class where many are written at once.
+        # JSON before the score of each class, for `many_as_json`.
         self._beginnings = [
             b'{"label":%b,"score":' % msgspec.json.encode(label)
             for label in self._labels
@@ -74,10 +74,10 @@ class AnswerEncoder:
     def many_as_json(
         self, outputs: tuple[Tensor, ...], options: Options = NO_OPTIONS
     ) -> bytes | None:
-        """Write the predictions of many rows as one JSON array, without objects.
+        """Write the predictions of many rows as one JSON array, without Python objects.
 
-        None where `predictions` has to make them: they are few, ask for more than the
-        best class, or are not all known.
+        None: use `predictions`, because the rows are few, the caller asks for more than
+        the best class, or a score is not finite.
         """
         data: Any = outputs[0].data
         if (
@@ -105,13 +105,13 @@ class AnswerEncoder:
         parts[0::3] = map(self._beginnings.__getitem__, best.tolist())
         parts[1::3] = scores[1:-1].split(b",")
         parts[2::3] = endings
-        # Without the comma behind the last.
+        # Without the comma after the last.
         return b"[%b]" % b"".join(parts)[:-1]
 
     def predictions(
         self, outputs: tuple[Tensor, ...], options: Options = NO_OPTIONS
     ) -> list[Any]:
-        """Give one prediction per row, ready to be encoded as JSON."""
+        """Return one prediction per row, ready to be encoded as JSON."""
         if not self._classifies:
             return _plain(outputs)
         if len(outputs) > 1:
@@ -123,7 +123,7 @@ class AnswerEncoder:
                 return self._chosen(data)
             return [self._of_one(value, options) for value in values]
         if data.dtype.kind != "f":
-            # Of several labels for each row none is the class.
+            # With several labels per row, none of them is the class.
             is_one = math.prod(data.shape) == len(data)
             return self._chosen(data) if is_one else to_json_values(data)
         if data.ndim == 1 or data.shape[1:] == (1,):
@@ -137,16 +137,16 @@ class AnswerEncoder:
     def warnings(
         self, predictions: list[Any], outputs: tuple[Tensor, ...] = ()
     ) -> tuple[Warned, ...]:
-        """Point out the predictions that hold a null for a number.
+        """Return a warning for each prediction that has null in place of a number.
 
-        `outputs` are what they were made of: where these are objects, a null may be
-        the model's own.
+        `outputs` are the tensors behind the predictions: if they hold objects, a null
+        may be the model's own.
         """
         own_nulls = {
             tensor.name for tensor in outputs if tensor.data.dtype.kind in "OM"
         }
         if own_nulls and len(outputs) == 1:
-            # A class that was made of an object does not show what was lost.
+            # A class that was read from an object does not show a number that was lost.
             given = outputs[0].data.tolist()
             return tuple(
                 Warned(index)
@@ -190,7 +190,7 @@ class AnswerEncoder:
     def _best_of_many(self, data: Array) -> list[Any]:
         if self._threshold is not None and data.shape[1] == 2:
             return self._best(to_json_values(data), None)
-        # A NaN counts as the greatest, so it is found here too; then nothing is known.
+        # argmax takes a NaN for the greatest; such a row has no known class.
         numbers: Any = data
         best = numbers.argmax(axis=1)
         scores = to_json_values(numbers[np.arange(len(numbers)), best])
@@ -206,7 +206,7 @@ class AnswerEncoder:
         ]
 
     def _binary(self, data: Array, options: Options) -> list[Any]:
-        """Read one probability per row: that of the second label."""
+        """Read one probability per row: the probability of the second label."""
         rows: list[list[float | None]] = [
             [None, None]
             if positive is None
@@ -233,7 +233,7 @@ class AnswerEncoder:
         return answers
 
     def _chosen(self, data: Array) -> list[Any]:
-        """Read class indexes or labels from a model that gives no scores."""
+        """Read class indexes or labels from a model without scores."""
         labels = self._labels
         return [
             ClassPrediction(
@@ -247,9 +247,9 @@ class AnswerEncoder:
         ]
 
     def _of_one(self, value: Any, options: Options) -> Any:
-        """Read what a Python model gave for one row, in the form of that row alone.
+        """Read the output of a Python model for one row, by the form of this row alone.
 
-        Rows of one batch, which may be of several callers, may have several forms.
+        Rows of one batch may come from several callers and have several forms.
         """
         match value:
             case {"label": label, "score": int() | float() | None as score, **further}:
@@ -273,7 +273,7 @@ class AnswerEncoder:
         return self._chosen(object_array([value]))[0]
 
     def _named(self, outputs: tuple[Tensor, ...]) -> list[Any]:
-        """Read outputs called `label` and `score`; others are passed on as they are."""
+        """Read outputs called `label` and `score`; pass others on as they are."""
         by_name = {tensor.name: tensor.data for tensor in outputs}
         if set(by_name) != {"label", "score"}:
             return _plain(outputs)
@@ -286,10 +286,10 @@ class AnswerEncoder:
 
 
 def to_json_values(data: Array) -> list[Any]:
-    """Give an array as lists; NaN and infinity as None.
+    """Return an array as nested lists, with None for NaN and infinity.
 
-    A float32 comes out as the shortest decimal that means the same float32 (0.98, not
-    0.9800000190734863): orjson writes it that way.
+    A float32 becomes the shortest decimal that means the same float32 (0.98, not
+    0.9800000190734863), because orjson writes it that way.
     """
     if data.dtype == object:
         objects: list[Any] = data.tolist()
@@ -307,7 +307,7 @@ def _dump(data: Array) -> bytes:
 
 
 def _times(data: Array) -> list[Any]:
-    """Write times by ISO 8601; one that is missing is None."""
+    """Write times in ISO 8601; a missing time is None."""
     texts: Any = np.datetime_as_string(data.astype("datetime64[us]")).astype(object)
     texts[np.isnat(data)] = None
     times: list[Any] = texts.tolist()
@@ -323,7 +323,7 @@ def _plain(outputs: tuple[Tensor, ...]) -> list[Any]:
 
 
 def _column(data: Array) -> list[Any]:
-    """Give one value per row: a number where a row has only one."""
+    """Return one value per row: a number, not a list, if the row has only one."""
     if data.ndim == 2 and data.shape[1] == 1:
         data = data.reshape(-1)
     return to_json_values(data)
@@ -337,7 +337,7 @@ def _ranked(scores: list[float], labels: Any, top_k: int) -> list[LabelScore]:
 def _unknown(
     row: list[float | None], labels: Any, top_k: int | None
 ) -> ClassPrediction:
-    """Answer a row with non-finite scores: no class is known to be the best."""
+    """Answer a row with scores that are not finite: its best class is unknown."""
     if top_k is None:
         return ClassPrediction(None, None, True)
     known = [index for index, score in enumerate(row) if score is not None]
@@ -360,7 +360,7 @@ def _lost_number(prediction: Any, own_nulls: set[str]) -> bool:
 
 
 def _is_not_finite(value: Any) -> bool:
-    """Look for what is written as null because JSON has no word for it."""
+    """Return whether a value holds NaN or infinity, which JSON writes as null."""
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""Request bodies to tensors, by a decoder compiled once per version. Pure.
+"""Convert request bodies to tensors, by a decoder compiled once per version.
 
-The fast path is one pass of msgspec over the body, with the version's columns and
-rules as types. Whatever it refuses goes through the slow path, which parses the body
-again and names every bad field. A member that occurs twice counts as its last one.
+The fast path is one pass of msgspec over the body, with the version's columns and rules
+as types. A body that it refuses takes the slow path, which parses it again and names
+every bad field. If a member occurs twice, the last one counts.
 """
 
 import struct
@@ -43,28 +43,28 @@ from inference.errors.api_error import Problem
 from inference.errors.problems import MAX_PROBLEMS, refuse, refuse_size
 
 MAX_SLOW_PASS_S = 0.005
-# What decoders and packing raise.
+# Exceptions of msgspec's decoders and of packing.
 _REFUSED = (ValueError, OverflowError, RecursionError, struct.error)
 
 
 class DecodedRequest(msgspec.Struct, frozen=True, gc=False):
-    """The good rows of a request, and the bad ones where they are told one by one."""
+    """The good rows of a request as tensors, and the problems of the bad rows."""
 
     tensors: tuple[Tensor, ...]
     # Rows in the tensors.
     rows: int
     options: Options
-    # One instance was sent as an object: the answer has `prediction`.
+    # One instance was sent as an object, so the answer has `prediction`.
     single: bool = False
     model: str | None = None
-    # Only with `return_errors: individual`: rows in the request, the positions of
-    # those in the tensors, and what is wrong with the others.
+    # Only with `return_errors: individual`: the number of rows in the request, the
+    # positions of the good rows, and the problems of the bad ones.
     total: int = 0
     indexes: tuple[int, ...] | None = None
     problems: tuple[Problem, ...] = ()
-    # What the caller set of the signature's params.
+    # The params of the signature that the caller set.
     params: dict[str, Any] | None = None
-    # Pictures that somebody with time has to decode; see `with_images`.
+    # Pictures that the driver must still decode; see `with_images`.
     images: EncodedImages | None = None
 
 
@@ -79,7 +79,7 @@ class InstanceDecoder:
     """Reads the requests of one model version."""
 
     def __init__(self, signature: Signature) -> None:
-        """Compile; raises UnsupportedSignature for dtypes that JSON cannot carry."""
+        """Compile; raise UnsupportedSignature for dtypes that JSON cannot carry."""
         _require_known_dtypes(signature)
         self._signature = signature
         self._stack_values = stack_values(signature)
@@ -121,11 +121,10 @@ class InstanceDecoder:
         limit_name: str = "max_predict_rows",
         individual: bool = False,
     ) -> DecodedRequest:
-        """Read a request body.
+        """Read a request body; `content_type` is None for JSON. Raises ApiError.
 
-        With `individual`, the option `return_errors` is obeyed: bad rows come back as
-        problems instead of refusing the request. `content_type` is given where the
-        body is not JSON. Raises ApiError.
+        With `individual` the option `return_errors` counts: if it is "individual", bad
+        rows are returned as problems and do not refuse the request.
         """
         if content_type is not None:
             return self._decode_other(
@@ -172,13 +171,13 @@ class InstanceDecoder:
         )
 
     def decode_rows(self, rows: Sequence[Any]) -> DecodedRows:
-        """Check rows that are parsed already, each for itself."""
+        """Check parsed rows, each on its own."""
         return self._rows().read(rows)
 
     def decode_text_rows(self, rows: Sequence[Any]) -> DecodedRows:
-        """Read strings as what their column holds (CSV), until a request is refused.
+        """Check parsed rows whose values may be text, as in CSV.
 
-        There are all rows, or the problems that its error counts and shows.
+        If rows are bad, reading may stop before the last: the request is refused.
         """
         return self._rows().read(
             rows, from_text=True, max_told=MAX_PROBLEMS, max_seconds=MAX_SLOW_PASS_S
@@ -286,8 +285,8 @@ class InstanceDecoder:
 
 
 def with_images(decoded: DecodedRequest, read: DecodedRows) -> DecodedRequest:
-    """Put decoded pictures into their request; raises ApiError for bad ones."""
-    assert decoded.images is not None, "the plan asked for pictures that are there"
+    """Put decoded pictures into their request; raise ApiError for bad ones."""
+    assert decoded.images is not None, "only requests with pictures come here"
     if not read.problems:
         return msgspec.structs.replace(decoded, tensors=read.tensors, images=None)
     if not decoded.images.individual:
@@ -330,6 +329,6 @@ def _form(row: Any, stack: Stack, *, single: bool = False) -> _Form:
 
 
 def _holds_arrays(body: bytes | bytearray) -> bool:
-    """Guess from the first brackets whether instances are arrays; only for speed."""
+    """Guess whether instances are arrays; the other forms are tried afterwards."""
     start = body.find(b"[") + 1
     return start > 0 and body[start : start + 40].lstrip()[:1] == b"["

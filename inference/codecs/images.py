@@ -1,11 +1,15 @@
-"""PNG and JPEG files to rows of a model's input tensor. Pure, but slow.
+"""Decode PNG and JPEG files into rows of a model's input tensor.
 
-To decode a picture takes milliseconds, so whoever has an event loop does it in a
-thread. The rule: the first frame, turned as its EXIF orientation says, converted to the
-mode of the signature (transparency is dropped, 16 bits become 8), and scaled to its
-height and width by bilinear interpolation with antialiasing, proportions not kept. A
-JPEG of over 4 megapixels is decoded at a fraction of its size, at least twice what is
-needed.
+Decoding a picture takes milliseconds: processes with an event loop do it in a thread.
+
+1. Take the first frame.
+2. Turn it as its EXIF orientation says.
+3. Convert it to the mode of the signature: drop transparency, make 8 bits of 16.
+4. Scale it to the signature's height and width by bilinear interpolation with
+   antialiasing; the proportions may change.
+
+A JPEG of over 4 megapixels is decoded at a fraction of its size, but at least at twice
+the size that is needed.
 """
 
 import binascii
@@ -30,15 +34,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MAX_PIXELS = 20_000_000
-# Of a side, as in JPEG: rows and columns cost memory of their own, whatever is in them.
+# Pixels of one side, as in JPEG: each row and column costs memory, however small.
 MAX_SIDE = 65_535
-# Of the decoded pictures of one request: as much as waits for a version at most.
+# All decoded pictures of one request; as much as may wait for one version.
 MAX_TENSOR_BYTES = 64 * 1024 * 1024
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-# Beyond so many pixels one at a time: 20 megapixels of PNG take up to 100 MB.
+# Larger pictures are decoded one at a time: a PNG of 20 megapixels takes up to 100 MB.
 _LARGE_PIXELS = 4_000_000
 _one_large = threading.Lock()
-# What Pillow raises for broken files.
+# Exceptions that Pillow raises for broken files.
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -55,11 +59,11 @@ _ORIENTATION = 0x0112
 
 
 class EncodedImages(msgspec.Struct, frozen=True):
-    """The pictures of a request, still as files, and what they become."""
+    """The pictures of a request, still encoded, and the tensor that they become."""
 
-    # Bytes of a file, or these as base64 text.
+    # Bytes of each file, or base64 text of them.
     files: tuple[bytes | str, ...]
-    # By which names problems are told.
+    # Name of each file in problems.
     fields: tuple[str | None, ...]
     image: Image
     dtype: str
@@ -69,7 +73,7 @@ class EncodedImages(msgspec.Struct, frozen=True):
 
 
 class _TooManyPixels(Exception):
-    """The header of a picture says that it is larger than is decoded; so the text."""
+    """The header of a picture announces too many pixels; the text names the limit."""
 
 
 def encoded(
@@ -79,9 +83,9 @@ def encoded(
     *,
     individual: bool = False,
 ) -> EncodedImages:
-    """Raise ApiError if the decoded pictures together would be too large."""
+    """Prepare pictures to be decoded; raise ApiError if they are too large together."""
     image = signature.image
-    assert image is not None, "the caller asked whether it takes pictures"
+    assert image is not None, "the caller checked that the model takes pictures"
     values = image.height * image.width * (3 if image.mode == "RGB" else 1)
     row_bytes = values * np.dtype(signature.dtype).itemsize
     if len(files) > 1 and len(files) * row_bytes > MAX_TENSOR_BYTES:
@@ -105,11 +109,12 @@ def encoded(
 def read_images(
     given: EncodedImages, *, max_pixels: int, deadline: float
 ) -> DecodedRows:
-    """Decode pictures, the good apart from the bad; raises ApiError.
+    """Decode pictures, and return a problem for each that is bad.
 
-    `deadline` is one of `time.monotonic`; a picture that was begun is finished.
+    Raises ApiError INFERENCE_TIMEOUT before the first picture that would begin after
+    `deadline`, in seconds of `time.monotonic`.
     """
-    # Filled in place: a list of rows and their stack would be there twice.
+    # Filled in place: a list of rows and their stack would take the memory twice.
     tensor: Any = None
     indexes: list[int] = []
     problems: list[Problem] = []
@@ -141,12 +146,12 @@ def read_images(
 
 
 def refuse_images(problems: list[Problem]) -> ApiError:
-    """Make the error of a request with these problems; 413 if one is too large."""
+    """Return the error for a request with bad pictures; 413 if one is too large."""
     too_large = any(problem.code is ErrorCode.TOO_LARGE for problem in problems)
     code = ErrorCode.TOO_LARGE if too_large else ErrorCode.INVALID_INPUT
     message = summary(problems, "image")
     if too_large:
-        message = f"An image has more pixels than are decoded here. {message}"
+        message = f"An image has more pixels than this site decodes. {message}"
     details = tuple(
         msgspec.structs.replace(found, code=None) for found in shown(problems)
     )
@@ -157,10 +162,10 @@ def _read_image(file: bytes | str, given: EncodedImages, *, max_pixels: int) -> 
     content = file if isinstance(file, bytes) else _from_base64(file)
     if not content.startswith((_PNG, _JPEG)):
         raise ValueError("neither PNG nor JPEG")
-    # Deferred: gateways that never see a picture do without.
+    # Imported late: a gateway that never gets a picture does not load Pillow.
     import PIL.Image
 
-    # Pillow's own limit is a warning; ours is looked at before anything is decoded.
+    # Pillow only warns at its limit; ours is checked before anything is decoded.
     PIL.Image.MAX_IMAGE_PIXELS = None
     with PIL.Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as picture:
         pixels = picture.width * picture.height
@@ -196,25 +201,25 @@ def _to_array(picture: "Picture", given: EncodedImages) -> Array:
     }
     image = given.image
     if picture.format == "JPEG" and picture.width * picture.height > _LARGE_PIXELS:
-        # Decoded at a half, a quarter or an eighth, if that leaves enough.
+        # Decode at a half, a quarter or an eighth of the size, if that is enough.
         enough = 2 * max(image.height, image.width)
         picture.draft(None, (enough, enough))
     picture.load()
     orientation = picture.getexif().get(_ORIENTATION, 1)
-    # From 5 on the turns make of height width.
+    # Orientations from 5 on swap height and width.
     lying = orientation in turns and orientation >= 5
     size = (image.height, image.width) if lying else (image.width, image.height)
     picture = _scaled(picture, image.mode, size)
     if orientation in turns:
-        # The small picture, which is cheaper than the large one.
+        # After scaling, because a small picture is cheaper to turn.
         picture = picture.transpose(turns[orientation])
     return _laid_out(np.array(picture), given)
 
 
 def _scaled(picture: "Picture", mode: str, size: tuple[int, int]) -> "Picture":
-    """Convert and scale, with as few whole pictures at once as that takes.
+    """Convert and scale, with as few full-size pictures in memory as possible.
 
-    What is converted last is converted small, where the order does not matter.
+    Where the order does not matter, the picture is scaled first and converted small.
     """
     import PIL.Image
 
@@ -225,7 +230,7 @@ def _scaled(picture: "Picture", mode: str, size: tuple[int, int]) -> "Picture":
     elif picture.mode == "RGBA" and mode == "RGB":
         bands = [_resized(picture.getchannel(band), size) for band in mode]
         return PIL.Image.merge("RGB", bands)
-    # The colours of the palette stay; Pillow would warn.
+    # Pillow would warn of transparency in a palette; the colours do not depend on it.
     picture.info.pop("transparency", None)
     if picture.mode == "L":
         return _resized(picture, size).convert(mode)
@@ -243,12 +248,12 @@ def _resized(picture: "Picture", size: tuple[int, int]) -> "Picture":
 
 
 def _high_bytes(picture: "Picture") -> "Picture":
-    """Make 8 bits of 16; `convert` would cut off what is above 255."""
+    """Make 8 bits of 16; `convert` would clip all values above 255."""
     import PIL.Image
 
     pixels: Any = np.asarray(picture)
     if pixels.dtype == np.dtype("<u2"):
-        # In place: 16 bits of 20 megapixels are 40 MB.
+        # Without an intermediate copy: 20 megapixels of 16 bits are 40 MB.
         return PIL.Image.fromarray(pixels.view(np.uint8)[:, 1::2].copy())
     high = (pixels >> 8).clip(0, 255).astype(np.uint8)
     return PIL.Image.fromarray(high)

@@ -1,4 +1,4 @@
-"""Bodies that are not JSON: pictures, forms with pictures, and plain text. Pure."""
+"""Read bodies that are not JSON: pictures, forms with pictures, and plain text."""
 
 from functools import lru_cache
 from typing import Any
@@ -19,12 +19,12 @@ BODY_IMAGE_TYPES = IMAGE_TYPES | {"image/jpg"}
 FORM_TYPE = "multipart/form-data"
 TEXT_TYPE = "text/plain"
 _MEMBERS = frozenset({"options", "parameters"})
-# What clients say of a file whose kind they do not know.
+# Media types that clients send for a file whose type they do not know.
 _UNKNOWN_TYPES = frozenset({"", "application/octet-stream"})
 
 
 def read_text_body(body: bytes, signature: Signature) -> str:
-    """Give the single text that a model of one text column is asked about."""
+    """Return the body as the only value of a model with a single text column."""
     if [column.dtype for column in signature.columns] != [TEXT]:
         raise _unsupported("This model does not take plain text. Send JSON.")
     try:
@@ -42,7 +42,7 @@ def read_image_body(body: bytes, signature: Signature) -> EncodedImages:
 def read_form(
     body: bytes, content_type: bytes, signature: Signature
 ) -> tuple[list[bytes | str], list[str | None], dict[str, Any]]:
-    """Give the files, their names, and the members that came beside them."""
+    """Return the files of a form, their names, and `options` and `parameters`."""
     require_images(signature)
     files: list[bytes | str] = []
     fields: list[str | None] = []
@@ -52,7 +52,7 @@ def read_form(
         name = readable_name(part.name)
         if part.name in _MEMBERS and not part.is_file:
             if part.name in members:
-                problems.append(problem(name, "is there twice"))
+                problems.append(problem(name, "is sent twice"))
             members[part.name] = parse_object(part.content)
         elif not part.is_file and part.media_type not in BODY_IMAGE_TYPES:
             problems.append(problem(name, "must be a file, or options or parameters"))
@@ -69,7 +69,7 @@ def read_form(
 
 
 def image_rows(rows: list[Any]) -> list[bytes | str] | None:
-    """Read instances that are pictures as base64; None: they are something else."""
+    """Return instances that are pictures in base64; None if they are anything else."""
     texts: list[bytes | str] = []
     for row in rows:
         if isinstance(row, dict) and row.keys() == {"b64"}:
@@ -91,5 +91,5 @@ def _unsupported(message: str) -> ApiError:
 
 @lru_cache(maxsize=256)
 def media_type(content_type: bytes) -> str:
-    """Give the type without its parameters, in lower case."""
+    """Return the media type of a Content-Type: in lower case, without parameters."""
     return content_type.decode("latin-1").partition(";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""The members of a request beside its instances, one by one, on the slow pass. Pure."""
+"""Find the instances in a parsed request, and check its other members."""
 
 from itertools import islice
 from typing import Any
@@ -11,7 +11,7 @@ _MEMBERS = frozenset({"instances", "inputs", "parameters", "options", "model"})
 
 
 def find_instances(request: dict[str, Any]) -> tuple[list[Any], bool, list[Problem]]:
-    """Give the rows, whether one came alone, and what is wrong with the member."""
+    """Return the rows, whether a single object was sent, and the problems found."""
     if "instances" in request and "inputs" in request:
         issue = "is another name of instances; send one of them"
         return [], False, [problem("inputs", issue)]

@@ -1,4 +1,4 @@
-"""The parts of a `multipart/form-data` body (RFC 7578). Pure."""
+"""Split a `multipart/form-data` body (RFC 7578) into its parts."""
 
 import re
 
@@ -9,7 +9,7 @@ from inference.errors.api_error import ApiError, ErrorCode
 MAX_PARTS = 2_000
 _MAX_HEADER_BYTES = 8 * 1024
 _BOUNDARY = re.compile(r';\s*boundary="?([^";]{1,70})"?', re.IGNORECASE)
-# Names as browsers and client libraries write them, quotes escaped or not there.
+# Browsers and client libraries put names in quotes, and may escape quotes inside.
 _NAME = re.compile(rb'[;\s]name="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
 _FILENAME = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
 
@@ -17,18 +17,18 @@ _FILENAME = re.compile(rb"[;\s]filename\*?=", re.IGNORECASE)
 class Part(msgspec.Struct, frozen=True):
     name: str
     is_file: bool
-    # In lower case, without parameters; "" if the part does not say.
+    # In lower case, without parameters; "" if the part has no Content-Type.
     media_type: str
     content: bytes
 
 
 def parse(body: bytes, content_type: bytes) -> list[Part]:
-    """Split a body into its parts; raises ApiError INVALID_INPUT."""
+    """Split a body; raise ApiError INVALID_HEADER, INVALID_INPUT or TOO_LARGE."""
     found = _BOUNDARY.search(content_type.decode("latin-1"))
     if found is None:
         raise ApiError(ErrorCode.INVALID_HEADER, "The multipart body has no boundary.")
     delimiter = b"\r\n--" + found[1].encode("latin-1")
-    # The first one stands at the very beginning, or after a preamble.
+    # The first delimiter is at the very beginning, or after a preamble.
     if body.startswith(delimiter[2:]):
         position = len(delimiter) - 2
     else:
@@ -52,7 +52,7 @@ def parse(body: bytes, content_type: bytes) -> list[Part]:
 
 
 def _part(body: bytes, start: int, end: int) -> Part:
-    """Read the part whose headers begin with the line's end at `start`."""
+    """Read the part whose headers begin after the line end at `start`."""
     blank = body.find(b"\r\n\r\n", start, min(end, start + _MAX_HEADER_BYTES))
     if blank < 0:
         raise _malformed("a part has no headers")

@@ -1,4 +1,4 @@
-"""What callers may ask for beside the prediction itself. Pure."""
+"""Check the `options` of a request."""
 
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,7 @@ from inference.errors.problems import problem
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The `options` member of a request; None: not given."""
+    """The `options` member of a request; None means not given."""
 
     top_k: Annotated[int, Meta(ge=1, le=1000)] | None = None
     timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
@@ -29,7 +29,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         | None
     ) = None
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 0
-    # Embeddings only; base64 is of float32 in little endian.
+    # Embeddings only; "base64" holds float32 in little endian.
     normalize: bool = False
     encoding_format: Literal["float", "base64"] = "float"
 
@@ -54,13 +54,13 @@ _ISSUES = {
 
 
 def read_options(given: Any) -> tuple[Options, list[Problem]]:
-    """Check options that are parsed already, and name what is wrong with them."""
+    """Return the options of a parsed request, and what is wrong with them."""
     if given is None:
         return NO_OPTIONS, []
     if not isinstance(given, dict):
         return NO_OPTIONS, [problem("options", "must be an object")]
     problems: list[Problem] = []
-    # To JSON Schema, and so in our documents, 85.0 is an integer too.
+    # In JSON Schema, and so in our OpenAPI document, 85.0 is an integer too.
     given = {name: exact_integer(value) for name, value in given.items()}
     for name, value in given.items():
         if len(problems) >= _MAX_PROBLEMS:

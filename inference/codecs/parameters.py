@@ -1,4 +1,4 @@
-"""The `parameters` of a request, as a model's signature declares them. Pure."""
+"""Check the `parameters` of a request against the model's signature."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from inference.engine.wire.dtypes import BYTES, DATETIME
 from inference.errors.api_error import ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS, problem
 
-# Of a list; what a model does with each value is for its author to know.
+# Longest list that one parameter may be.
 _MAX_VALUES = 10_000
 
 
@@ -20,10 +20,10 @@ class ParameterReader:
         self._params = {param.name: param for param in params}
 
     def read(self, given: Any) -> tuple[dict[str, Any], list[Problem]]:
-        """Give what the caller set, and what is wrong with it.
+        """Return the parameters that the caller set, and what is wrong with them.
 
-        What is not set stays out: the model knows its defaults. Bytes stay base64,
-        times become ISO 8601 in UTC.
+        A parameter that is not set stays out: the model has its default. Bytes stay
+        base64; times become ISO 8601 in UTC.
         """
         if given is None:
             return {}, []
@@ -37,7 +37,7 @@ class ParameterReader:
             field = f"parameters.{readable_name(name)}"
             param = self._params.get(name)
             if param is None:
-                problems.append(problem(field, "is no parameter of this model"))
+                problems.append(problem(field, "is not a parameter of this model"))
                 continue
             values[name], found = _check(value, param, field)
             problems += found

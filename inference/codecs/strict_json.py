@@ -1,4 +1,4 @@
-"""Strict parsing of JSON bodies that the compiled decoders refused. Pure."""
+"""Parse JSON strictly where no compiled decoder reads it."""
 
 import json
 from typing import Any, NoReturn
@@ -9,9 +9,9 @@ from inference.errors.api_error import ApiError, ErrorCode
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse a JSON object strictly; raises ApiError INVALID_JSON or INVALID_INPUT.
+    """Parse a JSON object strictly; raise ApiError INVALID_JSON or INVALID_INPUT.
 
-    Numbers beyond the range of a double become infinite, for the rules to refuse.
+    A number beyond the range of a double becomes infinite; the rules refuse it later.
     """
     value = parse(body)
     if not isinstance(value, dict):
@@ -20,12 +20,11 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse(body: bytes | str) -> Any:
-    """Parse any JSON strictly; raises ApiError INVALID_JSON."""
+    """Parse any JSON strictly; raise ApiError INVALID_JSON."""
     try:
         return msgspec.json.decode(body)
     except (ValueError, RecursionError):
-        # Several times slower, but it reads any number and says where the body ends
-        # to be JSON.
+        # Several times slower, but it reads any number, and its error names the place.
         return _parse_slowly(body)
 
 
@@ -34,7 +33,7 @@ def _parse_slowly(body: bytes | str) -> Any:
         text = body if isinstance(body, str) else body.decode()
         value = _load(text)
         if "\\u" in text:
-            # Half a surrogate pair parses, but is no text that can be passed on.
+            # A lone surrogate parses, but cannot be encoded as UTF-8 later.
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         # From error.msg alone: the exception's own text may hold the payload.
@@ -53,13 +52,13 @@ def _load(text: str) -> Any:
     except json.JSONDecodeError:
         raise
     except ValueError:
-        # Python refuses to read very long integers. A hook for each integer costs
-        # more than all the rest, so it is there only for bodies that need it.
+        # Python refuses to read very long integers. A hook for each integer costs more
+        # than the rest of parsing, so only bodies that need it are parsed with it.
         return json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int)
 
 
 def _parse_int(digits: str) -> float:
-    # As doubles they are infinite.
+    # With more than 310 digits a number is infinite as a double.
     return int(digits) if len(digits) <= 310 else float(digits)
 
 

@@ -1,4 +1,4 @@
-"""CSV files as rows for a model, typed by its signature. Pure."""
+"""Read CSV files as rows, with the types of a model's signature."""
 
 import csv
 import math
@@ -13,15 +13,15 @@ from inference.engine.wire.dtypes import BYTES, DATETIME, JSON
 from inference.errors.api_error import ErrorCode, Problem
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-# As a double a longer one is infinite.
+# A longer integer is infinite as a double.
 _INTEGER = re.compile(r"[+-]?\d{1,310}", re.ASCII)
 
 
 class CsvRows:
-    """CSV with a header, UTF-8 with or without BOM; empty lines do not count.
+    """Rows of a CSV file with a header, in UTF-8 with or without BOM.
 
-    Named columns may come in any order. For a tensor without names the header has one
-    cell per element, in C order.
+    Empty lines do not count. Named columns may come in any order. For a tensor without
+    names the header has one cell per element, in C order.
     """
 
     def __init__(self, file: BinaryIO, signature: Signature) -> None:
@@ -95,7 +95,7 @@ def _read_header(lines: Lines) -> list[str]:
 
 
 def what_is_wrong(error: Exception) -> str:
-    """Say what the reader found; its words name no option that callers have."""
+    """Describe an unreadable record; csv's own texts name options of its reader."""
     if isinstance(error, Unreadable):
         return str(error)
     if "new-line character" in str(error):
@@ -106,7 +106,7 @@ def what_is_wrong(error: Exception) -> str:
 
 
 def _match_columns(cells: list[str], signature: Signature) -> Sequence[Column]:
-    """Return the column of each header cell; raise ApiError naming every misfit."""
+    """Return the column of each header cell; raise ApiError with every wrong cell."""
     if signature.layout is Layout.TENSOR:
         size = math.prod(signature.shape)
         if len(cells) != size:
@@ -114,7 +114,7 @@ def _match_columns(cells: list[str], signature: Signature) -> Sequence[Column]:
             raise invalid_input("The header is wrong.", Problem(issue, field="file"))
         return ()
     known = {column.name: column for column in signature.columns}
-    # As they are written, else without the blanks around them: of either side.
+    # A header cell matches a column exactly, or else without blanks around both names.
     trimmed = {name.strip(): name for name in known} | {name: name for name in known}
     names = [
         cell if cell in known else trimmed.get(cell.strip(), cell.strip())
@@ -155,17 +155,18 @@ def _match_columns(cells: list[str], signature: Signature) -> Sequence[Column]:
     return [known[name] for name in names]
 
 
-# Each reads a cell as its column's type, or leaves it as text, for the decoder to say
-# what is wrong with it.
+# Reads a cell as its column's type. A cell that does not fit stays text: the decoder
+# then says what is wrong with it.
 _ReadCell = Callable[[str], str | int | float | bool]
 
 
 def _cell_reader(dtype: str) -> _ReadCell:
     if dtype in ("str", JSON):
-        # Also a number in a column of any type: 007 is none, and 2**53 + 1 no float.
+        # JSON columns take any type, but reading a number could change the text: 007
+        # would lose its zeros, and 2**53 + 1 a digit.
         return str
     if dtype in (BYTES, DATETIME):
-        # Also what looks like a number: 20261120 is a day.
+        # Text that looks like a number stays text: 20261120 is a day.
         return str.strip
     if dtype == "bool":
         return _read_bool
@@ -187,15 +188,15 @@ def _read_number(cell: str) -> str | float:
         number = float(cell)
     except ValueError:
         return cell
-    # float() also takes `nan`, `infinity`, `1_000` and digits of other scripts; a
-    # number that is merely too large is the decoder's to refuse.
+    # float() also takes `nan`, `infinity`, `1_000` and digits of other scripts, which
+    # stay text. A number that is only too large passes; the decoder refuses it.
     if math.isfinite(number) and "_" not in cell and cell.isascii():
         return number
     return number if _NUMBER.fullmatch(cell.strip()) else cell
 
 
 def _nest(values: list[Any], shape: tuple[int, ...]) -> Any:
-    """Give a flat list a shape; `()` is the single value itself."""
+    """Nest a flat list into a shape; for `()` return the single value itself."""
     if not shape:
         return values[0]
     if len(shape) == 1:

@@ -1,20 +1,20 @@
-"""Lines of a job's input file, and where each of them ends. Pure."""
+"""Read a file of rows line by line, and know where each line ends."""
 
 from typing import Any, BinaryIO
 
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 
 MAX_LINE_BYTES = 2 * 1024 * 1024
-# The instance, as `instances` of a request would hold it.
+# One instance, as it would stand in `instances` of a request.
 Row = Any
 
 BOM = b"\xef\xbb\xbf"
 
 
 class Lines:
-    """Lines of a file as text, and how far they have been read.
+    """Iterator over the lines of a file as text; `offset` is the byte after the last.
 
-    An iterator of its own, not a generator: it goes on after a line it cannot read.
+    Not a generator, because it must go on after it raised for an unreadable line.
     """
 
     def __init__(self, file: BinaryIO, offset: int) -> None:
@@ -49,7 +49,7 @@ class Lines:
 
 
 class Unreadable(Exception):
-    """A line or a record that is not a row; the text says why."""
+    """A line or record that cannot be read as a row; the text says why."""
 
 
 def invalid_input(message: str, *problems: Problem) -> ApiError:

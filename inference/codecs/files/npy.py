@@ -1,4 +1,4 @@
-"""Read arrays from NPY files. Pure."""
+"""Read arrays from NPY files."""
 
 import io
 import math
@@ -13,9 +13,9 @@ _MAX_HEADER_BYTES = 10_000
 
 
 def read(content: bytes) -> Array:
-    """Read an array of numbers without a copy.
+    """Return the array of numbers in an NPY file, without a copy; raise ApiError.
 
-    numpy's own reader makes room for as many elements as the header claims.
+    numpy's own reader is not safe here: it allocates as much as the header claims.
     """
     file = io.BytesIO(content)
     try:

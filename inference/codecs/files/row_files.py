@@ -1,8 +1,8 @@
-"""Reading a job's input: CSV or JSON Lines, row by row, from any row's first byte.
+"""Read rows from CSV or JSON Lines, beginning at the first byte of any row.
 
-A row that cannot be read is a Problem; the rows after it are read all the same. Where
-a row ends depends on the file alone, so a job that resumes at an offset sees the same
-rows as one that never stopped.
+A row that cannot be read is a Problem, and reading goes on with the next row. Where a
+row ends depends on the file alone, so a job that resumes at an offset sees the same
+rows as a job that never stopped.
 """
 
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ class FileRows(Protocol):
     """Rows of one open file."""
 
     def rows(self, offset: int) -> Iterator[tuple[Row | Problem, int]]:
-        """Yield each row from byte `offset` on (0: the first) and where it ends."""
+        """Yield each row from byte `offset` (0: the first row) on, and its end."""
         ...
 
     def ends(self) -> Iterator[int]:
-        """Yield where each row ends; much cheaper than reading the rows."""
+        """Yield the end of each row; much cheaper than reading the rows."""
         ...
 
 
@@ -47,7 +47,7 @@ def open_rows(file: BinaryIO, *, input_format: str, signature: Signature) -> Fil
 
 
 def read_chunk(reader: FileRows, offset: int, *, max_rows: int) -> RowChunk:
-    """Read up to `max_rows` rows, fewer if they are large; none at the end."""
+    """Read up to `max_rows` rows: fewer if they are large, none at the end."""
     chunk = RowChunk()
     for row, end in reader.rows(offset):
         chunk.rows.append(row)
@@ -109,8 +109,8 @@ class JsonRows:
 
 def _instance(line: str) -> Row | Problem:
     try:
-        # Numbers beyond a double's range, too: the decoder refuses them by the name of
-        # their field.
+        # Numbers beyond a double's range pass here: the decoder refuses them, and its
+        # error names the field.
         return parse(line)
     except ApiError:
         return Problem("is not JSON", code=ErrorCode.INVALID_JSON)

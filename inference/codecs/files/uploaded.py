@@ -1,4 +1,4 @@
-"""How requests name an uploaded file, and what kinds of files there are. Pure."""
+"""Name an uploaded file in a request (`upload://…`), and the types it may have."""
 
 import re
 from typing import Any
@@ -10,7 +10,7 @@ from inference.errors.api_error import ApiError, ErrorCode
 
 
 class AskedFile(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """The body of a prediction whose instances lie in a file."""
+    """The body of a prediction whose instances are in an uploaded file."""
 
     input_uri: str
     options: dict[str, Any] | None = None
@@ -33,7 +33,7 @@ CONTENT_TYPES = CSV_TYPES | LINES_TYPES | media.IMAGE_TYPES | {"application/json
 
 
 def is_id(text: str) -> bool:
-    """Tell whether `text` has the form of an upload's id."""
+    """Return whether `text` has the form of an upload's id."""
     return _ID.fullmatch(text) is not None
 
 
@@ -42,16 +42,16 @@ def write(upload_id: str) -> str:
 
 
 def read(uri: object) -> str:
-    """Give the upload's id; raise ApiError for what is no such URI."""
+    """Return the upload's id; raise ApiError for anything but such a URI."""
     found = _URI.fullmatch(uri) if isinstance(uri, str) else None
     if found is None:
-        message = "`input_uri` must be what POST /api/v1/uploads gave."
+        message = "`input_uri` must be one that POST /api/v1/uploads returned."
         raise ApiError(ErrorCode.INVALID_INPUT, message)
     return found[1]
 
 
 def known_type(content_type: str) -> str:
-    """Give the media type without parameters; raise ApiError for unknown ones."""
+    """Return the media type without parameters; raise ApiError for unknown types."""
     kind = media.media_type(content_type.encode("latin-1", "replace"))
     if kind not in CONTENT_TYPES:
         names = ", ".join(sorted(CONTENT_TYPES))
@@ -61,7 +61,7 @@ def known_type(content_type: str) -> str:
 
 
 def not_found() -> ApiError:
-    """Say the same of what never was and of what is another customer's."""
+    """Return the same error for an unknown upload and for another customer's."""
     return ApiError(ErrorCode.NOT_FOUND, "There is no such upload.")
 
 
@@ -70,7 +70,7 @@ def gone() -> ApiError:
 
 
 def not_sent() -> ApiError:
-    message = "The file was not uploaded yet. PUT it to its `upload_url` first."
+    message = "The file has not been uploaded yet. PUT it to its `upload_url` first."
     return ApiError(ErrorCode.CONFLICT, message)
 
 

@@ -1,7 +1,7 @@
-"""Nested values of "json" columns against the schema of their column. Pure.
+"""Check nested values of "json" columns against the schema of their column.
 
-Signatures describe such columns with few words of JSON Schema (see
-`inference/engine/signatures/mlflow_types.py`), so these few are all that is checked.
+Only those keywords of JSON Schema are checked that signatures use: see
+`inference/engine/signatures/mlflow_types.py`.
 """
 
 import binascii
@@ -11,22 +11,22 @@ from typing import Any
 
 from inference.engine.wire.dtypes import MAX_WHOLE_FLOAT
 
-# Deeper than any signature may nest, and than MessagePack is read.
+# Signatures nest less deeply, and engines can read MessagePack of this depth.
 _MAX_DEPTH = 32
 
 
 class BrokenSchema(ValueError):
-    """A value breaks the schema of its column; the text says where and how."""
+    """The value breaks the schema of its column; the text says where and how."""
 
 
 class NotFinite(BrokenSchema):
-    """A number is right but for its size: infinite, or beyond what is sent."""
+    """A number of the right type is infinite, or beyond 64 bits."""
 
 
 def exact_integer(value: Any) -> Any:
-    """Return 3.0 as 3, as in JSON Schema, and all else as it is.
+    """Return 3.0 as 3, as JSON Schema does, and any other value unchanged.
 
-    A greater float stays one: it may stand for a neighbour that the parser rounded.
+    A float of 2**53 or more stays a float, because the parser may have rounded it.
     """
     if isinstance(value, float) and abs(value) < MAX_WHOLE_FLOAT and value.is_integer():
         return int(value)
@@ -34,11 +34,10 @@ def exact_integer(value: Any) -> Any:
 
 
 def read_value(value: Any, schema: dict[str, Any], path: str = "") -> Any:
-    """Return the value as the model gets it, or raise BrokenSchema.
+    """Return the value as the model gets it; raise BrokenSchema.
 
-    JSON has one kind of number, so whole ones become floats where the schema says
-    number, and 3.0 becomes 3 where it says integer. Members that are not required may
-    be null.
+    JSON has one type of number: 3 becomes 3.0 where the schema says number, and 3.0
+    becomes 3 where it says integer. Members that are not required may be null.
     """
     if path.count("/") > _MAX_DEPTH:
         raise BrokenSchema("is nested too deeply")
@@ -113,7 +112,7 @@ def _read_text(value: Any, schema: dict[str, Any], place: str) -> str:
 
 
 def _require_plain(value: Any, path: str, place: str) -> None:
-    """Look through a value of any type for what no JSON can say."""
+    """Refuse numbers that cannot be sent in a value whose schema allows any type."""
     if isinstance(value, list | tuple):
         items: Any = value
     elif isinstance(value, dict):
@@ -137,7 +136,7 @@ def _as_float(value: float, place: str) -> float:
 
 
 def _can_travel(value: float) -> bool:
-    """Tell whether MessagePack, which values go to engines in, has the number."""
+    """Return whether MessagePack, which carries values to engines, has the number."""
     if isinstance(value, float):
         return math.isfinite(value)
     return -(2**63) <= value < 2**64

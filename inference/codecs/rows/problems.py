@@ -1,7 +1,6 @@
-"""Why rows of named columns are refused: every bad field by its name. Pure.
+"""Find every bad field in rows that the compiled types refused.
 
-It runs only over rows that the compiled types refused. Problems name fields and types,
-never values.
+Problems name fields and types, never values.
 """
 
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ class Inspector(Protocol):
     def inspect(
         self, row: Any, index: int, *, from_text: bool = False
     ) -> tuple[Any, list[Problem]]:
-        """Give the row's values as they are stacked, or its problems."""
+        """Return the row's values, ready to be stacked, or its problems."""
 
 
 def inspector_of(signature: Signature, *, max_problems: int) -> Inspector:
@@ -56,9 +55,9 @@ class RowInspector:
     def inspect(
         self, row: Any, index: int, *, from_text: bool = False
     ) -> tuple[Any, list[Problem]]:
-        """Give the row's values in the order of the columns, or its problems.
+        """Return the row's values in the order of the columns, or its problems.
 
-        With `from_text` strings are read as what their column holds (CSV).
+        With `from_text`, strings are read as the types of their columns (CSV).
         """
         problems: list[Problem] = []
         if self._is_bare(row):
@@ -86,7 +85,7 @@ class RowInspector:
         return tuple(checked), problems
 
     def _is_bare(self, row: Any) -> bool:
-        """Tell whether a row is the value of the only column, not an object of it."""
+        """Return whether a row is the only column's value, not an object around it."""
         if len(self._columns) > 1:
             return False
         column = self._columns[0]
@@ -97,7 +96,7 @@ class RowInspector:
         return True
 
     def _first_astray(self, length: int) -> tuple[str, str]:
-        """Name the first value that an array lacks, or has too many."""
+        """Name the first value that is missing in an array, or is one too many."""
         wanted = len(self._columns)
         if length < wanted:
             return self._columns[

@@ -1,7 +1,7 @@
-"""Parsed rows to tensors, each row judged for itself. Pure.
+"""Convert parsed rows to tensors, and judge each row on its own.
 
-msgspec reads a row in a fraction of the time that naming its problems takes, so only
-rows that it refuses are inspected, and of these only so many as the answer names.
+msgspec reads a row in a fraction of the time that it takes to name its problems. So
+only rows that it refuses are inspected, and only until the answer has problems enough.
 """
 
 import math
@@ -31,24 +31,24 @@ from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS
 
-# Of each row of a job: its errors are a file. Requests tell as many as they can.
+# A job reports all bad rows in a file, so each row may have only a few problems.
 _MAX_PROBLEMS_PER_JOB_ROW = 10
-_UNEVEN = "must be as long as the other rows: the model cannot fill them up"
-_UNTOLD = "is invalid; only the first problems of a request are told"
+_UNEVEN = "must be as long as the other rows: shorter rows cannot be padded"
+_UNTOLD = "is invalid; details are given for the first problems of a request only"
 
 
 class DecodedRows(msgspec.Struct, frozen=True):
-    """Tensors of the good rows, their positions, and what is wrong with the others."""
+    """Tensors of the good rows, their positions, and the problems of the bad rows."""
 
     tensors: tuple[Tensor, ...]
     indexes: list[int]
     problems: list[Problem]
-    # Reading ended before the last row, so there may be more problems.
+    # Reading stopped before the last row, so there may be more problems.
     cut_off: bool = False
 
 
 class _RowTypes:
-    """The types by which msgspec reads rows of the same columns."""
+    """The types by which msgspec reads rows of one set of columns."""
 
     def __init__(self, columns: tuple[Column, ...], *, renamed: bool) -> None:
         self.objects = named_row(columns, renamed=renamed)
@@ -90,12 +90,12 @@ class RowReader:
         max_told: int | None = None,
         max_seconds: float | None = None,
     ) -> DecodedRows:
-        """Check rows that are parsed already.
+        """Check parsed rows.
 
-        With `from_text` strings are read as what their column holds (CSV). Beyond
-        `max_told` problems a bad row has one problem that does not say more. With
-        `max_seconds` reading ends when the problems of bad rows took so long to find,
-        or with `max_told`.
+        With `from_text`, strings are read as the types of their columns (CSV). After
+        `max_told` problems a bad row only gets one general problem. With `max_seconds`
+        reading stops at `max_told` problems, or when the search for problems took so
+        long.
         """
         seconds = 0.0
         cut_off = False
@@ -136,11 +136,11 @@ class RowReader:
         return DecodedRows(tensors, indexes, problems, cut_off)
 
     def _convert_text(self, row: Any) -> Any:
-        """Return the values of a row in which text may stand for what is no text."""
+        """Return the values of a row in which text may stand for other types."""
         if self._times:
             if not isinstance(row, dict):
                 return None
-            # Without strictness msgspec reads "20261120" as seconds since 1970.
+            # Not strict, msgspec would read "20261120" as seconds since 1970.
             row = dict(row)
             for name in self._times:
                 moment = row.get(name)
@@ -153,12 +153,12 @@ class RowReader:
         return self._convert(row, strict=False)
 
     def _convert(self, row: Any, *, strict: bool = True) -> Any:
-        """Return the row's values; None if msgspec's types do not hold."""
+        """Return the row's values; None if the row does not fit msgspec's types."""
         for read in (self._named, self._bare):
             try:
                 values = read(row, strict)
                 return self._late.finish([values])[0] if self._late else values
-            # msgspec's errors are ValueErrors, too.
+            # msgspec's errors are ValueErrors.
             except (ValueError, RecursionError):
                 continue
         return None
@@ -181,18 +181,18 @@ class RowReader:
         return (msgspec.convert(row, single, strict=strict),)
 
     def _is_bad(self, row: Any) -> bool:
-        """Judge a row whose problems nobody will be told."""
+        """Return whether a row is bad, without a search for all its problems."""
         if self._nested:
             return bool(self._inspector.inspect(row, 0)[1])
         return self._convert(_whole(row)) is None
 
     def _stack_fit(self, good: list[Any]) -> tuple[Tensor, ...] | None:
-        """Stack; None if a value is not finite or out of the range of its dtype."""
+        """Stack; return None if a value is not finite or beyond its dtype's range."""
         try:
             tensors = self._stack(good)
         except UNFIT:
             return None
-        # Tensors of optional columns hold NaN where there is no value.
+        # In tensors of optional columns NaN means a missing value, so check the rows.
         fit = (
             all_finite(tensors)
             if self._all_required
@@ -203,7 +203,7 @@ class RowReader:
     def _drop_uneven(
         self, good: list[Any], indexes: list[int], problems: list[Problem]
     ) -> None:
-        """Keep the rows of the first one's lengths, if others cannot be filled up."""
+        """If rows cannot be padded, keep only those that are as long as the first."""
         try:
             self._stack(good)
         except Uneven:
@@ -250,7 +250,7 @@ class RowReader:
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Tell whether tensors hold no NaN and no infinity."""
+    """Return whether tensors hold neither NaN nor infinity."""
     return all(
         bool(np.isfinite(tensor.data).all())
         for tensor in tensors
@@ -263,7 +263,7 @@ def _row_is_finite(values: Sequence[Any]) -> bool:
 
 
 def _whole(row: Any) -> Any:
-    """Write 3.0 as 3, which msgspec asks for in parsed rows and JSON does not."""
+    """Write 3.0 as 3: JSON takes both as integers, msgspec in parsed rows does not."""
     if type(row) is dict:
         return {name: exact_integer(value) for name, value in row.items()}
     if type(row) is list:
@@ -272,9 +272,9 @@ def _whole(row: Any) -> Any:
 
 
 def _exact_as_text(column: Column) -> Column:
-    """Narrow integers to those that msgspec reads exactly from any text.
+    """Narrow a column's integers to those that msgspec reads exactly from any text.
 
-    It rounds "9007199254740993.0"; what it refuses is inspected.
+    It would round "9007199254740993.0". Rows that it refuses are inspected instead.
     """
     if KINDS[column.dtype].python is not int:
         return column

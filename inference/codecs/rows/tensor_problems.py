@@ -1,7 +1,7 @@
-"""Why nested lists are refused, found without walking through them in Python. Pure.
+"""Find the first problem in nested lists, without a loop over them in Python.
 
-A row may hold a million values. msgspec checks them in C and says where the first bad
-one is, so only that one is looked at here.
+A row may hold a million values. msgspec checks them in C and reports the place of the
+first bad value, so only that value is inspected here.
 """
 
 import re
@@ -44,7 +44,7 @@ class TensorInspector:
         self._uneven = -1 in given.shape[1:]
 
     def inspect(self, value: Any, index: int) -> tuple[Any, list[Problem]]:
-        """Give the nested lists, or the first problem in them."""
+        """Return the nested lists, or the first problem in them."""
         try:
             checked = self._convert(value)
         except msgspec.ValidationError as error:
@@ -61,14 +61,14 @@ class TensorInspector:
             return msgspec.convert(value, self._type)
         except msgspec.ValidationError as error:
             positions = _positions(error)
-            # 3.0 is an integer in JSON; msgspec takes it for one only while it parses.
+            # 3.0 is an integer in JSON, but msgspec accepts it only while parsing.
             bad = _descend(value, positions)
             if exact_integer(bad) is bad:
                 raise
         return msgspec.convert(_whole(value, len(self._shape)), self._type)
 
     def _misfit(self, value: Any) -> str:
-        """Say what msgspec's types cannot."""
+        """Name a rule that msgspec's types cannot check: "" if none is broken."""
         kind = KINDS[self._column.dtype]
         is_checked = kind.python is not float and self._column.dtype != "uint64"
         if is_checked and not self._uneven:
@@ -126,9 +126,9 @@ class TensorRowInspector:
     def inspect(
         self, row: Any, index: int, *, from_text: bool = False
     ) -> tuple[Any, list[Problem]]:
-        """Give the row as it is stacked, or its problems.
+        """Return the row, ready to be stacked, or its problems.
 
-        Nested lists have no form as text, so `from_text` means nothing here.
+        `from_text` changes nothing: nested lists cannot be written as text.
         """
         if not self._named:
             [only] = self._inspectors.values()

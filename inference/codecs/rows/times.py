@@ -1,4 +1,4 @@
-"""Dates and times of requests as numpy has them: in UTC, without a zone. Pure."""
+"""Convert dates and times to numpy's form: in UTC, without a zone."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,13 +14,13 @@ LATEST = datetime(2262, 1, 1)
 
 
 def in_utc(value: datetime) -> datetime:
-    """Drop the zone; without one a time is in UTC already."""
+    """Return the time in UTC, without a zone; a time without a zone is in UTC."""
     if value.tzinfo is None:
         return value
     try:
         return value.astimezone(UTC).replace(tzinfo=None)
     except OverflowError:
-        # The first or last day that there is, so out of range in any zone.
+        # The first or last day of datetime, so out of our range in any zone.
         return value.replace(tzinfo=None)
 
 
@@ -29,6 +29,6 @@ def is_in_range(value: datetime) -> bool:
 
 
 def to_array(values: Sequence[datetime | None]) -> Array:
-    """Give `[rows]` of nanoseconds, NaT where there is no value."""
+    """Return `[rows]` of datetime64[ns], NaT for None."""
     times: Any = [None if value is None else in_utc(value) for value in values]
     return np.array(times, "datetime64[us]").astype("datetime64[ns]")

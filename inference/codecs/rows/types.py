@@ -1,6 +1,6 @@
-"""What one instance looks like on the wire, compiled from a signature. Pure.
+"""Compile a signature to msgspec types of one instance.
 
-Types are msgspec's, so that parsing and validating are one pass in C.
+So parsing and validating a request are one pass in C.
 """
 
 import math
@@ -29,7 +29,7 @@ class Kind(msgspec.Struct, frozen=True):
     python: type
     minimum: float | int | None = None
     maximum: float | int | None = None
-    # Code of the `struct` module; None: no numbers.
+    # Code of the `struct` module; None if the values are not numbers.
     code: str | None = None
 
 
@@ -64,18 +64,18 @@ KINDS = {
     DATETIME: Kind(datetime),
     JSON: Kind(object),
 }
-# Dtypes whose values may be limited to a list of choices.
+# Types of values that a list of choices may limit.
 _CHOOSABLE = (int, str, float, bool)
 
-# msgspec takes no field by a name that JSON has to escape.
+# msgspec cannot read a field whose name JSON has to escape.
 _NOT_IN_STRUCTS = re.compile(r'[\\"\x00-\x1f]')
 
-# Tells whether a value keeps a rule.
+# Returns whether a value keeps a rule.
 Allows = Callable[[Any], bool]
 
 
 def has_whole_floats(column: Column) -> bool:
-    """Tell whether floats carry the column's whole numbers."""
+    """Return whether the engine gets the column's integers as floats."""
     return KINDS[column.dtype].python is int and column.carrier == "float64"
 
 
@@ -99,12 +99,12 @@ def text_limit(column: Column) -> int:
 
 
 def choices(column: Column) -> tuple[str | int | float, ...]:
-    """Give the values that are allowed; empty: all."""
+    """Return the values that are allowed; empty means all."""
     return (column.enum or ()) if KINDS[column.dtype].python in _CHOOSABLE else ()
 
 
 def column_type(column: Column) -> Any:
-    """Give the type of one value, with its rules."""
+    """Return the type of one value, with its rules."""
     kind = KINDS[column.dtype]
     annotated: Any = kind.python
     if choices(column) and kind.python in (int, str):
@@ -118,8 +118,8 @@ def column_type(column: Column) -> Any:
     elif kind.python is int:
         annotated = Annotated[int, within(*bounds(column))]
     elif kind.python is float:
-        # Without a rule no check: packing refuses what float32 cannot hold, and the
-        # parser what float64 cannot.
+        # Without a rule no check is needed: packing refuses numbers beyond float32, and
+        # the parser numbers beyond float64.
         low, high = column.minimum, column.maximum
         if low is not None or high is not None:
             annotated = Annotated[float, msgspec.Meta(ge=low, le=high)]
@@ -127,7 +127,7 @@ def column_type(column: Column) -> Any:
 
 
 def has_struct_names(signature: Signature) -> bool:
-    """Tell whether fields of a Struct may have the names of the columns or tensors."""
+    """Return whether a Struct's fields may have the names of the columns or tensors."""
     named: tuple[Column | TensorInput, ...] = signature.columns or signature.inputs
     return not any(_NOT_IN_STRUCTS.search(each.name) for each in named)
 
@@ -142,7 +142,7 @@ def named_row(
     fields: list[Any] = []
     for index, column in enumerate(columns):
         name = f"f{index}"
-        # An array's length is fixed, so that a shifted row is never taken for good.
+        # An array must have all values: otherwise a shifted row could pass.
         if column.required or array_like:
             fields.append((name, column_type(column)))
         else:
@@ -181,7 +181,7 @@ def tensor_row(signature: Signature) -> Any:
 
 
 def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> Any:
-    """Make the type of nested lists; a size of -1 is any from 1 to the longest."""
+    """Make the type of nested lists; size -1 is any from 1 to the padding's longest."""
     kind = KINDS[dtype]
     row: Any = kind.python
     if kind.minimum is not None:
@@ -199,7 +199,7 @@ def nested_type(dtype: str, shape: tuple[int, ...], padding: Padding | None) -> 
 
 
 def within(low: float | None, high: float | None) -> msgspec.Meta:
-    """Bound a number as far as msgspec can; packing and `LateSteps` do the rest."""
+    """Bound a number as far as msgspec can; packing and `LateSteps` check the rest."""
     if isinstance(low, int):
         low = min(low, _INT64_MAX)
     if isinstance(high, int) and high > _INT64_MAX:
@@ -208,10 +208,10 @@ def within(low: float | None, high: float | None) -> msgspec.Meta:
 
 
 class LateSteps:
-    """What msgspec's types cannot say of a row's values: rules, and JSON to read."""
+    """Checks and conversions of a row's values that msgspec's types cannot express."""
 
     def __init__(self, columns: tuple[Column, ...]) -> None:
-        # By the column's position. Only the second change a value.
+        # By the column's position. Only `_reads` change a value.
         self._rules: list[tuple[int, Allows]] = []
         self._reads: list[tuple[int, Callable[[Any], Any]]] = []
         for index, column in enumerate(columns):
@@ -224,7 +224,7 @@ class LateSteps:
         return bool(self._rules or self._reads)
 
     def finish(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Return the rows as the model gets them; raises ValueError."""
+        """Return the rows as the model gets them; raise ValueError for a bad value."""
         for index, allows in self._rules:
             if not all(map(allows, map(itemgetter(index), rows))):
                 raise ValueError("a rule is broken")
@@ -248,7 +248,7 @@ def _rule(column: Column) -> Allows | None:
         low, high = bounds(column)
         assert low is not None
         assert high is not None
-        # msgspec has no bounds beyond 64 signed bits.
+        # msgspec has no bounds beyond signed 64-bit integers.
         return lambda value: value is None or low <= value <= high
     return None
 

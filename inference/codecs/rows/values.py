@@ -1,6 +1,6 @@
-"""What is wrong with one parsed value. Pure.
+"""Check one parsed value, and put into words what is wrong with it.
 
-It runs only where the compiled types refused, or over values that are parsed already.
+Runs on rows that the compiled types refused, and on values that were parsed elsewhere.
 Problems name fields and types, never values.
 """
 
@@ -33,7 +33,7 @@ from inference.engine.wire.dtypes import JSON, MAX_WHOLE_FLOAT
 from inference.errors.api_error import ErrorCode, Problem
 
 _MAX_NAME_LENGTH = 100
-# Of the values that a rule allows.
+# A problem lists at most this many of the values that a rule allows.
 _MOST_TOLD = 20
 _YEAR, _MONTH = re.compile(r"\d{4}", re.ASCII), re.compile(r"\d{4}-\d{2}", re.ASCII)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
@@ -45,19 +45,19 @@ EXPECTED: dict[type, str] = {
     bool: "must be true or false",
     str: "must be a string",
     bytes: "must be bytes as base64",
-    datetime: "must be a date and time by ISO 8601",
-    # Said of null, where one must be there.
+    datetime: "must be a date and time in ISO 8601",
+    # Of a JSON column only null is refused by type.
     object: "must be a JSON value other than null",
 }
 
 ROUNDED = (
-    f"must be from -{MAX_WHOLE_FLOAT - 1} to {MAX_WHOLE_FLOAT - 1} where it is written "
-    "with a point or an exponent; write a greater integer with digits alone"
+    f"must be from -{MAX_WHOLE_FLOAT - 1} to {MAX_WHOLE_FLOAT - 1} if it is written "
+    "with a point or an exponent; write a larger integer with digits only"
 )
 
 
 def check_value(value: Any, column: Column) -> tuple[Any, str, ErrorCode]:
-    """Return the value as the model gets it; else what is wrong, and its code.
+    """Return the value as the model gets it, what is wrong ("" if good), and a code.
 
     A wrong type is INVALID_INPUT, a broken rule UNPROCESSABLE.
     """
@@ -75,7 +75,7 @@ def check_value(value: Any, column: Column) -> tuple[Any, str, ErrorCode]:
 
 
 def check_type(value: Any, wanted: type) -> tuple[Any, str]:
-    """Give the value as the wanted type, and what is wrong with it if it is not."""
+    """Return the value as the wanted type, and what is wrong with it ("" if good)."""
     if wanted is bool or wanted is str:
         ok = isinstance(value, wanted)
     elif wanted is bytes:
@@ -101,19 +101,19 @@ def check_type(value: Any, wanted: type) -> tuple[Any, str]:
 
 
 def inexact(value: Any, column: Column) -> str:
-    """Say of a whole number that the column's floats would change it."""
+    """Return what is wrong with an integer that the column's floats would round."""
     if not has_whole_floats(column) or not isinstance(value, int):
         return ""
     if abs(value) <= MAX_WHOLE_FLOAT:
         return ""
     return (
-        f"must be from -{MAX_WHOLE_FLOAT} to {MAX_WHOLE_FLOAT}: the model gets floats "
-        "in this column, which may be missing, and beyond these they are not exact"
+        f"must be from -{MAX_WHOLE_FLOAT} to {MAX_WHOLE_FLOAT}: this column is "
+        "optional, so the model gets it as floats, which would round a larger integer"
     )
 
 
 def broken_rule(value: Any, column: Column) -> str:
-    """Say which rule the value breaks; its type is right already."""
+    """Return which rule the value breaks; its type was checked before."""
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
     if isinstance(value, str):
@@ -138,7 +138,7 @@ def broken_rule(value: Any, column: Column) -> str:
 
 
 def not_among(allowed: Sequence[object]) -> str:
-    """Say of a value that it is none of those that a rule lists."""
+    """Return the problem of a value that is not among the allowed ones."""
     more = ", …" if len(allowed) > _MOST_TOLD else ""
     return "must be one of " + ", ".join(map(str, allowed[:_MOST_TOLD])) + more
 
@@ -149,7 +149,10 @@ def exactly(bound: float) -> str:
 
 
 def read_text(value: str, wanted: type) -> Any:
-    """Read a cell of a CSV file as what its column holds; empty is no value."""
+    """Read a CSV cell as its column's type; a cell that does not fit stays text.
+
+    An empty cell is None unless the column holds text.
+    """
     if wanted is str:
         return value
     text = value.strip()
@@ -166,9 +169,10 @@ def read_text(value: str, wanted: type) -> Any:
 
 
 def read_number(text: str, *, whole: bool) -> int | float | None:
-    """Read a number as data is written; None: it is none.
+    """Read a number in ASCII digits; None if the text is not such a number.
 
-    Python takes `1_000` and digits of other scripts, too. A whole one keeps its digits.
+    Python alone would take `1_000` and digits of other scripts, too. With `whole` an
+    integer keeps all its digits.
     """
     if "_" in text or not text.isascii():
         return None
@@ -179,7 +183,7 @@ def read_number(text: str, *, whole: bool) -> int | float | None:
 
 
 def readable_name(name: object) -> str:
-    """Give a caller's own member name back in a form that is safe to show."""
+    """Make a caller's name safe to show: short, and without lone surrogates."""
     return _SURROGATES.sub("\ufffd", str(name))[:_MAX_NAME_LENGTH]
 
 
@@ -240,10 +244,10 @@ def _read_time(value: Any) -> tuple[Any, str]:
         return value, ""
     if not isinstance(value, str):
         return value, EXPECTED[datetime]
-    # Python reads no year, and no month of one, alone.
+    # Python does not read a year, or a year and month, alone.
     missing = "-01-01" if _YEAR.fullmatch(value) else ""
     missing = "-01" if _MONTH.fullmatch(value) else missing
-    # Python reads more forms than the compiled decoders, but cuts what they round.
+    # msgspec first: Python reads more forms, but cuts fractions that msgspec rounds.
     for read in (_round_time, datetime.fromisoformat):
         with suppress(ValueError):
             return read(value + missing), ""
