@@ -1,6 +1,6 @@
-"""What each error code means to a caller, and what to do about it. Pure.
+"""Explain each error code to callers: when it is returned, and what they can do.
 
-Error bodies link to the page that shows this; the OpenAPI document quotes it.
+Error bodies link to the page that shows these texts; the OpenAPI document quotes them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from inference.errors.api_error import STATUS, ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """When a code is answered and what the caller can do, in sentences for people."""
+    """When an error code is returned, and what the caller can do about it."""
 
     when: str
     action: str
@@ -33,11 +33,11 @@ ADVICE: dict[ErrorCode, Advice] = {
     ),
     ErrorCode.UNAUTHENTICATED: Advice(
         "No API key was sent (`reason` is `missing`), it is mistyped or cut off "
-        "(`malformed`), or it is not known. Whoever sends the whole key of an account "
-        "is told whether it has expired (`expired`), was revoked (`revoked`), or its "
-        "customer is inactive (`inactive`).",
-        "Send `Authorization: Bearer <key>` or `X-API-Key: <key>`, copied as a whole. "
-        "For a key that has ended, make another one in the portal.",
+        "(`malformed`), or it is not known. For a known key `reason` says whether it "
+        "has expired (`expired`), was revoked (`revoked`), or its customer is inactive "
+        "(`inactive`).",
+        "Send `Authorization: Bearer <key>` or `X-API-Key: <key>`; copy the whole key. "
+        "If the key has expired or was revoked, make another one in the portal.",
     ),
     ErrorCode.FORBIDDEN: Advice(
         "The key is valid, but it lacks the scope that this call needs, or it may not "
@@ -58,20 +58,20 @@ ADVICE: dict[ErrorCode, Advice] = {
         "Accept application/json.",
     ),
     ErrorCode.HEADERS_TOO_LARGE: Advice(
-        "The request's target and headers are longer than 64 KiB together.",
-        "Send less in them: cookies that are not ours, or a long query.",
+        "The request's URL and headers are longer than 64 KiB together.",
+        "Send less in them: leave out cookies of other sites, or shorten the query.",
     ),
     ErrorCode.REQUEST_TIMEOUT: Advice(
         "The body did not arrive in time.",
-        "Send it again over a better connection, or send less.",
+        "Send the request again over a faster connection, or send a smaller body.",
     ),
     ErrorCode.CONFLICT: Advice(
         "The object is in a state that does not allow this, such as cancelling a job "
         "that has finished.",
-        "Read the object again and decide anew.",
+        "Read the object again, and see whether the call still makes sense.",
     ),
     ErrorCode.GONE: Advice(
-        "What was asked for existed, but its retention has ended.",
+        "The object existed, but its retention period has ended.",
         "Create it again if you still need it.",
     ),
     ErrorCode.TOO_LARGE: Advice(
@@ -81,7 +81,7 @@ ADVICE: dict[ErrorCode, Advice] = {
     ),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Advice(
         "The Content-Type or Content-Encoding of the body is not supported here.",
-        "Send application/json, or what the operation lists.",
+        "Send application/json, or a type that the operation lists.",
     ),
     ErrorCode.UNPROCESSABLE: Advice(
         "Everything has the right form and type, but a value breaks a rule: its range, "
@@ -90,9 +90,9 @@ ADVICE: dict[ErrorCode, Advice] = {
     ),
     ErrorCode.RATE_LIMIT_EXCEEDED: Advice(
         "You sent more requests per second or minute than `limit` allows. `backoff`: "
-        "this key kept calling while it was refused, and is closed for a while.",
-        "Wait as long as Retry-After says; spread requests, or put rows together in "
-        "predict/batch.",
+        "this key kept calling while it was refused, and is blocked for a while.",
+        "Wait as long as Retry-After says. Spread requests over time, or send several "
+        "rows together to predict/batch.",
     ),
     ErrorCode.QUOTA_EXCEEDED: Advice(
         "Your allowance for the day or month is spent; `limit`, `source` and `unit` "
@@ -109,7 +109,7 @@ ADVICE: dict[ErrorCode, Advice] = {
         "Retrying will not help. Report the request_id to the model's owner.",
     ),
     ErrorCode.INTERNAL_ERROR: Advice(
-        "Something failed on our side that should not have.",
+        "An unexpected error occurred on our side.",
         "Report the request_id to the operator.",
     ),
     ErrorCode.OVERLOADED: Advice(
@@ -129,5 +129,5 @@ ADVICE: dict[ErrorCode, Advice] = {
 
 
 def codes_of(status: int) -> tuple[ErrorCode, ...]:
-    """Return the codes that come with an HTTP status, in the vocabulary's order."""
+    """Return the codes with an HTTP status, in the order of `ErrorCode`."""
     return tuple(code for code in ErrorCode if STATUS[code] == status)

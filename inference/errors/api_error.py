@@ -1,8 +1,7 @@
-"""What can go wrong with a call: codes, facts and retry advice, without HTTP headers.
+"""Define the error of a call: its code, message, details and retry advice.
 
-The codes are a closed vocabulary (`inference/errors/advice.py` explains
-each). `render` in `inference/errors/rendering.py` turns one of these into the body
-that callers see.
+`advice.py` explains every code; `render` in `rendering.py` writes the answer that
+callers see.
 """
 
 import enum
@@ -76,12 +75,12 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     received: str | None = None
 
     def in_words(self) -> str:
-        """Say where the problem is and what it is, without a full stop."""
+        """Return where the problem is and what it is, without a full stop."""
         row = "" if self.index is None else f"row {self.index}"
         field = "" if self.field is None else f"`{self.field}`"
         place = f"{field} in {row}" if field and row else field or row
         issue = self.issue.removesuffix(".")
-        # A sentence of its own follows a colon.
+        # An issue that is a whole sentence follows a colon.
         between = ": " if place and issue[:1].isupper() else " "
         return f"{place}{between}{issue}".strip()
 
@@ -106,7 +105,7 @@ class ApiError(Exception):
         self.retry_after_s = retry_after_s
         # Extra members of the error object, e.g. {"scope": "jobs"}.
         self.facts = facts or {}
-        # Of a refusal, the limit that it is for; its facts are members, too.
+        # The limit that the call reached, if any; its facts become members, too.
         self.limit = limit
 
     @property
@@ -114,6 +113,6 @@ class ApiError(Exception):
         return STATUS[self.code]
 
     def further_details(self, most: int) -> list[str]:
-        """Put the first details into words, without what the message says already."""
+        """Return the first `most` details in words, unless the message has them."""
         words = (detail.in_words() for detail in self.details[:most])
         return [found for found in words if found not in self.message]

@@ -1,4 +1,4 @@
-"""Put the problems of a request's fields together into one error. Pure."""
+"""Combine the problems of a request's fields into one error."""
 
 from collections.abc import Sequence
 from typing import NoReturn
@@ -17,9 +17,9 @@ def problem(field: str, issue: str, *, received: str | None = None) -> Problem:
 
 
 def with_facts(problems: Sequence[Problem], *, cut_off: bool = False) -> ApiError:
-    """Make the error of a request with these problems: 422 only if all are rules.
+    """Return the error for these problems: 422 only if all of them are broken rules.
 
-    With `cut_off` not all rows were read.
+    `cut_off` means that not all rows were read.
     """
     rules_only = all(problem.code is ErrorCode.UNPROCESSABLE for problem in problems)
     code = ErrorCode.UNPROCESSABLE if rules_only else ErrorCode.INVALID_INPUT
@@ -36,10 +36,10 @@ def shown(problems: Sequence[Problem]) -> Sequence[Problem]:
 def summary(
     problems: Sequence[Problem], thing: str = "field", *, cut_off: bool = False
 ) -> str:
-    """Count the problems and name the first: many callers read the message alone."""
+    """Count the problems and name the first: many callers read only the message."""
     first = problems[0].in_words()
     count = len(problems)
-    # Most readers end with the last one that is shown, so there may be more.
+    # Most readers of rows stop at this number, so there may be more.
     cut_off = cut_off or count >= MAX_PROBLEMS
     if count == 1 and not cut_off:
         return f"1 {thing} is invalid: {first}."

@@ -1,4 +1,4 @@
-"""Refusals of the prediction plan, in the words that callers read. Pure."""
+"""Make the errors that refuse a call, with the messages that callers read."""
 
 from collections.abc import Set as AbstractSet
 
@@ -15,7 +15,7 @@ _LIMIT_CODES = {
     "quota": ErrorCode.QUOTA_EXCEEDED,
     "concurrency": ErrorCode.CONCURRENCY_EXCEEDED,
 }
-# Seconds after which a retry may succeed when the engine does not say.
+# Seconds until a retry may succeed, if the engine does not name them.
 _RETRY_AFTER_S = {
     EngineErrorCode.LOADING: 5.0,
     EngineErrorCode.NOT_LOADED: 5.0,
@@ -26,7 +26,6 @@ _RETRY_AFTER_S = {
 _NOT_SERVED_RETRY_S = 5.0
 
 NO_MODEL = "There is no such model or version, or this API key may not call it."
-
 
 _HOW = "Send a valid API key as `Authorization: Bearer …` or `X-API-Key`."
 _KEY_PROBLEMS: dict[KeyProblem | None, str] = {
@@ -45,10 +44,10 @@ def invalid(message: str) -> ApiError:
 
 
 def unauthenticated(problem: KeyProblem | None) -> ApiError:
-    """Say why there is no caller; None: the key is unknown, and no more is said.
+    """Refuse a call without a valid key; None means that the key is unknown.
 
-    Whether a key is mistyped is in its checksum, so it is no secret. That a key has
-    ended may be told to the holder of the whole key only.
+    That a key is mistyped is not a secret: its checksum shows it. That a key has ended
+    is told only to a caller who sent the whole key.
     """
     return ApiError(
         ErrorCode.UNAUTHENTICATED,
@@ -60,7 +59,7 @@ def unauthenticated(problem: KeyProblem | None) -> ApiError:
 def starting() -> ApiError:
     return ApiError(
         ErrorCode.OVERLOADED,
-        "This gateway has only started and knows no keys yet. Try again.",
+        "This gateway has just started and does not know the API keys yet. Try again.",
         retry_after_s=_NOT_SERVED_RETRY_S,
     )
 
@@ -68,13 +67,13 @@ def starting() -> ApiError:
 def key_in_query() -> ApiError:
     return ApiError(
         ErrorCode.UNAUTHENTICATED,
-        "API keys do not belong into URLs, where logs and histories keep them. Send"
+        "API keys do not belong in URLs, where logs and histories keep them. Send"
         " `Authorization: Bearer …` or `X-API-Key`, and rotate this key.",
     )
 
 
 def unclear_flag(name: str) -> ApiError:
-    """Refuse a flag of the query that is neither true nor false."""
+    """Refuse a flag in the query that is neither true nor false."""
     return ApiError(
         ErrorCode.INVALID_INPUT,
         f"`{name}` in the query must be true or false.",
@@ -112,7 +111,10 @@ def of_limits(refusal: LimitRefusal) -> ApiError:
 def rate_headers(
     admission: Admission | KeyAdmission, limit: ReachedLimit | None, now: float
 ) -> list[tuple[bytes, bytes]]:
-    """Describe the limit that refused a call, where it opens again at a time."""
+    """Return the headers that describe a key's limits.
+
+    If `limit` refused the call and has a time of reset, they describe this limit.
+    """
     headers = admission.headers(now)
     if limit is None or not limit.resets_at:
         return headers
@@ -121,7 +123,7 @@ def rate_headers(
 
 
 def size_limit(error: ApiError, limits: Limits) -> ReachedLimit | None:
-    """Say whose limit on sizes an error is for, which only named it; None: no limit."""
+    """Find who set the size limit that this error names; None if it names none."""
     name, maximum = error.facts.get("limit"), error.facts.get("maximum")
     if name is None or maximum is None:
         return None
@@ -145,14 +147,14 @@ def not_served() -> ApiError:
 
 
 def broken() -> ApiError:
-    """A version failed to load, is not trusted or cannot be read: nothing to wait for.
+    """Refuse a version that failed to load, is not trusted or cannot be read.
 
-    The reason is for operators, whom the admin tells it.
+    Only operators see the reason, in the admin.
     """
     return ApiError(
         ErrorCode.MODEL_UNAVAILABLE,
         "The model cannot be loaded, and waiting does not help. Ask the operators of "
-        "this site, who see the reason.",
+        "this site: they see the reason.",
     )
 
 
@@ -165,7 +167,7 @@ def too_late() -> ApiError:
 
 
 def not_leased() -> ApiError:
-    """Units of the quota could not be asked for: the site or its database is away."""
+    """Refuse a call because the site or its database cannot lend units of the quota."""
     return ApiError(
         ErrorCode.OVERLOADED,
         "Your quota cannot be checked right now. Try again.",
@@ -184,14 +186,14 @@ def body_too_large(max_bytes: int) -> ApiError:
 def no_room() -> ApiError:
     return ApiError(
         ErrorCode.OVERLOADED,
-        "Too much of large bodies is on its way to this gateway. Try again, with fewer "
-        "at once.",
+        "This gateway is receiving too many large bodies. Try again, and send fewer "
+        "large requests at once.",
         retry_after_s=5.0,
     )
 
 
 def not_recorded() -> ApiError:
-    """The usage event could not be written, and what is not metered is not answered."""
+    """Refuse a call whose usage event could not be written: no answer is unmetered."""
     return ApiError(
         ErrorCode.OVERLOADED,
         "The call could not be recorded, so it is not answered. Try again.",
@@ -200,9 +202,10 @@ def not_recorded() -> ApiError:
 
 
 def of_engine(error: EngineError) -> ApiError:
-    """Translate; what a model said about itself is not for callers.
+    """Translate an engine's error.
 
-    What the engine says about a request is: it is why the caller is refused.
+    Callers see what the engine says about their request, but not what a model says
+    about itself.
     """
     code = error.code
     if code is EngineErrorCode.DEADLINE_EXCEEDED:
@@ -224,11 +227,11 @@ def of_engine(error: EngineError) -> ApiError:
     if error.retry_after_ms is not None:
         retry_after_s = error.retry_after_ms / 1000
     if code is EngineErrorCode.OVERLOADED:
-        message = "The model has more to do than it can queue. Try again."
+        message = "The queue of this model is full. Try again."
         if error.of_customer:
             message = (
-                "You have as much waiting for this model as one customer may; the rest "
-                "is for others. Wait for answers, or send less at once."
+                "Your share of this model's queue is full; the rest is for other "
+                "customers. Wait for answers, or send less at once."
             )
         return ApiError(ErrorCode.OVERLOADED, message, retry_after_s=retry_after_s)
     return ApiError(

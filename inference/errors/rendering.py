@@ -1,7 +1,7 @@
-"""One rendering of every error: the one error shape, and RFC 9457 on request. Pure.
+"""Render errors: in the project's one shape, or as RFC 9457 on request.
 
-Used by the gateway and by the exception handler of the Django-served API, so that a
-caller cannot tell which of them answered.
+The gateway and Django's exception handler both use this, so a caller cannot tell which
+of them answered.
 """
 
 import math
@@ -19,24 +19,24 @@ PROBLEM_JSON = b"application/problem+json"
 
 _TITLES = {code: code.value.replace("_", " ").capitalize() for code in ErrorCode}
 _encoder = msgspec.json.Encoder()
-# The address of the site, where each code is explained; set once, as a process starts.
+# Address of the site, whose docs explain each code; set once, when a process starts.
 _site = {"url": ""}
 
 
 def set_site(url: str) -> None:
-    """Tell under which address callers find the docs of this installation."""
+    """Set the address where callers find the docs of this installation."""
     _site["url"] = url.rstrip("/")
 
 
 def docs_of(code: ErrorCode) -> str:
-    """Return the address that explains a code."""
+    """Return the URL of the page that explains a code."""
     return f"{_site['url']}/docs/errors#{code.lower()}"
 
 
 def render(
     error: ApiError, *, request_id: str, now: float, problem_json: bool = False
 ) -> tuple[int, Headers, bytes]:
-    """Give status, headers and body of an error; `now` in seconds since the epoch."""
+    """Return status, headers and body of an error; `now` in seconds since the epoch."""
     status = error.status
     timestamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     docs = docs_of(error.code)
@@ -62,7 +62,7 @@ def render(
 
 
 def retry_after(seconds: float) -> int:
-    """Round a wait up to the whole seconds that `Retry-After` can say, 1 at least."""
+    """Round a wait up to whole seconds, at least 1, as `Retry-After` needs them."""
     return max(1, math.ceil(seconds))
 
 

@@ -172,5 +172,5 @@ def test_a_key_in_the_query_is_refused_with_advice(client, caplog, query):
     )
 
     assert response.status_code == 401
-    assert "do not belong into URLs" in response.json()["error"]["message"]
+    assert "do not belong in URLs" in response.json()["error"]["message"]
     assert token not in caplog.text

@@ -230,9 +230,9 @@ def test_a_full_share_is_told_from_a_full_engine():
         messages.append(json.loads(answer.body)["error"]["message"])
 
     assert messages == [
-        "The model has more to do than it can queue. Try again.",
-        "You have as much waiting for this model as one customer may; the rest is for "
-        "others. Wait for answers, or send less at once.",
+        "The queue of this model is full. Try again.",
+        "Your share of this model's queue is full; the rest is for other "
+        "customers. Wait for answers, or send less at once.",
     ]
 
 

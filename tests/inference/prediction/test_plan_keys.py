@@ -56,7 +56,7 @@ def test_a_key_in_the_query_is_refused_with_advice(key):
     answer = driver().call(key=key, key_in_query=True)
 
     assert code(answer) == (401, "UNAUTHENTICATED")
-    assert "do not belong into URLs" in read(answer)["error"]["message"]
+    assert "do not belong in URLs" in read(answer)["error"]["message"]
 
 
 def test_a_test_key_passes_the_same_checks_and_is_not_charged():

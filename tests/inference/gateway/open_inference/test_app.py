@@ -303,7 +303,7 @@ async def test_facts_need_a_scope_and_no_key_in_the_address(tmp_path, method, pa
     narrowed = await plant.ask(path, b"", method=method)
 
     assert in_query.status_code == 401
-    assert "do not belong into URLs" in in_query.json()["error"]
+    assert "do not belong in URLs" in in_query.json()["error"]
     assert narrowed.status_code == 403
     assert "models:read" in narrowed.json()["error"]
     assert "ratelimit" in narrowed.headers
