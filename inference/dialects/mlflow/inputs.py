@@ -1,8 +1,7 @@
-"""The input formats of MLflow's scoring protocol, each as rows for a model. Pure.
+"""Read the input formats of MLflow's scoring protocol as rows for a model.
 
-MLflow makes a pandas table or arrays of them; here they become the rows that the
-version's decoder takes, with the same leniency: further columns are dropped, and
-numbers may come as text.
+MLflow makes a pandas table or arrays of them; here they become rows for the version's
+decoder. As in MLflow, unknown columns are dropped, and numbers may be text.
 """
 
 import csv
@@ -26,7 +25,7 @@ from inference.engine.wire.dtypes import JSON, TEXT
 from inference.errors.api_error import ApiError, ErrorCode
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-# What pandas reads as a missing value.
+# Texts that pandas reads as a missing value.
 _MISSING = frozenset(
     {
         "",
@@ -50,7 +49,7 @@ _MISSING = frozenset(
         "null",
     }
 )
-# What other programs write between cells, instead of commas.
+# Separators that some programs write instead of commas.
 _SEPARATORS = re.compile(r"[;\t|]")
 _SPLIT_MEMBERS = frozenset({"columns", "data", "index"})
 
@@ -60,7 +59,7 @@ Rows = Sequence[Any]
 class _Split(msgspec.Struct, forbid_unknown_fields=True):
     data: Raw
     columns: list[str] | None = None
-    # pandas writes it; nobody reads it.
+    # pandas writes it; it is not used.
     index: list[Any] | None = None
 
 
@@ -76,10 +75,10 @@ _request = msgspec.json.Decoder(_Request)
 
 
 def as_instances(body: bytes, signature: Signature) -> bytes | None:
-    """Rewrite a request as the body of predict, where that takes no more than bytes.
+    """Rewrite a request as a predict body if the rows can be copied as they are.
 
-    The version's compiled decoder then reads it, many times quicker than `read_json`.
-    What it refuses may still be right here. None: it cannot be rewritten.
+    The version's compiled decoder reads that many times faster than `read_json`. If it
+    refuses the body, `read_json` may still accept it. None: it cannot be rewritten.
     """
     try:
         request = _request.decode(body)
@@ -112,7 +111,7 @@ def _is_wide(signature: Signature) -> bool:
 
 
 def read_json(body: bytes, signature: Signature) -> tuple[Rows, Any]:
-    """Give the rows and the `params` as they were sent; raises ApiError."""
+    """Return the rows, and `params` as they were sent; raise ApiError."""
     request = parse_object(body)
     given = [name for name in FORMATS if name in request]
     if len(given) != 1:
@@ -132,7 +131,7 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
     except UnicodeDecodeError:
         raise ApiError(ErrorCode.INVALID_INPUT, "The CSV is not UTF-8.") from None
     try:
-        # Not `splitlines`, which also ends a line at what may stand in a text.
+        # Not `splitlines`, which also breaks at characters that texts may contain.
         lines = [cells for cells in csv.reader(io.StringIO(text, newline="")) if cells]
     except csv.Error as error:
         _refuse(f"The CSV {what_is_wrong(error)}.")
@@ -147,7 +146,7 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
     cells: list[list[Any]] = [
         [None if cell in _MISSING else cell for cell in row] for row in records
     ]
-    # A text that must be there is one, whatever it says.
+    # In a required text column "NA" and the like are texts, not missing values.
     texts = {
         column.name
         for column in signature.columns
@@ -160,9 +159,9 @@ def read_csv(body: bytes, signature: Signature) -> Rows:
 
 
 def with_numbers(value: Any) -> Any:
-    """Read the texts in nested lists, and in named ones, as numbers if they are."""
+    """Read texts in nested lists and objects as numbers where they are numbers."""
     if isinstance(value, str):
-        # As a float a long integer would lose digits.
+        # `whole`, because as a float a long integer would lose digits.
         number = read_number(value, whole=True)
         return value if number is None else number
     if isinstance(value, dict):
@@ -239,7 +238,7 @@ def _of_objects(rows: list[dict[str, Any]], signature: Signature) -> Rows:
             else {name: value for name, value in row.items() if name in known}
             for row in rows
         ]
-    # Without names a table is one by the order of its columns.
+    # If no name is known, the columns count by their order.
     header = list(rows[0])
     if any(list(row) != header for row in rows):
         _refuse("Each record must have the same columns.")
@@ -247,10 +246,10 @@ def _of_objects(rows: list[dict[str, Any]], signature: Signature) -> Rows:
 
 
 def _of_columns(columns: dict[str, Any], signature: Signature) -> Rows:
-    """Read an object of columns, or of one value each: then it is one row."""
+    """Read an object of columns; if they are single values, it is one row."""
     names = _names(signature)
     if signature.layout in (Layout.MATRIX, Layout.TENSOR) and len(columns) == 1:
-        # The one tensor, by whatever name.
+        # The only tensor may come under any name.
         (value,) = columns.values()
         return value if isinstance(value, list) else [value]
     if not names:
@@ -279,7 +278,7 @@ def _of_table(
     columns = [str(name) for name in columns]
     twice = Counter(columns) - Counter(set(columns))
     for name in _names(signature) & twice.keys():
-        _refuse(f"The column `{name}` is there more than once.")
+        _refuse(f"The column `{name}` appears more than once.")
     if layout is Layout.TENSORS:
         shapes = {spec.name: spec.shape for spec in signature.inputs}
         wanted = [
@@ -305,9 +304,10 @@ def _of_table(
 
 
 def _of_unknown(signature: Signature, rows: int) -> Rows:
-    """Let the columns that are missing be named; refuse where none has to be there.
+    """Return empty rows, for which the decoder names the missing required columns.
 
-    A model would answer for a wrong header as for rows without any value.
+    If no column is required, refuse: the model would answer as if all values were
+    missing, and hide a wrong header.
     """
     if not any(column.required for column in signature.columns):
         _refuse("The table has none of the model's columns.")
@@ -315,7 +315,7 @@ def _of_unknown(signature: Signature, rows: int) -> Rows:
 
 
 def _unflatten(value: Any, shape: tuple[int, ...]) -> Any:
-    """Give the flat cell of a table the shape of its tensor; others as they are."""
+    """Nest the flat cell of a table into its tensor's shape; leave others unchanged."""
     if not shape or not isinstance(value, list):
         return [value] if shape == (1,) else value
     if len(shape) == 1 or -1 in shape or len(value) != prod(shape):

@@ -1,6 +1,6 @@
-"""MLflow's scoring protocol, as `mlflow models serve` answers it. Pure.
+"""Speak MLflow's scoring protocol as `mlflow models serve` does.
 
-Predictions are the model's own outputs, without labels and scores. Specification:
+Predictions are the model's own outputs, without our labels and scores. Specification:
 MLflow 3.17, `mlflow.pyfunc.scoring_server`.
 """
 
@@ -27,7 +27,7 @@ from inference.snapshot.targets import Target
 
 _JSON = b"application/json"
 _NO_HEADERS: Headers = []
-# Of `mlflow.protos.databricks_pb2.ErrorCode`, by status.
+# Codes of `mlflow.protos.databricks_pb2.ErrorCode`, by HTTP status.
 _ERROR_CODES = {
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -44,7 +44,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class MlflowDialect:
-    """JSON in four formats and CSV in, `predictions` out."""
+    """JSON in four formats or CSV in, `predictions` out."""
 
     def prepare(self, call: Call) -> int | None:
         given = call.head.content_type
@@ -132,7 +132,7 @@ def _decode_rows(
 def _known_params(
     target: Target, given: Any
 ) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Check the params that the model has; MLflow ignores others."""
+    """Check the params that the model has; ignore others, as MLflow does."""
     names = {param.name for param in target.signature.params}
     if not names or given is None:
         return None, []
@@ -147,10 +147,10 @@ def _parameter_reader(target: Target) -> ParameterReader:
 
 
 def to_predictions(outputs: tuple[Tensor, ...], signature: Signature) -> Any:
-    """Give outputs as MLflow writes them: numbers of float32 with all their digits.
+    """Return outputs in MLflow's form: float32 with all digits of the same double.
 
-    Several outputs are the columns of a table, one record a row; but a model of
-    tensors gives tensors, by name. NaN and infinity, which are no JSON, become null.
+    Several outputs are columns of a table, one record per row; but a model of tensors
+    returns tensors by name. NaN and infinity are not JSON and become null.
     """
     if len(outputs) == 1 and outputs[0].name == "output":
         return _values(outputs[0].data)
@@ -163,7 +163,7 @@ def to_predictions(outputs: tuple[Tensor, ...], signature: Signature) -> Any:
 
 def _values(data: Array) -> list[Any]:
     if data.dtype.kind == "M":
-        # As pandas' time stamps write themselves.
+        # As pandas writes its time stamps.
         return [_time(value) for value in data.astype("datetime64[ns]").reshape(-1)]
     values: list[Any] = data.tolist()
     if data.dtype == object:
@@ -185,7 +185,7 @@ def _time(value: Any) -> str | None:
     digits = fraction.rstrip("0")
     if not digits:
         return day
-    # Micro- or nanoseconds, never fewer digits.
+    # 6 or 9 digits: microseconds or nanoseconds.
     return f"{day}.{digits.ljust(6 if len(digits) <= 6 else 9, '0')}"
 
 

@@ -1,4 +1,4 @@
-"""Embeddings: the body of predict in, one vector per instance out. Pure."""
+"""Answer a predict body with embeddings: one vector per instance."""
 
 import base64
 from typing import Any
@@ -34,7 +34,7 @@ class _Body(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class EmbeddingDialect(NativeDialect):
-    """Refuses models of other tasks, and knows two ways to write a vector."""
+    """Embeddings as lists of numbers or base64; models of other tasks are refused."""
 
     def decode(
         self, call: Call, target: Target, body: bytes, limits: Limits
@@ -42,7 +42,7 @@ class EmbeddingDialect(NativeDialect):
         if target.signature.task is not Task.EMBEDDING:
             raise ApiError(
                 ErrorCode.INVALID_INPUT,
-                "This model gives no embeddings; its metadata has no "
+                "This model does not return embeddings: its metadata has no "
                 "`task: embedding`. Call predict instead.",
             )
         return super().decode(call, target, body, limits)
@@ -63,7 +63,7 @@ class EmbeddingDialect(NativeDialect):
         decoded: DecodedRequest,
         prediction: Any,
     ) -> tuple[bytes, bytes, Headers] | None:
-        """Take a list of numbers as the vector of every instance."""
+        """Write a list of numbers as the vector of every instance."""
         try:
             vector = msgspec.convert(prediction, list[float])
         except msgspec.ValidationError:
@@ -89,7 +89,7 @@ def _vectors(data: Array) -> Array:
     if data.ndim != 2 or data.dtype.kind != "f":
         message = "The model did not answer with one vector per instance."
         raise ApiError(ErrorCode.MODEL_ERROR, message)
-    # JSON of half precision is that of the same numbers in single precision.
+    # float16 becomes float32, whose JSON is the same.
     return data.astype("float32") if data.dtype.itemsize < 4 else data
 
 

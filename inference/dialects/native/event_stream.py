@@ -1,6 +1,6 @@
-"""Server-sent events: the body of predict in, one event per chunk out. Pure.
+"""Answer a predict body with server-sent events, one per chunk.
 
-The format is the HTML standard's (section 9.2, `text/event-stream`).
+Format: `text/event-stream`, section 9.2 of the HTML standard.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ from inference.snapshot.targets import Target
 HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    # Proxies must not collect the events.
+    # Proxies such as nginx must not buffer the events.
     (b"x-accel-buffering", b"no"),
 ]
-# A comment: proxies and clients see that the connection is alive.
+# A comment line shows proxies and clients that the connection is alive.
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
@@ -46,7 +46,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class EventStreamDialect(NativeDialect):
-    """Refusals before the first event are those of predict."""
+    """One instance in, events out; errors before the first event are as in predict."""
 
     def prepare(self, call: Call) -> int | None:
         if not call.head.accepts_events:
@@ -69,7 +69,7 @@ EVENT_STREAM = EventStreamDialect()
 
 
 def chunk_event(index: int, value: Any) -> bytes:
-    """Write one chunk; JSON has no line breaks of its own."""
+    """Write one chunk as one event; its JSON has no line breaks."""
     return b"id: %d\ndata: %b\n\n" % (index, _encoder.encode(_Chunk(value)))
 
 

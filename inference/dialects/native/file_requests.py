@@ -1,7 +1,7 @@
-"""Predictions from a file that was uploaded before: its bytes as a request. Pure.
+"""Read an uploaded file as the instances of a request.
 
-A file of rows becomes the body that would hold the same rows, so that all rules, limits
-and messages are those of any other request.
+A file of rows is rewritten as the body that would hold these rows. So the same rules,
+limits and messages apply as for any other request.
 """
 
 import io
@@ -25,7 +25,7 @@ from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse
 from inference.snapshot.targets import Target
 
-# As of bodies: reading text keeps everybody else waiting.
+# As for bodies: parsing text blocks all other calls of the process.
 MAX_TEXT_BYTES = 2 * 1024 * 1024
 _HUGE, _MINUS_HUGE = msgspec.Raw(b"1e999"), msgspec.Raw(b"-1e999")
 
@@ -44,7 +44,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def find(body: bytes) -> AskedFile | None:
-    """Read what names a file; None: the body is something else."""
+    """Read a body that names an uploaded file; return None for any other body."""
     if b'"input_uri"' not in body:
         return None
     try:
@@ -62,7 +62,7 @@ def decode(
     limit_name: str,
     individual: bool,
 ) -> DecodedRequest:
-    """Read the file as the request's instances; raises ApiError."""
+    """Read the file as the request's instances; raise ApiError."""
     decoder, kind, content = target.tools()[0], file.content_type, file.content
     if kind in media.IMAGE_TYPES:
         decoded = decoder.decode_request(content, content_type=kind.encode())
@@ -94,14 +94,14 @@ def _decode_body(
 
 
 def _body(asked: AskedFile, rows: bytes) -> bytes:
-    """Write a request. A file may also be one already; what is asked goes over it."""
+    """Write a request body; in a file that is one already, `asked` replaces members."""
     if rows.lstrip()[:1] == b"[":
         whole = _Rows(msgspec.Raw(rows), asked.options, asked.parameters, asked.model)
         return _encoder.encode(whole)
     try:
         members = _members_decoder.decode(rows)
     except (ValueError, RecursionError):
-        # The decoder says what is wrong with it.
+        # The decoder will name the fault.
         return rows
     for name in ("options", "parameters", "model"):
         value = getattr(asked, name)
@@ -111,11 +111,11 @@ def _body(asked: AskedFile, rows: bytes) -> bytes:
 
 
 def _lines(content: bytes) -> Iterator[bytes]:
-    """Yield the instances of JSON Lines; raises ApiError for a line that is not one.
+    """Yield the instances of JSON Lines; raise ApiError for a line that is not JSON.
 
-    Put together, lines that are none may be JSON all the same.
+    Each line is checked alone: joined by commas, broken lines might be valid JSON.
     """
-    # A carriage return may stand within an instance, as any blank.
+    # Not `splitlines`: a carriage return within a line is white space in JSON.
     lines = content.removeprefix(BOM).split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -138,7 +138,7 @@ def _csv_rows(content: bytes, target: Target, max_rows: int) -> bytes:
         if isinstance(row, Problem):
             problems.append(msgspec.structs.replace(row, index=len(rows)))
         rows.append(row)
-        # One more than may be shows that there are too many.
+        # One row beyond the limit is enough for the decoder to refuse the request.
         if len(rows) > max_rows:
             break
     if problems:
@@ -147,7 +147,7 @@ def _csv_rows(content: bytes, target: Target, max_rows: int) -> bytes:
 
 
 def _writable(value: Any) -> Any:
-    """Write a number that is too large as one; as JSON infinity would be null."""
+    """Replace infinity by a number that is too large: JSON would hold null for it."""
     if isinstance(value, float) and math.isinf(value):
         return _HUGE if value > 0 else _MINUS_HUGE
     if isinstance(value, dict):
@@ -192,7 +192,7 @@ def _decode_array(content: bytes, target: Target, max_rows: int) -> DecodedReque
 
 
 def _holds(dtype: np.dtype[Any], array: Any) -> bool:
-    """Tell whether a type of integers has all numbers; a cast would wrap the others."""
+    """Return whether an integer dtype holds all numbers; a cast would wrap others."""
     limits = np.iinfo(dtype)
     return not array.size or (
         int(array.min()) >= limits.min and int(array.max()) <= limits.max

@@ -1,4 +1,4 @@
-"""The project's own JSON: `instances` in, `predictions` out. Pure."""
+"""Read and write the project's own JSON: `instances` in, `predictions` out."""
 
 from typing import Any
 
@@ -40,9 +40,9 @@ _encoder = msgspec.json.Encoder()
 
 
 class NativeDialect:
-    """Errors are of the one shape, or of RFC 9457 on request."""
+    """The project's own JSON; errors have its one shape, or RFC 9457 on request."""
 
-    # Of forms and pictures; JSON takes less because reading it keeps everybody waiting.
+    # For forms and pictures. JSON may be less: parsing it blocks all other calls.
     max_binary_body_bytes = 32 * 1024 * 1024
 
     def prepare(self, call: Call) -> int | None:
@@ -62,7 +62,7 @@ class NativeDialect:
             message = "Models that take images take PNG or JPEG, also in a form."
             raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
         if kind not in _OTHER_TYPES:
-            # Says which type there should be.
+            # Raises an error that names the right type.
             call_headers.require_json_body(head)
         return None if kind == TEXT_TYPE else self.max_binary_body_bytes
 
@@ -177,7 +177,7 @@ def _encode_body(finished: Finished) -> bytes:
     if finished.explained is not None:
         answer.explanations = finished.explained.explanations
     body = _encoder.encode(answer)
-    # NaN and infinity are null by now; to search bytes is cheaper than to check rows.
+    # NaN and infinity are null by now; a search in bytes is cheaper than in rows.
     if b"null" in body and finished.prediction is not None:
         warnings = encoder.warnings(predictions, outputs)
         if warnings and decoded.indexes is not None:
@@ -191,7 +191,7 @@ def _encode_body(finished: Finished) -> bytes:
 
 
 def _place(predictions: list[Any], decoded: DecodedRequest) -> list[Any]:
-    """Leave a null where an instance was bad."""
+    """Return predictions in the order of the request, with None for bad instances."""
     if decoded.indexes is None:
         return predictions
     placed: list[Any] = [None] * decoded.total
@@ -201,7 +201,7 @@ def _place(predictions: list[Any], decoded: DecodedRequest) -> list[Any]:
 
 
 def _refuse_batch_options(options: Options) -> None:
-    """Refuse what would be ignored: outside of batches one bad row refuses all."""
+    """Refuse an option that only batches have: elsewhere it would be ignored."""
     if options.return_errors != "fail":
         issue = "is an option of /predict/batch only"
         raise with_facts([problem("options.return_errors", issue)])

@@ -1,7 +1,7 @@
-"""Datatypes of the Open Inference Protocol, as raw bytes and as JSON. Pure.
+"""Read and write the datatypes of the Open Inference Protocol, raw and as JSON.
 
-Raw elements are little-endian and in row-major order; BYTES are elements of a length
-(u32) and so many bytes. BF16, which numpy does not know, is read as float32.
+Raw elements are little-endian and in row-major order. An element of BYTES is its length
+(u32) and then its bytes. BF16, which numpy does not know, is read as float32.
 """
 
 import struct
@@ -19,7 +19,7 @@ from inference.engine.wire.tensors import Array
 from inference.errors.api_error import ApiError, ErrorCode
 
 BYTES, BF16 = "BYTES", "BF16"
-# Where these differ from what a machine has, so would the bytes on the wire.
+# Byte order is explicit: the wire is little-endian, whatever the machine is.
 _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("bool"),
     "INT8": np.dtype("int8"),
@@ -35,14 +35,14 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 _DATATYPES = {dtype: name for name, dtype in _DTYPES.items()}
-# Beyond so many elements numpy packs faster than `struct`.
+# With more elements than this numpy packs faster than `struct`.
 _MANY = 1000
 _UINT16 = np.dtype("<u2")
 _encoder = msgspec.json.Encoder(enc_hook=str)
 
 
 def datatype_of(dtype: str) -> str | None:
-    """Name a dtype of a signature; None: it cannot be written in this protocol."""
+    """Return the datatype of a signature's dtype; None if the protocol has none."""
     if dtype == "str":
         return BYTES
     try:
@@ -52,12 +52,12 @@ def datatype_of(dtype: str) -> str | None:
 
 
 def datatype_of_array(data: Array) -> str:
-    """Name what an output is sent as; what is no number is text."""
+    """Return the datatype that an output is sent as; BYTES if it is not numbers."""
     return _DATATYPES.get(data.dtype, BYTES)
 
 
 def itemsize(datatype: str) -> int:
-    """Bytes of an element, which for BYTES varies."""
+    """Return the size of an element in bytes; not for BYTES, whose size varies."""
     return 2 if datatype == BF16 else _DTYPES[datatype].itemsize
 
 
@@ -80,7 +80,7 @@ def read_raw(
         return (halves << 16).view(np.float32)
     if datatype == "BOOL":
         numbers = np.frombuffer(buffer, np.uint8, count, offset)
-        # Any other byte is undefined behaviour in what computes with it.
+        # Code that computes with any other byte as a bool has undefined behaviour.
         if count and int(numbers.max()) > 1:
             raise InvalidData("has a byte that is neither 0 nor 1")
         return numbers.view(np.bool_)
@@ -121,14 +121,14 @@ def read_json(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> Array:
 
 
 def read_elements(datatype: str, elements: Sequence[Any]) -> Array:
-    """Read elements of the right kind that need not be in range. Raises as above."""
+    """Read typed elements of a message, in range or not; raise as `read_json` does."""
     if datatype == BYTES:
         try:
             return _texts([element.decode() for element in elements])
         except UnicodeDecodeError:
-            raise InvalidData("holds bytes that are no UTF-8") from None
+            raise InvalidData("holds bytes that are not UTF-8") from None
     try:
-        # As a list, because numpy wraps what it reads from a buffer.
+        # As a list, because numpy would wrap numbers that it reads from a buffer.
         return np.array(list(elements), _DTYPES[datatype])
     except OverflowError:
         raise _out_of_range() from None
@@ -146,9 +146,9 @@ def write_json(data: Array) -> bytes:
 
 
 def write_raw(data: Array) -> bytes | memoryview:
-    """Give the elements' bytes, without a copy where they lie as they are sent.
+    """Return the elements' bytes, without a copy if memory has the wire's layout.
 
-    Raw elements know no null: among texts None is the empty one.
+    Raw elements have no null: a None among texts becomes the empty text.
     """
     if data.dtype == object:
         parts: list[bytes] = []
@@ -165,7 +165,7 @@ class InvalidData(ValueError):
 
 
 def _read_texts(buffer: memoryview, count: int) -> Array:
-    # Before anything is made of that size.
+    # Checked before anything of that size is allocated.
     if count * 4 > len(buffer):
         raise InvalidData("has fewer bytes than its shape needs")
     texts = []
@@ -178,7 +178,7 @@ def _read_texts(buffer: memoryview, count: int) -> Array:
         try:
             texts.append(str(buffer[first:stop], "utf-8"))
         except UnicodeDecodeError:
-            raise InvalidData("holds bytes that are no UTF-8") from None
+            raise InvalidData("holds bytes that are not UTF-8") from None
         start = stop
     if start != end:
         raise InvalidData("has more bytes than its shape and lengths need")
@@ -192,10 +192,10 @@ def _texts(values: Sequence[str]) -> Array:
 
 
 def _text(item: Any) -> str:
-    """Write what a model gave: text as it is, anything else as JSON."""
+    """Return a model's value as text: a string as it is, anything else as JSON."""
     if isinstance(item, bytes):
         return item.decode(errors="replace")
-    # orjson knows no integers beyond 64 bits.
+    # Not orjson: it cannot write integers beyond 64 bits.
     text = item if isinstance(item, str) else _encoder.encode(item).decode()
     return text.encode(errors="replace").decode()
 
@@ -206,15 +206,15 @@ def _read_nested(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> list
     except RecursionError:
         raise InvalidData("is nested too deeply") from None
     except ValueError:
-        # JSON it is, or the request would not have been read.
+        # It is JSON, or the request would not have been parsed: a number is too large.
         raise _out_of_range() from None
     if not isinstance(value, list):
-        raise InvalidData("needs a list as its data")
+        raise InvalidData("must have a list as its `data`")
     level: list[Any] = value
     nested = len(level) > 0 and isinstance(level[0], list)
     for size in shape[1:] if nested else ():
         if not all(isinstance(item, list) and len(item) == size for item in level):
-            raise InvalidData("has data of another shape than it says")
+            raise InvalidData("has nested `data` that does not fit its `shape`")
         level = [element for item in level for element in item]
     try:
         elements: list[Any] = msgspec.convert(level, _LISTS[datatype])
@@ -226,7 +226,7 @@ def _read_nested(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> list
 
 
 def _read_whole_floats(datatype: str, level: list[Any]) -> list[Any]:
-    """Read integers of which some may be written as 3.0."""
+    """Read integers, some of which may be written as 3.0."""
     exact = list(map(exact_integer, level))
     try:
         elements: list[Any] = msgspec.convert(exact, _LISTS[datatype])
@@ -240,11 +240,11 @@ def _read_whole_floats(datatype: str, level: list[Any]) -> list[Any]:
 def _unfit(datatype: str, values: list[Any]) -> Exception:
     if _all_numbers(datatype, values):
         return _out_of_range()
-    return InvalidData(f"has an element that is no {datatype}")
+    return InvalidData(f"has an element that is not {datatype}")
 
 
 def _all_numbers(datatype: str, values: list[Any]) -> bool:
-    """Tell whether only the range of some number is wrong."""
+    """Return whether all values are numbers, so that only a range can be wrong."""
     kinds = (float, int) if datatype in ("FP16", "FP32", "FP64", BF16) else (int,)
     return datatype not in (BYTES, "BOOL") and all(
         isinstance(value, kinds) and not isinstance(value, bool) for value in values

@@ -1,4 +1,4 @@
-"""From the tensors of a request to those of a model version, by its signature. Pure.
+"""Bind the tensors of a request to the inputs of a model version.
 
 A matrix is one tensor `[rows, columns]` called `input`, or one tensor per column; a
 table is one tensor per column. Columns are `[rows]` or `[rows, 1]`.
@@ -28,12 +28,12 @@ from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS, with_facts
 from inference.snapshot.targets import Target
 
-# What a model's only input is called where its signature has no name for it.
+# Name of a model's only input if its signature does not name it.
 ONLY_INPUT = "input"
 
 
 class SentTensor(NamedTuple):
-    """An input as a request has it; `read` gives its elements in one dimension."""
+    """An input of a request; `read` returns its elements in one dimension."""
 
     name: str
     datatype: str
@@ -47,7 +47,7 @@ class Expected(msgspec.Struct, frozen=True):
     name: str
     datatype: str
     dtype: str
-    # Per row; -1: of any size. () for columns, which may also be [rows, 1].
+    # Shape per row; -1 is any size. () for columns, which may also be [rows, 1].
     shape: tuple[int, ...]
     column: Column | None = None
 
@@ -63,10 +63,10 @@ class InputBinding:
     """
 
     def __init__(self, signature: Signature) -> None:
-        """Raise ApiError where an input has no form in this protocol."""
+        """Raise ApiError if the protocol cannot write a required input."""
         self._layout = signature.layout
         self._padding = signature.padding
-        # What an optional column lacks is filled in where the model runs.
+        # The engine fills in missing values of optional columns.
         columns = [
             column
             for column in signature.columns
@@ -88,7 +88,7 @@ class InputBinding:
         self.expected: tuple[Expected, ...] = whole or tuple(self._columns)
         self._whole = {expected.name: expected for expected in whole}
         self._by_column = {expected.name: expected for expected in self._columns}
-        # Columns of a table that the engine carries in another dtype than their own.
+        # Columns of a table that the engine carries in another dtype.
         self._recast = {
             column.name
             for column in columns
@@ -96,12 +96,12 @@ class InputBinding:
         }
         self._rules = [_rule(column) for column in columns]
         optional = [not column.required for column in columns]
-        # By column of a matrix.
+        # Whether each column of a matrix is optional.
         self._optional: Any = np.array(optional) if any(optional) else False
         self._has_rules = any(rule is not None for rule in self._rules)
 
     def bind(self, sent: Sequence[SentTensor], *, max_rows: int) -> tuple[Tensor, ...]:
-        """Give the engine's tensors; raises ApiError."""
+        """Return the tensors for the engine; raise ApiError."""
         whole = self._whole
         if not self._columns or (len(sent) == len(whole) and sent[0].name in whole):
             return self._bind_whole(sent, max_rows)
@@ -159,7 +159,7 @@ class InputBinding:
         )
 
     def _absent(self, column: Column, rows: int) -> Array:
-        """Make a column without any value; a matrix of integers has 0 for none."""
+        """Make a column without values; in a matrix of integers they are 0."""
         if self._layout is Layout.MATRIX:
             dtype = np.dtype(column.dtype)
             return np.full(rows, np.nan if dtype.kind == "f" else 0, dtype)
@@ -169,10 +169,10 @@ class InputBinding:
     def _refuse_names(
         self, sent: Sequence[SentTensor], known: dict[str, Expected]
     ) -> None:
-        """Refuse inputs that the model has not, and such that come twice."""
+        """Refuse unknown inputs, inputs that come twice, and too few inputs."""
         names = [tensor.name for tensor in sent]
         if len(set(names)) != len(names):
-            raise refusals.invalid("An input is there twice.")
+            raise refusals.invalid("An input is sent twice.")
         for name in names:
             if name not in known:
                 raise refusals.invalid(
@@ -189,7 +189,7 @@ class InputBinding:
         return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
 
     def _check_rules(self, arrays: Sequence[Array], rows: int) -> None:
-        """Raise UNPROCESSABLE with the values that break a rule of their column."""
+        """Raise ApiError UNPROCESSABLE for values that break a rule of their column."""
         problems: list[Problem] = []
         for expected, rule, array in zip(
             self._columns, self._rules, arrays, strict=True
@@ -214,7 +214,7 @@ class InputBinding:
 
 
 class _Rule(NamedTuple):
-    """A column's range, choices or length; absent values (NaN, None) are no matter."""
+    """A column's range, choices or length; missing values (NaN, None) keep it."""
 
     allows: Callable[[Array], bool]
     issue: str
@@ -226,7 +226,7 @@ def _rule(column: Column) -> _Rule | None:
         optional = not column.required
 
         def among(values: Any) -> bool:
-            # Rounded as the values are: no float32 is equal to the double 0.1.
+            # Choices are rounded as the values are: no float32 equals the double 0.1.
             allowed = (
                 choices.astype(values.dtype) if values.dtype.kind == "f" else choices
             )
@@ -273,13 +273,13 @@ def _expected(name: str, dtype: str, shape: tuple[int, ...]) -> Expected:
     if datatype is None:
         raise refusals.invalid(
             f"The input `{name}` is of type {dtype}, which cannot be written in the "
-            "Open Inference Protocol. Call the model by /api/v1/."
+            "Open Inference Protocol. Call the model through /api/v1/."
         )
     return Expected(name, datatype, dtype, shape)
 
 
 def _rows(sent: Sequence[SentTensor], max_rows: int) -> int:
-    """Give the size of the first dimension, which all inputs share."""
+    """Return the size of the first dimension, which all inputs share."""
     rows = sent[0].shape[0]
     for tensor in sent:
         if tensor.shape[0] != rows:
@@ -338,9 +338,9 @@ def _fits(shape: Shape, expected: Expected) -> bool:
 
 
 def _require_usable(array: Any, name: str, *, may_be_nan: Any) -> None:
-    """Refuse NaN and infinity, and endless texts.
+    """Refuse NaN, infinity and texts beyond `MAX_TEXT_LENGTH`.
 
-    In optional columns (`may_be_nan`) NaN stands for a missing value.
+    In optional columns (`may_be_nan`) NaN means a missing value and is accepted.
     """
     if array.dtype.kind == "f":
         usable = np.isfinite(array)
@@ -360,12 +360,12 @@ def _carried(array: Array, column: Column) -> Array:
     """Cast a column to the dtype that the engine carries it in."""
     if has_whole_floats(column) and exceeds_floats(array):
         raise refusals.invalid(
-            f"The input `{column.name}` has a number beyond {MAX_WHOLE_FLOAT}, which "
-            "the model, that gets floats in an optional column, would get as another."
+            f"The input `{column.name}` has a number beyond {MAX_WHOLE_FLOAT}. The "
+            "column is optional, so the model gets floats, which would round it."
         )
     return array.astype(numpy_dtype(column.carrier), copy=False)
 
 
 def input_binding(target: Target) -> InputBinding:
-    """For `Target.compiled`."""
+    """Make the binding of a version, for `Target.compiled`."""
     return InputBinding(target.signature)

@@ -1,7 +1,7 @@
-"""Requests of the Open Inference Protocol v2 as they are written in JSON. Pure.
+"""Parse requests of the Open Inference Protocol v2 in JSON.
 
-https://github.com/kserve/open-inference-protocol, with Triton's extensions for binary
-tensors and classification.
+Specification: https://github.com/kserve/open-inference-protocol, with Triton's
+extensions for binary tensors and classification.
 """
 
 from typing import Annotated, Any, NoReturn
@@ -13,7 +13,7 @@ from inference.codecs.strict_json import parse_object
 from inference.errors.api_error import ApiError, ErrorCode
 
 MAX_DIMENSIONS = 16
-# Of one dimension; far beyond what a body can hold.
+# Largest dimension; far beyond what a body can hold.
 MAX_SIZE = 2**40
 _MAX_TENSORS = 10_000
 _Size = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
@@ -24,7 +24,7 @@ _MAX_ISSUE = 200
 class InputParameters(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     # The tensor's bytes follow the JSON, in the order of the inputs.
     binary_data_size: _Size | None = None
-    # What MLServer's clients say of the tensor's origin; nothing depends on it here.
+    # MLServer's clients send the type of the original data here; it is ignored.
     content_type: str | None = None
 
 
@@ -38,7 +38,7 @@ class InferInput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 class OutputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     binary_data: bool | None = None
-    # Instead of the scores, the k best classes as "score:index:label".
+    # If not 0: this many best classes as "score:index:label", instead of the scores.
     classification: Annotated[int, Meta(ge=0, le=100_000)] = 0
     content_type: str | None = None
 
@@ -49,11 +49,11 @@ class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InferRequest(msgspec.Struct, gc=False):
-    """Members that the protocol does not know are ignored, as by its other servers."""
+    """A request; unknown members are ignored, as other servers do."""
 
     inputs: Annotated[list[InferInput], Meta(min_length=1, max_length=_MAX_TENSORS)]
     id: str | None = None
-    # KServe's clients say it once more, MLServer's both; the path counts.
+    # KServe's clients repeat the name, MLServer's also the version; the path counts.
     model_name: str | None = None
     model_version: str | _Size | None = None
     parameters: dict[str, Any] | None = None
@@ -66,17 +66,17 @@ _decoder = msgspec.json.Decoder(InferRequest)
 
 
 def read(body: bytes | memoryview) -> InferRequest:
-    """Raise ApiError INVALID_JSON, or INVALID_INPUT with the place in the request."""
+    """Parse a request; raise ApiError INVALID_JSON, or INVALID_INPUT with the place."""
     try:
         return _decoder.decode(body)
     except msgspec.ValidationError as error:
         _refuse(str(error)[:_MAX_ISSUE])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        # Says where it is no JSON; what it can read has numbers beyond all types.
+        # Raises with the place of the fault; if it can parse, a number is too large.
         parse_object(bytes(body))
         _refuse("A number is out of range")
 
 
 def _refuse(issue: str) -> NoReturn:
-    message = f"The request is not one of the Open Inference Protocol: {issue}."
+    message = f"The request does not fit the Open Inference Protocol: {issue}."
     raise ApiError(ErrorCode.INVALID_INPUT, message)

@@ -1,4 +1,4 @@
-"""From a prediction to the outputs that a request asked for. Pure."""
+"""Select and prepare the outputs that a request asked for."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ _MAX_DETAILS = 3
 
 
 class WantedOutput(NamedTuple):
-    """An output of the answer, and whether it is to be sent as raw bytes."""
+    """An output of the answer; `binary` means that it is sent as raw bytes."""
 
     name: str
     data: Array
@@ -31,9 +31,10 @@ def wanted(
     binary: bool,
     labels: Sequence[str],
 ) -> list[WantedOutput]:
-    """List the outputs, all if none is named; `binary` where an output does not say.
+    """Return the requested outputs, or all if none is named.
 
-    Raises ApiError for one that the model does not give.
+    `binary` is the default for outputs that do not set it. Raises ApiError for an
+    output that the model does not have.
     """
     if requested is None or not requested:
         return [WantedOutput(tensor.name, tensor.data, binary) for tensor in tensors]
@@ -57,8 +58,9 @@ def wanted(
 
 
 def fixed(prediction: Any, rows: int) -> tuple[Tensor, ...]:
-    """Write what a route answers in a model's place: the members of an object as
-    outputs, numbers and lists of them as they are, all else as text.
+    """Return a fixed answer as outputs, one for each member if it is an object.
+
+    Numbers and lists of numbers stay numbers; any other value becomes text.
     """
     members = prediction if isinstance(prediction, dict) else {}
     return tuple(
@@ -76,7 +78,7 @@ def _repeated(value: Any, rows: int) -> Array:
         array = np.empty((), object)
         array[()] = value
     elif array.dtype.kind == "f":
-        # What torch models give, unless it would be another number in JSON.
+        # float32, as torch models return, unless JSON would show another number.
         with np.errstate(over="ignore"):
             narrow = array.astype("float32")
         if (narrow.astype(str).astype("float64") == array).all():
@@ -86,13 +88,13 @@ def _repeated(value: Any, rows: int) -> Array:
 
 
 def classify(data: Array, count: int, labels: Sequence[str]) -> Array:
-    """Give the best `count` classes of each row as "score:index:label", best first.
+    """Return the best `count` classes of each row as "score:index:label", best first.
 
-    https://github.com/triton-inference-server/server, protocol extension
-    "classification". Raises ApiError if the output holds no scores per class.
+    Specification: https://github.com/triton-inference-server/server, protocol extension
+    "classification". Raises ApiError if the output does not hold scores.
     """
     if data.dtype.kind not in "fiu" or data.ndim < 1:
-        message = "This output holds no scores, so it has no classification."
+        message = "This output does not hold scores, so it cannot be classified."
         raise ApiError(ErrorCode.INVALID_INPUT, message)
     scores: Any = data.reshape(len(data), -1)
     best = np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :count]
@@ -106,27 +108,27 @@ def classify(data: Array, count: int, labels: Sequence[str]) -> Array:
 
 
 def error_text(error: ApiError) -> str:
-    """Put the first details of an error into the one text that the protocol has."""
+    """Return an error with its first details as one text: the protocol has no more."""
     further = "; ".join(error.further_details(_MAX_DETAILS))
     return " ".join((f"{error.code}:", error.message, further)).strip()
 
 
 class FallbackModel(msgspec.Struct, frozen=True):
-    """What answers in a version's place, as `tables.fallback_json` writes it."""
+    """The model named by a fallback's answer, as `targets.fallback_json` writes it."""
 
     name: str
     fallback_reason: str
 
     @property
     def parameters(self) -> dict[str, bool | str]:
-        """The answer's parameters."""
+        """Parameters of the answer."""
         return {"fallback": True, "fallback_reason": self.fallback_reason}
 
 
 def fixed_outputs(
     request: OpenInferenceRequest, prediction: Any
 ) -> list[WantedOutput] | None:
-    """Give a fixed answer as the request wants it; None: it asks for other outputs."""
+    """Return a fixed answer's outputs; None if the request names other outputs."""
     try:
         return wanted(
             fixed(prediction, request.rows),

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol v2 over gRPC. Pure.
+"""Speak the Open Inference Protocol v2 over gRPC.
 
-Bodies are messages that the driver has parsed already; answers are bytes of
-ModelInferResponse, whose outputs are always raw, and errors are a text.
+Bodies are messages that the driver has parsed. Answers are bytes of ModelInferResponse,
+whose outputs are always raw. Errors are a text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ from inference.snapshot.targets import Target
 _MAX_TEXT = 1000
 _PROTOBUF = b"application/grpc"
 _NO_HEADERS: Headers = []
-# Which member of InferTensorContents holds a datatype's elements.
+# Member of InferTensorContents that holds a datatype's elements.
 _CONTENTS = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -66,10 +66,10 @@ _CONTENTS = {
 
 
 class OpenInferenceGrpcDialect:
-    """Statuses are those of HTTP; the driver knows which of gRPC's they are."""
+    """The protocol over gRPC; the driver translates HTTP statuses to gRPC's."""
 
     def prepare(self, call: Call) -> int | None:
-        # A message has been bounded and read when its call begins.
+        # A message is read, within its limit, before its call begins.
         return None
 
     def decode(
@@ -78,9 +78,9 @@ class OpenInferenceGrpcDialect:
         request: ModelInferRequest = body
         inputs, raw = request.inputs, request.raw_input_contents
         if not inputs:
-            raise refusals.invalid("A request needs inputs.")
+            raise refusals.invalid("A request needs at least one input.")
         if len(raw) != len(inputs):
-            # Also where no input is raw; those that are have their bytes with them.
+            # Only here: if all inputs are raw, their bytes are in the message.
             for tensor in inputs:
                 _refuse_shared_memory(tensor)
         if raw and len(raw) != len(inputs):
@@ -200,7 +200,10 @@ def _shape(tensor: Any) -> Shape:
     if not 0 < len(shape) <= MAX_DIMENSIONS or not all(
         0 <= size <= MAX_SIZE for size in shape
     ):
-        raise refusals.invalid("The shape of an input makes no sense.")
+        raise refusals.invalid(
+            f"The shape of an input must have 1 to {MAX_DIMENSIONS} sizes, none of "
+            f"them negative or beyond {MAX_SIZE}."
+        )
     return shape
 
 
@@ -216,10 +219,13 @@ def _requested(output: Any) -> RequestedOutput:
     _refuse_shared_memory(output)
     given = _plain(output.parameters)
     count = given.pop("classification", 0)
-    # Outputs are raw here whatever it says.
+    # Outputs are always raw here.
     given.pop("binary_data", None)
     if given or type(count) is not int or not 0 <= count <= 100_000:
-        raise refusals.invalid("An output has a parameter that means nothing here.")
+        raise refusals.invalid(
+            "An output may have the parameters `classification`, from 0 to 100000, and "
+            "`binary_data` only."
+        )
     return RequestedOutput(output.name, OutputParameters(classification=count))
 
 

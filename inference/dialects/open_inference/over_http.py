@@ -1,6 +1,6 @@
-"""The Open Inference Protocol v2 over HTTP, JSON and binary tensors. Pure.
+"""Speak the Open Inference Protocol v2 over HTTP, with JSON and binary tensors.
 
-https://github.com/kserve/open-inference-protocol; for binary tensors Triton's extension
+Specification: https://github.com/kserve/open-inference-protocol, and Triton's extension
 "binary tensor data": JSON of `Inference-Header-Content-Length` bytes, then the raw
 tensors, one after the other.
 """
@@ -44,9 +44,9 @@ _NO_HEADERS: Headers = []
 
 
 class OpenInferenceDialect:
-    """Errors are `{"error": "…"}` with the status that the same error has elsewhere."""
+    """The protocol over HTTP; errors are `{"error": "…"}`, with the usual statuses."""
 
-    # Set once, at the start of a process.
+    # Set once, when a process starts.
     max_json_bytes = DEFAULT_MAX_JSON_BYTES
     max_binary_body_bytes = DEFAULT_MAX_BINARY_BODY_BYTES
 
@@ -91,7 +91,9 @@ class OpenInferenceDialect:
             sent.append(_raw_tensor(tensor, body, end, nbytes))
             end += nbytes
         if end != len(body):
-            raise refusals.invalid("The body is longer than its parts say.")
+            raise refusals.invalid(
+                "The body is longer than the sizes of its JSON and tensors."
+            )
         tensors = target.compiled(input_binding).bind(
             sent, max_rows=limits.max_batch_rows
         )
@@ -150,7 +152,7 @@ OPEN_INFERENCE = OpenInferenceDialect()
 def render_error(
     error: ApiError, *, request_id: str, now: float
 ) -> tuple[int, Headers, bytes]:
-    """Give the protocol's error, with the headers that every error has here."""
+    """Return status, headers and body of an error in the protocol's form."""
     status, headers, _ = render(error, request_id=request_id, now=now)
     body = msgspec.json.encode({"error": error_text(error)})
     length = (b"content-length", b"%d" % len(body))
@@ -215,7 +217,9 @@ def _raw_tensor(tensor: InferInput, body: bytes, start: int, nbytes: int) -> Sen
     if tensor.data is not msgspec.UNSET:
         raise refusals.invalid("An input has both `data` and `binary_data_size`.")
     if start + nbytes > len(body):
-        raise refusals.invalid("The body is shorter than its parts say.")
+        raise refusals.invalid(
+            "The body is shorter than the sizes of its JSON and tensors."
+        )
 
     def read(datatype: str, shape: messages.Shape) -> Any:
         count = 1
@@ -227,7 +231,7 @@ def _raw_tensor(tensor: InferInput, body: bytes, start: int, nbytes: int) -> Sen
 
 
 def _described(output: WantedOutput, raw: list[bytes | memoryview]) -> bytes:
-    """Write an output's member of the JSON; its raw bytes are added to `raw`."""
+    """Write an output's JSON; if it is sent as raw bytes, append these to `raw`."""
     elements = output.data
     head = b'{"name":%b,"datatype":"%b","shape":%b' % (
         orjson.dumps(output.name),

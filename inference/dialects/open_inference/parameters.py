@@ -1,4 +1,4 @@
-"""What a request of the Open Inference Protocol says besides its tensors. Pure."""
+"""Read the parameters of a request of the Open Inference Protocol."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from inference.errors.problems import with_facts
 from inference.snapshot.targets import Target
 
 _MAX_TIMEOUT_MS = 3_600_000
-# Of the queues that Triton has for each model, and of MLServer's codecs.
+# Ignored: the priority in Triton's queues, and the type for MLServer's codecs.
 _OTHERS = frozenset({"priority", "content_type"})
-# Of stateful models, which there are none of.
+# Refused: they are for stateful models, which are not served here.
 _SEQUENCES = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 
 
 class OpenInferenceRequest(DecodedRequest, frozen=True, kw_only=True, gc=False):
-    """What the answer has to be besides correct."""
+    """A decoded request, and how the answer must be written."""
 
     id: str | None = None
     requested: tuple[RequestedOutput, ...] | None = None
-    # Outputs that do not say themselves are raw bytes.
+    # Default for outputs: raw bytes.
     binary: bool = False
 
 
@@ -30,7 +30,7 @@ def _read_timeout(timeout_us: Any) -> Options:
     """Read Triton's parameter `timeout`, in microseconds."""
     if type(timeout_us) is not int or timeout_us < 1:
         raise refusals.invalid(
-            "The parameter `timeout` must be a number of microseconds."
+            "The parameter `timeout` must be a whole number of microseconds, 1 or more."
         )
     return Options(timeout_ms=min(max(timeout_us // 1000, 1), _MAX_TIMEOUT_MS))
 
@@ -38,7 +38,7 @@ def _read_timeout(timeout_us: Any) -> Options:
 def read_parameters(
     given: dict[str, Any], target: Target
 ) -> tuple[bool, Options, dict[str, Any] | None]:
-    """Give whether outputs are raw bytes, the options, and the model's own params."""
+    """Return whether outputs are raw bytes, the options, and the model's own params."""
     binary, options = False, NO_OPTIONS
     own: dict[str, Any] = {}
     for name, value in given.items():
@@ -50,7 +50,7 @@ def read_parameters(
             options = _read_timeout(value)
         elif name in _SEQUENCES:
             raise refusals.invalid(
-                "Models here keep no state, so they take no sequences."
+                "Models here keep no state, so sequence parameters are refused."
             )
         elif name not in _OTHERS:
             own[name] = value

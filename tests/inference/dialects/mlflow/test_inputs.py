@@ -247,9 +247,9 @@ def test_rows_of_csv_end_at_ends_of_lines_only(mark):
 
 
 def test_a_column_that_is_there_twice_is_refused():
-    with pytest.raises(ApiError, match="`a` is there more than once"):
+    with pytest.raises(ApiError, match="`a` appears more than once"):
         read_csv(b"a,b,a\n1,x,2\n", TABLE)
-    with pytest.raises(ApiError, match="`a` is there more than once"):
+    with pytest.raises(ApiError, match="`a` appears more than once"):
         rows(TABLE, dataframe_split={"columns": list("aba"), "data": [[1, "x", 2]]})
     assert read_csv(b"a,z,b,z\n1,2,x,3\n", TABLE) == [{"a": "1", "b": "x"}]
 

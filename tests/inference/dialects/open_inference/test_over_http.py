@@ -240,7 +240,7 @@ def test_errors_are_one_text_and_keep_their_headers():
 def test_an_input_that_is_there_twice_is_said_to_be():
     error = refusal({"inputs": [fp32([1, 2], [1, 2])] * 2})
 
-    assert error.message == "An input is there twice."
+    assert error.message == "An input is sent twice."
 
 
 def test_hints_of_mlservers_clients_are_passed_over():
