@@ -1,8 +1,8 @@
-"""What may be called, by whom, and how; and what changes of it. Pure.
+"""Define snapshots (models, keys, customers, engines) and the deltas between them.
 
 A gateway begins with a whole snapshot and then follows it by deltas. Both are the same
-message: a whole snapshot is a delta that builds on nothing, in parts that take a reader
-a millisecond each. Its keys and customers stay encoded until they are looked up.
+message: a whole snapshot is a delta that builds on nothing. A reader takes a
+millisecond for each part. Keys and customers stay encoded until they are looked up.
 """
 
 from bisect import bisect_right
@@ -20,23 +20,23 @@ Name = TypeVar("Name", bytes, int)
 Entry = TypeVar("Entry")
 Item = TypeVar("Item")
 
-# Encoded entries of one part of a delta; a single larger one is a part of its own.
+# Most bytes of entries in one part of a delta; a larger entry has a part of its own.
 PART_BYTES = 32 * 1024
-# And of one block of a table: to look an entry up, its block is read.
+# Most bytes of entries in one block of a table: a look-up decodes a whole block.
 _BLOCK_BYTES = 1024
 
 
 class CallableVersion(msgspec.Struct, frozen=True):
-    """A version that some engine has loaded, or that waits for it."""
+    """A version that an engine has loaded or is going to load."""
 
     version: int
     signature: Signature
     aliases: tuple[str, ...] = ()
-    # Instances as `instances` of a request holds them; shown in docs.
+    # Instances as in `instances` of a request; shown in docs.
     example: Any = None
-    # Digest of the artifact: a number that is given again is another version.
+    # Digest of the artifact: MLflow may give the same number to another version.
     artifact: str = ""
-    # Does the same input always get the same answer?
+    # Whether the same input always gets the same answer.
     deterministic: bool = True
 
 
@@ -48,15 +48,15 @@ class CachePolicy(msgspec.Struct, frozen=True, gc=False):
 
 
 class FixedAnswer(msgspec.Struct, frozen=True):
-    """The prediction that every instance gets when nothing can answer."""
+    """The prediction for every instance when no version can answer."""
 
     prediction: Any
 
 
 class Fallback(msgspec.Struct, frozen=True):
-    """What stands in for a version that cannot answer; the version goes first."""
+    """What answers if a version cannot: another version, or else a fixed answer."""
 
-    # Codes of the errors that it stands in for.
+    # Codes of the errors that it replaces.
     on: tuple[str, ...]
     version: int | None = None
     answer: FixedAnswer | None = None
@@ -69,9 +69,9 @@ class CallableModel(msgspec.Struct, frozen=True):
     versions: tuple[CallableVersion, ...]
     # Empty while no default is served yet: the model is known but unavailable.
     variants: tuple[Variant, ...] = ()
-    # Has it a route, so that not to serve its default is a fault?
+    # It has a route, so it is a fault if its default is not served.
     routed: bool = False
-    # Names of the engines (Snapshot.engines) that have its versions.
+    # Names (see Snapshot.engines) of the engines that have its versions.
     engines: tuple[str, ...] = ()
     public: bool = False
     low_confidence_below: float | None = None
@@ -80,12 +80,12 @@ class CallableModel(msgspec.Struct, frozen=True):
     fallback: Fallback | None = None
     # Numbers and aliases of versions that cannot answer until somebody acts.
     broken: tuple[str, ...] = ()
-    # Nothing is served, and waiting does not help: the default is one of these.
+    # Nothing is served, and waiting does not help: the default is broken.
     stuck: bool = False
 
 
 class AccessKey(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """An API key that is valid but for its expiry."""
+    """An API key that is valid until it expires."""
 
     key_id: str
     # SHA-256 of the whole token.
@@ -96,13 +96,13 @@ class AccessKey(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     models: tuple[str, ...] = ()
     # Seconds since the epoch.
     expires_at: float | None = None
-    # Below those of its customer; None: it may use all of them.
+    # Limits below its customer's; None: only the customer's count.
     limits: KeyLimits | None = None
     # It may be used from these only; empty: from anywhere.
     networks: tuple[str, ...] = ()
-    # Of test mode: all is checked, nothing is charged.
+    # A key of test mode: everything is checked, nothing is charged.
     test: bool = False
-    # The key under which its own rates and quotas are counted; empty: itself.
+    # The key whose rates and quotas it counts against; empty: its own.
     quota_key_id: str = ""
 
 
@@ -119,9 +119,9 @@ class AccessCustomer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Block(msgspec.Struct, Generic[Name], frozen=True, gc=False, array_like=True):
-    """Some entries of a table, encoded, by their names, of which `first` is the least.
+    """Consecutive entries of a table, encoded as a map by name; `first` is the least.
 
-    The names of the next block are all greater.
+    All names in the next block are greater.
     """
 
     first: Name
@@ -143,28 +143,28 @@ class Snapshot(msgspec.Struct, frozen=True):
     keys: tuple[AccessKey, ...] = ()
     customers: tuple[AccessCustomer, ...] = ()
     engines: tuple[EngineAddress, ...] = ()
-    # The newest of them; their callers are told why they are refused.
+    # The newest ended keys: their callers are told why they are refused.
     ended_keys: tuple[EndedKey, ...] = ()
     site_default_model: str | None = None
 
 
 class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is there or gone at `sequence`, for a reader that is at `base`.
+    """Entries added, changed or removed between the sequences `base` and `sequence`.
 
-    A delta may have several parts. The reader is at `sequence` after the last of them.
-    A customer that is gone takes its keys along: they are named, too.
+    A delta may have several parts; the reader is at `sequence` after the last one. A
+    delta that removes a customer names its keys in `gone_keys`, too.
     """
 
     sequence: int
-    # 0: it builds on nothing, and with all its parts is a whole snapshot.
+    # 0: it builds on nothing; all its parts together are a whole snapshot.
     base: int = 0
     part: int = 0
     last: bool = True
     published_at: float = 0.0
-    # What differs goes by as a whole entry; None and UNSET: as before.
+    # None and UNSET mean unchanged. A changed entry is always sent as a whole.
     engines: tuple[EngineAddress, ...] | None = None
     site_default_model: str | msgspec.UnsetType | None = msgspec.UNSET
-    # Of a whole snapshot, in order: limits by customer, and keys by digest.
+    # Only in a whole snapshot, sorted: limits by customer, and keys by digest.
     customer_blocks: tuple[Block[int], ...] = ()
     key_blocks: tuple[Block[bytes], ...] = ()
     customers: tuple[AccessCustomer, ...] = ()
@@ -178,10 +178,10 @@ class Delta(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Table(Generic[Name, Entry]):
-    """Entries by name: those of a whole snapshot, encoded, and what changed since.
+    """Entries by name: encoded blocks of a whole snapshot, and changes since then.
 
-    However many there are, taking a whole snapshot over makes few objects, letting it
-    go frees few, and a search for garbage looks at none.
+    Any number of entries makes few Python objects: they are taken over and freed
+    quickly, and the garbage collector does not visit them.
     """
 
     __slots__ = ("_blocks", "_changed", "_decode", "_decode_block", "_firsts")
@@ -189,7 +189,7 @@ class Table(Generic[Name, Entry]):
     def __init__(self, names: type[Name], entries: type[Entry]) -> None:
         self._firsts: list[Name] = []
         self._blocks: list[msgspec.Raw] = []
-        # None: it is gone.
+        # None: the entry was removed.
         self._changed: dict[Name, Entry | None] = {}
         self._decode = msgspec.msgpack.Decoder(entries).decode
         in_block = dict[names, msgspec.Raw]  # type: ignore[valid-type]
@@ -202,7 +202,7 @@ class Table(Generic[Name, Entry]):
             self._blocks.append(block.entries)
 
     def change(self, name: Name, entry: Entry | None) -> None:
-        """Hold this entry from now on; None: there is none any more."""
+        """Replace or add an entry; None removes it."""
         self._changed[name] = entry
 
     def get(self, name: Name) -> Entry | None:
@@ -215,7 +215,7 @@ class Table(Generic[Name, Entry]):
         return None if encoded is None else self._decode(encoded)
 
     def items(self) -> Iterator[tuple[Name, Entry]]:
-        """Decode all of them."""
+        """Decode and yield all entries."""
         for block in self._blocks:
             for name, encoded in self._decode_block(block).items():
                 if name not in self._changed:
@@ -226,7 +226,7 @@ class Table(Generic[Name, Entry]):
 
 
 class Contents:
-    """The entries of a snapshot, by what they are looked up by."""
+    """The entries of a snapshot, by the keys of their look-ups."""
 
     __slots__ = (
         "customers",
@@ -250,7 +250,7 @@ class Contents:
         self.site_default_model: str | None = None
 
     def take(self, delta: Delta) -> None:
-        """Take one part over; customers before their keys."""
+        """Take over one part of a delta; customers come before their keys."""
         if delta.engines is not None:
             self.engines = {engine.name: engine.address for engine in delta.engines}
         if delta.site_default_model is not msgspec.UNSET:
@@ -277,7 +277,7 @@ class Contents:
             self.published_at = delta.published_at
 
     def as_snapshot(self) -> Snapshot:
-        """Return the same as one value."""
+        """Return the contents as one Snapshot."""
         return Snapshot(
             sequence=self.sequence,
             published_at=self.published_at,
@@ -301,7 +301,7 @@ class Contents:
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Delta)
-# The order in which a reader takes entries over: what others name comes first.
+# Order in which parts carry entries: an entry comes after those that it names.
 _ENTRIES = (
     "customer_blocks",
     "key_blocks",
@@ -350,9 +350,9 @@ def _blocks(entries: Iterable[tuple[Name, Any]]) -> tuple[Block[Name], ...]:
 def encode_parts(
     delta: Delta, *, first: int = 0, complete: bool = True
 ) -> Iterator[bytes]:
-    """Encode a delta as messages small enough to be taken over in one go.
+    """Encode a delta as messages that a reader can take over in one short turn each.
 
-    The parts are numbered from `first` on; unless it is `complete`, others follow.
+    Parts are numbered from `first` on. Unless `complete`, the caller adds more parts.
     """
     encoded = (
         (name, _encoder.encode(entry))
@@ -380,7 +380,7 @@ def encode_parts(
 def _portions(
     items: Iterable[tuple[Item, bytes]], most_bytes: int
 ) -> Iterator[list[tuple[Item, bytes]]]:
-    """Divide encoded items by their size; a single larger one is a portion."""
+    """Divide encoded items into portions of `most_bytes`; a larger item stays alone."""
     portion: list[tuple[Item, bytes]] = []
     size = 0
     for item in items:
@@ -395,5 +395,5 @@ def _portions(
 
 
 def decode_part(message: bytes) -> Delta:
-    """Raise msgspec.DecodeError for what is not a part of a delta."""
+    """Decode one part of a delta; raise msgspec.DecodeError."""
     return _decoder.decode(message)

@@ -1,4 +1,4 @@
-"""A key in use, ready for look-ups. Pure."""
+"""Hold an API key in use, with the counts of its limits."""
 
 from accounts.admission.admission import Admission
 from accounts.admission.back_off import BackOff
@@ -10,7 +10,7 @@ from inference.snapshot.contents import AccessKey
 
 
 class KeyEntry:
-    """A key in use, with its customer's counts."""
+    """An API key in use, with its admission and back-off."""
 
     __slots__ = (
         "admission",
@@ -36,11 +36,11 @@ class KeyEntry:
         self.models = frozenset(key.models) if key.models else None
         self.networks = Networks(key.networks) if key.networks else None
         self.seen_networks = SeenNetworks()
-        # The one that is remembered.
+        # The token in `Tables`, if it is remembered there.
         self.token: bytes | None = None
 
     def enter(self, now: float) -> LimitRefusal | None:
-        """Count one call; unless it is refused, the caller must leave the admission."""
+        """Count one call, or refuse it; a counted call must leave `admission` later."""
         back_off = self.back_off
         if back_off is None:
             return self.admission.enter(now)

@@ -1,10 +1,12 @@
-"""The file that holds a whole snapshot and, behind it, each delta since.
+"""Write and read the file that holds a whole snapshot and all deltas after it.
 
 The controller writes it and gateways read it; neither needs the other to be up. The
-file is a magic number, a random number, and records: the length and the SHA-256 of a
-message, and the message, a part of a delta in MessagePack. The whole snapshot comes
-first. A file with another snapshot replaces it by rename, under another random number;
-it is written beside the first one, which takes deltas until then.
+file is a magic number, a random number, and records. A record is the length and the
+SHA-256 of a message, and the message: a part of a delta in MessagePack. The whole
+snapshot comes first.
+
+A new whole snapshot is written into a file beside it, with another random number, which
+then replaces the old file by rename. Until then the old file takes deltas.
 """
 
 import hashlib
@@ -20,24 +22,24 @@ from inference.snapshot import contents
 from inference.snapshot.contents import Contents, Delta, Snapshot
 
 _MAGIC = b"MYSNAP03"
-# Inodes are used again, so that they do not tell one file from the next.
+# The random number identifies a file: inodes are reused, so they cannot.
 _HEAD = struct.Struct(">8s16s")
 _RECORD = struct.Struct(">I32s")
 
 
 class SnapshotCorrupt(ValueError):
-    """The file is not a whole snapshot, or something in it is damaged."""
+    """The file does not hold a whole snapshot, or is damaged."""
 
 
 class SnapshotReplaced(Exception):
-    """The file to append to is not there any more."""
+    """The file to append to was replaced or deleted."""
 
 
 class SnapshotWriter:
     """One snapshot file, to which the process that made it appends deltas."""
 
     def __init__(self, path: Path, whole: Snapshot) -> None:
-        """Write `whole` beside the file at `path`, which stays as it is."""
+        """Write `whole` into a new file beside `path`."""
         self._path = path
         self._last: Snapshot | Delta = whole
         self._parts = 0
@@ -53,10 +55,10 @@ class SnapshotWriter:
             raise
 
     def put_in_place(self, later: Sequence[Delta] = ()) -> None:
-        """Replace the file at `path` so that readers see the old or the new, whole.
+        """Replace the file at `path` atomically.
 
-        `later` is what was appended to the old one since the whole was read: in the new
-        one it is part of the whole, because no reader may go back to a former state.
+        `later` are the deltas appended to the old file since `whole` was read. They
+        become part of the new whole, because no reader may go back to an older state.
         """
         try:
             for delta in later:
@@ -73,14 +75,14 @@ class SnapshotWriter:
             raise
 
     def discard(self) -> None:
-        """Delete what was never put in place."""
+        """Delete the new file, which was not put in place."""
         os.unlink(self._partial)
         self.close()
 
     def append(self, delta: Delta) -> None:
-        """Write a delta that builds on the last; raise SnapshotReplaced, or OSError.
+        """Append a delta that builds on the last; raise SnapshotReplaced, or OSError.
 
-        After an error the file may end with part of a record: begin another.
+        After an error the file may end within a record: begin a new file.
         """
         try:
             mine = os.path.samestat(os.fstat(self._file), self._path.stat())
@@ -107,17 +109,17 @@ class SnapshotWriter:
 
 
 class SnapshotReader:
-    """Reads a snapshot file part by part, and later what was added to it."""
+    """Reads a snapshot file part by part, and later the parts added to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Inode, size and time of change when it was last read to its end.
+        # Inode, size and time of change when the file was last read to its end.
         self._seen: tuple[int, int, int] | None = None
         self._head = b""
         self._offset = 0
 
     def parts(self) -> Iterator[Delta]:
-        """Yield what is new, in order; raise OSError and SnapshotCorrupt.
+        """Yield the new parts in order; raise OSError and SnapshotCorrupt.
 
         A damaged file is not read again until it changes.
         """
@@ -163,13 +165,13 @@ class SnapshotReader:
                 raise SnapshotCorrupt(str(error)) from error
             self._offset += _RECORD.size + len(message)
             yield delta
-        # A delta may still be being written, or was cut off by a power failure; what
-        # replaced the file was whole.
+        # An incomplete delta may still be written, or a power failure cut it off. But a
+        # whole snapshot was complete when its file was put in place.
         if self._offset == _HEAD.size or (delta and not (delta.base or delta.last)):
             raise SnapshotCorrupt("it ends early")
 
     def _next_message(self, file: int) -> bytes | None:
-        """Read the record at the offset; None if it is not there as a whole."""
+        """Read the message at the offset; return None if it is not complete."""
         prefix = os.pread(file, _RECORD.size, self._offset)
         if len(prefix) < _RECORD.size:
             return None
@@ -183,14 +185,14 @@ class SnapshotReader:
 
 
 def write(path: Path, whole: Snapshot) -> None:
-    """Replace the file at `path` by one that holds nothing but `whole`."""
+    """Replace the file at `path` by one that holds only `whole`."""
     writer = SnapshotWriter(path, whole)
     writer.put_in_place()
     writer.close()
 
 
 def read(path: Path) -> Snapshot:
-    """Return what the file says with all its deltas; raise as `parts` does."""
+    """Return the file's snapshot with all deltas applied; raise as `parts` does."""
     path.stat()
     contents = Contents()
     for delta in SnapshotReader(path).parts():
@@ -201,7 +203,7 @@ def read(path: Path) -> Snapshot:
 
 
 def _write(file: int, data: bytes) -> None:
-    """Write all of it: the kernel may take less when a disk fills up."""
+    """Write all of `data`: the kernel may take less when a disk fills up."""
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]

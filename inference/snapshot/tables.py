@@ -1,8 +1,7 @@
-"""A snapshot made ready for look-ups, kept warm from one change to the next. Pure.
+"""Look up keys and models in a snapshot, and follow its changes.
 
-Only what a call needs is built, when the first call needs it, and only what a change
-names is touched: with 100,000 keys and 1,000 models a change must not stop the event
-loop.
+Entries are built when a call first needs them, and a change touches only the entries
+that it names: with 100,000 keys and 1,000 models a change must not stop the event loop.
 """
 
 from collections.abc import Callable
@@ -19,11 +18,11 @@ _MAX_TOKENS = 10_000
 
 
 class MissedDelta(Exception):
-    """A delta builds on what these tables do not hold: read the whole snapshot."""
+    """A delta does not build on these tables: the whole snapshot must be read."""
 
 
 class Tables:
-    """Look-ups for the plan. `take` may be called between any two calls."""
+    """Look-ups of keys and models; `take` may be called between any two of them."""
 
     def __init__(
         self,
@@ -36,21 +35,20 @@ class Tables:
         self.back_offs = back_offs
         self.models: dict[str, ModelEntry] = {}
         self._contents = Contents()
-        # A whole snapshot of which some parts have come, with its models.
+        # A whole snapshot of which only some parts have arrived, with its models.
         self._coming: tuple[Contents, dict[str, ModelEntry]] | None = None
         self._next_part = 0
         self._entries: dict[bytes, KeyEntry] = {}
-        # Entries before the last whole snapshot: those of keys that stayed are kept.
+        # Entries from before the last whole snapshot: reused if their key is the same.
         self._former: dict[bytes, KeyEntry] = {}
-        # Tokens that were right: to check one again costs more than everything else
-        # that is done with a key.
+        # Valid tokens: checking one again costs more than all the rest of a look-up.
         self._tokens: dict[bytes, KeyEntry] = {}
         if snapshot is not None:
             self.replace(snapshot)
 
     @property
     def sequence(self) -> int:
-        """Number of the last change that was taken over; 0 before any snapshot."""
+        """Number of the last change taken over; 0 before any snapshot."""
         return self._contents.sequence
 
     @property
@@ -63,25 +61,25 @@ class Tables:
 
     @property
     def engines(self) -> dict[str, str]:
-        """Return the engines' addresses by their names."""
+        """Addresses of the engines by name."""
         return self._contents.engines
 
     def models_by_name(self) -> list[CallableModel]:
         return [self.models[name].model for name in sorted(self.models)]
 
     def as_snapshot(self) -> Snapshot:
-        """Return all that was taken over as one value."""
+        """Return all that was taken over as one Snapshot."""
         return self._contents.as_snapshot()
 
     def replace(self, snapshot: Snapshot) -> None:
-        """Take over a whole snapshot and keep all that has not changed."""
+        """Take over a whole snapshot; keep the entries that did not change."""
         self.take(whole(snapshot))
 
     def take(self, delta: Delta) -> None:
-        """Take over one part of a delta; raise MissedDelta if others are missing.
+        """Take over one part of a delta; raise MissedDelta if earlier ones are missing.
 
-        The parts of a whole snapshot are laid aside until the last has come. Those of
-        other deltas hold at once: a revoked key does not wait for the rest.
+        A whole snapshot counts when its last part has arrived. Any other delta counts
+        part by part: a revoked key does not wait for the rest.
         """
         is_whole = delta.base == 0
         if is_whole and delta.part == 0:
@@ -102,7 +100,7 @@ class Tables:
         for model in delta.models:
             entry = self._model(model, self.models.get(model.name))
             models[model.name] = entry
-            # An equal one is not held twice.
+            # Keep one object, not two equal ones.
             contents.models[model.name] = entry.model
         for name in delta.gone_models:
             models.pop(name, None)
@@ -119,29 +117,29 @@ class Tables:
         self._next_part = -1 if delta.last else delta.part + 1
 
     def _forget(self, digest: bytes) -> None:
-        """Forget what was made of a key that changed."""
+        """Forget the entry and token of a key that changed."""
         self._former.pop(digest, None)
         entry = self._entries.pop(digest, None)
         if entry is not None and entry.token is not None:
             self._tokens.pop(entry.token, None)
 
     def known_token(self, token: bytes) -> KeyEntry | None:
-        """Find the key of a token that is remembered."""
+        """Return the key of a remembered token."""
         return self._tokens.get(token)
 
     def remember_token(self, token: bytes, entry: KeyEntry) -> None:
-        """Keep a token that was right, until its key changes."""
+        """Remember a valid token until its key changes."""
         if len(self._tokens) >= _MAX_TOKENS:
             self._tokens.clear()
-        # A key has one token: its digest is that of the token.
+        # A key has only one token, because its digest is the token's digest.
         entry.token = token
         self._tokens[token] = entry
 
     def find_key(self, digest: bytes) -> KeyEntry | None:
         """Find a key by the SHA-256 of its token.
 
-        A dictionary of digests needs no constant-time compare: whoever could steer a
-        digest towards a stored one has broken SHA-256.
+        A dictionary of digests needs no comparison in constant time: to steer a digest
+        towards a stored one, an attacker would have to break SHA-256.
         """
         entry = self._entries.get(digest)
         if entry is None:
@@ -171,7 +169,7 @@ class Tables:
         return entry
 
     def why_ended(self, digest: bytes) -> KeyProblem | None:
-        """Return why the key of this token is refused; None: it is not known."""
+        """Return why a key with this digest has ended; None if it is not known."""
         return self._contents.ended_keys.get(digest)
 
     def _model(self, model: CallableModel, before: ModelEntry | None) -> ModelEntry:

@@ -1,4 +1,4 @@
-"""Callable models and their versions, ready for look-ups. Pure."""
+"""Choose the version of a model that answers, and compile what its calls need."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -13,14 +13,14 @@ from inference.snapshot.contents import CachePolicy, CallableModel, CallableVers
 from registry.routing import Variant, Wheel, choose_pinned
 
 Made = TypeVar("Made")
-# Variant name of a version that is called by its number, outside the route.
+# Variant of a version that is called by its number, outside the route.
 PUBLISHED = "published"
-# And of what stands in for a version that cannot answer.
+# Variant of an answer in place of a version that cannot answer.
 FALLBACK = "fallback"
 
 
 class Target:
-    """One callable version of a model and how it names itself in answers."""
+    """One callable version of a model, and its name in answers."""
 
     __slots__ = (
         "_compiled",
@@ -50,7 +50,7 @@ class Target:
         self.variant = variant
         self.model_json = _model_json(model.name, version, variant)
         self.cache: CachePolicy | None = model.cache if version.deterministic else None
-        # Names what computes: another artifact or another prediction.
+        # Another artifact must not share cached predictions.
         self.cache_key = (model.name, version.version, version.artifact)
         self._signature = version.signature
         self._low = model.low_confidence_below
@@ -69,7 +69,7 @@ class Target:
         return self._signature
 
     def tools(self) -> tuple[InstanceDecoder, AnswerEncoder]:
-        """Give decoder and encoder, compiled at the first call."""
+        """Return the decoder and the encoder, compiled at the first call."""
         if self._tools is None:
             self._tools = (
                 InstanceDecoder(self._signature),
@@ -78,9 +78,9 @@ class Target:
         return self._tools
 
     def compiled(self, make: "Callable[[Target], Made]") -> Made:
-        """Give what `make` made of this target at the first call.
+        """Return the result of `make`, which is called once for this target.
 
-        It may use the key, the version and the signature, which stay.
+        `make` may use only the key, the version and the signature, which never change.
         """
         made: Made | None = self._compiled.get(make)
         if made is None:
@@ -111,12 +111,12 @@ class ModelEntry:
             for version in model.versions
             for alias in version.aliases
         }
-        # After the aliases, because one of them may be another version's number.
+        # After the aliases, because an alias may be another version's number.
         self._by_name |= {str(n): target for n, target in self._by_number.items()}
-        # By reason, made when first needed.
+        # Targets of the fallback by reason, made when first needed.
         self._fallbacks: dict[str, Target] = {}
         if before is not None and before.model.variants == model.variants:
-            # The wheel turns on where it was: shares stay exact.
+            # Keep the wheel at its position, so that shares stay exact.
             self._wheel: Wheel | None = before._wheel
         else:
             self._wheel = Wheel(model.variants) if model.variants else None
@@ -126,7 +126,7 @@ class ModelEntry:
         return self._by_name.get(version)
 
     def fallback(self, reason: str) -> Target | None:
-        """Give the version that stands in after an error with the code `reason`."""
+        """Return the version that answers after an error with the code `reason`."""
         named = self.model.fallback
         if named is None or named.version is None:
             return None
@@ -144,13 +144,13 @@ class ModelEntry:
         return target
 
     def next(self) -> Target | None:
-        """Choose for an unpinned call; None while no default is served."""
+        """Choose for a call without a sticky key; None while no default is served."""
         if self._wheel is None:
             return None
         return self._target(self._wheel.next())
 
     def pinned(self, sticky_key: str) -> Target | None:
-        """Choose the same variant for the same key."""
+        """Choose the version for a sticky key: always the same for the same key."""
         model = self.model
         if not model.variants:
             return None
@@ -172,7 +172,7 @@ class _FallbackUsed(msgspec.Struct):
 
 
 def fallback_json(name: str, version: str | None, *, reason: str) -> msgspec.Raw:
-    """Write the `model` of an answer that is not from the version in charge."""
+    """Write the member `model` of a fallback's answer."""
     return msgspec.Raw(msgspec.json.encode(_FallbackUsed(name, version, reason)))
 
 

@@ -1,4 +1,4 @@
-"""Following the snapshot file."""
+"""Watch the snapshot file, and take its changes over in short turns."""
 
 import asyncio
 import time
@@ -14,13 +14,13 @@ from inference.snapshot.tables import MissedDelta, Tables
 logger = structlog.get_logger(__name__)
 
 _POLL_S = 0.15
-# The loop is held so long at a time, and is free for as long at least in between.
+# Longest turn of the event loop, and the least pause between two turns.
 _TURN_S = 0.001
 _PAUSE_S = 0.002
 
 
 class SnapshotWatcher:
-    """Keeps tables equal to the file; they keep what they have if it is damaged."""
+    """Keeps tables equal to the file; a damaged file leaves them as they are."""
 
     def __init__(
         self,
@@ -29,18 +29,18 @@ class SnapshotWatcher:
         *,
         on_change: Callable[[Delta], None] = lambda _: None,
     ) -> None:
-        """`on_change` is called with the last part of each delta, when it is taken."""
+        """Call `on_change` with the last part of each delta, once it is taken over."""
         self._reader = SnapshotReader(path)
         self._tables = tables
         self._on_change = on_change
 
     def look(self) -> bool:
-        """Take over all that is new; return whether anything was."""
+        """Take over all new parts; return whether a delta was completed."""
         taken = [delta.last for delta in self._steps()]
         return any(taken)
 
     async def watch(self) -> None:
-        """Take over what is new, again and again, in short turns of the loop."""
+        """Take over new parts forever, in short turns of the event loop."""
         while True:
             await asyncio.sleep(_POLL_S)
             began = time.perf_counter()
@@ -50,7 +50,7 @@ class SnapshotWatcher:
                     began = time.perf_counter()
 
     def _steps(self) -> Iterator[Delta]:
-        """Take over one part after the other, and stop after each."""
+        """Take over the new parts, and yield after each."""
         try:
             for delta in self._reader.parts():
                 self._tables.take(delta)
@@ -66,6 +66,6 @@ class SnapshotWatcher:
         except (SnapshotCorrupt, OSError) as error:
             logger.error("snapshot_unreadable", reason=str(error))
         except Exception:
-            # What is served already goes on whatever this one holds.
+            # Whatever this file holds, the gateway goes on with what it has.
             logger.exception("snapshot_refused")
             self._reader.give_up()
