@@ -60,7 +60,7 @@ def refusal(decoder, content, **options):
 
 
 def problem(decoder, content):
-    """The only problem, as (code, index, field, issue)."""
+    """Return the only problem as (code, index, field, issue)."""
     error = refusal(decoder, content)
     [detail] = error.details
     return error.code, detail.index, detail.field, detail.issue
@@ -586,7 +586,7 @@ def test_no_bytes_raise_anything_but_a_refusal(content, decoder):
 
 @given(st.lists(json_values, max_size=4), st.sampled_from([matrix, table, image, text]))
 def test_both_passes_agree_on_what_is_good(rows, decoder):
-    """The slow pass must not let through what the fast one refuses, nor the reverse."""
+    """The fast and the slow pass must accept and refuse the same rows."""
     one_by_one = decoder.decode_rows(json.loads(json.dumps(rows)))
 
     try:

@@ -297,7 +297,7 @@ def test_bad_parameters_are_named(given, status, field):
 )
 @pytest.mark.parametrize("decoder", [fixed, uneven, tokens, mixed])
 def test_shape_bombs_are_refused_cheaply(decoder, content):
-    # What a test run has in memory by now would be looked through again and again.
+    # Otherwise the garbage collector would visit all objects of the test run.
     gc.collect()
     gc.freeze()
     started = time.process_time()
@@ -305,7 +305,7 @@ def test_shape_bombs_are_refused_cheaply(decoder, content):
     error = refusal(decoder, content, max_rows=1000)
 
     spent_s = time.process_time() - started
-    # To parse 2 MB of JSON takes some 50 ms itself, and is done twice.
+    # Parsing 2 MB of JSON takes about 50 ms, and happens twice.
     assert spent_s < 0.5
     assert error.status in (400, 413, 422)
     assert len(error.details) <= 110
@@ -332,7 +332,7 @@ rows = (
     st.sampled_from([tokens, mixed, fixed, uneven, unpadded, with_params]),
 )
 def test_both_passes_agree_on_what_is_good(sent, decoder):
-    """Rows one by one are good exactly if all of them together are."""
+    """All rows are good one by one exactly if they are good together."""
     parsed = json.loads(json.dumps(sent))
     one_by_one = decoder.decode_rows(parsed)
 

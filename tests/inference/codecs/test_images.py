@@ -50,7 +50,7 @@ def row(file, **options):
 
 
 def bomb(width, height):
-    """A PNG of a few hundred bytes that says that it is this large."""
+    """Make a PNG of a few hundred bytes whose header claims this size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(b"\0" * 10_000), b"IEND"]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -124,7 +124,7 @@ def test_pictures_are_scaled_to_the_models_size():
 def test_exif_orientation_is_obeyed():
     upright = PIL.Image.new("L", (4, 6), 0)
     upright.paste(255, (0, 0, 4, 1))  # the top row is white
-    # As a camera held sideways stores it: turned, with a note to turn it back.
+    # A camera held sideways stores a turned picture and the orientation to undo it.
     stored, exif = upright.transpose(PIL.Image.Transpose.ROTATE_90), PIL.Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()

@@ -6,7 +6,7 @@ from tests.inference.gateway.http2.peer import INFER
 from tests.inference.gateway.http2.peer import head as grpc_head
 from tests.inference.prediction.test_plan_keys import driver
 
-# A proxy may add a field of its own to one that is there, as HAProxy does.
+# A proxy, such as HAProxy, may add a second field instead of extending the first.
 HOPS = [
     (b"x-forwarded-for", b"192.0.2.1, 10.1.2.3"),
     (b"x-forwarded-for", b"172.16.0.9"),
@@ -14,7 +14,7 @@ HOPS = [
 
 
 def caller(head):
-    """Look from where a key is used that may be used in 10.0.0.0/8."""
+    """Check the caller's address for a key that is limited to 10.0.0.0/8."""
     plan = driver(networks=("10.0.0.0/8",), trusted=("172.16.0.0/12",)).plan
     [entry] = [
         plan.tables.find_key(key.digest) for key in plan.tables.as_snapshot().keys
@@ -24,7 +24,7 @@ def caller(head):
 
 
 def test_fields_of_a_list_are_one_list():
-    """RFC 9110, section 5.3: in their order, whatever fields they came in."""
+    """RFC 9110, section 5.3: values of repeated fields are one list, in their order."""
     assert caller(call_headers.read(HOPS))
 
     head = call_headers.read(

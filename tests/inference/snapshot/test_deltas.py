@@ -1,4 +1,4 @@
-"""Whoever follows deltas knows the same as one who reads the whole snapshot."""
+"""Following deltas leads to the same state as reading a whole snapshot."""
 
 import random
 import threading
@@ -61,14 +61,14 @@ def world(home):
 
 @pytest.fixture
 def renewing(home, transactional_db):
-    """Give a world whose file is renewed after every few changes."""
+    """Return a world whose file is renewed after every few changes."""
     world = World(home, renew_after_bytes=500)
     yield world
     world.publisher.close()
 
 
 def comparable(found):
-    """Forget order, and what differs without a change: when, and expired keys."""
+    """Drop differences that are not changes: order, times and expired keys."""
     now = timezone.now().timestamp()
     return {
         "models": {model.name: model for model in found.models},
@@ -84,7 +84,7 @@ def comparable(found):
 
 
 class People:
-    """Changes things at random, by what people and machines use to change them."""
+    """Makes random changes through the functions that people and machines use."""
 
     def __init__(self, seed):
         self.random = random.Random(seed)
@@ -340,7 +340,7 @@ def test_a_publisher_that_begins_writes_the_whole(world):
 
 
 def test_a_leader_that_was_replaced_loses_no_revocation(world):
-    """A controller that slept publishes when another has led meanwhile."""
+    """A controller sleeps, another leads meanwhile, and then the first publishes."""
     issued = issue_key().key
     world.publish()
     other = publishing.Publisher(world.home.snapshot)
@@ -415,7 +415,7 @@ def test_a_revocation_does_not_wait_for_a_file_that_is_being_written(
     api_keys.revoke(key)
     renewing.publish()
 
-    # The new file was begun before, and there was a valid key then.
+    # The new file was begun before the revocation, when the key was valid.
     digest = bytes.fromhex(key.digest)
     assert renewing.tables.find_key(digest) is None
     assert renewing.file() == file
@@ -447,7 +447,7 @@ def test_changes_go_on_into_a_file_that_could_not_be_renewed(renewing, monkeypat
 
 
 def test_a_leader_that_was_replaced_renews_nothing(renewing, monkeypatch):
-    """A controller that slept while it wrote finds what another has written."""
+    """A controller sleeps within a write, and then finds a file of another one."""
     begun = threading.Event()
 
     class Told(snapshot_file.SnapshotWriter):

@@ -221,7 +221,7 @@ def test_a_number_names_its_version_though_an_alias_of_another_is_called_so():
 
 
 def parts(*, keys, base=0, sequence=1):
-    """Give a delta in parts of one key each."""
+    """Return a delta in parts of one key each."""
     customers = published().customers
     return [
         Delta(

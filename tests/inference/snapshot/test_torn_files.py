@@ -1,7 +1,7 @@
-"""Whatever a kill or a loss of power leaves half written, the next start goes on.
+"""Processes start again after a kill or a power failure left a file half written.
 
-Messages of the broker, segments of the spool, the engines' placement and what gateways
-and controllers read have tests of their own beside their modules.
+Messages of the broker, segments of the spool, the engines' placement and the files that
+gateways and controllers read have tests beside their modules.
 """
 
 import os
@@ -22,14 +22,14 @@ from tests.factories_jobs import sum_model, write_snapshot
 
 
 def torn(content):
-    """Cut a file's content at the beginning, the end, and at random between."""
+    """Cut a file's content near its beginning, its end, and at random between."""
     chance = random.Random(20261130)
     lengths = {0, 1, len(content) - 1, *(chance.randrange(len(content)) for _ in "123")}
     return [content[:length] for length in sorted(lengths)]
 
 
 def secret_key_of(home):
-    """Start Django on a home of its own, and ask for its key."""
+    """Start Django with its own home, and ask for its key."""
     shown = subprocess.run(
         [
             sys.executable,

@@ -95,7 +95,7 @@ def many_keys(count):
 
 @pytest.fixture
 def followed(tmp_path):
-    """Give a writer with three keys, the tables that follow it, and their watcher."""
+    """Return a writer with three keys, the tables that follow it, and their watcher."""
     path = tmp_path / "current.snapshot"
     writer = SnapshotWriter(path, many_keys(3))
     writer.put_in_place()
@@ -185,7 +185,7 @@ def test_a_snapshot_that_is_cut_off_is_not_taken(tmp_path, kept):
 
 
 def test_a_snapshot_is_read_in_small_parts(tmp_path):
-    """The loop can do something else after each."""
+    """The event loop is free after each part."""
     path = tmp_path / "current.snapshot"
     snapshot_file.write(path, many_keys(5000))
 
@@ -227,7 +227,7 @@ def test_a_file_takes_deltas_while_the_next_one_is_written(followed):
     renewed.append(Delta(sequence=3, base=2, gone_keys=(key(1).digest,)))
     renewed.close()
     for part in SnapshotReader(path).parts():
-        # A key that was revoked does not come back, not even for a moment.
+        # A revoked key does not come back, not even for a moment.
         assert tables.find_key(key(0).digest) is None
         tables.take(part)
     assert tables.as_snapshot().keys == (key(2),)

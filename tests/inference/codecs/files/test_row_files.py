@@ -1,4 +1,4 @@
-"""Reading a job's rows: odd files, bad rows, and resuming anywhere."""
+"""Read rows of files: odd files, bad rows, and resuming at any row."""
 
 import io
 
@@ -135,7 +135,7 @@ def test_cells_become_values_of_their_columns_type():
 
 @pytest.mark.parametrize("cell", ["007", "9007199254740993", "1e5", "[1]", "true"])
 def test_a_cell_of_a_column_of_any_type_is_text(cell):
-    """As `/invocations` and MLflow's server read it."""
+    """`/invocations` and MLflow's server read such a cell in the same way."""
     columns = (Column("tag", "json", json_schema={}), Column("n", "int64"))
 
     given = rows(f"tag,n\n{cell},1\n", Signature(layout=Layout.TABLE, columns=columns))

@@ -1,4 +1,4 @@
-"""Requests that `mlflow models serve` and the dialect are both asked, by model."""
+"""Requests by model, to compare the dialect with `mlflow models serve`."""
 
 import json
 from typing import NamedTuple

@@ -103,7 +103,7 @@ def save_names(path: Path) -> None:
 
 
 def save_typed(path: Path) -> None:
-    """Python code that takes pydantic rows, which know a rule of their own."""
+    """Python code that takes pydantic rows with a rule of their own."""
     _save_code(path, TYPED_CODE, [{"name": "a", "size": 1, "tags": ["x"]}])
 
 
@@ -113,7 +113,7 @@ def save_maps(path: Path) -> None:
 
 
 def save_lists(path: Path) -> None:
-    """Python code over columns of lists, of which its example is one row."""
+    """Python code over columns of lists; its input example is one row."""
     _save_code(path, LISTS_CODE, {"a": ["x", "y"], "b": ["z"]})
 
 

@@ -207,7 +207,7 @@ def test_numbers_are_no_dates(written):
 
 @pytest.mark.parametrize("written", ["1_000", "1_0.5", "\u0661\u0662", "\uff11"])
 def test_what_python_alone_takes_for_a_number_is_none(written):
-    """MLflow's server and our jobs refuse it in a CSV file, too."""
+    """MLflow's server and our jobs refuse such a cell of a CSV file, too."""
     numbers = Signature(
         Layout.TABLE, columns=(Column("a", dtype="int64"), Column("b", dtype="float64"))
     )

@@ -1,4 +1,4 @@
-"""The same requests to `mlflow models serve` and to us, answer by answer."""
+"""Send the same requests to `mlflow models serve` and to us, and compare answers."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ SAVE = {
     "maps": mlflow_models.save_maps,
     "lists": mlflow_models.save_lists,
 }
-# What docs/protocols.md says about them: here we answer, and MLflow's model fails.
+# Documented in docs/protocols.md: we answer these, and MLflow's model fails.
 ONLY_OURS = {("table", "split without the optional column")}
 
 
@@ -48,7 +48,7 @@ class Reply(NamedTuple):
 
 
 class OurAnswers:
-    """The dialect with the engine's own runner, without a socket in between."""
+    """The dialect with the engine's runner, without a socket in between."""
 
     def __init__(self, name: str, path: Path) -> None:
         described = yaml.safe_load((path / "MLmodel").read_text())
@@ -100,17 +100,17 @@ def models(tmp_path_factory):
 
 
 def ask_mlflow(path: Path, questions: list[Question]) -> list[httpx.Response]:
-    """Ask the application that `mlflow models serve` has uvicorn run.
+    """Send requests to the application that `mlflow models serve` runs in uvicorn.
 
-    MLflow's own command line for uvicorn says which one, and its environment which
-    model. `mlflow models serve` imports much more than that before it starts uvicorn.
+    MLflow's command line for uvicorn names the application, its environment the model.
+    Running `mlflow models serve` itself would import much more.
     """
     from mlflow.pyfunc import scoring_server
 
     command, environment = scoring_server.get_cmd(str(path))
     module, _, name = command.split()[-1].partition(":")
     with pytest.MonkeyPatch.context() as patch:
-        # The application sets this one by itself.
+        # The application sets this variable itself.
         patch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
         for key in environment.keys() - os.environ.keys():
             patch.setenv(key, environment[key])

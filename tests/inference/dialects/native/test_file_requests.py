@@ -1,4 +1,4 @@
-"""Predictions that name an uploaded file: each kind, and what may be wrong with it."""
+"""Predictions from uploaded files: each type of file, and its possible faults."""
 
 import io
 import json

@@ -64,7 +64,7 @@ def decode(signature, body, *, limits=LIMITS, **headers):
 
 
 def decode_binary(signature, inputs, *parts, limits=LIMITS, **members):
-    """Send the JSON of `inputs` with the raw `parts` behind it."""
+    """Send the JSON of `inputs`, followed by the raw `parts`."""
     head = json.dumps({"inputs": inputs, **members}).encode()
     return decode(
         signature,
@@ -75,7 +75,7 @@ def decode_binary(signature, inputs, *parts, limits=LIMITS, **members):
 
 
 def encode(signature, decoded, **outputs):
-    """Answer with `outputs` by their names; gives headers, JSON and raw bytes."""
+    """Encode `outputs` by name; return headers, JSON and raw bytes of the answer."""
     tensors = tuple(Tensor(name, np.asarray(data)) for name, data in outputs.items())
     content_type, body, headers = OPEN_INFERENCE.encode(
         Finished(

@@ -1,4 +1,4 @@
-"""Whatever bytes come, they are an answer or a refusal, and never a surprise."""
+"""Any bytes lead to an answer or to an ApiError, never to another exception."""
 
 import json
 

@@ -74,7 +74,7 @@ def test_a_text_that_the_model_did_not_give_is_null_and_raw_it_is_empty():
 
 
 def test_integers_beyond_64_bits_are_written_with_their_digits():
-    """A Python model may give them, and a route's fixed answer; JSON has no bound."""
+    """Python models and fixed answers may have such integers; JSON has no limit."""
     (fixed,) = outputs.fixed({"n": [2**64, 1]}, 1)
     given = np.array([{"n": 2**70}], object)
 

@@ -1,4 +1,4 @@
-"""Whatever message comes, it is an answer or a refusal, and never a surprise."""
+"""Any message leads to an answer or to an ApiError, never to another exception."""
 
 import hypothesis.strategies as st
 import msgspec
@@ -137,7 +137,7 @@ def test_inputs_in_shared_memory_are_refused_in_words(others):
     shared.parameters["shared_memory_region"].string_param = "mine"
     shared.parameters["shared_memory_byte_size"].int64_param = 8
     for _ in range(others):
-        # As clients write it: only the others have bytes in the message.
+        # Clients leave out the bytes of the shared input and send the others'.
         request.inputs.add(name="mask", datatype="FP32", shape=[1, 2])
         request.raw_input_contents.append(bytes(8))
 
