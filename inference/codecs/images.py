@@ -2,10 +2,9 @@
 
 Decoding a picture takes milliseconds: processes with an event loop do it in a thread.
 
-1. Take the first frame.
-2. Turn it as its EXIF orientation says.
-3. Convert it to the mode of the signature: drop transparency, make 8 bits of 16.
-4. Scale it to the signature's height and width by bilinear interpolation with
+1. Take the first frame, and turn it as its EXIF orientation says.
+2. Convert it to the mode of the signature: drop transparency, make 8 bits of 16.
+3. Scale it to the signature's height and width by bilinear interpolation with
    antialiasing; the proportions may change.
 
 A JPEG of over 4 megapixels is decoded at a fraction of its size, but at least at twice

@@ -111,10 +111,7 @@ def of_limits(refusal: LimitRefusal) -> ApiError:
 def rate_headers(
     admission: Admission | KeyAdmission, limit: ReachedLimit | None, now: float
 ) -> list[tuple[bytes, bytes]]:
-    """Return the headers that describe a key's limits.
-
-    If `limit` refused the call and has a time of reset, they describe this limit.
-    """
+    """Return the headers that describe the limit that refused a call, or all limits."""
     headers = admission.headers(now)
     if limit is None or not limit.resets_at:
         return headers
@@ -204,8 +201,7 @@ def not_recorded() -> ApiError:
 def of_engine(error: EngineError) -> ApiError:
     """Translate an engine's error.
 
-    Callers see what the engine says about their request, but not what a model says
-    about itself.
+    Callers see its words about their request, but not what a model says about itself.
     """
     code = error.code
     if code is EngineErrorCode.DEADLINE_EXCEEDED:

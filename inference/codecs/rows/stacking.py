@@ -81,9 +81,9 @@ def stack_bare(signature: Signature) -> Stack:
 def _packer(
     signature: Signature,
 ) -> tuple[Callable[..., bytes], int, np.dtype[Any]] | None:
-    """Return the function that packs one row, the row's width, and the dtype.
+    """Return the function that packs one row, and the row's width and dtype.
 
-    None if the dtype holds objects. The function raises OverflowError or struct.error.
+    None for objects. Packing raises OverflowError or struct.error.
     """
     kind = KINDS.get(signature.dtype)
     code, width = kind and kind.code, len(signature.columns)

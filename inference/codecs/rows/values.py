@@ -149,10 +149,7 @@ def exactly(bound: float) -> str:
 
 
 def read_text(value: str, wanted: type) -> Any:
-    """Read a CSV cell as its column's type; a cell that does not fit stays text.
-
-    An empty cell is None unless the column holds text.
-    """
+    """Read a CSV cell as its column's type; it stays text if it does not fit."""
     if wanted is str:
         return value
     text = value.strip()

@@ -91,9 +91,7 @@ class OpenInferenceDialect:
             sent.append(_raw_tensor(tensor, body, end, nbytes))
             end += nbytes
         if end != len(body):
-            raise refusals.invalid(
-                "The body is longer than the sizes of its JSON and tensors."
-            )
+            raise refusals.invalid("The body is longer than its parts declare.")
         tensors = target.compiled(input_binding).bind(
             sent, max_rows=limits.max_batch_rows
         )
@@ -217,9 +215,7 @@ def _raw_tensor(tensor: InferInput, body: bytes, start: int, nbytes: int) -> Sen
     if tensor.data is not msgspec.UNSET:
         raise refusals.invalid("An input has both `data` and `binary_data_size`.")
     if start + nbytes > len(body):
-        raise refusals.invalid(
-            "The body is shorter than the sizes of its JSON and tensors."
-        )
+        raise refusals.invalid("The body is shorter than its parts declare.")
 
     def read(datatype: str, shape: messages.Shape) -> Any:
         count = 1
