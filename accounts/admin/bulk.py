@@ -16,7 +16,7 @@ from unfold.decorators import action
 
 from accounts.admin.bulk_forms import CustomerFileForm, ManyKeysForm
 from accounts.admin.lookup import get_or_404
-from accounts.admission.refusal import counted
+from accounts.admission.limit_words import counted
 from accounts.customers import bulk_keys, csv_import, shown_once
 from accounts.usage import export
 

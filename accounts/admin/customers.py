@@ -29,7 +29,7 @@ from accounts.admin.limit_forms import CustomerForm
 from accounts.admin.lookup import get_or_404
 from accounts.admin.members import MemberActions, MemberInline
 from accounts.admin.plans import leave_dialog
-from accounts.admission.refusal import counted
+from accounts.admission.limit_words import counted
 from accounts.customers import changes, plans
 from accounts.models import ApiKey, Customer, Plan
 from accounts.quotas import display as quota_state

@@ -1,38 +1,26 @@
-"""Why a call is refused: the very limit, in numbers and in a sentence. Pure."""
+"""Why a call is refused: the limit that was reached, in numbers and in a sentence."""
 
 from typing import Literal
 
 import msgspec
 
-from accounts.admission.limits import ReachedLimit, Source
+from accounts.admission.limit_words import (
+    OWNERS,
+    PERIOD_ADJECTIVES,
+    are,
+    counted,
+    span,
+)
+from accounts.admission.limits import Quota, ReachedLimit, Source
 from accounts.admission.windows import QuotaWindow, RateWindow
 
 _CONCURRENCY_RETRY_S = 1.0
-_UNITS = {
-    "requests": "requests",
-    "rows": "rows",
-    "compute_ms": "ms of compute",
-    "shap_samples": "SHAP samples",
-}
-_PERIODS = {"day": "daily", "month": "monthly"}
-SPANS = {1: "second", 60: "minute"}
-# Whose limit it is, as callers know it.
-_OF: dict[Source, str] = {
-    "plan": "of your plan",
-    "override": "of your account",
-    "key": "of this API key",
-}
+# How to get a higher limit.
 _MORE: dict[Source, str] = {
     "plan": "ask for a larger plan",
     "override": "ask for more",
     "key": "use a key that may do more",
 }
-
-
-def counted(number: int, things: str) -> str:
-    """Write a number of things, which end in -s, or in one that is not counted."""
-    return f"{number} {things.removesuffix('s') if number == 1 else things}"
-
 
 Kind = Literal["rate", "quota", "concurrency"]
 
@@ -65,7 +53,7 @@ def limit_headers(limit: ReachedLimit, now: float) -> list[tuple[bytes, bytes]]:
 
 
 def later(one: LimitRefusal, other: LimitRefusal | None) -> LimitRefusal:
-    """Give the one to wait for: whoever waits for it finds the other past, too."""
+    """Return the refusal with the longer wait: the other limit is open by then, too."""
     if other is None or other.retry_after_s <= one.retry_after_s:
         return one
     return other
@@ -76,8 +64,8 @@ def too_many_at_once(maximum: int, source: Source) -> LimitRefusal:
         kind="concurrency",
         retry_after_s=_CONCURRENCY_RETRY_S,
         message=(
-            f"{counted(maximum, 'requests')} {_are(maximum)} in flight, the concurrency"
-            f" limit {_OF[source]}."
+            f"{counted(maximum, 'requests')} {are(maximum)} in flight, the concurrency"
+            f" limit of {OWNERS[source]}."
             " Wait for one to finish."
         ),
         limit=ReachedLimit(
@@ -92,13 +80,12 @@ def too_many_at_once(maximum: int, source: Source) -> LimitRefusal:
 
 
 def too_fast(rate: RateWindow, source: Source, now: float) -> LimitRefusal:
-    span = SPANS.get(rate.window_s, f"{rate.window_s} s")
     return LimitRefusal(
         kind="rate",
         retry_after_s=rate.ends - now,
         message=(
-            f"The {rate.name.removeprefix('key-')} limit {_OF[source]},"
-            f" {counted(rate.limit, 'requests')} per {span}, is used up."
+            f"The {rate.name.removeprefix('key-')} limit of {OWNERS[source]},"
+            f" {counted(rate.limit, 'requests')} per {span(rate.window_s)}, is used up."
             f" Slow down, or {_MORE[source]}."
         ),
         limit=ReachedLimit(
@@ -114,46 +101,57 @@ def too_fast(rate: RateWindow, source: Source, now: float) -> LimitRefusal:
     )
 
 
-def spent(quota: QuotaWindow, units: int, source: Source, now: float) -> LimitRefusal:
-    """Say that a quota lacks the `units` that a call needs."""
-    name = _UNITS[quota.quota.unit]
-    period = _PERIODS[quota.quota.name]
-    if units > quota.limit:
+def spent(window: QuotaWindow, units: int, source: Source, now: float) -> LimitRefusal:
+    """Refuse a call that needs more `units` than its quota has left."""
+    quota = window.quota
+    period = PERIOD_ADJECTIVES[quota.name]
+    owner = OWNERS[source]
+    if units > window.limit:
         message = (
-            f"{counted(units, name)} {_are(units)} more than the whole {period} quota"
-            f" of {quota.limit} {_OF[source]}. Send fewer rows at once."
+            f"{counted(units, quota.unit)} {are(units)} more than the whole {period}"
+            f" quota of {window.limit} of {owner}. Send fewer rows at once."
         )
-    elif quota.left > 0:
+    elif window.left > 0:
         message = (
-            f"{quota.left} of {counted(quota.limit, name)} {_are(quota.left)} left of"
-            f" the {period} quota {_OF[source]}; this request needs {units}. Send fewer"
-            " rows, or wait for its reset."
+            f"{window.left} of {counted(window.limit, quota.unit)} {are(window.left)}"
+            f" left of the {period} quota of {owner}; this request needs {units}. Send"
+            " fewer rows, or wait for its reset."
         )
     else:
         message = (
-            f"The {period} quota of {counted(quota.limit, name)} {_OF[source]} is used"
-            f" up. Wait for its reset, or {_MORE[source]}."
+            f"The {period} quota of {counted(window.limit, quota.unit)} of {owner} is"
+            f" used up. Wait for its reset, or {_MORE[source]}."
         )
     return LimitRefusal(
         kind="quota",
-        retry_after_s=quota.ends - now,
+        retry_after_s=window.ends - now,
         message=message,
-        limit=ReachedLimit(
-            name=quota.name,
-            scope=_scope(source),
-            source=source,
-            unit=quota.quota.unit,
-            maximum=quota.limit,
-            used=quota.limit - quota.left,
+        limit=reached_quota(
+            quota,
+            source,
+            left=window.left,
             needed=units,
-            window_s=quota.ends - quota.starts,
-            resets_at=quota.ends,
+            window=(window.starts, window.ends),
         ),
     )
 
 
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"
+def reached_quota(
+    quota: Quota, source: Source, *, left: int, needed: int, window: tuple[int, int]
+) -> ReachedLimit:
+    """Describe a quota that lacks units; `window`: its start and end, epoch seconds."""
+    starts, ends = window
+    return ReachedLimit(
+        name=quota.policy_name,
+        scope=_scope(source),
+        source=source,
+        unit=quota.unit,
+        maximum=quota.limit,
+        used=quota.limit - left,
+        needed=needed,
+        window_s=ends - starts,
+        resets_at=ends,
+    )
 
 
 def concurrency_name(source: Source) -> str:

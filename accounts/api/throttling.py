@@ -14,8 +14,9 @@ from rest_framework.exceptions import Throttled
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
+from accounts.admission.limit_words import counted, span
 from accounts.admission.limits import Limits, Rate, ReachedLimit
-from accounts.admission.refusal import SPANS, LimitRefusal, counted
+from accounts.admission.refusal import LimitRefusal
 from accounts.customers import plans
 from accounts.models import ApiKey
 
@@ -92,8 +93,8 @@ def _refusal(count: _Count, limits: Limits) -> LimitRefusal:
         retry_after_s=float(count.wait_s),
         message=(
             f"This API key has sent {counted(rate.quota, 'requests')} per"
-            f" {SPANS[rate.window_s]} to"
-            f" this part of the API, its {rate.name} limit. Slow down."
+            f" {span(rate.window_s)} to this part of the API, its {rate.name} limit."
+            " Slow down."
         ),
         limit=ReachedLimit(
             name=rate.name,

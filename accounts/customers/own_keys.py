@@ -9,7 +9,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from accounts.admission.refusal import counted
+from accounts.admission.limit_words import counted
 from accounts.customers import api_keys
 from accounts.models import ApiKey, Customer
 

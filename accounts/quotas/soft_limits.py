@@ -14,6 +14,7 @@ from django.core.mail import send_mail
 from django.db.models import Manager, Q, QuerySet
 
 from accounts.admission.admission import window_of
+from accounts.admission.limit_words import PERIOD_ADJECTIVES
 from accounts.admission.limits import Period
 from accounts.admission.overrides import PERIODS
 from accounts.customers import plans
@@ -151,8 +152,9 @@ def _window_start(name: Period, now: datetime.datetime) -> datetime.date:
 
 
 def _send(event: LimitEvent, *, now: datetime.datetime) -> int:
-    quota = "daily" if event.name == "day" else "monthly"
-    over = event.window_start != _window_start(cast(Period, event.name), now)
+    period = cast(Period, event.name)
+    quota = PERIOD_ADJECTIVES[period]
+    over = event.window_start != _window_start(period, now)
     ends = "Calls beyond the quota are refused until it resets."
     if over:
         state = "was used up" if event.threshold_percent >= 100 else "ran low"

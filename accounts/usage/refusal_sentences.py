@@ -1,28 +1,11 @@
-"""The limit that a call was refused for, as a sentence for its customer. Pure."""
+"""Describe the limit that a call was refused for, in sentences for its customer."""
 
 import datetime
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-_WHOSE = {
-    "plan": ", a limit of your plan",
-    "override": ", a limit of your account",
-    "key": ", a limit of this API key",
-    "site": ", a limit of this installation",
-}
-_UNITS = {
-    "compute_ms": "ms of compute",
-    "shap_samples": "SHAP samples",
-    "concurrent-requests": "requests in flight at once",
-}
-_ONE = {
-    "compute_ms": "ms of compute",
-    "shap_samples": "SHAP sample",
-    "concurrent-requests": "request in flight at once",
-}
-# Seconds in a day, and in the shortest month.
-_DAY_S = 86_400
-_MONTH_S = 28 * _DAY_S
+from accounts.admission.limit_words import OWNERS, noun, span
+from accounts.admission.limits import Source
 
 
 def sentences(limit: Mapping[str, Any], *, now: datetime.datetime) -> str:
@@ -40,24 +23,18 @@ def sentences(limit: Mapping[str, Any], *, now: datetime.datetime) -> str:
 
 
 def _of(limit: Mapping[str, Any]) -> str:
-    unit = str(limit["unit"])
-    whose = _WHOSE.get(str(limit.get("source")), "")
     maximum = limit.get("maximum", 0)
-    if maximum == 1:
-        amount = f"1 {_ONE.get(unit, unit.removesuffix('s'))}"
-    else:
-        amount = f"{maximum:,} {_UNITS.get(unit, unit)}"
-    return " ".join(filter(None, (amount, _span(limit)))) + f"{whose}."
+    amount = f"{maximum:,} {noun(maximum, str(limit['unit']))}"
+    owner = OWNERS.get(cast(Source, limit.get("source")))
+    whose = f", a limit of {owner}" if owner else ""
+    return " ".join(filter(None, (amount, _per(limit)))) + f"{whose}."
 
 
-def _span(limit: Mapping[str, Any]) -> str:
-    """Say per what it counts, which is a call where it has no window."""
+def _per(limit: Mapping[str, Any]) -> str:
+    """Write what the limit counts per: its window, or one call if it has none."""
     window_s = limit.get("window_s", 0)
-    if window_s >= _MONTH_S:
-        return "per month"
-    spans = {1: "per second", 60: "per minute", _DAY_S: "per day"}
     if window_s:
-        return spans.get(window_s, f"per {window_s} s")
+        return f"per {span(window_s)}"
     return "" if limit.get("unit") == "concurrent-requests" else "in one call"
 
 

@@ -9,7 +9,9 @@ from datetime import datetime
 from django.db.models import F
 
 from accounts.admission.admission import window_of
-from accounts.admission.limits import LeaseRequest, Quota
+from accounts.admission.limit_words import OWNERS, PERIOD_ADJECTIVES, counted
+from accounts.admission.limits import LeaseRequest, Quota, Source
+from accounts.admission.refusal import reached_quota
 from accounts.customers import plans
 from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, SpoolSegment
@@ -61,12 +63,11 @@ def charge(
         }
         limits = plans.limits_of(job.customer)
         own = plans.key_limits_of(job.api_key.limited_as, limits)
-        charges = [("", quota) for quota in limits.quotas]
-        if own is not None:
-            charges += [(job.api_key.quota_key_id, quota) for quota in own.quotas]
-        for key_id, quota in charges:
-            if costs[quota.unit]:
-                _spend(job, quota, key_id=key_id, units=costs[quota.unit], now=now)
+        for quota in limits.quotas:
+            source = limits.source_of(quota.policy_name)
+            _spend(job, quota, source, units=costs[quota.unit], now=now)
+        for quota in own.quotas if own is not None else ():
+            _spend(job, quota, "key", units=costs[quota.unit], now=now)
     event = UsageEvent(
         id=f"{job_id}-{sequence}",
         at=now.timestamp(),
@@ -109,30 +110,29 @@ def close(job_id: str, *, now: datetime) -> None:
 
 
 def _spend(
-    job: PredictionJob, quota: Quota, *, key_id: str, units: int, now: datetime
+    job: PredictionJob, quota: Quota, source: Source, *, units: int, now: datetime
 ) -> None:
-    starts, ends = window_of(quota.name, now.timestamp())
+    if not units:
+        return
+    window = window_of(quota.name, now.timestamp())
     request = LeaseRequest(
         customer_id=job.customer_id,
         quota=quota.name,
         unit=quota.unit,
-        window_start=starts,
+        window_start=window[0],
         units=units,
         minimum=units,
-        key_id=key_id,
+        key_id=job.api_key.quota_key_id if source == "key" else "",
     )
     grant = leases.grant(holder(job.pk), request)
     if grant.units < units:
         raise ApiError(
             ErrorCode.QUOTA_EXCEEDED,
-            f"The quota of {quota.limit} {quota.unit} per {quota.name}"
-            f"{' of this API key' if key_id else ''} does not cover the next {units}. "
-            "What is done can be fetched.",
-            retry_after_s=ends - now.timestamp(),
-            facts={
-                "limit": quota.policy_name,
-                "unit": quota.unit,
-                "maximum": quota.limit,
-                "needed": units,
-            },
+            f"The {PERIOD_ADJECTIVES[quota.name]} quota of"
+            f" {counted(quota.limit, quota.unit)} of {OWNERS[source]} does not cover"
+            f" the next {units}. What is done can be fetched.",
+            retry_after_s=window[1] - now.timestamp(),
+            limit=reached_quota(
+                quota, source, left=grant.remaining, needed=units, window=window
+            ),
         )

@@ -26,8 +26,8 @@ from django.db.models import Count, F, Q, QuerySet, Sum, Value
 from django.db.models.functions import Coalesce
 from kombu.exceptions import ChannelError, KombuError
 
+from accounts.admission.limit_words import counted
 from accounts.admission.limits import Limits, ReachedLimit
-from accounts.admission.refusal import counted
 from accounts.customers import plans
 from accounts.models import ApiKey, Customer
 from inference.codecs.answers import Warned

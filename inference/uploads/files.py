@@ -24,8 +24,8 @@ from django.http import UnreadablePostError
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
+from accounts.admission.limit_words import counted
 from accounts.admission.limits import Limits, ReachedLimit
-from accounts.admission.refusal import counted
 from accounts.customers import plans
 from accounts.models import Customer
 from inference.codecs.files import uploaded

@@ -56,6 +56,18 @@ DAY = {"window_s": 86_400, "resets_at": MIDNIGHT}
             "100 rows in one call, a limit of your plan. This call had 250.",
         ),
         (
+            {"unit": "shap_samples", "maximum": 1, "window_s": 300},
+            "1 SHAP sample per 300 s, a limit of your plan.",
+        ),
+        (
+            {"unit": "compute_ms", "maximum": 1, "source": "site", "window_s": 60},
+            "1 ms of compute per minute, a limit of this installation.",
+        ),
+        (
+            {"unit": "concurrent-requests", "maximum": 1, "source": "key"},
+            "1 request in flight at once, a limit of this API key.",
+        ),
+        (
             {"name": "backoff", "source": "site", "maximum": 0, "used": 0},
             "This API key was closed for a while: it kept calling while refused.",
         ),

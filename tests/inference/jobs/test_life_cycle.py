@@ -209,11 +209,21 @@ def test_a_chunk_that_a_quota_does_not_cover_leaves_no_trace():
         jobs.commit_chunk(claim, output(index=1, rows=2), now=NOW)
 
     assert caught.value.code is ErrorCode.QUOTA_EXCEEDED
-    assert caught.value.facts == {
+    assert caught.value.message == (
+        "The daily quota of 3 rows of your plan does not cover the next 2. What is done"
+        " can be fetched."
+    )
+    assert caught.value.limit is not None
+    assert caught.value.limit.facts() == {
         "limit": "day",
+        "scope": "customer",
+        "source": "plan",
         "unit": "rows",
         "maximum": 3,
+        "used": 2,
         "needed": 2,
+        "window_s": 86_400,
+        "resets_at": f"{NOW + timedelta(days=1):%Y-%m-%d}T00:00:00Z",
     }
     assert fresh(job).rows_done == 2
     assert job.chunks.count() == 1
@@ -233,7 +243,9 @@ def test_rows_are_charged_to_the_key_too():
     with pytest.raises(ApiError, match="of this API key") as caught:
         jobs.commit_chunk(claim, output(index=1, rows=2), now=NOW)
 
-    assert caught.value.facts["limit"] == "key-day"
+    reached = caught.value.limit
+    assert reached is not None
+    assert (reached.name, reached.scope, reached.source) == ("key-day", "key", "key")
     assert set(QuotaCounter.objects.values_list("key_id", "granted")) == {
         ("", 2),
         (key.key_id, 2),
