@@ -23,7 +23,6 @@ from accounts.admission.refusal import LimitRefusal as Refusal
 from accounts.admission.refusal import later
 from accounts.admission.shared_counts import SharedCounts, key_of
 from accounts.admission.windows import QuotaWindow, RateWindow
-from accounts.admission.windows import window_of as window_of
 
 POLICY_HEADER = b"RateLimit-Policy"
 _UNLIMITED = 1 << 62

@@ -337,10 +337,14 @@ def window_of(name: Period, now: float) -> tuple[int, int]:
     if name == "day":
         starts = int(now // 86400) * 86400
         return starts, starts + 86400
-    at = datetime.datetime.fromtimestamp(now, datetime.UTC)
-    first = datetime.datetime(at.year, at.month, 1, tzinfo=datetime.UTC)
-    following = (first + datetime.timedelta(days=32)).replace(day=1)
+    first, following = month_of(datetime.datetime.fromtimestamp(now, datetime.UTC))
     return int(first.timestamp()), int(following.timestamp())
+
+
+def month_of(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return the start of a day's UTC month and of the next one."""
+    first = datetime.datetime(day.year, day.month, 1, tzinfo=datetime.UTC)
+    return first, (first + datetime.timedelta(days=32)).replace(day=1)
 
 
 def merged(requests: Iterable[LeaseRequest]) -> LeaseRequest:

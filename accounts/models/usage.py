@@ -7,6 +7,19 @@ from django.db.models import F, Q
 
 from accounts.models.customers import Customer
 
+# Together they name one row of `Usage`.
+USAGE_IDENTITY = (
+    "segment",
+    "key_id",
+    "operation",
+    "model",
+    "version",
+    "variant",
+    "minute",
+    "status",
+    "code",
+)
+
 
 class SpoolSegment(models.Model):
     """How far one spool file has been ingested; moves with the usage it adds."""
@@ -104,17 +117,7 @@ class Usage(UsageSums):
         verbose_name_plural = "usage by minute"
         constraints = [
             models.UniqueConstraint(
-                fields=[
-                    "segment",
-                    "key_id",
-                    "operation",
-                    "model",
-                    "version",
-                    "variant",
-                    "minute",
-                    "status",
-                    "code",
-                ],
+                fields=USAGE_IDENTITY,
                 name="accounts_usage_unique",
             ),
             models.CheckConstraint(
@@ -147,17 +150,7 @@ class RolledUsage(UsageSums):
         constraints = [
             # Begins with what readers select by.
             models.UniqueConstraint(
-                fields=[
-                    "customer",
-                    "start",
-                    "key_id",
-                    "operation",
-                    "model",
-                    "version",
-                    "variant",
-                    "status",
-                    "code",
-                ],
+                fields=["customer", "start", *UsageSums.KIND[1:]],
                 name="%(app_label)s_%(class)s_unique",
             ),
         ]

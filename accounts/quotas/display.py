@@ -9,8 +9,8 @@ from typing import TypedDict
 from django.db.models import Max, Sum
 from django.utils.timesince import timeuntil
 
-from accounts.admission.admission import window_of
 from accounts.admission.limits import Limits, Period
+from accounts.admission.windows import window_of
 from accounts.customers import plans
 from accounts.models import Customer, QuotaUnit
 from accounts.quotas import soft_limits

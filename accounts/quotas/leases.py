@@ -46,8 +46,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from accounts.admission.admission import window_of
 from accounts.admission.limits import LeaseGrant, LeaseRequest, Recall, Recalled
+from accounts.admission.windows import window_of
 from accounts.customers import plans
 from accounts.models import Customer, Lease, QuotaCounter
 from accounts.quotas import lending

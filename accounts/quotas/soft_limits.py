@@ -13,10 +13,10 @@ from django.conf import settings
 from django.core.mail import send_mail
 from django.db.models import Manager, Q, QuerySet
 
-from accounts.admission.admission import window_of
 from accounts.admission.limit_words import PERIOD_ADJECTIVES
 from accounts.admission.limits import Period
 from accounts.admission.overrides import PERIODS
+from accounts.admission.windows import window_of
 from accounts.customers import plans
 from accounts.models import Customer, LimitEvent
 from accounts.usage import reading, spans

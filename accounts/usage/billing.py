@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from accounts.admission.windows import month_of
 from accounts.models import Customer, Price
 from accounts.usage import export, reading, roll_ups
 from accounts.usage import spans as usage_spans
@@ -78,12 +79,6 @@ class VersionCost:
 
 # Of which usage can be asked for; at the ends of the calendar no day has a next one.
 YEARS = range(2000, 3000)
-
-
-def month_of(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
-    """Return the start of a day's UTC month and of the next one."""
-    first = datetime.datetime(day.year, day.month, 1, tzinfo=datetime.UTC)
-    return first, (first + 32 * _DAY).replace(day=1)
 
 
 def lines(customer: Customer, *, month: datetime.date) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 from django.db.models import Count, Expression, F, Q, Sum
 from django.db.models.functions import Trunc
 
-from accounts.admission.admission import window_of
+from accounts.admission.windows import window_of
 from accounts.models import ApiKey, Customer, Usage, UsageDay, UsageHour
 from accounts.usage import grains
 from accounts.usage.grains import Grain

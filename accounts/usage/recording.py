@@ -2,7 +2,8 @@
 
 import datetime
 import functools
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 
 from django.db import transaction
 from django.db.models import Q
@@ -10,23 +11,14 @@ from django.utils import timezone
 
 from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, Customer, SpoolSegment, Usage
+from accounts.models.usage import USAGE_IDENTITY
 from accounts.usage import grains, key_networks, refused_calls, roll_ups
 from accounts.usage.latencies import bucket_of
 
 # `last_used_at` is a help for people: to the minute is enough, and saves writes.
 _LAST_USED_STEP = datetime.timedelta(minutes=1)
-_IDENTITY = (
-    "segment",
-    "key_id",
-    "operation",
-    "model",
-    "version",
-    "variant",
-    "minute",
-    "status",
-    "code",
-)
 Identity = tuple[str, str, str, str, str, str, datetime.datetime, int, str]
+_identity: Callable[[Usage], Identity] = operator.attrgetter(*USAGE_IDENTITY)
 
 
 @transaction.atomic
@@ -89,7 +81,7 @@ def _add_minutes(segment: str, events: list[UsageEvent]) -> None:
         touched.values(),
         batch_size=500,
         update_conflicts=True,
-        unique_fields=list(_IDENTITY),
+        unique_fields=list(USAGE_IDENTITY),
         update_fields=[*Usage.SUMS, "latency_buckets", "slowest_us"],
     )
 
@@ -115,7 +107,7 @@ def _minutes(
         if row is None:
             row = Usage(
                 customer_id=event.customer_id,
-                **dict(zip(_IDENTITY, identity, strict=True)),
+                **dict(zip(USAGE_IDENTITY, identity, strict=True)),
             )
         touched[identity] = row
         _add_event(row, event)
@@ -162,17 +154,3 @@ def _minute(seconds: float) -> datetime.datetime:
 def _start_of_minute(number: float) -> datetime.datetime:
     """Give the same object for the same minute: one that was hashed is so quickly."""
     return grains.utc(number * 60)
-
-
-def _identity(row: Usage) -> Identity:
-    return (
-        row.segment,
-        row.key_id,
-        row.operation,
-        row.model,
-        row.version,
-        row.variant,
-        row.minute,
-        row.status,
-        row.code,
-    )

@@ -18,6 +18,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Max
 
+from accounts.admission.windows import month_of
 from accounts.models import Customer, Statement
 from accounts.usage import billing
 from accounts.usage.billing import Line
@@ -32,7 +33,7 @@ _Place = tuple[datetime.date, str, str, str, str, Decimal | None]
 
 def may_close(month: datetime.date, *, now: datetime.datetime) -> bool:
     """Return whether a month is over, and its usage is in."""
-    _, ends_at = billing.month_of(month)
+    _, ends_at = month_of(month)
     return ends_at + CLOSED_AFTER <= now
 
 

@@ -8,10 +8,10 @@ from datetime import datetime
 
 from django.db.models import F
 
-from accounts.admission.admission import window_of
 from accounts.admission.limit_words import OWNERS, PERIOD_ADJECTIVES, counted
 from accounts.admission.limits import LeaseRequest, Quota, Source
 from accounts.admission.refusal import reached_quota
+from accounts.admission.windows import window_of
 from accounts.customers import plans
 from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, SpoolSegment

@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts.admission.admission import window_of
+from accounts.admission.windows import window_of
 from accounts.customers import api_keys
 from accounts.customers import changes as changes_of
 from accounts.models import ApiKey, Customer, Plan, Price, Usage, UsageDay, UsageHour

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accounts.admission.admission import Admission, Refusal, window_of
+from accounts.admission.admission import Admission, Refusal
 from accounts.admission.limits import LeaseGrant, LeaseRequest, Limits, Quota, Rate
+from accounts.admission.windows import window_of
 from tests import torture
 
 # The 21st of November 2026, 12:00:00 UTC: a whole minute.

@@ -11,9 +11,9 @@ import itertools
 import random
 from collections import Counter, defaultdict
 
-from accounts.admission.admission import Admission, Refusal, window_of
+from accounts.admission.admission import Admission, Refusal
 from accounts.admission.limits import LeaseGrant, Limits, Quota, Recall
-from accounts.admission.windows import merged
+from accounts.admission.windows import merged, window_of
 from accounts.quotas import lending
 from accounts.quotas.lending import Account, Loan
 

@@ -5,8 +5,8 @@ import msgspec
 import pytest
 from django.db import connection
 
-from accounts.admission.admission import window_of
 from accounts.admission.limits import LeaseGrant, LeaseRequest, Recalled
+from accounts.admission.windows import window_of
 from accounts.customers import api_keys
 from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, Lease, QuotaCounter

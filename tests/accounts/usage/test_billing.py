@@ -3,6 +3,7 @@ from decimal import Decimal
 
 import pytest
 
+from accounts.admission.windows import month_of
 from accounts.metering.event import UsageEvent
 from accounts.models import Price
 from accounts.usage import billing, recording
@@ -138,7 +139,7 @@ def test_each_minute_has_the_plan_that_it_began_with(key):
         (10, "Large", 1, Decimal("0.5")),
         (11, "Large", 1, Decimal("0.5")),
     ]
-    starts_at, ends_at = billing.month_of(NOVEMBER)
+    starts_at, ends_at = month_of(NOVEMBER)
     for bucket, fields in (("day", ()), ("hour", ("model",)), ("minute", ("key_id",))):
         rows = billing.over_time(key.customer, starts_at, ends_at, bucket, *fields)
         assert billing.add(row["cost"] for row in rows) == billing.total(lines) == 7

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.utils import timezone
 
+from accounts.admission.windows import month_of
 from accounts.models import Customer, Statement, UsageKeeping
 from accounts.usage import billing, roll_ups, statements
 from tests.accounts.usage.test_billing import price, use
@@ -102,7 +103,7 @@ def test_a_month_is_closed_once_and_when_it_is_over(key, month):
         close(key, month)
     with pytest.raises(ValidationError, match="an hour after it is over"):
         close(key, now.date())
-    _, over = billing.month_of(month)
+    _, over = month_of(month)
     assert not statements.may_close(month, now=over + datetime.timedelta(minutes=59))
     assert statements.may_close(month, now=over + datetime.timedelta(hours=1))
     with pytest.raises(ValidationError, match="Write why"):

@@ -13,6 +13,7 @@ import msgspec
 from django.db import transaction
 from django.utils import timezone
 
+from accounts.admission.windows import month_of
 from accounts.metering.event import UsageEvent
 from accounts.models import UnrolledHour, Usage, UsageDay, UsageHour
 from accounts.models.usage import UsageSums
@@ -210,7 +211,7 @@ class UsageWorld:
         while month <= timezone.now().date():
             for line in billing.lines(customer, month=month):
                 billed[line.unit] += line.units
-            month = billing.month_of(month)[1].date()
+            month = month_of(month)[1].date()
         assert +billed == +Counter(
             {
                 "requests": len(charged),
