@@ -19,13 +19,15 @@ from accounts.models import Plan
 
 
 class _QuotasField(forms.JSONField):
-    """Refuse what Python cannot read or show.
+    """Refuse JSON that Python cannot read or show, or that says something twice.
 
-    That is brackets too deep, a number too long, or half of a character.
+    Python cannot read brackets that are too deep or a number that is too long, and
+    cannot show half of a character.
     """
 
     def to_python(self, value: Any) -> Any:
         try:
+            _refuse_doubles(value)
             return _shown(super().to_python(value))
         except (ValueError, RecursionError):
             raise forms.ValidationError(
@@ -34,14 +36,36 @@ class _QuotasField(forms.JSONField):
 
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
+            _refuse_doubles(data)
             return _shown(super().bound_data(data, initial))
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, forms.ValidationError):
             # Shown again as it was typed; `to_python` has said what is wrong.
             return InvalidJSONInput(data)
 
 
+def _refuse_doubles(typed: Any) -> None:
+    """Raise ValidationError for a member that is there twice; Python keeps the last.
+
+    Raise ValueError for what is not JSON.
+    """
+
+    def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                # Half of a character is escaped: pages cannot show it.
+                written = json.dumps(name)
+                raise forms.ValidationError(f"{written} is there more than once.")
+            found[name] = value
+        return found
+
+    # Text that was read already is of another type, a `JSONString`.
+    if type(typed) is str and typed:
+        json.loads(typed, object_pairs_hook=members)
+
+
 def _shown(value: Any) -> Any:
-    """Return a value that pages can show; raises ValueError for another."""
+    """Return a value that pages can show; raise ValueError for another."""
     json.dumps(value, ensure_ascii=False).encode()
     return value
 

@@ -1,5 +1,6 @@
 import csv
 import datetime
+import html
 import io
 import re
 from urllib.parse import quote
@@ -326,6 +327,22 @@ def test_a_plan_s_quotas_that_python_cannot_read_are_refused(manager, typed):
 
     assert response.status_code == 200
     assert "Enter a valid JSON." in response.content.decode()
+    assert not Plan.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ('{"day": {"rows": 5, "rows": 50}}', '"rows"'),
+        (r'{"\ud800": 1, "\ud800": 2}', r'"\ud800"'),
+    ],
+)
+def test_a_quota_that_is_typed_twice_is_refused_and_shown_again(manager, typed, name):
+    response = manager.post(url("plan_add"), plan_form(further_quotas=typed))
+
+    page = html.unescape(response.content.decode())
+    assert f"{name} is there more than once." in page
+    assert typed in page
     assert not Plan.objects.exists()
 
 
