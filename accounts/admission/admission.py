@@ -1,11 +1,11 @@
-"""Whether one customer's call may go on, decided in memory. Pure.
+"""Decide in memory whether one customer's call may go on.
 
 Rates are fixed windows since the epoch; quotas are spent from leases, blocks of units
 that the site has already counted. The caller passes the clock in, as epoch seconds.
 
-A clock that steps back a little stays in the window it has reached. One that steps
-back by more than a window starts over there, without what was already used up being
-given again: so a wrong clock never admits more, and never locks anyone out for long.
+A clock that steps back a little stays in the window it has reached. A clock that steps
+back by more than a window begins that earlier window, but what was used stays used: a
+wrong clock never admits more, and never locks anyone out for long.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,17 +26,17 @@ from accounts.admission.windows import QuotaWindow, RateWindow
 
 POLICY_HEADER = b"RateLimit-Policy"
 _UNLIMITED = 1 << 62
-# Of a quota's limit, what may be spent beyond leases while the site is away.
+# Share of a quota's limit that may be spent beyond leases while the site is away.
 OVERDRAFT_SHARE = 0.05
 
-# Of post-paid quotas: what a call has reserved until its cost is known.
+# What a call has reserved of post-paid quotas, until its cost is known.
 Reserved = Sequence[tuple[QuotaWindow, int]]
 
 
 class Admission:
-    """One customer's counts, or those of one of its keys, in this process.
+    """The counts of one customer, or of one of its keys, in this process.
 
-    `shared` are the counts of the machine's other gateways, where there are any.
+    `shared` holds counts that all gateways of the machine share, if there are several.
     """
 
     __slots__ = (
@@ -75,10 +75,11 @@ class Admission:
         prefetch: "Callable[[Admission, LeaseRequest], None] | None" = None,
         numbered: bool = True,
     ) -> None:
-        """`overdraft` keeps what was overdrawn beyond the end of this process.
+        """Begin with nothing counted.
 
-        Numbered requests for one window must be made one after the other; unnumbered
-        ones may be made at once, where no answer can get lost.
+        `overdraft` holds counts of overdrawn units that outlive this process. Numbered
+        requests for one window must be made one after the other. If no answer can get
+        lost, requests need no numbers and may be made at the same time.
         """
         self._numbered = numbered
         self._customer_id = customer_id
@@ -86,7 +87,7 @@ class Admission:
         self._shared = shared
         self._overdraft = overdraft or shared
         self._overdraft_share = overdraft_share
-        # Asks for units before they are needed.
+        # Called to ask for units before they are needed.
         self.prefetch = prefetch
         self._in_flight = 0
         self._flights_key = key_of(customer_id, key_id, "in flight")
@@ -95,14 +96,14 @@ class Admission:
         self._quotas: list[QuotaWindow] = []
         # Quotas that a plan change removed while units of them were in hand.
         self._retired: list[QuotaWindow] = []
-        # What the call that spent last has reserved of post-paid quotas.
+        # What the latest `spend` has reserved of post-paid quotas.
         self.reserved: Reserved
-        # What windows that are over have overdrawn, to be reported.
+        # Reports of units that were overdrawn in windows that are over.
         self.owed: list[LeaseRequest] = []
         self.replace_limits(limits)
 
     def replace_limits(self, limits: Limits) -> None:
-        """Change the limits and keep what was counted under the same names."""
+        """Change the limits; limits of the same name keep their counts."""
         self.limits = limits
         self._max_concurrency = limits.max_concurrency or _UNLIMITED
         rates = {rate.name: rate for rate in self._rates}
@@ -142,9 +143,9 @@ class Admission:
     # Rates and concurrency
 
     def enter(self, now: float) -> Refusal | None:
-        """Count one call; call `leave` once when it is over unless it was refused.
+        """Count one call, if every rate has room for it; otherwise count nothing.
 
-        Nothing is counted unless every rate has room.
+        Unless it was refused, call `leave` once when the call is over.
         """
         if self._shared is not None:
             return self._enter_with_others(now, self._shared)
@@ -166,7 +167,7 @@ class Admission:
             self._shared.add_in_flight(self._flights_key, self._flights, -1)
 
     def withdraw(self, now: float) -> None:
-        """Undo an `enter` of the same `now`, as if the call had never come."""
+        """Undo an `enter` that had the same `now`, as if the call had never come."""
         self.leave()
         for rate in self._rates:
             if rate.starts <= now < rate.ends:
@@ -206,12 +207,15 @@ class Admission:
         return None
 
     def _read(self, shared: SharedCounts) -> bool:
-        """Learn what all gateways have left of the rates; needs the lock."""
+        """Read what all gateways have left of the rates; return whether all have room.
+
+        Needs the lock.
+        """
         cells = shared.cells
         room = True
         for rate in self._rates:
             at = rate.cell
-            # Where it was found last, unless its slot went to another window.
+            # The slot may have gone to another window since it was found.
             if cells[at - 3] != rate.key or cells[at - 2] != rate.starts:
                 at = rate.cell = shared.find(rate.key, rate.starts, rate.ends, at)
             rate.left = rate.limit - cells[at]
@@ -226,8 +230,8 @@ class Admission:
     ) -> Refusal | LeaseRequest | None:
         """Spend one request of `rows` rows from every quota, or from none.
 
-        A LeaseRequest asks the caller to fetch it, `accept` the grant, and spend again.
-        Of post-paid quotas an estimate is spent; `reserved` then says how much, for
+        If a LeaseRequest is returned, send it, `accept` the grant, and spend again.
+        From post-paid quotas an estimate is spent. It is in `reserved` afterwards, for
         `settle` or `refund`.
         """
         for quota in self._quotas:
@@ -258,9 +262,9 @@ class Admission:
         return None
 
     def refund(self, rows: int, now: float, reserved: Reserved = ()) -> None:
-        """Undo a spend; `now` is the time that spend was given.
+        """Undo a spend; `now` is the time that `spend` was called with.
 
-        A window that has ended since keeps nothing to give back to the next one.
+        If its window has ended since, nothing comes back: the next one is unspent.
         """
         for quota in self._quotas:
             if quota.post_paid:
@@ -273,7 +277,7 @@ class Admission:
                 quota.pay(-units)
 
     def give_back(self, rows: int, now: float) -> None:
-        """Undo a spend for some of its rows; `now` as given to `spend`."""
+        """Undo a spend for some of its rows; `now` as in `spend`."""
         for quota in self._quotas:
             if not quota.by_rows or quota.post_paid:
                 continue
@@ -289,10 +293,10 @@ class Admission:
         samples: int,
         now: float,
     ) -> None:
-        """Replace what a call reserved by what it cost; `now` as given to `spend`.
+        """Replace what a call reserved by what it cost; `now` as in `spend`.
 
-        A call that cost more than its estimate is not refused for it: the quota goes
-        below zero by that much, and later calls wait for their window.
+        A call that cost more than its estimate is not refused. The quota goes below
+        zero, and later calls wait for the next window.
         """
         for quota, units in reserved:
             if not units or not quota.starts <= now < quota.ends:
@@ -309,20 +313,21 @@ class Admission:
             quota.accept(request, grant, now)
 
     def give_up_on(self, request: LeaseRequest) -> None:
-        """Take no answer to this request any more: it may have been lost."""
+        """Ignore a later answer to this request: it may have been lost."""
         quota = self._find(request)
         if quota is not None:
             quota.give_up_on(request)
 
     def overdraw(self, request: LeaseRequest, now: float) -> bool:
-        """Take what a request needs without a lease, because nobody can lend it.
+        """Take the units of a request without a lease, because the site is away.
 
-        True: spend again. That is refused if there was nothing left when the site was
-        last heard of. False: the share that may be overdrawn is used up.
+        Return True if the call is to spend again. It is then refused if the site had
+        nothing left when it answered last. Return False if the share that may be
+        overdrawn is used up.
         """
         quota = self._find(request)
         if quota is None:
-            # A window that is over: the call spends from the next one.
+            # Its window is over, and the call spends from the next one.
             return True
         quota.give_up_on(request)
         need = request.minimum
@@ -356,12 +361,12 @@ class Admission:
         """Give up what is leased and not spent, because another holder needs it."""
         quota = self._find(recall)
         if quota is None:
-            # Of a window that is over, which nobody can spend from.
+            # Its window is over: nobody can spend from it.
             return Recalled(units=0, number=0)
         return quota.give_back()
 
     def release(self) -> list[LeaseRequest]:
-        """Give up all that is unspent; the requests tell the site, on shutdown."""
+        """Give up all unspent units on shutdown; return requests that tell the site."""
         requests = list(self.owed)
         self.owed.clear()
         for quota in (*self._quotas, *self._retired):
@@ -372,7 +377,7 @@ class Admission:
         return requests
 
     def quotas(self) -> list[QuotaWindow]:
-        """List the quotas, also those of a former plan that hold units yet."""
+        """List the quotas, and those of a former plan that still hold units."""
         return [*self._quotas, *self._retired]
 
     def held(self) -> int:
@@ -414,7 +419,7 @@ class Admission:
     # What callers are told
 
     def nearness(self, now: float) -> float:
-        """Tell which share of the limit nearest to exhaustion is left."""
+        """Return the share that is left of the limit nearest to exhaustion."""
         for window in self._windows:
             if now >= window.ends or now < window.earliest:
                 self._begin(window, now)
@@ -423,9 +428,9 @@ class Admission:
     def headers(self, now: float) -> list[tuple[bytes, bytes]]:
         """Describe the limit nearest to exhaustion, and the policy of all.
 
-        Of two that are exhausted, the one that opens later: whoever waits for it finds
-        the other open too. Names follow draft-ietf-httpapi-ratelimit-headers and its
-        common forerunners.
+        Of two exhausted limits, describe the one that opens later: by then the other is
+        open, too. Names follow draft-ietf-httpapi-ratelimit-headers and its common
+        forerunners.
         """
         windows = self._windows
         if not windows:
@@ -453,7 +458,7 @@ class Admission:
             self._policy,
             (
                 b"RateLimit",
-                # A window ends with a whole second, so this is rounded up.
+                # A window ends at a whole second, so this wait is rounded up.
                 b"%b;r=%b;t=%d"
                 % (nearest.quoted_name, left_text, nearest.ends - int(now)),
             ),
@@ -466,7 +471,7 @@ class Admission:
         return self._policy[1]
 
     def _describe(self) -> None:
-        """Write the policy header, which a month's length alone changes."""
+        """Write the policy header; only the length of a month changes it."""
         policies = [window.policy() for window in self._windows]
         if self._max_concurrency != _UNLIMITED:
             name = refusal.concurrency_name("key" if self._key_id else "plan")
@@ -480,7 +485,7 @@ class Admission:
         )
 
     def closed(self, now: float) -> Refusal | None:
-        """Tell what would refuse a call now, for a caller who has to wait anyway."""
+        """Return the refusal that a call would get now, without counting a call."""
         for rate in self._rates:
             if now >= rate.ends or now < rate.earliest:
                 rate.roll(now)
@@ -495,7 +500,7 @@ class Admission:
         return None
 
     def lacks(self, rows: int, now: float, *, explains: bool) -> Refusal | None:
-        """Name, of the quotas that lack what a call needs, the last to open again."""
+        """Find the last to open again of the quotas that lack what a call needs."""
         last = None
         for quota in self._quotas:
             if now >= quota.ends or now < quota.earliest:
@@ -511,7 +516,7 @@ class Admission:
         return refusal.too_many_at_once(self._max_concurrency, source)
 
     def _too_fast(self, now: float) -> Refusal:
-        """Name the spent limit that is the last to open again, be it a quota."""
+        """Refuse for the spent rate or quota that is the last to open again."""
         for window in self._windows:
             if now >= window.ends or now < window.earliest:
                 self._begin(window, now)

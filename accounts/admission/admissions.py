@@ -1,4 +1,4 @@
-"""The counts of every customer and key that has called this process. Pure."""
+"""Hold the counts of every customer and key that has called this process."""
 
 from collections.abc import Callable
 
@@ -8,18 +8,19 @@ from accounts.admission.limits import KeyLimits, LeaseRequest, Limits, Recall, R
 
 
 class Admissions:
-    """Made at a customer's first call, and kept when it is gone from a snapshot.
+    """The Admission of each customer and of each key with limits of its own.
 
-    Units in hand must be returned even then, and a key that is switched on again must
-    find what it has used.
+    Each is made at the first call, and kept when its customer or key is gone from a
+    snapshot: its unspent units must be returned, and a key that is switched on again
+    must not start from zero.
     """
 
     def __init__(self, make: Callable[..., Admission] = Admission) -> None:
-        """`make` is Admission, with whatever it needs of its process."""
+        """`make` is Admission, with the arguments that its process gives to each."""
         self._make = make
         self._of_customers: dict[int, Admission] = {}
         self._of_keys: dict[str, Admission] = {}
-        # Of keys that replaced another one: under which key they are counted.
+        # For a key that replaced another: the key under which it is counted.
         self._quota_keys: dict[str, str] = {}
 
     def find(
@@ -31,7 +32,7 @@ class Admissions:
         key_limits: KeyLimits | None,
         quota_key_id: str = "",
     ) -> Admission | KeyAdmission:
-        """Give the counts that a call with this key goes through."""
+        """Return the counts that a call with this key goes through."""
         customer = self._of_customers.get(customer_id)
         if customer is None:
             customer = self._of_customers[customer_id] = self._make(customer_id, limits)
@@ -51,13 +52,13 @@ class Admissions:
         return KeyAdmission(key, customer)
 
     def replace_limits(self, customer_id: int, limits: Limits) -> None:
-        """Take a customer's new limits over; those of its keys follow later."""
+        """Change a customer's limits; `find` changes those of its keys."""
         admission = self._of_customers.get(customer_id)
         if admission is not None and admission.limits != limits:
             admission.replace_limits(limits)
 
     def refund(self, *, customer_id: int, key_id: str, rows: int, now: float) -> None:
-        """Undo a spend of a customer who may have left since."""
+        """Undo a spend; the customer may be gone since."""
         for admission in (
             self._of_customers.get(customer_id),
             self._of_keys.get(self._quota_keys.get(key_id, key_id)),
@@ -69,7 +70,7 @@ class Admissions:
         return [*self._of_customers.values(), *self._of_keys.values()]
 
     def recall(self, recall: Recall) -> Recalled:
-        """Give up what a lease holds, because another process needs it."""
+        """Give up the unspent units of a lease, because another process needs them."""
         if recall.key_id:
             admission = self._of_keys.get(recall.key_id)
         else:
@@ -79,7 +80,7 @@ class Admissions:
         return admission.recall(recall)
 
     def release(self) -> list[LeaseRequest]:
-        """Give up all leased and unspent units, on shutdown; tell the site of them."""
+        """Give up all unspent units on shutdown; return requests that tell the site."""
         return [request for found in self.everyone() for request in found.release()]
 
 

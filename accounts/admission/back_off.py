@@ -1,25 +1,25 @@
-"""Growing waits for a key that keeps calling while it is refused. Pure.
+"""Close a key that keeps calling while it is refused, for waits that grow.
 
-A client that waits as a refusal told it is never counted. One that does not is counted
-per window of the limit that refuses it; more refusals in one window than that limit
-admits, and than `TOLERATED`, and the key is closed: its calls are refused unseen until
-the window is over and a second more. If it calls on meanwhile, the next time it is two
-seconds more, then four, up to `LONGEST_S`. If its calls wait for the end that they were
-told, or for a minute after it, it starts from the beginning.
+Refusals are counted per key and window of the limit that refuses. If one window has
+more refusals than that limit admits, and more than `TOLERATED`, the key is closed: its
+calls are refused without a look until the window is over, and one second more. If the
+key calls on while it is closed, the next wait is two seconds more, then four, up to
+`LONGEST_S`. If its calls wait for the end that they were told, or stay away for a
+minute after it, the next wait is the first again.
 
-Four rules keep this honest:
+Four rules keep this fair:
 
-- The end of a wait never moves. Whoever was told it, and waits for it, finds it over,
-  however often others call with the same key meanwhile.
-- As each client that obeys is refused once in a window, so many of them may share a
-  key, and it is still not closed.
-- Many calls at once may be first calls, of clients that then wait. So waits grow only
-  with calls that come when all clients of the key know better, less those that a limit
-  told, before the key was closed, to come back when its window ends.
-- Only the key is closed. Other keys of the customer find the more room.
+- The end of a wait never moves. A client that waits for it finds the key open, however
+  often others call with the same key meanwhile.
+- A client that obeys is refused once in a window. So as many clients may share a key as
+  its limit admits calls, or `TOLERATED`, and it is not closed.
+- Many calls at once may be first calls of clients that then wait. So waits grow only
+  for calls that come when every client of the key was told to wait. Calls that a limit
+  told to come back at the end of its window, before the key was closed, do not count.
+- Only the key is closed. Other keys of the customer get more room.
 
-The state is a few cells of the counts that the gateways of a machine share, so all of
-them close a key at once, and it is bounded as they are. Changed limits forget it.
+The state is in cells of the counts that the gateways of a machine share: all of them
+close a key at the same time, and its size is bounded. Changed limits forget it.
 """
 
 import math
@@ -29,24 +29,24 @@ from accounts.admission.limits import Limits, ReachedLimit
 from accounts.admission.refusal import LimitRefusal
 from accounts.admission.shared_counts import SharedCounts, key_of
 
-# Refusals of one key in one window that are no cause, whatever the limit admits.
+# This many refusals in one window never close a key.
 TOLERATED = 50
 LONGEST_S = 300
-# This long after its last wait a key starts from the beginning.
+# This long after its last wait, the next wait of a key is the shortest again.
 FORGIVEN_S = 60
-# Refusals by a quota, which may last for weeks, are counted by the minute.
+# A quota may refuse for weeks; its refusals are counted by the minute.
 _LONGEST_WINDOW_S = 60
 _MAX_LEVEL = math.ceil(math.log2(LONGEST_S)) + 1
-# Added to the level of a key that more calls than allowed came for while it was closed.
+# Added to the level of a key that got more calls than allowed while it was closed.
 _CALLED_EARLY = 16
-# No wait ends later than this, so one that seems to was begun by a clock gone wrong.
+# No wait is longer than this. If one seems to be, the clock was wrong when it began.
 _FARTHEST_S = _LONGEST_WINDOW_S + LONGEST_S
 _MAX_COUNTED = 10_000
-# Calls that come so soon after a key was closed are of the same crowd as those that
-# closed it: until its window ends, but for this long at least and at most.
+# Calls soon after a key was closed belong to the crowd that closed it: until the window
+# ends, but for this long at least and at most.
 _CROWD_S = (0.25, 1.0)
-# So long after the end of a wait come those that were told of it: `Retry-After` is in
-# whole seconds, and calls take their time.
+# Clients that wait may come back until this long after the end of the wait, as
+# `Retry-After` is in whole seconds, and calls take time.
 _RETURN_S = 1.25
 
 
@@ -56,14 +56,14 @@ class HasLimits(Protocol):
 
 
 class BackOffs:
-    """Makes the back-off of each key, and knows which this process has closed."""
+    """Make the back-off of each key, and count the keys this process has closed."""
 
     def __init__(self, counts: SharedCounts) -> None:
         self.counts = counts
         self._closed: dict[str, float] = {}
 
     def of_key(self, key_id: str, admission: HasLimits, own: object) -> "BackOff":
-        """`own` are the key's own limits, if it has any."""
+        """Make a key's back-off; `own` holds the key's own limits, if it has any."""
         return BackOff(self, key_id, admission, own)
 
     def note_closed(self, key_id: str, until: float, now: float) -> None:
@@ -73,12 +73,12 @@ class BackOffs:
             self._closed[key_id] = until
 
     def closed_now(self, now: float) -> int:
-        """Count the keys that this process closed and that are closed yet."""
+        """Count the keys that this process closed and that are still closed."""
         return sum(now < end <= now + _FARTHEST_S for end in self._closed.values())
 
 
 class BackOff:
-    """One key's."""
+    """The refusals and waits of one key."""
 
     __slots__ = (
         "_admission",
@@ -98,12 +98,12 @@ class BackOff:
     ) -> None:
         self._back_offs = back_offs
         self._counts = back_offs.counts
-        # Of these, `[CLOSED_UNTIL]` says whether any key at all is closed.
+        # Cell `CLOSED_UNTIL` says whether any key at all is closed.
         self.cells = back_offs.counts.cells
         self._key_id = key_id
         self._admission = admission
         self._own = own
-        # Those that the state is kept under: others start without it.
+        # The limits that the state belongs to; other limits start without it.
         self._limits: Limits | None = None
         self._closed_key = 0
         self._early_keys = (0, 0)
@@ -112,7 +112,7 @@ class BackOff:
     def refusal(self, now: float) -> LimitRefusal | None:
         """Refuse a call if the key is closed now.
 
-        Takes no lock when it is known that the next wait is to be longer.
+        Takes no lock if the next wait will be longer anyway.
         """
         self._take_names()
         at = self._counts.look(self._closed_key)
@@ -145,10 +145,10 @@ class BackOff:
         )
 
     def note(self, refusal: LimitRefusal, now: float) -> None:
-        """Count a refusal by a limit, and close the key if it was one too many."""
+        """Count a refusal by a limit, and close the key if there were too many."""
         limit = refusal.limit
         if refusal.kind == "concurrency" or (limit.used or 0) < limit.maximum:
-            # Nobody can tell when another call ends; and less may be asked for.
+            # Nobody knows when another call ends, and a smaller call may fit in.
             return
         self._take_names()
         window_s = min(limit.window_s, _LONGEST_WINDOW_S)
@@ -176,15 +176,15 @@ class BackOff:
         at = self._counts.place(self._closed_key)
         told, last, level = self._counts.state(at)
         if now < last / 1000 <= now + _FARTHEST_S:
-            # By a call that was let in before.
+            # A call that was let in before has closed it.
             return
         lately = -_FARTHEST_S < now - last / 1000 <= FORGIVEN_S
         if not (lately and (now < told or level >= _CALLED_EARLY)):
             level = 0
         level = min(level % _CALLED_EARLY + 1, _MAX_LEVEL)
         opens = refusal.limit.resets_at
-        # A rate opens when its window ends; a quota may open at any time, when units
-        # come back, though it is told when that is sure.
+        # A rate opens when its window ends. A quota may open at any time, as units may
+        # come back; callers are told its reset, when it is sure to open.
         base = now if refusal.kind == "quota" else min(opens, now + _LONGEST_WINDOW_S)
         until = base + min(2 ** (level - 1), LONGEST_S)
         told = opens if refusal.kind == "quota" else 0
@@ -194,16 +194,16 @@ class BackOff:
         self._counts.note_closed(math.ceil(until), farthest=int(now) + _FARTHEST_S)
         self._back_offs.note_closed(self._key_id, until, now)
 
-    # Calls before the end that they were told: since when, and how many are left
+    # Calls before the end that they were told: from when they count, how many are left
 
     def _allow_early(
         self, opened: float, now: float, base: float, tolerated: int, ends: int
     ) -> None:
-        """Say how many early calls are no cause for a longer wait; needs the lock.
+        """Set how many early calls do not make the next wait longer; needs the lock.
 
-        None is while those come back that waited until the key `opened`. Then, in the
-        window, there are some clients that begin. After it come those that were told to
-        by the limit, before the key was closed.
+        No call counts while clients come back that waited until the key `opened`. Later
+        in the window some clients begin. After the window come the calls that the limit
+        told to, before the key was closed.
         """
         shortest, longest = _CROWD_S
         crowd_is_over = now + min(max(base - now, shortest), longest)
@@ -219,7 +219,7 @@ class BackOff:
             self._counts.set_state(at, state, ends=ends)
 
     def _note_early(self, now: float) -> None:
-        """Count a call while the key is closed, and mark it if there were too many."""
+        """Count a call of a closed key, and mark the key if there were too many."""
         counts = self._counts
         for key in self._early_keys:
             at = counts.look(key)

@@ -1,4 +1,4 @@
-"""A key with limits of its own, below those of its customer. Pure."""
+"""Admit calls of a key that has limits of its own, below its customer's."""
 
 from accounts.admission.admission import POLICY_HEADER, Admission, Reserved
 from accounts.admission.limits import LeaseGrant, LeaseRequest, Limits
@@ -6,10 +6,10 @@ from accounts.admission.refusal import LimitRefusal, later
 
 
 class KeyAdmission:
-    """Counts every call twice: for the key, and for its customer.
+    """Count every call twice: for the key, and for its customer.
 
-    What one of them refuses is counted by neither. Only keys with limits of their own
-    pay for this; all others use their customer's Admission as it is.
+    If one of them refuses a call, neither counts it. A key without limits of its own
+    uses its customer's Admission directly.
     """
 
     __slots__ = ("customer", "key", "reserved")
@@ -21,7 +21,7 @@ class KeyAdmission:
 
     @property
     def limits(self) -> Limits:
-        """Sizes are the plan's."""
+        """The customer's limits: sizes are never limited by key."""
         return self.customer.limits
 
     @property
@@ -90,7 +90,7 @@ class KeyAdmission:
         return self._of(request).overdraw(request, now)
 
     def headers(self, now: float) -> list[tuple[bytes, bytes]]:
-        """Describe whichever is nearer to exhaustion, and the policies of both."""
+        """Describe the limit nearest to exhaustion, and the policies of both."""
         own, others = self.key.nearness(now), self.customer.nearness(now)
         nearer = self.key if own <= others else self.customer
         policies = filter(None, (self.key.policy(now), self.customer.policy(now)))

@@ -1,9 +1,9 @@
-"""The form of an API key: `my_live_<id>_<secret><checksum>`. Pure.
+"""Make and read API keys: `my_live_<id>_<secret><checksum>`.
 
-The id is public, the secret has 256 bits, and the checksum (CRC-32 of all before it)
-lets a mistyped or cut key be told apart without looking anything up. Only the SHA-256
-of the whole token is ever stored. A fast hash is enough: a random secret of 256 bits
-cannot be guessed however cheap one guess is.
+The id is public. The secret has 256 bits. The checksum (CRC-32 of all before it) shows
+without a look-up that a key is mistyped or cut off. Only the SHA-256 of the whole token
+is ever stored. A fast hash is enough: nobody can guess a random secret of 256 bits,
+however cheap one guess is.
 """
 
 import hashlib
@@ -26,14 +26,14 @@ _SHAPE = re.compile(
     % (_ID_LENGTH, _SECRET_LENGTH + _CHECKSUM_LENGTH)
 )
 _IN_QUERY = re.compile(rb"(?:^|&)(?:x-)?api[-_]?key=|my_(?:live|test)_", re.IGNORECASE)
-# What scanners for leaked secrets look for; it is published in docs/keys.md.
+# The pattern for scanners of leaked secrets; docs/keys.md publishes it.
 SCANNED_FOR = r"\bmy_(?:live|test)_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\b"
-# All pairs of digits, so that a checksum takes three look-ups.
+# All pairs of base-62 digits: a checksum is three of them.
 _PAIRS = tuple(bytes((high, low)) for high in _ALPHABET for low in _ALPHABET)
 
 
 class NewKey(msgspec.Struct, frozen=True):
-    """A key as it is at birth; `token` is shown once and kept nowhere."""
+    """A key that was just made; `token` is shown once and never stored."""
 
     token: str
     key_id: str
@@ -46,7 +46,7 @@ class NewKey(msgspec.Struct, frozen=True):
 
 
 class ParsedKey(msgspec.Struct, frozen=True, gc=False):
-    """What a well-formed token says about itself; whether it is known is not said."""
+    """The id and digest of a well-formed token, which may still be unknown."""
 
     key_id: str
     digest: bytes
@@ -72,7 +72,7 @@ def parse(token: bytes) -> ParsedKey | None:
 
 
 def holds_key(query: bytes) -> bool:
-    """Tell whether a URL's query names an API key, or holds what looks like one."""
+    """Return whether a URL's query has an API key, or a parameter for one."""
     return _IN_QUERY.search(query) is not None
 
 

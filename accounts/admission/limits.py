@@ -1,4 +1,4 @@
-"""What a customer may do, as plain data. Pure: shared by the gateway and Django."""
+"""What a customer may do, as plain data that the gateway and Django share."""
 
 import datetime
 from typing import Any, Literal
@@ -8,9 +8,9 @@ import msgspec
 Scope = Literal["predict", "explain", "jobs", "usage", "models:read"]
 SCOPES: tuple[Scope, ...] = ("predict", "explain", "jobs", "usage", "models:read")
 
-# Who set a limit: its plan, an exception for the customer, the key itself, or the site.
+# What set a limit: the plan, an override for the customer, the key, or the site.
 Source = Literal["plan", "override", "key", "site"]
-# Why an API key is refused. The last three are told for the whole right key only.
+# Why an API key is refused. Only the holder of the whole key is told the last three.
 KeyProblem = Literal["missing", "malformed", "expired", "revoked", "inactive"]
 Period = Literal["day", "month"]
 Unit = Literal["requests", "rows", "compute_ms", "shap_samples"]
@@ -27,14 +27,14 @@ class Rate(msgspec.Struct, frozen=True, gc=False):
 class Quota(msgspec.Struct, frozen=True, gc=False):
     """At most `limit` units per UTC day or month.
 
-    What a call costs in requests and rows is known before it runs; time on the device
-    and SHAP samples only after it, so an estimate is reserved and then settled.
+    Requests and rows of a call are known before it runs. Time on the device and SHAP
+    samples are known only after it, so an estimate is reserved and then settled.
     """
 
     name: Period
     unit: Unit
     limit: int
-    # What callers read, where that is not the name alone: `key-day`, `day-compute_ms`.
+    # What callers read, if it is not the name: `key-day`, `day-compute_ms`.
     label: str = ""
 
     @property
@@ -60,13 +60,13 @@ class Limits(msgspec.Struct, frozen=True):
     max_predict_rows: int = 100
     max_batch_rows: int = 1000
     max_job_rows: int = 1_000_000
-    # Of one prediction's body; None: as much as the site takes.
+    # Of one prediction's body; None: the site's own limit holds.
     max_body_bytes: int | None = None
     max_jobs_in_flight: int | None = None
     # Of uploads that have not expired.
     max_uploads: int = 1000
     max_upload_bytes: int = 10_000_000_000
-    # Of all these, by the names that callers read, those that the plan has otherwise.
+    # The limits above that differ from the plan, by the names that callers read.
     overridden: tuple[str, ...] = ()
 
     def source_of(self, name: str) -> Source:
@@ -74,27 +74,26 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class ReachedLimit(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The one limit that a call was refused for, with what was known of it then."""
+    """The limit that a call was refused for, with its numbers at that moment."""
 
     # burst, sustained, key-burst, day, key-month, day-compute_ms, concurrency, backoff,
     # max_batch_rows …
     name: str
-    # Whose calls it counts.
+    # Whether it counts all calls of a customer or those of one key.
     scope: Literal["customer", "key"]
     source: Source
     unit: str
     maximum: int
-    # Of `maximum`, what is used up; None where each call is measured alone.
+    # How much of `maximum` is used up; None if each call is measured alone.
     used: int | None = None
-    # What this call would have needed of it, where calls differ in that.
+    # What this call needs; 0 if all calls need the same.
     needed: int = 0
-    # Length of the window and when the next one begins, in epoch seconds; 0: it has
-    # none.
+    # Length of the window in seconds, and its end in epoch seconds; 0: no window.
     window_s: int = 0
     resets_at: int = 0
 
     def facts(self) -> dict[str, Any]:
-        """Give the members that an error has for it."""
+        """Return the members that describe it in an error."""
         facts: dict[str, Any] = {
             "limit": self.name,
             "scope": self.scope,
@@ -115,16 +114,15 @@ class ReachedLimit(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask for `units` of a quota, `minimum` at least; less is no use to the asker.
+    """Ask for `units` of a quota, or at least for `minimum`.
 
-    Calls wait for `needed` of them; the rest is for calls to come.
-
-    It also says what the asker has, so that whatever a lost message left undone is put
-    right by the next one: see accounts/quotas/lending.py.
+    Calls wait for `needed` of them; the rest is for later calls. The request also says
+    what the asker has, so that it puts right what a lost message left undone: see
+    accounts/quotas/lending.py.
     """
 
     customer_id: int
-    # Of a key's own quota; empty: the customer's.
+    # The key whose own quota it is; empty: the customer's quota.
     key_id: str = ""
     quota: Period
     unit: Unit
@@ -133,19 +131,19 @@ class LeaseRequest(msgspec.Struct, frozen=True, kw_only=True):
     units: int
     minimum: int
     needed: int = 0
-    # Grows with every request of a holder for this window. 0: the holder asks where
-    # the answer cannot get lost, and what it has is not compared.
+    # Grows with every request of a holder for this window. 0: the answer cannot get
+    # lost, so what the holder has is not compared.
     number: int = 0
     # Units the holder was lent in this window and did not give back, spent or not.
     leased: int = 0
-    # Units it spent beyond those while nobody could be asked.
+    # Units it spent beyond those while the site could not be asked.
     overdrawn: int = 0
 
 
 class LeaseGrant(msgspec.Struct, frozen=True):
-    """`units` granted (0: not even the minimum was left) and what is left after it.
+    """The `units` granted (0: the minimum was not left) and those that remain.
 
-    `remaining` is negative where a limit was lowered below what is already granted.
+    `remaining` is negative if the limit was lowered below what is already granted.
     """
 
     units: int
@@ -167,7 +165,7 @@ class Recall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recalled(msgspec.Struct, frozen=True):
-    """The units that a holder gave up, and the last request that it had made."""
+    """The units that a holder gave up, and the number of its last request."""
 
     units: int
     number: int

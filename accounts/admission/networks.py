@@ -1,20 +1,20 @@
-"""From which networks a key may be used and is used, and where a caller is. Pure."""
+"""Find a caller's address, and the networks that a key may be or is used from."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
 
-# What one household or office has, as providers give addresses out.
+# The range that providers usually give to one household or office, by IP version.
 _PREFIXES = {4: 24, 6: 48}
 _DAY_S = 86400
-# Of one key: what is remembered, and what is told of a day.
+# Of one key, this many callers are remembered, and this many networks told per day.
 _MOST_CALLERS = 1000
 MOST_NETWORKS = 100
 
 
 class Networks:
-    """IPv4 and IPv6 networks, read once; raises ValueError for what is none."""
+    """IPv4 and IPv6 networks, parsed once; raises ValueError for any other text."""
 
     __slots__ = ("_networks",)
 
@@ -25,16 +25,15 @@ class Networks:
         return bool(self._networks)
 
     def contain(self, address: str) -> bool:
-        """Tell whether an address lies in one of them; what is no address does not."""
+        """Return whether an address lies in one of them; False if it is not one."""
         found = _read(address)
         return found is not None and any(found in network for network in self._networks)
 
 
 def normalised(text: str) -> str:
-    """Write an address or network as it is kept; raises ValueError with a sentence.
+    """Write an address or network in its normal form, or raise ValueError.
 
-    A network with host bits set is refused: who wrote 10.0.0.1/8 may have meant
-    10.0.0.1.
+    A network with host bits set is refused: 10.0.0.1/8 may have been meant as 10.0.0.1.
     """
     try:
         network = ip_network(text.strip())
@@ -46,10 +45,11 @@ def normalised(text: str) -> str:
 
 
 def client_address(peer: str, forwarded_for: bytes | None, trusted: Networks) -> str:
-    """Give the address of the caller behind proxies that are trusted.
+    """Return the address of the caller behind trusted proxies.
 
-    Read from the right: each proxy appends whom it heard. The first that is not a
-    trusted proxy is the caller, for what stands left of it anybody may have written.
+    Each proxy appends the address that called it, so the header is read from the right.
+    The first address that is not a trusted proxy is the caller; the caller may have
+    made up everything to its left.
     """
     if forwarded_for is None or not trusted.contain(peer):
         return peer
@@ -62,9 +62,9 @@ def client_address(peer: str, forwarded_for: bytes | None, trusted: Networks) ->
 
 
 def party_of(address: str) -> str:
-    """Name whose an address is, for bounds and limits; "unknown" for what is none.
+    """Return the address that bounds and limits count; "unknown" if it is not one.
 
-    Of IPv6 a household or server has a whole /64.
+    For IPv6 it is the /64 network, which one household or server has to itself.
     """
     if ":" not in address:
         return address
@@ -77,7 +77,7 @@ def party_of(address: str) -> str:
 
 
 def network_of(address: str) -> str:
-    """Give the /24 or /48 around an address; empty for what is none."""
+    """Return the /24 or /48 network around an address; empty if it is not one."""
     found = _read(address)
     if found is None:
         return ""
@@ -97,8 +97,8 @@ class SeenNetworks:
     def note(
         self, peer: str, forwarded_for: bytes | None, trusted: Networks, now: float
     ) -> str:
-        """Give the caller's network if it is new today; otherwise nothing."""
-        # Not the header itself: it may be long, and a caller may send many.
+        """Return the caller's network if it is new today, otherwise an empty string."""
+        # A hash, as the header may be long, and a caller may send many.
         caller = hash((peer, forwarded_for))
         if caller in self._callers and now < self._ends:
             return ""
@@ -121,7 +121,7 @@ def _read(text: str) -> Address | None:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    # What a socket for both families says of an IPv4 caller.
+    # A socket for both families maps IPv4 callers to IPv6.
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

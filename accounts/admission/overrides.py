@@ -1,18 +1,18 @@
-"""Limits as people write them in JSON: checked before they are kept. Pure."""
+"""Check limits that people write as JSON, before they are kept."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from accounts.admission.limits import Period, Unit
 
-# The largest that every database takes.
+# The largest numbers that every database takes.
 MAX_RATE = 2**31 - 1
 MAX_QUOTA = 2**63 - 1
 PERIODS: tuple[Period, ...] = ("day", "month")
 UNITS: tuple[Unit, ...] = ("requests", "rows", "compute_ms", "shap_samples")
 
-# Limits of a plan that a customer may have otherwise: the least, the most, and whether
-# null takes the limit away.
+# Limits of a plan that can be overridden for one customer: the least, the most, and
+# whether null takes the limit away.
 OVERRIDABLE: dict[str, tuple[int, int, bool]] = {
     "burst_requests": (1, MAX_RATE, False),
     "sustained_requests": (1, MAX_RATE, False),
@@ -28,7 +28,7 @@ OVERRIDABLE: dict[str, tuple[int, int, bool]] = {
     "max_upload_bytes": (0, MAX_QUOTA, False),
     "max_keys": (0, MAX_RATE, False),
 }
-# And quotas in other units; each replaces one of the plan, or comes beside them.
+# Quotas in other units: each replaces the plan's in that unit, or is added to them.
 FURTHER_QUOTAS = "further_quotas"
 
 
@@ -52,7 +52,7 @@ def check_overrides(given: Any) -> None:
 def check_quotas(given: Any, *, may_be_null: bool = False) -> None:
     """Raise ValueError unless it is `{"day": {"compute_ms": 1000}, "month": …}`.
 
-    In an exception for one customer null takes a quota away.
+    In an override for one customer null takes a quota away.
     """
     if not isinstance(given, Mapping):
         raise ValueError("Write an object of periods.")

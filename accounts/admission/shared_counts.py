@@ -1,14 +1,13 @@
-"""Counts that the processes of one machine keep together: a file mapped by all.
+"""Share counts between the processes of one machine, in a file that all of them map.
 
-Rates and calls in flight change with every call, so lending them out in blocks would
-mean a lease per customer, gateway and second, and a unit that lies unused with one
-gateway would have to be called back for another. Gateways of one machine have
-something better: memory. A count is one integer of a mapped file, read and changed
-under one file lock, which takes about a microsecond. It is exact, needs no other
-process to be there, and survives the end of any of them: the kernel lets go of a dead
-process's lock, and a count is one aligned word, so none is ever half written.
+Rates and calls in flight change with every call. To lend them in blocks would need a
+lease per customer, gateway and second. So a count is one integer of a mapped file,
+read and changed under one file lock, which takes about a microsecond. The counts are
+exact, need no other process, and survive the end of any process: the kernel releases
+the lock of a dead process, and a count is one aligned word, so it is never half
+written.
 
-The file is a hash table of windows; one that has ended makes room for another.
+The file is a hash table of windows. A window that has ended makes room for another.
 """
 
 import fcntl
@@ -20,7 +19,7 @@ from pathlib import Path
 _MAGIC = 0x4D59434F554E5402
 _HEADER_CELLS = 128
 MAX_PROCESSES = 64
-# When the last of the keys that are closed opens again: see `back_off.py`.
+# The cell with the time when the last closed key opens again: see `back_off.py`.
 CLOSED_UNTIL = 1
 _FIRST_BOOT = 8
 _SLOTS = 1 << 17
@@ -34,16 +33,16 @@ _NUMBER_BITS = 5
 
 
 def key_of(*parts: object) -> int:
-    """Name a count; collisions are as likely as equal 63-bit numbers."""
+    """Return the key of a count: 63 bits of a hash."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "little") >> 1) | 1
 
 
 class SharedCounts:
-    """One process's view. What it says holds while it holds the lock."""
+    """One process's view of the counts; what it reads holds while it has the lock."""
 
     def __init__(self, path: Path, *, process: int = 0, processes: int = 1) -> None:
-        """`process` is this one's place among `processes`; kept when it restarts."""
+        """Map the file; a process that restarts keeps its number among `processes`."""
         if not process < processes <= MAX_PROCESSES:
             raise ValueError(f"{process} of {processes} processes cannot share counts")
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -57,7 +56,7 @@ class SharedCounts:
                 os.ftruncate(self._file, _CELLS * 8)
             self.cells = memoryview(mmap.mmap(self._file, _CELLS * 8)).cast("q")
             self.cells[0] = _MAGIC
-            # What a predecessor had in flight ended with it.
+            # Calls that the process had in flight before a restart are not counted.
             self._boot = self.cells[_FIRST_BOOT + process] + 1
             self.cells[_FIRST_BOOT + process] = self._boot
         finally:
@@ -70,11 +69,11 @@ class SharedCounts:
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def find(self, key: int, starts: int, ends: int, hint: int = 0) -> int:
-        """Give the index in `cells` of a window's count; needs the lock.
+        """Return the index in `cells` of a window's count; needs the lock.
 
-        `hint` is what the last call for this key gave. A window that begins later than
-        the one found starts at zero. One that begins a little earlier comes from a
-        clock that was put back, and counts on in the one found.
+        `hint` is what the last call for this key returned. A window later than the one
+        found starts at zero. A window a little earlier comes from a clock that was put
+        back, and counts on in the one found.
         """
         cells = self.cells
         at = hint - _COUNT
@@ -102,7 +101,7 @@ class SharedCounts:
         return total
 
     def add_in_flight(self, key: int, hints: list[int], change: int) -> None:
-        """Count own calls; without the lock, as nobody else writes this count."""
+        """Count own calls; needs no lock, as no other process writes this count."""
         at = hints[self._process]
         cells = self.cells
         if at and cells[at - _COUNT] == key + 2 * self._process:
@@ -111,10 +110,10 @@ class SharedCounts:
     def hints(self) -> list[int]:
         return [0] * self._processes
 
-    # What is no count but a state: two times and a small number
+    # States: two times and a small number in the place of a count
 
     def look(self, key: int) -> int:
-        """Find a state; 0: there is none. Without the lock: it may be a little old."""
+        """Return a state's place, or 0; without the lock it may be a little old."""
         cells = self.cells
         for probe in range(_PROBES):
             at = _HEADER_CELLS + (key // 2 + probe) % _SLOTS * _WIDTH
@@ -127,14 +126,14 @@ class SharedCounts:
         return 0
 
     def place(self, key: int) -> int:
-        """Find a state or make room for it; needs the lock."""
+        """Return a state's place, and make room if it has none; needs the lock."""
         at = self.look(key)
         if not at:
             at = self._locate(key, 1)
         return at
 
     def state(self, at: int) -> tuple[int, int, int]:
-        """Give what `set_state` set; zeros for a new one."""
+        """Return what `set_state` set; zeros for a new state."""
         last = self.cells[at + _COUNT]
         return (
             self.cells[at + _STARTS],
@@ -150,12 +149,12 @@ class SharedCounts:
         self.cells[at + _COUNT] = second << _NUMBER_BITS | number
 
     def note_closed(self, until: int, *, farthest: int) -> None:
-        """Let all processes look for closed keys until then; needs the lock."""
+        """Make all processes look for closed keys until then; needs the lock."""
         known = self.cells[CLOSED_UNTIL]
         self.cells[CLOSED_UNTIL] = min(max(known, until), farthest)
 
     def _locate(self, key: int, starts: int) -> int:
-        """Find the key's slot, or take the free one, or that which ends first."""
+        """Find the key's slot, or take a free one, or the one that ends first."""
         cells = self.cells
         best, best_ends = 0, _NEVER + 1
         for probe in range(_PROBES):

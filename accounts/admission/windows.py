@@ -1,4 +1,4 @@
-"""The spans of time that limits hold for, and what one process knows of each. Pure."""
+"""Hold the window of each limit, and what one process has counted in it."""
 
 import datetime
 from collections.abc import Iterable
@@ -15,34 +15,34 @@ from accounts.admission.limits import (
 LIMIT_HEADER = b"X-RateLimit-Limit"
 RESET_HEADER = b"X-RateLimit-Reset"
 
-# What the first lease of a window asks for; grows while leases are spent fast.
+# Units in the first lease of a window; more while leases are spent fast.
 _FIRST_BLOCK = 64
 # A holder has at most 1/64 of a quota in hand, and of what is left at most its share
 # of 1/16; so blocks shrink to the units that are needed as the limit comes near.
 _SHARE_OF_LIMIT = 64
 _SHARE_OF_REMAINING = 16
-# Leases spent within this time make the next ones larger, …
+# A lease that is spent within this time makes the next one larger, …
 _FAST_S = 1.0
-# … but once per this time only, however many calls ask in the same moment.
+# … but only once in this time, however many calls ask at the same moment.
 _GROW_EVERY_S = 0.02
 _SLOW_S = 30.0
 # Units come back to a spent quota when a call fails, a holder dies or a clock is put
-# right. A site that said "none left" is asked again after this long, then ever later.
+# right. So a site that had none left is asked again after this long, then later still.
 _FIRST_PATIENCE_S = 2.0
 _LONGEST_PATIENCE_S = 60.0
 _UNKNOWN_CUSTOMER_S = 1.0
 _CLOCK_TOLERANCE_S = 3600
-# The next lease is asked for when a quarter of the last is left.
+# The next lease is asked for when a quarter of the last one is left.
 _SHARE_OF_LEASE = 4
 _NEVER_LOW = -(1 << 62)
-# A call reserves a tenth of the quota at most.
+# A call reserves at most a tenth of the quota.
 _SHARE_OF_ESTIMATE = 10
-# How fast the estimate of what a row costs follows what rows cost.
+# Weight of the newest call in the estimate of what a row costs.
 _LEARN = 0.1
 
 
 class Window:
-    """What rates and quotas share: a span of time, a limit, and headers for both."""
+    """A limit with its present span of time, and the headers that describe them."""
 
     __slots__ = (
         "ends",
@@ -87,7 +87,7 @@ class RateWindow(Window):
         self.left = rate.quota
         # The clock may step back to here without leaving the window.
         self.earliest = 0
-        # Where processes that share it count: see accounts/admission/shared_counts.py.
+        # Where processes share its count: see accounts/admission/shared_counts.py.
         self.key = key
         self.cell = 0
 
@@ -157,7 +157,7 @@ class QuotaWindow(Window):
         self.block = _FIRST_BLOCK
         self.asked_at = self.grew_at = 0.0
         self.earliest = 0
-        # What a row cost lately, in units, and the part of one that is not yet paid.
+        # What a row cost lately, in units, and microseconds that are no whole unit yet.
         self.row_cost = 0.0
         self.carried_us = 0
         self.number = 0
@@ -166,19 +166,19 @@ class QuotaWindow(Window):
 
     def _empty(self) -> None:
         self.available = 0
-        # Leased, but over a limit that was lowered since.
+        # Leased units above a limit that was lowered since.
         self.withheld = 0
         self.spent = 0
         self.leased = 0
-        # Taken beyond the lease, and how much of that the site has heard of.
+        # Units taken beyond the lease, and how many of them the site knows of.
         self.overdrawn = 0
         self.reported = 0
-        # What the site has granted to all holders, as far as this one knows.
+        # Units that the site had granted to all holders when it answered last.
         self.granted = 0
         self.left = self.limit
-        # Below this many units in hand more are asked for ahead.
+        # With fewer units in hand than this, more are asked for ahead.
         self.low = _NEVER_LOW
-        # Answers to requests up to this number come too late.
+        # Answers to requests up to this number are ignored.
         self.given_up = self.number
         self.believe_until = 0.0
         self.closed_until = 0.0
@@ -199,14 +199,14 @@ class QuotaWindow(Window):
         self.weigh()
 
     def weigh(self) -> None:
-        """Withhold leased units that the limit, as it is now, does not cover."""
+        """Withhold leased units that the present limit does not cover."""
         held = self.available + self.withheld
         self.withheld = max(0, min(held, self.granted - self.limit))
         self.available = held - self.withheld
         self.left = max(0, self.limit - self.granted) + self.available
 
     def price(self, rows: int, explains: bool) -> int:
-        """Give what a call costs; of what only its end tells, an estimate."""
+        """Return what a call costs; if that is known only afterwards, an estimate."""
         if self.by_rows:
             return rows
         if not self.post_paid:
@@ -214,11 +214,11 @@ class QuotaWindow(Window):
         if self.quota.unit == "shap_samples" and not explains:
             return 0
         expected = round(self.row_cost * rows)
-        # One costly call must not keep out all that come after it.
+        # One costly call must not keep out all later ones.
         return max(1, min(expected, self.limit // _SHARE_OF_ESTIMATE))
 
     def cost(self, compute_us: int, samples: int) -> int:
-        """Give what a call of a post-paid quota did cost."""
+        """Return what a finished call costs a post-paid quota."""
         if self.quota.unit == "shap_samples":
             return samples
         units, self.carried_us = divmod(self.carried_us + compute_us, 1000)
@@ -292,7 +292,7 @@ class QuotaWindow(Window):
         self.weigh()
 
     def believe(self, now: float) -> None:
-        """Refuse for a while what is more than was left when it was last asked."""
+        """For a while, refuse calls that need more than the site had left."""
         self.believe_until = now + self.patience_s
         self.patience_s = min(2 * self.patience_s, _LONGEST_PATIENCE_S)
 
@@ -307,7 +307,7 @@ class QuotaWindow(Window):
         self.available += units
 
     def give_back(self) -> Recalled:
-        """Hand over what is not spent; what was overdrawn is nobody's to give."""
+        """Hand over unspent leased units; overdrawn units belong to nobody."""
         units = min(max(0, self.available + self.withheld), self.leased)
         self.leased -= units
         from_available = min(units, max(0, self.available))
@@ -318,7 +318,7 @@ class QuotaWindow(Window):
         return Recalled(units=units, number=self.number)
 
     def refuses(self, need: int, now: float) -> bool:
-        """Tell whether the site need not be asked to know that it would not lend."""
+        """Return whether the site is sure to lend nothing, so need not be asked."""
         if now < self.closed_until:
             return True
         return now < self.believe_until and need > self.limit - self.granted
@@ -333,7 +333,7 @@ class QuotaWindow(Window):
 
 
 def window_of(name: Period, now: float) -> tuple[int, int]:
-    """Return start and end of the UTC day or month around `now`, in epoch seconds."""
+    """Return the start and end of the UTC day or month of `now`, in epoch seconds."""
     if name == "day":
         starts = int(now // 86400) * 86400
         return starts, starts + 86400
@@ -348,11 +348,10 @@ def month_of(day: datetime.date) -> tuple[datetime.datetime, datetime.datetime]:
 
 
 def merged(requests: Iterable[LeaseRequest]) -> LeaseRequest:
-    """Ask for enough for all, and take what helps the most modest one.
+    """Merge requests into one: enough units for all, or the smallest minimum.
 
-    Near the end of a quota blocks are small, and one request after another would let
-    callers wait for as many round trips as there are callers. The last one knows best
-    what the holder has.
+    Near the end of a quota blocks are small, and each caller would wait for a round
+    trip of its own. The last request knows best what the holder has.
     """
     asked = sorted(requests, key=lambda request: request.number)
     last = asked[-1]

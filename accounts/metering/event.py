@@ -1,4 +1,4 @@
-"""One answered call, as it is spooled before its answer leaves. Pure."""
+"""One answered call, as the spool records it before the answer leaves."""
 
 import msgspec
 
@@ -6,7 +6,10 @@ from accounts.admission.limits import ReachedLimit
 
 
 class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`id` is the process's boot id and a sequence number, never the caller's own."""
+    """One answered or refused call.
+
+    `id` is the process's boot id and a sequence number, never the caller's own.
+    """
 
     id: str
     # Seconds since the epoch.
@@ -22,21 +25,21 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     # Error code; empty for answers.
     code: str
     rows: int
-    # Whether the call spends quota: a refusal and a failure on our side do not.
+    # Whether the call spends quota; refusals and failures on our side do not.
     charged: bool
     compute_us: int
     total_us: int
     shap_samples: int
     request_id: str
-    # Given from the cache of predictions.
+    # Whether the answer came from the cache of predictions.
     cached: bool = False
-    # What stood in for the version in charge: version, fixed, or nothing.
+    # What stood in for the version in charge: version, fixed, or empty for nothing.
     fallback: str = ""
-    # Of a key in test mode: checked like any other, and charged nothing.
+    # Whether the key is in test mode: checked like any other, and charged nothing.
     test: bool = False
-    # Of a refusal, the limit that it was for.
+    # The limit that a refusal was for.
     limit: ReachedLimit | None = None
-    # Where the key was used from, coarsely; only where that is new for the day.
+    # The network that the key was used from, only in its first call of the day.
     network: str = ""
-    # Of a refusal, what its caller was told.
+    # What the caller of a refused call was told.
     message: str = ""

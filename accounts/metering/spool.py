@@ -1,9 +1,9 @@
-"""Usage events on disk, before their answers leave. Pure; files are its only effect.
+"""Write usage events to disk before their answers leave, and read them back.
 
 A segment is a file of frames, `<u32 length> <u32 CRC-32> <event in MessagePack>`,
-little-endian. Its writer holds an exclusive lock on it for as long as it appends, so a
-segment without a lock is complete, whatever became of the writer. A frame that a crash
-cut short was never answered for; readers stop before it.
+little-endian. Its writer holds an exclusive lock while it appends, so a segment without
+a lock is complete, even if its writer died. If a crash cut a frame short, its answer
+never left; readers stop before it.
 """
 
 import fcntl
@@ -32,11 +32,11 @@ _decoder = msgspec.msgpack.Decoder(UsageEvent)
 
 
 class SpoolUnavailable(Exception):
-    """Events cannot be recorded, so nothing may be answered for."""
+    """Events cannot be recorded, so no answer may leave."""
 
 
 class SpoolWriter:
-    """Appends the events of one process to its segments, `<boot id>-<n>.spool`."""
+    """Append the events of one process to its segments, `<boot id>-<n>.spool`."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class SpoolWriter:
         self._max_total_bytes = max_total_bytes
         self._number = 0
         self._written = 0
-        # Events since the last `sync`.
+        # Whether events were written since the last `sync`.
         self.dirty = False
-        # Full segments that are still to be flushed and closed.
+        # Full segments that wait to be flushed and closed.
         self._finished: list[int] = []
         try:
             self._file = self._open()
@@ -64,10 +64,10 @@ class SpoolWriter:
         self.measure()
 
     def append(self, events: Sequence[UsageEvent]) -> None:
-        """Write all of them or none; raises SpoolUnavailable.
+        """Write all events or none; raises SpoolUnavailable.
 
-        Written means that a crash of this process loses nothing; only `sync` means
-        that a power failure does not either.
+        What is written survives a crash of this process. It survives a power failure
+        only after `sync`.
         """
         self.append_encoded([encode_event(event) for event in events])
 
@@ -83,7 +83,7 @@ class SpoolWriter:
         except OSError as error:
             raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
         if written < len(data):
-            # The disk is full: what follows a torn frame could never be read.
+            # The disk is full. Nothing after a torn frame could ever be read.
             os.ftruncate(self._file, self._written)
             raise SpoolUnavailable("The disk is full.")
         self._written += written
@@ -93,7 +93,7 @@ class SpoolWriter:
     def sync(self) -> None:
         """Make what is written survive a power failure; may run in another thread.
 
-        Raises SpoolUnavailable where the disk cannot take it.
+        Raises SpoolUnavailable if the disk cannot take it.
         """
         self.dirty = False
         try:
@@ -120,18 +120,18 @@ class SpoolWriter:
             raise SpoolUnavailable("The disk is full.")
 
     def measure(self) -> None:
-        """Learn from the disk how much all processes' segments leave to be written."""
+        """Measure how much may still be written beside all processes' segments."""
         used = 0
         for path in self._folder.glob(f"*{SUFFIX}"):
             try:
                 used += path.stat().st_size
             except FileNotFoundError:
-                # Another process removed what is ingested.
+                # Another process removed it, as it was ingested.
                 continue
         self._allowed = max(0, self._max_total_bytes - used)
 
     def close(self) -> None:
-        """Flush and let go of the segments: they are complete now."""
+        """Flush and close the segments: they are complete now."""
         try:
             self.sync()
         finally:
@@ -140,8 +140,8 @@ class SpoolWriter:
     def _rotate(self) -> None:
         finished = self._file
         try:
-            # Opened and locked before the old one is let go of: at every moment a
-            # living writer holds at least one lock.
+            # Open and lock it before the old one is closed: a living writer holds at
+            # least one lock at every moment.
             self._file = self._open()
         except OSError as error:
             raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
@@ -164,7 +164,7 @@ def encode_event(event: UsageEvent) -> bytes:
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[UsageEvent, int]]:
-    """Give the events from `offset` on, each with the offset after it.
+    """Yield the events from `offset` on, each with the offset after it.
 
     Stops at the end, and before a frame that is torn or damaged.
     """
@@ -189,31 +189,31 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[UsageEvent, int]]
 
 
 def find_events(folder: Path, request_id: str) -> Iterator[UsageEvent]:
-    """Give the events of a request id, which callers may use more than once."""
+    """Yield the events with a request id, which callers may use more than once."""
     wanted = request_id.encode()
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            # Most segments do not hold it: to search bytes is cheaper than to decode.
+            # Most segments do not hold it, and a search costs less than decoding.
             if wanted not in path.read_bytes():
                 continue
             for event, _ in read_events(path):
                 if event.request_id == request_id:
                     yield event
         except FileNotFoundError:
-            # Its time was over.
+            # It was removed, as its time was over.
             continue
 
 
 def boot_id_of(path: Path) -> str:
-    """Name the writer of a segment, which is also the holder of its leases."""
+    """Return the boot id of a segment's writer, who is also the holder of leases."""
     return path.name.removesuffix(SUFFIX).rpartition("-")[0]
 
 
 def is_being_written(path: Path) -> bool:
-    """Tell whether a living process appends to this segment."""
+    """Return whether a living process appends to this segment."""
     with path.open("rb") as file:
         try:
-            # Shared: two readers that ask at once do not take each other for writers.
+            # A shared lock, so that two readers do not take each other for writers.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
