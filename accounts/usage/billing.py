@@ -1,10 +1,10 @@
-"""What a customer's usage costs: lines for invoices, exact to the last digit.
+"""Price a customer's usage: lines for invoices, exact to the last digit.
 
-Charged usage only: refusals, failures on our side and keys in test mode cost nothing.
-Each minute is priced by the plan that the customer had when it began, and by the newest
-price of its day; a price of one model goes before the price of all. Where minutes are
-kept no more, an hour counts as the minute in which it began. `statements.py` keeps
-what was exported as it was.
+Only charged usage is priced: refusals, failures on our side and keys in test mode cost
+nothing. Each minute is priced by the plan that the customer had when it began, and by
+the newest price of its day; a price of one model goes before the price of all. When
+minutes are gone, an hour counts as the minute in which it began. `statements.py` keeps
+exported lines as they were.
 """
 
 import datetime
@@ -25,7 +25,7 @@ from accounts.usage.grains import Grain
 
 _DAY = datetime.timedelta(days=1)
 _MINUTE = datetime.timedelta(minutes=1)
-# More digits than units and prices have together: nothing is rounded but quotients.
+# More digits than units and prices have together, so only quotients are rounded.
 _EXACT = decimal.Context(prec=80)
 _PER_REQUEST = Decimal("1e-9")
 CSV_COLUMNS = (
@@ -39,14 +39,14 @@ CSV_COLUMNS = (
     "units",
     "price",
     "cost",
-    # Number of the statement that has the line; empty while the month is open.
+    # Number of the statement with this line; empty while the month is open.
     "statement",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One unit used on one day by one key on one version."""
+    """The use of one unit on one day, by one key, on one version."""
 
     day: datetime.date
     plan: str
@@ -55,7 +55,7 @@ class Line:
     version: str
     unit: str
     units: Decimal
-    # None: the unit is free on that plan.
+    # None: the unit is free on this plan.
     price: Decimal | None
 
     @property
@@ -65,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class VersionCost:
-    """What the calls of one version cost together and each."""
+    """What the calls of one version cost, together and per call."""
 
     model: str
     version: str
@@ -77,7 +77,7 @@ class VersionCost:
         return per_request(self.cost, self.requests)
 
 
-# Of which usage can be asked for; at the ends of the calendar no day has a next one.
+# Years that may be asked for; at the ends of the calendar a day has no next day.
 YEARS = range(2000, 3000)
 
 
@@ -96,8 +96,8 @@ def lines(customer: Customer, *, month: datetime.date) -> Iterator[Line]:
 def lines_by_version(customer: Customer, *, month: datetime.date) -> list[Line]:
     """Price a month in few lines of the same total: by version, plan and price.
 
-    Their day is the first one of that price. There are no lines where the customer's
-    plans have no prices.
+    The day of a line is the first day of its price. If the customer's plans have no
+    prices, there are no lines.
     """
     starts_at, ends_at = month_of(month)
     pricing = Pricing(customer, starts_at, ends_at)
@@ -117,9 +117,9 @@ def lines_by_version(customer: Customer, *, month: datetime.date) -> list[Line]:
 def day_priced_otherwise_by_now(
     customer: Customer, *, month: datetime.date
 ) -> datetime.date | None:
-    """Return a day whose plan changed within an hour that is kept by minute no more.
+    """Return a day whose plan changed within an hour that has no minutes any more.
 
-    Such an hour is priced by one plan, and by both while its minutes were there.
+    Such an hour is priced by one plan now; with its minutes it was priced by both.
     """
     kept_from = roll_ups.kept_from()
     for span in Pricing(customer, *month_of(month)).spans[1:]:
@@ -133,7 +133,7 @@ def total(billed: Iterable[Line]) -> Decimal:
 
 
 def per_request(cost: Decimal, requests: int) -> Decimal | None:
-    """Divide a cost by the requests that were charged, to nine decimals."""
+    """Divide a cost by the charged requests, to nine decimals."""
     if not requests:
         return None
     return _EXACT.quantize(_EXACT.divide(cost, Decimal(requests)), _PER_REQUEST)
@@ -162,7 +162,7 @@ def over_time(
     bucket: Grain,
     *fields: str,
 ) -> list[dict[str, Any]]:
-    """Give a customer's usage per bucket and value of `fields`, with what it costs."""
+    """Return a customer's usage and its cost per bucket and value of `fields`."""
     own = usage_spans.between(starts_at, ends_at, customer_id=customer.pk, grain=bucket)
     pricing = Pricing(customer, starts_at, ends_at)
     rows = reading.over_time(own, bucket, *fields)
@@ -218,7 +218,7 @@ class PlanSpan:
 
 
 class Pricing:
-    """What units cost a customer, by the plan of their minute and the day's prices."""
+    """The prices of a customer's units, by the plan of their minute and their day."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ class Pricing:
             plan_id__in={span.plan_id for span in self.spans},
             valid_from__lt=ends_at.date() + _DAY,
         )
-        # By plan, unit and model, the newest first.
+        # By plan, unit and model; the newest price first.
         self._prices: dict[tuple[int, str, str], list[Price]] = {}
         for price in prices.order_by("-valid_from"):
             key = (price.plan_id, price.unit, price.model)
@@ -243,7 +243,7 @@ class Pricing:
         return not self._prices
 
     def starts(self, span: PlanSpan) -> list[datetime.datetime]:
-        """Return when a span begins, and when in it some price changes."""
+        """Return the start of a span, and the times within it when a price changes."""
         changes = {
             datetime.datetime.combine(
                 price.valid_from, datetime.time(), tzinfo=datetime.UTC
@@ -256,7 +256,7 @@ class Pricing:
         return [span.starts_at, *sorted(within)]
 
     def lines(self, row: dict[str, Any], span: PlanSpan) -> Iterator[Line]:
-        """Price a row of `usage.over_time` that is of one key, model and version."""
+        """Price a row of `reading.over_time` for one key, model and version."""
         day = row["start"].date()
         for unit, units in _units(row):
             if units:
@@ -272,7 +272,7 @@ class Pricing:
                 )
 
     def cost(self, row: dict[str, Any], span: PlanSpan) -> Decimal:
-        """Price a row of `usage.over_time`; of one model, if prices are `by_model`."""
+        """Price a row of `reading.over_time`; `by_model` prices need a single model."""
         day = row["start"].date()
         return add(
             _cost(units, self._price(day, span.plan_id, unit, row.get("model", "")))
@@ -292,7 +292,7 @@ class Pricing:
 def _plan_spans(
     customer: Customer, starts_at: datetime.datetime, ends_at: datetime.datetime
 ) -> list[PlanSpan]:
-    """Read from the history from which minute to which the customer had which plan."""
+    """Read from the history which plan the customer had in which minutes."""
     changes = list(
         customer.history.filter(history_date__lt=ends_at)
         .order_by("history_date", "history_id")
@@ -300,9 +300,9 @@ def _plan_spans(
     )
     plan = (customer.plan_id, customer.plan.name)
     if changes:
-        # Before its first change on record it had the plan of that record.
+        # Before the first recorded change, the plan of that record counts.
         plan = (changes[0][1], changes[0][2])
-    # Of several changes within a minute the last one counts.
+    # Of several changes within a minute, the last one counts.
     plan_from = {starts_at: plan}
     for changed_at, plan_id, name in changes:
         plan_from[max(_next_minute(changed_at), starts_at)] = (plan_id, name)
@@ -310,14 +310,14 @@ def _plan_spans(
     spans: list[PlanSpan] = []
     for start, end in itertools.pairwise([*starts, ends_at]):
         if spans and (spans[-1].plan_id, spans[-1].plan) == plan_from[start]:
-            # Most changes of a customer are not of its plan.
+            # Most changes of a customer do not change its plan.
             start = spans.pop().starts_at
         spans.append(PlanSpan(start, end, *plan_from[start]))
     return spans
 
 
 def _next_minute(at: datetime.datetime) -> datetime.datetime:
-    """Round up: the minute in which a plan changes is still of the one before."""
+    """Round up: the minute in which a plan changes belongs to the old plan."""
     whole = at.replace(second=0, microsecond=0)
     return whole if whole == at else whole + _MINUTE
 
@@ -336,11 +336,11 @@ def _cost(units: Decimal, price: Decimal | None) -> Decimal:
 
 
 def add(costs: Iterable[Decimal]) -> Decimal:
-    """Add up numbers without rounding any."""
+    """Add up numbers without rounding."""
     return functools.reduce(_EXACT.add, costs, Decimal())
 
 
 def plain(number: Decimal) -> str:
-    """Write a number without an exponent and without zeros that say nothing."""
+    """Write a number without an exponent and without trailing zeros."""
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,4 +1,4 @@
-"""Usage as CSV that a spreadsheet opens without harm."""
+"""Export usage as CSV, without text that a spreadsheet runs as a formula."""
 
 import csv
 import re
@@ -26,7 +26,7 @@ CSV_COLUMNS = (
     *Usage.SUMS,
 )
 _CSV_KIND = ("customer__name", *CSV_COLUMNS[2:9])
-# Also as Japanese keyboards type them; see OWASP, "CSV Injection".
+# Also the full-width forms that Japanese keyboards type; see OWASP, "CSV Injection".
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 
@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 def csv_rows(span: Span) -> Iterator[tuple[Any, ...]]:
     """Yield CSV_COLUMNS, then one row per day and kind of call.
 
-    Each day is read when its rows are asked for, so that a file may be long.
+    A day is read only when its rows are asked for, so that the file may be long.
     """
     yield CSV_COLUMNS
     for day in days(span):
@@ -55,7 +55,7 @@ def plain_text(value: Any) -> Any:
 
 
 class _Echo:
-    """Give csv.writer a file that hands each line straight back."""
+    """A file for csv.writer that returns each line at once."""
 
     def write(self, line: str) -> str:
         return line

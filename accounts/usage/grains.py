@@ -1,14 +1,14 @@
-"""Which rows of usage a span of time is read from: days, hours or minutes. Pure.
+"""Decide which rows of usage a span of time is read from: days, hours or minutes.
 
-A span is cut into disjoint ranges, each as coarse as it can be, so that their sums are
-those of the minutes:
+A span is cut into disjoint ranges. Each is as coarse as possible, and has the same sums
+as its minutes:
 
-- a UTC day that lies in the span whole, and was rolled up, is read as a day;
-- of other days, whole hours that were rolled up are read as hours;
-- the rest is read by minutes: hours cut by an end of the span, and hours with usage
+- a whole UTC day that was rolled up is read as a day;
+- in other days, whole hours that were rolled up are read as hours;
+- the rest is read by minutes: hours that an end of the span cuts, and hours with usage
   that came after they were rolled up.
 
-Minutes are there from `kept_from` on only, a midnight. Before it nothing waits to be
+There are minutes only from `kept_from` on, a midnight. Before it nothing waits to be
 rolled up, and an hour belongs to the span if its start does.
 """
 
@@ -72,10 +72,10 @@ def _split_day(
     end: datetime.datetime,
     unrolled: list[datetime.datetime],
 ) -> None:
-    """Read whole hours around those that wait as hours, and the rest by minutes.
+    """Read hours before and after the unrolled ones as hours, the rest by minutes.
 
-    Rolled hours between two that wait are read by minutes too: those are the truth of
-    every hour, and a query has at most two ranges a day.
+    Rolled-up hours between two unrolled ones are read by minutes, too. Minutes are
+    right for every hour, and so a query has at most two ranges a day.
     """
     first, last = hour_of(start + HOUR - datetime.timedelta.resolution), hour_of(end)
     if first >= last:
@@ -110,5 +110,5 @@ def day_of(at: datetime.datetime) -> datetime.datetime:
 
 
 def utc(seconds: float) -> datetime.datetime:
-    """Return a time that is given in seconds since the epoch."""
+    """Convert seconds since the epoch to a time."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -1,7 +1,7 @@
-"""From how many networks each key was used, day by day.
+"""Record from which networks each key was used, day by day.
 
-An address tells of a person, its network hardly: of IPv4 three bytes are
-kept, of IPv6 six. One event of a key, process and day carries each, and no other.
+An address identifies a person, a network hardly: three bytes are kept of IPv4, six of
+IPv6. Per key, process and day, one event carries each network.
 """
 
 import datetime
@@ -14,7 +14,7 @@ from accounts.admission.networks import MOST_NETWORKS
 from accounts.metering.event import UsageEvent
 from accounts.models import KeyNetworks
 
-# As long as the events themselves.
+# The events themselves are kept as long.
 KEEP = datetime.timedelta(days=7)
 
 
@@ -39,5 +39,5 @@ def of_days(days: Iterable[datetime.date]) -> QuerySet[KeyNetworks]:
 
 
 def forget(*, now: datetime.datetime) -> None:
-    """Delete what is older than the events that told it."""
+    """Delete what is older than its events."""
     KeyNetworks.objects.filter(day__lt=(now - KEEP).date()).delete()

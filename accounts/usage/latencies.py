@@ -1,4 +1,4 @@
-"""Latencies of a span, from counts in buckets."""
+"""Compute latency percentiles of a span from counts in buckets."""
 
 import json
 from collections import Counter
@@ -12,7 +12,7 @@ from accounts.usage.spans import Span
 
 
 def bucket_of(microseconds: int) -> int:
-    """Return n of the first bucket, up to 100 µs times 2**n, that holds a latency."""
+    """Return the bucket of a latency; bucket n ends at 100 µs times 2**n."""
     return (max(0, microseconds - 1) // 100).bit_length()
 
 
@@ -23,20 +23,20 @@ def _ends_at(bucket: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """How many calls lie in each bucket, and the slowest call.
+    """The number of calls in each bucket, and the slowest call.
 
-    Where that was not kept yet, it is as slow as its bucket allows.
+    For old calls, whose slowest was not kept, it is the end of its bucket.
     """
 
     buckets: Mapping[int, int]
     slowest_us: int
 
     def percentile_ms(self, percent: float) -> float | None:
-        """Return a percentile, interpolated within its bucket.
+        """Return a percentile in milliseconds, interpolated within its bucket.
 
-        As if latencies lay evenly in it, and in the last one up to the slowest call:
-        off by half of the true value at most to the low side, and by the whole of it
-        to the high side.
+        Latencies are taken as spread evenly over a bucket, and over the last one up to
+        the slowest call. The result is at least half of the true value, and at most
+        twice.
         """
         rank = sum(self.buckets.values()) * percent / 100
         seen = 0
@@ -54,7 +54,7 @@ def latencies(span: "Span") -> Latencies:
     sums: Counter[int] = Counter()
     slowest_us = 0
     for part in span.parts:
-        # As texts: many rows have the same ones, which are read once.
+        # Grouped by their text: many rows have equal buckets, which are read once.
         of_one_text = (
             part.order_by()
             .values(text=Cast("latency_buckets", TextField()))

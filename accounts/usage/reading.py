@@ -1,4 +1,4 @@
-"""What was used: taking it in exactly once, and reading it back."""
+"""Read recorded usage back: totals, series over time, refusals and units spent."""
 
 import datetime
 import operator
@@ -15,7 +15,7 @@ from accounts.usage import grains
 from accounts.usage.grains import Grain
 from accounts.usage.spans import _GRAINS, Span, between, minutes, of_minutes
 
-# What each unit of a quota adds up.
+# The field that each unit of a quota adds up.
 _UNIT_FIELDS = {
     "requests": "charged_requests",
     "rows": "charged_rows",
@@ -33,7 +33,7 @@ class Totals(TypedDict):
     charged_requests: int
     charged_rows: int
     shap_samples: int
-    # What is billed, exactly.
+    # Billed exactly, so not rounded.
     charged_compute_us: int
     charged_shap_samples: int
 
@@ -44,7 +44,7 @@ def totals(span: Span) -> Totals:
 
 
 def most_used(span: Span, *fields: str) -> list[list[dict[str, Any]]]:
-    """Count calls per value of each field, most requests first, in one reading."""
+    """Count calls per value of each field, most requests first; read usage once."""
     sums = {name: each for name, each in _sums().items() if name in _COUNTS}
     rows = [
         dict(zip(fields, group, strict=True)) | counts
@@ -56,7 +56,7 @@ def most_used(span: Span, *fields: str) -> list[list[dict[str, Any]]]:
     ]
 
 
-# Adding up rows that were read already, instead of reading them again
+# These add up rows that were read already, instead of reading them again.
 
 
 def add_up(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
@@ -66,7 +66,7 @@ def add_up(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def per(rows: Iterable[Mapping[str, Any]], *fields: str) -> list[dict[str, Any]]:
-    """Add up the counts of rows per value of `fields`, in the order of these."""
+    """Add up the counts of rows per value of `fields`, ordered by these."""
     found: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
         sums = found.setdefault(
@@ -85,7 +85,7 @@ def over_time(span: Span, bucket: Grain, *fields: str) -> list[dict[str, Any]]:
     assert _GRAINS.index(span.grain) <= _GRAINS.index(bucket), "rows are too long"
 
     def start_of(model: Any) -> Expression | F:
-        # Cutting a time short is slow on SQLite; most are that short already.
+        # To truncate a time is slow on SQLite, and most are truncated already.
         if _GRAIN_OF[model] == bucket:
             return F("at")
         return Trunc("at", bucket, tzinfo=datetime.UTC)
@@ -99,12 +99,12 @@ def over_time(span: Span, bucket: Grain, *fields: str) -> list[dict[str, Any]]:
 def charged_by_period(
     span: Span, starts: Sequence[datetime.datetime], *fields: str
 ) -> list[dict[str, Any]]:
-    """Add up what is charged of the selected usage per period and value of `fields`.
+    """Add up the charged part of the selected usage per period and value of `fields`.
 
-    Each period begins at one of `starts`, which are in order, and ends at the next; no
-    selected row may be of two of them.
+    Each period begins at one of `starts`, which are in order, and ends at the next. No
+    selected row may belong to two periods.
     """
-    # Conditions of sums, not a group: PostgreSQL would sort all rows by a computed one.
+    # Conditions of sums: PostgreSQL would sort all rows by a computed group.
     conditions = [Q(at__gte=start) for start in starts]
     for place, end in enumerate(starts[1:]):
         conditions[place] &= Q(at__lt=end)
@@ -131,7 +131,7 @@ def summed(
     bucket: Callable[[Any], Expression | F] | None = None,
     sums: Mapping[Any, Sum] | None = None,
 ) -> dict[tuple[Any, ...], dict[Any, int]]:
-    """Add up every part in the database, and the few sums of the parts here."""
+    """Add up each part of the span in the database, and the sums of the parts here."""
     found: dict[tuple[Any, ...], list[int]] = {}
     sums = sums or _sums()
     named = {f"sum_{number}": each for number, each in enumerate(sums.values())}
@@ -187,9 +187,9 @@ class StatusCount(TypedDict):
 
 
 def refusals(rows: Iterable[Mapping[str, Any]]) -> list[StatusCount]:
-    """Count the calls that were refused or failed, per status and code.
+    """Count refused and failed calls per status and code, most calls first.
 
-    Of rows that were read by these, most calls first.
+    The rows must have been read by status and code.
     """
     refused = [row for row in rows if row["status"] >= 400]
     found = [
@@ -200,7 +200,7 @@ def refusals(rows: Iterable[Mapping[str, Any]]) -> list[StatusCount]:
 
 
 def quota_units(totals: Mapping[str, Any]) -> dict[str, int]:
-    """Return what was spent of quotas in each unit."""
+    """Return the quota units spent, by unit."""
     return {
         unit: totals[field] // 1000 if unit == "compute_ms" else totals[field]
         for unit, field in _UNIT_FIELDS.items()
@@ -208,9 +208,9 @@ def quota_units(totals: Mapping[str, Any]) -> dict[str, int]:
 
 
 def name_keys(customer_id: int, rows: list[dict[str, Any]]) -> None:
-    """Name the key of each row; with its id where another has that name.
+    """Set the key's name in each row, with its id if another key has the same name.
 
-    A rotated key and the one that replaces it always have the same.
+    A rotated key and its replacement always have the same name.
     """
     own = ApiKey.objects.filter(customer_id=customer_id)
     shown = own.filter(key_id__in=[row["key_id"] for row in rows])
@@ -225,7 +225,7 @@ def name_keys(customer_id: int, rows: list[dict[str, Any]]) -> None:
 
 
 def name_customers(rows: Iterable[dict[str, Any]]) -> None:
-    """Name the customer of each row."""
+    """Set the customer's name in each row."""
     rows = list(rows)
     known = Customer.objects.in_bulk([row["customer_id"] for row in rows])
     for row in rows:
@@ -241,12 +241,13 @@ def charged_units(
     segment_prefix: str = "",
     key_id: str = "",
 ) -> int:
-    """Add up the quota units spent, if asked for in the spool files of one process.
+    """Add up the quota units that were spent.
 
-    With `key_id` only those of that key and of what replaced it by rotation.
+    With `segment_prefix`, only those in the spool files of one process. With `key_id`,
+    only those of that key and of the keys that replaced it by rotation.
     """
     if segment_prefix:
-        # Hours and days do not tell which process a call came from.
+        # Only minutes record which process a call came from.
         rows = minutes(starts_at, ends_at).filter(
             customer_id=customer_id, segment__startswith=segment_prefix
         )
@@ -255,7 +256,7 @@ def charged_units(
         span = between(starts_at, ends_at, customer_id=customer_id)
     if key_id:
         keys = ApiKey.objects.filter(customer_id=customer_id).sharing(key_id)
-        # As values: the database would look for keys of every row again.
+        # A list: with a subquery the database would look for the keys of every row.
         span = span.filter(key_id__in=[key_id, *keys.values_list("key_id", flat=True)])
     return quota_units(totals(span))[unit]
 
@@ -270,7 +271,7 @@ def quota_used(
 ) -> tuple[int, datetime.datetime]:
     """Return the units spent in the current window, and when it ends.
 
-    With `key_id` only what that key has spent, and what replaced it by rotation.
+    With `key_id`, only those of that key and of the keys that replaced it by rotation.
     """
     window = window_of(quota, now.timestamp())
     starts, ends = (grains.utc(seconds) for seconds in window)

@@ -1,4 +1,4 @@
-"""Record usage events in the database, each segment of the spool once."""
+"""Record usage events in the database, each event of the spool once."""
 
 import datetime
 import functools
@@ -15,7 +15,7 @@ from accounts.models.usage import USAGE_IDENTITY
 from accounts.usage import grains, key_networks, refused_calls, roll_ups
 from accounts.usage.latencies import bucket_of
 
-# `last_used_at` is a help for people: to the minute is enough, and saves writes.
+# `last_used_at` is for people: a minute is exact enough, and saves writes.
 _LAST_USED_STEP = datetime.timedelta(minutes=1)
 Identity = tuple[str, str, str, str, str, str, datetime.datetime, int, str]
 _identity: Callable[[Usage], Identity] = operator.attrgetter(*USAGE_IDENTITY)
@@ -29,10 +29,10 @@ def record(
     *,
     start_bytes: int | None = None,
 ) -> bool:
-    """Add events to usage and move the segment's offset along, both or neither.
+    """Add events to usage and advance the segment's offset, both or neither.
 
-    Return False, and add nothing, if the segment is already as far as that; or, when
-    `start_bytes` is given, if it is not where the events were read from.
+    Return False and add nothing if the offset is there already, or if it is not at
+    `start_bytes`, where the events were read from.
     """
     place, _ = SpoolSegment.objects.select_for_update().get_or_create(name=segment)
     if place.ingested_bytes >= ingested_bytes:
@@ -46,7 +46,7 @@ def record(
 
 
 def _add(segment: str, events: list[UsageEvent]) -> None:
-    # An event of a customer deleted since, or of no customer, can be billed to nobody.
+    # Nobody can be billed for events of a deleted customer, or of no customer.
     known = set(
         Customer.objects.filter(
             pk__in={event.customer_id for event in events}
@@ -70,8 +70,8 @@ def _add_minutes(segment: str, events: list[UsageEvent]) -> None:
         return
     hours = {(event.customer_id, event.at // 3600 * 3600) for event in events}
     roll_ups.mark((customer_id, grains.utc(start)) for customer_id, start in hours)
-    # Nobody else writes this segment's rows: its SpoolSegment is locked. So reading
-    # sums, adding to them and writing them back loses nothing.
+    # Only this transaction writes the segment's rows: its SpoolSegment is locked. So
+    # sums can be read, added to and written back.
     minutes = {_minute(event.at) for event in events}
     known = Usage.objects.filter(
         segment=segment, minute__gte=min(minutes), minute__lte=max(minutes)
@@ -127,7 +127,7 @@ def _add_event(row: Usage, event: UsageEvent) -> None:
         row.charged_compute_us += event.compute_us
         row.charged_shap_samples += event.shap_samples
     row.compute_us += event.compute_us
-    # Two clocks may disagree by a little; the whole is never less than its part.
+    # Two clocks may disagree by a little; the total is never less than its part.
     row.total_us += max(event.total_us, event.compute_us)
     row.shap_samples += event.shap_samples
     bucket = str(bucket_of(event.total_us))
@@ -152,5 +152,5 @@ def _minute(seconds: float) -> datetime.datetime:
 
 @functools.lru_cache(maxsize=4096)
 def _start_of_minute(number: float) -> datetime.datetime:
-    """Give the same object for the same minute: one that was hashed is so quickly."""
+    """Return the same object for the same minute: hashed before, it hashes quickly."""
     return grains.utc(number * 60)

@@ -9,7 +9,7 @@ from accounts.admission.limits import Source
 
 
 def sentences(limit: Mapping[str, Any], *, now: datetime.datetime) -> str:
-    """Describe `Refusal.limit`; empty if it names none."""
+    """Describe `Refusal.limit`; empty if the call was not refused for a limit."""
     name = limit.get("limit")
     if not name or not limit.get("unit"):
         return ""

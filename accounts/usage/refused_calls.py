@@ -1,4 +1,4 @@
-"""The calls that were refused or failed, one by one, for as long as they help."""
+"""Keep the newest calls that were refused or failed, one by one."""
 
 import datetime
 from collections import defaultdict
@@ -9,8 +9,8 @@ from django.db.models import QuerySet
 from accounts.metering.event import UsageEvent
 from accounts.models import Refusal
 
-# Of each customer and code. A client that keeps hammering must neither fill the
-# database nor push out the one refusal that somebody asks about.
+# Per customer and code. A client that keeps hammering must neither fill the database
+# nor push out the one refusal that somebody asks about.
 KEPT = 200
 _REQUEST_ID_LENGTH = 128
 
@@ -32,7 +32,7 @@ def keep(events: Iterable[UsageEvent]) -> None:
 
 
 def of_customer(customer_id: int, *, request_id: str = "") -> QuerySet[Refusal]:
-    """Select a customer's refusals, newest first; those of one request if asked."""
+    """Select a customer's refusals, newest first, or those with a request id."""
     own = Refusal.objects.filter(customer_id=customer_id)
     return own.filter(request_id=request_id) if request_id else own
 

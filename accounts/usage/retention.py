@@ -1,8 +1,8 @@
-"""Deleting minutes of usage that are old enough; their hours and days stay.
+"""Delete old minutes of usage; their hours and days stay.
 
-A UTC day is closed once nothing of it waits to be rolled up and its minutes, hours and
-days were found to have the same sums. From then on nobody reads or writes its minutes.
-They are deleted a day later, when whoever was about to read them has done so.
+A UTC day is closed when all of it is rolled up, and its minutes, hours and days were
+compared and have the same sums. From then on nobody reads or writes its minutes. They
+are deleted a day later, when every reader that had begun is done.
 """
 
 import datetime
@@ -27,7 +27,7 @@ logger = structlog.get_logger(__name__)
 def forget_minutes(
     *, now: datetime.datetime, keep: datetime.timedelta, budget_s: float = 5.0
 ) -> RollUpProgress:
-    """Delete minutes older than `keep` for about `budget_s`; tell how many rows."""
+    """Delete minutes older than `keep` for about `budget_s`; return the progress."""
     deadline = time.monotonic() + budget_s
     until = day_of(now - max(keep, LEAST_KEPT))
     while time.monotonic() < deadline and _close_a_day(until):
@@ -44,7 +44,7 @@ def forget_minutes(
 
 
 def _close_a_day(until: datetime.datetime) -> bool:
-    """Close the first open day before `until`; false if there is none that can be."""
+    """Close the first open day before `until`; False if none can be closed."""
     kept_from = roll_ups.kept_from()
     if kept_from >= until:
         return False
@@ -54,7 +54,7 @@ def _close_a_day(until: datetime.datetime) -> bool:
         .values_list("minute", flat=True)
         .first()
     )
-    # Days without calls are closed along with the one before them.
+    # Days without calls are closed together with the day before them.
     end = until if oldest is None else day_of(oldest) + DAY
     if _waits_before(end):
         return False
@@ -68,10 +68,10 @@ def _close_a_day(until: datetime.datetime) -> bool:
 def _mark_differing(
     kept_from: datetime.datetime, end: datetime.datetime, day: datetime.datetime
 ) -> None:
-    """Have the hours of a day done again that were not added up rightly.
+    """Mark the hours of a day whose sums are wrong, so that they are rolled up again.
 
-    Others may have rolled up while they were compared, or closed the day: then what
-    came since is in its hours alone, and must not be made anew from minutes.
+    While they were compared, another process may have closed the day. Usage that came
+    since is then only in its hours, which must not be made anew from minutes.
     """
     if roll_ups.lock() != kept_from or _waits_before(end):
         return
@@ -89,7 +89,7 @@ def _waits_before(end: datetime.datetime) -> bool:
 
 @transaction.atomic
 def _move(kept_from: datetime.datetime, end: datetime.datetime) -> bool:
-    # What was compared is still so: any change since has left a mark.
+    # The comparison still holds: any change since has left a mark.
     if roll_ups.lock() != kept_from or _waits_before(end):
         return False
     UsageKeeping.objects.filter(pk=1).update(minutes_from=end)
@@ -97,9 +97,9 @@ def _move(kept_from: datetime.datetime, end: datetime.datetime) -> bool:
 
 
 def differing_hours(day: datetime.datetime) -> set[tuple[int, datetime.datetime]]:
-    """Compare the minutes, hours and days of a UTC day; name the hours to do again.
+    """Compare the minutes, hours and days of a UTC day; return the hours that differ.
 
-    Usage that came while this looked is named too; it is marked already.
+    That includes hours with usage that came meanwhile; those are marked already.
     """
     differing = set()
     for hour in (day + number * HOUR for number in range(24)):
@@ -112,7 +112,7 @@ def differing_hours(day: datetime.datetime) -> set[tuple[int, datetime.datetime]
 
 
 def _differ(fine: QuerySet[Any], coarse: QuerySet[Any]) -> set[int]:
-    """Name the customers that have calls with other sums in one than in the other."""
+    """Return the customers whose sums differ between the two."""
     one, other = _sums(fine).items(), _sums(coarse).items()
     return {kind[0] for kind, _ in one ^ other}
 

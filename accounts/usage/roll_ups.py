@@ -1,18 +1,18 @@
-"""Hours and days of usage, added up from its minutes.
+"""Add up minutes of usage to hours and days.
 
-Minutes are the truth for as long as they are kept. Whoever changes them leaves an
-`UnrolledHour` in the same transaction; rolling that hour up makes its rows anew from
-all its minutes and takes the mark away, both or neither. So it may be done twice, be
-killed anywhere, and meet usage that comes a day late. A day is made anew when the last
-of its marks goes. Readers take what is marked from the minutes (`grains.py`), so
-every grain gives the same sums at any time; behind is only how fast they are read.
+While minutes are kept, they are the truth. A transaction that changes minutes leaves a
+mark for their hour, an `UnrolledHour`. To roll the hour up makes its rows anew from all
+its minutes and removes the mark, both or neither. So it may run twice, be killed at any
+moment, and meet usage that comes a day late. A day is made anew when its last mark
+goes. Readers take marked hours from the minutes (`grains.py`), so hours and days have
+the same sums as minutes at any time; if rolling up is late, reading is only slower.
 
-Minutes that are old enough are deleted once hours and days were compared with them.
-What comes for that time even later is added to its hour and day directly.
+Old minutes are deleted after hours and days were compared with them. Usage that comes
+even later is added to its hour and day directly.
 
-Locks are taken in this order: the row of `UsageKeeping`, then those of hours. Only the
-holder of the first changes hours and days. Whoever adds minutes holds their hours; it
-needs the first only where the minutes might be deleted already.
+Locks are taken in this order: the row of `UsageKeeping`, then the marks of hours. Only
+the holder of the first changes hours and days. A transaction that adds minutes holds
+the marks of their hours; it needs the first only if the minutes might be deleted.
 """
 
 import datetime
@@ -31,12 +31,12 @@ from accounts.models import UnrolledHour, Usage, UsageDay, UsageHour, UsageKeepi
 from accounts.models.usage import RolledUsage, UsageSums
 from accounts.usage.grains import DAY, HOUR, day_of, hour_of
 
-# Quotas of a month are settled by its minutes.
+# Monthly quotas are settled by the minutes of the month.
 LEAST_KEPT = datetime.timedelta(days=35)
-# Ten rounds of the worker.
+# The worker runs ten rounds in this time.
 LATE_AFTER = datetime.timedelta(minutes=5)
-# Usage younger than this is added without asking whether its minutes are kept still;
-# the day between is for clocks that disagree.
+# The minutes of younger usage are surely kept, so nobody asks; the day between allows
+# for clocks that disagree.
 _SURELY_KEPT = LEAST_KEPT - DAY
 _EVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _HOURS_PER_ROUND = 1000
@@ -50,7 +50,7 @@ Rolled = TypeVar("Rolled", bound=RolledUsage)
 
 @dataclass(frozen=True, slots=True)
 class RollUpProgress:
-    """What one round did, and whether it did everything there was."""
+    """How much one round did, and whether nothing is left to do."""
 
     done: int = 0
     caught_up: bool = True
@@ -72,16 +72,16 @@ def mark(hours: Iterable[tuple[int, datetime.datetime]]) -> None:
         batch_size=_ROWS_PER_INSERT,
         update_conflicts=True,
         unique_fields=["hour", "customer"],
-        # Nothing changes; but an update holds the row where ignoring it would not.
+        # Nothing changes, but an update locks the row; to ignore the conflict does not.
         update_fields=["hour"],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class RolledUp:
-    """What of a span may be read from hours and days, and what only from minutes."""
+    """Which part of a span must be read from minutes."""
 
-    # Hours whose newest usage is in their minutes only.
+    # Hours whose newest usage is only in their minutes.
     unrolled: frozenset[datetime.datetime]
     kept_from: datetime.datetime
 
@@ -92,7 +92,7 @@ def rolled_up(
     *,
     customer_ids: Collection[int] | None = None,
 ) -> RolledUp:
-    """Read the marks of a span, and from when on minutes are kept, in one query."""
+    """Read the marks of a span, and since when minutes are kept, in one query."""
     marks = UnrolledHour.objects.filter(hour__gte=hour_of(starts_at), hour__lt=ends_at)
     if customer_ids is not None:
         marks = marks.filter(customer_id__in=customer_ids)
@@ -108,7 +108,7 @@ def rolled_up(
 
 
 def lag(*, now: datetime.datetime) -> datetime.timedelta:
-    """Tell for how long the oldest hour that could be rolled up has waited."""
+    """Return how long the oldest hour that could be rolled up has waited."""
     ready_at = Greatest(
         "since", ExpressionWrapper(F("hour") + HOUR, output_field=DateTimeField())
     )
@@ -117,7 +117,7 @@ def lag(*, now: datetime.datetime) -> datetime.timedelta:
 
 
 def _ended(now: datetime.datetime) -> QuerySet[UnrolledHour]:
-    """Leave out hours that go on: they would be made anew with every call."""
+    """Select marked hours that have ended; others would change with every call."""
     return UnrolledHour.objects.filter(hour__lte=now - HOUR)
 
 
@@ -152,7 +152,7 @@ def _roll_hour(customer_id: int, hour: datetime.datetime) -> None:
     )
     deleted, _ = marks.filter(hour=hour).delete()
     if not deleted or hour < kept_from:
-        # Done by somebody else; or there are more calls in the hour than in minutes.
+        # Another process did it; or its minutes are gone, and only the hour has all.
         return
     minutes = Usage.objects.filter(
         customer_id=customer_id, minute__gte=hour, minute__lt=hour + HOUR
@@ -179,7 +179,7 @@ def _make_anew(
 
 
 class _Rows(Generic[Rolled]):
-    """Rows of a table, added up by start and kind; `known` are there already."""
+    """Rows of a table, added up by start and kind; `known` rows exist already."""
 
     def __init__(self, model: type[Rolled], known: Iterable[Rolled] = ()) -> None:
         self._model = model
@@ -216,7 +216,7 @@ def mark_again(
     *,
     customer_id: int | None = None,
 ) -> int:
-    """Mark what has usage in a span for which minutes are kept; return how many."""
+    """Mark all hours with usage in a span whose minutes are kept; return how many."""
     starts_at = max(starts_at, lock())
     hours: set[tuple[int, datetime.datetime]] = set()
     for model, at in ((Usage, "minute"), (UsageHour, "start"), (UsageDay, "start")):
@@ -231,17 +231,17 @@ def mark_again(
     return len(hours)
 
 
-# Keeping minutes, and usage that comes after they are gone
+# Keeping minutes, and adding usage after they are gone
 
 
 def kept_from() -> datetime.datetime:
-    """Tell from when on minutes are kept: a midnight."""
+    """Return the midnight since which minutes are kept."""
     row = UsageKeeping.objects.filter(pk=1).first()
     return _EVER if row is None else _believed(row.minutes_from)
 
 
 def lock() -> datetime.datetime:
-    """Keep others from changing hours, days and what `kept_from` says; return it."""
+    """Lock hours, days and what `kept_from` returns; return that."""
     row, _ = UsageKeeping.objects.select_for_update().get_or_create(
         pk=1, defaults={"minutes_from": _EVER}
     )
@@ -249,19 +249,19 @@ def lock() -> datetime.datetime:
 
 
 def _believed(minutes_from: datetime.datetime) -> datetime.datetime:
-    """Take back what a clock said that was ahead once: younger minutes are kept."""
+    """Correct a time from a clock that was ahead: younger minutes are kept."""
     return min(minutes_from, day_of(timezone.now() - LEAST_KEPT))
 
 
 def lock_if_old(
     oldest: datetime.datetime, *, now: datetime.datetime
 ) -> datetime.datetime:
-    """Tell from when on minutes are kept, as far as usage from `oldest` on asks."""
+    """Return since when minutes are kept; lock it only if `oldest` is near it."""
     return _EVER if oldest > now - _SURELY_KEPT else lock()
 
 
 def add_late(minutes: Iterable[Usage]) -> None:
-    """Add usage whose minutes are kept no more; the caller holds the lock."""
+    """Add usage whose minutes are gone; the caller holds the lock."""
     late = list(minutes)
     if late:
         _add_to(UsageHour, [(hour_of(each.minute), each) for each in late])

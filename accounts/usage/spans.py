@@ -1,4 +1,4 @@
-"""A span of usage, read in the fewest rows that cover it."""
+"""Select a span of usage in the fewest rows that cover it."""
 
 import datetime
 import functools
@@ -18,16 +18,16 @@ _GRAINS: tuple[Grain, ...] = ("minute", "hour", "day")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Usage of a span of time: rows of days, hours and minutes that do not overlap.
+    """Usage in a span of time: rows of days, hours and minutes that do not overlap.
 
-    `at` of a row is when its day, hour or minute starts; none is longer than `grain`.
+    A row's `at` is the start of its day, hour or minute; none is longer than `grain`.
     """
 
     parts: tuple[QuerySet[Any], ...]
     grain: Grain = "day"
 
     def filter(self, **conditions: Any) -> "Span":
-        """Keep calls of a kind, named by fields that all rows have."""
+        """Keep calls that match the conditions, on fields that all rows have."""
         parts = tuple(part.filter(**conditions) for part in self.parts)
         return Span(parts, self.grain)
 
@@ -40,9 +40,9 @@ def between(
     customer_ids: Collection[int] | None = None,
     grain: Grain = "day",
 ) -> Span:
-    """Select usage from `starts_at` on and before `ends_at`, in the fewest rows.
+    """Select usage of all, one or some customers between two times, in the fewest rows.
 
-    Of everybody, of one customer or of some. Where minutes are kept no more, an hour
+    The span includes `starts_at` and excludes `ends_at`. When minutes are gone, an hour
     belongs to the span if its start does.
     """
     if customer_id is not None:
@@ -83,12 +83,12 @@ def _within(field: str, ranges: Iterable[grains.Range]) -> Q:
 def minutes(
     starts_at: datetime.datetime, ends_at: datetime.datetime
 ) -> QuerySet[Usage]:
-    """Select usage minute by minute, of the time for which minutes are kept."""
+    """Select usage minute by minute, as far as minutes are kept."""
     return Usage.objects.filter(minute__gte=starts_at, minute__lt=ends_at)
 
 
 def of_minutes(rows: QuerySet[Usage]) -> Span:
-    """Read some rows of minutes as a span."""
+    """Make a span of some rows of minutes."""
     return Span((rows.annotate(at=F("minute")),), "minute")
 
 

@@ -1,10 +1,9 @@
-"""Close a customer's month for good, and correct it by entries of their own.
+"""Close a customer's month for good, and correct it by further statements.
 
-An open month is priced as its usage and prices are known at the moment. Closing it
-gives it the next number and keeps its lines: a price entered later, or usage that comes
-late, changes nothing of them. What differs since then becomes a correction, which has a
-number too and takes lines back (below zero) or adds some, so that all statements of a
-month together say what it costs.
+An open month is priced by the usage and prices that are known now. A closed month has a
+number, and its lines stay: later prices and late usage do not change them. Differences
+become a correction, a statement with a number of its own. Its lines take back units
+(below zero) or add some, so that all statements of a month together make up its cost.
 """
 
 import datetime
@@ -23,10 +22,10 @@ from accounts.models import Customer, Statement
 from accounts.usage import billing
 from accounts.usage.billing import Line
 
-# Usage of its last minutes may be on its way: gateways write it within a second, and
-# what a dead one left is read within minutes.
+# Usage of the last minutes may be on its way: gateways write it within a second, and
+# the files of a dead gateway are read within minutes.
 CLOSED_AFTER = datetime.timedelta(hours=1)
-# One customer's statements take turns; others may take a number at the same moment.
+# Statements of one customer take turns; other customers may take the same number.
 _TRIES = 20
 _Place = tuple[datetime.date, str, str, str, str, Decimal | None]
 
@@ -38,12 +37,12 @@ def may_close(month: datetime.date, *, now: datetime.datetime) -> bool:
 
 
 def first_month(customer: Customer) -> datetime.date:
-    """Return the first day of the month from which on there is the customer."""
+    """Return the first day of the month in which the customer was added."""
     return customer.created_at.astimezone(datetime.UTC).date().replace(day=1)
 
 
 def of_month(customer: Customer, month: datetime.date) -> list[Statement]:
-    """Return the statement that closed a month, and its corrections after it."""
+    """Return the statement that closed a month, followed by its corrections."""
     return list(customer.statements.filter(month=month.replace(day=1)).order_by("pk"))
 
 
@@ -51,9 +50,10 @@ def of_month(customer: Customer, month: datetime.date) -> list[Statement]:
 def close(
     customer: Customer, *, month: datetime.date, by: User, now: datetime.datetime
 ) -> Statement:
-    """Number and keep a month.
+    """Close a month: write its statement under the next number.
 
-    Raise ValidationError if it is open still, or closed, or before the customer.
+    Raise ValidationError if the month is not over, is closed already, or is before the
+    customer was added.
     """
     month = month.replace(day=1)
     customer = _locked(customer)
@@ -84,10 +84,10 @@ def close(
 def correct(
     closed: Statement, *, reason: str, by: User, now: datetime.datetime
 ) -> Statement:
-    """Enter what differs from a closed month and its corrections so far.
+    """Write what differs from a closed month and its corrections so far.
 
-    Raise ValidationError without a reason, if nothing differs, or if minutes are gone
-    by which the month was priced: what differs would be made up.
+    Raise ValidationError if there is no reason, if nothing differs, or if minutes that
+    priced the month are gone: the difference would be made up.
     """
     if closed.corrects is not None:
         closed = closed.corrects
@@ -172,7 +172,7 @@ def _differences(customer: Customer, month: datetime.date) -> Iterator[Line]:
 
 
 def _place(line: Line) -> _Place:
-    """Return what two lines have in common that count the same units at one price."""
+    """Return the key of lines that count the same units at the same price."""
     return (line.day, line.key_id, line.model, line.version, line.unit, line.price)
 
 
@@ -214,7 +214,7 @@ def _write(
             with transaction.atomic():
                 statement.save()
         except IntegrityError:
-            # Another customer's has got that number.
+            # Another customer's statement has that number.
             continue
         return statement
     raise ValidationError("Many months are being closed right now. Try again.")

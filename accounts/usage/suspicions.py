@@ -1,8 +1,10 @@
-"""Patterns in usage that a leaked or misused key shows; people judge, nobody is locked.
+"""Find patterns in usage that a leaked or misused key shows, for people to judge.
 
 - growth: an hour with ten times the calls of the busiest hour of the week before;
-- scanning: an hour with many calls that named no model they may see;
+- scanning: an hour with many calls for models that the key may not see;
 - networks: a day on which a key was used from many networks.
+
+No key is locked.
 """
 
 import datetime
@@ -17,7 +19,7 @@ from accounts.usage import key_networks, reading, spans
 _HOUR = datetime.timedelta(hours=1)
 _WEEK = datetime.timedelta(days=7)
 _GROWTH = 10
-# Below this many calls an hour a factor says nothing.
+# With fewer calls in an hour, a factor means nothing.
 _FEWEST_CALLS = 1000
 _FEWEST_MISSES = 50
 # A program runs in one place or a few, and a phone sees some ten networks in a day.
@@ -28,7 +30,7 @@ Kind = Suspicion.Kind
 
 
 def look(*, now: datetime.datetime) -> list[Suspicion]:
-    """Store what is suspicious in the last hour and was not noticed today."""
+    """Store and return the suspicions of the last hour that are new today."""
     found = []
     key_networks.forget(now=now)
     for suspicion in (*_grown(now), *_scanning(now), *_roaming(now)):
@@ -48,7 +50,7 @@ def look(*, now: datetime.datetime) -> list[Suspicion]:
 
 
 def dismiss(suspicion: Suspicion, *, by: int | None, now: datetime.datetime) -> bool:
-    """Note that somebody looked and found nothing wrong; False if that was done."""
+    """Note that a person found nothing wrong; False if it was dismissed before."""
     return bool(
         Suspicion.objects.filter(pk=suspicion.pk, dismissed_at=None).update(
             dismissed_at=now, dismissed_by_id=by
@@ -72,7 +74,7 @@ def _grown(now: datetime.datetime) -> Iterator[Suspicion]:
     for row in reading.over_time(week, "hour", "key_id"):
         busiest[row["key_id"]] = max(row["requests"], busiest.get(row["key_id"], 0))
     for (customer_id, key_id), now_calls in calls.items():
-        # A key that never called before starts; it does not grow.
+        # A key that never called before is new; it does not grow.
         before = busiest.get(key_id, 0)
         if before and now_calls >= _GROWTH * before:
             detail = f"{now_calls:,} calls in an hour, at most {before:,} before"
@@ -95,7 +97,7 @@ def _scanning(now: datetime.datetime) -> Iterator[Suspicion]:
 
 def _roaming(now: datetime.datetime) -> Iterator[Suspicion]:
     today = now.astimezone(datetime.UTC).date()
-    # Just after midnight the last calls of yesterday are still being read.
+    # Just after midnight, the last calls of yesterday are still being read.
     for row in key_networks.of_days((today - datetime.timedelta(days=1), today)):
         count = len(row.networks)
         if count <= _MOST_NETWORKS:
