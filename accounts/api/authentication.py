@@ -1,4 +1,4 @@
-"""Who calls the API that Django serves. DRF classes."""
+"""Authenticate callers of the API that Django serves, and check their scopes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ApiCaller:
-    """Stands where Django has a user: a caller is a key, not a person."""
+    """A key in the place of Django's user: a caller is a key, not a person."""
 
     key: ApiKey
     is_authenticated: bool = True
@@ -61,7 +61,7 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 class OutsideNetworks(PermissionDenied):
-    """The key is valid, but not from where the caller is."""
+    """The key is valid, but not at the caller's address."""
 
     default_detail = "This API key may not be used from your address."
 
@@ -72,7 +72,7 @@ class OutsideNetworks(PermissionDenied):
 
 
 class LacksScope(PermissionDenied):
-    """The key is valid, but not for this."""
+    """The key is valid, but lacks the scope for this."""
 
     default_detail = "This API key does not have the scope that is needed here."
 
@@ -82,7 +82,7 @@ class LacksScope(PermissionDenied):
 
 
 class UnknownKey(AuthenticationFailed):
-    """No caller has this key, or none any more."""
+    """There is no such key, or it has ended."""
 
     def __init__(self, problem: KeyProblem | None) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class KeyInQuery(AuthenticationFailed):
 
 
 class HasScope(BasePermission):
-    """Let keys pass that have the scope named by the view's `required_scope`."""
+    """Admit keys that have the view's `required_scope`."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         # A view without the attribute is a mistake of ours and fails loudly.
@@ -107,10 +107,10 @@ class HasScope(BasePermission):
 
 
 def client_address(request: HttpRequest) -> str:
-    """Give the caller's address.
+    """Return the caller's address.
 
-    What comes over the site's own socket has none: the gateway, which alone can reach
-    that socket, says there whom it heard.
+    A request over the site's own socket has none. Only the gateway can reach that
+    socket, and it passes on the caller's address.
     """
     address: str = request.META.get("REMOTE_ADDR", "")
     if address:

@@ -1,4 +1,4 @@
-"""Leases for the processes of this installation. Not part of the public API."""
+"""Grant leases to the processes of this installation; not a public API."""
 
 import msgspec
 from django.http import Http404, HttpRequest, HttpResponse
@@ -28,10 +28,10 @@ def grant_lease(request: HttpRequest) -> HttpResponse:
 
 
 def is_from_this_installation(request: HttpRequest) -> bool:
-    """Tell calls on the site's own socket from anything that was relayed to it.
+    """Return whether a request came over the site's own socket and was not relayed.
 
-    A Unix socket has no peer address. Its folder is private to the user that runs
-    Modelyard; whatever a gateway or proxy relays names the client it came from.
+    A Unix socket has no peer address, and its folder is private to the user that runs
+    Modelyard. A gateway or proxy names the client of a request that it relays.
     """
     return request.META.get("REMOTE_ADDR", "") == "" and not (
         {"HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP"}

@@ -1,4 +1,4 @@
-"""What the account endpoints read and answer."""
+"""Parameters and answers of the account endpoints."""
 
 import datetime
 import re
@@ -37,15 +37,15 @@ class _DateOrTime(serializers.DateTimeField):
 
     def to_internal_value(self, value: Any) -> Any:
         if isinstance(value, str):
-            # In a query `+` is a blank, and nothing else can be meant by one here.
+            # In a query `+` is read as a blank, which can mean nothing else here.
             value = _OFFSET_AFTER_BLANK.sub(r"\1+\2", value)
         return super().to_internal_value(value)
 
 
 class QuerySerializer(serializers.Serializer[Any]):
-    """Parameters of an address, each with one value.
+    """Parameters of a query, each with one value.
 
-    DRF takes an empty one for none, and the last of several; either hides a mistake.
+    DRF ignores an empty value, and takes the last of several. Both hide mistakes.
     """
 
     def to_internal_value(self, data: Any) -> Any:
@@ -111,7 +111,7 @@ class UsageQuerySerializer(QuerySerializer):
 
 
 class _Amount(serializers.CharField):
-    """A decimal number as a string, so that no reader makes it inexact."""
+    """A decimal number as a string, so that it stays exact."""
 
     def to_representation(self, value: Any) -> str:
         return billing.plain(value)

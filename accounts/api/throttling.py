@@ -1,8 +1,8 @@
-"""Rates of the API that Django serves, counted by django-ratelimit in the cache.
+"""Limit the rates of the API that Django serves, counted in the cache.
 
 Predictions are admitted on the data plane (`accounts.admission`). Jobs, usage and the
-like have the same burst and sustained rates, and those of the key, but per key, and
-counted on their own: a script that polls its jobs takes nothing away from predictions.
+like have the same rates, but counted apart and per key: a script that polls its jobs
+takes nothing away from predictions.
 """
 
 import time
@@ -39,7 +39,7 @@ class _Count:
 
 
 class RateReached(Throttled):
-    """A key called faster than it may; says which rate it was."""
+    """A key called faster than one of its rates allows."""
 
     def __init__(self, refusal: LimitRefusal) -> None:
         super().__init__(wait=refusal.retry_after_s)
@@ -47,21 +47,21 @@ class RateReached(Throttled):
 
 
 class KeyThrottle(BaseThrottle):
-    """Refuse a key that calls faster than its plan or it may; tell it where it is."""
+    """Refuse calls above the rates of the plan or key, and send rate headers."""
 
     def allow_request(self, request: Request, view: "APIView") -> bool:
         key = request.auth
         if not isinstance(key, ApiKey):
-            # Permissions deal with callers who have no key.
+            # Permissions deal with callers without a key.
             return True
         limits = plans.limits_of(key.customer)
         counts: list[_Count] = []
         for rate in _rates(key, limits):
-            # Burst first: what it refuses is not counted against the minute.
+            # Burst comes first: a call that it refuses does not count for the minute.
             counts.append(_count(request, key, rate, increment=True))
             if counts[-1].refused:
                 break
-        # APIView puts these on whatever it answers, errors too.
+        # APIView adds these to every answer, errors too.
         view.headers.update(_headers(counts))
         if counts[-1].refused:
             raise RateReached(_refusal(counts[-1], limits))
@@ -69,7 +69,7 @@ class KeyThrottle(BaseThrottle):
 
 
 def describe_uncounted(request: Request, view: "APIView", key: ApiKey) -> None:
-    """Let an answer have its rate headers that was refused before it was counted."""
+    """Add rate headers to the answer of a call that was refused uncounted."""
     counts_here = any(isinstance(each, KeyThrottle) for each in view.get_throttles())
     if not counts_here or "RateLimit" in view.headers:
         return
@@ -79,7 +79,7 @@ def describe_uncounted(request: Request, view: "APIView", key: ApiKey) -> None:
 
 
 def _rates(key: ApiKey, limits: Limits) -> list[Rate]:
-    """Give the plan's rates and the key's own, the shortest windows first."""
+    """Return the rates of the plan and of the key, the shortest windows first."""
     own = plans.key_limits_of(key.limited_as, limits)
     rates = [*limits.rates, *(own.rates if own else ())]
     return sorted(rates, key=lambda rate: rate.window_s)
@@ -124,7 +124,7 @@ def _count(request: Request, key: ApiKey, rate: Rate, *, increment: bool) -> _Co
         rate=rate,
         used=usage["count"],
         refused=usage["should_limit"],
-        # Its windows end with the second that it names.
+        # The window ends at the end of that second.
         wait_s=usage["time_left"] + 1,
     )
 

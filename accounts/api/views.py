@@ -1,4 +1,4 @@
-"""What callers may know about themselves: their key, plan and usage."""
+"""Show callers their own key, plan, limits and usage."""
 
 from datetime import datetime
 from typing import Any, cast
@@ -68,7 +68,7 @@ class MeView(APIView):
 def _quotas(
     customer_id: int, quotas: tuple[Quota, ...], now: datetime, *, key_id: str = ""
 ) -> list[dict[str, Any]]:
-    """Tell how much of each quota is used; with `key_id`, by that key."""
+    """Return how much of each quota is used; with `key_id`, by that key."""
     found = []
     for quota in quotas:
         used, resets_at = reading.quota_used(

@@ -1,4 +1,4 @@
-"""The life of an API key: issue, rotate, revoke, and recognise it again."""
+"""Issue, change, rotate, revoke and recognise API keys."""
 
 import dataclasses
 import datetime
@@ -24,7 +24,7 @@ MAX_OVERLAP = datetime.timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class IssuedKey:
-    """A new key with its token, which cannot be had again."""
+    """A new key with its token, which is stored nowhere."""
 
     key: ApiKey
     token: str = field(repr=False)
@@ -32,7 +32,7 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True)
 class OwnLimits:
-    """What a key may use of its customer's limits; None: as much as there is."""
+    """A key's own limits, below its customer's; None: no limit of its own."""
 
     burst_requests: int | None = None
     sustained_requests: int | None = None
@@ -51,21 +51,21 @@ LIMIT_FIELDS = tuple(own.name for own in dataclasses.fields(OwnLimits))
 
 
 def known_models() -> list[str]:
-    """Return the names of all models that are registered."""
+    """Return the names of all registered models."""
     answers = model_names_wanted.send(sender=ApiKey)
     return sorted({name for _, names in answers for name in names or ()})
 
 
 def read_lines(text: str) -> list[str]:
-    """Read one entry a line, whatever kind of line end; blanks are part of an entry."""
+    """Read one entry per line, with any kind of line end; entries may have blanks."""
     return [line.strip() for line in re.split(r"\r\n|\r|\n", text) if line.strip()]
 
 
 def read_models(text: str, *, kept: Sequence[str] = ()) -> list[str]:
-    """Read names of models, one a line.
+    """Read names of models, one per line.
 
-    Raise ValidationError for too many, which every gateway would have to hold, and for
-    names that no model has, unless they are among `kept`: a model may be gone by now.
+    Raise ValidationError for too many, as every gateway holds them, and for names that
+    no model has, except for those in `kept`, whose models may be gone by now.
     """
     names = sorted(set(read_lines(text)))
     if len(names) > MOST_MODELS:
@@ -76,8 +76,8 @@ def read_models(text: str, *, kept: Sequence[str] = ()) -> list[str]:
         more = len(unknown) - _SHOWN_UNKNOWN
         rest = f" and {more} more" if more > 0 else ""
         raise ValidationError(
-            f"There is no model {shown}{rest}. Write one name a line, as the list of"
-            " models has it."
+            f"There is no model {shown}{rest}. Write one name per line, as in the list"
+            " of models."
         )
     return names
 
@@ -98,8 +98,8 @@ def issue(
 ) -> IssuedKey:
     """Create a key.
 
-    Raise ValidationError for an archived customer, unknown scopes, a past expiry, what
-    is no network, or limits that are none.
+    Raise ValidationError for an archived customer, unknown scopes, a past expiry, or
+    networks or limits that are not valid.
     """
     if customer.archived_at is not None:
         raise ValidationError(f"{customer} is archived: it gets no keys.")
@@ -137,8 +137,8 @@ def change(
 ) -> ApiKey:
     """Change what a key may do and for how long, but not its token.
 
-    Networks and limits that are None stay as they are. Raise
-    ValidationError for what `issue` would refuse, and for a revoked key.
+    Networks and limits that are None stay as they are. Raise ValidationError for a
+    revoked key, and for what `issue` refuses.
     """
     key = ApiKey.objects.select_for_update().get(pk=key.pk)
     if key.state == ApiKey.State.REVOKED:
@@ -169,11 +169,11 @@ def rotate(
     overlap: datetime.timedelta = DEFAULT_OVERLAP,
     created_by: User | None = None,
 ) -> IssuedKey:
-    """Replace a key by one that may do the same and lives as long; the old one stays
-    valid for `overlap`, and both have one quota together.
+    """Replace a key by a new one that may do the same and lives as long.
 
-    Raise ValidationError if the key is no longer active, was rotated before, or if no
-    time lies in `overlap`.
+    The old key stays valid for `overlap`, and both share one quota. Raise
+    ValidationError if the key is not active, was rotated before, or if `overlap` is out
+    of range.
     """
     if not datetime.timedelta() <= overlap <= MAX_OVERLAP:
         raise ValidationError(
@@ -211,7 +211,7 @@ def rotate(
 
 @transaction.atomic
 def revoke(key: ApiKey) -> bool:
-    """End a key for good; return whether it was not revoked before."""
+    """End a key for good; return False if it was revoked before."""
     key = ApiKey.objects.select_for_update().get(pk=key.pk)
     if key.revoked_at is not None:
         return False
@@ -222,9 +222,9 @@ def revoke(key: ApiKey) -> bool:
 
 
 def recognise(token: str) -> ApiKey | None:
-    """Return the valid key of a token, with customer and plan; else None.
+    """Return the valid key of a token, with customer and plan, or None.
 
-    A token that is mistyped costs no query.
+    A mistyped token costs no query.
     """
     parsed = key_format.parse(token.encode(errors="replace"))
     if parsed is None:
@@ -235,15 +235,15 @@ def recognise(token: str) -> ApiKey | None:
         .filter(key_id=parsed.key_id)
         .first()
     )
-    # Found by its public id and then compared in constant time: how long a look-up
-    # takes tells nothing about the secret.
+    # The look-up is by public id and the comparison in constant time, so how long they
+    # take says nothing about the secret.
     if key is None or not hmac.compare_digest(bytes.fromhex(key.digest), parsed.digest):
         return None
     return key
 
 
 def why_unknown(token: str) -> KeyProblem | None:
-    """Return why `recognise` finds no key; None: nobody ever had this token."""
+    """Return why `recognise` finds no key; None: there never was such a key."""
     parsed = key_format.parse(token.encode(errors="replace"))
     if parsed is None:
         return "malformed"
@@ -254,7 +254,7 @@ def why_unknown(token: str) -> KeyProblem | None:
 
 
 def why_ended(key: ApiKey, now: datetime.datetime) -> KeyProblem:
-    """Return why a key is refused that does not work any more."""
+    """Return why a key does not work any more."""
     if key.revoked_at is not None:
         return "revoked"
     if key.expires_at is not None and key.expires_at <= now:

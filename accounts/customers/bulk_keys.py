@@ -1,4 +1,4 @@
-"""Many keys of one customer at once, all or none."""
+"""Issue many keys of one customer at once, all or none."""
 
 import csv
 import io
@@ -17,9 +17,10 @@ _LONGEST_NAME = ApiKey._meta.get_field("name").max_length or 0
 
 
 def read_names(text: str) -> list[str]:
-    """Read one name a line, or the first column of a CSV file, without its heading.
+    """Read one name per line, or the first column of a CSV file, without its heading.
 
-    Raise ValidationError for no names, too many, one that is too long or comes twice.
+    Raise ValidationError for no names or too many, and for a name that is too long or
+    comes twice.
     """
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
@@ -32,7 +33,7 @@ def read_names(text: str) -> list[str]:
 
 
 def number_names(prefix: str, count: int) -> list[str]:
-    """Number names, `key 1`, `key 2` and so on; raise ValidationError as above."""
+    """Make names, `key 1`, `key 2` and so on; raise ValidationError as `read_names`."""
     return _checked([f"{prefix} {number + 1}" for number in range(count)])
 
 

@@ -1,4 +1,4 @@
-"""What happens to customers and plans, so that gateways learn of it."""
+"""Change customers and plans, and let gateways know."""
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
@@ -9,15 +9,15 @@ from accounts.signals import access_changed
 
 
 def save(changed: Customer | Plan) -> None:
-    """Save a customer or plan; raise ValidationError for limits nobody could keep."""
+    """Save a customer or plan; raise ValidationError for limits out of range."""
     changed.save()
 
 
 @transaction.atomic
 def note(customer: Customer, reason: str) -> None:
-    """Put into a customer's history what none of its fields tells.
+    """Note in a customer's history what no field shows.
 
-    Its fields are read again: what others changed since stays as it is.
+    Its fields are read again, so that changes made meanwhile stay.
     """
     customer = Customer.objects.select_for_update().get(pk=customer.pk)
     customer._change_reason = reason[:100]  # type: ignore[attr-defined]  # read by simple_history
@@ -26,14 +26,14 @@ def note(customer: Customer, reason: str) -> None:
 
 @transaction.atomic
 def delete(deleted: Customer | Plan) -> None:
-    """Delete a customer or plan; raise ProtectedError while something hangs on it."""
-    # First: what is deleted has no id any more.
+    """Delete a customer or plan; raise ProtectedError while other rows need it."""
+    # Sent first, as a deleted row has no id any more.
     access_changed.send(sender=type(deleted), rows=[deleted])
     deleted.delete()
 
 
 def set_retired(plan: Plan, *, retired: bool) -> None:
-    """Stop offering a plan, or offer it again; customers on it keep it either way."""
+    """Stop offering a plan, or offer it again; its customers keep it."""
     plan.retired = retired
     plan.save(update_fields=["retired"])
 

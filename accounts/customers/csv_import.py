@@ -1,4 +1,4 @@
-"""Customers from a CSV file: read and check all of it first, then add all or none."""
+"""Import customers from a CSV file: check all of it first, then add all or none."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from accounts.models.customers import UNSEEN_NAME, as_read
 COLUMNS = ("name", "plan", "contact_email", "notes")
 _REQUIRED = {"name", "plan"}
 MOST = 5000
-# What a line has beyond the columns.
+# The key of values beyond the columns.
 _FURTHER = ""
 LARGEST_BYTES = 2_000_000
 
@@ -28,7 +28,7 @@ class LineProblem:
 
 @dataclass(frozen=True, slots=True)
 class ImportedFile:
-    """What a file would add; only one without problems can be imported."""
+    """The customers a file would add; it cannot be imported while it has problems."""
 
     customers: tuple[Customer, ...]
     problems: tuple[LineProblem, ...]
@@ -46,10 +46,10 @@ def decode(content: bytes) -> str:
 
 
 def read(text: str) -> ImportedFile:
-    """Check every line against the others and the database, changing nothing."""
+    """Check every line against the others and the database; change nothing."""
     if "\0" in text:
         return ImportedFile((), (LineProblem(1, "This file is not text."),))
-    # Lines may end as on any system; the reader of CSV knows all of them.
+    # The CSV reader knows the line ends of all systems.
     file = io.StringIO(text, newline="")
     reader = csv.DictReader(file, strict=True, restkey=_FURTHER, restval=None)
     lines: list[tuple[int, dict[str, str]]] = []
@@ -71,7 +71,7 @@ def read(text: str) -> ImportedFile:
             ):
                 lines.append((reader.line_num, row))
     except csv.Error as error:
-        # The reader counts up to the last line that it could read.
+        # The reader's count ends at the last line that it could read.
         broken = (LineProblem(reader.line_num + 1, f"This is not CSV: {error}."),)
     if not lines and not broken:
         return ImportedFile((), (LineProblem(1, "There is no customer in this file."),))
@@ -109,7 +109,7 @@ def _check(lines: list[tuple[int, dict[str, str]]]) -> ImportedFile:
             customer = _customer(row, plans, taken)
         except ValidationError as error:
             problems += [LineProblem(line, text) for text in error.messages]
-            # Who has the same name further down is told so, too.
+            # A later line with the same name is a problem, too.
             taken.add(as_read(row.get("name") or ""))
             continue
         taken.add(as_read(customer.name))
@@ -118,7 +118,7 @@ def _check(lines: list[tuple[int, dict[str, str]]]) -> ImportedFile:
 
 
 def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> Customer:
-    """Make the customer of a line; raise ValidationError with all that is wrong."""
+    """Make the customer of a line; raise ValidationError with all its problems."""
     if _FURTHER in row:
         raise ValidationError("There are more values than columns.")
     if None in row.values():
@@ -135,7 +135,7 @@ def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> C
         problems.append(f"There is a customer “{values['name']}” already.")
     customer = Customer(plan=plan, **values)
     try:
-        # Who has the name is known already: no query for each line.
+        # Not `full_clean`: `taken` saves a query per line for the name.
         customer.clean_fields(exclude=["plan"])
     except ValidationError as error:
         problems += [
@@ -150,9 +150,9 @@ def _customer(row: dict[str, str], plans: dict[str, Plan], taken: set[str]) -> C
 
 @transaction.atomic
 def add(text: str) -> int:
-    """Add every customer of the file; raise ValidationError, adding none, if one fails.
+    """Add all customers of a file, or raise ValidationError and add none.
 
-    It is read again: between the look at it and now, a name may have been taken.
+    The file is read again: a name may have been taken since it was shown.
     """
     reading = read(text)
     if reading.problems:

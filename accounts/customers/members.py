@@ -1,8 +1,8 @@
-"""The people who sign in for a customer: invite them, let them set a password.
+"""Invite people who sign in for a customer, and let them set a password.
 
-A link to set a password is signed, holds for `PASSWORD_RESET_TIMEOUT` seconds and only
-until one was set with it. Where no mail server is set up it is shown once to whoever
-made it; it is never printed to a log.
+A link to set a password is signed. It works once, within `PASSWORD_RESET_TIMEOUT`
+seconds. Without a mail server it is shown once to the person who made it; it is never
+printed to a log.
 """
 
 import re
@@ -28,7 +28,8 @@ from accounts.models import Customer
 _PRINTING_BACKENDS = {
     f"django.core.mail.backends.{name}.EmailBackend" for name in ("console", "dummy")
 }
-# Of links that a person asks for, so that nobody fills somebody's mailbox.
+# Least time between two links for a forgotten password, so that nobody can fill
+# another person's mailbox.
 _SECONDS_BETWEEN_MAILS = 120
 
 logger = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ logger = structlog.get_logger(__name__)
 class Invitation:
     """A member, and the link by which they set a password, unless they have one.
 
-    What was mailed need not be shown, and a link that is shown cannot be had again.
+    `link` is empty if it was mailed; if not, it is shown once.
     """
 
     person: User
@@ -48,15 +49,15 @@ class Invitation:
 
 
 def mail_is_set_up() -> bool:
-    """Tell whether mails reach people, rather than the log."""
+    """Return whether mails are sent to people, not printed to the log."""
     return settings.EMAIL_BACKEND not in _PRINTING_BACKENDS
 
 
 def invite(customer: Customer, *, email: str) -> Invitation:
-    """Make the owner of an address a member; give a link if they need a password.
+    """Make the owner of an address a member, with a link if they need a password.
 
-    For who is a member already, this is a new link; those sent before end, unless a
-    password was set. Raise ValidationError if the address belongs to several people.
+    A member who is invited again gets a new link; if they have no password yet, earlier
+    links end. Raise ValidationError if the address belongs to several people.
     """
     if customer.archived_at is not None:
         raise ValidationError(f"{customer} is archived. Reopen it first.")
@@ -75,7 +76,7 @@ def invite(customer: Customer, *, email: str) -> Invitation:
 
 @transaction.atomic
 def _add(customer: Customer, *, email: str) -> tuple[User, bool]:
-    """Return the owner of an address, a member from now on, and whether only now."""
+    """Make the owner of an address a member; return them, and whether that is new."""
     known = User.objects.filter(Q(username=email) | Q(email__iexact=email))
     people = list(known.select_for_update()[:2])
     if len(people) > 1:
@@ -88,7 +89,7 @@ def _add(customer: Customer, *, email: str) -> tuple[User, bool]:
         person = User(username=_username(email), email=email)
         person.full_clean(exclude=["password"])
     if person.pk is None or not person.has_usable_password():
-        # Another unusable password ends the links that were made for the last one.
+        # A new unusable password ends the links that were made with the old one.
         person.set_unusable_password()
         person.save()
     is_new = not customer.members.filter(pk=person.pk).exists()
@@ -97,7 +98,7 @@ def _add(customer: Customer, *, email: str) -> tuple[User, bool]:
 
 
 def _username(email: str) -> str:
-    """Sign in by the address itself, where it can be a name."""
+    """Return the address as the user name, without characters it may not have."""
     try:
         UnicodeUsernameValidator()(email)
     except ValidationError:
@@ -106,9 +107,9 @@ def _username(email: str) -> str:
 
 
 def may_have_link(person: User) -> bool:
-    """Tell whether whoever runs customers may let this person set a password.
+    """Return whether a link may let this person set a password.
 
-    Not for people with any right in the admin: a link would be a way to their rights.
+    People with rights in the admin get no link, as it would be a way to these rights.
     """
     return (
         person.is_active
@@ -120,9 +121,9 @@ def may_have_link(person: User) -> bool:
 
 
 def link_for(person: User) -> str:
-    """Make the address at which a person sets a password.
+    """Return the address at which a person sets a password.
 
-    What is secret stands in its query, which no log of ours keeps.
+    The secret is in its query, which our logs never keep.
     """
     number = urlsafe_base64_encode(force_bytes(person.pk))
     token = default_token_generator.make_token(person)
@@ -131,7 +132,7 @@ def link_for(person: User) -> str:
 
 
 def of_link(link: str) -> User | None:
-    """Return whose link this is; None if it is used, too old or not one of ours."""
+    """Return the person of a link; None if it is used, too old or not one of ours."""
     number, _, token = link.partition(".")
     try:
         person = User.objects.get(pk=int(urlsafe_base64_decode(number)))
@@ -145,7 +146,7 @@ def of_link(link: str) -> User | None:
 
 
 def welcome(person: User) -> None:
-    """Let somebody who has just set a password in, whatever was guessed before."""
+    """Forget failed sign-ins of a person who has just set a password."""
     forget_failed_sign_ins(username=person.get_username())
 
 
@@ -188,7 +189,7 @@ def _send(person: User, *, subject: str, message: str) -> bool:
     if not mail_is_set_up() or not person.email:
         return False
     try:
-        # A name may have come with a line break, which no subject can have.
+        # A name may have a line break, which a subject cannot have.
         in_one_line = " ".join(subject.split())
         return bool(send_mail(in_one_line, message, None, [person.email]))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Keys that customers make and rotate themselves, within what their plan allows."""
+"""Let customers make and rotate keys themselves, within their plan."""
 
 import datetime
 from typing import Any
@@ -28,14 +28,14 @@ def active(customer: Customer) -> QuerySet[ApiKey]:
 
 
 def may_make(customer: Customer) -> bool:
-    """Tell whether the customer is active and its plan allows another key."""
+    """Return whether the customer is active and its plan allows another key."""
     return customer.active and active(customer).count() < customer.max_keys
 
 
 @transaction.atomic
 def issue(customer: Customer, **key: Any) -> api_keys.IssuedKey:
-    """Issue a key within what the plan allows; raise ValidationError beyond it."""
-    # Locked, so that two requests at once cannot both make the last one.
+    """Issue a key; raise ValidationError if the plan allows no more."""
+    # The row is locked, so that two requests at once cannot both make the last key.
     customer = Customer.objects.select_for_update(of=("self",)).get(pk=customer.pk)
     if not customer.active:
         raise ValidationError(_INACTIVE)
@@ -55,7 +55,7 @@ def rotate(
     customer = Customer.objects.select_for_update(of=("self",)).get(pk=customer.pk)
     if not customer.active:
         raise ValidationError(_INACTIVE)
-    # The old key counts until it ends, so one above the limit is fine, and no more.
+    # The old key counts until it ends, so there may be one key above the limit.
     if active(customer).count() > customer.max_keys:
         raise ValidationError(
             "Too many keys are still valid after earlier rotations. Revoke one first."

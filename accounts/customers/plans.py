@@ -1,4 +1,4 @@
-"""What a customer's plan allows, as the data that admission works with."""
+"""Turn a plan and its overrides into the limits that admission works with."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
@@ -7,7 +7,7 @@ from accounts.admission.limits import KeyLimits, Limits, Period, Quota, Rate, Un
 from accounts.admission.overrides import PERIODS
 from accounts.models import Customer
 
-# What callers read where that is not the name of a plan's field.
+# The names that callers read, if they are not those of a plan's fields.
 _LABELS = {
     "burst_requests": "burst",
     "sustained_requests": "sustained",
@@ -18,7 +18,7 @@ _LABELS = {
 
 
 class HasOwnLimits(Protocol):
-    """An ApiKey, or those of its columns."""
+    """An ApiKey, or a row of these columns."""
 
     burst_requests: int | None
     sustained_requests: int | None
@@ -28,9 +28,9 @@ class HasOwnLimits(Protocol):
 
 
 def limits_of(customer: Customer) -> Limits:
-    """Return the limits of the customer's plan, with what is otherwise for it.
+    """Return the limits of the customer's plan, with the customer's overrides.
 
-    Select the plan along with the customer.
+    Select the plan together with the customer.
     """
     plan = customer.plan
     own = customer.limit_overrides
@@ -63,7 +63,7 @@ def limits_of(customer: Customer) -> Limits:
 def _quotas(
     customer: Customer, *, main: Mapping[Period, int | None]
 ) -> tuple[Quota, ...]:
-    """List its quotas; of two in the same unit and period, the main one counts."""
+    """List the quotas; of two with the same unit and period, the main one counts."""
     unit = cast(Unit, customer.plan.quota_unit)
     quotas = [
         Quota(name=period, unit=unit, limit=limit)
@@ -82,7 +82,7 @@ def _quotas(
 
 
 def _labels(own: Mapping[str, Any]) -> Iterator[str]:
-    """Name the limits that a customer has otherwise, as callers read them."""
+    """Yield the names of overridden limits, as callers read them."""
     for name, value in own.items():
         if name == "further_quotas":
             for period, units in value.items():
@@ -92,9 +92,9 @@ def _labels(own: Mapping[str, Any]) -> Iterator[str]:
 
 
 def key_limits_of(key: HasOwnLimits, limits: Limits) -> KeyLimits | None:
-    """Return a key's own limits; None if it may use all of its customer's.
+    """Return a key's own limits; None if it has none.
 
-    Its quotas count in the unit of the plan's first quota, or else in rows.
+    Its quotas count in the unit of the plan's first quota, or in rows.
     """
     rates = []
     if key.burst_requests is not None:

@@ -1,8 +1,8 @@
-"""Show a secret on the page that a form leads to, once, and keep it nowhere.
+"""Show a secret once, on the page that a form redirects to, and store it nowhere.
 
-A form that makes a secret answers with a redirect, so that no reload sends it again. In
-between the secret lies in the person's session, encrypted; only the address that the
-redirect leads to has the key. The first look takes it out of the session.
+A form that makes a secret redirects, so that a reload does not send the form again. In
+between the secret is in the person's session, encrypted; only the address of the
+redirect has the key. The first look removes it from the session.
 """
 
 import json
@@ -14,7 +14,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from django.http import HttpRequest, HttpResponseRedirect
 
 _SESSION = "shown-once"
-# In a session; what was not looked at makes room for what is new.
+# Secrets kept in a session; new ones replace old ones that nobody looked at.
 _MOST = 5
 PARAMETER = "once"
 
@@ -22,7 +22,7 @@ PARAMETER = "once"
 def lead_to(
     request: HttpRequest, url: str, secret: Mapping[str, Any]
 ) -> HttpResponseRedirect:
-    """Lead to a page which can `take` the secret: values that JSON can hold."""
+    """Redirect to a page that can `take` the secret; JSON must be able to hold it."""
     key = Fernet.generate_key()
     sealed = Fernet(key).encrypt(json.dumps(secret).encode()).decode()
     kept = request.session.get(_SESSION, [])
@@ -33,7 +33,7 @@ def lead_to(
 def take(request: HttpRequest) -> dict[str, Any] | None:
     """Return the secret that the address opens; None if it was shown before."""
     if request.method != "GET":
-        # A program that only asks for the head must not use it up.
+        # A program that sends HEAD must not use it up.
         return None
     try:
         key = Fernet(request.GET.get(PARAMETER, ""))
@@ -51,5 +51,5 @@ def take(request: HttpRequest) -> dict[str, Any] | None:
 
 
 def is_asked_for(request: HttpRequest) -> bool:
-    """Return whether the address is one that showed a secret, or will."""
+    """Return whether the address shows a secret, or did."""
     return PARAMETER in request.GET

@@ -1,4 +1,4 @@
-"""Who pays, and the keys that they call with."""
+"""Customers and their API keys."""
 
 import datetime
 import re
@@ -16,9 +16,9 @@ from simple_history.models import HistoricalRecords
 from accounts.models.plans import Plan, validate_overrides
 from accounts.signals import access_changed
 
-# Unicode's control and format characters, zero-width ones among them: nobody sees them.
+# Unicode's control and format characters, such as zero-width ones, are invisible.
 _UNSEEN = {"Cc", "Cf"}
-# What else has no form: joiners, fillers and selectors of variants.
+# Other invisible characters: joiners, fillers and variation selectors.
 _FORMLESS = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]"
 )
@@ -28,21 +28,20 @@ UNSEEN_NAME = "Write a name that people can see."
 
 
 def as_read(name: str) -> str:
-    """Return what two names have in common that people take for the same."""
+    """Fold a name, so that names that look the same to people become equal."""
     seen = "".join(
         " " if each.isspace() else each
         for each in unicodedata.normalize("NFKC", name.replace(_BRAILLE_BLANK, " "))
         if each.isspace() or unicodedata.category(each) not in _UNSEEN
     )
     seen = _FORMLESS.sub("", seen)
-    # Folding may leave letters that are composed in another way, and lengthen a name
-    # beyond what an index holds.
+    # Case folding may decompose letters, and make a name too long for an index.
     folded = unicodedata.normalize("NFKC", " ".join(seen.split()).casefold())
     return folded[:_LONGEST_AS_READ]
 
 
 class NameAsRead(models.CharField):  # type: ignore[type-arg]  # not generic at run time
-    """Set from the name whenever a row is written, in bulk too."""
+    """The folded name; set whenever a row is written, in bulk too."""
 
     def pre_save(self, model_instance: models.Model, add: bool) -> str:
         value = as_read(model_instance.name)  # type: ignore[attr-defined]
@@ -51,7 +50,7 @@ class NameAsRead(models.CharField):  # type: ignore[type-arg]  # not generic at 
 
 
 class Customer(models.Model):
-    """Who pays: owns API keys, limits and usage."""
+    """Owns API keys, limits and usage, and pays for them."""
 
     name = models.CharField(max_length=200, db_index=True)
     name_as_read = NameAsRead(
@@ -95,7 +94,7 @@ class Customer(models.Model):
         return self.name
 
     def save(self, **kwargs: Any) -> None:
-        """Save what gateways can work with, and tell them; raises ValidationError."""
+        """Check the limits, save and tell gateways; raises ValidationError."""
         self.limit_overrides = self.limit_overrides or {}
         self.clean_fields()
         with transaction.atomic():
@@ -103,7 +102,7 @@ class Customer(models.Model):
             access_changed.send(sender=Customer, rows=[self])
 
     def clean(self) -> None:
-        """Refuse a name that people would take for another customer's, or for none."""
+        """Refuse a name that is invisible or looks like another customer's."""
         read = as_read(self.name)
         if self.name and not read:
             raise ValidationError({"name": UNSEEN_NAME})
@@ -115,7 +114,7 @@ class Customer(models.Model):
 
     @property
     def max_keys(self) -> int:
-        """Tell how many active keys it may make itself."""
+        """How many active keys the customer may make itself."""
         own: int = self.limit_overrides.get("max_keys", self.plan.max_keys)
         return own
 
@@ -130,7 +129,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         )
 
     def ended(self, at: datetime.datetime) -> Self:
-        """Keep the keys that a call at `at` is refused with."""
+        """Keep the keys that a call at `at` may not use."""
         return self.filter(
             Q(revoked_at__isnull=False)
             | Q(expires_at__lte=at)
@@ -138,7 +137,7 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         )
 
     def sharing(self, quota_key_id: str) -> Self:
-        """Keep the keys whose rates and quotas count together, the newest last."""
+        """Keep the keys that share rates and quotas, the newest last."""
         same = Q(key_id=quota_key_id) | Q(first_key_id=quota_key_id)
         return self.filter(same).order_by("pk")
 
@@ -252,14 +251,14 @@ class ApiKey(models.Model):
 
     @property
     def quota_key_id(self) -> str:
-        """Name the key under which its rates and quotas are counted."""
+        """The id of the key under which its rates and quotas are counted."""
         return self.first_key_id or self.key_id
 
     @property
     def limited_as(self) -> "ApiKey":
-        """Return the key whose limits hold for it: after a rotation, those of its heir.
+        """The key whose limits hold for it: after a rotation, its replacement.
 
-        Both count together, and two limits of one quota would contradict each other.
+        Both share one quota, and two limits of one quota would contradict each other.
         """
         if self.replaced_by_id is None:
             return self

@@ -7,9 +7,9 @@ from accounts.models.customers import Customer
 
 
 class Refusal(models.Model):
-    """One call that was refused or failed, kept so that its caller can be told why.
+    """One call that was refused or failed, kept to tell its caller why.
 
-    Of a flood only the newest are kept; `Usage` counts them all.
+    Only the newest of many are kept; `Usage` counts them all.
     """
 
     customer = models.ForeignKey(
@@ -33,12 +33,12 @@ class Refusal(models.Model):
     class Meta:
         ordering = ["-at", "-id"]
         indexes = [
-            # The portal lists a customer's newest, and finds one by its request id.
+            # The portal lists a customer's newest, and finds one by request id.
             models.Index(fields=["customer", "-at"], name="accounts_refusal_newest"),
             models.Index(
                 fields=["customer", "request_id"], name="accounts_refusal_request"
             ),
-            # Staff look for a request of whichever customer.
+            # Staff look for a request of any customer.
             models.Index(fields=["request_id"], name="accounts_refusal_any_request"),
         ]
 

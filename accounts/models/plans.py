@@ -1,4 +1,4 @@
-"""What customers may be given, and what it costs."""
+"""Plans that customers can have, and their prices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -114,8 +114,8 @@ class Plan(models.Model):
         return self.name
 
     def save(self, **kwargs: Any) -> None:
-        """Save what gateways can work with, and tell them; raises ValidationError."""
-        # An emptied field of a form is None.
+        """Check the limits, save and tell gateways; raises ValidationError."""
+        # A form reads an empty field as None.
         self.further_quotas = self.further_quotas or {}
         self.clean_fields()
         with transaction.atomic():
@@ -124,7 +124,7 @@ class Plan(models.Model):
 
 
 class Price(models.Model):
-    """What one unit costs on a plan, from a day on; of one model or of all."""
+    """The price of one unit on a plan, from a day on; of one model or of all."""
 
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="prices")
     unit = models.CharField(max_length=16, choices=QuotaUnit.choices)

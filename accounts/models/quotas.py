@@ -1,4 +1,4 @@
-"""What is counted of quotas, who holds units of them, and how near their end is."""
+"""Counters of quotas, leases of their units, and warnings before they are used up."""
 
 from django.db import models
 from django.db.models import Q
@@ -87,7 +87,7 @@ class LimitEvent(models.Model):
         ordering = ["-at", "-threshold_percent"]
         indexes = [
             models.Index(fields=["-at"], name="accounts_limit_event_newest"),
-            # Looked for each minute: few wait, and all others are kept.
+            # Read every minute: few events wait, and all others are kept.
             models.Index(
                 fields=["customer"],
                 condition=Q(notified_at=None),

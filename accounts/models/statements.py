@@ -1,4 +1,4 @@
-"""What was billed: months that are closed, and corrections of them."""
+"""Statements: closed months, and their corrections."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class Statement(models.Model):
         help_text="The statement that it corrects; empty: it closed the month.",
     )
     reason = models.TextField(blank=True, help_text="Why it was corrected.")
-    # Lists as `accounts.usage.statements` writes them: numbers are text, and so exact.
+    # As `accounts.usage.statements` writes them: numbers are text, and so exact.
     lines = models.JSONField(default=list)
     total = models.CharField(max_length=120, help_text="Exact, as text.")
     closed_at = models.DateTimeField()
@@ -55,7 +55,7 @@ class Statement(models.Model):
         return f"{self.number}"
 
     def save(self, **kwargs: Any) -> None:
-        """Write it once; raises TypeError for a change."""
+        """Insert the statement; raises TypeError for a change."""
         if not self._state.adding:
             raise TypeError("A statement stays as it is. Correct it by another one.")
         super().save(**kwargs)

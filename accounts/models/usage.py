@@ -1,4 +1,4 @@
-"""What was used, by minute, hour and day, and how far the spool has been read."""
+"""Usage by minute, hour and day, and how far the spool has been read."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from django.db.models import F, Q
 
 from accounts.models.customers import Customer
 
-# Together they name one row of `Usage`.
+# The fields that together identify one row of `Usage`.
 USAGE_IDENTITY = (
     "segment",
     "key_id",
@@ -22,7 +22,7 @@ USAGE_IDENTITY = (
 
 
 class SpoolSegment(models.Model):
-    """How far one spool file has been ingested; moves with the usage it adds."""
+    """How far one spool file was ingested; changes in the same transaction as usage."""
 
     name = models.CharField(max_length=200, unique=True)
     ingested_bytes = models.PositiveBigIntegerField(default=0)
@@ -33,12 +33,12 @@ class SpoolSegment(models.Model):
 
 
 class UsageSums(models.Model):
-    """Calls of one kind, added up. What they cost is in the `charged_` sums.
+    """Calls of one kind, added up; the `charged_` sums are those that cost something.
 
-    Ids and names are plain values: usage outlives what it names.
+    Ids and names are plain values, as usage outlives the rows that they name.
     """
 
-    # What calls that are added up have in common, besides their time.
+    # The fields that calls of one kind have in common, besides their time.
     KIND: ClassVar = (
         "customer_id",
         "key_id",
@@ -79,7 +79,7 @@ class UsageSums(models.Model):
     charged_shap_samples = models.PositiveBigIntegerField(default=0)
     # Latencies in powers-of-two buckets of 100 µs, so that percentiles add up.
     latency_buckets = models.JSONField(default=dict)
-    # None: some of the calls are of the time before this was kept.
+    # None: some of the calls are older than this field.
     slowest_us = models.PositiveBigIntegerField(null=True)
 
     class Meta:
@@ -102,8 +102,8 @@ class UsageSums(models.Model):
 class Usage(UsageSums):
     """Answered calls, aggregated per spool file and minute.
 
-    The segment is part of the key so that one file's share can be checked, and
-    counted again, alone.
+    The segment is part of the key, so that the usage of one file can be checked and
+    counted again alone.
     """
 
     segment = models.CharField(max_length=200)
@@ -126,10 +126,10 @@ class Usage(UsageSums):
             ),
         ]
         indexes = [
-            # The dashboards and /usage read a customer's or everyone's recent time.
+            # Dashboards and /usage read the recent usage of one customer or of all.
             models.Index(fields=["customer", "minute"], name="accounts_usage_customer"),
-            # By the time alone PostgreSQL would read a customer's month from it too,
-            # through everyone's rows: those of one time lie next to each other.
+            # With an index of the time alone, PostgreSQL would also read one customer's
+            # month from it, through everybody's rows, as rows of one time lie together.
             models.Index(fields=["minute", "customer"], name="accounts_usage_time"),
             # The admin lists the newest usage of one model.
             models.Index(fields=["model", "minute"], name="accounts_usage_model"),
@@ -148,7 +148,7 @@ class RolledUsage(UsageSums):
     class Meta:
         abstract = True
         constraints = [
-            # Begins with what readers select by.
+            # Readers select by the first fields.
             models.UniqueConstraint(
                 fields=["customer", "start", *UsageSums.KIND[1:]],
                 name="%(app_label)s_%(class)s_unique",
@@ -182,16 +182,16 @@ class UsageDay(RolledUsage):
 
 
 class UnrolledHour(models.Model):
-    """An hour with usage that is in its minutes only; its row is also their lock.
+    """An hour with usage that is only in its minutes; the row is also their lock.
 
-    Whoever adds to minutes or rolls them up holds the row until its transaction ends.
+    A transaction that adds to minutes or rolls them up holds the row until it ends.
     """
 
     customer = models.ForeignKey(
         Customer, on_delete=models.CASCADE, related_name="unrolled_hours"
     )
     hour = models.DateTimeField()
-    # When the first of that usage came.
+    # When the first usage came that is not rolled up.
     since = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -206,7 +206,7 @@ class UnrolledHour(models.Model):
 
 
 class UsageKeeping(models.Model):
-    """One row: from when on minutes are kept; locked by whoever changes roll-ups."""
+    """The one row that says since when minutes are kept; a lock for roll-ups."""
 
     minutes_from = models.DateTimeField(help_text="A UTC midnight.")
 
