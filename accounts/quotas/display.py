@@ -1,4 +1,4 @@
-"""How much of each limit a customer has used, as the admin and the portal show it."""
+"""Describe for the admin and the portal how much of each limit a customer has used."""
 
 import datetime
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from accounts.models import Customer, QuotaUnit
 from accounts.quotas import soft_limits
 from accounts.usage import reading, spans
 
-# Where people are told before they are refused.
+# From here on a bar warns people.
 _WARN_PERCENT = 80
 _TITLES: dict[Period, str] = {"day": "Today", "month": "This month"}
 
@@ -29,7 +29,7 @@ class QuotaBar(TypedDict):
     percent: int
     level: str
     resets_at: datetime.datetime | None
-    # When that is, in plain words.
+    # `resets_at` in plain words.
     resets: str
 
 
@@ -41,7 +41,7 @@ def quota_bar(
     limit: int,
     resets_at: datetime.datetime | None = None,
 ) -> QuotaBar:
-    # A full bar means that nothing is left, so all below it is rounded down.
+    # A full bar means that nothing is left, so percentages are rounded down.
     percent = 100 if used >= limit else 100 * used // limit
     level = "full" if percent >= 100 else "warn" if percent >= _WARN_PERCENT else "good"
     return QuotaBar(
@@ -58,7 +58,7 @@ def quota_bar(
 
 @dataclass(frozen=True, slots=True)
 class Banner:
-    """A warning in words: a quota came near its limit, or reached it."""
+    """A warning that a quota came near its limit, or reached it."""
 
     is_spent: bool
     of: str
@@ -74,7 +74,7 @@ class Banner:
 
 
 def bars(customer: Customer, *, now: datetime.datetime) -> list[QuotaBar]:
-    """Describe every quota of the customer; select its plan along with it."""
+    """Describe every quota of the customer; select its plan together with it."""
     quotas = plans.limits_of(customer).quotas
     periods = {quota.name for quota in quotas}
     used = used_by([customer.pk], periods, now=now).get(customer.pk, {})
@@ -98,7 +98,7 @@ def used_by(
     *,
     now: datetime.datetime,
 ) -> dict[int, dict[tuple[str, str], int]]:
-    """Return what several customers have used today or this month, in every unit."""
+    """Return what customers have used today or this month, by period and unit."""
     if not periods:
         return {}
     starts = {period: _window(period, now)[0] for period in periods}
@@ -131,7 +131,7 @@ def busiest_minute(
     minutes = (
         spans.minutes(today, now)
         .filter(customer_id=customer.pk)
-        # What the rate itself refused is above it.
+        # Calls that the rate refused are above it.
         .exclude(status=429)
         .order_by()
         .values("minute")
@@ -144,7 +144,7 @@ def busiest_minute(
 
 
 def banners(customer: Customer, *, now: datetime.datetime) -> list[Banner]:
-    """Put the customer's warnings into words, what is spent first."""
+    """Put the customer's warnings into words, used-up quotas first."""
     found = [
         Banner(
             is_spent=event.threshold_percent >= 100,
@@ -161,7 +161,7 @@ def banners(customer: Customer, *, now: datetime.datetime) -> list[Banner]:
 
 
 def _reset(period: Period, now: datetime.datetime) -> str:
-    """Say in plain words when a quota starts again."""
+    """Write in plain words when a quota resets."""
     _, resets_at = _window(period, now)
     if period == "day":
         return f"at midnight UTC, in {timeuntil(resets_at, now, depth=1)}"

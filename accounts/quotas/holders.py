@@ -1,4 +1,4 @@
-"""Asking the holders of leases to give up what they have not spent."""
+"""Ask holders of leases to give up unspent units."""
 
 import http.client
 import socket
@@ -10,7 +10,7 @@ from django.conf import settings
 
 from accounts.admission.limits import Recall, Recalled
 
-# Whoever takes longer keeps its units; the asker waits for all holders together.
+# A holder that takes longer keeps its units: the asker waits for all holders.
 _TIMEOUT_S = 0.5
 _decoder = msgspec.json.Decoder(Recalled)
 
@@ -18,7 +18,7 @@ logger = structlog.get_logger(__name__)
 
 
 def ask(holder: str, recall: Recall) -> Recalled | None:
-    """Recall from a gateway, over the Unix socket that is named after it."""
+    """Recall units from a gateway, over the Unix socket that is named after it."""
     for path in settings.HOME.run.glob(f"*.{holder}.sock"):
         connection = _SocketConnection(path)
         try:

@@ -1,40 +1,39 @@
-"""Quota units lent to the processes that answer calls, counted exactly.
+"""Lend quota units to the processes that answer calls, and count them exactly.
 
 How the protocol works
 ----------------------
-A quota is a counter in the database per customer, unit and UTC day or month. Whoever
-answers calls (a gateway, the site, a job) is a *holder*. It borrows blocks of units
-that the counter has counted already and spends them from memory.
+A quota is a counter in the database per customer, unit and UTC day or month. A process
+that answers calls (a gateway, the site, a job) is a *holder*. It borrows blocks of
+units that the counter has counted already, and spends them from memory.
 
-Lending ahead. While much is left a holder borrows far more than it needs, more the
-faster it spends, and asks for the next block before the last is used up, so that no
-call waits. A block is at most the holder's share of 1/16 of what is left: near the
-limit it shrinks to what is needed at once.
+Lending ahead. While much is left, a holder borrows more than it needs, the more the
+faster it spends. It asks for the next block before the last is used up, so that no call
+waits. A block is at most the holder's share of 1/16 of what is left: near the limit it
+shrinks to what is needed at once.
 
 Recall. Before a call is refused, every other holder of the window is asked to give up
-what it has not spent; then the request is looked at again. So a limit of N admits
-exactly N calls however unevenly they come in.
+its unspent units; then the request is tried again. So a limit of N admits exactly N
+calls, however unevenly they come in.
 
 Lost messages. Requests are numbered and say what their holder has. The next request
-puts right whatever a lost answer, a time-out or a killed site left undone. The rules
-are in `lending.py`, which knows no database; its simulation loses, delays and reorders
-every message.
+corrects what a lost answer, a time-out or a killed site left undone. The rules are in
+`lending.py`, without a database; its simulation loses, delays and reorders messages.
 
-Death. A holder whose usage file nobody writes any more is dead. Once that file has been
-read to its end, `settle` frees what it had not spent.
+Death. A holder is dead if no process writes its usage file any more. When that file is
+read to its end, `settle` frees the unspent units.
 
-Refusals. A holder remembers that nothing was left, for two seconds at first and up to
-a minute, because a call that fails on our side gives units back. A change of the plan
-or customer clears it.
+Refusals. A holder remembers that nothing was left, for two seconds at first and for up
+to a minute, because a call that fails on our side gives units back. A change of the
+plan or customer clears it.
 
 Overdraft. While the site is away, holders spend what they have, and then up to 5 % of
 the limit more (MODELYARD_OVERDRAFT_PERCENT, for all gateways of a machine together and
-across their restarts); after that they answer 503. The next request that is answered
-reports it: it is part of the lease from then on, and `Lease.overdrawn` says how much.
-If the holder dies first, settling finds it in the usage.
+across their restarts); after that they answer 503. The next answered request reports
+the overdrawn units: they are part of the lease from then on, in `Lease.overdrawn`. If
+the holder dies first, `settle` finds them in the usage.
 
-Cost known afterwards. Time on the device and SHAP samples are reserved by an estimate,
-what rows cost lately, and corrected when the call ends.
+Cost known afterwards. Time on the device and SHAP samples are reserved by an estimate
+of what rows cost lately, and corrected when the call ends.
 """
 
 import datetime
@@ -54,18 +53,18 @@ from accounts.quotas import lending
 from accounts.quotas.lending import Account, Loan
 from accounts.usage import reading, roll_ups
 
-# Stands for the limit of a quota that the plan has no more: the asker has not heard
-# of that yet, and is not to be refused for it.
+# The limit of a quota that was removed from the plan: the asker does not know that yet,
+# and must not be refused for it.
 _NO_LIMIT = 1 << 62
 
 Decision = TypeVar("Decision")
 
-# Asks a holder to give up its units; None: it cannot be asked, or did not answer.
+# Asks a holder to give up its units; None: it did not answer.
 AskHolder = Callable[[str, Recall], Recalled | None]
 
 
 class InvalidWindow(ValueError):
-    """The window asked for is no UTC day or month."""
+    """The requested window does not begin at a UTC day or month."""
 
 
 class _Overtaken(Exception):
@@ -75,11 +74,10 @@ class _Overtaken(Exception):
 def grant(
     holder: str, request: LeaseRequest, *, ask_holder: AskHolder | None = None
 ) -> LeaseGrant:
-    """Lend `request.units`, or what is left if that is `request.minimum` at least.
+    """Lend `request.units`, or what is left if it is at least `request.minimum`.
 
-    The limit is that of the plan as it is now. Before less than the minimum is left,
-    other holders are asked for theirs. Raise InvalidWindow for a start at which no
-    window begins.
+    The present plan has the limit. If less than the minimum is left, other holders are
+    asked for theirs. Raise InvalidWindow if no window begins at the requested start.
     """
     steps = lending.answer(request)
     value: LeaseGrant | list[str] | Recalled | int | None = None
@@ -102,10 +100,10 @@ def grant(
 
 
 def settle(holder: str) -> int:
-    """Give back what a dead process was lent and did not spend; return the units.
+    """Free the units that a dead process did not spend; return how many.
 
-    Call it once the holder's usage is ingested to the end: what that says was spent
-    stays counted. A second call finds nothing left to do.
+    Call it when the holder's usage is ingested to the end: spent units stay counted. A
+    second call does nothing.
     """
     return sum(
         _settle(lease.pk)
@@ -141,7 +139,7 @@ def _lend(holder: str, request: LeaseRequest, *, again: bool) -> LeaseGrant:
 
 
 def _others(holder: str, request: LeaseRequest) -> list[str]:
-    """List who else was lent units of the window, but for jobs: those spent theirs."""
+    """List the other holders of the window, without jobs, which have spent theirs."""
     return list(
         _leases(request)
         .filter(granted__gt=0)
@@ -182,8 +180,8 @@ def _settle(lease_id: int) -> int:
         key_id=counter.key_id,
     )
     if starts < roll_ups.kept_from():
-        # Whose calls those were is kept no more, and the window is over: nothing of it
-        # can be lent again.
+        # The usage by process is gone. The window is over, so nothing of it can be lent
+        # again.
         spent = max(spent, lease.granted)
     return _change(lease_id, lambda account: lending.settle(account, spent=spent))
 
@@ -208,10 +206,10 @@ def _decide(
     holders: int,
     decide: Callable[[Account], Decision],
 ) -> Decision:
-    """Decide on plain data and write what changed, if nobody was faster.
+    """Decide on plain data and write what changed; raise _Overtaken if it is stale.
 
-    The lease's row is locked, the counter's is not: several holders of a counter meet
-    only in the guarded update.
+    Only the lease's row is locked, so several holders of a counter meet only in the
+    guarded update.
     """
     loan = Loan(
         units=lease.granted,
@@ -245,7 +243,7 @@ def _decide(
 
 
 def _limit(request: LeaseRequest) -> int | None:
-    """Return the limit of the quota asked for; None for a customer that is refused."""
+    """Return the limit of the requested quota; None if there is no such customer."""
     customer = (
         Customer.objects.select_related("plan")
         .filter(pk=request.customer_id, active=True)
@@ -266,9 +264,9 @@ def _limit(request: LeaseRequest) -> int | None:
 
 
 def _counter(request: LeaseRequest) -> QuotaCounter:
-    """Find the counter of the window, or begin it with what usage says was spent.
+    """Find the counter of the window, or make it, beginning with the units spent.
 
-    It begins above zero when a quota is added, or changes its unit, in mid-window.
+    That is above zero if a quota is added, or changes its unit, within a window.
     """
     window_start = _date(request.window_start)
     if window_of(request.quota, request.window_start)[0] != request.window_start:

@@ -1,8 +1,8 @@
-"""Lending units of a quota, decided on plain data. Pure: no database, no clock.
+"""Decide on plain data how to lend units of a quota: no database, no clock.
 
-An Account is one window's counter with one holder's loan of it. `counted` is all that
-was lent to anybody or spent; it never exceeds the limit but for what was overdrawn, and
-for a limit that was lowered.
+An Account is one window's counter with one holder's loan of it. `counted` is all units
+that were lent or spent. It exceeds the limit only by overdrawn units, and if the limit
+was lowered.
 
     holder                                  lender
       │  request 7: I have 40, need 3          │
@@ -17,10 +17,10 @@ for a limit that was lowered.
       ├───────────────────────────────────────►│  free, unless request 8 was seen, which
                                                   has told it already
 
-So every message may get lost, or come late, or twice. A request states what its holder
-has, not what changed; requests are numbered, and one that was overtaken is ignored.
-What remains wrong after a loss is on the safe side, units that nobody may spend, and
-only until the holder's next request, or its death.
+So every message may get lost, come late, or come twice. A request says what its holder
+has, not what changed. Requests are numbered, and an overtaken request is ignored. A
+loss errs on the safe side: for a while nobody may spend some units, until the holder's
+next request or its death.
 """
 
 from collections.abc import Generator
@@ -30,19 +30,19 @@ import msgspec
 
 from accounts.admission.limits import LeaseGrant, LeaseRequest, Recalled
 
-# Beyond what is needed, a holder gets at most its share of 1/16 of what is left.
+# Beyond what it needs, a holder gets at most its share of 1/16 of what is left.
 _SHARE_OF_REMAINING = 16
 
 
 class Loan(msgspec.Struct):
-    """What one holder was lent in one window, spent or not."""
+    """The units that one holder was lent in one window, spent or not."""
 
     units: int = 0
     # The last request that was answered.
     number: int = 0
-    # Of `units`, those spent before they were lent.
+    # Part of `units` that was spent before it was lent.
     overdrawn: int = 0
-    # Its holder was taken for dead, and what it had not spent is free again.
+    # Whether its holder was found dead, so that its unspent units are free again.
     settled: bool = False
 
 
@@ -51,28 +51,28 @@ class Account(msgspec.Struct):
 
     counted: int
     loan: Loan
-    # Processes with a loan of this window, this one among them.
+    # Number of processes with a loan of this window, with this one.
     holders: int = 1
 
 
 class Lend(msgspec.Struct, frozen=True):
-    """Answered by the LeaseGrant of `lend`; or of `lend_again`."""
+    """Lend units; answered by the LeaseGrant of `lend`, or of `lend_again`."""
 
     again: bool = False
 
 
 class ListOthers(msgspec.Struct, frozen=True):
-    """Answered by the names of the other holders that were lent something."""
+    """List the other holders that were lent units; answered by their names."""
 
 
 class AskHolder(msgspec.Struct, frozen=True):
-    """Answered by Recalled; None: there was no answer."""
+    """Recall a holder's unspent units; answered by Recalled, or None for no answer."""
 
     holder: str
 
 
 class TakeBack(msgspec.Struct, frozen=True):
-    """Answered by what `take_back` gives for this holder."""
+    """Take back what a holder gave up; answered by the result of `take_back`."""
 
     holder: str
     recalled: Recalled
@@ -82,10 +82,10 @@ Step = Lend | ListOthers | AskHolder | TakeBack
 
 
 def answer(request: LeaseRequest) -> Generator[Step, Any, LeaseGrant]:
-    """Carry one request out: recall what others hold before less than the minimum.
+    """Answer one request; recall units of other holders before refusing the minimum.
 
-    Each step is a transaction or a message of its own; none is held while another
-    holder is waited for.
+    Each step is a transaction or a message of its own. No transaction is open while the
+    answer of another holder is waited for.
     """
     granted: LeaseGrant = yield Lend()
     if granted.units >= request.minimum or granted.unknown:
@@ -101,11 +101,11 @@ def answer(request: LeaseRequest) -> Generator[Step, Any, LeaseGrant]:
 
 
 def lend(account: Account, request: LeaseRequest, *, limit: int) -> LeaseGrant:
-    """Compare the loan with what its holder says it has; then lend what it needs."""
+    """Compare the loan with what its holder says it has, then lend what it needs."""
     loan = account.loan
     if request.number:
         if request.number <= loan.number:
-            # Overtaken: the holder does not wait for this answer any more.
+            # Overtaken: the holder no longer waits for this answer.
             return LeaseGrant(0, limit - account.counted, account.holders)
         loan.number = request.number
         _compare(account, request)
@@ -114,15 +114,15 @@ def lend(account: Account, request: LeaseRequest, *, limit: int) -> LeaseGrant:
 
 
 def lend_again(account: Account, request: LeaseRequest, *, limit: int) -> LeaseGrant:
-    """Lend for a request that was compared before, after others gave up units."""
+    """Lend after other holders gave up units; the loan was compared before."""
     if account.loan.number != request.number:
-        # Meanwhile its holder gave up on it and made another.
+        # Meanwhile the holder gave up on this request and sent another.
         return LeaseGrant(0, limit - account.counted, account.holders)
     return _lend(account, request, limit=limit)
 
 
 def take_back(account: Account, recalled: Recalled) -> int:
-    """Free what a holder gave up, unless a later request has told of it already."""
+    """Free what a holder gave up, unless a later request has counted it already."""
     loan = account.loan
     if loan.settled or loan.number > recalled.number:
         return 0
@@ -133,10 +133,10 @@ def take_back(account: Account, recalled: Recalled) -> int:
 
 
 def settle(account: Account, *, spent: int) -> int:
-    """End the loan of a dead holder; give what becomes free, below zero if overdrawn.
+    """End a dead holder's loan; return the freed units, below zero if overdrawn.
 
-    `spent` is what its usage events say. It may be more than it was lent, if it died
-    before it could tell that it had overdrawn.
+    `spent` comes from its usage events. It may be more than it was lent, if it died
+    before it reported overdrawn units.
     """
     loan = account.loan
     if loan.settled:
@@ -153,8 +153,8 @@ def _compare(account: Account, request: LeaseRequest) -> None:
     loan = account.loan
     has = request.leased
     if not loan.settled:
-        # A holder that says it has more was asked to give it up after it had said so.
-        # One that was taken for dead spends what was given away behind its back.
+        # A holder that says it has more gave it up after it sent this request. A holder
+        # that was wrongly found dead does have more, although others got those units.
         has = min(has, loan.units - loan.overdrawn)
     has += request.overdrawn
     account.counted += has - loan.units

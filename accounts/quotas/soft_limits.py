@@ -1,7 +1,7 @@
-"""Warnings before a quota is used up: stored once, and sent once.
+"""Warn customers before a quota is used up: store each warning once, send it once.
 
-A quota that is lent to gateways may show as used a little later than it is, so these
-are warnings, not limits: what refuses is `accounts.admission`.
+Usage is recorded a little later than it is spent, so warnings never refuse a call;
+`accounts.admission` does.
 """
 
 import datetime
@@ -29,7 +29,7 @@ logger = structlog.get_logger(__name__)
 
 
 def look(*, now: datetime.datetime) -> list[LimitEvent]:
-    """Store what came near its limit since the last look, and return it."""
+    """Store and return new warnings since the last look."""
     recent = spans.minutes(now - _RECENT, now + _RECENT)
     active = Customer.objects.filter(
         pk__in=recent.order_by().values("customer_id").distinct(), active=True
@@ -51,7 +51,7 @@ def look(*, now: datetime.datetime) -> list[LimitEvent]:
 
 
 def _reached_again(stored: LimitEvent, event: LimitEvent) -> bool:
-    """Renew a warning about a limit that was changed since, as by an upgrade."""
+    """Renew a warning whose limit has changed since, for example by an upgrade."""
     if stored.limit == event.limit:
         return False
     stored.used, stored.limit, stored.at = event.used, event.limit, event.at
@@ -63,7 +63,7 @@ def _reached_again(stored: LimitEvent, event: LimitEvent) -> bool:
 def _crossed(customer: Customer, *, now: datetime.datetime) -> Iterator[LimitEvent]:
     for quota in plans.limits_of(customer).quotas:
         if not quota.limit:
-            # A quota of 0 is a switch, not an allowance that comes to an end.
+            # A quota of 0 switches calls off; it is never used up.
             continue
         for at in _windows_since_last_look(quota.name, now):
             used, _ = reading.quota_used(
@@ -86,17 +86,17 @@ def _crossed(customer: Customer, *, now: datetime.datetime) -> Iterator[LimitEve
 def _windows_since_last_look(
     name: Period, now: datetime.datetime
 ) -> Iterator[datetime.datetime]:
-    """Return a moment of each window: what filled in its last minute counts, too."""
+    """Yield a moment of each window, as a window may fill in its last minute."""
     if _window_start(name, now - _RECENT) != _window_start(name, now):
         yield now - _RECENT
     yield now
 
 
 def notify(*, now: datetime.datetime) -> int:
-    """Write to the contacts of customers about what is new; return to how many.
+    """Mail new warnings to the contacts of customers; return how many mails were sent.
 
-    An event is claimed before its mail leaves: better no mail than one every minute.
-    Of two thresholds crossed in one window only the higher is worth a mail.
+    An event is claimed before its mail leaves: no mail is better than one every minute.
+    If two thresholds were crossed in one window, only the higher one is mailed.
     """
     sent = 0
     written: set[tuple[int, str, str, datetime.date]] = set()
@@ -113,14 +113,14 @@ def notify(*, now: datetime.datetime) -> int:
 
 
 def waiting() -> QuerySet[LimitEvent]:
-    """Select what nobody was written to about, the highest thresholds first."""
+    """Select warnings that were not mailed, the highest thresholds first."""
     return LimitEvent.objects.filter(notified_at=None).order_by("-threshold_percent")
 
 
 def current(customer: Customer, *, now: datetime.datetime) -> list[LimitEvent]:
-    """List the warnings of the present windows, the highest of each quota, for banners.
+    """List the highest warning of each quota in its present window, for banners.
 
-    What a larger plan has put right since is left out.
+    Warnings that a larger plan has put right since are left out.
     """
     quotas: dict[tuple[str, str], int] = {
         (quota.name, quota.unit): quota.limit
@@ -175,6 +175,6 @@ def _send(event: LimitEvent, *, now: datetime.datetime) -> int:
             recipient_list=[event.customer.contact_email],
         )
     except OSError as error:
-        # The event is stored and shown; a mail server that is away must not stop more.
+        # The event is stored and shown. A missing mail server must not stop the others.
         logger.warning("limit_mail_not_sent", reason=type(error).__name__)
         return 0
