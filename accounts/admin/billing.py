@@ -38,7 +38,7 @@ _SHOWN_MONTHS = 24
 
 
 class PriceForm(GuardedForm):
-    """Offer the models that there are, and the one that the price has already."""
+    """Offer all registered models, and the one that the price has already."""
 
     model = forms.ChoiceField(required=False, widget=UnfoldAdminSelectWidget)
 
@@ -87,18 +87,18 @@ class PriceAdmin(HistoryAdmin):
 
 
 def _warn_of_past_days(request: HttpRequest, days: Iterable[datetime.date]) -> None:
-    """Say what a price from one of these days on changes by coming, moving or going."""
+    """Warn that a price was added, moved or deleted that is valid on past days."""
     if min(days) < timezone.now().date():
         messages.warning(
             request,
-            "It prices days that are over: months that are open cost something"
-            " else now. Statements stay as they are.",
+            "This price is valid on past days, so open months cost something else now."
+            " Statements stay as they are.",
         )
 
 
 @admin.register(LimitEvent)
 class LimitEventAdmin(ReadOnlyAdmin):
-    """What customers were warned of."""
+    """The warnings that customers got."""
 
     list_display = ("at", "customer_name", "quota", "used_of", "notified_at")
     list_select_related = ("customer",)
@@ -120,7 +120,7 @@ class LimitEventAdmin(ReadOnlyAdmin):
 
 
 def this_month(customer: Customer, *, now: datetime.datetime) -> dict[str, Any] | None:
-    """Price the month so far by version; None where no unit has a price."""
+    """Price the month so far by version; None if no unit has a price."""
     lines = billing.lines_by_version(customer, month=now.date())
     if all(line.price is None for line in lines):
         return None
@@ -142,7 +142,7 @@ def this_month(customer: Customer, *, now: datetime.datetime) -> dict[str, Any] 
 
 
 def months(customer: Customer, *, now: datetime.datetime) -> list[datetime.date]:
-    """List the months to be billed, newest first, from the customer's first one on."""
+    """List the months since the customer was added, newest first."""
     month, first = now.date().replace(day=1), statements.first_month(customer)
     found = [month]
     while month > first and len(found) < _SHOWN_MONTHS:
@@ -152,7 +152,7 @@ def months(customer: Customer, *, now: datetime.datetime) -> list[datetime.date]
 
 
 class InvoicePages:
-    """Mixed into the admin of customers: close its months, download their lines."""
+    """Mixin of the customers' admin: close months, download their lines."""
 
     def has_close_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("accounts.add_statement")
@@ -165,7 +165,7 @@ class InvoicePages:
     def export_invoice(
         self, request: HttpRequest, object_id: str
     ) -> HttpResponse | StreamingHttpResponse:
-        """List the months; close and correct them; download one: `?month=2026-11`."""
+        """List the months, close or correct one, or download one: `?month=2026-11`."""
         customer = get_or_404(self, request, object_id)
         now = timezone.now()
         here = reverse("admin:accounts_customer_export_invoice", args=(customer.pk,))
@@ -224,7 +224,7 @@ class InvoicePages:
 
 @admin.register(Statement)
 class StatementAdmin(ReadOnlyAdmin):
-    """Statements of months and their corrections, to read and to download."""
+    """Statements and their corrections, to read and to download."""
 
     list_display = (
         "number",
@@ -299,9 +299,7 @@ def _month_response(
     if closed:
         return _statement_response(closed[0])
     if statements.may_close(month, now=now):
-        text = (
-            f"{month:%B %Y} is not closed: close it, then its lines stay as they are."
-        )
+        text = f"{month:%B %Y} is not closed. Close it first, so that its lines stay."
         return HttpResponse(text, status=409, content_type="text/plain; charset=utf-8")
     lines = billing.lines(customer, month=month)
     return _csv(

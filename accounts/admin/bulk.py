@@ -1,4 +1,4 @@
-"""Bulk work in the admin: issuing many keys, importing many customers."""
+"""Issue many keys and import many customers in the admin."""
 
 import base64
 import csv
@@ -22,7 +22,7 @@ from accounts.usage import export
 
 
 class BulkActions:
-    """Mixed into the admin of customers."""
+    """Mixin of the customers' admin."""
 
     def has_issue_many_permission(
         self, request: HttpRequest, object_id: Any = None
@@ -34,7 +34,7 @@ class BulkActions:
 
     @action(description="Issue many", icon="key", permissions=["issue_many"])
     def issue_many(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Issue a key for each name; show their tokens once, with a file to keep."""
+        """Issue a key for each name; show the tokens once, with a file to download."""
         customer = get_or_404(self, request, object_id)
         form = ManyKeysForm(request.POST or None)
         back = reverse("admin:accounts_customer_change", args=(customer.pk,))
@@ -84,7 +84,7 @@ class BulkActions:
         url_path="import",
     )
     def import_customers(self, request: HttpRequest) -> HttpResponse:
-        """Show what a file would add; add it once that has been confirmed."""
+        """Show what a file would add, and add it when that was confirmed."""
         if not self.has_import_permission(request):
             raise PermissionDenied
         back = reverse("admin:accounts_customer_changelist")
@@ -93,7 +93,7 @@ class BulkActions:
             try:
                 added = csv_import.add(text)
             except ValidationError:
-                # What was fine a moment ago no longer is; below it is told why.
+                # The file has a problem now; reading it again below shows which.
                 form = CustomerFileForm()
             else:
                 messages.success(request, f"Added {counted(added, 'customers')}.")
@@ -122,9 +122,9 @@ class BulkActions:
 
 
 def _as_link(issued: Iterable[Sequence[str]]) -> str:
-    """Write the keys as CSV into an address that a browser downloads by itself.
+    """Write the keys as CSV into a `data:` address, which browsers download.
 
-    So the tokens are sent once, and the file needs no second request for them.
+    So the tokens are sent only once: the file needs no second request.
     """
     file = io.StringIO()
     writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""The forms behind bulk work in the admin: many keys, many customers."""
+"""Forms for issuing many keys and importing many customers."""
 
 from typing import Any
 
@@ -17,12 +17,12 @@ from accounts.customers import bulk_keys, csv_import
 
 
 class ManyKeysForm(forms.Form):
-    """Names, or how many to number; what all of the keys may do."""
+    """Names of the keys, or how many; and what all of them may do."""
 
     names = forms.CharField(
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 6}),
-        help_text="One name a line, or a pasted CSV whose first column is the name.",
+        help_text="One name per line, or CSV with the names in its first column.",
     )
     count = forms.IntegerField(
         label="Or how many",
@@ -72,8 +72,8 @@ class CustomerFileForm(forms.Form):
     file = forms.FileField(
         label="CSV file",
         widget=UnfoldAdminFileFieldWidget,
-        help_text="UTF-8, with a first line that names the columns: name, plan, and if"
-        " you like contact_email and notes. Nothing is changed before you confirm.",
+        help_text="UTF-8. The first line names the columns: name and plan, optionally"
+        " contact_email and notes. Nothing is changed before you confirm.",
     )
 
     def clean_file(self) -> str:

@@ -1,4 +1,4 @@
-"""Small pieces of HTML that several lists show."""
+"""Render small pieces of HTML that several lists of the admin show."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def key_link(key: ApiKey) -> SafeString:
 
 
 def name_of(person: User | None) -> str | None:
-    """Name a person without a link: only operators may open people's pages."""
+    """Return a person's name, without a link: only operators may open their pages."""
     return None if person is None else person.get_username()
 
 
@@ -47,7 +47,7 @@ def two_lines(first: str, second: str) -> SafeString:
 
 
 def key_state(key: ApiKey) -> SafeString:
-    """Show the state as a badge where unfold shows plain values, as in forms."""
+    """Render a key's state as a badge, where unfold shows plain values, as in forms."""
     state = key.state.value
     return render_to_string(
         "unfold/helpers/label.html", {"text": state, "type": STATE_LABELS[state]}
@@ -55,7 +55,7 @@ def key_state(key: ApiKey) -> SafeString:
 
 
 def words(values: list[str], *, none: str) -> SafeString:
-    """List a few words in one line; say what an empty list means."""
+    """List a few words in one line; write `none` for an empty list."""
     if not values:
         return format_html('<span class="text-font-subtle-light">{}</span>', none)
     return format_html("{}", ", ".join(values))

@@ -1,4 +1,4 @@
-"""Customers in the admin: plan, keys, quotas, usage and refusals on one page."""
+"""Show a customer's plan, keys, quotas, usage and refusals on one admin page."""
 
 import datetime
 import json
@@ -38,7 +38,7 @@ from accounts.usage import reading, refusal_sentences, refused_calls, spans
 from accounts.usage.export import csv_response
 
 _SHOWN_DAYS = 14
-# Of models and of keys.
+# Models and keys in each list.
 _MOST_USED = 8
 _NOT_WHEN_ARCHIVED = ("_issue_key", "_issue_many", "_invite", "_archive")
 _CHART_OPTIONS = {
@@ -64,7 +64,7 @@ class ApiKeyInline(TabularInline):  # type: ignore[misc]  # unfold is untyped
     )
     ordering = ("-created_at", "-pk")
     extra = 0
-    # Some have thousands.
+    # Some customers have thousands.
     per_page = 10
     can_delete = False
     hide_title = True
@@ -96,11 +96,11 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     list_select_related = ("plan",)
     list_filter = (("plan", RelatedDropdownFilter), "active")
     list_filter_submit = True
-    # A key's id finds its customer, too.
+    # `get_search_results` also finds customers by key id.
     search_fields = ("name", "contact_email")
     ordering = ("-created_at", "-pk")
     list_per_page = 50
-    # Counted once: the whole number is on the page without a search.
+    # Saves a second count; the page without a search shows the number.
     show_full_result_count = False
     history_list_display = ("plan", "active")
     inlines = (ApiKeyInline, MemberInline)
@@ -132,7 +132,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Customer]:
         customers: QuerySet[Customer] = super().get_queryset(request)
-        # A subquery, not a join: it counts for the rows that are shown.
+        # Unlike a join, a subquery counts only for the rows that are shown.
         keys = (
             ApiKey.objects.filter(customer=OuterRef("pk"), revoked_at=None)
             .filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
@@ -143,7 +143,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         return customers.annotate(number_of_keys=Coalesce(Subquery(count), 0))
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """Add to the customers of one page what they have used of their quotas."""
+        """Add their quotas, and how much is used, to the customers of one page."""
         changelist = super().get_changelist_instance(request)
         changelist.result_list = rows = list(changelist.result_list)
         for row in rows:
@@ -166,8 +166,8 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         keys = ApiKey.objects.filter(key_id__icontains=search_term.strip())
         return found | queryset.filter(pk__in=keys.values("customer")), several
 
-    # Methods, as unfold looks up names of permissions in the database whenever Django
-    # checks itself, and so before the first migration too.
+    # Methods, because unfold looks up names of permissions in the database during
+    # Django's checks, which also run before the first migration.
     def has_issue_key_permission(
         self, request: HttpRequest, object_id: Any = None
     ) -> bool:
@@ -193,7 +193,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        # Keys and usage stay, so a customer that has any is made inactive instead.
+        # Keys and usage stay, so a customer with any of them is archived instead.
         if isinstance(obj, Customer) and (
             obj.api_keys.exists()
             or obj.usage.exists()
@@ -220,7 +220,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     def response_post_save_add(
         self, request: HttpRequest, obj: Customer
     ) -> HttpResponse:
-        # What comes next is almost always its first key.
+        # The next step is almost always to issue its first key.
         return HttpResponseRedirect(
             reverse("admin:accounts_customer_change", args=(obj.pk,))
         )
@@ -255,7 +255,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
     def export_usage(
         self, request: HttpRequest, object_id: str
     ) -> StreamingHttpResponse:
-        """Download this month and the one before, day by day."""
+        """Download the usage of this month and the last, by day."""
         customer = get_or_404(self, request, object_id)
         now = timezone.now()
         this_month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
@@ -312,7 +312,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Offer what can be done with the customer: an archived one gets no keys."""
+        """Offer the actions that fit: an archived customer gets no keys."""
         customer = self.get_object(request, object_id)
         archived = customer is not None and customer.archived_at is not None
         hidden = _NOT_WHEN_ARCHIVED if archived else ("_reopen",)
@@ -338,7 +338,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
 
     @display(description="quota in use")
     def quota(self, customer: Any) -> SafeString | str:
-        """Show the fullest quota, by what was used: leases are not, yet."""
+        """Show the fullest quota, by recorded usage, without leased units."""
         bars = [
             quota_state.quota_bar(
                 title=quota.name,
@@ -354,7 +354,7 @@ class CustomerAdmin(InvoicePages, BulkActions, MemberActions, HistoryAdmin):
 
 
 def overview(customer: Customer, *, now: datetime.datetime) -> dict[str, Any]:
-    """Gather quotas, and usage and refusals of the last days, for one page."""
+    """Gather a customer's quotas, and usage and refusals of the last days."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     starts_at = today - datetime.timedelta(days=_SHOWN_DAYS - 1)
     recent = spans.between(starts_at, now, customer_id=customer.pk)
@@ -408,7 +408,7 @@ def _chart(
 
 
 def _shares(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Describe bars as wide as each row's part of the largest."""
+    """Describe bars whose widths are shares of the largest row."""
     largest = max((row["requests"] for row in rows), default=0)
     return [
         {

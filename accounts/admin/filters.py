@@ -1,4 +1,4 @@
-"""Filters and pages of lists that may be long: they read no more than they show."""
+"""Filter and page long lists without reading more rows than are shown."""
 
 from functools import cached_property
 from typing import Any, ClassVar
@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 
-# Of a list that is too long to be counted, so many rows can be turned to.
+# Rows of a long list that can be paged through.
 MOST_ROWS = 10_000
-# What calls ask for; `inference` says what each means.
+# The operations of calls; `inference` defines them.
 _OPERATIONS = ("predict", "batch", "explain", "embed", "stream", "job")
 _Condition = dict[str, str | int]
 _RESULTS: dict[str, _Condition] = {
@@ -30,7 +30,7 @@ class NewestPaginator(Paginator):  # type: ignore[type-arg]  # not generic at ru
 
 
 class ModelFilter(TextFilter):  # type: ignore[misc]  # unfold is untyped
-    """Rows of one model, by its whole name: there may be thousands to choose from."""
+    """Filter by the whole name of a model: there may be too many for a menu."""
 
     title = "model's name"
     parameter_name = "model"
@@ -42,7 +42,7 @@ class ModelFilter(TextFilter):  # type: ignore[misc]  # unfold is untyped
 
 
 class _Choice(DropdownFilter):  # type: ignore[misc]  # unfold is untyped
-    # By what is chosen.
+    # By the name of the choice.
     conditions: ClassVar[dict[str, _Condition]]
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Rows with a history in the admin, and forms that undo no other change."""
+"""Show the history of rows in the admin, and guard forms against lost changes."""
 
 import hashlib
 from typing import Any
@@ -14,17 +14,17 @@ from accounts.admin.lookup import require_key
 
 class _AsOf(forms.CharField):
     def has_changed(self, initial: Any, data: Any) -> bool:
-        # It is nothing that a person changes.
+        # People do not change this field.
         return False
 
 
 class GuardedForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
-    """Refuse to save over what somebody changed since the page was opened.
+    """Refuse to save if somebody changed the row since the page was opened.
 
-    A form writes all its fields back, so one from a tab left open would undo that.
+    A form writes all its fields back, so it would undo that change.
     """
 
-    # What its fields held when the page was made.
+    # A hash of the fields when the page was made.
     as_of = _AsOf(required=False, widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -57,9 +57,9 @@ class GuardedForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at 
 
 
 class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # both untyped
-    """Show who changed what, and let nobody post an old state back.
+    """Show who changed what, and let nobody restore an old state.
 
-    Going back by that form would skip our checks and bring a revoked key to life.
+    That would skip our checks, and make a revoked key valid again.
     """
 
     form = GuardedForm
@@ -70,7 +70,7 @@ class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # bot
         object_id: str,
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        # What was deleted has a history too, so no object is looked for.
+        # Deleted rows have a history too, so the object is not looked up.
         require_key(self.model, object_id)
         response: HttpResponse = super().history_view(request, object_id, extra_context)
         return response
@@ -84,8 +84,8 @@ class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # bot
     ) -> HttpResponse:
         if request.method != "GET":
             raise PermissionDenied
-        # "Close" leads to the history; another button would be made for records of
-        # it, which have no page, and its script would fail.
+        # "Close" leads to the history already. The other button is for pages that these
+        # records do not have, and its script would fail.
         extra_context = {**(extra_context or {}), "show_history": False}
         response: HttpResponse = super().history_form_view(
             request, object_id, version_id, extra_context

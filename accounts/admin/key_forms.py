@@ -1,4 +1,4 @@
-"""The forms behind API keys in the admin."""
+"""Forms for API keys in the admin."""
 
 from typing import Any
 
@@ -37,12 +37,12 @@ class KeyForm(GuardedForm):
     allowed_models = forms.CharField(
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        help_text="Names of the models it may call, one a line. Empty: every model.",
+        help_text="Names of the models it may call, one per line. Empty: every model.",
     )
     allowed_networks = forms.CharField(
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
-        help_text="IPv4 and IPv6 networks, one a line, e.g. 203.0.113.0/24."
+        help_text="IPv4 and IPv6 networks, one per line, e.g. 203.0.113.0/24."
         " Empty: anywhere.",
     )
 

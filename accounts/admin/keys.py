@@ -1,4 +1,4 @@
-"""API keys in the admin: issue, rotate, revoke. The token is shown once, right then."""
+"""Issue, rotate and revoke API keys in the admin; a token is shown once."""
 
 import datetime
 from typing import Any
@@ -124,8 +124,8 @@ class ApiKeyAdmin(HistoryAdmin):
             return False
         return bool(super().has_change_permission(request, obj))
 
-    # Methods, as unfold looks up names of permissions in the database whenever Django
-    # checks itself, and so before the first migration too.
+    # Methods, because unfold looks up names of permissions in the database during
+    # Django's checks, which also run before the first migration.
     def has_revoke_permission(
         self, request: HttpRequest, object_id: Any = None
     ) -> bool:
@@ -176,7 +176,7 @@ class ApiKeyAdmin(HistoryAdmin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        # Both other buttons would lead past the page that shows the token.
+        # The other two buttons would skip the page that shows the token.
         plain = {"show_save_and_add_another": False, "show_save_and_continue": False}
         response: HttpResponse = super().add_view(
             request, form_url, {**(extra_context or {}), **plain}
@@ -197,9 +197,9 @@ class ApiKeyAdmin(HistoryAdmin):
         return [own, *super().get_urls()]
 
     def issued_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show a new key's token, once; loaded again it leads to the key.
+        """Show a new key's token once; a reload redirects to the key.
 
-        No cache keeps it either: the admin sends `no-store` with every page.
+        No cache keeps it: the admin sends `no-store` with every page.
         """
         key = get_or_404(self, request, object_id)
         if not self.has_add_permission(request):
@@ -272,7 +272,7 @@ class ApiKeyAdmin(HistoryAdmin):
         return leave_dialog(request, _change_url(key))
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Offer nothing for a revoked key, and no rotation of an expired one."""
+        """Offer no action for a revoked key, and no rotation of an expired one."""
         key = self.get_object(request, object_id)
         actions: list[Any] = super().get_actions_detail(request, object_id)
         if key is None or key.state == ApiKey.State.REVOKED:

@@ -1,4 +1,4 @@
-"""The form for what differs from a customer's plan: an input for each limit."""
+"""A form for a customer's overrides of its plan, with an input for each limit."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from accounts.admin.history import GuardedForm
 from accounts.admission.overrides import FURTHER_QUOTAS, PERIODS, check_overrides
 from accounts.models import Customer, Plan, QuotaUnit
 
-# A limit's place in the overrides, and what people call it.
+# The path of each limit in the overrides, and its label.
 LIMITS: dict[tuple[str, ...], str] = {
     ("burst_requests",): "Requests per second",
     ("sustained_requests",): "Requests per minute",
@@ -34,13 +34,13 @@ LIMITS: dict[tuple[str, ...], str] = {
     for unit in QuotaUnit
 }
 _NO_LIMIT = "none"
-# As people write it: digits, or groups of three. `1,5` is none.
+# Digits, with or without commas between groups of three; `1,5` does not match.
 _NUMBER = re.compile(r"[0-9]+|[0-9]{1,3}(,[0-9]{3})*")
 _AS_PLAN = object()
 
 
 class _LimitField(forms.CharField):
-    """A number, `none`, or nothing, which is as the plan says."""
+    """A number, `none`, or empty for the plan's limit."""
 
     def __init__(self, path: tuple[str, ...]) -> None:
         super().__init__(required=False)
@@ -59,9 +59,9 @@ class _LimitField(forms.CharField):
 
 
 class LimitsWidget(forms.MultiWidget):
-    """Shows each limit beside what the plan says."""
+    """Show an input for each limit, with the plan's limit below it."""
 
-    # Set by the form, once there is a plan.
+    # Set by the form, if the customer has a plan.
     plan: Plan | None = None
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class LimitsWidget(forms.MultiWidget):
         return render_to_string("accounts/limit_overrides.html", {"rows": rows})
 
     def _is_main(self, path: tuple[str, ...]) -> bool:
-        """Tell whether a further quota would be in the unit of the plan's own."""
+        """Return whether a further quota has the unit of the plan's main quotas."""
         unit = None if self.plan is None else self.plan.quota_unit
         return path[0] == FURTHER_QUOTAS and path[-1] == unit
 
@@ -112,7 +112,7 @@ class LimitsWidget(forms.MultiWidget):
 
 
 class LimitsField(forms.MultiValueField):
-    """Reads all inputs into what `Customer.limit_overrides` holds."""
+    """Read all inputs into the value of `Customer.limit_overrides`."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -152,7 +152,7 @@ class CustomerForm(GuardedForm):
 
 
 def _number(text: str) -> int | str:
-    """Read an integer, also `1,000`; what is none stays, to be refused by its name."""
+    """Read an integer, also `1,000`; return other text as it is, to be refused."""
     try:
         return int(text.replace(",", "")) if _NUMBER.fullmatch(text) else text
     except ValueError:  # more digits than Python reads

@@ -1,4 +1,4 @@
-"""Finding what an admin page is about."""
+"""Find the object of an admin page."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def get_or_404(admin: Any, request: HttpRequest, object_id: str) -> Any:
 
 
 def require_key(model: type[Model], object_id: str) -> None:
-    """Raise Http404 for an address that no object of the model could ever have."""
+    """Raise Http404 if no object of the model can have this id."""
     try:
         model._meta.pk.to_python(unquote(object_id))
     except ValidationError:

@@ -1,4 +1,4 @@
-"""People who sign in for a customer, in the admin: list, invite, remove them."""
+"""List, invite and remove the people who sign in for a customer."""
 
 from typing import Any
 from urllib.parse import urlencode

@@ -1,4 +1,4 @@
-"""Plans in the admin."""
+"""Edit, retire and offer plans in the admin."""
 
 import json
 from typing import Any
@@ -183,7 +183,7 @@ class PlanAdmin(HistoryAdmin):
         permissions=["change"],
         dialog={
             "title": "Retire this plan?",
-            "description": "It is offered to nobody any more. Customers on it keep it.",
+            "description": "It is no longer offered. Customers on it keep it.",
             "form_submit_text": "Retire",
         },
     )
@@ -218,7 +218,7 @@ class PlanAdmin(HistoryAdmin):
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Offer the one of the two actions that would change something."""
+        """Offer either to retire the plan or to offer it again."""
         plan = self.get_object(request, object_id)
         hidden = "_retire" if plan is not None and plan.retired else "_offer_again"
         return [
@@ -229,7 +229,7 @@ class PlanAdmin(HistoryAdmin):
 
 
 def leave_dialog(request: HttpRequest, url: str) -> HttpResponse:
-    """Go to `url` from a dialog; htmx would load a plain redirect into the dialog."""
+    """Go to `url` from a dialog; htmx would load a redirect into the dialog."""
     if "HX-Request" in request.headers:
         return HttpResponse(headers={"HX-Redirect": url})
     return HttpResponseRedirect(url)

@@ -1,4 +1,4 @@
-"""Suspicious patterns in the admin, with a person's dismissal."""
+"""Show suspicious patterns in the admin, and let people dismiss them."""
 
 from typing import Any
 

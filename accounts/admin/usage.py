@@ -1,4 +1,4 @@
-"""Usage and quota counters in the admin: to read and to export, never to change."""
+"""Show and export usage and quota counters in the admin; nobody can change them."""
 
 from typing import Any, ClassVar
 
@@ -23,9 +23,9 @@ from accounts.usage import spans
 from accounts.usage.export import csv_response
 from accounts.usage.grains import Grain
 
-# A search that finds more than these says too little to be worth its time.
+# Customers or keys that one search looks for at most.
 _MOST_FOUND = 200
-# Of one CSV file: a quarter of a year.
+# Days in one CSV file: a quarter of a year.
 _MOST_DAYS = 92
 
 
@@ -43,21 +43,21 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold is untyped
 class UsageSumsAdmin(ReadOnlyAdmin):
     """Calls of one kind, added up over a minute, an hour or a day."""
 
-    # When a row's time begins, and how long it is.
+    # The field with the start of a row's time, and how long that time is.
     time_field: ClassVar[str] = "start"
     grain: ClassVar[Grain]
     shown = ("customer_name", "public_id", "call", "result", "requests", "row_count")
-    # Not read from the rows: there are millions of them.
+    # No filter reads its choices from the rows: there are millions.
     filters = (ModelFilter, OperationFilter, ResultFilter)
     list_filter_submit = True
     list_per_page = 50
-    # Counting a large table for a line of text is not worth its time.
+    # To count a large table takes too long.
     show_full_result_count = False
     paginator = NewestPaginator
     list_before_template = "accounts/newest_rows_note.html"
-    # Another order would have to sort all rows.
+    # Any other order would sort all rows.
     sortable_by = ()
-    # Looked for below: each by what has an index.
+    # `get_search_results` looks each of them up by an index.
     search_fields = ("key_id",)
     search_help_text = "Key id, customer's name or model's name."
     actions = ("export_csv",)
@@ -73,18 +73,18 @@ class UsageSumsAdmin(ReadOnlyAdmin):
         )
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        # As its indexes are, so that the rows of one time need not be sorted.
+        # The order of the indexes, so that nothing must be sorted.
         return (f"-{self.time_field}", "-customer_id", "-id")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
-        # Not joined: a database may then begin with customers, and sort all rows.
+        # With a join, a database may begin with customers, and sort all rows.
         return rows.prefetch_related("customer")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Look for keys and customers in their own tables, then for their rows."""
+        """Find keys and customers in their own tables, then select their rows."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -115,7 +115,7 @@ class UsageSumsAdmin(ReadOnlyAdmin):
         if days > _MOST_DAYS:
             messages.error(
                 request,
-                f"These rows are of {days:,} days, and a file has at most {_MOST_DAYS}."
+                f"These rows span {days:,} days, and a file has at most {_MOST_DAYS}."
                 " Filter them by time first.",
             )
             return None
@@ -172,7 +172,7 @@ class UsageDayAdmin(UsageSumsAdmin):
 
 @admin.register(QuotaCounter)
 class QuotaCounterAdmin(ReadOnlyAdmin):
-    """What was lent or spent per window: the truth that no gateway can exceed."""
+    """Units lent or spent per window, which gateways cannot exceed."""
 
     list_display = ("customer", "name", "unit", "window_start", "lent_or_spent")
     list_select_related = ("customer",)

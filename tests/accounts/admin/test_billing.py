@@ -160,7 +160,7 @@ def test_a_price_for_days_that_are_over_says_what_it_changes(manager):
         url("price_add"), form | {"valid_from": today.isoformat()}, follow=True
     )
 
-    words = "It prices days that are over"
+    words = "This price is valid on past days"
     assert words in past.content.decode()
     assert words not in coming.content.decode()
 
@@ -183,7 +183,7 @@ def test_a_price_that_held_for_days_that_are_over_says_so_when_it_goes(manager, 
 
     page = manager.post(url(path, *at), form, follow=True)
 
-    assert "It prices days that are over" in page.content.decode()
+    assert "This price is valid on past days" in page.content.decode()
     assert not Price.objects.filter(valid_from="2026-01-01").exists()
 
 
