@@ -6,5 +6,5 @@ class AccountsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # Registers what Django checks; it needs the models, which are there now.
+        # Registers checks. They need the models, which are loaded now.
         from accounts import checks  # noqa: F401

@@ -1,4 +1,4 @@
-"""Settings that would lose something, told before anything starts."""
+"""Check settings that would lose data, before anything starts."""
 
 from typing import Any
 

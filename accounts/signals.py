@@ -1,10 +1,10 @@
-"""What accounts tells the apps above it, and asks them."""
+"""Signals by which accounts tells and asks the apps above it."""
 
 from django.dispatch import Signal
 
-# A key, customer or plan changed in a way that gateways must learn of. Sent inside the
-# transaction that changes it, so that both are seen or neither. `rows` are the keys,
-# customers and plans that changed; without them, everything may have.
+# A key, customer or plan changed, and gateways must know. Sent inside the transaction
+# that changes it, so that both happen or neither. `rows` are the keys, customers and
+# plans that changed; without them, any may have changed.
 access_changed = Signal()
 
 # Which models are there? Each receiver returns their names.

@@ -1,4 +1,4 @@
-"""What the workers do for accounts. The work itself is in what these call."""
+"""Celery tasks of accounts; each calls the function that does the work."""
 
 import datetime
 
@@ -20,7 +20,7 @@ def look_at_soft_limits() -> None:
 
 @shared_task
 def look_for_suspicions() -> None:
-    """Note what a person should look at."""
+    """Store suspicious patterns of the last hour."""
     suspicions.look(now=timezone.now())
 
 

@@ -1,4 +1,4 @@
-"""Who may see which customer's pages: its members, and nobody else."""
+"""Let only the members of a customer see its pages."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -27,9 +27,9 @@ def customers_of(user: User) -> QuerySet[Customer]:
 
 
 def for_members(view: _View[_Rest]) -> Callable[..., HttpResponse]:
-    """Give the view the customer that the address names, if it is the caller's own.
+    """Pass the view the customer that the address names, if the person is a member.
 
-    To everybody else it does not exist. No cache keeps the page: it may show a token.
+    Everybody else gets 404. No cache keeps the page, as it may show a token.
     """
 
     @never_cache
@@ -52,7 +52,7 @@ def show(
     status: int = 200,
     **context: Any,
 ) -> HttpResponse:
-    """Render a page of the portal with what all of them have around it."""
+    """Render a page of the portal in the frame that all pages share."""
     frame = {
         "customer": customer,
         "customers": customers_of(cast(User, request.user)),

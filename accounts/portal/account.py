@@ -1,4 +1,4 @@
-"""A person's own account: sign in, set, change and recover the password."""
+"""Sign a person in, and let them set, change and recover their password."""
 
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ from accounts.portal.forms import ForgottenForm
 
 _BACKEND = "django.contrib.auth.backends.ModelBackend"
 _LINK = "portal-link"
-# Whoever finds an open session must not guess its password.
+# A person who finds an open session must not be able to guess its password.
 _CHANGES_PER_MINUTE = "10/m"
 _pages = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -37,7 +37,7 @@ class SignInView(LoginView):
     redirect_authenticated_user = True
 
     def get_success_url(self) -> str:
-        """Return where `next` leads, unless that is here: it would never end."""
+        """Return where `next` leads, unless that is this page: it would never end."""
         leads_to = super().get_success_url()
         is_here = leads_to == self.request.path
         return self.get_default_redirect_url() if is_here else leads_to
@@ -53,7 +53,7 @@ class SignInView(LoginView):
 @ratelimit(group="password", key="user", rate=_CHANGES_PER_MINUTE, method="POST")  # type: ignore[untyped-decorator]
 @_pages
 def account(request: HttpRequest) -> HttpResponse:
-    """Show who is signed in, and change the password, which ends other sessions."""
+    """Show the account, or change its password, which ends other sessions."""
     person = cast(User, request.user)
     form = PasswordChangeForm(person, request.POST or None)
     if request.method == "POST" and form.is_valid():
@@ -77,15 +77,15 @@ def account(request: HttpRequest) -> HttpResponse:
 def set_password(request: HttpRequest) -> HttpResponse:
     """Let the owner of a link choose a password, and sign them in.
 
-    The link moves from the address into the session: it must neither stay in a
-    browser's history nor travel on in a Referer.
+    The link moves from the address into the session, so that it does not stay in the
+    browser's history and is not sent as a Referer.
     """
     link = request.GET.get("link", request.session.get(_LINK, ""))
     person = members.of_link(link)
     if person is None:
         return render(request, "portal/link_ended.html", status=410)
     if "link" in request.GET:
-        # Only a good link: strangers must not fill the table of sessions.
+        # Only for a good link, so that strangers cannot fill the table of sessions.
         request.session[_LINK] = link
         return redirect("portal:set-password")
     form = SetPasswordForm(person, request.POST or None)
@@ -107,13 +107,13 @@ def set_password(request: HttpRequest) -> HttpResponse:
 @never_cache
 @_pages
 def forgotten(request: HttpRequest) -> HttpResponse:
-    """Send a link to set a new password; the answer tells nobody who is known here."""
+    """Send a link to set a new password; the answer is the same for any address."""
     form = ForgottenForm(request.POST or None)
     mail_is_set_up = members.mail_is_set_up()
     sent = mail_is_set_up and request.method == "POST" and form.is_valid()
     if sent:
         try:
-            # By a worker: how long an answer takes would tell as well.
+            # By a worker: the time that an answer takes would show it as well.
             tasks.send_forgotten.apply_async((form.cleaned_data["email"],), retry=False)
         except (OperationalError, OSError) as error:
             logger.warning("forgotten_not_queued", error=type(error).__name__)

@@ -1,4 +1,4 @@
-"""Usage per day as the rectangles of an SVG. Pure."""
+"""Draw usage per day as the rectangles of an SVG, on plain data."""
 
 import datetime
 from collections.abc import Iterable
@@ -7,9 +7,9 @@ from typing import Any
 
 WIDTH = 900
 HEIGHT = 160
-# Of each day's width; the rest keeps bars apart.
+# Part of each day's width; the rest keeps bars apart.
 _BAR_SHARE = 0.7
-# A day with one call among thousands is still seen.
+# So that a day with a single call is still visible.
 _LEAST_HEIGHT = 2.0
 
 
@@ -37,12 +37,12 @@ class Chart:
 
     @property
     def busy_days(self) -> list[Bar]:
-        """Give the days that had calls, newest first, for the table."""
+        """Return the days that had calls, newest first, for the table."""
         return [bar for bar in reversed(self.bars) if bar.answered or bar.refused]
 
 
 def daily(rows: Iterable[dict[str, Any]], days: list[datetime.datetime]) -> Chart:
-    """Draw `usage.over_time` by day over all of `days`, those without calls too."""
+    """Draw rows of `reading.over_time` by day; `days` include those without calls."""
     counts = {row["start"]: (row["requests"], row["errors"]) for row in rows}
     requests = [counts.get(day, (0, 0)) for day in days]
     most = max((total for total, _ in requests), default=0)
@@ -63,7 +63,7 @@ def _bar(
 ) -> Bar:
     answered_height = _height(total - errors, most)
     refused_height = _height(errors, most)
-    # Two very low parts may not stick out of the top.
+    # Both least heights together must not exceed the chart.
     answered_height = min(answered_height, HEIGHT - refused_height)
     answered_y = HEIGHT - answered_height
     return Bar(

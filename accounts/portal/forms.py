@@ -56,7 +56,7 @@ class OwnKeyForm(forms.Form):
     allowed_models = forms.CharField(
         label="Only for these models",
         required=False,
-        help_text="Names, one a line. Empty: every model.",
+        help_text="Names, one per line. Empty: every model.",
         widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false"}),
     )
     lifetime_days = forms.ChoiceField(

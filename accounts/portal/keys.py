@@ -1,4 +1,4 @@
-"""A customer's own keys: make, rotate and revoke them. A token is shown once."""
+"""Let customers make, rotate and revoke their own keys; a token is shown once."""
 
 from typing import cast
 
@@ -16,9 +16,9 @@ from accounts.models import Customer
 from accounts.portal import access
 from accounts.portal.forms import OwnKeyForm, OwnRotateForm
 
-# Of keys that work no more, the newest.
+# The newest keys that have ended.
 _SHOWN_ENDED = 50
-# Of keys that work, on one page.
+# Active keys on one page.
 _SHOWN_ACTIVE = 100
 _pages = require_http_methods(["GET", "HEAD", "POST"])
 
@@ -26,7 +26,7 @@ _pages = require_http_methods(["GET", "HEAD", "POST"])
 @access.for_members
 @_pages
 def index(request: HttpRequest, customer: Customer) -> HttpResponse:
-    """List the keys, and make a new one."""
+    """List the keys, or make a new one."""
     form = OwnKeyForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
@@ -52,7 +52,7 @@ def index(request: HttpRequest, customer: Customer) -> HttpResponse:
 
 
 def issue(customer: Customer, form: OwnKeyForm, *, by: User) -> api_keys.IssuedKey:
-    """Issue the key that a member asked for; raise as `own_keys.issue` does."""
+    """Issue the key that a member asked for; raises what `own_keys.issue` raises."""
     return own_keys.issue(
         customer,
         name=form.cleaned_data["name"],
@@ -87,7 +87,7 @@ def rotate(request: HttpRequest, customer: Customer, key_id: str) -> HttpRespons
 @access.for_members
 @_pages
 def revoke(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
-    """Ask, then end a key for good."""
+    """Ask for confirmation, then revoke a key."""
     key = get_object_or_404(own_keys.of(customer), key_id=key_id)
     if request.method != "POST":
         return access.show(request, customer, "revoke.html", section="keys", key=key)
@@ -108,7 +108,7 @@ def _lead_to_token(
 @access.for_members
 @require_safe
 def issued(request: HttpRequest, customer: Customer, key_id: str) -> HttpResponse:
-    """Show a new key's token, once; loaded again it leads to the list of keys."""
+    """Show a new key's token once; a reload redirects to the list of keys."""
     key = get_object_or_404(own_keys.of(customer), key_id=key_id)
     secret = shown_once.take(request)
     if secret is None:

@@ -1,4 +1,4 @@
-"""The first pages of the portal: which customer, and how it is doing."""
+"""Show the portal's first pages: the person's customer, its quotas and usage."""
 
 import datetime
 from typing import cast
@@ -21,7 +21,7 @@ from accounts.usage.export import csv_response
 PERIODS = (7, 30, 90)
 _DEFAULT_PERIOD = 30
 _SHOWN_REFUSALS = 5
-# Of models and of keys, the most used; the CSV file has all.
+# The most used models and keys; the CSV file has all.
 _MOST_USED = 10
 
 
@@ -29,7 +29,7 @@ _MOST_USED = 10
 @login_required(login_url=access.SIGN_IN)
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Lead to the person's customer; say so if there is none."""
+    """Redirect to the person's first customer, or show that there is none."""
     first = access.customers_of(cast(User, request.user)).first()
     if first is None:
         return render(request, "portal/no_customer.html")
@@ -73,10 +73,10 @@ def overview(request: HttpRequest, customer: Customer) -> HttpResponse:
 @access.for_members
 @require_safe
 def export(request: HttpRequest, customer: Customer) -> HttpResponse:
-    """Download the usage of the period that is shown, day by day."""
+    """Download the usage of the chosen period, by day."""
     now = timezone.now()
     own = spans.between(_days(now, _period(request))[0], now, customer_id=customer.pk)
-    # A streaming response is a response to every middleware, if not to its type.
+    # Middleware takes a streaming response as a response, although its type is not.
     return cast(HttpResponse, csv_response(own, name=f"usage-{customer.pk}"))
 
 

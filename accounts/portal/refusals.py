@@ -1,4 +1,4 @@
-"""Why a call was refused: what happened, which limit, and what to do about it."""
+"""Explain why a call was refused: what happened, which limit, and what to do."""
 
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse

@@ -1,4 +1,4 @@
-"""Calling the API from the browser, with a key in test mode made for that alone."""
+"""Call the API from the browser, with a test key that is made for it."""
 
 import datetime
 from typing import cast
@@ -23,7 +23,7 @@ _SCOPES = ("predict", "explain", "models:read")
 @access.for_members
 @require_http_methods(["GET", "HEAD", "POST"])
 def try_it(request: HttpRequest, customer: Customer) -> HttpResponse:
-    """Call with a key that was pasted, or make one in test mode for the next hour."""
+    """Show the page, or make a test key for it that is valid for an hour."""
     problems = []
     if request.method == "POST":
         try:
@@ -53,7 +53,7 @@ def try_it(request: HttpRequest, customer: Customer) -> HttpResponse:
 
 @transaction.atomic
 def make_key(customer: Customer, *, by: User) -> api_keys.IssuedKey:
-    """Issue a key for an hour within what the plan allows, in place of one's last."""
+    """Issue a test key for an hour, and revoke the person's last one."""
     for last in _mine(customer, by):
         api_keys.revoke(last)
     return own_keys.issue(
@@ -67,7 +67,7 @@ def make_key(customer: Customer, *, by: User) -> api_keys.IssuedKey:
 
 
 def _mine(customer: Customer, person: object) -> QuerySet[ApiKey]:
-    """Select the keys made here by somebody that still work."""
+    """Select the active keys that a person has made here."""
     assert isinstance(person, User)
     return own_keys.active(customer).filter(
         created_by=person, mode=ApiKey.Mode.TEST, name=_name(person)

@@ -1,5 +1,4 @@
-"""Mounted at /portal/; what is limited by address, such as signing in,
-is beside it."""
+"""Mounted at /portal/; the site's URLs add sign-in, which is limited by address."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-// Buttons with data-copy="id" copy what the element with that id holds.
+// Buttons with data-copy="id" copy the value or text of the element with that id.
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
     const source = document.getElementById(button.dataset.copy);
@@ -15,7 +15,7 @@ async function copy(text, source) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Browsers give the clipboard to secure pages only: leave the text selected.
+    // Browsers allow the clipboard only to secure pages: leave the text selected.
     if ("select" in source) source.select();
     else getSelection().setBaseAndExtent(source, 0, source, source.childNodes.length);
     return document.execCommand("copy");

@@ -5,7 +5,7 @@ import { recall } from "./tab_key.js";
 const key = recall();
 if (key) {
   const timer = setInterval(() => {
-    // Until the document is loaded there is no scheme to fill it into.
+    // There is no scheme to fill in until the document is loaded.
     if (ui.preauthorizeApiKey("bearer", key) !== null) clearInterval(timer);
   }, 100);
 }

@@ -1,4 +1,4 @@
-// Whoever signs in next in this tab has keys of their own.
+// The next person who signs in in this tab has other keys.
 import { forget } from "./tab_key.js";
 
 forget();

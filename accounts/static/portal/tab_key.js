@@ -1,5 +1,5 @@
-// A key that this tab remembers until it is closed or its user signs out, so that the
-// API docs have it filled in. Only here: it is not sent along with any request.
+// Remembers a key in this tab until it is closed or its user signs out, to fill it into
+// the API docs. No request sends it along.
 const NAME = "modelyard-key";
 
 export function remember(key) {

@@ -80,7 +80,7 @@ async function loadExample() {
   }
   if (name !== model.value) return;
   body.value = examples.get(name);
-  // Only what the model can do is offered.
+  // Offer only what the model can do.
   explain.disabled = !explainable.get(name);
   explain.hidden = explain.disabled;
   if (explain.disabled && operation.value === "explain") operation.value = "predict";

@@ -111,7 +111,7 @@ def test_a_banner_on_every_page_warns_before_and_when_a_quota_is_spent(
     for name in PAGES:
         text = page(member, customer, name).content.decode()
 
-        assert ("A larger plan helps" in text) == bool(words)
+        assert ("For a larger plan" in text) == bool(words)
         for word in words:
             assert word in text
 
