@@ -358,7 +358,7 @@ class Admission:
         return sum(quota.overdrawn for quota in self.quotas())
 
     def recall(self, recall: Recall) -> Recalled:
-        """Give up what is leased and not spent, because another holder needs it."""
+        """Give up unspent leased units, because another holder needs them."""
         quota = self._find(recall)
         if quota is None:
             # Its window is over: nobody can spend from it.

@@ -1,4 +1,4 @@
-"""What a customer may do, as plain data that the gateway and Django share."""
+"""Limits, leases and recalls, as plain data that the gateway and Django share."""
 
 import datetime
 from typing import Any, Literal
@@ -43,7 +43,7 @@ class Quota(msgspec.Struct, frozen=True, gc=False):
 
 
 class KeyLimits(msgspec.Struct, frozen=True):
-    """What one API key may use of its customer's limits."""
+    """The limits of one API key, below those of its customer."""
 
     rates: tuple[Rate, ...] = ()
     quotas: tuple[Quota, ...] = ()
@@ -60,10 +60,10 @@ class Limits(msgspec.Struct, frozen=True):
     max_predict_rows: int = 100
     max_batch_rows: int = 1000
     max_job_rows: int = 1_000_000
-    # Of one prediction's body; None: the site's own limit holds.
+    # For the body of one prediction; None: the site's own limit holds.
     max_body_bytes: int | None = None
     max_jobs_in_flight: int | None = None
-    # Of uploads that have not expired.
+    # For uploads that have not expired.
     max_uploads: int = 1000
     max_upload_bytes: int = 10_000_000_000
     # The limits above that differ from the plan, by the names that callers read.

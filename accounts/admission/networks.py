@@ -8,7 +8,7 @@ Address = IPv4Address | IPv6Address
 # The range that providers usually give to one household or office, by IP version.
 _PREFIXES = {4: 24, 6: 48}
 _DAY_S = 86400
-# Of one key, this many callers are remembered, and this many networks told per day.
+# For one key and day: callers that are remembered, and networks that are told.
 _MOST_CALLERS = 1000
 MOST_NETWORKS = 100
 

@@ -1,4 +1,4 @@
-"""Why a call is refused: the limit that was reached, in numbers and in a sentence."""
+"""Refuse calls for a limit: describe it in numbers and in a sentence."""
 
 from typing import Literal
 
@@ -26,7 +26,7 @@ Kind = Literal["rate", "quota", "concurrency"]
 
 
 class LimitRefusal(msgspec.Struct, frozen=True):
-    """Why a call is refused; waiting `retry_after_s` gets past this limit."""
+    """A limit that refuses a call; after `retry_after_s` it is open again."""
 
     kind: Kind
     retry_after_s: float
