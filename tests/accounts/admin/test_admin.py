@@ -47,7 +47,7 @@ def manager(client):
 
 @pytest.fixture
 def onlooker(client):
-    """Sign somebody in who may see all of accounts and change nothing."""
+    """Sign in a person who may see all of accounts and change nothing."""
     user = UserFactory(is_staff=True)
     user.user_permissions.set(
         Permission.objects.filter(
@@ -60,7 +60,7 @@ def onlooker(client):
 
 @pytest.fixture
 def changes():
-    """Count what gateways are told."""
+    """Collect the changes that gateways are told."""
     heard = []
 
     def listen(**kwargs):
@@ -202,7 +202,7 @@ def test_a_customer_without_usage_gets_a_hint_instead_of_a_chart(manager):
 
 
 def seen(manager, path):
-    """Fill in a form as its page was made."""
+    """Fill in a form with the values that its page has."""
     form = manager.get(path).context["adminform"].form
     given = {}
     for name, field in form.fields.items():
@@ -653,7 +653,7 @@ def test_usage_of_long_ago_is_listed_by_hour_and_by_day_and_exported(manager):
     long_ago = timezone.now() - datetime.timedelta(days=100)
     recording.record("b-1.spool", [event(customer, 3, at=long_ago)], 1)
     roll_ups.roll_up(now=timezone.now())
-    # As they are once they are old.
+    # As if they were old.
     Usage.objects.all().delete()
 
     assert "Acme" not in manager.get(url("usage_changelist")).content.decode()

@@ -1,4 +1,4 @@
-"""What differs from a customer's plan, as account managers write it."""
+"""The form for a customer's overrides of its plan."""
 
 import pytest
 from django.contrib.auth.models import Group

@@ -33,7 +33,7 @@ class Caller:
         return refusal
 
     def hammer(self, now, *, calls=TOLERATED + 1):
-        """Use the limit up and go on, within a millisecond; give the last refusal."""
+        """Use up the limit and go on, within a millisecond; return the last refusal."""
         for call in range(calls + 1):
             refusal = self.call(now + call / 1e6)
         return refusal
@@ -121,7 +121,7 @@ def test_a_minute_without_begins_anew(counts):
 
 
 def wait_after_the_next(caller, now):
-    """Hammer in the minute that begins now; give by how much the wait is longer."""
+    """Hammer in the minute that begins now; return how much longer the wait is."""
     caller.hammer(now)
     return caller.call(now + 0.5).retry_after_s - 59.5
 
@@ -299,7 +299,7 @@ def test_a_clock_that_jumps_locks_nobody_out_for_long(counts, jump_s):
     while (refusal := caller.call(after + waited)) is not None:
         waited += max(1.0, refusal.retry_after_s)
 
-    # The rest of a wait that was begun, the jump itself, and a minute's window.
+    # The rest of the wait, the jump itself, and a window of one minute.
     assert waited <= 60 + LONGEST_S + 60
 
 

@@ -48,13 +48,13 @@ def test_what_is_no_network_is_refused(text):
 @pytest.mark.parametrize(
     ("peer", "forwarded", "client"),
     [
-        # Nobody says who is behind a peer that is no proxy of ours.
+        # The peer is not a trusted proxy, so the header is ignored.
         ("198.51.100.1", b"10.9.9.9", "198.51.100.1"),
         ("10.0.0.1", None, "10.0.0.1"),
         ("10.0.0.1", b"203.0.113.5", "203.0.113.5"),
         ("10.0.0.1", b"1.1.1.1, 203.0.113.5, 10.0.0.2", "203.0.113.5"),
         ("10.0.0.1", b"10.0.0.3, 10.0.0.2", "10.0.0.3"),
-        # What is no address is in no network either.
+        # Text that is not an address is in no network.
         ("10.0.0.1", b"nonsense", "nonsense"),
         ("10.0.0.1", b"", ""),
     ],
@@ -107,7 +107,7 @@ def test_behind_a_proxy_the_callers_network_is_told_and_nobody_elses():
 
     assert seen.note("10.0.0.1", b"203.0.113.1", proxy, NOON) == "203.0.113.0/24"
     assert seen.note("10.0.0.1", b"1.2.3.4, 203.0.113.9", proxy, NOON) == ""
-    # Who is no proxy says what it likes.
+    # A peer that is not a trusted proxy may write anything.
     assert seen.note("198.51.100.1", b"1.2.3.4", proxy, NOON) == "198.51.100.0/24"
 
 

@@ -44,7 +44,7 @@ class Service:
         self.customer_id = customer_id
 
     def answer(self, key_id, now):
-        """Send a call to some gateway; give the refusal, if there is one."""
+        """Send a call to some gateway; return its refusal, if there is one."""
         place = self.choice.randrange(len(self.gateways))
         gateway = self.gateways[place]
         if not self.back_offs:
@@ -66,7 +66,7 @@ class Service:
         return refusal
 
     def call(self, now):
-        """Give how long to wait, and the limit that is the reason; empty: none is."""
+        """Return how long to wait and for which limit; empty: for none."""
         gateway, refusal = self.answer("good", now)
         if refusal is not None:
             # What the header says: whole seconds, rounded up.
@@ -95,7 +95,7 @@ class Service:
 
 
 def refusals(service, choice, *, only_told=False):
-    """Run one session; give its refusals, each with the limit that was waited for.
+    """Run one session; return its refusals, each with the limit that it waited for.
 
     A client that waits only when it is told to does not look at `RateLimit`.
     """
@@ -137,12 +137,12 @@ def test_a_client_that_obeys_never_meets_another_refusal(tmp_path, gateways, onl
         assert not again, f"session {session}"
         met += len(found)
 
-    # Whoever reads `RateLimit` is never refused at all.
+    # A client that reads `RateLimit` is never refused.
     assert met > SESSIONS if only_told else met == 0
 
 
 def test_a_client_that_does_not_wait_is_refused_again(tmp_path):
-    """The sessions above can fail: one that waits a second less does."""
+    """The test above can fail: a client that waits a second less meets a refusal."""
     again = 0
     for session in range(200):
         choice = random.Random(session)
@@ -220,7 +220,7 @@ def test_a_herd_that_obeys_is_through_soon(tmp_path, calls, longest_s, late_s):
 
 
 def share_of_the_good(tmp_path, *, back_off):
-    """Ten minutes of a hammering key and an obedient one: what each gets.
+    """Run a hammering key and an obedient one for ten minutes; return what each gets.
 
     The obedient one asks for a call a second, a fifth of what the customer may do.
     """

@@ -16,7 +16,7 @@ def site():
 
 
 def run(admission, site, *, compute_us=0, samples=0, rows=1, explains=False, now=NOON):
-    """Admit one call and settle what it cost; gives the refusal if there is one."""
+    """Admit one call and settle its cost; return the refusal if there is one."""
     outcome = admission.spend(rows, now, explains=explains)
     while isinstance(outcome, LeaseRequest):
         admission.accept(outcome, site.grant(outcome), now)
@@ -68,7 +68,7 @@ def test_the_estimate_follows_what_rows_cost(site):
     admission = Admission(1, limits(quotas=(DEVICE,)))
     run(admission, site, compute_us=10_000)
 
-    # Eight rows are expected to take 80 ms: so many such calls fit at once.
+    # Eight rows are expected to take 80 ms: as many calls fit at once.
     outcomes = [spend(admission, site, 8, NOON) for _ in range(20)]
 
     assert outcomes.count(None) == 990 // 80

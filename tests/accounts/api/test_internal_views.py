@@ -127,7 +127,7 @@ def test_a_gateway_that_is_gone_cannot_give_units_back(post, customer):
 
 @contextlib.contextmanager
 def answering(path):
-    """Be a gateway that gives 12 units up; gives the bodies it was sent."""
+    """Run a gateway that gives up 12 units; yield the bodies that it gets."""
     bodies = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -185,7 +185,7 @@ def test_reading_is_not_answered(client, db):
 
 @pytest.mark.processes
 def test_gunicorn_tells_its_socket_from_a_port(tmp_path):
-    """Serve the site on both: what the views rely on is gunicorn's doing, not ours."""
+    """Serve the site on both sockets with gunicorn, as the views rely on it."""
     port = free_port()
     path = tmp_path / "s.sock"
     server = subprocess.Popen(

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def changes():
-    """Count what gateways are told."""
+    """Collect the changes that gateways are told."""
     heard = []
 
     def listen(**kwargs):

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def heard():
-    """Count what gateways are told."""
+    """Collect the changes that gateways are told."""
     senders = []
 
     def listen(**kwargs):

@@ -160,7 +160,7 @@ def test_nobody_takes_over_who_has_rights_in_the_admin(manager, customer, raise_
     shown = invite(manager, customer, "boss@example.com")
 
     assert "link=" not in shown.content.decode()
-    # Nor by a link from the time before.
+    # An earlier link does not work, either.
     assert members.of_link(link) is None
 
 

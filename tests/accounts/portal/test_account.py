@@ -38,7 +38,7 @@ def set_password(client, new=NEW):
 
 @pytest.fixture
 def link(settings, customer):
-    """Invite somebody where no mail is sent; return the path of their link."""
+    """Invite a person without mail; return the path of their link."""
     settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
     made = members.invite(customer, email="ann@example.com").link
     return made.removeprefix(settings.MODELYARD_PUBLIC_URL)
@@ -205,7 +205,7 @@ def ask(client, email="ann@example.com"):
 
 @pytest.fixture
 def queued(monkeypatch):
-    """Collect what workers are asked to do."""
+    """Collect the tasks that workers get."""
     asked = []
     monkeypatch.setattr(
         tasks.send_forgotten, "apply_async", lambda args, retry: asked.append(args)

@@ -1,4 +1,4 @@
-"""The portal as its users meet it: a whole journey, by keyboard, on a small phone."""
+"""The portal in a browser: a whole journey, by keyboard, and on a small phone."""
 
 import json
 
@@ -35,7 +35,7 @@ VIEWS = {
 
 @pytest.fixture(params=VIEWS)
 def visit(request, browser, live_server):
-    """A page of which each state is looked at in every view of the device."""
+    """A page whose every state is checked in every view of the device."""
     yield from _visit(browser, live_server, VIEWS[request.param])
 
 
@@ -244,7 +244,7 @@ def test_a_test_key_is_tried_here_and_filled_into_the_docs(desktop, customer, ca
     assert page.evaluate("localStorage.length") == 0
     printed = capfd.readouterr()
     assert secret not in printed.out + printed.err
-    # Who signs out leaves no key behind.
+    # Signing out leaves no key behind.
     desktop.open("/portal/")
     page.click("text=Sign out")
     page.wait_for_url("**/portal/sign-in/")
@@ -379,7 +379,7 @@ def _tab_to(page, text):
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.textContent").strip() == text:
-            # Who tabs must see where they are.
+            # People who use the tab key must see where they are.
             style = "getComputedStyle(document.activeElement).outlineStyle"
             assert page.evaluate(style) != "none"
             return

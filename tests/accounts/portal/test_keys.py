@@ -56,7 +56,7 @@ def test_a_new_key_s_page_shows_it_once_however_often_it_is_loaded(member, custo
     again = member.get(address, follow=True)
 
     token = TOKEN.search(first.content.decode())[0]
-    # Before it was looked at it lay there encrypted, and the address had the key.
+    # Before it was shown, it was there encrypted, and the address had the key.
     assert "shown-once" in str(sealed)
     assert not [each for each in sealed if token.split("_")[3] in each]
     assert head.status_code == 302

@@ -1,8 +1,8 @@
-"""A site and its gateways in one simulated world: every message may go astray.
+"""Simulate a site and its gateways, where every message may get lost.
 
-Time, randomness and the network are the simulation's; what decides is the real code,
-`accounts.admission` in each gateway and `accounts.quotas.lending` at the site. A seed
-decides everything, so a seed that fails can be run again and looked at.
+Time, randomness and the network are simulated. The code that decides is the real one,
+`accounts.admission` in each gateway and `accounts.quotas.lending` at the site. A run
+depends only on its seed, so a seed that fails can be run again.
 """
 
 import functools
@@ -25,7 +25,7 @@ OVERDRAFT_SHARE = 0.05
 
 
 class Overdrafts:
-    """What gateways of one machine have overdrawn; outlives each of them."""
+    """Units that gateways of one machine have overdrawn; outlives each of them."""
 
     def __init__(self):
         self.cells = []
@@ -73,7 +73,7 @@ class Site:
         return decision
 
     def asked(self, holder, request, reply):
-        """Carry a request out; killed with the site between any two steps."""
+        """Answer a request; the site may be killed between any two steps."""
         self.go_on(lending.answer(request), None, holder, request, reply)
 
     def go_on(self, steps, value, holder, request, reply):
@@ -324,7 +324,7 @@ class World:
     # Calls
 
     def begin(self, gateway, at):
-        """An admitted call takes its time; some fail on our side."""
+        """End an admitted call after some time; some calls fail on our side."""
         fails = self.random.random() < 0.03
         self.after(self.random.expovariate(20), self.end, gateway, at, fails)
 
@@ -401,9 +401,9 @@ class World:
         self.now = end
 
     def saturate(self):
-        """Ask for more than is left, with everybody up and nothing lost.
+        """Ask for more than is left, while all processes run and no message is lost.
 
-        Where nothing was ever lost, one gateway alone must get all that is left.
+        If no message was ever lost, one gateway alone must get all that is left.
         """
         self.site.up = True
         self.publish()
@@ -425,7 +425,7 @@ class World:
         return sum(n for (_, starts), n in self.ledger.items() if starts == window)
 
     def check(self):
-        """Raise AssertionError for whatever was promised and is not so."""
+        """Raise AssertionError for every promise that does not hold."""
         for window in self.windows():
             allowed = self.highest[window]
             if self.faults:

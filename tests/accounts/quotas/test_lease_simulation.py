@@ -1,4 +1,4 @@
-"""Limits hold whatever becomes of messages, processes and the site.
+"""Limits hold, whatever happens to messages, processes and the site.
 
 `MODELYARD_SIMULATIONS=10000` runs the long tier; `make torture` does that.
 """
@@ -13,10 +13,9 @@ from accounts.quotas import lending
 from tests.accounts.quotas.lease_world import World
 
 SEEDS = int(os.environ.get("MODELYARD_SIMULATIONS", "200"))
-# In which a mutant has to show.
+# Among this many seeds, each mutant must break a promise.
 MUTANT_SEEDS = 400
-# In which a mutant that needs rare circumstances showed when it was written, so that
-# not all seeds before have to be gone through.
+# Seeds that once showed mutants that need rare circumstances; they are tried first.
 PROMISING_SEEDS = (157, 166, 48, 88)
 
 
@@ -39,14 +38,14 @@ def test_limits_hold_in_every_simulated_world(capsys):
         for name in seen:
             seen[name] += getattr(world, name)
 
-    # What is to be survived did happen.
+    # The faults did happen.
     assert min(seen.values()) > SEEDS / 10, seen
     with capsys.disabled():
         print(f"\n{SEEDS} worlds: {seen}")
 
 
 def breaks():
-    """Whether some seed shows that the limits do not hold."""
+    """Return whether some seed shows that the limits do not hold."""
     for seed in (*range(4), *PROMISING_SEEDS, *range(4, MUTANT_SEEDS)):
         world = simulate(seed)
         try:
@@ -61,7 +60,7 @@ def not_comparing(account, request):
 
 
 def taking_twice(account, recalled):
-    """Take units back though a later request has told of it."""
+    """Take units back although a later request has counted them."""
     units = min(recalled.units, account.loan.units)
     account.loan.units -= units
     account.counted -= units
@@ -74,7 +73,7 @@ def not_recalling(request):
 
 
 def freeing_all(account, *, spent):
-    """Take a dead holder's usage for nothing."""
+    """Ignore a dead holder's usage."""
     return lending_settle(account, spent=0)
 
 

@@ -108,13 +108,13 @@ def test_a_rotated_key_and_its_heirs_have_one_quota_together(customer):
     for number, key in enumerate((old, new, newest)):
         spent = msgspec.structs.replace(event(customer, 20), key_id=key.key_id)
         recording.record(f"boot{number}-1.spool", [spent], 100)
-    # Whose limit it is can be changed at the newest only.
+    # Only the newest key's limit counts.
     ApiKey.objects.filter(pk=newest.pk).update(daily_quota=90)
 
     assert old.quota_key_id == new.quota_key_id == newest.quota_key_id == old.key_id
     assert leases.grant("boot0", ask(customer, 500, key_id=old.key_id)).units == 30
     assert leases.grant("boot1", ask(customer, 1, key_id=old.key_id)).units == 0
-    # Of what the dead holder was lent, only what the heirs' calls say was spent stays.
+    # Only the dead holder's units that calls of the newer keys have spent stay.
     assert leases.settle("boot0") == 10
 
 

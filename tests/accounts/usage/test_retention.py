@@ -55,7 +55,7 @@ def test_old_minutes_go_and_hours_days_and_sums_stay(customer, now):
 
     assert everything(now) == before
     assert roll_ups.kept_from() == day_of(now - KEEP)
-    # Those of the last closed day stay for whoever reads them this moment.
+    # Minutes of the last closed day stay for readers that have begun.
     assert set(Usage.objects.values_list("rows", flat=True)) == {2, 41, 43}
     assert {row.rows for row in UsageHour.objects.all()} == {2, 41, 43, 44, 102}
     assert {row.rows for row in UsageDay.objects.all()} == {2, 41, 43, 44, 102}
@@ -97,7 +97,7 @@ def test_a_day_that_another_round_closed_meanwhile_is_not_added_up_again(
     seen = []
 
     def compare_too_late(day):
-        """Find a difference that was there, while others finish the day."""
+        """Find an earlier difference, while another process closes the day."""
         if not seen:
             seen.append(day)
             retention.forget_minutes(now=now, keep=KEEP)

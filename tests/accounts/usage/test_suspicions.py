@@ -61,7 +61,7 @@ def test_many_calls_for_models_that_cannot_be_seen_are_noticed(misses, kinds):
 
 
 def used_from(key, networks, *, at=NOW):
-    """Take in one event for each network, as two gateways might tell them."""
+    """Record one event for each network, as from two gateways."""
     events = [
         msgspec.structs.replace(
             event(key.customer, 1),

@@ -1,4 +1,4 @@
-"""What was there before a migration means the same after it."""
+"""Usage from before a migration means the same after it."""
 
 import datetime
 
@@ -23,7 +23,7 @@ def migrate(name):
 
 @pytest.fixture
 def newest():
-    """Give the name of the newest migration, and leave all apps at theirs."""
+    """Return the name of the newest migration; leave all apps at their newest."""
     graph = MigrationExecutor(connection).loader.graph
     yield graph.leaf_nodes("accounts")[0][1]
     executor = MigrationExecutor(connection)

@@ -1,4 +1,4 @@
-"""Every grain of usage says the same, whatever came late, twice, or half."""
+"""Minutes, hours and days agree, whatever came late, twice, or in part."""
 
 import dataclasses
 import datetime

@@ -1,6 +1,6 @@
-"""A ledger written, killed, rolled up and pruned at random, beside a plain list.
+"""Write, kill, roll up and prune a usage ledger at random, beside a plain list.
 
-What the ledger says has to be what the list says, whatever happened in between.
+The ledger must always say the same as the list.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ class UsageWorld:
             self.read[segment] = start + len(events)
 
     def _ingest_twice(self) -> None:
-        """Read once more what was read, as after a lost commit of somebody else."""
+        """Ingest events again, as if another process had lost its commit."""
         segment = self.random.randrange(_SEGMENTS)
         if self.read[segment]:
             events = self.spool[segment][: self.read[segment]]
@@ -147,7 +147,7 @@ class UsageWorld:
     # What has to hold
 
     def _compare_a_span(self) -> None:
-        """Ask as readers do, for a span whose ends lie anywhere they may."""
+        """Read a span with random ends, as readers do."""
         start, end = sorted(
             self.now - self.random.random() * self.random.choice([2, 40, 150]) * DAY
             for _ in range(2)
