@@ -4,13 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from accounts.admission.limit_words import (
-    OWNERS,
-    PERIOD_ADJECTIVES,
-    are,
-    counted,
-    span,
-)
+from accounts.admission.limit_words import OWNERS, PERIOD_ADJECTIVES, are, counted, span
 from accounts.admission.limits import Quota, ReachedLimit, Source
 from accounts.admission.windows import QuotaWindow, RateWindow
 
