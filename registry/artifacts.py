@@ -1,7 +1,7 @@
-"""Keeping wanted artifacts in the local cache, the only place engines load from.
+"""Keep wanted artifacts in the local cache, the only place engines load from.
 
-A folder of the cache is named by the digest of what it holds and appears whole, by
-rename: an engine never sees half of it, and equal artifacts are kept once.
+Each cached folder is named by the digest of its contents and appears by a rename, so
+an engine never sees half an artifact, and equal artifacts are stored once.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ log = structlog.get_logger(__name__)
 State = ModelVersion.ArtifactState
 FETCH_TASK = "registry.tasks.fetch_artifact"
 _PARTIAL_PREFIX = ".partial-"
-# Older ones are left over from a killed worker.
+# Older partial folders are left over from a killed worker.
 _PARTIAL_MAX_AGE_S = 6 * 3600
 
 
 def connect() -> client.MlflowRegistry:
-    """Reach the MLflow that the settings name."""
+    """Return a client for the MLflow that the settings name."""
     return client.MlflowRegistry(
         settings.MLFLOW_TRACKING_URI,
         artifact_folders=tuple(map(Path, settings.MLFLOW_ARTIFACT_FOLDERS)),
@@ -43,7 +43,7 @@ def connect() -> client.MlflowRegistry:
 
 
 def wanted() -> QuerySet[ModelVersion]:
-    """Versions that may be called: in a route, or published on purpose."""
+    """Return the versions that may be called: those in a route or published."""
     in_route = (
         Q(default_in__isnull=False)
         | Q(canary_in__isnull=False)
@@ -57,7 +57,7 @@ def wanted() -> QuerySet[ModelVersion]:
 
 
 def fetch_wanted(registry: ModelRegistry) -> list[ModelVersion]:
-    """Fetch what is wanted and not in the cache; give back what failed."""
+    """Fetch wanted artifacts that are not cached; return the versions that failed."""
     _remove_leftovers()
     missing = [version for version in wanted() if not is_cached(version)]
     return [version for version in missing if not fetch(version, registry=registry)]
@@ -71,13 +71,13 @@ def is_cached(version: ModelVersion) -> bool:
 
 
 def fetch(version: ModelVersion, *, registry: ModelRegistry | None = None) -> bool:
-    """Bring the artifact into the cache and note how it went; True if it is there."""
+    """Copy the artifact into the cache and store the outcome; return True if cached."""
     if is_cached(version):
         return True
     try:
         digest = _download(version, registry or connect())
     except (ArtifactRefused, RegistryUnreachable) as error:
-        # It may quote a file's name.
+        # The error may quote a file name that the database cannot store.
         _note(version, state=State.FAILED, digest="", error=storable(str(error)))
         return False
     except OSError as error:
@@ -90,11 +90,11 @@ def fetch(version: ModelVersion, *, registry: ModelRegistry | None = None) -> bo
 
 
 class NotAsked(ValueError):
-    """No worker was asked for an artifact; the text may be shown."""
+    """No worker was asked for an artifact; the text may be shown to people."""
 
 
 def ask_for(version: ModelVersion) -> None:
-    """Ask a worker for the artifact now; raise NotAsked if there is none to ask."""
+    """Ask a worker to fetch the artifact now; raise NotAsked if that is impossible."""
     if is_cached(version):
         raise NotAsked(f"The artifact of {version} is cached already.")
     if not _queue_fetch(version.pk):
@@ -105,13 +105,13 @@ def ask_for(version: ModelVersion) -> None:
 
 
 def fetch_soon(version: ModelVersion) -> None:
-    """Ask a worker for the artifact once the transaction is committed."""
+    """Ask a worker to fetch the artifact once the transaction is committed."""
     if not is_cached(version):
         transaction.on_commit(partial(_queue_fetch, version.pk))
 
 
 def _queue_fetch(version_id: int) -> bool:
-    # By its name: `registry.tasks` imports this module.
+    # By the task's name: `registry.tasks` imports this module.
     try:
         current_app.send_task(FETCH_TASK, (version_id,), retry=False)
     except (OperationalError, OSError) as error:
@@ -137,14 +137,14 @@ def _download(version: ModelVersion, registry: ModelRegistry) -> str:
         try:
             folder.rename(target)
         except OSError:
-            # The same artifact is there already, or came from another worker.
+            # The same artifact is cached already, perhaps by another worker.
             if not target.is_dir():
                 raise
     return digest
 
 
 def _settle(folder: Path) -> str:
-    """Write all files through to the disk; digest their paths and contents."""
+    """Flush all files to the disk; return the digest of their paths and contents."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         if file.is_symlink():
@@ -158,7 +158,7 @@ def _settle(folder: Path) -> str:
 
 
 def _note(version: ModelVersion, *, state: str, digest: str, error: str) -> None:
-    """Store the outcome; an unchanged one is not written again."""
+    """Store the outcome, unless it is stored already."""
     outcome = (state, digest, error)
     if outcome == (
         version.artifact_state,
@@ -168,7 +168,7 @@ def _note(version: ModelVersion, *, state: str, digest: str, error: str) -> None
         return
     version.artifact_state, version.artifact_digest, version.artifact_error = outcome
     with transaction.atomic():
-        # An artifact that another sync replaced meanwhile is not this one.
+        # If another sync replaced the version meanwhile, this outcome is not about it.
         ModelVersion.objects.filter(
             pk=version.pk, source=version.source, registered_at=version.registered_at
         ).update(artifact_state=state, artifact_digest=digest, artifact_error=error)

@@ -1,4 +1,4 @@
-"""Saving a row of the registry so that history and gateways learn of it."""
+"""Save rows of the registry so that history and gateways learn of the change."""
 
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 from django.core.exceptions import PermissionDenied
@@ -8,14 +8,15 @@ from registry.models import ModelVersion, RegisteredModel, Route
 from registry.signals import registry_changed
 
 Row = RegisteredModel | ModelVersion | Route
-# Who changes it; None is the machine itself. Views never let anonymous ones here.
+# The person who makes a change; None is the machine itself. Views refuse anonymous
+# users.
 Person = AbstractBaseUser | AnonymousUser | None
 
 
 def save(row: Row, *, by: Person, reason: str) -> None:
-    """Save `row`, with the reason in its history where it keeps one.
+    """Save `row`; its history, if it has one, keeps the person and the reason.
 
-    Raises PermissionDenied for trust that is not for this person to set or withdraw.
+    Raises PermissionDenied if `by` may not change whether a model is trusted.
     """
     row._history_user = by  # type: ignore[union-attr]  # read by simple_history
     row._change_reason = reason[:100]  # type: ignore[union-attr]  # read by simple_history
@@ -28,7 +29,7 @@ def save(row: Row, *, by: Person, reason: str) -> None:
 
 
 def _require_trust(model: RegisteredModel, by: Person) -> None:
-    """Hold every writer to the permission: what is trusted runs its author's code."""
+    """Require a permission to change trust: a trusted model runs its author's code."""
     before = RegisteredModel.objects.filter(pk=model.pk).values_list("trusted")
     if model.trusted == (before.first() or (False,))[0]:
         return
@@ -40,7 +41,7 @@ def _require_trust(model: RegisteredModel, by: Person) -> None:
 
 
 def make_site_default(model: RegisteredModel, *, by: Person) -> None:
-    """Let `model`, and no other, answer requests that name no model."""
+    """Let only `model` answer requests that name no model."""
     with transaction.atomic():
         for other in RegisteredModel.objects.filter(site_default=True).exclude(
             pk=model.pk

@@ -1,4 +1,4 @@
-"""Registered models, their versions and aliases, and the routes callers address."""
+"""Registered models, their versions and aliases, and the routes to them."""
 
 from django.conf import settings
 from django.core.validators import MaxValueValidator
@@ -8,7 +8,7 @@ from simple_history.models import HistoricalRecords
 
 
 class RegistrySync(models.Model):
-    """The one row that tells how the last synchronisation with MLflow went."""
+    """The single row about the last synchronisation with MLflow."""
 
     tracking_uri = models.CharField(max_length=500, blank=True)
     attempted_at = models.DateTimeField(null=True, blank=True)
@@ -34,7 +34,7 @@ class RegistrySync(models.Model):
 
 
 class RegisteredModel(models.Model):
-    """A name with versions, as MLflow has it."""
+    """A name with versions, as in MLflow."""
 
     name = models.CharField(max_length=255, unique=True)
     description = models.TextField(blank=True)
@@ -172,9 +172,9 @@ def default_fallback_on() -> list[str]:
 class Route(models.Model):
     """What a caller addresses: a default version and perhaps a canary.
 
-    These are the *desired* variants; `inference` moves what is served once the
-    engines have loaded them. The two weights live in one row so that the database
-    itself can hold their sum at 100.
+    These are the *desired* variants; `inference` serves them once the engines have
+    loaded them. Both weights are in one row so that a database constraint can keep
+    their sum at 100.
     """
 
     class CacheScope(models.TextChoices):

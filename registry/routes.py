@@ -1,6 +1,7 @@
-"""Deciding which versions answer: defaults, canaries and their weights.
+"""Change which versions answer: defaults, canaries and their weights.
 
-These change the *desired* route. Requests move once engines have the versions loaded.
+These functions change the *desired* route. Requests move once engines have loaded the
+versions.
 """
 
 from collections.abc import Collection
@@ -16,7 +17,7 @@ from registry.mlflow.types import Json
 from registry.models import ModelVersion, RegisteredModel, Route
 from registry.rules import column_rules, metadata
 
-# What a fallback may stand in for: errors that are not the caller's.
+# The errors that a fallback may replace: those that are not the caller's fault.
 FALLBACK_CODES = frozenset(
     {"OVERLOADED", "MODEL_UNAVAILABLE", "INFERENCE_TIMEOUT", "MODEL_ERROR"}
 )
@@ -24,13 +25,13 @@ _MAX_NAMES = 10
 
 
 class RouteError(ValueError):
-    """The change makes no sense for this route; the text may be shown."""
+    """The route does not allow the change; the text may be shown to people."""
 
 
 def make_default(version: ModelVersion, *, by: Person) -> Route:
-    """Send the model's main traffic to `version`; make the route if there is none.
+    """Send the model's main traffic to `version`; create the route if needed.
 
-    If `version` was the canary, the canary ends and the default gets everything.
+    If `version` was the canary, the canary ends and `version` gets all traffic.
     """
     _require_callable(version)
     with transaction.atomic():
@@ -76,7 +77,7 @@ def set_canary_weight(route: Route, *, weight_percent: int, by: Person) -> Route
 
 
 def stop_canary(route: Route, *, by: Person, seen: int | None = None) -> Route:
-    """Give everything to the default again; refuse if `seen` is the canary no more."""
+    """Send all traffic to the default; raise RouteError if the canary is not `seen`."""
     with transaction.atomic():
         route = _reread(route)
         version = _canary_of(route, seen=seen)
@@ -86,14 +87,14 @@ def stop_canary(route: Route, *, by: Person, seen: int | None = None) -> Route:
 
 
 def promote_canary(route: Route, *, by: Person, seen: int | None = None) -> Route:
-    """Make the canary the default and end the canary; refuse another than `seen`."""
+    """Make the canary the default; raise RouteError if it is not `seen`."""
     with transaction.atomic():
         version = _canary_of(_reread(route), seen=seen)
         return make_default(version, by=by)
 
 
 def publish(version: ModelVersion, *, by: Person) -> None:
-    """Let callers name `version` although no route does."""
+    """Let callers name `version` even if no route does."""
     _require_callable(version)
     version.published = True
     with transaction.atomic():
@@ -102,13 +103,13 @@ def publish(version: ModelVersion, *, by: Person) -> None:
 
 
 def withdraw(version: ModelVersion, *, by: Person) -> None:
-    """Undo `publish`; a route that names the version keeps it callable."""
+    """Undo `publish`; the version stays callable while a route names it."""
     version.published = False
     changes.save(version, by=by, reason="withdrawn")
 
 
 def save(route: Route, *, by: Person, reason: str) -> None:
-    """Save an edited route and have what it names fetched."""
+    """Save an edited route and have the artifacts of its versions fetched."""
     route.updated_by = by  # type: ignore[assignment]  # the configured user model
     with transaction.atomic():
         changes.save(route, by=by, reason=reason)
@@ -138,10 +139,10 @@ def problems_of(
     input_rules: Json,
     batching: Json,
 ) -> list[RouteProblem]:
-    """Say what keeps an edited route from being saved.
+    """Return the reasons why an edited route cannot be saved.
 
-    Versions are looked at only if they changed: one that disappeared from MLflow
-    must not keep a person from changing the rest.
+    Only changed versions are checked: a version that disappeared from MLflow must not
+    keep a person from changing the rest.
     """
     problems = []
     for field, version in (
@@ -182,12 +183,12 @@ def problems_of(
 def _problems_of_fallback(
     default: ModelVersion, fallback: ModelVersion
 ) -> list[RouteProblem]:
-    """Compare inputs: whatever the default takes, the fallback must take too."""
+    """Check that the fallback takes the same inputs as the default."""
     wanted, taken = _inputs(default), _inputs(fallback)
     if wanted == taken:
         if list(wanted) == list(taken):
             return []
-        # Rows that are lists say by their order what is what.
+        # Rows may be lists, in which the order of the values names them.
         sentence = f"{fallback} takes its columns in another order than {default}."
         return [RouteProblem("fallback_version", sentence)]
     differing = sorted(
@@ -203,7 +204,7 @@ def _problems_of_fallback(
 
 
 def _inputs(version: ModelVersion) -> dict[str, Any]:
-    """Give the declared inputs by their name; those without have their position."""
+    """Return the declared inputs by name, or by position if they have no name."""
     declared = version.signature.get("inputs") or []
     columns = [
         column.name
@@ -212,14 +213,14 @@ def _inputs(version: ModelVersion) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for position, column in enumerate(declared):
         found[types.input_name(column, f"input {position}")] = column
-    # A tensor's columns are named by the metadata.
+    # The metadata names the columns of a tensor.
     if columns and not set(columns) <= found.keys():
         found |= {name: place for place, name in enumerate(columns)}
     return found
 
 
 def _problems_of_answer(default: ModelVersion, answer: Any) -> list[RouteProblem]:
-    """An embedding's prediction is a vector, so what stands in for it has to be one."""
+    """Require a vector as the fixed answer of an embedding model."""
     if default.metadata.get("task") != "embedding":
         return []
     numbers = isinstance(answer, list) and all(
@@ -268,7 +269,7 @@ def _locked(model: RegisteredModel) -> Route | None:
 
 
 def _reread(route: Route) -> Route:
-    """Lock the row and read it again: someone else may have changed it meanwhile."""
+    """Lock the row and read it again: another person may have changed it."""
     return Route.objects.select_for_update(of=("self",)).get(pk=route.pk)
 
 

@@ -1,4 +1,4 @@
-"""Choosing the variant that answers a request. Pure."""
+"""Choose the variant that answers a request. Without I/O."""
 
 import hashlib
 from itertools import cycle
@@ -18,11 +18,11 @@ class Variant(msgspec.Struct, frozen=True, gc=False):
 
 
 class Wheel:
-    """Deal unpinned requests out, exactly by weight over every 100 in a row.
+    """Distribute unpinned requests, exactly by weight over every 100 in a row.
 
-    Smooth weighted round-robin, as nginx has it, so that a canary's turns are spread
-    evenly. Its choices repeat after at most 100, so they are laid out once and then
-    only cycled through; any window of 100 holds the whole cycle.
+    Smooth weighted round-robin, as in nginx, spreads a canary's turns evenly. The
+    choices repeat after at most 100, so they are computed once and then cycled
+    through.
     """
 
     def __init__(self, variants: tuple[Variant, ...]) -> None:
@@ -35,10 +35,10 @@ class Wheel:
 def choose_pinned(
     variants: tuple[Variant, ...], *, salt: str, sticky_key: str
 ) -> Variant:
-    """Choose the same variant for the same key while the weights stay.
+    """Choose the same variant for the same key as long as the weights stay the same.
 
-    The key falls on one of 100 slots and the canary has the lowest, so a growing
-    canary weight only ever moves keys from the default to the canary.
+    Each key hashes to one of 100 slots, and the canary has the lowest slots: when its
+    weight grows, keys move only from the default to the canary.
     """
     _require_whole(variants)
     slot = _slot(salt, sticky_key)
@@ -51,10 +51,10 @@ def choose_pinned(
 
 
 def _slot(salt: str, sticky_key: str) -> int:
-    # Surrogates: header bytes that are no text must not fail here.
+    # Header bytes that are not text arrive as surrogates and must not fail here.
     text = f"{salt}\0{sticky_key}".encode(errors="surrogatepass")
     digest = hashlib.blake2b(text, digest_size=8).digest()
-    # 100 slots of equal size (up to 2**-57), without a modulo's bias.
+    # 100 slots of equal size (up to 2**-57), without the bias of a modulo.
     return int.from_bytes(digest) * 100 >> 64
 
 

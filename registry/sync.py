@@ -1,8 +1,8 @@
-"""Copying what MLflow knows into our own tables, again and again.
+"""Copy models, versions and aliases from MLflow into our own tables.
 
-Questions to MLflow come first and outside any transaction; then each model is written
-in one short transaction of its own, and only where something differs. Nothing is ever
-deleted but aliases: what disappears from MLflow is marked as missing, because a route
+All queries to MLflow come first and outside any transaction. Then each model that
+differs is written in one short transaction of its own. Only aliases are ever deleted:
+a model or version that disappears from MLflow is marked as missing, because a route
 may still serve it.
 """
 
@@ -35,8 +35,8 @@ from registry.sync_run import Outcome
 log = structlog.get_logger(__name__)
 
 # Metrics may be logged long after registration, and artifacts that could not be read
-# may come back. Each costs MLflow queries, so a sync asks again for so many of the
-# versions in use, and for so many of the others; chance gives all of them their turn.
+# may come back. Each costs MLflow queries, so a sync asks again for at most this many
+# versions in use and as many others, chosen at random so that each gets its turn.
 AGAIN = 100
 CHAMPION = "champion"
 _LARGE = ("signature", "metadata", "metadata_errors", "input_example")
@@ -44,9 +44,10 @@ _LARGE = ("signature", "metadata", "metadata_errors", "input_example")
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What our tables hold, read at once; all but the models by the model's name.
+    """The contents of our tables, read at once; each mapping is by model name.
 
-    Without the large columns: a sync compares them only of what it reads anew.
+    Without the large columns: a sync compares those only for versions that it reads
+    again.
     """
 
     models: Mapping[str, RegisteredModel]
@@ -59,7 +60,7 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class VersionReading:
-    """One remote version with what had to be asked for it; None: keep what we have."""
+    """A remote version with its metrics and MLmodel file; None keeps what is stored."""
 
     remote: RemoteVersion
     metrics: dict[str, float | None] | None
@@ -68,9 +69,9 @@ class VersionReading:
 
 
 def synchronise(registry: ModelRegistry) -> Outcome:
-    """Bring tables and artifact cache up to date, unless a sync already runs.
+    """Bring tables and artifact cache up to date, unless another sync runs.
 
-    An unreachable MLflow leaves everything as it is and is told in RegistrySync.
+    If MLflow cannot be reached, nothing changes and RegistrySync holds the error.
     """
     with sync_run.alone_here() as alone:
         started_at, started = timezone.now(), time.monotonic()
@@ -80,8 +81,7 @@ def synchronise(registry: ModelRegistry) -> Outcome:
         try:
             outcome = _synchronise(registry, now=started_at)
         except Exception as error:
-            # A process boundary: a person must see that the sync failed, whatever it
-            # was.
+            # A process boundary: people must see that the sync failed, for any reason.
             log.exception("sync failed")
             outcome = Outcome(
                 ran=True,
@@ -109,7 +109,7 @@ def _synchronise(registry: ModelRegistry, *, now: datetime) -> Outcome:
             if _write_model(model, readings[model.name], now=now):
                 changed.append(model.name)
         except DataError as error:
-            # Of this model alone; too long a name, say.
+            # Only this model is affected, for example by too long a name.
             log.warning("model not stored", model=model.name, error=str(error))
             refused.append(model.name)
     changed += _mark_missing({model.name for model in remote}, now=now)
@@ -149,7 +149,7 @@ def _read_known() -> _Known:
 def _read(
     registry: ModelRegistry, remote: Sequence[RemoteModel], known: _Known
 ) -> dict[str, list[VersionReading]]:
-    """Ask for what the list of versions does not hold, by the model's name."""
+    """Ask MLflow for metrics and MLmodel files; return readings by model name."""
     metrics, files = _due(remote, known)
     readings: dict[str, list[VersionReading]] = {}
     for model in remote:
@@ -161,8 +161,7 @@ def _read(
                 try:
                     file = registry.model_file(*asked)
                 except (ArtifactRefused, RegistryUnreachable) as error:
-                    # The list came through, so only this artifact's store is in
-                    # trouble.
+                    # The list was answered, so only this artifact's store fails.
                     problem = model_file.storable(str(error))
             readings[model.name].append(
                 VersionReading(
@@ -181,10 +180,7 @@ _Asked = set[tuple[str, int]]
 
 
 def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
-    """Choose the versions whose metrics, and those whose artifacts, are read now.
-
-    All that are new, and of the others as many as one sync may ask for.
-    """
+    """Choose versions whose metrics, and versions whose files, are read now."""
     new: _Asked = set()
     in_use: list[tuple[str, int]] = []
     others: list[tuple[str, int]] = []
@@ -209,14 +205,14 @@ def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
 
 
 def _some(versions: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    # Spreads work; guards nothing.
+    # This randomness spreads work; no secret depends on it.
     return random.sample(versions, min(AGAIN, len(versions)))
 
 
 def _differs(
     remote: RemoteModel, readings: list[VersionReading], known: _Known
 ) -> bool:
-    """Tell whether something is to be written, before a transaction for it begins."""
+    """Return whether anything differs, so that equal models need no transaction."""
     model = known.models.get(remote.name)
     if model is None or _differing(model, _model_fields(remote)):
         return True
@@ -247,7 +243,7 @@ def _differs(
 def _write_model(
     remote: RemoteModel, readings: list[VersionReading], *, now: datetime
 ) -> bool:
-    """Write one model with all that belongs to it; True if anything differed."""
+    """Write one model, its versions and aliases; return whether anything differed."""
     with transaction.atomic():
         model = RegisteredModel.objects.filter(name=remote.name).first()
         model = model or RegisteredModel(name=remote.name)
@@ -317,15 +313,16 @@ def _fields(row: ModelVersion, reading: VersionReading) -> dict[str, Any]:
 
 
 def _is_anew(row: ModelVersion, remote: RemoteVersion) -> bool:
-    """Tell whether the name was deleted and registered anew: same number, other model.
+    """Return whether the name was deleted in MLflow and registered again.
 
-    Also from the same place, where another artifact may lie by now.
+    Then the same number is another version. An equal source alone proves nothing:
+    another artifact may lie there now.
     """
     return (row.source, row.registered_at) != (remote.source, remote.registered_at)
 
 
 def _update(row: models.Model, fields: Mapping[str, Any]) -> bool:
-    """Set `fields`; write only if the row is new or one of them differs."""
+    """Set `fields`; write and return True if the row is new or a field differs."""
     differing = _differing(row, fields)
     for name in differing:
         setattr(row, name, fields[name])
@@ -361,7 +358,7 @@ def _write_aliases(
 
 
 def _give_first_route(model: RegisteredModel) -> bool:
-    """Serve the champion of a model without a route; else a person decides."""
+    """Make a route to the champion of a model that has no route yet."""
     if Route.objects.filter(registered_model=model).exists():
         return False
     champion = model.aliases.filter(name=CHAMPION).select_related("version").first()

@@ -1,4 +1,4 @@
-"""One synchronisation at a time: who runs it, and how it went."""
+"""Let one synchronisation run at a time, and record how it went."""
 
 import contextlib
 import fcntl
@@ -16,8 +16,8 @@ from django.utils import timezone
 from registry.mlflow import client
 from registry.models import RegistrySync
 
-# A sync of another machine that has run for longer was killed; of those that were
-# killed on this one its file tells at once.
+# After this time a sync of another machine counts as killed. A sync that was killed on
+# this machine is noticed at once: its file is no longer locked.
 LOCK_EXPIRES_AFTER = timedelta(minutes=30)
 
 
@@ -35,9 +35,9 @@ class Outcome:
 
 @contextlib.contextmanager
 def alone_here() -> Iterator[bool]:
-    """Hold the file of this installation's sync; tell whether nobody else does.
+    """Lock this installation's sync file; yield whether that succeeded.
 
-    The kernel lets go of it for a process that was killed.
+    The kernel releases the lock of a killed process.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
     file = os.open(settings.HOME.run / "sync.lock", flags, 0o600)
@@ -52,17 +52,20 @@ def alone_here() -> Iterator[bool]:
 
 
 def here() -> str:
-    """Name this installation among those that share a database."""
+    """Return a name of this installation, unique among those that share a database."""
     return f"{socket.gethostname()}:{settings.HOME.root}"[:500]
 
 
 def claim(now: datetime) -> bool:
-    """Take the one lock by a guarded update, while this installation's file is held."""
+    """Take the lock in the database by a guarded update; return whether it was free.
+
+    The caller holds this installation's file.
+    """
     RegistrySync.objects.get_or_create(pk=1)
     free = (
         Q(running_since=None)
         | Q(running_since__lt=now - LOCK_EXPIRES_AFTER)
-        # Whoever held it here was killed, or its file would be held still.
+        # The process that held it here was killed, or it would still lock the file.
         | Q(running_on=here())
     )
     return bool(
@@ -83,5 +86,5 @@ def release(started_at: datetime, outcome: Outcome, *, duration_s: float) -> Non
     }
     if not outcome.error:
         facts["succeeded_at"] = timezone.now()
-    # Not if another sync took over because this one was so slow.
+    # If this sync was so slow that another one took over, nothing is written.
     RegistrySync.objects.filter(pk=1, running_since=started_at).update(**facts)

@@ -1,4 +1,4 @@
-"""What workers do for the registry."""
+"""Celery tasks of the registry."""
 
 from celery import shared_task
 

@@ -1,4 +1,4 @@
-"""Show data scientists their models, versions and routes in the admin."""
+"""Admin pages of models, versions and routes, for data scientists."""
 
 from registry.admin.models import RegisteredModelAdmin
 from registry.admin.routes import RouteAdmin

@@ -1,4 +1,4 @@
-"""How rows of the registry look in lists and forms of the admin."""
+"""Render values of models, versions and routes for admin pages."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ _ARTIFACTS = {
 
 
 def label(text: str, kind: str = "") -> SafeString:
-    """Draw unfold's label; its own decorator draws them in lists only."""
+    """Render unfold's label; unfold's own decorator works in lists only."""
     context = {"text": text, "type": kind}
     return SafeString(render_to_string("unfold/helpers/label.html", context))
 
@@ -40,7 +40,7 @@ def version_link(version: ModelVersion | None, *, suffix: str = "") -> SafeStrin
 
 
 def metrics(version: ModelVersion, *, shown: int = _SHOWN_METRICS) -> SafeString:
-    """List the first metrics by name, all of them in the title."""
+    """Render the first metrics by name; the title attribute holds all."""
     pairs = [(name, _number(value)) for name, value in sorted(version.metrics.items())]
     if not pairs:
         return _NOTHING
@@ -62,14 +62,14 @@ def _number(value: object) -> str:
 
 
 def split(route: Route | None) -> SafeString:
-    """Draw the desired shares of default and canary as one bar with its text."""
+    """Render the desired shares of default and canary as one bar with its text."""
     if route is None:
         return _NOTHING
     return SafeString(render_to_string("registry/split.html", {"route": route}))
 
 
 def split_text(route: Any) -> str:
-    """Say the same in words; also for a record of the route's history."""
+    """Describe the shares in words; `route` may be a record of the history."""
     text = f"v{route.default_version.version} {route.default_weight_percent} %"
     if route.canary_version:
         text += f", v{route.canary_version.version} {route.canary_weight_percent} %"
@@ -82,7 +82,7 @@ def aliases(version: ModelVersion) -> SafeString:
 
 
 def roles(version: ModelVersion) -> SafeString:
-    """Show what the desired routes make of the version; wants prefetched routes."""
+    """Render the version's roles in the desired routes, which should be prefetched."""
     found = [label("default", "success") for _ in version.default_in.all()]
     found += [
         label(f"canary {route.canary_weight_percent} %", "warning")
@@ -102,7 +102,7 @@ def _beside(labels: list[SafeString]) -> SafeString:
 
 
 def problems(of: ModelVersion | Route) -> SafeString:
-    """List everything that keeps a version, or those of a route, from being served."""
+    """Render all reasons why a version, or a route's versions, cannot be served."""
     sentences = _problems(of)
     if not sentences:
         return _NOTHING
@@ -113,7 +113,7 @@ def problems(of: ModelVersion | Route) -> SafeString:
 
 
 def first_problem(of: ModelVersion | Route) -> SafeString:
-    """Begin to say the problems: a list has no more room. The title says all."""
+    """Render the first problem, for lists; the title attribute holds all."""
     sentences = _problems(of)
     if not sentences:
         return _NOTHING

@@ -1,4 +1,4 @@
-"""The small forms behind the actions that change a route, and their answers."""
+"""Dialogs of the admin's actions on routes and versions, and their answers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ from registry.routes import RouteError
 
 
 class RouteChangeForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untyped
-    """Ask for no more than a yes, showing how traffic is divided now."""
+    """Ask for confirmation, showing how traffic is divided now."""
 
     form_before_template = "registry/route_change.html"
 
@@ -36,7 +36,7 @@ class RouteChangeForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untype
 
 
 class CanaryForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untyped
-    """Ask about the canary that is shown, not about one that came since."""
+    """Ask for confirmation about the canary that is shown, not about a later one."""
 
     form_before_template = "registry/route_change.html"
     canary = forms.IntegerField(required=False, widget=forms.HiddenInput)
@@ -71,7 +71,7 @@ class StartCanaryForm(RouteChangeForm):
 def dialog(
     title: str, *, submit: str, form: type[forms.Form] | None = None, text: str = ""
 ) -> dict[str, Any]:
-    """Describe a dialog to unfold's `@action`; without `form` it asks for a yes."""
+    """Return a dialog for unfold's `@action`; without `form` it asks to confirm."""
     return {
         "title": title,
         "description": text,
@@ -83,7 +83,7 @@ def dialog(
 def answer(
     request: HttpRequest, change: Callable[[], object], *, done: str, otherwise: str
 ) -> HttpResponse:
-    """Make the change, tell how it went and go back to where it was asked for."""
+    """Make the change, show the outcome and go back to the previous page."""
     try:
         change()
     except (RouteError, NotAsked) as error:
@@ -94,7 +94,7 @@ def answer(
 
 
 def go_back(request: HttpRequest, *, otherwise: str) -> HttpResponse:
-    """Leave a dialog for the page that it was opened on."""
+    """Return to the page on which the dialog was opened, or else to `otherwise`."""
     back = request.headers.get("HX-Current-URL", "")
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
         back = otherwise

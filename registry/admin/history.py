@@ -1,4 +1,4 @@
-"""Rows with a history in the admin."""
+"""Admin pages of rows that have a history."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from registry.admin.lookup import require_key
 
 
 class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # both untyped
-    """Show who changed what, and let nobody post an old state back.
+    """Show the history of a row, but let nobody restore an old state.
 
-    Going back by that form would skip our checks, and could bring back a value that
-    the person may not set, like `trusted`.
+    Restoring would skip our checks, and could set a value that the person may not
+    set, such as `trusted`.
     """
 
     def history_view(
@@ -23,7 +23,7 @@ class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # bot
         object_id: str,
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        # What was deleted has a history too, so no object is looked for.
+        # Deleted rows have a history too, so the row need not exist.
         require_key(self.model, object_id)
         response: HttpResponse = super().history_view(request, object_id, extra_context)
         return response
@@ -37,8 +37,8 @@ class HistoryAdmin(SimpleHistoryAdmin, ModelAdmin):  # type: ignore[misc]  # bot
     ) -> HttpResponse:
         if request.method != "GET":
             raise PermissionDenied
-        # "Close" leads to the history; another button would be made for records of
-        # it, which have no page, and its script would fail.
+        # "Close" leads to the history already. The history button would look for a
+        # page of historical records, which does not exist, and its script would fail.
         extra_context = {**(extra_context or {}), "show_history": False}
         response: HttpResponse = super().history_form_view(
             request, object_id, version_id, extra_context

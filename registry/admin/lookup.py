@@ -1,4 +1,4 @@
-"""Finding what an admin page is about."""
+"""Find the row that the address of an admin page names."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ from django.http import Http404, HttpRequest
 
 
 def get_or_404(admin: Any, request: HttpRequest, object_id: str) -> Any:
-    """Return the object that a page's address names; raise Http404 if it names none.
+    """Return the row that a page's address names; raise Http404 if it does not exist.
 
-    `admin` is a ModelAdmin: unfold's are untyped.
+    `admin` is a ModelAdmin; unfold's are untyped.
     """
     found = admin.get_object(request, object_id)
     if found is None:
@@ -20,7 +20,7 @@ def get_or_404(admin: Any, request: HttpRequest, object_id: str) -> Any:
 
 
 def require_key(model: type[Model], object_id: str) -> None:
-    """Raise Http404 for an address that no object of the model could ever have."""
+    """Raise Http404 if `object_id` is not a valid primary key of the model."""
     try:
         model._meta.pk.to_python(unquote(object_id))
     except ValidationError:

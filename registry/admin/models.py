@@ -1,4 +1,4 @@
-"""Registered models in the admin; routes and versions have modules of their own."""
+"""Admin pages of registered models."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[RegisteredModel]:
         found: QuerySet[RegisteredModel] = super().get_queryset(request)
-        # A subquery, not a join: it counts for the rows that are shown.
+        # A subquery, not a join: it counts only for the rows of this page.
         versions = (
             ModelVersion.objects.filter(registered_model=OuterRef("pk"))
             .order_by()
@@ -89,7 +89,7 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     def get_readonly_fields(
         self, request: HttpRequest, obj: Any = None
     ) -> tuple[str, ...]:
-        # Trust lets code of the model's author run, so it has a permission of its own.
+        # A trusted model runs its author's code, so trust has its own permission.
         if request.user.has_perm("registry.trust_registeredmodel"):
             return self.readonly_fields
         return (*self.readonly_fields, "trusted")

@@ -1,4 +1,4 @@
-"""The form of a route: what people may type, and the reasons for refusing it."""
+"""The admin form of a route, and its checks."""
 
 import json
 from typing import Any
@@ -23,11 +23,11 @@ _FALLBACK_ON = (
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"JSON has no {name}")
 
 
 def _refuse_doubles(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object; of a member that is there twice Python keeps only the last."""
+    """Refuse objects with a repeated member, of which Python would keep the last."""
     names = [name for name, _ in members]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -36,12 +36,12 @@ def _refuse_doubles(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _require_whole_characters(value: Any) -> None:
-    """Raise ValueError for half of a character, which nobody can store or show."""
+    """Raise ValueError for half a surrogate pair, which cannot be stored or shown."""
     json.dumps(value, ensure_ascii=False).encode()
 
 
 class JsonTextField(forms.JSONField):
-    """JSON to type in; an empty box means `nothing`, and the other way round."""
+    """A text box for JSON, in which an empty text stands for `nothing`."""
 
     def __init__(self, *, nothing: Any, example: Any, help_text: str) -> None:
         self.nothing = nothing
@@ -67,7 +67,7 @@ class JsonTextField(forms.JSONField):
         return self.nothing if read is None else read
 
     def _require_json(self, text: str) -> None:
-        """Say where a text is no JSON; Python reads NaN too, which databases do not."""
+        """Refuse text that is not JSON, and NaN, which databases do not store."""
         try:
             read = json.loads(
                 text or "null",
@@ -77,7 +77,7 @@ class JsonTextField(forms.JSONField):
             _require_whole_characters(read)
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(
-                f"This is no JSON: {error}. It is to look like {self._example}",
+                f"This is not JSON: {error}. Example: {self._example}",
                 code="invalid",
             ) from None
 
@@ -87,7 +87,7 @@ class JsonTextField(forms.JSONField):
             _require_whole_characters(read)
             return read
         except (ValueError, RecursionError):
-            # Shown again as it was typed; `to_python` has said what is wrong.
+            # Shown again as typed; `to_python` has reported the problem.
             return InvalidJSONInput(data)
 
     def prepare_value(self, value: Any) -> Any:
@@ -98,7 +98,7 @@ class JsonTextField(forms.JSONField):
 
 class _AsOf(forms.CharField):
     def has_changed(self, initial: Any, data: Any) -> bool:
-        # It is nothing that a person changes.
+        # People do not edit this field.
         return False
 
 
@@ -136,7 +136,7 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
         help_text="The errors that the fallback stands in for.",
         error_messages={"required": "Choose at least one error."},
     )
-    # Which state of the route the person saw who fills this in.
+    # The state of the route when the person opened the form.
     as_of = _AsOf(required=False, widget=forms.HiddenInput)
 
     class Meta:
@@ -176,7 +176,7 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
                 *self.changed_data,
                 *self.errors,
             }:
-                self.add_error("canary_version", "Choose the version to give it to.")
+                self.add_error("canary_version", "Choose a version for this weight.")
             data["canary_weight_percent"] = 0
         weight = data.get("canary_weight_percent")
         if weight is not None:
@@ -188,14 +188,14 @@ class RouteForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at ru
             fallback=data.get("fallback_version"),
             fallback_on=data.get("fallback_on"),
             fallback_answer=data.get("fallback_answer"),
-            # What the form refused already needs no second reason.
+            # A field that the form refused already needs no second reason.
             changed=[name for name in self.changed_data if name not in self.errors],
             input_rules=data.get("input_rules") or {},
             batching=data.get("batching") or {},
         ):
             self.add_error(problem.field, problem.sentence)
         if data.get("as_of") and data["as_of"] != self.initial["as_of"]:
-            # What was not touched here would undo it.
+            # Saving the unchanged fields would undo that change.
             self.add_error(
                 None,
                 f"{self.instance.updated_by or 'Somebody'} has changed this route "

@@ -1,4 +1,4 @@
-"""Routes in the admin: which versions answer, and in which shares."""
+"""Admin pages of routes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +96,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
 
     @display(description="updated by", empty_value="–")
     def updated_by_name(self, route: Route) -> str | None:
-        """Name who changed it, without a link: only operators may open people."""
+        """The user's name without a link: only operators may open users."""
         return None if route.updated_by is None else str(route.updated_by)
 
     @display(description="traffic")
@@ -116,7 +116,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         return rules.own_rules(route.default_version)
 
     def traffic(self, record: Any) -> str:
-        """Say how a historical record divided the traffic."""
+        """Describe how a historical record divided the traffic."""
         return columns.split_text(record)
 
     @action(
@@ -151,7 +151,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         return self._do(request, form, object_id, routes.stop_canary, done)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Offer what there is to do with a canary where there is one."""
+        """Offer the actions on a canary only if the route has one."""
         route = self.get_object(request, object_id)
         if route is not None and route.canary_version_id is None:
             return []

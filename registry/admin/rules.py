@@ -1,4 +1,4 @@
-"""What a version takes by its own signature and metadata, in forms of the admin."""
+"""Show a version's columns and its own rules in admin forms."""
 
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -7,13 +7,13 @@ from registry.mlflow.types import Json
 from registry.models import ModelVersion
 from registry.rules import column_rules
 
-# Wider tables are cut: whoever edits rules of so many columns has them in a file.
+# Longer tables are cut: rules of more columns are better edited in a file.
 _MAX_COLUMNS = 100
 _ORDER = ("min", "max", "enum", "max_length", "optional")
 
 
 def own_rules(version: ModelVersion | None) -> SafeString:
-    """List the columns with types and rules, for whoever sets others over them."""
+    """Return a table of the columns with types and the version's own rules."""
     if version is None:
         return SafeString("–")
     columns = column_rules.columns_of(version.metadata, version.signature)
@@ -47,7 +47,7 @@ def own_rules(version: ModelVersion | None) -> SafeString:
 
 
 def _sentence(rule: Json) -> str:
-    """Write a rule as it is typed in, without the outer brackets."""
+    """Return a rule as people type it, without the outer brackets."""
     names = sorted(rule, key=lambda name: (*_ORDER, name).index(name))
     parts = [f"{name} {_value(rule[name])}" for name in names]
     return ", ".join(parts) or "no rule"

@@ -1,4 +1,4 @@
-"""The banner that tells how the last sync went, and the button that asks for one."""
+"""Show in a banner how the last sync went, with a button that starts one."""
 
 from typing import Any
 
@@ -20,10 +20,10 @@ log = structlog.get_logger(__name__)
 
 
 class RegistryPermissionsMixin:
-    """What the registry's actions ask, by name.
+    """Permission checks of the registry's actions, by name.
 
-    unfold looks dotted permission names up in the database while Django checks itself,
-    which an installation without its tables could not survive.
+    unfold looks up dotted permission names in the database during Django's system
+    checks, which would fail in an installation without tables.
     """
 
     def has_synchronise_permission(self, request: HttpRequest, *_: Any) -> bool:
@@ -44,7 +44,7 @@ def _may(request: HttpRequest, permission: str) -> bool:
 
 
 class SyncBannerMixin(RegistryPermissionsMixin):
-    """Put the banner above a list, and "Sync now" beside its title."""
+    """Show the banner above a list and "Sync now" beside its title."""
 
     list_before_template = "registry/sync_banner.html"
     actions_list = ["sync_now"]

@@ -1,4 +1,4 @@
-"""Model versions in the admin: what they are, and which of them answer."""
+"""Admin pages of model versions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,13 +25,13 @@ CHANGE_ROUTE = ["move_route"]
 
 
 class VersionColumns:
-    """What lists of versions show of each."""
+    """Columns that every list of versions shows."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # versions are registered in MLflow
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # a version never changes; what may be done are actions
+        return False  # a version never changes; people use actions instead
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[ModelVersion]:
         versions: models.QuerySet[ModelVersion] = super().get_queryset(request)  # type: ignore[misc]
@@ -283,12 +283,12 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         change: Callable[[ModelVersion], Any],
         done: str,
     ) -> HttpResponse:
-        """Change the version, tell how it went and go back to where it was asked."""
+        """Change the version, show the outcome and go back to the previous page."""
         version = get_or_404(self, request, object_id)
 
         def change_and_note() -> None:
             change(version)
-            # A version keeps no history of its own: nothing of it changes but this.
+            # Versions have no history of their own, so the admin's log keeps this.
             self.log_change(request, version, done.format(version))
 
         return dialogs.answer(

@@ -1,1 +1,1 @@
-"""The only door to MLflow and its artifacts."""
+"""Read models and artifacts from MLflow. No other folder imports MLflow."""

@@ -1,8 +1,8 @@
-"""Where an artifact may be taken from, and copying it without following links.
+"""Check where an artifact may come from, and copy it without following links.
 
-Whoever may register a version in MLflow chooses its artifact URI, so a URI is checked
-before anything is opened: it must not make this machine hand out other files of its
-own, nor call hosts of the author's choice.
+The author of a version chooses its artifact URI, so each URI is checked before
+anything is opened: it must not make this machine read other files of its own or call
+hosts of the author's choice.
 """
 
 import os
@@ -16,13 +16,16 @@ from urllib.parse import unquote, urlsplit
 from registry.mlflow.types import ArtifactRefused
 
 MAX_FILES = 10_000
-# Written by MLflow into a downloaded artifact; says nothing about the model.
+# MLflow writes this file into downloaded artifacts; it is not part of the model.
 IGNORED = frozenset({"registered_model_meta"})
 _OBJECT_STORES = frozenset({"s3", "gs", "wasbs", "abfss", "hdfs", "dbfs"})
 
 
 class ArtifactSource(Protocol):
-    """An artifact folder somewhere; both methods raise ArtifactRefused."""
+    """An artifact folder; both methods raise ArtifactRefused.
+
+    `read` returns None if the file does not exist.
+    """
 
     def read(self, path: str, *, max_bytes: int) -> bytes | None: ...
 
@@ -36,7 +39,10 @@ def at(
     folders: tuple[Path, ...],
     open_remote: Callable[[str], ArtifactSource],
 ) -> ArtifactSource:
-    """Open the artifact at `uri`, if a registry at `tracking_uri` may name it."""
+    """Return the artifact at `uri`, if a registry at `tracking_uri` may name it.
+
+    `folders` are the local folders that a server may name.
+    """
     parts = urlsplit(uri)
     served = urlsplit(tracking_uri).scheme in ("http", "https")
     if parts.scheme in ("", "file"):
@@ -101,7 +107,7 @@ class LocalSource:
 
 
 def require_inside(path: str, *, folder: str, seen: int) -> None:
-    """Refuse a listed path that leaves its folder, and lists without an end."""
+    """Raise ArtifactRefused for a path outside its folder, or for too many files."""
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\\" in path:
         raise ArtifactRefused("The artifact names a path outside its own folder.")
@@ -119,6 +125,6 @@ def _regular_size(file: Path) -> int:
 
 
 def _is_below(path: Path, folders: tuple[Path, ...]) -> bool:
-    # Resolved: neither `..` nor a link may lead out of an allowed folder.
+    # Resolve first: neither `..` nor a link may lead out of an allowed folder.
     resolved = path.resolve()
     return any(resolved.is_relative_to(folder.resolve()) for folder in folders)

@@ -1,7 +1,7 @@
-"""Asking MLflow: the only import of `mlflow` on this side of the engine.
+"""Query MLflow: the only module outside the engine that imports `mlflow`.
 
-MLflow is imported inside functions, because it takes seconds and a hundred megabytes
-that web processes need not spend: only the worker and commands call these.
+Functions import MLflow when they run, because that takes seconds and 100 MB of memory.
+Only the worker and commands call them, so web processes need not pay for it.
 """
 
 import os
@@ -41,15 +41,15 @@ _ENVIRONMENT = {
 
 
 class MlflowRegistry:
-    """A ModelRegistry behind a tracking URI: a database or a server."""
+    """A ModelRegistry at a tracking URI, which names a database or a server."""
 
     def __init__(
         self, tracking_uri: str, *, artifact_folders: tuple[Path, ...] = ()
     ) -> None:
         """Connect lazily.
 
-        `artifact_folders`: where a *server* may send us for artifacts on this
-        machine's own disk; a local database may name any folder.
+        `artifact_folders`: the folders on this machine's disk that a *server* may name
+        as a source of artifacts; a local database may name any folder.
         """
         self._uri = tracking_uri
         self._folders = artifact_folders
@@ -78,7 +78,7 @@ class MlflowRegistry:
             ]
 
     def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]:
-        """Metrics of the run, and over them those of the logged model itself."""
+        """Return the run's metrics, overridden by those of the logged model itself."""
         with self._answering(f"show the metrics of {name} v{version.version}"):
             client = self._connect()
             found: dict[str, float] = {}
@@ -90,7 +90,7 @@ class MlflowRegistry:
                 logged = _unless_deleted(lambda: client.get_logged_model(model_id))
                 entries = (logged.metrics or []) if logged else []
                 found |= {entry.key: entry.value for entry in entries}
-        # `system/`: processor and memory load while training, nothing of the model.
+        # `system/` holds processor and memory load during training.
         names = sorted(key for key in found if not key.startswith("system/"))
         kept = {key: found[key] for key in names[:_MAX_METRICS]}
         metrics: dict[str, float | None] = model_file.plain(kept)
@@ -118,7 +118,7 @@ class MlflowRegistry:
             return self._client
         database = _sqlite_path(self._uri)
         if database is not None and not database.exists():
-            # MLflow would create it, which takes it half a minute.
+            # MLflow would create it, which takes half a minute.
             raise RegistryUnreachable(
                 f"There is no MLflow store at {database} yet. Register a first model, "
                 "or point MLFLOW_TRACKING_URI to your MLflow."
@@ -149,17 +149,17 @@ class MlflowRegistry:
 
     @contextmanager
     def _answering(self, what: str) -> Iterator[None]:
-        """Turn whatever a store raises into one sentence without credentials."""
+        """Turn any error of a store into one sentence without credentials."""
         try:
             yield
         except (ArtifactRefused, RegistryUnreachable):
             raise
         except Exception as error:
-            # A boundary: MLflow lets the errors of SQLAlchemy, requests, botocore and
-            # others through, and their texts may quote URIs with passwords.
+            # MLflow passes on errors of SQLAlchemy, requests, botocore and others,
+            # whose texts may quote URIs with passwords.
             reason = getattr(error, "error_code", None) or type(error).__name__
             hint = (
-                "It knows no such thing any more."
+                "It does not exist there any more."
                 if reason == "RESOURCE_DOES_NOT_EXIST"
                 else "Check that it runs and that MLFLOW_TRACKING_URI is right."
             )
@@ -169,7 +169,7 @@ class MlflowRegistry:
 
 
 class RemoteSource:
-    """An artifact behind MLflow's own access to servers and object stores."""
+    """An artifact on a server or in an object store, read through MLflow."""
 
     def __init__(self, repository: Any) -> None:
         # mlflow's ArtifactRepository; its type would import mlflow
@@ -193,12 +193,12 @@ class RemoteSource:
         remaining = max_bytes
         for path in listed:
             self._repository.download_artifacts(path, str(into))
-            # What arrived counts, whatever was listed.
+            # The received size counts, not the listed one.
             remaining -= (into / path).stat().st_size
             _require_size(0, remaining)
 
     def _list(self, folder: str) -> Iterator[tuple[str, int]]:
-        """Walk all files as (relative path, size in bytes); refuse paths outside."""
+        """Yield all files as (relative path, size in bytes); refuse paths outside."""
         pending, seen = [folder], 0
         while pending:
             current = pending.pop()
@@ -212,7 +212,7 @@ class RemoteSource:
 
 
 def shown_uri(uri: str) -> str:
-    """Leave out what may be secret, and where on this machine a file lies."""
+    """Return the URI without credentials and without local folders."""
     if (path := _sqlite_path(uri)) is not None:
         return f"the local file {path.name}"
     parts = urlsplit(uri)
@@ -258,7 +258,7 @@ def _remote_version(version: Any) -> RemoteVersion:
 
 
 def _is_storable(name: str) -> bool:
-    """Refuse a name that MLflow would not know again once it is cleaned."""
+    """Return whether our database can store the name unchanged, as queries need it."""
     if storable(name) == name:
         return True
     log.warning("model_name_refused", name=storable(name))

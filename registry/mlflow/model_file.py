@@ -1,7 +1,7 @@
-"""Reading an artifact's `MLmodel` and example without loading any model. Pure.
+"""Read an artifact's `MLmodel` and example without loading a model. Without I/O.
 
-Both files come from whoever may register models, so sizes, nesting and what YAML's
-aliases expand to are bounded, and only plain data leaves this module.
+The author of the model wrote both files, so sizes, nesting and the expansion of YAML
+aliases are bounded, and only plain data leaves this module.
 """
 
 import json
@@ -16,14 +16,14 @@ from registry.mlflow.types import ArtifactRefused, Json, ModelFile
 
 MAX_MLMODEL_BYTES = 1_000_000
 MAX_EXAMPLE_BYTES = 1_000_000
-# Rows of the example that are kept: enough to try a model, few enough to show.
+# Rows of the example to keep: enough to try a model, few enough to show.
 MAX_EXAMPLE_ROWS = 3
 _MAX_NODES = 200_000
 _MAX_DEPTH = 30
 
 
 def parse(mlmodel: bytes, *, example: bytes | None = None) -> ModelFile:
-    """Raise ArtifactRefused if `mlmodel` is no readable MLmodel file."""
+    """Read an MLmodel file; raise ArtifactRefused if that is impossible."""
     if len(mlmodel) > MAX_MLMODEL_BYTES:
         raise ArtifactRefused("The MLmodel file is larger than 1 MB.")
     try:
@@ -48,10 +48,10 @@ def parse(mlmodel: bytes, *, example: bytes | None = None) -> ModelFile:
 
 
 def plain(value: Any) -> Json:
-    """Copy parsed YAML or JSON into what every database's JSON column can hold.
+    """Copy parsed YAML or JSON into values that every database's JSON column can hold.
 
-    Not finite numbers become None, dates text. Raises ValueError for too much of it:
-    aliases can make a small file endless.
+    Numbers that are not finite become None, dates become text. Raises ValueError if
+    there are too many values: YAML aliases can make a small file endless.
     """
     budget = _MAX_NODES
 
@@ -74,7 +74,7 @@ def plain(value: Any) -> Json:
 
 
 def storable(text: str) -> str:
-    """Leave out what PostgreSQL stores neither as text nor in JSON."""
+    """Remove characters that PostgreSQL cannot store in text or JSON."""
     return text.replace("\0", "").encode(errors="replace").decode()
 
 
@@ -102,7 +102,7 @@ def _signature(stored: Json, problems: list[str]) -> dict[str, Json]:
 def _instances(
     example: bytes | None, signature: dict[str, Json], metadata: Json
 ) -> Json:
-    """Turn MLflow's serving example into instances; None if there is none of use."""
+    """Convert MLflow's serving example to instances; None if it cannot be used."""
     if example is None or len(example) > MAX_EXAMPLE_BYTES:
         return None
     try:
@@ -124,7 +124,7 @@ def _instances(
 
 
 def _rows(document: Json) -> list[Json]:
-    """Read the layouts of MLflow's scoring protocol."""
+    """Return the rows of an example in any layout of MLflow's scoring protocol."""
     if not isinstance(document, dict):
         return document if isinstance(document, list) else []
     split = document.get("dataframe_split")
@@ -159,7 +159,7 @@ def _takes_float32(signature: dict[str, Json]) -> bool:
 
 
 def _shorten(value: Json) -> Json:
-    """Write float32 values as people do: MLflow writes 13.68 as 13.680000305175781."""
+    """Round float32 values: MLflow writes 13.68 as 13.680000305175781."""
     if isinstance(value, list):
         return [_shorten(item) for item in value]
     if isinstance(value, dict):
@@ -182,7 +182,7 @@ def _as_float32(value: float) -> float:
 
 
 def _names(signature: dict[str, Json], metadata: Json) -> list[str]:
-    """Name the columns as the prediction API does."""
+    """Return the names of the columns as the prediction API uses them."""
     inputs = signature.get("inputs") or []
     if inputs and inputs[0].get("type") != "tensor":
         return [types.input_name(spec) for spec in inputs]

@@ -1,4 +1,4 @@
-"""What the registry learns from MLflow, as plain data."""
+"""MLflow's models, versions and files as plain data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-# A tag, a spec or a metadata document: whatever JSON can hold.
+# Any value that JSON can hold, such as a column's spec or a metadata document.
 Json = Any
 
 
 class RegistryUnreachable(Exception):
-    """MLflow, or its artifact store, gave no usable answer; the text may be shown."""
+    """MLflow or its artifact store failed to answer; the text may be shown."""
 
 
 class ArtifactRefused(Exception):
@@ -40,19 +40,19 @@ class RemoteModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """The readable part of an artifact: its `MLmodel` and its example."""
+    """The `MLmodel` file of an artifact, and its input example."""
 
     flavors: tuple[str, ...] = ()
     signature: Mapping[str, Json] = field(default_factory=dict)
     metadata: Json = field(default_factory=dict)
-    # Instances, or None where none was logged or it is too large to show.
+    # Instances, or None if none were logged or they are too large to show.
     input_example: Json = None
     # Sentences about what could not be read.
     problems: tuple[str, ...] = ()
 
 
 class ModelRegistry(Protocol):
-    """The few questions asked of MLflow; tests answer them from memory.
+    """The queries to MLflow; tests answer them from memory.
 
     Every method raises RegistryUnreachable; `model_file` and `download` also raise
     ArtifactRefused.
@@ -70,6 +70,6 @@ class ModelRegistry(Protocol):
 
 
 def input_name(spec: Json, unnamed: str = "input") -> str:
-    """Return an input's name as requests write it; pandas also labels columns 0, 1."""
+    """Return an input's name as requests write it; pandas also uses numbers."""
     name = spec.get("name")
     return unnamed if name is None else str(name)

@@ -1,1 +1,1 @@
-"""Check a version's metadata and the rules for its columns."""
+"""Check a version's metadata and the rules for its columns. Without I/O."""

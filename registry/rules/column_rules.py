@@ -1,13 +1,13 @@
-"""Rules for the values of columns: which make sense for which type. Pure.
+"""Check whether rules for the values of columns fit the types of the columns.
 
-The form of rules is checked in `metadata.py`; this is about what they say.
+`metadata.py` checks the JSON form of the rules.
 """
 
 from typing import NamedTuple
 
 from registry.mlflow.types import Json, input_name
 
-# By MLflow's names of column types and numpy's of tensors.
+# Prefixes of MLflow's names of column types and numpy's names of dtypes.
 _WHOLE = ("long", "integer", "int", "uint")
 _BROKEN = ("double", "float")
 _TEXT = ("string", "str")
@@ -16,13 +16,13 @@ _KINDS = {"number": "numbers", "integer": "integers", "text": "text", "bytes": "
 
 class InputColumn(NamedTuple):
     name: str
-    # MLflow's or numpy's.
+    # MLflow's name of a column type, or numpy's name of a dtype.
     type: str
     required: bool
 
     @property
     def kind(self) -> str:
-        """Give "number", "integer", "text", "bytes" or "other"."""
+        """Return "number", "integer", "text", "bytes" or "other"."""
         if self.type.startswith(_WHOLE):
             return "integer"
         if self.type.startswith(_BROKEN):
@@ -33,7 +33,7 @@ class InputColumn(NamedTuple):
 
 
 def columns_of(metadata: Json, signature: Json) -> list[InputColumn]:
-    """Name the columns as requests do; none for tensors without column names."""
+    """Return the columns as requests name them; none for tensors without names."""
     inputs = signature.get("inputs") or []
     if not inputs:
         return []
@@ -52,7 +52,7 @@ def columns_of(metadata: Json, signature: Json) -> list[InputColumn]:
 
 
 def problems_of(rules: Json, columns: list[InputColumn]) -> list[str]:
-    """Say which rules name no column, or ask what its type cannot give."""
+    """Return what is wrong with rules: unknown columns, limits that fit no value."""
     by_name = {column.name: column for column in columns}
     problems = []
     for name, rule in rules.items():
@@ -65,7 +65,7 @@ def problems_of(rules: Json, columns: list[InputColumn]) -> list[str]:
 
 
 def problems_of_route(rules: Json, columns: list[InputColumn]) -> list[str]:
-    """Say also what only a model itself may rule."""
+    """Check a route's rules, which may not make a required column optional."""
     return problems_of(rules, columns) + [
         f"rules.{column.name}: the model needs this column, so a route cannot make it "
         "optional."

@@ -1,4 +1,4 @@
-"""Checking what a version says about itself under `metadata={"modelyard": …}`. Pure."""
+"""Check a version's own metadata, logged as `metadata={"modelyard": …}`."""
 
 from typing import Any
 
@@ -62,10 +62,10 @@ SCHEMA: dict[str, Any] = {
                 "max_batch_bytes": {"type": "integer", "minimum": 1},
             },
         },
-        # What the version answered to its input example when it was logged.
+        # Path of the outputs for the input example, computed when it was logged.
         "example_outputs": {"type": "string", "minLength": 1},
         "example_tolerance": {"type": "number", "exclusiveMinimum": 0},
-        # How pictures become the input tensor.
+        # How images become the input tensor.
         "image": {
             "type": "object",
             "additionalProperties": False,
@@ -77,12 +77,12 @@ SCHEMA: dict[str, Any] = {
                 "channels_first": {"type": "boolean"},
             },
         },
-        # false: the same input may get another answer, so none is ever cached.
+        # false: the same input may get another answer, so answers are never cached.
         "deterministic": {"type": "boolean"},
         # Scale the vectors of an embedding to length 1.
         "normalize": {"type": "boolean"},
         "precision": {"enum": ["float32", "bfloat16", "auto"]},
-        # How rows of varying length are filled up, so that they share a batch.
+        # How rows of varying length are padded, so that they can share a batch.
         "padding": {
             "type": "object",
             "additionalProperties": False,
@@ -106,7 +106,7 @@ _MAX_SENTENCES = 20
 
 
 def check(metadata: Json, signature: Json) -> list[str]:
-    """Say in sentences what is wrong, also between metadata and signature."""
+    """Return one sentence for each problem, also between metadata and signature."""
     problems = _violations(SCHEMA, metadata)
     if problems:
         return problems
@@ -125,14 +125,14 @@ def check(metadata: Json, signature: Json) -> list[str]:
 
 
 def check_rules(rules: Json, *, columns: list[InputColumn]) -> list[str]:
-    """Say what is wrong with the rules that a route sets over the model's own."""
+    """Return what is wrong with a route's rules, which override the model's own."""
     return _violations(_RULES, rules, called="Rules") or column_rules.problems_of_route(
         rules, columns
     )
 
 
 def check_batching(batching: Json) -> list[str]:
-    """Say what is wrong with the batching that a route sets over the model's own."""
+    """Return what is wrong with a route's batching, which overrides the model's own."""
     return _violations(_BATCHING, batching, called="Batching")
 
 
@@ -146,7 +146,7 @@ def _violations(
 
 def _sentence(error: ValidationError, called: str) -> str:
     where = ".".join(str(part) for part in error.path) or called
-    # Long documents are quoted whole by jsonschema.
+    # jsonschema quotes whole documents.
     message = error.message if len(error.message) < 200 else f"{error.message[:200]}…"
     return f"{where}: {message}."
 
@@ -167,7 +167,7 @@ def _check_columns(metadata: Json, signature: Json) -> list[str]:
 def _check_labels(metadata: Json, signature: Json) -> list[str]:
     """Compare the labels with the last axis of a single output tensor.
 
-    An axis of 1 is a binary classifier's single score, which goes with two labels.
+    An axis of size 1 is a binary classifier's single score and fits two labels.
     """
     outputs = signature.get("outputs") or []
     labels = metadata.get("labels")
@@ -182,7 +182,7 @@ def _check_labels(metadata: Json, signature: Json) -> list[str]:
 
 
 def _check_image(metadata: Json, signature: Json) -> list[str]:
-    """Compare a picture with the only input tensor, where both give their sizes."""
+    """Compare the image's sizes with those of the only input tensor."""
     image, inputs = metadata.get("image"), signature.get("inputs") or []
     if image is None or not inputs:
         return []
@@ -206,7 +206,7 @@ def _check_image(metadata: Json, signature: Json) -> list[str]:
 
 
 def _check_padding(metadata: Json, signature: Json) -> list[str]:
-    """Compare the rule for varying lengths with the inputs, where these are known."""
+    """Check that an input has a varying length and that the mask input exists."""
     padding, inputs = metadata.get("padding"), signature.get("inputs") or []
     if padding is None or not inputs:
         return []

@@ -1,4 +1,4 @@
-"""`manage.py sync_registry`: one synchronisation with MLflow, now."""
+"""`manage.py sync_registry`: synchronise with MLflow once, now."""
 
 from typing import Any
 
@@ -21,6 +21,6 @@ class Command(BaseCommand):
         )
         if outcome.not_fetched:
             raise CommandError(
-                "The artifact could not be fetched of "
+                "Artifacts that could not be fetched: "
                 f"{', '.join(outcome.not_fetched)}. The admin shows why."
             )

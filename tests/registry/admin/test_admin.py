@@ -573,17 +573,17 @@ def test_a_route_caches_and_falls_back(client, sign_in):
         ({"batching": '{"rows": 4}'}, "Batching: "),
         ({"cache_ttl_s": 86_401}, "less than or equal to 86400"),
         ({"cache_scope": "nobody"}, "Select a valid choice"),
-        ({"fallback_answer": "{"}, "This is no JSON: Expecting property name"),
-        ({"fallback_answer": "{"}, "It is to look like {&quot;label&quot;"),
-        ({"fallback_answer": "[NaN]"}, "NaN is no number of JSON"),
-        ({"fallback_answer": "[" * 5000}, "This is no JSON"),
+        ({"fallback_answer": "{"}, "This is not JSON: Expecting property name"),
+        ({"fallback_answer": "{"}, "Example: {&quot;label&quot;"),
+        ({"fallback_answer": "[NaN]"}, "JSON has no NaN"),
+        ({"fallback_answer": "[" * 5000}, "This is not JSON"),
         (
             {"input_rules": '{"width": {"min": 1}, "width": {"max": 9}}'},
             "width is there more than once",
         ),
-        ({"fallback_answer": "1" * 5000}, "This is no JSON"),
-        ({"fallback_answer": r'{"\ud800": 1}'}, "This is no JSON"),
-        ({"input_rules": r'"\ud800"'}, "This is no JSON"),
+        ({"fallback_answer": "1" * 5000}, "This is not JSON"),
+        ({"fallback_answer": r'{"\ud800": 1}'}, "This is not JSON"),
+        ({"input_rules": r'"\ud800"'}, "This is not JSON"),
         ({"fallback_on": ["INVALID_INPUT"]}, "INVALID_INPUT is not one of"),
         ({"fallback_on": []}, "Choose at least one error"),
     ],
@@ -661,7 +661,7 @@ def test_a_share_is_not_taken_without_a_version_to_give_it_to(client, sign_in):
     response = route_form(client, route, canary_weight_percent=50)
 
     assert response.context["adminform"].form.errors == {
-        "canary_version": ["Choose the version to give it to."]
+        "canary_version": ["Choose a version for this weight."]
     }
 
 
