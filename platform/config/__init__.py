@@ -1,4 +1,4 @@
-"""Settings, URLs and assembly: knows every app, and no app imports it."""
+"""Settings, URLs and the assembly of all apps. No app imports this package."""
 
 from config.celery import app as celery_app
 

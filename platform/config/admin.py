@@ -1,4 +1,4 @@
-"""People in the admin's own style, with no way up to more rights than one has."""
+"""Admin pages of users and groups, which let nobody gain more rights."""
 
 from typing import Any, cast
 
@@ -19,14 +19,14 @@ admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
-# What cannot be used to act as somebody else.
+# Fields that cannot be used to act as another person.
 _HARMLESS = {"first_name", "last_name", "is_active", "password"}
 
 
 class PersonForm(GuardedForm, UserChangeForm):  # type: ignore[misc]  # unfold is untyped
-    """Offer the groups that the actor may give, and leave the others as they are.
+    """A form that offers the groups that the actor may give and keeps the others.
 
-    One from a tab left open gives back no group that was taken away since.
+    A form in an old tab cannot restore a group that was removed meanwhile.
     """
 
     # Set by the admin for each request.
@@ -47,7 +47,7 @@ class PersonForm(GuardedForm, UserChangeForm):  # type: ignore[misc]  # unfold i
         return f"{super()._seen()} {held}"
 
     def _last_changed_by(self) -> None:
-        # People have no history that could tell.
+        # Users have no history.
         return None
 
     def clean_groups(self) -> Any:
@@ -59,7 +59,7 @@ class PersonForm(GuardedForm, UserChangeForm):  # type: ignore[misc]  # unfold i
 
 @admin.register(User)
 class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
-    """Let operators manage people, but give or take over no right that they lack."""
+    """Let operators manage users, but not give or take over rights that they lack."""
 
     form = PersonForm
     add_form = UserCreationForm
@@ -120,7 +120,7 @@ class PersonAdmin(UserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]
 
 @admin.register(Group)
 class RoleAdmin(GroupAdmin, ModelAdmin):  # type: ignore[misc]
-    """Let only superusers change groups: they would be a way to any permission."""
+    """Let only superusers change groups, which would be a way to any permission."""
 
     list_display = ["name"]
     search_fields = ["name"]

@@ -1,4 +1,4 @@
-"""Wire what needs every app to be ready."""
+"""Connect signals once every app is ready."""
 
 from django.apps import AppConfig, apps
 from django.db.models.signals import post_migrate
@@ -10,7 +10,7 @@ class ConfigConfig(AppConfig):
     def ready(self) -> None:
         from config.groups import ensure_groups
 
-        # Django announces every app in turn and creates its permissions on the way:
-        # the last app with models is the moment when all of them exist.
+        # Django sends the signal for each app in turn and creates that app's
+        # permissions then: after the last app with models, all permissions exist.
         last = [app for app in apps.get_app_configs() if app.models_module][-1]
         post_migrate.connect(ensure_groups, sender=last, dispatch_uid="config.groups")

@@ -1,15 +1,15 @@
-"""Where mail goes: one URL, as Django's settings."""
+"""Convert the URL of a mail server to Django's settings."""
 
 from typing import Any
 
 import environ
 
-# Where a server listens for each kind of connection, unless the URL says otherwise.
+# Default ports of each kind of connection.
 _PLAIN, _STARTTLS, _TLS = 25, 587, 465
 
 
 def settings_of(url: str) -> dict[str, Any]:
-    """Read the URL; without one, mail is printed to the log."""
+    """Return Django's mail settings; without a URL, mail is printed to the log."""
     read = environ.Env.email_url_config(url or "consolemail://")
     tls, ssl = read.get("EMAIL_USE_TLS", False), read.get("EMAIL_USE_SSL", False)
     return {

@@ -36,7 +36,7 @@ try:
 except OSError:
     if MODELYARD_PROCESS:
         raise
-    # Commands like `check` do, and work all the same; `serve` says what is wrong.
+    # Commands like `check` work without writing; `serve` reports the problem.
     _only_looks = True
 MODELYARD_HOST = env("MODELYARD_HOST", default="127.0.0.1")
 MODELYARD_PORT = env.int("MODELYARD_PORT", default=8000)
@@ -47,12 +47,12 @@ MODELYARD_GRPC_PORT = env.int("MODELYARD_GRPC_PORT", default=MODELYARD_PORT + 2)
 MODELYARD_PUBLIC_URL = env(
     "MODELYARD_PUBLIC_URL", default=f"http://127.0.0.1:{MODELYARD_PORT}"
 )
-# Devices that get an engine process each; `auto`: every CUDA device, else the CPU.
+# One engine process runs on each device; `auto`: every CUDA device, else the CPU.
 MODELYARD_DEVICES = env.list("MODELYARD_DEVICES", default=["auto"])
 # `auto`: one gateway process per two cores.
 MODELYARD_GATEWAYS = max(1, gateway_count(env("MODELYARD_GATEWAYS", default="1")))
 MODELYARD_SITE_WORKERS = env.int("MODELYARD_SITE_WORKERS", default=1)
-# What gateways stop at; the controller keeps what is counted within half of it.
+# Gateways stop at this size; the controller limits events it has counted to half of it.
 MODELYARD_SPOOL_MAX_BYTES = env.int("MODELYARD_SPOOL_MAX_BYTES", default=4 * 1024**3)
 
 # Shown in the admin's header; `production` in red.
@@ -65,10 +65,10 @@ ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[:
 
 
 def _secret_key() -> str:
-    """Read the installation's own secret key, making it on the first start.
+    """Return the installation's own secret key; create it on the first start.
 
-    One process makes it, and the file appears whole: a start that is killed leaves none
-    that is empty.
+    The lock lets one process create it. The file appears by a rename, so a process that
+    is killed never leaves an empty one.
     """
     path, partial = HOME.secret_key, HOME.secret_key.with_suffix(".partial")
     folder = os.open(HOME.root, os.O_RDONLY)
@@ -124,7 +124,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    # First: what follows is for people's requests.
+    # First: the others are for public requests.
     "config.middleware.internal_calls.InternalCallMiddleware",
     "config.middleware.request_log.RequestLogMiddleware",
     "config.middleware.hosts.KnownHostMiddleware",
@@ -139,7 +139,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "simple_history.middleware.HistoryRequestMiddleware",
     "config.pages.error_pages.UnstorableMiddleware",
-    # Last: it answers for a sign-in that was refused.
+    # Last: it replaces the response to a sign-in that it refused.
     "axes.middleware.AxesMiddleware",
 ]
 
@@ -163,11 +163,11 @@ TEMPLATES = [
 
 # Logs: every process writes JSON lines, see inference/installation/logs.py
 
-# `files` below MODELYARD_HOME, or `stdout`: that of `serve`, for a journal.
+# `files` below MODELYARD_HOME, or `stdout`: the output of `serve`, for a journal.
 LOG_TO = env("LOG_TO", default="files")
-# A line for each request that the site answers, and not for failures alone.
+# Log every request to the site, not only failures.
 LOG_REQUESTS = env.bool("LOG_REQUESTS", default=False)
-# A person at the command line wants the command's own words.
+# People at the command line want to read only the command's own output.
 LOG_LEVEL = env("LOG_LEVEL", default="INFO" if MODELYARD_PROCESS else "WARNING")
 LOGGING_CONFIG = None
 logs.configure(MODELYARD_PROCESS or "manage", level=LOG_LEVEL)
@@ -178,11 +178,11 @@ DATABASES = {
     "default": env.db_url("DATABASE_URL", default=f"sqlite:///{HOME.database}")
 }
 DATABASES["default"].setdefault("CONN_MAX_AGE", 60)
-# Asked whether it is alive before its first use for a request: after a restart of the
-# database pages come back at once.
+# Check the connection before its first use in a request, so that pages work at once
+# after a restart of the database.
 DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
 if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    # A server that went without a word is given up in seconds, not in a quarter hour.
+    # Give up a server that no longer answers after seconds, not after 15 minutes.
     DATABASES["default"]["OPTIONS"] = {
         "connect_timeout": 5,
         "keepalives_idle": 5,
@@ -192,19 +192,19 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         **DATABASES["default"].get("OPTIONS", {}),
     }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # Readers never wait for the writer; a writer that must wait says so at BEGIN
-    # instead of failing in the middle of its transaction.
+    # WAL: readers never wait for the writer. IMMEDIATE: a writer waits at BEGIN instead
+    # of failing in the middle of its transaction.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 10,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
-    # A file as in production: in memory, threads of one test would share its locks.
+    # A file as in production: in memory, the threads of a test would share its locks.
     DATABASES["default"]["TEST"] = {"NAME": str(HOME.root / "test.sqlite3")}
     if MODELYARD_PROCESS and DATABASES["default"]["NAME"] != ":memory:":
-        # Commands of people make the file. A server whose file is moved away, or on a
-        # disk that is not mounted, waits for it: an empty one in its place would
-        # only look like a database.
+        # Only commands that people run create the file. If it is missing, because it
+        # was moved or its disk is not mounted, processes must wait for it and not
+        # create an empty database.
         DATABASES["default"]["NAME"] = (
             f"file:{quote(DATABASES['default']['NAME'])}?mode=rw"
         )
@@ -216,14 +216,14 @@ if CACHE_URL:
         "default": {
             "BACKEND": "django_redis.cache.RedisCache",
             "LOCATION": CACHE_URL,
-            # Without them a server that says nothing would keep every thread.
+            # Without timeouts, a server that does not answer would block every thread.
             "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 2},
         }
     }
 elif _only_looks:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 else:
-    # SQLite underneath: counts are atomic across processes, as rate limits need.
+    # It uses SQLite, so counts are atomic across processes, as rate limits need.
     CACHES = {
         "default": {
             "BACKEND": "diskcache_community.DjangoCache",
@@ -232,10 +232,10 @@ else:
         }
     }
 
-# Typed operations of more models than these do not share one OpenAPI document.
+# With more models than this, each model's typed operations get their own document.
 MODELYARD_DOCUMENTED_MODELS = env.int("MODELYARD_DOCUMENTED_MODELS", default=50)
 
-# OpenAPI documents by content; made again in a moment, so every process has its own.
+# OpenAPI documents by content. They are quick to render, so each process has its own.
 CACHES["documents"] = {
     "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
     "LOCATION": "documents",
@@ -249,7 +249,7 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_POOL = "threads"
-# One more than jobs take: see inference/jobs/work/turn.py.
+# One more than jobs may use: see inference/jobs/work/turn.py.
 CELERY_WORKER_CONCURRENCY = 3
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -258,10 +258,10 @@ if CELERY_BROKER_URL.startswith("filesystem://"):
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, str | int] = {"folder": str(HOME.broker)}
     CELERY_BROKER_TRANSPORT = "config.processes.hint_files:Transport"
 else:
-    # Whoever submits a job must not wait for a broker that is down: the sweep sends.
+    # Submitting a job must not wait for a broker that is down: the sweep sends later.
     CELERY_BROKER_TRANSPORT_OPTIONS = {"max_retries": 0}
-# In memory: a file of when each was sent last would keep beat from starting if a kill
-# left half of it, and all intervals are short.
+# In memory: beat could not start with a schedule file that a kill left half written,
+# and all intervals are short.
 CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
     "sync-registry": {"task": "registry.tasks.sync_registry", "schedule": 60.0},
@@ -294,14 +294,14 @@ USAGE_MINUTES_DAYS = env.int("USAGE_MINUTES_DAYS", default=62)
 
 JOB_FILE_MAX_BYTES = env.int("JOB_FILE_MAX_BYTES", default=1_000_000_000)
 JOB_RETENTION_DAYS = env.int("JOB_RETENTION_DAYS", default=7)
-# Uploads become a job's input by rename, so they lie where inputs do.
+# Uploads become a job's input by a rename, so they are on the same disk as inputs.
 FILE_UPLOAD_TEMP_DIR = None if _only_looks else str(HOME.jobs)
 
 # Uploads: files that are sent first and named in a prediction or job later
 
 UPLOAD_MAX_BYTES = env.int("UPLOAD_MAX_BYTES", default=1_000_000_000)
 UPLOAD_TTL_S = env.int("UPLOAD_TTL_S", default=3600)
-# Dotted path of a Django storage, and its options as JSON: an object store, say.
+# Dotted path of a Django storage, such as an object store, and its options as JSON.
 UPLOAD_STORAGE = env("UPLOAD_STORAGE", default="")
 UPLOAD_STORAGE_OPTIONS = env.json("UPLOAD_STORAGE_OPTIONS", default={})
 STORAGES = {
@@ -338,7 +338,7 @@ REST_FRAMEWORK = {
         "accounts.api.authentication.ApiKeyAuthentication"
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    # Views over the prediction plan, which admits by itself, name no throttle.
+    # Views of the prediction plan set no throttle: the plan checks limits itself.
     "DEFAULT_THROTTLE_CLASSES": ["accounts.api.throttling.KeyThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["inference.api.negotiation.JsonParser"],
@@ -373,7 +373,7 @@ SPECTACULAR_SETTINGS = {
         "displayRequestDuration": True,
         "persistAuthorization": False,
         "tryItOutEnabled": True,
-        # Its default sends the document to a host of its maker.
+        # The default sends the document to a host of Swagger UI's maker.
         "validatorUrl": None,
     },
     "POSTPROCESSING_HOOKS": [
@@ -396,22 +396,22 @@ AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
-# Slow guessing: the limit per minute in config/login.py stops the fast kind. A name is
-# locked for one address only, so that nobody can lock others out.
+# Against slow guessing; the limit per minute in config/pages/login.py stops the fast
+# kind. A name is locked for one address only, so that nobody can lock others out.
 AXES_FAILURE_LIMIT = 20
 AXES_COOLOFF_TIME = 1.0
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "config.middleware.client_address.of_request"
 AXES_LOCKOUT_CALLABLE = "config.pages.error_pages.locked_out"
-# What they signed in for is not ours to keep.
+# We do not need to know when people signed in.
 AXES_DISABLE_ACCESS_LOG = True
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 CSRF_FAILURE_VIEW = "config.pages.error_pages.csrf_failure"
-# A link by which a person sets a password holds for three days, and once.
+# A link to set a password works once, within three days.
 PASSWORD_RESET_TIMEOUT = 3 * 24 * 3600
-# smtp+tls://user:password@host:587; printed to the log until one is named.
+# For example smtp+tls://user:password@host:587; without it, mail is printed to the log.
 _mail = mail.settings_of(env("EMAIL_URL", default=""))
 EMAIL_BACKEND = env("EMAIL_BACKEND", default=_mail["EMAIL_BACKEND"])
 EMAIL_HOST = _mail["EMAIL_HOST"]
@@ -428,11 +428,11 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-# Times of the admin say their zone.
+# Times in the admin include their zone.
 FORMAT_MODULE_PATH = "config.formats"
 
 STATIC_URL = "/static/"
-# There and empty: WhiteNoise warns at every start where it is missing.
+# An empty folder: WhiteNoise warns at every start if it is missing.
 STATIC_ROOT = HOME.static
-# Straight from the packages: nothing to collect before the first start.
+# Serve files straight from the packages: no `collectstatic` before the first start.
 WHITENOISE_USE_FINDERS = True

@@ -1,4 +1,4 @@
-"""How the admin looks. Read by settings, so it imports nothing of Django."""
+"""The look of the admin. Settings import this module, so it imports no Django."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Every URL that the site answers people; `urls_internal` has those of processes."""
+"""The public URLs of the site; `urls_internal` holds those for our own processes."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -19,7 +19,7 @@ urlpatterns = [
     path("api/v1/", include("inference.jobs.api.urls")),
     path("api/v1/", include("accounts.api.urls")),
     path("api/v1/", include("inference.uploads.urls")),
-    # Before the admin's own, which it replaces under the same name.
+    # Before the admin's URLs, because it replaces the admin's own login page.
     path("admin/login/", login),
     path("admin/search/", admin.site.admin_view(search)),
     path("admin/", admin.site.urls),

@@ -1,4 +1,4 @@
-"""What processes ask, and no person: see `config.middleware.internal_calls`."""
+"""URLs for this installation's own processes; see `middleware/internal_calls.py`."""
 
 from django.urls import include, path
 

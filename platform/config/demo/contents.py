@@ -1,4 +1,4 @@
-"""The demo: its models' routes, its people, plans and keys, and how to call it."""
+"""The demo: its routes, users, plans and keys, and examples of calls."""
 
 import json
 import os
@@ -23,12 +23,12 @@ from registry.models import ModelVersion, RegisteredModel, Route
 
 Say = Callable[[str], None]
 
-# The examples that train them are examples/<name with underscores>.py.
+# examples/<name with underscores>.py trains each model.
 MODELS = ("breast-cancer", "diabetes", "digits", "language", "sentences", "writer")
 _VERSIONS = {"breast-cancer": 3}
 _CANARY_WEIGHT_PERCENT = 10
-# The engine refuses code in artifacts unless a person vouches for the model; these are
-# made by the examples of this very checkout.
+# The engine refuses code in artifacts of models that are not trusted. The examples of
+# this checkout made these.
 _TRUSTED = frozenset({"language", "sentences", "writer"})
 _ADMIN = "admin"
 # A longer body goes into a file, which keeps the command readable.
@@ -70,16 +70,16 @@ _STAFF = {
 
 
 class SetUpFailed(Exception):
-    """A sentence for the person who typed `make run`."""
+    """The demo could not be set up; the text tells the user of `make run` why."""
 
 
 class NotAnswering(Exception):
-    """The demo's own call did not get an answer; says what it got."""
+    """The demo's own call failed; the text is the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A command that works when pasted, and what it answered just now."""
+    """A command that people can paste, and its answer."""
 
     title: str
     command: str
@@ -93,7 +93,7 @@ class DemoCard:
 
 
 def is_registered(name: str) -> bool:
-    """Tell whether an earlier run trained the model and brought it over whole."""
+    """Return whether an earlier run trained and copied all versions of the model."""
     return ModelVersion.objects.filter(
         registered_model__name=name
     ).count() >= _VERSIONS.get(name, 1)
@@ -115,7 +115,8 @@ def needs_routes() -> bool:
     return (
         Route.objects.filter(registered_model__name__in=MODELS).count() < len(MODELS)
         or not RegisteredModel.objects.filter(site_default=True).exists()
-        # New in the demo since the last run; what somebody distrusts is still public.
+        # New in the demo since the last run. If a person withdrew the trust in a model,
+        # the model is still public.
         or RegisteredModel.objects.filter(
             name__in=_TRUSTED, trusted=False, public=False
         ).exists()
@@ -124,9 +125,9 @@ def needs_routes() -> bool:
 
 
 def set_routes(_say: Say) -> str:
-    """Give every model a default, and breast-cancer a canary and a version to compare.
+    """Set a default for every model, and a canary and published version for one.
 
-    Only what the demo's own examples registered is vouched for.
+    Only models of the demo's own examples are trusted.
     """
     admin = User.objects.get(username=_ADMIN)
     for model in RegisteredModel.objects.filter(name__in=MODELS):
@@ -146,7 +147,7 @@ def set_routes(_say: Say) -> str:
             by=admin,
         )
         routes.publish(first.versions.get(version=1), by=admin)
-        # Last: it tells the next run that all of this was done.
+        # Last: the next run takes it as a sign that all of this was done.
         changes.make_site_default(first, by=admin)
     _synchronise()
     return f"breast-cancer sends {_CANARY_WEIGHT_PERCENT} % to its challenger"
@@ -163,7 +164,7 @@ def _synchronise() -> None:
 
 
 def needs_people() -> bool:
-    """Tell whether demo.json is missing or names a key that no longer works."""
+    """Return whether demo.json is missing, outdated or names a key that fails."""
     facts = read_facts()
     tokens = [facts.get("api_key", ""), facts.get("bench_api_key", "")]
     return (
@@ -178,10 +179,10 @@ def needs_people() -> bool:
 
 
 def create_people(_say: Say) -> str:
-    """Create the demo's users, plans, customer and keys; write demo.json.
+    """Create the demo's users, plans, customers and keys; write demo.json.
 
-    Passwords and tokens are stored as digests only, so what demo.json lost is made
-    anew.
+    The database holds only digests, so passwords and keys that demo.json lacks are
+    created again.
     """
     known = read_facts()
     plans = {
@@ -232,7 +233,7 @@ def create_people(_say: Say) -> str:
 def _user(
     username: str, known_password: str | None, *, staff: bool = False
 ) -> tuple[User, str]:
-    """Return the user and a password that signs in."""
+    """Return the user and a valid password."""
     user, _ = User.objects.get_or_create(
         username=username, defaults={"is_staff": staff}
     )
@@ -255,13 +256,13 @@ def _works(token: str) -> bool:
 
 
 def _instances(name: str) -> list[Any]:
-    """Two real rows, as the newest version was logged with them."""
+    """Return two rows of the newest version's input example."""
     newest = ModelVersion.objects.filter(registered_model__name=name).first()
     return newest.input_example[:2] if newest and newest.input_example else []
 
 
 def _grpc_target() -> str | None:
-    """Where gRPC clients of this machine connect to; None: nowhere."""
+    """Return the address for gRPC clients on this machine; None if gRPC is off."""
     port: int = settings.MODELYARD_GRPC_PORT
     host = settings.MODELYARD_HOST
     if host in ("0.0.0.0", "::"):
@@ -287,7 +288,7 @@ def _write_facts(facts: dict[str, Any]) -> None:
 
 
 def for_staff() -> dict[str, Any] | None:
-    """Say to people in the admin what the demo is for; None: this is no demo."""
+    """Return facts about the demo for the dashboard; None if this is not a demo."""
     facts = read_facts()
     if "mlflow_tracking_uri" not in facts:
         return None
@@ -299,7 +300,7 @@ def for_staff() -> dict[str, Any] | None:
 
 
 def card() -> DemoCard:
-    """Describe the running demo, with calls made just now; raise NotAnswering."""
+    """Describe the running demo, with calls made just now; may raise NotAnswering."""
     facts = read_facts()
     url = facts["base_url"]
     admin = f"{facts['admin_user']} / {facts['admin_password']}"
@@ -328,7 +329,7 @@ def card() -> DemoCard:
 
 
 def _example(facts: dict[str, Any], model: str, title: str) -> Example:
-    """Write the request to a file where it is long; call it and keep the answer."""
+    """Make a call and return its command and answer; a long body goes into a file."""
     shortest = min(facts["models"][model]["instances"], key=lambda row: len(str(row)))
     body = json.dumps({"instances": [shortest]}, ensure_ascii=False)
     url = f"{facts['base_url']}/api/v1/models/{model}/predict"
@@ -337,7 +338,7 @@ def _example(facts: dict[str, Any], model: str, title: str) -> Example:
         path = settings.HOME.root / "requests" / f"{model}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(body)
-        # Whole, as a shell may be anywhere when it is pasted.
+        # An absolute path, because the shell may be in any folder.
         data = shlex.quote(f"@{path.resolve()}")
     command = (
         f"curl -s {url} -H 'Authorization: Bearer {facts['api_key']}' "

@@ -1,7 +1,6 @@
-"""Brings an installation from nothing, or from half-way, to the demo.
+"""Set up the demo.
 
-Every step looks at what is there and does only what is missing, so a run that was
-interrupted is finished by the next one.
+Each step does only what is missing, so the next run completes one that was interrupted.
 """
 
 import os
@@ -26,9 +25,9 @@ _TRAINING_TIMEOUT_S = 900
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`needed` is quick and has no effect; `act` returns a word on what it did.
+    """One step: `needed` is quick and has no effect; `act` returns a short result.
 
-    While it acts it may say how far it is.
+    `act` may report its progress by the function that it gets.
     """
 
     title: str
@@ -37,7 +36,7 @@ class Step:
 
 
 def steps() -> tuple[Step, ...]:
-    """Everything between an empty folder and a demo that can be served, in order."""
+    """Return the steps from an empty folder to a demo that can be served, in order."""
     return (
         Step("Prepare the database", _has_unapplied_migrations, _migrate),
         Step("Train and register the demo's models", contents.needs_sync, _train),
@@ -62,7 +61,7 @@ def _migrate(_say: Say) -> str:
 
 
 def _train(say: Say) -> str:
-    """Run the examples in a process of their own, as a data scientist would."""
+    """Run the examples in their own process, as a data scientist would."""
     log = settings.HOME.logs / "train.log"
     parent = os.getpid()
     deadline = time.monotonic() + _TRAINING_TIMEOUT_S

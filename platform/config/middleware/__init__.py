@@ -1,1 +1,1 @@
-"""Handle what concerns every request of the site."""
+"""Middleware that every request to the site passes."""

@@ -1,4 +1,4 @@
-"""Whom a request came from, for limits by address."""
+"""Find a request's client address, for limits by address."""
 
 import ipaddress
 
@@ -8,11 +8,11 @@ from accounts.admission.networks import party_of
 
 
 def client_address(group: str, request: HttpRequest) -> str:
-    """Return the caller's address, of IPv6 its /64, as a key for django-ratelimit.
+    """Return the caller's address, or its /64 for IPv6, as a key for django-ratelimit.
 
-    Requests over the site's own socket have no address of their own: they come from
-    the gateway, which puts the caller's last into X-Forwarded-For. Others cannot reach
-    that socket, so nobody can choose what stands there.
+    Requests over the site's own socket have no address. They come from the gateway,
+    which appends the caller's address to X-Forwarded-For; callers cannot reach that
+    socket, so they cannot forge the last address.
     """
     address: str = request.META.get("REMOTE_ADDR", "")
     if not address:
@@ -25,8 +25,8 @@ def of_request(request: HttpRequest) -> str:
     """Return the caller's address as django-axes stores it: always an IP address."""
     address = client_address("", request)
     try:
-        # The first of a network.
+        # The first address of a network.
         return str(ipaddress.ip_network(address)[0])
     except ValueError:
-        # Somebody at the site's own socket, which only this machine can reach.
+        # A local user of the site's socket, which only this machine can reach.
         return "127.0.0.1"

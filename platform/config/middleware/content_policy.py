@@ -1,4 +1,4 @@
-"""What a page may load: only from this site, and the admin a little more."""
+"""Restrict what pages may load: only from this site, with exceptions for the admin."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ CONTENT_SECURITY_POLICY = {
         "default-src": [NONE],
         "script-src": [SELF],
         "style-src": [SELF],
-        # Swagger UI and unfold draw their small symbols from data: URLs.
+        # Swagger UI and unfold load small icons from data: URLs.
         "img-src": [SELF, "data:"],
         "font-src": [SELF],
         "connect-src": [SELF],
@@ -24,13 +24,13 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# Alpine.js, which unfold is built on, evaluates attributes, and its charts and theme
-# set inline styles.
+# unfold uses Alpine.js, which evaluates attributes; its charts and theme set inline
+# styles.
 _ADMIN_ADDITIONS = {"script-src": [UNSAFE_EVAL], "style-src": [UNSAFE_INLINE]}
 
 
 class ContentPolicyMiddleware(CSPMiddleware):
-    """Send the strict policy, and what unfold needs in addition below /admin/ only."""
+    """Send the strict policy; below /admin/, also allow what unfold needs."""
 
     def get_policy_parts(
         self,

@@ -1,4 +1,4 @@
-"""Requests for another host than ours: refused before anything else is done."""
+"""Refuse requests for other hosts before anything else is done."""
 
 import time
 from collections.abc import Callable
@@ -11,10 +11,9 @@ from inference.errors.rendering import render
 
 
 class KnownHostMiddleware:
-    """Answer 400 to a Host that is not in ALLOWED_HOSTS.
+    """Answer 400 to requests whose Host is not in ALLOWED_HOSTS.
 
-    Scanners send many of them. Django would log each with a traceback, as if
-    something had failed; the line of the request log says enough.
+    Scanners send many of them, and Django would log each with a traceback.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -1,4 +1,4 @@
-"""Calls of this installation's own processes: answered before any public middleware."""
+"""Answer this installation's own processes before any public middleware."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ from django.urls import Resolver404, get_resolver
 from accounts.api.internal_views import is_from_this_installation
 
 _URLS = "config.urls_internal"
-# Of orchestrators and balancers, which know no host name and speak plain HTTP.
+# Orchestrators and load balancers ask these over plain HTTP, without our host name.
 _HEALTH = frozenset({"/healthz", "/health", "/readyz", "/ready"})
 
 
 class InternalCallMiddleware:
-    """Answer gateways at the site's own socket, and questions after health.
+    """Answer requests of gateways at the site's own socket, and health checks.
 
-    A gateway names no public host and speaks plain HTTP, so what guards people's
-    requests (ALLOWED_HOSTS, the redirect to HTTPS) would refuse its leases. Whatever
-    was relayed, or came over TCP, goes on to that.
+    A gateway sends no public host and uses plain HTTP, so the checks of public requests
+    (ALLOWED_HOSTS, the redirect to HTTPS) would refuse it. Requests that were relayed
+    or came over TCP go on to those checks.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:

@@ -1,4 +1,4 @@
-"""A request id for each request that the site answers, and a log line if it failed."""
+"""Give each request to the site an id, and log it if it failed."""
 
 import re
 import secrets
@@ -15,8 +15,7 @@ _VALID_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
 
 
 class RequestLogMiddleware:
-    """Give every request an id and log how it ended:
-    never its query, body or key."""
+    """Set the request id and log the outcome, but never the query, body or key."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self._get_response = get_response

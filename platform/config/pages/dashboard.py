@@ -1,4 +1,4 @@
-"""The admin's first page: traffic, errors, rollouts and the state of the parts."""
+"""The admin's first page: traffic, errors, canaries, engines and registry sync."""
 
 import datetime
 import json
@@ -22,9 +22,9 @@ from registry.models import RegisteredModel, RegistrySync, Route
 _HOUR = datetime.timedelta(hours=1)
 _MINUTE = datetime.timedelta(minutes=1)
 _DAY = datetime.timedelta(days=1)
-# Two rounds of the controller: an engine not seen for longer is not well.
+# Two rounds of the controller; an engine not seen for longer counts as away.
 _SILENT_AFTER = datetime.timedelta(seconds=30)
-# Three rounds of the minutely sync.
+# Three rounds of the sync, which runs each minute.
 _STALE_AFTER = datetime.timedelta(minutes=3)
 _LONGEST_REASON = 200
 _TOP_CUSTOMERS = 5
@@ -38,7 +38,7 @@ class Card(TypedDict):
 
 
 def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """Give unfold's index page what it shows; parts only to those who may see them."""
+    """Add what unfold's index page shows; some parts need a permission."""
     now = timezone.now()
     may = request.user.has_perm
     hour = spans.between(now - _HOUR, now, grain="minute")
@@ -111,7 +111,7 @@ def _milliseconds(value: float | None) -> str:
     if value is None:
         return "–"
     number = f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-    # The space does not break, so that number and unit stay together.
+    # The space keeps number and unit on one line.
     return f"{number}\N{NO-BREAK SPACE}ms"
 
 
@@ -121,7 +121,7 @@ def _by_minute(
     counts: Counter[tuple[datetime.datetime, str]] = Counter()
     for row in reading.per(calls, "start", "variant"):
         counts[row["start"], row["variant"]] += row["requests"] - row["errors"]
-        # Most are refused when their variant is chosen already.
+        # Most calls are refused after their variant was chosen, so errors have one too.
         counts[row["start"], _NOT_ANSWERED] += row["errors"]
     return counts
 
@@ -231,7 +231,7 @@ def _engines(now: datetime.datetime) -> list[dict[str, Any]]:
 
 
 def _first_line(error: str) -> str:
-    """Leave a stack trace to the version's own page."""
+    """Return the first line; the version's own page shows the stack trace."""
     line = error.strip().split("\n", maxsplit=1)[0]
     return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
 
@@ -262,7 +262,7 @@ def _sync_state(request: HttpRequest, now: datetime.datetime) -> dict[str, Any] 
 
 
 def _first_steps(request: HttpRequest) -> list[dict[str, Any]]:
-    """List what is to do before the first answer, with links for those who may."""
+    """Return the steps to the first answer, with links to pages the person may see."""
     steps = [
         (
             "Register a model in MLflow",
@@ -296,7 +296,7 @@ def _first_steps(request: HttpRequest) -> list[dict[str, Any]]:
 
 
 def _list_url(request: HttpRequest, app: str, model: str) -> str:
-    """Link to a model's list; empty if it has none or the person may not see it."""
+    """Return the URL of a model's list; "" if there is none or it may not be seen."""
     if not request.user.has_perm(f"{app}.view_{model}"):
         return ""
     try:

@@ -1,4 +1,4 @@
-"""The pages for people who call the API: start page, typed docs, error codes."""
+"""Pages for people who call the API: start page, typed docs, error codes."""
 
 import functools
 import hashlib
@@ -42,14 +42,14 @@ from inference.api.openapi.typed_operations import PublishedModel, example_insta
 from inference.errors.advice import ADVICE
 from inference.errors.api_error import STATUS, ApiError, ErrorCode
 
-# Far more than a person needs, far less than a machine could ask for.
+# Far more than a person needs, far fewer than a program could request.
 PAGES_PER_MINUTE = "240/m"
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 
 
 def throttled(view: _View) -> _View:
-    """Refuse an address that asks for too many pages."""
+    """Refuse an address that requests too many pages."""
     limit = ratelimit(group="docs", key=client_address, rate=PAGES_PER_MINUTE)
     return cast(_View, limit(view))
 
@@ -62,10 +62,10 @@ _TITLE = "Modelyard API"
     vary_on_headers("Authorization", "X-API-Key", "Cookie"), name="dispatch"
 )
 class SchemaView(SpectacularAPIView):
-    """Serve the OpenAPI document with what the caller may call.
+    """Serve the OpenAPI document with the models that the caller may call.
 
-    Typed operations of all models share it while they are few; of more, each model has
-    a document of its own, `?model=NAME`.
+    A few models share one document; with more than MODELYARD_DOCUMENTED_MODELS, each
+    model has its own: `?model=NAME`.
     """
 
     authentication_classes = [ApiKeyAuthentication, SessionAuthentication]
@@ -73,9 +73,9 @@ class SchemaView(SpectacularAPIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> HttpResponseBase:
-        """Answer from the cache while nothing that the document shows has changed.
+        """Answer from the cache, whose key is a digest of all that the document shows.
 
-        Its key is made of the models themselves, so that it can never be stale.
+        So the cache can never be stale.
         """
         models = _documented(visible_models(request), request.GET.get("model"))
         server = request.build_absolute_uri("/").rstrip("/")
@@ -95,16 +95,16 @@ class SchemaView(SpectacularAPIView):
 
 @functools.cache
 def _edition() -> str:
-    """Tell the general document of this release from those of others."""
+    """Return a digest of the general document, which differs between releases."""
     return hashlib.sha256(msgspec.json.encode(document.general())).hexdigest()
 
 
 def _documented(models: list[PublishedModel], name: str | None) -> list[PublishedModel]:
-    """Choose the models whose typed operations a document holds; raises ApiError."""
+    """Return the models that a document shows; raise ApiError if `name` is unknown."""
     if name:
         chosen = [model for model in models if model.name == name]
         if not chosen:
-            message = "There is no such model, or nothing of it can be called."
+            message = "There is no such model, or you cannot call any of its versions."
             raise ApiError(ErrorCode.NOT_FOUND, message)
         return chosen
     return [] if len(models) > settings.MODELYARD_DOCUMENTED_MODELS else models
@@ -120,7 +120,7 @@ def _rendered(
         if isinstance(renderer, OpenApiYamlRenderer):
             content = renderer.render(whole)  # type: ignore[no-untyped-call]
         else:
-            # A third of the bytes of one that is indented.
+            # Without indentation, which would triple the size.
             content = msgspec.json.encode(whole)
         documents.set(key, content)
     assert content is not None
@@ -128,7 +128,7 @@ def _rendered(
 
 
 class _ModelPicker:
-    """Let a page choose the document of one model, where they are too many for one."""
+    """Let people choose one model if there are too many for one document."""
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -150,18 +150,18 @@ class _ModelPicker:
 
 @method_decorator(throttled, name="dispatch")
 class SwaggerView(_ModelPicker, SpectacularSwaggerSplitView):
-    """Swagger UI; its script has a URL of its own, so that no inline one is needed."""
+    """Swagger UI; its script has its own URL, because inline scripts are forbidden."""
 
     authentication_classes = [SessionAuthentication]
     template_name = "config/swagger.html"
     title = _TITLE
 
     def _get_schema_auth_names(self) -> list[str]:
-        """Let its script fetch the document again with a key that was typed in."""
+        """Let the script fetch the document again with a key that a person typed in."""
         return list(SECURITY_SCHEMES)
 
 
-# ReDoc writes its styles into the page as it draws.
+# ReDoc adds inline styles to the page.
 _REDOC_POLICY = {"style-src": "'unsafe-inline'", "worker-src": "blob:"}
 
 
@@ -175,7 +175,7 @@ class RedocView(_ModelPicker, SpectacularRedocView):
 
 @cache_control(public=True, max_age=86_400)
 def redoc_bundle(request: HttpRequest) -> HttpResponse:
-    """Serve the sidecar's ReDoc without the logo that it fetches from its maker."""
+    """Serve ReDoc's script without the logo that it loads from its maker's host."""
     path = finders.find("drf_spectacular_sidecar/redoc/bundles/redoc.standalone.js")
     assert isinstance(path, str), "drf-spectacular-sidecar carries ReDoc"
     with open(path, encoding="utf-8") as file:
@@ -188,7 +188,7 @@ def redoc_bundle(request: HttpRequest) -> HttpResponse:
 
 @throttled
 def start(request: HttpRequest) -> HttpResponse:
-    """Say what this is and show the first call."""
+    """Show what this site is, with a first call to paste."""
     models = visible_models(request)  # type: ignore[arg-type]
     shown = models[: settings.MODELYARD_DOCUMENTED_MODELS]
     return render(
@@ -203,14 +203,14 @@ def start(request: HttpRequest) -> HttpResponse:
 
 
 def _first_call(request: HttpRequest, models: list[PublishedModel]) -> dict[str, str]:
-    """Build a command that works when pasted, once a key is put in."""
+    """Return a command that works once the reader puts in a key."""
     url = request.build_absolute_uri("/api/v1/models")
     for model in models:
         instances = example_instances(model)
         if instances is None or model.pinned:
             continue
         body = msgspec.json.encode({"instances": instances[:1]}).decode()
-        # Within single quotes a shell reads everything but the quote itself.
+        # Within single quotes, a shell treats only the quote itself specially.
         quoted = body.replace("'", "'\\''")
         return {
             "title": f"Ask {model.name}",

@@ -1,4 +1,4 @@
-"""Answers for what no view answers: the API's error shape below /api/, else pages."""
+"""Answer errors outside views: in the API's error shape below /api/, else as a page."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ class _Page:
     title: str
     text: str
     retry_after_s: int | None = None
-    # Words of a link to the same address.
+    # The text of a link to the same address.
     again: str = ""
 
 
@@ -57,8 +57,8 @@ _LOCKED_OUT = _Page(
     ErrorCode.RATE_LIMIT_EXCEEDED,
     "Too many failed sign-ins",
     "This name is locked for you for an hour, even with the right password. Others, and"
-    " you from elsewhere, can still sign in. A customer’s people need not wait: whoever"
-    " manages the account can give them a link to set a new password.",
+    " you from elsewhere, can still sign in. A customer’s members need not wait: their"
+    " account manager can send them a link to set a new password.",
     retry_after_s=3600,
     again="Back to sign in",
 )
@@ -66,7 +66,7 @@ _UNSTORABLE = _Page(
     400,
     ErrorCode.INVALID_INPUT,
     "Bad request",
-    "This request holds what cannot be stored, such as a NUL character.",
+    "This request holds characters or numbers that cannot be stored, such as NUL.",
 )
 _BROKEN = _Page(
     500,
@@ -84,11 +84,11 @@ _AWAY = _Page(
 
 
 class UnstorableMiddleware:
-    """Answer what the database refuses to look for, or to store, as a bad request.
+    """Answer 400 or 404 for values that the database can neither store nor look up.
 
-    SQLite takes what PostgreSQL does not: NUL in a text, a number beyond its column.
-    PostgreSQL looks for any number, SQLite for those of 64 bits. Forms and serializers
-    refuse them where they are used; an address is not one.
+    PostgreSQL refuses NUL in text and numbers too large for their column; SQLite
+    refuses numbers of more than 64 bits. Forms and serializers check their own values;
+    this covers values in addresses.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -102,7 +102,7 @@ class UnstorableMiddleware:
     ) -> HttpResponse | None:
         if not isinstance(exception, DataError) and not _is_beyond_sqlite(exception):
             return None
-        # Its kind alone: its text may quote a value.
+        # Only its class: its text may quote a value.
         reason = type(exception.__cause__ or exception).__name__
         log.info("request_unstorable", path=request.path, reason=reason)
         reads = request.method in ("GET", "HEAD")
@@ -110,7 +110,7 @@ class UnstorableMiddleware:
 
 
 def _is_beyond_sqlite(exception: Exception) -> bool:
-    # Raised by Python's driver, before SQLite sees the number.
+    # Python's driver raises it before SQLite sees the number.
     return isinstance(exception, OverflowError) and "SQLite INTEGER" in str(exception)
 
 

@@ -1,4 +1,4 @@
-"""The parts of the admin's frame that depend on who looks: sidebar and label."""
+"""The admin's sidebar and environment label."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """List what the person may see, in the order of their work."""
+    """Return the sidebar's entries that the person may see."""
     groups: list[dict[str, Any]] = [
         {
             "items": [
@@ -71,7 +71,7 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
 def _item(
     request: HttpRequest, label: str, title: str, icon: str
 ) -> dict[str, Any] | None:
-    """Link to the list of a model; None if it has no admin or may not be seen."""
+    """Return a link to a model's list; None if there is none or it may not be seen."""
     app_label, model_name = label.split(".")
     if app_label not in apps.app_configs:
         return None
@@ -84,6 +84,6 @@ def _item(
 
 
 def environment(request: HttpRequest) -> list[str]:
-    """Say in the header which installation this is, so that nobody mistakes it."""
+    """Return the header's label, which tells production from other installations."""
     colour = "danger" if settings.MODELYARD_ENVIRONMENT == "production" else "info"
     return [settings.MODELYARD_ENVIRONMENT, colour]

@@ -1,4 +1,4 @@
-"""What versions in canary answered in the last hour, beside their defaults."""
+"""Compare each canary's answers of the last hour with those of its default."""
 
 import datetime
 from collections import Counter, defaultdict
@@ -12,17 +12,17 @@ from registry.models import Route
 
 _HOUR = datetime.timedelta(hours=1)
 _MINUTE = datetime.timedelta(minutes=1)
-# What is wrong with an input depends on the version that checks it; keys and limits
-# are checked before, and are the same for all versions.
+# Refusals of an input depend on the version that checks it. Refusals by keys and limits
+# do not: these are checked before, equally for all versions.
 _INPUT_REFUSED = frozenset({400, 413, 415, 422})
 
 
 class Answers(TypedDict):
-    """What one version of a route answered."""
+    """Counts of one version's answers."""
 
     version: int
     requests: int
-    # Its inputs were refused: another version may take them.
+    # Inputs that it refused; another version may accept them.
     refused: int
     failed: int
 
@@ -35,9 +35,9 @@ class CanaryRow(TypedDict):
     # The canary refused or failed a larger share than the default.
     is_worse: bool
     weight_percent: int
-    # None while nothing was answered since the variants were moved.
+    # None until something is answered after the last change of the variants.
     observed_percent: float | None
-    # The start of the first minute that will count, while none has.
+    # The start of the first minute that will count, if none has counted yet.
     counted_from: datetime.datetime | None
     requests: int
     waiting_for: str
@@ -45,7 +45,7 @@ class CanaryRow(TypedDict):
 
 
 def canaries(now: datetime.datetime, *, model: str | None = None) -> list[CanaryRow]:
-    """Compare, per route with a canary, what was set with what was seen."""
+    """Return the desired and the observed share of each route's canary, with errors."""
     routes = Route.objects.filter(
         enabled=True, canary_version__isnull=False
     ).select_related("registered_model", "default_version", "canary_version")
@@ -67,7 +67,7 @@ def canaries(now: datetime.datetime, *, model: str | None = None) -> list[Canary
     )
     for row in rows:
         moved = serving.get(row["model"])
-        # A minute in which the weights changed tells nothing about either.
+        # A minute in which the weights changed mixes old and new weights.
         if moved is not None and row["minute"] < moved.moved_at:
             continue
         variant, status = row["variant"], row["status"]

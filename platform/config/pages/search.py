@@ -16,10 +16,10 @@ from config.pages.navigation import navigation
 from inference.models import PredictionJob
 from registry.models import ModelVersion, RegisteredModel
 
-# Of each kind; one who knows more of it types more.
+# Results of each kind; people find others by typing more.
 _SHOWN = 5
 _LONGEST = 200
-# A whole token finds its key; its secret is not looked at.
+# A whole token finds its key; the secret part is ignored.
 _TOKEN = re.compile(r"\w+_(?:live|test)_([0-9A-Za-z]+)_\w*", re.ASCII)
 _VERSION = re.compile(r"(.+?)\s+v?(\d{1,9})")
 
@@ -32,7 +32,7 @@ class Found:
 
 
 def search(request: HttpRequest) -> HttpResponse:
-    """Find what the person may see; say so if there is nothing."""
+    """Return results that the person may see, as HTML."""
     term = request.GET.get("s", "").strip()[:_LONGEST]
     if not term:
         return HttpResponse()
@@ -40,7 +40,7 @@ def search(request: HttpRequest) -> HttpResponse:
     response = render(
         request, "config/search_results.html", {"results": found, "term": term}
     )
-    # The field's own script goes back to the first result.
+    # Tells the search field's script to select the first result.
     response.headers["HX-Trigger"] = "search"
     return response
 

@@ -1,4 +1,4 @@
-"""What must hold before processes are started, told in words if it does not."""
+"""Check the conditions for starting processes, and explain what is wrong."""
 
 import contextlib
 import fcntl
@@ -25,18 +25,18 @@ log = structlog.get_logger(__name__)
 
 
 class CannotStart(Exception):
-    """A reason, in a sentence for the operator, why nothing was started."""
+    """Nothing was started; the text tells the operator why."""
 
 
 class Port(NamedTuple):
     host: str
     number: int
-    # What moves it elsewhere.
+    # The setting that changes the number.
     setting: str
 
 
 def check() -> None:
-    """Raise CannotStart unless this home and its ports are free and fit to be used."""
+    """Raise CannotStart unless settings, the home folder and the ports can be used."""
     if settings.LOG_TO not in ("files", "stdout"):
         raise CannotStart(f"LOG_TO is {settings.LOG_TO!r}; it may be files or stdout.")
     environment = {**os.environ, **common_environment(), "MODELYARD_PROCESS": ""}
@@ -46,9 +46,9 @@ def check() -> None:
 
 
 def check_settings(environment: Mapping[str, str]) -> None:
-    """Raise CannotStart for what gateways or engines would not start with.
+    """Raise CannotStart for settings with which gateways or engines cannot start.
 
-    Otherwise they end again and again, and say why in a log of their own only.
+    Without this check they would end again and again, with the reason only in a log.
     """
     try:
         gateway = gateway_settings.from_environment(environment)
@@ -83,7 +83,7 @@ def ports() -> list[Port]:
 
 
 def check_ports(ports: Sequence[Port]) -> None:
-    """Raise CannotStart when one cannot be listened on, beside the others."""
+    """Raise CannotStart unless all ports can be listened on at the same time."""
     with contextlib.ExitStack() as held:
         for host, number, setting in ports:
             if not 0 < number < 65_536:
@@ -93,7 +93,7 @@ def check_ports(ports: Sequence[Port]) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, number))
-                # Two that only bind may have the same port.
+                # Without listening, two sockets could bind the same port.
                 probe.listen()
             except OSError as error:
                 raise CannotStart(
@@ -132,9 +132,9 @@ def hold_home(home: Home) -> int:
 
 
 def check_database() -> None:
-    """Raise CannotStart if the database lacks migrations or is another home's.
+    """Raise CannotStart if the database lacks migrations or belongs to another home.
 
-    One that does not answer is waited for: predictions go on from the last snapshot.
+    A database that does not answer is no reason: predictions use the last snapshot.
     """
     try:
         executor = MigrationExecutor(connection)

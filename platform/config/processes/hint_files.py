@@ -1,10 +1,9 @@
-"""The broker of a machine that has none: a folder with one file for each message.
+"""A Celery broker in a folder with one file per message, for machines without a broker.
 
-kombu's own file transport writes a message and its table of exchanges in place, so a
-writer that is killed leaves half a file, and the worker that reads it ends. Here a file
-appears whole, by rename, and one that is torn all the same (a machine that lost its
-power) is dropped. There are queues only, no exchanges to share: a process declares the
-queues that it sends to, and nothing of the worker's remote control is offered.
+kombu's own file transport writes in place: a writer that is killed leaves half a file,
+which stops the worker that reads it. Here a file appears by a rename, and a file that
+is torn nevertheless, by a power cut, is dropped. There are only queues, no shared
+exchanges, and the worker's remote control does not work.
 """
 
 import itertools
@@ -21,7 +20,7 @@ from kombu.utils.json import dumps, loads
 
 _SUFFIX = ".msg"
 _PARTIAL = ".partial"
-# Nobody takes so long to write a message: the writer was killed.
+# Writing a message never takes this long: the writer was killed.
 _LEFTOVER_S = 60.0
 
 logger = structlog.get_logger(__name__)
@@ -29,7 +28,7 @@ _numbers = itertools.count()
 
 
 class Channel(virtual.Channel):
-    """Queues in `folder`, a transport option; a file is named by its queue and time."""
+    """Queues in the transport option `folder`; file names hold time and queue."""
 
     def __init__(self, connection: Any, **arguments: Any) -> None:
         super().__init__(connection, **arguments)
@@ -37,7 +36,7 @@ class Channel(virtual.Channel):
         self._folder = Path(options["folder"])
 
     def _put(self, queue: str, message: Any, **_arguments: Any) -> None:
-        # Sorts by time. The process and its count make it the only one of its name.
+        # Sorts by time; the process id and a counter make the name unique.
         name = f"{time.time_ns():020}-{os.getpid()}-{next(_numbers)}"
         partial = self._folder / f"{name}{_PARTIAL}"
         try:
@@ -48,11 +47,11 @@ class Channel(virtual.Channel):
             raise ChannelError(f"cannot add a message to {self._folder}") from error
 
     def _get(self, queue: str, timeout: float | None = None) -> Any:
-        """Take the oldest message that nobody else takes; raises Empty."""
+        """Take the oldest message that no other reader takes; raise Empty."""
         for path in self._waiting(queue):
             try:
                 content = path.read_bytes()
-                # Of several readers one succeeds.
+                # If several readers try this, one succeeds.
                 path.unlink()
             except OSError:
                 continue
@@ -93,12 +92,12 @@ class Transport(virtual.Transport):
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what writers that were killed had begun."""
+    """Delete partial files of writers that were killed."""
     oldest = time.time() - _LEFTOVER_S
     for path in folder.glob(f"*{_PARTIAL}"):
         try:
             if path.stat().st_mtime < oldest:
                 path.unlink()
         except OSError:
-            # Another process was quicker.
+            # Another process deleted it first.
             continue

@@ -1,4 +1,4 @@
-"""The processes of one machine, as `manage.py serve` starts them."""
+"""Describe the processes that `manage.py serve` starts on one machine."""
 
 import sys
 from pathlib import Path
@@ -9,11 +9,11 @@ from config.processes.supervisor import ProcessSpec
 from inference.engine.devices import found
 from inference.gateway.settings import SITE_THREADS, gateway_names
 
-# Of each process of the site. Gateways read uploads by half of the internal ones.
+# Threads of the internal process. Gateways use at most half of them to read uploads.
 _INTERNAL_THREADS = 16
 _BEHIND_PREDICTIONS = 5
 _BACKGROUND = 10
-# Neither the engine nor the gateway gets a credential of anything else.
+# Credentials that neither the engine nor the gateway gets.
 _CREDENTIALS = frozenset(
     f"{name}{suffix}"
     for name in (
@@ -27,7 +27,7 @@ _CREDENTIALS = frozenset(
         "MLFLOW_TRACKING_USERNAME",
         "MLFLOW_TRACKING_PASSWORD",
         "MLFLOW_TRACKING_TOKEN",
-        # Of the stores that artifacts and uploads may lie in.
+        # Of the object stores that may hold artifacts and uploads.
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
         "AWS_SESSION_TOKEN",
@@ -45,7 +45,7 @@ _CREDENTIALS = frozenset(
 
 
 def process_specs() -> tuple[ProcessSpec, ...]:
-    """Every process, in the order of starting: the way to a prediction comes first."""
+    """Return all processes in starting order, first those that answer predictions."""
     python = sys.executable
     environment = common_environment()
     engines = tuple(
@@ -58,7 +58,7 @@ def process_specs() -> tuple[ProcessSpec, ...]:
         )
         for device in _devices(settings.MODELYARD_DEVICES)
     )
-    # They share the public port; each stops, dies and starts again alone.
+    # Gateways share the public port; each stops and restarts independently.
     gateways = tuple(
         ProcessSpec(
             name,
@@ -73,7 +73,7 @@ def process_specs() -> tuple[ProcessSpec, ...]:
     return (
         *engines,
         *gateways,
-        # Predictions wait for its leases, so it has threads that no page can take.
+        # Predictions wait for its leases, so it has threads that no page can use.
         ProcessSpec(
             "internal",
             _site_command(
@@ -118,7 +118,7 @@ def process_specs() -> tuple[ProcessSpec, ...]:
 
 
 def _devices(names: list[str]) -> tuple[str, ...]:
-    """Put what is found in this machine where the setting says `auto`."""
+    """Replace `auto` by the devices of this machine."""
     known: dict[str, None] = {}
     for name in names:
         known |= dict.fromkeys(found.devices() if name == "auto" else (name,))
@@ -157,7 +157,7 @@ def _site_command(
         "10",
         "--keep-alive",
         "30",
-        # The gateway in front bounds headers; what is too long here is told in HTML.
+        # The gateway limits headers; gunicorn's own errors would be in HTML.
         "--limit-request-line",
         "0",
         "--limit-request-field_size",
@@ -165,8 +165,8 @@ def _site_command(
         "65536",
         "--limit-request-fields",
         "32768",
-        # The gateway is the only client and sets these itself, but for SCRIPT_NAME and
-        # PATH_INFO, which no header may set.
+        # The gateway is the only client and sets forwarded headers itself. No header
+        # may set SCRIPT_NAME or PATH_INFO.
         "--forwarded-allow-ips",
         "*",
         "--forwarder-headers",
@@ -195,7 +195,7 @@ def _celery(python: str, *arguments: str) -> tuple[str, ...]:
 
 
 def common_environment() -> dict[str, str]:
-    """What every process must agree on, said in full."""
+    """Return the environment variables on which all processes must agree."""
     return {
         "MODELYARD_HOME": str(settings.HOME.root),
         "MODELYARD_HOST": settings.MODELYARD_HOST,

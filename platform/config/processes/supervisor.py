@@ -1,7 +1,7 @@
-"""Starts Modelyard's processes on one machine, restarts those that die, stops them all.
+"""Start Modelyard's processes on one machine, restart dead ones, and stop them all.
 
-A child never outlives its supervisor: on Linux the kernel sends it SIGTERM when the
-supervisor is gone, however it went.
+On Linux a child never outlives its supervisor: the kernel sends it SIGTERM when the
+supervisor ends for any reason.
 """
 
 import contextlib
@@ -26,21 +26,21 @@ log = structlog.get_logger(__name__)
 _PR_SET_PDEATHSIG = 1
 _FIRST_BACKOFF_S = 0.2
 _LONGEST_BACKOFF_S = 10.0
-# Of a session's nice value, while others set theirs.
+# Tries to set a session's nice value, which fails while other sessions set theirs.
 _AUTOGROUP_TRIES = 5
-# A child that has run this long has recovered; its next death starts over.
+# A child that has run this long has recovered; its next death counts as the first.
 _STABLE_AFTER_S = 20.0
-# A log file that has grown to this becomes `….log.1`, in place of the one before.
+# A log file of this size is moved to `….log.1`, replacing the previous one.
 _LOG_BYTES = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """One process: its command, how it stops, and its place at stopping.
+    """One process: its command, and when and how it stops.
 
-    Lower `stop_phase`s stop first: what takes traffic in, then what works on it,
-    then what those depend on. `nice` keeps the processes of people and of background
-    work from delaying predictions on a small machine.
+    Lower `stop_phase`s stop first: processes that accept traffic, then those that work
+    on it, then those that the others need. `nice` keeps the site and background work
+    from delaying predictions on a small machine.
     """
 
     name: str
@@ -49,7 +49,7 @@ class ProcessSpec:
     nice: int = 0
     stop_timeout_s: float = 15.0
     environment: Mapping[str, str] = field(default_factory=dict)
-    # Variables of the supervisor that the process must not see.
+    # Environment variables of the supervisor that the process must not see.
     hidden: frozenset[str] = frozenset()
 
 
@@ -63,7 +63,7 @@ class _Child:
 
 
 class Supervisor:
-    """Keeps the processes of `specs` running until `stop`."""
+    """Keep the processes of `specs` running until `stop`."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Supervisor:
         return self._stopping.is_set()
 
     def tend(self) -> None:
-        """Notice the dead, start again those whose wait is over, rotate their logs."""
+        """Notice dead processes, restart those whose wait is over, rotate logs."""
         now = self._clock()
         for child in self._children:
             self._rotate_log(child.spec.name)
@@ -130,7 +130,7 @@ class Supervisor:
             )
 
     def pids(self) -> dict[str, int]:
-        """The running processes by name."""
+        """Return the ids of the running processes by name."""
         return {
             child.spec.name: child.process.pid
             for child in self._children
@@ -138,14 +138,14 @@ class Supervisor:
         }
 
     def deaths(self) -> dict[str, int]:
-        """How often each process has died since it last ran well."""
+        """Return how often each process has died since it last ran well."""
         return {child.spec.name: child.deaths for child in self._children}
 
     def log_path(self, name: str) -> Path:
         return self._home.logs / f"{name}.log"
 
     def stop(self) -> None:
-        """Stop every process, phase by phase; kill what does not stop in time."""
+        """Stop all processes, phase by phase; kill those that do not stop in time."""
         self._stopping.set()
         for phase in sorted({child.spec.stop_phase for child in self._children}):
             group = [
@@ -165,17 +165,17 @@ class Supervisor:
                     process.wait(max(0.0, deadline - self._clock()))
                 except subprocess.TimeoutExpired:
                     log.error("process_killed", name=name, pid=process.pid)
-                # Helpers that a process left in its group end with it.
+                # Child processes left in the group end too.
                 _signal_group(process, signal.SIGKILL)
                 process.wait()
         for child in self._children:
             child.process = None
 
     def _rotate_log(self, name: str) -> None:
-        """Keep a log within its size while its process goes on writing to it.
+        """Keep a log within its size while its process writes to it.
 
-        The file is copied and emptied: what appends to it need not open it again. Only
-        what is written between the two is lost, a line at most.
+        The file is copied and then emptied, so the process need not open it again. Only
+        lines written between the two steps are lost, at most one.
         """
         path = self.log_path(name)
         if not self._log_to_files or not path.exists():
@@ -184,7 +184,7 @@ class Supervisor:
             try:
                 shutil.copyfile(path, path.with_suffix(".log.1"))
             except OSError as error:
-                # On a full disk the newest lines are worth more than the oldest.
+                # On a full disk, new lines are worth more than old ones.
                 log.warning("log_not_kept", name=name, reason=error.strerror)
             os.truncate(path, 0)
 
@@ -210,7 +210,7 @@ class Supervisor:
                     **child.spec.environment,
                     "MODELYARD_PROCESS": child.spec.name,
                 },
-                # A session of its own: Ctrl-C reaches the supervisor alone, which
+                # In its own session, so that Ctrl-C reaches only the supervisor, which
                 # stops the processes in order.
                 start_new_session=True,
                 preexec_fn=lambda: prepare_child(parent, child.spec.nice),
@@ -231,16 +231,16 @@ def prepare_child(parent: int, nice: int = 0) -> None:
 
 
 def _nice_session(nice: int) -> None:
-    """Let the whole session of this process stand back, and not in itself alone.
+    """Set the nice value of this process's whole session.
 
-    Where sessions share the processors first (sched(7), autogroup), nice values count
-    within a session only, and each of our processes has one of its own.
+    With autogroups (sched(7)), Linux divides processor time between sessions first and
+    nice values count only within a session, and each of our processes has its own.
     """
     for _ in range(_AUTOGROUP_TRIES):
         try:
             Path("/proc/self/autogroup").write_text(str(nice))
         except BlockingIOError:
-            # Without privileges one may be set each tenth of a second.
+            # Unprivileged processes may set one each tenth of a second.
             time.sleep(0.1)
         except OSError:
             return

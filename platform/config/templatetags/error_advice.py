@@ -1,4 +1,4 @@
-"""What an error code means, for templates of apps that do not know the codes."""
+"""Explain error codes in templates of apps that do not know the codes."""
 
 import re
 
@@ -15,7 +15,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 @register.filter
 def advice(code: str) -> Advice | None:
-    """Return when a code is answered and what to do; None for one that is unknown."""
+    """Return when a code is sent and what to do about it; None if it is unknown."""
     if code not in ErrorCode.__members__:
         return None
     return ADVICE.get(ErrorCode(code))
@@ -23,5 +23,5 @@ def advice(code: str) -> Advice | None:
 
 @register.filter
 def with_code(text: str) -> SafeString:
-    """Show what stands between backticks as code."""
+    """Render text between backticks as code."""
     return mark_safe(_CODE.sub(r"<code>\1</code>", escape(text)))

@@ -1,4 +1,4 @@
-"""What was observed of a route, for templates of the registry: it knows no usage."""
+"""Show a canary's answers in templates of the registry, which does not know usage."""
 
 from django import template
 from django.utils import timezone
@@ -12,7 +12,7 @@ register = template.Library()
 
 @register.simple_tag
 def canary_of(route: Route | None) -> list[CanaryRow]:
-    """Return what the route's canary answered in the last hour; empty without one."""
+    """Return the canary's answers of the last hour; [] if the route has no canary."""
     if route is None or route.canary_version_id is None:
         return []
     return rollouts.canaries(timezone.now(), model=route.registered_model.name)

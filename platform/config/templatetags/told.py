@@ -1,4 +1,4 @@
-"""Values of a history, as people would say them."""
+"""Write values of a row's history in words."""
 
 import re
 
@@ -10,7 +10,7 @@ _DELETED = re.compile(r"Deleted (.+) \(pk=(\w+)\)")
 
 @register.filter
 def told(value: object) -> str:
-    """Write a former value in words: a missing one is nothing, not `None`."""
+    """Return a former value in words: a missing value is "nothing", not `None`."""
     text = str(value)
     if text in ("", "None", "[]", "{}"):
         return "nothing"

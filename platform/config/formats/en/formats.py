@@ -1,4 +1,4 @@
-"""How dates and times are written: each time says its zone."""
+"""Formats of dates and times; each time includes its zone."""
 
 DATE_FORMAT = "j M Y"
 DATETIME_FORMAT = "j M Y, H:i e"

@@ -1,4 +1,4 @@
-"""`manage.py quickstart`: what `make run` runs once the packages are there."""
+"""`manage.py quickstart`: set up and serve the demo; used by `make run`."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from config.processes.specs import process_specs
 from config.processes.supervisor import Supervisor
 
 _READY_TIMEOUT_S = 180.0
-# A process that died this often since it last ran well will not come up by itself.
+# A process that died this often since it last ran well will not recover by itself.
 _HOPELESS_DEATHS = 4
 
 
@@ -69,7 +69,7 @@ class Command(BaseCommand):
             console.print(f"✓ {step.title} [dim]({seconds:.1f} s)[/dim] {result}")
 
     def _announce(self, console: Console, supervisor: Supervisor) -> None:
-        """Wait for readiness, then print the card; stop everything if hopeless."""
+        """Wait until all is ready, then print how to call it; else stop everything."""
         url = f"http://{_operator_host()}:{settings.MODELYARD_OPERATOR_PORT}/readyz"
         deadline = time.monotonic() + _READY_TIMEOUT_S
         with _progress(console, "Start and wait until every model can answer"):
@@ -95,7 +95,7 @@ class Command(BaseCommand):
         else:
             console.print("Modelyard is ready")
             console.print(card.facts)
-        # Printed raw, unwrapped, so that they can be pasted.
+        # Printed without wrapping, so that people can paste the commands.
         for example in card.examples:
             console.print(f"\n{example.title}", style="bold")
             self.stdout.write(example.command)
@@ -119,10 +119,10 @@ class Command(BaseCommand):
 
 
 class _StopAsked:
-    """A signal handler that raises KeyboardInterrupt, and remembers that it did.
+    """A signal handler that raises KeyboardInterrupt and remembers that it did.
 
-    Python drops exceptions that hit a finalizer or a callback of C code; a stop that
-    falls there must not be lost.
+    Python drops exceptions that are raised in a finalizer or a callback of C code; a
+    stop signal at such a moment must not be lost.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ class _StopAsked:
 
 @contextlib.contextmanager
 def _progress(console: Console, title: str) -> Iterator[Callable[[str], None]]:
-    """Show that a step goes on: a spinner on a terminal, plain lines elsewhere."""
+    """Show that a step is running: a spinner on a terminal, plain lines elsewhere."""
     if not console.is_terminal:
         console.print(f"… {title}")
         yield lambda line: console.print(f"  {line}", markup=False)
@@ -159,7 +159,7 @@ def _operator_host() -> str:
 
 
 def _all_ready(url: str) -> bool:
-    """Tell whether every gateway is up and its models can answer."""
+    """Return whether every gateway is up and every model can answer."""
     try:
         with urllib.request.urlopen(url, timeout=2) as response:
             detail = json.load(response)

@@ -1,4 +1,4 @@
-"""`manage.py serve`: run every process of this machine until told to stop."""
+"""`manage.py serve`: run all processes of this machine until a stop signal."""
 
 import signal
 from typing import Any
@@ -21,7 +21,7 @@ class Command(BaseCommand):
             before_start.check_database()
         except before_start.CannotStart as error:
             raise CommandError(str(error)) from error
-        # The supervisor itself asks the database nothing more.
+        # The supervisor itself needs the database no more.
         connection.close()
         to_files = settings.LOG_TO == "files"
         supervisor = Supervisor(

@@ -1,4 +1,4 @@
-/* What Unfold leaves out for people who cannot see the page. */
+/* Add names and roles that Unfold lacks, for people who use screen readers. */
 
 const NAMES = {
   "#searchbar": "Search this list",
@@ -8,7 +8,7 @@ const NAMES = {
   "a[id^=calendarlink]": "Choose a date",
   "a[id^=clocklink]": "Choose a time",
 };
-// Of links and buttons that are nothing but this icon.
+// Names of links and buttons that contain only this icon.
 const ICONS = {
   computer: "Colour scheme",
   dark_mode: "Colour scheme",
@@ -23,7 +23,7 @@ function complete() {
     for (const element of document.querySelectorAll(selector))
       if (!element.labels?.length) nameIt(element, name);
   for (const icon of document.querySelectorAll(".material-symbols-outlined")) {
-    // Icons are words in a font of their own, which nobody should be read.
+    // Icons are words in an icon font; screen readers must not read them.
     icon.setAttribute("aria-hidden", "true");
     const word = icon.textContent.trim();
     const control = icon.closest("a, button");

@@ -1,4 +1,4 @@
-// ReDoc in the colours of our pages, light or dark as the reader's system is.
+// Draw ReDoc in the colours of our pages, light or dark like the reader's system.
 /* global Redoc */
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const root = getComputedStyle(document.documentElement);
@@ -43,5 +43,5 @@ Redoc.init(
   { theme, scrollYOffset: ".bar", hideDownloadButton: true, jsonSampleExpandLevel: 2 },
   place,
 );
-// It has no way to change the colours of what is drawn.
+// ReDoc cannot change its colours after drawing.
 dark.addEventListener("change", () => location.reload());

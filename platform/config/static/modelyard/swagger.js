@@ -1,5 +1,5 @@
-// Swagger UI as we want it: dark where the reader's system is, and links that are not
-// buttons within buttons. Runs before the script that draws the page.
+// Configure Swagger UI: dark like the reader's system, and no links within buttons.
+// Runs before the script that draws the page.
 /* global SwaggerUIBundle */
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
@@ -8,7 +8,7 @@ follow();
 
 const plain = (system) => ({
   wrapComponents: {
-    // The button around it opens the operation and writes the address.
+    // The button around it opens the operation and sets the address.
     DeepLink: () => ({ path, text }) =>
       system.React.createElement("span", { className: "nostyle", title: path }, text),
   },
