@@ -15,7 +15,6 @@ from unfold.decorators import action, display
 from accounts.admin.filters import ModelFilter
 from inference.admin.owners import OwnedRowsAdmin
 from inference.errors.api_error import ApiError
-from inference.jobs import files as job_files
 from inference.jobs import life_cycle as jobs
 from inference.jobs.api.serializers import percent_done
 from inference.models import PredictionJob
@@ -140,7 +139,6 @@ class PredictionJobAdmin(OwnedRowsAdmin):
         for job_id in queryset.values_list("pk", flat=True):
             try:
                 jobs.cancel(job_id, now=timezone.now())
-                job_files.remove_useless(job_id)
                 cancelled += 1
             except ApiError:
                 finished += 1

@@ -15,7 +15,6 @@ from django.core.files.uploadedfile import TemporaryUploadedFile
 from inference.codecs.files import row_files as job_rows
 from inference.engine.signatures.signature import Signature
 from inference.jobs import ids as job_ids
-from inference.jobs.life_cycle import NEEDS_INPUT, StoredInput
 from inference.models import PredictionJob, Upload
 from inference.uploads import files as uploaded_files
 
@@ -38,6 +37,17 @@ class JobRequest:
     input_uri: str | None = None
     stored: Upload | None = None
     input_format: str = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """The input file of a job; `rows` is None until they are counted."""
+
+    format: str
+    # Relative to the jobs folder.
+    file: str
+    bytes: int
+    rows: int | None
 
 
 # Files up to this size are counted while the caller waits, larger ones by the worker.
@@ -93,12 +103,6 @@ def remove(job_id: str) -> None:
     shutil.rmtree(settings.HOME.jobs / job_id, ignore_errors=True)
 
 
-def remove_useless(job_id: str) -> None:
-    """Delete the files of a job that nobody will start again."""
-    if not PredictionJob.objects.filter(NEEDS_INPUT, pk=job_id).exists():
-        remove(job_id)
-
-
 def remove_orphans(*, now: datetime) -> int:
     """Delete what interrupted uploads, submits, ends and removals left behind."""
     removed = 0
@@ -106,9 +110,9 @@ def remove_orphans(*, now: datetime) -> int:
     while entries := list(itertools.islice(old, _ENTRIES_AT_ONCE)):
         names = [entry.name for entry in entries]
         kept = set(
-            PredictionJob.objects.filter(NEEDS_INPUT, pk__in=names).values_list(
-                "pk", flat=True
-            )
+            PredictionJob.objects.needing_input()
+            .filter(pk__in=names)
+            .values_list("pk", flat=True)
         )
         for entry in entries:
             if not job_ids.is_id(entry.name):

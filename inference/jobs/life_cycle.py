@@ -15,6 +15,7 @@ dead, and is not, changes nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from inference.codecs.answers import Warned
 from inference.engine.signatures.signature import Signature
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import charging as job_metering
+from inference.jobs import files
 from inference.models import JobChunk, JobTurn, PredictionJob
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.
@@ -50,8 +52,6 @@ _HINT_EXPIRES_S = 30
 
 Status = PredictionJob.Status
 UNFINISHED = (Status.PENDING, Status.PROCESSING)
-# A failed one may be tried again, until its output is too old.
-NEEDS_INPUT = Q(status__in=(*UNFINISHED, Status.FAILED), removed_at=None)
 
 logger = structlog.get_logger(__name__)
 
@@ -66,17 +66,6 @@ class Claim:
 
     job_id: str
     token: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredInput:
-    """An input file of a job; `rows` is None while nobody has counted them."""
-
-    format: str
-    # Relative to the jobs folder.
-    file: str
-    bytes: int
-    rows: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +109,7 @@ def submit(
     *,
     api_key: ApiKey,
     target: JobTarget,
-    stored: StoredInput,
+    stored: files.StoredInput,
     options: dict[str, Any],
 ) -> PredictionJob:
     """Accept a job whose input is stored, and send a hint once that is committed.
@@ -178,7 +167,7 @@ def _require_room(customer: Customer, *, input_bytes: int) -> None:
 def _require_disk(customer: Customer, limits: Limits, needed: int) -> None:
     """Hold the inputs that are kept to what a plan has for uploads, or to one file."""
     most = max(limits.max_upload_bytes, settings.JOB_FILE_MAX_BYTES)
-    found = customer.jobs.filter(NEEDS_INPUT).aggregate(used=Sum("input_bytes"))
+    found = customer.jobs.needing_input().aggregate(used=Sum("input_bytes"))
     used = found["used"] or 0
     if used + needed <= most:
         return
@@ -390,6 +379,7 @@ def finish(claim: Claim, *, now: datetime) -> None:
             _end(claim, Status.FAILED, _no_row_predicted(claim.job_id, done), now=now)
         else:
             _end(claim, Status.COMPLETED, now=now)
+            _remove_input(claim.job_id)
 
 
 def _no_row_predicted(job_id: str, rows: int) -> ApiError:
@@ -438,6 +428,12 @@ def cancel(job_id: str, *, now: datetime) -> None:
         raise ApiError(
             ErrorCode.CONFLICT, "The job is already finished and cannot be cancelled."
         )
+    _remove_input(job_id)
+
+
+def _remove_input(job_id: str) -> None:
+    """Delete the input once the end is committed; the sweep does it after a crash."""
+    transaction.on_commit(partial(files.remove, job_id))
 
 
 def retry(job_id: str) -> bool:

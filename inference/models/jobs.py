@@ -16,6 +16,12 @@ class PredictionJobQuerySet(models.QuerySet["PredictionJob"]):
         """
         return self.filter(completed_at=None)
 
+    def needing_input(self) -> "PredictionJobQuerySet":
+        """Return the jobs that may still run: a retry may revive a failed one."""
+        status = PredictionJob.Status
+        may_run = (status.PENDING, status.PROCESSING, status.FAILED)
+        return self.filter(status__in=may_run, removed_at=None)
+
 
 class PredictionJob(models.Model):
     """Asynchronous prediction over many instances. This row is the truth."""

@@ -198,7 +198,6 @@ class CancelJobView(_JobView):
     def post(self, request: Request, job_id: str) -> Response:
         job = self.get_job(job_id)
         jobs.cancel(job.pk, now=timezone.now())
-        job_files.remove_useless(job.pk)
         return Response(_present(self.get_job(job_id)))
 
 

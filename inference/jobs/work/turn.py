@@ -139,9 +139,7 @@ def _work(claim: jobs.Claim, worker: Worker) -> None:
         logger.exception("job_turn_failed", job=claim.job_id)
         jobs.hand_back(claim, again_at=clock.now(), blameless=False)
         return
-    if ended:
-        job_files.remove_useless(claim.job_id)
-    else:
+    if not ended:
         jobs.hand_back(claim, again_at=clock.now())
 
 

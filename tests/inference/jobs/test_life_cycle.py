@@ -10,6 +10,7 @@ from accounts.admission.limits import ReachedLimit
 from accounts.models import QuotaCounter, Usage
 from inference.engine.signatures.signature import Signature
 from inference.errors.api_error import ApiError, ErrorCode, Problem
+from inference.jobs import files
 from inference.jobs import life_cycle as jobs
 from inference.models import JobChunk, PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
@@ -47,7 +48,7 @@ def submit(key=None):
     target = jobs.JobTarget(
         model="sum", version=3, variant="canary", signature=SUM_SIGNATURE
     )
-    stored = jobs.StoredInput(format="csv", file="x/input.csv", bytes=9, rows=1)
+    stored = files.StoredInput(format="csv", file="x/input.csv", bytes=9, rows=1)
     return jobs.submit(
         new_job_id(), api_key=key, target=target, stored=stored, options={"top_k": 2}
     )
@@ -305,6 +306,20 @@ def test_cancel_is_final(claimed):
             jobs.commit_chunk(claim, output(), now=NOW)
     assert fresh(job).status == Status.CANCELLED
     assert not JobChunk.objects.exists()
+
+
+def test_only_an_end_that_is_final_deletes_the_input(
+    settings, django_capture_on_commit_callbacks
+):
+    cancelled, completed, failed = make_job(), make_job(), make_job()
+    error = ApiError(ErrorCode.MODEL_UNAVAILABLE, "The model was not available.")
+
+    with django_capture_on_commit_callbacks(execute=True):
+        jobs.cancel(cancelled.pk, now=NOW)
+        jobs.finish(take(completed), now=NOW)
+        jobs.fail(take(failed), error, now=NOW)
+
+    assert [path.name for path in settings.HOME.jobs.iterdir()] == [failed.pk]
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED, Status.CANCELLED])

@@ -415,7 +415,9 @@ def test_more_rows_than_the_plan_allows_are_refused(client):
     assert no_job_is_left()
 
 
-def test_inputs_of_one_customer_leave_the_disk_to_others(client, settings):
+def test_inputs_of_one_customer_leave_the_disk_to_others(
+    client, settings, django_capture_on_commit_callbacks
+):
     """What predictions need to record their usage is on the same disk."""
     settings.JOB_FILE_MAX_BYTES = 100
     plan = PlanFactory(max_upload_bytes=200, burst_requests=1000)
@@ -438,7 +440,8 @@ def test_inputs_of_one_customer_leave_the_disk_to_others(client, settings):
     PredictionJob.objects.filter(pk=second).update(
         status="failed", completed_at=timezone.now()
     )
-    client.post(f"{URL}/{first}/cancel", **headers(key))
+    with django_capture_on_commit_callbacks(execute=True):
+        client.post(f"{URL}/{first}/cancel", **headers(key))
 
     assert not (settings.HOME.jobs / first).exists()
     assert upload(client, key, content).status_code == 202

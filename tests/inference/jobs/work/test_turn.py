@@ -74,10 +74,11 @@ def take_turns(job, worker, clock, most=50):
     raise AssertionError(f"still {fresh(job).status}")
 
 
-def test_a_job_predicts_every_row_in_order(worker):
+def test_a_job_predicts_every_row_in_order(worker, django_capture_on_commit_callbacks):
     job = make_job(5)
 
-    job_runner.take_turn(job.pk, worker)
+    with django_capture_on_commit_callbacks(execute=True):
+        job_runner.take_turn(job.pk, worker)
 
     job = fresh(job)
     assert job.status == Status.COMPLETED
