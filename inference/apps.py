@@ -1,4 +1,4 @@
-"""Connect what the apps below announce and ask."""
+"""Connect the signals of the apps below."""
 
 from collections import defaultdict
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What the workers do. The work itself is in the modules that these call."""
+"""Celery tasks of this app."""
 
 import socket
 from os import getpid
@@ -28,17 +28,17 @@ def run_jobs() -> None:
 
 @shared_task
 def sweep_jobs() -> None:
-    """Start again what nobody works on."""
+    """Send hints for jobs that no worker holds."""
     job_sweep.sweep(now=timezone.now())
 
 
 @shared_task
 def remove_old_jobs() -> None:
-    """Delete the files and outputs that are past their time."""
+    """Delete inputs and outputs of jobs that ended long ago."""
     job_sweep.remove_old(now=timezone.now())
 
 
 @shared_task
 def remove_expired_uploads() -> None:
-    """Delete uploaded files that are past their time."""
+    """Delete expired uploads."""
     uploaded_files.remove_expired(now=timezone.now())

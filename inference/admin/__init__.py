@@ -1,4 +1,4 @@
-"""Show engines, served versions, jobs and uploads in the admin."""
+"""Admin pages of engines, served versions, jobs and uploads."""
 
 from inference.admin.jobs import PredictionJobAdmin
 from inference.admin.serving import (

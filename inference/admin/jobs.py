@@ -1,4 +1,4 @@
-"""Prediction jobs, for people to follow, stop and try again."""
+"""Admin pages of prediction jobs, where people follow, cancel and retry them."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ _STATUS_COLORS = {
 
 @admin.register(PredictionJob)
 class PredictionJobAdmin(OwnedRowsAdmin):
-    """Nothing can be edited; cancel and retry are what the API's own functions do."""
+    """Read-only, but with actions to cancel and retry, which call the job's own API."""
 
     list_display = (
         "id",
@@ -120,7 +120,7 @@ class PredictionJobAdmin(OwnedRowsAdmin):
 
     @display(description="Progress")
     def course(self, job: PredictionJob) -> SafeString:
-        """Show in one column of the list how far a job came, and what stops it."""
+        """Show a job's progress and error in one column of the list."""
         return format_html(
             '{}<div class="text-xs">{}</div>', self.progress(job), self.error(job) or ""
         )
@@ -130,7 +130,7 @@ class PredictionJobAdmin(OwnedRowsAdmin):
         if job.error_code:
             return f"{job.error_code}: {job.error_message}"
         if job.waiting_since is not None and job.status in jobs.UNFINISHED:
-            return f"Waits for an engine since {job.waiting_since:%H:%M:%S} UTC."
+            return f"Has waited for an engine since {job.waiting_since:%H:%M:%S} UTC."
         return None
 
     @action(description="Cancel", permissions=["change"])

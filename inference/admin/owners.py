@@ -1,4 +1,4 @@
-"""Whose a row is, in the admin: a link only for those who may open where it leads."""
+"""Link a row's customer and API key only for people who may open them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
-# What of a row leads to accounts: who may open it, and its text for the others.
+# Fields that link to accounts: the permission to open them, and the text without it.
 _LINKS = {
     "customer": ("accounts.view_customer", "customer_text"),
     "api_key": ("accounts.view_apikey", "api_key_text"),

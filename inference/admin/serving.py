@@ -1,6 +1,6 @@
-"""What engines run and what gateways serve, for people to look at.
+"""Admin pages of engines, loaded versions, serving routes and the snapshot.
 
-Everything here follows from what is set in the registry, so nothing can be edited.
+They follow from settings in the registry, so they cannot be edited.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ _STATE_COLORS = {
 
 
 class ReadOnly:
-    """Show to those who may view; nobody adds, changes or deletes."""
+    """Let nobody add, change or delete rows."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -231,8 +231,8 @@ class SnapshotStateAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @display(description="Versions left out")
     def left_out(self, state: SnapshotState) -> SafeString | str:
-        """Name what is meant to be callable and cannot be, with the reasons."""
-        # Asked for several times a page, and found in every callable version.
+        """List the versions that should be callable but are not, with the reasons."""
+        # Cached: a page asks several times, and each answer reads every version.
         found: SafeString | str | None = getattr(state, "_left_out", None)
         if found is None:
             reasons = callable_versions.reasons(artifacts=settings.HOME.artifacts)

@@ -1,4 +1,4 @@
-"""Uploaded files, for operators to see what lies there and to delete it early."""
+"""Admin pages of uploaded files, where operators can delete them early."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(Upload)
 class UploadAdmin(OwnedRowsAdmin):
-    """What customers sent is theirs: it is neither shown nor changed here."""
+    """Facts about uploads; their content belongs to customers and is not shown."""
 
     list_display = (
         "id",

@@ -1,6 +1,6 @@
-"""What a job costs: quota units and usage, chunk by chunk.
+"""Charge a job's quotas and record its usage, chunk by chunk.
 
-Both belong to the transaction that commits the chunk, so a chunk that is done again
+Both are part of the transaction that commits the chunk, so a chunk that is repeated
 after a crash is neither charged nor counted twice.
 """
 
@@ -22,15 +22,15 @@ from inference.models import JobTotals, PredictionJob
 
 
 def holder(job_id: str) -> str:
-    """Name a job as a holder of leases."""
+    """Return a job's name as a holder of leases."""
     return f"job:{job_id}"
 
 
 def segment(job_id: str) -> str:
-    """Name a job's usage as if it came from a spool file of that holder.
+    """Return a name for a job's usage, as if it came from a spool file of that holder.
 
-    Whoever settles the leases of holders that are gone finds by this name that a job
-    has spent all it was granted.
+    By this name, the settling of leases of ended holders finds that a job has spent all
+    units that it was granted.
     """
     return f"{holder(job_id)}-chunks"
 
@@ -44,11 +44,11 @@ def charge(
     total_us: int,
     now: datetime,
 ) -> None:
-    """Spend the quota units of one chunk and record its usage; `rows` have an answer.
+    """Spend the quota units of one chunk with `rows` answered rows; record its usage.
 
-    A chunk counts as one request, as a batch of its size would, for the customer and
-    for a key with quotas of its own. Raises ApiError with QUOTA_EXCEEDED if a quota
-    does not cover all of it; the caller rolls back.
+    A chunk counts as one request, for the customer and for a key with its own quotas.
+    Raises ApiError with QUOTA_EXCEEDED if a quota does not cover all of it; the caller
+    rolls back.
     """
     job = PredictionJob.objects.select_related("customer__plan", "api_key").get(
         pk=job_id
@@ -86,9 +86,9 @@ def charge(
         shap_samples=0,
         request_id=job_id,
     )
-    # A job has no spool file; its chunks are what is ingested of it.
+    # A job has no spool file: the number of chunks stands for the ingested bytes.
     recording.record(segment(job_id), [event], ingested_bytes=sequence + 1)
-    # Last, as workers that do the same version wait here for each other's commit.
+    # Last: workers on the same version wait here for each other's commit.
     _count(job, rows=rows, compute_us=compute_us)
 
 
@@ -103,7 +103,7 @@ def _count(job: PredictionJob, *, rows: int, compute_us: int) -> None:
 
 
 def close(job_id: str, *, now: datetime) -> None:
-    """Let the ledger forget a job that will never run again."""
+    """Mark a job's usage as complete, so that the ledger can forget it."""
     SpoolSegment.objects.filter(name=segment(job_id), completed_at=None).update(
         completed_at=now
     )
@@ -130,7 +130,7 @@ def _spend(
             ErrorCode.QUOTA_EXCEEDED,
             f"The {PERIOD_ADJECTIVES[quota.name]} quota of"
             f" {counted(quota.limit, quota.unit)} of {OWNERS[source]} does not cover"
-            f" the next {units}. What is done can be fetched.",
+            f" the next {units}. You can fetch the rows that are done.",
             retry_after_s=window[1] - now.timestamp(),
             limit=reached_quota(
                 quota, source, left=grant.remaining, needed=units, window=window

@@ -1,4 +1,4 @@
-"""The files of jobs: their input, below the jobs folder of this installation."""
+"""Store and delete the input files of jobs, in this installation's jobs folder."""
 
 import itertools
 import os
@@ -21,19 +21,19 @@ from inference.uploads import files as uploaded_files
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job as it was asked for.
+    """A request to start a job.
 
-    Exactly one of `lines`, `upload` and `input_uri` is there; `find_file` puts `stored`
-    in place of the last.
+    Exactly one of `lines`, `upload` and `input_uri` is set; `find_file` sets `stored`
+    for an `input_uri`.
     """
 
     model: str
     version: str | None
     options: dict[str, Any]
-    # One JSON instance each.
+    # Each holds one JSON instance.
     lines: list[bytes] | None = None
     upload: TemporaryUploadedFile | None = None
-    # Of a file that was uploaded before.
+    # Names a file that was uploaded before.
     input_uri: str | None = None
     stored: Upload | None = None
     input_format: str = "json"
@@ -50,19 +50,20 @@ class StoredInput:
     rows: int | None
 
 
-# Files up to this size are counted while the caller waits, larger ones by the worker.
+# Rows of files up to this size are counted while the caller waits, of larger files by
+# the worker.
 _COUNT_BYTES = 16 * 1024 * 1024
-# An upload of the greatest size may take that long.
 _ENTRIES_AT_ONCE = 500
+# The largest upload may take this long.
 _ORPHAN_AGE = timedelta(hours=24)
 
 
 def store(
     job_id: str, asked: JobRequest, *, signature: Signature, max_rows: int
 ) -> StoredInput:
-    """Keep a job's input; raise ApiError if its header or number of rows is wrong.
+    """Store a job's input; raise ApiError if its header or number of rows is wrong.
 
-    An upload lies in the jobs folder already: it moves by rename, whatever its size.
+    An upload is in the jobs folder already, so a rename moves it, whatever its size.
     """
     path = _new_path(job_id, asked.input_format)
     try:
@@ -99,12 +100,12 @@ def open_input(job: PredictionJob) -> BinaryIO:
 
 
 def remove(job_id: str) -> None:
-    """Delete a job's files; nothing happens if there are none."""
+    """Delete a job's files, if there are any."""
     shutil.rmtree(settings.HOME.jobs / job_id, ignore_errors=True)
 
 
 def remove_orphans(*, now: datetime) -> int:
-    """Delete what interrupted uploads, submits, ends and removals left behind."""
+    """Delete files that an interruption of any step left behind; return how many."""
     removed = 0
     old = _old_entries(now)
     while entries := list(itertools.islice(old, _ENTRIES_AT_ONCE)):
@@ -141,7 +142,7 @@ def _new_path(job_id: str, input_format: str) -> Path:
 
 
 def _make_durable(path: Path) -> None:
-    """Make the file private, and safe on the disk before anybody is told of it."""
+    """Make the file private and flush it to the disk, before the job is accepted."""
     path.chmod(0o600)
     for part in (path, path.parent, path.parent.parent):
         descriptor = os.open(part, os.O_RDONLY)

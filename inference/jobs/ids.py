@@ -1,4 +1,4 @@
-"""Ids of jobs: sortable by time, impossible to guess. Pure."""
+"""Ids of jobs: sortable by time, impossible to guess. Without I/O."""
 
 import re
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ _DIGITS = 26
 
 
 def new_id(*, now: datetime, randomness: bytes) -> str:
-    """Return an id that sorts after those of earlier milliseconds."""
+    """Return an id that sorts after all ids of earlier milliseconds."""
     assert len(randomness) == RANDOM_BYTES
     milliseconds = int(now.timestamp() * 1000)
     number = milliseconds << 80 | int.from_bytes(randomness, "big")
@@ -21,12 +21,12 @@ def new_id(*, now: datetime, randomness: bytes) -> str:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether `text` has the form of an id, so that it is safe as a file name."""
+    """Return whether `text` has the form of an id, and so is safe as a file name."""
     return _PATTERN.fullmatch(text) is not None
 
 
 def created_at(job_id: str) -> datetime:
-    """Read the time out of an id."""
+    """Return the time that is part of an id."""
     number = 0
     for digit in job_id.removeprefix("job_"):
         number = number << 5 | _ALPHABET.index(digit)

@@ -8,8 +8,8 @@
        └──────────────────cancel──────────────────┘
 
 The row in the database is the truth; Celery carries hints that some job waits. A worker
-holds a claim and writes with its fencing token, so that a worker which was thought
-dead, and is not, changes nothing.
+holds a claim and writes with its fencing token, so that a worker that was wrongly
+thought dead changes nothing.
 """
 
 from collections.abc import Sequence
@@ -40,14 +40,14 @@ from inference.models import JobChunk, JobTurn, PredictionJob
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.
 CLAIM_S = 15.0
-# A claim that ends later was given by a clock that has been put back since.
+# A claim that ends later was taken before the clock was set back.
 _LONGEST_CLAIM_S = 60.0
-# Starts in a row that may die before the job counts as poison.
+# After this many starts in a row that died, the job counts as poison.
 MAX_ATTEMPTS = 3
-# Nobody knows how long the jobs before it take.
+# A guess: how long the earlier jobs take is unknown.
 _JOB_RETRY_S = 5.0
 _DISK_RETRY_S = 60.0
-# A hint that nobody took by then is worthless: the sweep has sent others.
+# A hint that no worker took by then is useless: the sweep has sent others.
 _HINT_EXPIRES_S = 30
 
 Status = PredictionJob.Status
@@ -57,7 +57,7 @@ logger = structlog.get_logger(__name__)
 
 
 class ClaimLost(Exception):
-    """The job was cancelled, ended or taken over: whatever this worker did is void."""
+    """The job was cancelled, ended or taken over: this worker's output is void."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class JobTarget:
-    """The version that a job runs on, chosen once."""
+    """The version that a job uses, chosen when it is submitted."""
 
     model: str
     version: int
@@ -80,9 +80,9 @@ class JobTarget:
 
 @dataclass(frozen=True, slots=True)
 class ChunkOutput:
-    """What a worker made of one run of consecutive rows.
+    """A worker's output for one chunk of consecutive rows.
 
-    `predictions` has one entry per row, None where `errors` has the reason.
+    `predictions` has one entry per row, or None if `errors` has the reason.
     `input_end` is the byte of the input where the next chunk begins.
     """
 
@@ -92,7 +92,7 @@ class ChunkOutput:
     input_end: int
     compute_us: int = 0
     total_us: int = 0
-    # Of predictions that are there.
+    # About rows that have a prediction.
     warnings: Sequence[Warned] = ()
 
     @property
@@ -114,8 +114,8 @@ def submit(
 ) -> PredictionJob:
     """Accept a job whose input is stored, and send a hint once that is committed.
 
-    Raises ApiError CONCURRENCY_EXCEEDED if as many jobs as the plan allows are waiting
-    or running, QUOTA_EXCEEDED if too many bytes of inputs are kept.
+    Raises ApiError: CONCURRENCY_EXCEEDED if as many jobs as the plan allows wait or
+    run, QUOTA_EXCEEDED if the customer's inputs would take too many bytes.
     """
     with transaction.atomic():
         _require_room(api_key.customer, input_bytes=stored.bytes)
@@ -139,7 +139,8 @@ def submit(
 
 def _require_room(customer: Customer, *, input_bytes: int) -> None:
     limits = plans.limits_of(customer)
-    # One customer's submissions take turns here, so that two cannot both be the last.
+    # One customer's submissions take turns here, so that two cannot share the last
+    # place.
     Customer.objects.select_for_update().get(pk=customer.pk)
     _require_disk(customer, limits, input_bytes)
     most = limits.max_jobs_in_flight
@@ -165,7 +166,7 @@ def _require_room(customer: Customer, *, input_bytes: int) -> None:
 
 
 def _require_disk(customer: Customer, limits: Limits, needed: int) -> None:
-    """Hold the inputs that are kept to what a plan has for uploads, or to one file."""
+    """Limit a customer's stored inputs to the plan's upload bytes, or one file."""
     most = max(limits.max_upload_bytes, settings.JOB_FILE_MAX_BYTES)
     found = customer.jobs.needing_input().aggregate(used=Sum("input_bytes"))
     used = found["used"] or 0
@@ -173,9 +174,9 @@ def _require_disk(customer: Customer, limits: Limits, needed: int) -> None:
         return
     raise ApiError(
         ErrorCode.QUOTA_EXCEEDED,
-        f"Of inputs of jobs that wait, run or have failed {counted(most, 'bytes')} may"
-        f" be kept: {used} are, and this needs {needed} more. Let some complete, or"
-        " cancel some.",
+        f"The inputs of your jobs that wait, run or have failed may take"
+        f" {counted(most, 'bytes')}. They take {used}, and this one needs {needed}"
+        " more. Let some jobs complete, or cancel some.",
         retry_after_s=_DISK_RETRY_S,
         limit=ReachedLimit(
             name="max_upload_bytes",
@@ -192,10 +193,10 @@ def _require_disk(customer: Customer, limits: Limits, needed: int) -> None:
 
 
 def dispatch() -> bool:
-    """Tell the workers that a job waits; False if the broker does not take it.
+    """Send workers a hint that a job waits; return False if the broker refuses it.
 
-    A hint names no job: its customer's turn may come later than another's. Nothing is
-    lost where it does not arrive: the sweep sends others.
+    A hint names no job: another customer's turn may come first. A lost hint does no
+    harm: the sweep sends others.
     """
     try:
         current_app.send_task(
@@ -211,7 +212,7 @@ def dispatch() -> bool:
 
 
 def claimable(now: datetime) -> QuerySet[PredictionJob]:
-    """Return the unfinished jobs that nobody holds."""
+    """Return the unfinished jobs that no worker holds."""
     return PredictionJob.objects.unfinished().filter(_held_by_nobody(now))
 
 
@@ -220,19 +221,19 @@ def _held_by_nobody(now: datetime) -> Q:
 
 
 def next_in_turn(*, now: datetime) -> str | None:
-    """Return the id of the job that a worker should take up; None if no job waits.
+    """Return the id of the job that a worker should claim next; None if no job waits.
 
-    Customers take turns, so that nobody waits for all that another one has sent: first
-    comes the customer whose jobs the fewest workers hold now, then the one whose last
-    turn began longest ago. Of one customer's jobs each has its first turn before any
-    has its second.
+    Customers take turns, so that one customer's many jobs do not delay the others.
+    First comes the customer whose jobs the fewest workers hold now, then the customer
+    whose last turn began longest ago. Each of a customer's jobs has its first turn
+    before any has its second.
     """
     waiting = PredictionJob.objects.unfinished().order_by().values("customer")
     shares = waiting.annotate(
         ready=Count("pk", filter=_held_by_nobody(now)),
         held=Count(
             "pk",
-            # One that waits for an engine holds its claim, and no worker.
+            # A job that waits for an engine is claimed, but no worker is busy with it.
             filter=Q(lease_expires_at__gt=now, waiting_since=None),
         ),
     )
@@ -252,10 +253,10 @@ def next_in_turn(*, now: datetime) -> str | None:
 
 
 def cut_claims(*, now: datetime) -> int:
-    """End claims of a clock that was put back in due time; return how many.
+    """Shorten claims that were taken before the clock was set back; return how many.
 
-    A worker that lives renews its own long before; one that died would keep its job
-    from all others until the clock is there again.
+    A live worker renews its claim in time. The claim of a dead worker would keep the
+    job from all others until the clock reaches its old time again.
     """
     longest = now + timedelta(seconds=_LONGEST_CLAIM_S)
     held = PredictionJob.objects.unfinished().filter(lease_expires_at__gt=longest)
@@ -263,7 +264,7 @@ def cut_claims(*, now: datetime) -> int:
 
 
 def claim(job_id: str, *, worker: str, now: datetime) -> Claim | None:
-    """Take the claim of a job; None if it is held, finished or was just quarantined."""
+    """Claim a job; None if it is held, finished or was just quarantined."""
     with transaction.atomic():
         waiting = claimable(now).filter(pk=job_id)
         claimed = waiting.filter(attempts__lt=MAX_ATTEMPTS).update(
@@ -286,36 +287,36 @@ def claim(job_id: str, *, worker: str, now: datetime) -> Claim | None:
 
 
 def quarantine(jobs: QuerySet[PredictionJob], *, now: datetime) -> int:
-    """Fail those of the jobs whose starts died too often; return how many."""
+    """Fail the jobs whose starts died too often; return how many."""
     return jobs.filter(attempts__gte=MAX_ATTEMPTS).update(
         status=Status.FAILED,
         completed_at=now,
         lease_expires_at=None,
         lease_token=F("lease_token") + 1,
         error_code=ErrorCode.INTERNAL_ERROR,
-        error_message=f"The job was given up: {MAX_ATTEMPTS} starts in a row died at "
+        error_message=f"The job was stopped: {MAX_ATTEMPTS} starts in a row died at "
         "the same rows, the first ones without a result. Check these rows.",
     )
 
 
 def is_quarantined(job: PredictionJob) -> bool:
-    """Tell whether a job was given up because its starts died."""
+    """Return whether a job failed because its starts died too often."""
     return job.status == Status.FAILED and job.attempts >= MAX_ATTEMPTS
 
 
 def renew(claim: Claim, *, now: datetime) -> bool:
-    """Keep the claim alive; False if it is lost."""
+    """Extend the claim; return False if it is lost."""
     expires_at = now + timedelta(seconds=CLAIM_S)
     return bool(_held(claim).update(lease_expires_at=expires_at))
 
 
 def count_rows(claim: Claim, *, rows: int) -> None:
-    """Note how many rows the input has; that is progress, as a chunk is."""
+    """Store the number of rows of the input; like a chunk, this counts as progress."""
     _write(claim, rows_total=rows, attempts=1)
 
 
 def note_waiting(claim: Claim, *, now: datetime) -> datetime:
-    """Note that no engine takes the next rows; return since when."""
+    """Record that the job waits for an engine; return since when it has waited."""
     with transaction.atomic():
         _write(claim, waiting_since=Coalesce(F("waiting_since"), Value(now)))
         waiting = PredictionJob.objects.values_list("waiting_since", flat=True)
@@ -325,11 +326,10 @@ def note_waiting(claim: Claim, *, now: datetime) -> datetime:
 
 
 def commit_chunk(claim: Claim, output: ChunkOutput, *, now: datetime) -> None:
-    """Store a chunk's output, progress, charge and usage: all of it or nothing.
+    """Store a chunk's output, progress, charge and usage in one transaction.
 
-    Raises ClaimLost, or ApiError with QUOTA_EXCEEDED when the customer's quota does
-    not cover the rows. The charge is part of the transaction: a chunk that is done
-    again because its worker died was never charged before.
+    Raises ClaimLost, or ApiError with QUOTA_EXCEEDED if a quota does not cover the
+    rows. A chunk that is repeated because its worker died was never charged before.
     """
     with transaction.atomic():
         _write(
@@ -337,7 +337,7 @@ def commit_chunk(claim: Claim, output: ChunkOutput, *, now: datetime) -> None:
             rows_done=F("rows_done") + output.rows,
             rows_failed=F("rows_failed") + output.rows_failed,
             input_offset=output.input_end,
-            # Starts that died earlier did not die of what comes next.
+            # Starts that died earlier did not die at the next rows.
             attempts=1,
             waiting_since=None,
             lease_expires_at=now + timedelta(seconds=CLAIM_S),
@@ -361,16 +361,16 @@ def commit_chunk(claim: Claim, output: ChunkOutput, *, now: datetime) -> None:
 
 
 def hand_back(claim: Claim, *, again_at: datetime, blameless: bool = True) -> None:
-    """Give the job back unfinished; nobody takes it before `again_at`.
+    """Release the job unfinished; no worker may claim it before `again_at`.
 
-    A start that was blameless does not count as one that died.
+    If the start was `blameless`, it does not count as one that died.
     """
     attempts = F("attempts") - 1 if blameless else F("attempts")
     _write(claim, lease_expires_at=again_at, attempts=attempts)
 
 
 def finish(claim: Claim, *, now: datetime) -> None:
-    """End a job whose rows are all done; one without any prediction has failed."""
+    """End a job whose rows are all done; without any prediction it has failed."""
     with transaction.atomic():
         _write(claim, rows_total=F("rows_done"), attempts=0)
         counts = PredictionJob.objects.values_list("rows_done", "rows_failed")
@@ -393,7 +393,7 @@ def _no_row_predicted(job_id: str, rows: int) -> ApiError:
 
 
 def fail(claim: Claim, error: ApiError, *, now: datetime) -> None:
-    """End a job early; what is done stays."""
+    """End a job early; its committed chunks stay."""
     _end(claim, Status.FAILED, error, now=now)
 
 
@@ -437,12 +437,12 @@ def _remove_input(job_id: str) -> None:
 
 
 def retry(job_id: str) -> bool:
-    """Let a failed job go on from its last chunk; False if it is not failed."""
+    """Continue a failed job after its last chunk; return False if it is not failed."""
     with transaction.atomic():
         failed = PredictionJob.objects.filter(
             pk=job_id, status=Status.FAILED, removed_at=None
         )
-        # What is being deleted is as good as gone.
+        # A job whose removal has begun has no input any more.
         revived = failed.exclude(input_file="").update(
             status=Status.PENDING,
             attempts=0,
@@ -461,6 +461,6 @@ def _held(claim: Claim) -> QuerySet[PredictionJob]:
     )
 
 
-def _write(claim: Claim, **fields: Any) -> None:  # the fields of several types
+def _write(claim: Claim, **fields: Any) -> None:  # fields have several types
     if not _held(claim).update(**fields):
         raise ClaimLost(claim.job_id)

@@ -1,7 +1,6 @@
-"""A job's output as a file, streamed from its chunks.
+"""Stream a job's output as a file from its chunks.
 
-What is committed decides every byte: two downloads of a finished job are the same,
-whatever happened while it ran.
+The file depends only on committed chunks: two downloads of a finished job are equal.
 """
 
 import csv
@@ -22,7 +21,7 @@ _MAX_COLUMNS = 1000
 
 
 def as_json(job: PredictionJob) -> Iterator[bytes]:
-    """Yield the answer of a batch call: predictions, null at bad rows, and errors."""
+    """Yield JSON as of a batch call: predictions, null for bad rows, and errors."""
     facts = {
         "job_id": job.pk,
         "status": job.status,
@@ -36,7 +35,7 @@ def as_json(job: PredictionJob) -> Iterator[bytes]:
     yield from _join(_lists(job, "predictions"))
     yield b'],"errors":['
     yield from _join(_lists(job, "errors"))
-    # As of calls, only where there are some.
+    # As in calls, only if there are warnings.
     warnings = _join(_lists(job, "warnings"))
     first = next(warnings, None)
     if first is not None:
@@ -55,11 +54,10 @@ def errors_as_json(job: PredictionJob) -> Iterator[bytes]:
 def as_csv(job: PredictionJob) -> Iterator[bytes]:
     """Yield one record per row: its index, the prediction's members, and its error.
 
-    Warnings stand in a column of their own where there are some.
-    Each member that any prediction has is a column: those of a class first, others in
-    the order in which they appear. A prediction without members, and one of too many,
-    stands in the column `prediction`. Nested values are JSON. Text that a spreadsheet
-    would take for a formula gets an apostrophe before it.
+    Each member of any prediction is a column: label and scores first, others in order
+    of appearance. Predictions without members, or with too many, are in the column
+    `prediction`; warnings, if there are any, in the column `warning`. Nested values are
+    JSON. Text that a spreadsheet would read as a formula gets an apostrophe before it.
     """
     columns = _columns(job)
     has_warnings = any(_lists(job, "warnings"))
@@ -81,14 +79,14 @@ def as_csv(job: PredictionJob) -> Iterator[bytes]:
         yield buffer.getvalue().encode()
         buffer.seek(0)
         buffer.truncate()
-    # Without a chunk the header is still to be sent.
+    # Without any chunk, the header was not sent yet.
     yield buffer.getvalue().encode()
 
 
 def _chunks(
     job: PredictionJob,
 ) -> Iterator[tuple[int, list[Any], list[Any], list[Any]]]:
-    """Yield each chunk's first row, predictions, errors, warnings; one in memory."""
+    """Yield each chunk's first row, predictions, errors, warnings; one at a time."""
     chunks = JobChunk.objects.filter(job=job).order_by("index")
     start = 0
     for rows, *lists in chunks.values_list(
@@ -99,13 +97,13 @@ def _chunks(
 
 
 def _lists(job: PredictionJob, name: str) -> Iterator[list[Any]]:
-    """Yield each chunk's predictions, errors or warnings alone; one in memory."""
+    """Yield only each chunk's predictions, errors or warnings; one at a time."""
     chunks = JobChunk.objects.filter(job=job).order_by("index")
     return chunks.values_list(name, flat=True).iterator(chunk_size=1)
 
 
 def _columns(job: PredictionJob) -> list[str | None]:
-    """Return the members that predictions have; None stands for a whole prediction."""
+    """Return the members of all predictions; None stands for a whole prediction."""
     names: dict[str, None] = {}
     has_whole = False
     for predictions in _lists(job, "predictions"):
@@ -113,7 +111,7 @@ def _columns(job: PredictionJob) -> list[str | None]:
             if not isinstance(prediction, dict):
                 has_whole = has_whole or prediction is not None
             elif not prediction.keys() <= names.keys():
-                # Databases keep no order of their own within one prediction.
+                # Databases do not keep the order of members within a prediction.
                 names |= dict.fromkeys(sorted(prediction))
         if len(names) > _MAX_COLUMNS:
             return [None]
@@ -126,14 +124,14 @@ def _columns(job: PredictionJob) -> list[str | None]:
 
 def _value(prediction: Any, column: str | None, columns: list[str | None]) -> Any:
     if column is None:
-        # Without columns of its own, an object stands as a whole, too.
+        # If members have no columns, an object is written as a whole too.
         is_split = isinstance(prediction, dict) and columns != [None]
         return None if is_split else prediction
     return prediction.get(column) if isinstance(prediction, dict) else None
 
 
 def _heading(member: str, own: Set[str]) -> str:
-    """Name a member's column; one that is named as another column says whose it is."""
+    """Return the heading of a member's column, prefixed if our own column has it."""
     if member in own:
         member = f"{_PREDICTION}.{member}"
     heading: str = export.plain_text(member)
@@ -141,7 +139,7 @@ def _heading(member: str, own: Set[str]) -> str:
 
 
 def _join(lists: Iterator[list[Any]]) -> Iterator[bytes]:
-    """Encode the items of many lists as those of one, without its brackets."""
+    """Encode many lists as one JSON list without its brackets."""
     separator = b""
     for items in lists:
         if items:

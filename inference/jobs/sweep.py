@@ -1,4 +1,4 @@
-"""What keeps jobs going without anybody's help, and what ends their storage."""
+"""Restart jobs that no worker holds, and delete old inputs and outputs."""
 
 from datetime import datetime, timedelta
 
@@ -13,7 +13,7 @@ from inference.models import JobChunk, PredictionJob
 
 # Hints per sweep: more would only queue up behind busy workers.
 _MAX_HINTS = 32
-# Old jobs per run, and chunks per transaction, so that no write takes long.
+# Limits of old jobs per run and chunks per transaction, so that no write takes long.
 _MAX_REMOVALS = 100
 _CHUNKS_AT_ONCE = 50
 
@@ -21,10 +21,10 @@ logger = structlog.get_logger(__name__)
 
 
 def sweep(*, now: datetime) -> int:
-    """Quarantine poison and send a hint for each job that nobody holds.
+    """Quarantine poison jobs and send a hint for each job that no worker holds.
 
-    Returns how many. If the broker is down, the first failure ends the sweep; the next
-    one tries again.
+    Returns the number of hints. If the broker is down, the first failure ends this
+    sweep.
     """
     if cut := jobs.cut_claims(now=now):
         logger.warning("job_claims_of_another_time", count=cut)
@@ -38,26 +38,26 @@ def sweep(*, now: datetime) -> int:
 
 
 def remove_old(*, now: datetime) -> int:
-    """Delete input and output of jobs that finished long ago; return how many.
+    """Delete input and output of jobs that ended long ago; return how many.
 
-    The job itself stays, so that its id still says what became of it.
+    The job itself stays, so that callers can still read how it ended.
     """
     job_ids = list(removable(now=now).values_list("pk", flat=True)[:_MAX_REMOVALS])
     for job_id in job_ids:
-        # First the note: nobody is offered an output of which half is gone. It also
-        # keeps a retry from reviving the job.
+        # First the mark: it keeps callers from fetching a half-deleted output, and a
+        # retry from reviving the job.
         job = PredictionJob.objects.filter(pk=job_id)
         job.update(input_file="")
         _remove_chunks(job_id)
         job_files.remove(job_id)
         job_metering.close(job_id, now=now)
-        # Last, so that a removal that was interrupted begins again.
+        # Last, so that an interrupted removal begins again.
         job.update(removed_at=now)
     return len(job_ids) + job_files.remove_orphans(now=now)
 
 
 def removable(*, now: datetime) -> QuerySet[PredictionJob]:
-    """Return the jobs whose output is past its time, the oldest first."""
+    """Return the jobs whose output is older than the retention, oldest first."""
     oldest = now - timedelta(days=settings.JOB_RETENTION_DAYS)
     old = PredictionJob.objects.filter(removed_at=None, completed_at__lt=oldest)
     return old.order_by("completed_at")

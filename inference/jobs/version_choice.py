@@ -1,4 +1,4 @@
-"""Choosing the version that a job runs on, from what gateways may serve now."""
+"""Choose the version that a job uses, from those that gateways may serve now."""
 
 import msgspec
 
@@ -19,10 +19,10 @@ def choose(
     sticky_key: str,
     allowed_models: tuple[str, ...],
 ) -> JobTarget:
-    """Return the version asked for, or one that the route's weights choose.
+    """Return the requested version, or one that the route's weights choose.
 
-    `version` is a number or an alias. Raises ApiError: NOT_FOUND also for what the key
-    may not see, MODEL_UNAVAILABLE while nothing is served.
+    `version` is a number or an alias. Raises ApiError: NOT_FOUND, also for models that
+    the key may not call; MODEL_UNAVAILABLE while nothing is served.
     """
     model = _find(name, allowed_models=allowed_models)
     if version is not None:
@@ -62,7 +62,7 @@ def _find(name: str, *, allowed_models: tuple[str, ...]) -> CallableModel:
 
 
 def _named(model: CallableModel, version: str) -> CallableVersion:
-    # An alias may be another version's number.
+    # An alias may look like another version's number; the number wins.
     found = [one for one in model.versions if version == str(one.version)]
     found += [one for one in model.versions if version in one.aliases]
     if not found and version in model.broken:

@@ -10,9 +10,9 @@ class PredictionJobQuerySet(models.QuerySet["PredictionJob"]):
     def unfinished(self) -> "PredictionJobQuerySet":
         """Return the jobs that have not ended.
 
-        Asked by the time of their end, as their index is: databases use a partial
-        index only where a query names its condition, and SQLite sees in the query the
-        marks of its parameters, not their values.
+        The filter repeats the condition of the partial index, or databases would not
+        use it. A status cannot be that condition: SQLite sees only the placeholder of
+        a parameter, not its value.
         """
         return self.filter(completed_at=None)
 
@@ -54,8 +54,8 @@ class PredictionJob(models.Model):
     input_offset = models.PositiveBigIntegerField(
         default=0, help_text="Where the next chunk begins in the input, in bytes."
     )
-    # As it was when the job was accepted: later edits of rules or thresholds must not
-    # make one half of an output differ from the other.
+    # The signature when the job was accepted: later edits of rules or thresholds must
+    # not change the second half of an output.
     signature = models.JSONField(default=dict)
     options = models.JSONField(default=dict, blank=True)
     chunk_rows = models.PositiveIntegerField(default=500)
@@ -103,17 +103,17 @@ class PredictionJob(models.Model):
             ),
         ]
         indexes = [
-            # Whose turn it is, what the sweep finds, and which versions jobs need.
+            # For turns, the sweep, and the versions that jobs need.
             models.Index(
                 fields=["customer", "lease_expires_at"],
                 condition=Q(completed_at__isnull=True),
                 name="inference_job_unfinished",
             ),
-            # The admin asks for a span of time.
+            # The admin filters by time.
             models.Index(fields=["created_at"], name="inference_job_created"),
             # Ids sort by time, so a list needs no other order.
             models.Index(fields=["customer", "-id"], name="inference_job_list"),
-            # Retention looks for old output that is still there.
+            # `remove_old` looks for old output that still exists.
             models.Index(
                 fields=["completed_at"],
                 condition=Q(removed_at__isnull=True),
@@ -126,12 +126,12 @@ class PredictionJob(models.Model):
 
     @property
     def has_output(self) -> bool:
-        """Tell whether nothing of its input and output was deleted yet."""
+        """Whether the removal of its output has not begun."""
         return self.removed_at is None and self.input_file != ""
 
 
 class JobTurn(models.Model):
-    """When a worker last took up a job of a customer; whose turn comes next."""
+    """When a worker last claimed a job of a customer; decides whose turn is next."""
 
     customer = models.OneToOneField(
         Customer, on_delete=models.CASCADE, primary_key=True, related_name="+"
@@ -143,15 +143,15 @@ class JobTurn(models.Model):
 
 
 class JobTotals(models.Model):
-    """What jobs have predicted by one version since there are any, for metrics.
+    """Totals of one version's predictions in jobs, for metrics.
 
-    Usage says the same by time, in rows that grow with every job.
+    Usage holds the same by time, but its number of rows grows with every job.
     """
 
     model = models.CharField(max_length=255)
     version = models.PositiveIntegerField()
     variant = models.CharField(max_length=16)
-    # Each chunk is one, as it is in usage.
+    # Each chunk counts as one, as in usage.
     requests = models.PositiveBigIntegerField(default=0)
     rows = models.PositiveBigIntegerField(default=0)
     compute_us = models.PositiveBigIntegerField(default=0)
@@ -170,7 +170,7 @@ class JobTotals(models.Model):
 
 
 class JobChunk(models.Model):
-    """The committed output of one run of consecutive rows."""
+    """The committed output of one chunk of consecutive rows."""
 
     job = models.ForeignKey(
         PredictionJob, on_delete=models.CASCADE, related_name="chunks"

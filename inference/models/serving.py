@@ -1,18 +1,18 @@
-"""What engines run, what gateways may serve, and who leads."""
+"""Engines, their loaded versions, serving routes, snapshots and the leader."""
 
 from django.db import models
 from django.db.models import F, Q
 
 
 class SnapshotState(models.Model):
-    """The one row that counts changes which gateways must learn of.
+    """The single row that counts the changes that gateways must learn of.
 
-    Whoever changes a key, plan, customer, route or version adds one to `changed` in
-    the same transaction; the controller publishes and moves `published` up to it.
+    Each change of a key, plan, customer, route or version adds one to `changed` in its
+    transaction. The controller publishes it and sets `published` to the same number.
     """
 
     changed = models.PositiveBigIntegerField(default=1)
-    # Only what engines must learn of, too: a change of keys is none of theirs.
+    # Counts only the changes that engines must learn of too, so not those of keys.
     models_changed = models.PositiveBigIntegerField(default=1)
     published = models.PositiveBigIntegerField(default=0)
     published_at = models.DateTimeField(null=True, blank=True)
@@ -27,7 +27,7 @@ class SnapshotState(models.Model):
 
 
 class SnapshotChange(models.Model):
-    """Something that changed since the last snapshot; deleted when it is published."""
+    """A change since the last snapshot; deleted when it is published."""
 
     class Kind(models.TextChoices):
         EVERYTHING = "everything", "everything"
@@ -37,7 +37,7 @@ class SnapshotChange(models.Model):
         MODEL = "model", "model"
 
     kind = models.CharField(max_length=10, choices=Kind.choices)
-    # Digest of a key, id of a customer or plan, name of a model; empty: all of them.
+    # Digest of a key, id of a customer or plan, or name of a model; empty: all of them.
     name = models.CharField(max_length=255, blank=True)
 
     class Meta:
@@ -48,7 +48,7 @@ class SnapshotChange(models.Model):
 
 
 class ControllerLease(models.Model):
-    """The one row that names the leading controller."""
+    """The single row that names the leading controller."""
 
     holder = models.CharField(max_length=64, blank=True)
     expires_at = models.DateTimeField()
@@ -65,7 +65,7 @@ class ControllerLease(models.Model):
 
 
 class DatabaseHome(models.Model):
-    """The one row that names the home whose processes use this database."""
+    """The single row that names the home whose processes use this database."""
 
     home_id = models.CharField(max_length=64)
     host = models.CharField(max_length=255)
@@ -114,7 +114,7 @@ class Engine(models.Model):
 
 
 class LoadedVersion(models.Model):
-    """One version on one engine, and why it is not ready if it is not."""
+    """One version on one engine, with the error if it failed to load."""
 
     class State(models.TextChoices):
         LOADING = "loading", "loading"
@@ -152,7 +152,7 @@ class LoadedVersion(models.Model):
 
 
 class ServingRoute(models.Model):
-    """The variants gateways use now; follows the desired route when loaded."""
+    """The variants that gateways use now; follows the desired route once loaded."""
 
     model = models.CharField(max_length=255, unique=True)
     default_version = models.PositiveIntegerField(

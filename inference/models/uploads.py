@@ -1,4 +1,4 @@
-"""Files that customers uploaded to name them later."""
+"""Files that customers upload and name in later requests."""
 
 from django.db import models
 
@@ -6,9 +6,9 @@ from accounts.models import Customer
 
 
 class Upload(models.Model):
-    """A file that a customer sends first and names as `input_uri` later.
+    """A file that a customer uploads and names as `input_uri` later.
 
-    The row is there before the file is; `stored_at` says that all of it has come.
+    The row exists before the file; `stored_at` is set once the file is complete.
     """
 
     id = models.CharField(primary_key=True, max_length=40)

@@ -1,1 +1,1 @@
-"""Keep files that customers upload first and name in a request later."""
+"""Keep files that customers upload first and name in a later request."""

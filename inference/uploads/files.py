@@ -1,8 +1,7 @@
-"""Uploaded files: announced, received, read and deleted.
+"""Create, receive, read and delete uploaded files.
 
-The bytes lie in the storage `uploads` of STORAGES, whatever that is: the local disk,
-or an object store. On their way there they pass through a file on the local disk,
-never through memory as a whole.
+The storage `uploads` of STORAGES holds them: the local disk or an object store. On the
+way they pass through a file on the local disk and are never whole in memory.
 """
 
 import hashlib
@@ -33,13 +32,13 @@ from inference.errors.api_error import ApiError, ErrorCode
 from inference.models import Upload
 
 _PIECE_BYTES = 256 * 1024
-# The row says for so long that a file has expired.
+# For this time after a file expired, its row answers GONE.
 _REMEMBERED = timedelta(days=7)
 _MAX_REMOVALS = 500
 
 
 class _OnDisk(File):  # type: ignore[type-arg]  # not generic at run time
-    """A file that a storage on the same disk may take by rename."""
+    """A file that a storage on the same disk may take by a rename."""
 
     def temporary_file_path(self) -> str:
         return str(self.name)
@@ -49,7 +48,7 @@ class _OnDisk(File):  # type: ignore[type-arg]  # not generic at run time
 def announce(
     customer: Customer, *, content_type: str, max_bytes: int | None = None
 ) -> Upload:
-    """Make room for one file; raises ApiError QUOTA_EXCEEDED beyond the plan."""
+    """Create an upload without its file; raise ApiError QUOTA_EXCEEDED."""
     limits = plans.limits_of(customer)
     bound = min(settings.UPLOAD_MAX_BYTES, limits.max_upload_bytes)
     _take_turn(customer.pk)
@@ -66,9 +65,9 @@ def announce(
 
 
 def sign(upload: Upload) -> str:
-    """Give the signature that lets whoever has it send this file, until it expires.
+    """Return the signature with which anybody can send this file until it expires.
 
-    HMAC-SHA256 with the installation's secret key, over all that was agreed on.
+    HMAC-SHA256 with the installation's secret key over id, type, size and expiry.
     """
     expires = int(upload.expires_at.timestamp())
     agreed = f"{upload.pk}:{upload.content_type}:{upload.max_bytes}:{expires}"
@@ -76,8 +75,8 @@ def sign(upload: Upload) -> str:
 
 
 def find_signed(upload_id: str, signature: str) -> Upload:
-    """Find what may be sent; raises ApiError NOT_FOUND and GONE."""
-    # PostgreSQL refuses to look for some of what is no id.
+    """Find the upload that a signature allows; raise ApiError NOT_FOUND or GONE."""
+    # Checked first, because PostgreSQL refuses to look up some invalid ids.
     upload = uploaded.is_id(upload_id) and Upload.objects.filter(pk=upload_id).first()
     if not upload or not constant_time_compare(signature, sign(upload)):
         raise uploaded.not_found()
@@ -87,7 +86,7 @@ def find_signed(upload_id: str, signature: str) -> Upload:
 
 
 def find(upload_id: str, *, customer_id: int) -> Upload:
-    """Find a customer's complete file; raises ApiError NOT_FOUND, GONE, CONFLICT."""
+    """Find a customer's complete file; raise ApiError NOT_FOUND, GONE or CONFLICT."""
     upload = Upload.objects.filter(pk=upload_id, customer_id=customer_id).first()
     if upload is None:
         raise uploaded.not_found()
@@ -101,7 +100,8 @@ def find(upload_id: str, *, customer_id: int) -> Upload:
 def receive(upload: Upload, stream: IO[bytes], *, length: int) -> Upload:
     """Store the file; it may be sent again until one attempt is complete.
 
-    Raises ApiError: CONFLICT if it was stored before, REQUEST_TIMEOUT if it breaks off.
+    Raises ApiError: CONFLICT if it was stored before, TOO_LARGE, QUOTA_EXCEEDED, or
+    REQUEST_TIMEOUT if the transfer breaks off.
     """
     if upload.stored_at is not None:
         raise ApiError(ErrorCode.CONFLICT, "This file was uploaded already.")
@@ -137,7 +137,7 @@ def _store(upload: Upload, stream: IO[bytes], length: int) -> Upload:
         stored_at=now, file=name, bytes=length, sha256=digest
     )
     if not stored:
-        # Another attempt was quicker.
+        # Another attempt was faster.
         _storage().delete(name)
         raise ApiError(ErrorCode.CONFLICT, "This file was uploaded already.")
     upload.refresh_from_db()
@@ -145,7 +145,7 @@ def _store(upload: Upload, stream: IO[bytes], length: int) -> Upload:
 
 
 def open_file(upload: Upload) -> IO[bytes]:
-    """Open for reading; raises ApiError GONE if a sweep was quicker."""
+    """Open a file for reading; raise ApiError GONE if it was just deleted."""
     try:
         opened: Any = _storage().open(upload.file, "rb")
     except FileNotFoundError:
@@ -154,7 +154,7 @@ def open_file(upload: Upload) -> IO[bytes]:
 
 
 def read(upload: Upload, *, max_bytes: int) -> bytes:
-    """Read a file into memory; raises ApiError TOO_LARGE."""
+    """Read a file into memory; raise ApiError TOO_LARGE or GONE."""
     if upload.bytes > max_bytes:
         raise uploaded.too_large(max_bytes)
     with open_file(upload) as file:
@@ -162,12 +162,12 @@ def read(upload: Upload, *, max_bytes: int) -> bytes:
 
 
 def copy(upload: Upload, path: Path) -> None:
-    """Give the file a second name on the local disk, or copy it there."""
+    """Hard-link the file to `path` on the local disk, or copy it there."""
     storage = _storage()
     try:
         os.link(storage.path(upload.file), path)
     except (NotImplementedError, OSError):
-        # Stores of objects have no paths, and links do not leave their disk.
+        # Object stores have no paths, and hard links work on one disk only.
         with path.open("xb") as file:
             file.writelines(pieces(upload))
 
@@ -179,9 +179,9 @@ def pieces(upload: Upload) -> Iterator[bytes]:
 
 
 def remove(upload: Upload) -> None:
-    """Delete a file before its time, and forget that there was one.
+    """Delete a file and its row early.
 
-    Jobs that were submitted with it have a copy of their own.
+    Jobs that were submitted with it have their own copy.
     """
     if upload.file:
         _storage().delete(upload.file)
@@ -189,9 +189,9 @@ def remove(upload: Upload) -> None:
 
 
 def remove_expired(*, now: datetime) -> int:
-    """Delete files past their time, and later what is known of them; count the files.
+    """Delete expired files, and later their rows; return how many files.
 
-    What an interrupted transfer left on the disk goes too.
+    Also deletes what interrupted transfers left on the disk.
     """
     expired = Upload.objects.filter(expires_at__lte=now).exclude(file="")
     removed = 0
@@ -209,7 +209,7 @@ def remove_expired(*, now: datetime) -> int:
 
 @transaction.atomic
 def _reserve(upload: Upload, length: int) -> None:
-    """Count a file's bytes before they come, so that two cannot both be the last."""
+    """Count a file's bytes before they arrive, so that two cannot both be the last."""
     _take_turn(upload.customer_id)
     customer = Customer.objects.select_related("plan").get(pk=upload.customer_id)
     limits = plans.limits_of(customer)
@@ -227,7 +227,7 @@ def _take_turn(customer_id: int) -> None:
 
 
 def _kept(customer_id: int) -> QuerySet[Upload]:
-    """Select what has not expired, or whose file is not deleted yet."""
+    """Return uploads that have not expired, or whose file is not deleted yet."""
     return Upload.objects.filter(
         Q(expires_at__gt=timezone.now()) | ~Q(file=""), customer_id=customer_id
     )
@@ -241,9 +241,8 @@ def _no_room(
     wait_s = (first - timezone.now()).total_seconds() if first else None
     return ApiError(
         ErrorCode.QUOTA_EXCEEDED,
-        f"Of uploads that have not expired {counted(maximum, unit)} may be kept: {used}"
-        f" {'is' if used == 1 else 'are'}, and this needs {needed} more. Let some"
-        " expire.",
+        f"Limit for uploads that have not expired: {counted(maximum, unit)}. You keep"
+        f" {used}, and this needs {needed} more. Let some expire.",
         # Files are deleted within minutes after they expire.
         retry_after_s=None if wait_s is None else max(60.0, wait_s),
         limit=ReachedLimit(

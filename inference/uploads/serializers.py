@@ -1,4 +1,4 @@
-"""What goes in and out of the upload views."""
+"""Serializers of uploads."""
 
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
@@ -15,7 +15,7 @@ class UploadRequestSerializer(serializers.Serializer):  # type: ignore[type-arg]
         min_value=1,
         max_value=2**50,
         required=False,
-        help_text="A smaller bound than the server's own.",
+        help_text="A smaller limit than the server's own.",
     )
 
 

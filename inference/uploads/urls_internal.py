@@ -1,4 +1,4 @@
-"""Mounted at /internal/, for the processes of this installation."""
+"""URLs below /internal/, for the processes of this installation."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""Uploads over HTTP: announce, send, and read from the gateways' side."""
+"""Views of uploads: create one, send its file, and read it as a gateway."""
 
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from inference.uploads.serializers import (
 
 
 class _MayUpload(BasePermission):
-    """What is uploaded is for jobs or for predictions."""
+    """Require a key that may predict or start jobs, because uploads serve both."""
 
     message = "This API key may neither predict nor start jobs."
 
@@ -49,9 +49,10 @@ class UploadsView(APIView):
     @extend_schema(
         operation_id="createUpload",
         summary="Announce a large input",
-        description="Gives an address to PUT the file to, with the same Content-Type "
-        "and without a key, and the `input_uri` to name it by in a prediction or a "
-        "job: `curl -T rows.csv -H 'Content-Type: text/csv' \"$upload_url\"`.",
+        description="Returns an address to which you PUT the file, with the same "
+        "Content-Type and without a key, and the `input_uri` that names it in a "
+        "prediction or a job: "
+        "`curl -T rows.csv -H 'Content-Type: text/csv' \"$upload_url\"`.",
         request=UploadRequestSerializer,
         responses={201: UploadSerializer},
         examples=[
@@ -72,7 +73,7 @@ class UploadsView(APIView):
 
 
 class UploadContentView(APIView):
-    """The signature in the address is the permission; a key is neither needed nor read.
+    """Receive a file. The signature in the address is the permission; keys are ignored.
 
     The body is read piece by piece, so there is no parser.
     """
@@ -113,7 +114,7 @@ class UploadContentView(APIView):
 
 
 def read_upload(request: HttpRequest, upload_id: str) -> HttpResponseBase:
-    """Give a customer's file to a gateway of this installation."""
+    """Send a customer's file to a gateway of this installation."""
     if not is_from_this_installation(request):
         raise Http404
     try:
@@ -131,7 +132,7 @@ def read_upload(request: HttpRequest, upload_id: str) -> HttpResponseBase:
 
 
 def upload_owner(request: HttpRequest, upload_id: str) -> HttpResponseBase:
-    """Say to a gateway whose file is on its way, if its address is right."""
+    """Tell a gateway which customer sends a file, if the address is valid."""
     if not is_from_this_installation(request):
         raise Http404
     try:

@@ -1,4 +1,4 @@
-"""Addresses of a job's output that work without a key, for a time."""
+"""Sign links to a job's output that work without a key for a limited time."""
 
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ LIFETIME = timedelta(hours=1)
 
 
 def query(job_id: str, *, expires_at: datetime) -> str:
-    """Write the query that lets whoever has it fetch this one output."""
+    """Return the query string with which anybody can fetch this one output."""
     expires = int(expires_at.timestamp())
     return f"expires={expires}&signature={_sign(job_id, str(expires))}"
 

@@ -1,6 +1,6 @@
-"""Reading what starts a job: JSON with rows inside, or a form with a file.
+"""Read a request that starts a job: JSON with rows, or a form with a file.
 
-A file goes to the disk as it arrives; it is never in memory as a whole.
+A file goes to the disk as it arrives and is never whole in memory.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from inference.errors.problems import problem, with_facts
 from inference.jobs.files import JobRequest
 from inference.uploads import files as uploaded_files
 
-# Boundaries and fields around the file.
+# For boundaries and fields around the file.
 _FORM_BYTES = 64 * 1024
 _JSON_MEMBERS = frozenset(
     {"model", "version", "instances", "inputs", "input_uri", "options"}
@@ -45,7 +45,7 @@ _FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class JsonBody:
-    """The members of a JSON object, with its instances as they were written."""
+    """The members of a JSON object, and its instances as they were written."""
 
     members: dict[str, Any]
     lines: list[bytes]
@@ -57,7 +57,7 @@ class _Instances(msgspec.Struct):
 
 
 class JsonBodyParser(BaseParser):
-    """Read a bounded JSON object strictly."""
+    """Read a JSON object of limited size strictly."""
 
     media_type = "application/json"
 
@@ -73,18 +73,18 @@ class JsonBodyParser(BaseParser):
 
 
 class JobUploadHandler(TemporaryFileUploadHandler):
-    """Write an upload to FILE_UPLOAD_TEMP_DIR and refuse it once it is too large."""
+    """Write an upload to FILE_UPLOAD_TEMP_DIR; refuse it once it is too large."""
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:
         if start + len(raw_data) > settings.JOB_FILE_MAX_BYTES:
-            # Closing deletes it.
+            # Closing deletes the file.
             self.file.close()
             raise _file_too_large()
         return super().receive_data_chunk(raw_data, start)
 
 
 def prepare(request: Request) -> None:
-    """Choose where files go before the body is read; refuse a declared excess."""
+    """Set the upload handler; refuse encoded and too large bodies before reading."""
     encoding = request.headers.get("Content-Encoding", "").lower()
     if encoding not in ("", "identity"):
         message = "Send the body without content encoding."
@@ -96,7 +96,7 @@ def prepare(request: Request) -> None:
 
 
 def read(request: Request) -> JobRequest:
-    """Read the request's body; raise ApiError naming every field that is wrong."""
+    """Read the request's body; raise ApiError that names every wrong field."""
     try:
         data = request.data
     except SuspiciousOperation:
@@ -115,7 +115,7 @@ def read(request: Request) -> JobRequest:
 
 
 def find_file(asked: JobRequest, *, customer_id: int) -> JobRequest:
-    """Find the uploaded file that a request names; raises ApiError."""
+    """Add the uploaded file that a request names; raise ApiError."""
     if asked.input_uri is None:
         return asked
     stored = uploaded_files.find(
@@ -125,8 +125,8 @@ def find_file(asked: JobRequest, *, customer_id: int) -> JobRequest:
     if input_format is None:
         raise ApiError(
             ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-            "Jobs read CSV and JSON Lines. Announce the file as text/csv or "
-            "application/jsonl.",
+            "Jobs read CSV and JSON Lines. Create the upload with the content type "
+            "text/csv or application/jsonl.",
         )
     return replace(asked, stored=stored, input_format=input_format)
 
@@ -141,7 +141,7 @@ def _read_json(body: JsonBody) -> JobRequest:
     uri = members.get("input_uri")
     if "input_uri" in members:
         if not isinstance(uri, str):
-            problems.append(problem("input_uri", "must be what an upload gave"))
+            problems.append(problem("input_uri", "must be the input_uri of an upload"))
         if name in members:
             issue = "cannot be sent beside the instances; send one of them"
             problems.append(problem("input_uri", issue))
@@ -217,27 +217,27 @@ def _is_version(version: Any) -> bool:
 
 
 def _lines(members: dict[str, Any], body: bytes) -> list[bytes]:
-    """Cut the instances out of the body, so that their numbers stay as written."""
+    """Cut the instances out of the body, so that numbers stay as they were written."""
     if not isinstance(members.get("instances", members.get("inputs")), list | dict):
         return []
     try:
         found = msgspec.json.decode(body, type=_Instances)
     except msgspec.DecodeError:
-        # For one, `instances` is an object.
+        # For example, `instances` is an object.
         return []
     rows = found.inputs if found.instances is UNSET else found.instances
     if rows is UNSET:
         return []
     if isinstance(rows, Raw):
         rows = _split(rows)
-    # Line ends occur between tokens only: inside strings JSON escapes them.
+    # Line breaks occur only between tokens: JSON escapes them inside strings.
     return [
         bytes(row).replace(b"\n", b" ").replace(b"\r", b" ") + b"\n" for row in rows
     ]
 
 
 def _split(inputs: Raw) -> list[Raw]:
-    """Take `inputs` as a list of instances, or as a single one."""
+    """Return `inputs` as a list of instances; it may be a single one."""
     if not bytes(inputs).lstrip().startswith(b"["):
         return [inputs]
     rows: list[Raw] = msgspec.json.decode(inputs, type=list[Raw])
@@ -260,6 +260,6 @@ def _file_too_large() -> ApiError:
     maximum = settings.JOB_FILE_MAX_BYTES
     return ApiError(
         ErrorCode.TOO_LARGE,
-        f"A job's file may have {maximum} bytes. Split it up.",
+        f"A job's file may have at most {maximum} bytes. Split it.",
         facts={"maximum": maximum},
     )

@@ -1,4 +1,4 @@
-"""Jobs as callers see them, and what they send to start one."""
+"""Serializers of jobs and of queries for them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -37,7 +37,7 @@ class JobErrorSerializer(serializers.Serializer[Any]):
 
 
 class JobSerializer(serializers.Serializer[Any]):
-    """A job, its progress and where its output is."""
+    """A job, its progress and the addresses of its output."""
 
     id = serializers.CharField()
     status = serializers.ChoiceField(choices=Status.values)
@@ -71,7 +71,7 @@ class JobListQuerySerializer(QuerySerializer):
 
 
 class JobListSerializer(serializers.Serializer[Any]):
-    # `data` is what the contract calls it; DRF's own attribute keeps its meaning.
+    # Not an attribute: a field named `data` would hide DRF's own `data`.
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         return {
             "data": JobSerializer(many=True),
@@ -119,7 +119,7 @@ class JobErrorsSerializer(serializers.Serializer[Any]):
 
 
 def present(job: PredictionJob, *, url: str, now: datetime) -> dict[str, Any]:
-    """Describe a job as JobSerializer says; `url` is its own."""
+    """Return a job in the form of JobSerializer; `url` is the job's own address."""
     offers_output = job.status in _FINISHED and job.has_output
     facts = {
         "id": job.pk,
@@ -149,7 +149,7 @@ def present(job: PredictionJob, *, url: str, now: datetime) -> dict[str, Any]:
 
 
 def percent_done(job: PredictionJob) -> int:
-    """Return what is done: of the rows, or of the bytes until rows are counted."""
+    """Return the finished percentage: of rows, or of bytes until rows are counted."""
     if job.status == Status.COMPLETED:
         return 100
     done, total = job.rows_done, job.rows_total

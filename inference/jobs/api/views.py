@@ -1,4 +1,4 @@
-"""Jobs over HTTP: submit, list, look, cancel, fetch the output."""
+"""Views of jobs: submit, list, show, cancel, fetch the output."""
 
 import os
 from collections.abc import Iterator
@@ -51,21 +51,21 @@ class _JobView(APIView):
         return cast(ApiKey, self.request.auth)
 
     def own_jobs(self) -> QuerySet[PredictionJob]:
-        """Return the jobs that the caller may know of."""
+        """Return the jobs that the caller may see."""
         own = PredictionJob.objects.filter(customer_id=self.key.customer_id)
         if self.key.allowed_models:
             own = own.filter(model__in=self.key.allowed_models)
         return own
 
     def get_job(self, job_id: str) -> PredictionJob:
-        # PostgreSQL refuses to look for some of what is no id.
+        # Checked first, because PostgreSQL refuses to look up some invalid ids.
         job = job_ids.is_id(job_id) and self.own_jobs().filter(pk=job_id).first()
         if not job:
             raise ApiError(ErrorCode.NOT_FOUND, "There is no such job.")
         return job
 
     def get_output(self, job_id: str) -> PredictionJob:
-        """Return a job whose output can be fetched; raise ApiError saying why not."""
+        """Return a job whose output can be fetched; else raise ApiError."""
         job = self.get_job(job_id)
         if job.status in jobs.UNFINISHED:
             raise ApiError(
@@ -76,7 +76,7 @@ class _JobView(APIView):
             )
         if not job.has_output:
             raise ApiError(
-                ErrorCode.GONE, "The output of this job was deleted after its time."
+                ErrorCode.GONE, "The output of this job has expired and was deleted."
             )
         return job
 
@@ -119,7 +119,7 @@ class JobsView(_JobView):
         target = job_targets.choose(
             asked.model,
             version=asked.version or request.headers.get("X-Model-Version"),
-            # Without a key of the caller's own, the job's id spreads jobs by weight.
+            # Without the caller's sticky key, job ids spread jobs by weight.
             sticky_key=request.headers.get("X-Sticky-Key") or job_id,
             allowed_models=tuple(self.key.allowed_models),
         )
@@ -191,7 +191,8 @@ class CancelJobView(_JobView):
     @extend_schema(
         operation_id="cancelJob",
         summary="Stop a job",
-        description="What is done can still be fetched. A finished job answers 409.",
+        description="You can still fetch the rows that are done. A finished job "
+        "answers 409.",
         request=None,
         responses=JobSerializer,
     )
@@ -202,7 +203,7 @@ class CancelJobView(_JobView):
 
 
 class _CsvRenderer(BaseRenderer):
-    """Stands for CSV in content negotiation; the view streams it itself."""
+    """Represent CSV in content negotiation; the view streams it itself."""
 
     media_type = "text/csv"
     format = "csv"
@@ -217,7 +218,7 @@ class JobResultView(_JobView):
     renderer_classes = [JSONRenderer, _CsvRenderer]
 
     def get_permissions(self) -> Any:
-        """A signature in the address stands in for a key; `own_jobs` looks at it."""
+        """Require no key for a signed link; `own_jobs` checks the signature."""
         return [] if self._is_link() else super().get_permissions()
 
     def own_jobs(self) -> QuerySet[PredictionJob]:
@@ -244,8 +245,8 @@ class JobResultView(_JobView):
         ],
         summary="The output of a job",
         description="As JSON, or as CSV with `Accept: text/csv` or `?format=csv`. A "
-        "failed or cancelled job gives what was done before. In CSV every member of "
-        "any prediction is a column, and text that a spreadsheet would take for a "
+        "failed or cancelled job returns the rows that were done. In CSV every member "
+        "of any prediction is a column, and text that a spreadsheet would read as a "
         "formula gets an apostrophe before it.",
         responses={
             (200, "application/json"): JobResultSerializer,
@@ -276,9 +277,9 @@ class JobResultView(_JobView):
 class JobResultLinkView(_JobView):
     @extend_schema(
         operation_id="createJobResultLink",
-        summary="An address of the output that needs no key",
-        description="For an hour; whoever has it can fetch this output and nothing "
-        "else.",
+        summary="A link to the output that needs no key",
+        description="It works for an hour. Anybody who has it can fetch this output "
+        "and nothing else.",
         request=None,
         responses={201: JobResultLinkSerializer},
     )

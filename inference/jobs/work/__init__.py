@@ -1,1 +1,1 @@
-"""Work on jobs: what a worker does in its turn."""
+"""Work on jobs: a worker's turn, its engines and its claim."""

@@ -1,4 +1,4 @@
-"""Keeping a job's claim while its worker is busy with a chunk."""
+"""Renew a job's claim while its worker is busy with a chunk."""
 
 import threading
 import time
@@ -13,7 +13,7 @@ from django.utils import timezone
 from inference.jobs import life_cycle as jobs
 
 _RENEW_S = jobs.CLAIM_S / 3
-# A worker that shows no progress for so long hangs: the claim may go to another.
+# A worker without progress for this long hangs: another may claim the job.
 _PATIENCE_S = 300.0
 
 logger = structlog.get_logger(__name__)
@@ -37,18 +37,18 @@ class ClaimKeeper:
         )
 
     def note(self) -> None:
-        """Tell that the work goes on."""
+        """Record progress."""
         self._progress_at = self._monotonic()
 
     def beat(self) -> bool:
-        """Renew the claim once; False if it is lost, or the work does not go on."""
+        """Renew the claim once; return False if it is lost or the work hangs."""
         if self._monotonic() - self._progress_at > _PATIENCE_S:
             logger.error("job_hangs", job=self._claim.job_id)
             return False
         try:
             return jobs.renew(self._claim, now=timezone.now())
         except DatabaseError:
-            # The next try may come in time; if not, the fencing token protects.
+            # The next try may be in time; if not, the fencing token protects the job.
             logger.warning("job_claim_not_renewed", job=self._claim.job_id)
             connection.close()
             return True
@@ -72,5 +72,5 @@ class ClaimKeeper:
                 if not self.beat():
                     return
         finally:
-            # This thread's own: nobody else closes it.
+            # This thread's own connection, which nothing else closes.
             connection.close()

@@ -1,4 +1,4 @@
-"""Which engine runs a job's rows, and the clients that reach it."""
+"""Find an engine for a job's rows, and connect to it."""
 
 from pathlib import Path
 from types import TracebackType
@@ -11,9 +11,9 @@ from inference.models import Engine, LoadedVersion
 
 
 class LoadedEngines:
-    """The engines that the controller reports to have a version, by their sockets.
+    """Clients of the engines that have a version, as the controller reports them.
 
-    One that had to give it up for others loads it again when it is called.
+    An engine that evicted the version loads it again when it is called.
     """
 
     def __init__(self) -> None:

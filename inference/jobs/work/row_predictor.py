@@ -1,4 +1,4 @@
-"""Predicting the rows of a job: the engine's answers, absences and failures."""
+"""Predict the rows of a job, and handle failures and absence of engines."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -20,12 +20,12 @@ from inference.prediction import rows_apart
 from registry.mlflow.model_file import storable
 
 CALL_TIMEOUT_S = 60.0
-# Of one call: rows at most, and time on the device that it should take at most.
+# The most rows of one call, and the most device time that it should take.
 CALL_ROWS = 100
 CALL_US = 50_000
-# A model that fails on more rows of a chunk than that fails on the data as such.
+# If a model fails on more rows of a chunk, the data as a whole does not fit it.
 MAX_MODEL_FAILURES = 20
-# Waits for an engine that is away or full, before the job waits for its next turn.
+# Waits for an engine that is away or full, before the job is released.
 DELAYS_S = (0.1, 0.2, 0.4, 0.8, 1.6)
 
 _FAILS_ON_ROWS = rows_apart.FAILS_ON_ROWS | {
@@ -44,15 +44,15 @@ _json_encoder = msgspec.json.Encoder()
 
 
 class EngineDied(Exception):
-    """The engine was there, got rows of this job, and was gone."""
+    """The engine died after it got rows of this job."""
 
 
 class NoEngine(Exception):
-    """No engine takes rows now; the job waits for its next turn."""
+    """No engine accepts rows now; the job waits for its next turn."""
 
 
 class JobEngine(Protocol):
-    """What a job needs of an engine's client; calls block and raise EngineError."""
+    """The client of an engine, as jobs need it; calls block and raise EngineError."""
 
     def predict(self, call: PredictionCall) -> Prediction: ...
 
@@ -61,13 +61,13 @@ class JobEngine(Protocol):
 
 class JobEngines(Protocol):
     def find(self, key: VersionKey) -> JobEngine | None:
-        """Return an engine that has the version ready; None if there is none."""
+        """Return an engine that has the version; None if there is none."""
         ...
 
 
 class PredictedRows(NamedTuple):
-    """A prediction per row, None for bad ones, what is wrong with those, and where a
-    prediction has a null for a number that is not finite.
+    """Predictions, one per row or None; the problems of the bad rows; and positions of
+    predictions with null instead of a number that is not finite.
     """
 
     predictions: list[Any]
@@ -76,7 +76,7 @@ class PredictedRows(NamedTuple):
 
 
 class RowPredictor:
-    """Turns rows into predictions and problems, one for each.
+    """Predict rows; each gets a prediction or problems.
 
     `on_wait` is called with the error before each wait for an engine, and may raise.
     """
@@ -100,18 +100,18 @@ class RowPredictor:
         self._sleep = sleep
         self._on_wait = on_wait
         self._customer_id = customer_id
-        # Whether the engine is known to be there, so that losing it means something.
+        # Whether the engine has answered; only then does losing it mean that it died.
         self._engine_seen = False
         self._model_failures = 0
         self.compute_us = 0
-        # Rows that the model did in time, once it was too slow for more.
+        # Half the rows of the last call that took too long; None before that.
         self._max_rows: int | None = None
-        # Time on the device for each row, as the last call had it.
+        # Device time per row in the last call.
         self._row_us = 0.0
 
     @property
     def call_rows(self) -> int:
-        """Rows for the next call: a request of others may have to wait for it."""
+        """Rows for the next call, few because other requests may wait for it."""
         rows = self._max_rows or CALL_ROWS
         if self._row_us:
             rows = min(rows, int(CALL_US / self._row_us))
@@ -154,9 +154,10 @@ class RowPredictor:
     def _predict(
         self, tensors: tuple[Tensor, ...]
     ) -> tuple[list[Any | Problem], set[int]]:
-        """Predict; where the model fails, halve until the rows at fault are alone.
+        """Predict; if the model fails, halve the rows until the bad rows are alone.
 
-        Also tells which predictions have a null for a number that is not finite.
+        Also returns the positions of predictions with null for a number that is not
+        finite.
         """
         steps = rows_apart.by_halves(tensors, fails=_FAILS_ON_ROWS)
         piece = next(steps)
@@ -179,13 +180,13 @@ class RowPredictor:
             warnings = self._encoder.warnings(found, outcome.tensors)
             odd.update(len(results) + warned.index for warned in warnings)
             if warnings:
-                # The database has no word for them either.
+                # JSON columns cannot store such numbers either.
                 found = with_nulls(msgspec.to_builtins(found))
             results += _storable(found)
         return results, odd
 
     def _outcome(self, tensors: tuple[Tensor, ...]) -> rows_apart.Outcome:
-        """Call the engine, and note what the time and the failures tell."""
+        """Call the engine; record times and failures."""
         rows = len(tensors[0].data)
         try:
             prediction = self._call(tensors)
@@ -209,7 +210,7 @@ class RowPredictor:
             )
 
     def _call(self, tensors: tuple[Tensor, ...]) -> Prediction:
-        """Call an engine, waiting a little for one that is away or full."""
+        """Call an engine; wait a little if it is away or full."""
         delays = iter(DELAYS_S)
         while True:
             try:
@@ -217,7 +218,7 @@ class RowPredictor:
             except EngineError as error:
                 if error.code is EngineErrorCode.CONNECTION_LOST and self._engine_seen:
                     raise EngineDied from error
-                # A version that could not be loaded may be loaded again by people.
+                # Not retryable by itself, but people may load the version again.
                 if not error.retryable and error.code != EngineErrorCode.LOAD_FAILED:
                     raise
                 self._engine_seen = False
@@ -247,7 +248,7 @@ class RowPredictor:
 
 
 def _storable(predictions: list[Any]) -> list[Any | Problem]:
-    """Put a problem in the place of a prediction that no database can store."""
+    """Replace predictions that a database cannot store by a problem."""
     try:
         suspect = b"\\u0000" in _json_encoder.encode(predictions)
     except UnicodeEncodeError:
@@ -275,14 +276,14 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _cleaned(problem: Problem) -> Problem:
-    """Leave out of a problem's texts, which quote the rows, what cannot be stored."""
+    """Remove characters that cannot be stored from a problem, which may quote rows."""
     texts = {name: getattr(problem, name) for name in ("issue", "field", "received")}
     clean = {name: storable(text) for name, text in texts.items() if text is not None}
     return msgspec.structs.replace(problem, **clean)
 
 
 def _greet(engine: JobEngine) -> None:
-    """See that the engine is there; one that does not answer in time is not."""
+    """Check that the engine answers; a timeout counts as a lost connection."""
     try:
         engine.status()
     except EngineError as error:

@@ -1,7 +1,6 @@
-"""A worker's turn on a job: claim it, do chunks for a while, hand it on.
+"""Take a worker's turn on a job: claim it, predict chunks for a while, release it.
 
-A turn is short, so that customers share the workers, and a worker that is told to stop
-has soon done so.
+A turn is short, so that customers share the workers and workers can stop soon.
 """
 
 import threading
@@ -34,12 +33,12 @@ from inference.jobs.work.row_predictor import (
 from inference.models import PredictionJob
 
 TURN_S = 2.0
-# Of one process: its other threads stay free for the sync, for mail and for sweeps,
+# Jobs of one process: its other threads stay free for the sync, mail and sweeps,
 # however many jobs wait.
 JOBS_AT_ONCE = 2
-# A chunk of a slow model is committed after that time with the rows it has.
+# A chunk of a slow model is committed after this time with the rows that are done.
 CHUNK_S = 3.0
-# How long a job without an engine waits until its next turn, and in all.
+# How long a job without an engine waits before its next turn, and in total.
 AGAIN_S = 3.0
 GIVE_UP_S = 900.0
 
@@ -70,26 +69,26 @@ class SystemClock:
 
 class TurnProgress(Protocol):
     def note(self) -> None:
-        """Tell that the work goes on, so that the claim is renewed further."""
+        """Record progress, so that the claim is renewed further."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a turn needs from the process that it runs in."""
+    """What a turn needs from its process."""
 
     name: str
     engines: JobEngines
     clock: Clock
-    # Keeps the claim alive meanwhile.
+    # Keeps the claim alive during the turn.
     keep: Callable[[jobs.Claim], AbstractContextManager[TurnProgress]]
 
 
 def take_next_turn(worker: Worker) -> None:
-    """Work on the job whose turn it is, and send a hint if others wait then.
+    """Work on the next job in turn, then send a hint if other jobs wait.
 
-    Returns at once if this process works on as many as it may: the thread that ends
-    its turn sees what waits.
+    Returns at once if this process already works on JOBS_AT_ONCE jobs: the thread that
+    ends its turn sends the hint.
     """
     if not _slots.acquire(blocking=False):
         return
@@ -104,14 +103,14 @@ def take_next_turn(worker: Worker) -> None:
 
 
 def take_turn(job_id: str, worker: Worker) -> None:
-    """Work on a job until it ends or the turn is over; return at once if it is held."""
+    """Work on a job until it or the turn ends; return at once if it is held."""
     claim = jobs.claim(job_id, worker=worker.name, now=worker.clock.now())
     if claim is None:
         return
     try:
         _work(claim, worker)
     except jobs.ClaimLost:
-        # Cancelled, or taken over from a worker that was thought dead: this one.
+        # The job was cancelled, or taken over because this worker seemed dead.
         logger.info("job_claim_lost", job=job_id)
 
 
@@ -165,7 +164,7 @@ class _Turn:
         )
 
     def run(self) -> bool:
-        """Do chunks; False if the turn ended before the job."""
+        """Predict chunks; return False if the turn ended before the job."""
         job, started = self._job, self._clock.monotonic()
         offset, first_row = job.input_offset, job.rows_done
         index = job.chunks.count()
@@ -180,7 +179,7 @@ class _Turn:
                 if not chunk.rows:
                     jobs.finish(self._claim, now=self._clock.now())
                     return True
-                # Asked last: a job whose rows are done needs no other turn to end.
+                # Checked last: a job whose rows are done needs no other turn to end.
                 if self._clock.monotonic() - started >= TURN_S:
                     return False
                 output = self._predict_chunk(chunk, index=index, first_row=first_row)
@@ -231,7 +230,7 @@ class _Turn:
         )
 
     def _note_waiting(self, error: EngineError) -> None:
-        """Tell people that the job waits; raise ApiError once that is too long."""
+        """Record that the job waits; raise ApiError once it has waited too long."""
         now = self._clock.now()
         since = jobs.note_waiting(self._claim, now=now)
         self._progress.note()

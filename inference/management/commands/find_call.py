@@ -1,4 +1,4 @@
-"""`manage.py find_call REQUEST_ID`: what became of a call of the last days."""
+"""`manage.py find_call REQUEST_ID`: print the usage events of a recent call."""
 
 import json
 from argparse import ArgumentParser
@@ -15,7 +15,7 @@ from inference.controller import ledger
 
 class Command(BaseCommand):
     help = (
-        "Print the usage events of a request id, one JSON object a line, oldest first."
+        "Print the usage events of a request id, oldest first, one JSON object a line."
         f" Raw events are kept for {ledger.KEEP_SEGMENTS.days} days on the machine"
         " whose gateway answered."
     )

@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.MODELYARD_PROCESS:
-            # Started alone, it is a service all the same.
+            # Started without the supervisor, it is still a service.
             logs.configure("controller")
         controller = Controller(settings.HOME)
         for number in (signal.SIGTERM, signal.SIGINT):

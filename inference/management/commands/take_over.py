@@ -1,4 +1,4 @@
-"""`manage.py take_over`: give the database to this home when the other is gone."""
+"""`manage.py take_over`: give the database to this home once the other is gone."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from inference.controller import ownership
 
 
 class Command(BaseCommand):
-    help = "Give the database to this MODELYARD_HOME when the one before is gone."
+    help = "Give the database to this MODELYARD_HOME once the previous one is gone."
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:

@@ -42,7 +42,7 @@ def test_jobs_are_listed_with_progress_and_status(admin):
     assert 'aria-valuenow="45"' in page
     assert "450 of 1,000" in page
     assert "quarantined" in page
-    assert "Waits for an engine" in page
+    assert "Has waited for an engine" in page
 
 
 def test_a_job_can_be_looked_at_and_not_edited(admin):
