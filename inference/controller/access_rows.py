@@ -1,4 +1,4 @@
-"""Describing customers and keys to gateways."""
+"""Describe customers and keys to gateways."""
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
@@ -11,9 +11,9 @@ from accounts.customers import api_keys, plans
 from accounts.models import ApiKey, Customer
 from inference.snapshot.contents import AccessKey, EndedKey
 
-# Databases bound the parameters of a query.
+# Databases limit the parameters of a query.
 _AT_ONCE = 500
-# Callers with an older one are told no more than that it is not known.
+# Callers with an older ended key only learn that the key is unknown.
 _MOST_ENDED_KEYS = 5000
 _KEY_FIELDS = (
     "pk",
@@ -38,9 +38,9 @@ def every_customer() -> dict[int, Limits]:
 
 
 def customers(ids: Collection[int], *, plan_ids: Collection[int]) -> dict[int, Any]:
-    """Return the limits of these customers and of those on these plans.
+    """Return the limits of these customers and of all customers of these plans.
 
-    None: it is not active, or not there.
+    None: the customer is not active or does not exist.
     """
     found: dict[int, Limits | None] = dict.fromkeys(ids)
     rows = Customer.objects.filter(Q(pk__in=ids) | Q(plan_id__in=plan_ids))
@@ -54,7 +54,7 @@ def every_key(limits: Mapping[int, Limits], *, now: datetime) -> list[AccessKey]
     valid = ApiKey.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=now), revoked_at=None
     ).order_by("pk")
-    # Rows, not models: there may be 100,000 of them within the second that is promised.
+    # Rows, not models: 100,000 keys must fit into the second that we promise.
     rows = valid.values_list(*_KEY_FIELDS, named=True).iterator(chunk_size=5000)
     return _describe([row for row in rows if row.customer_id in limits], limits)
 
@@ -66,9 +66,10 @@ def keys(
     limits: Mapping[int, Limits],
     now: datetime,
 ) -> dict[bytes, AccessKey | None]:
-    """Describe the keys with these digests and all of these customers, by digest.
+    """Describe the keys with these digests and all keys of these customers, by digest.
 
-    With those that they share limits with. None: it is not valid, or not there.
+    Also describes keys that share limits with them. None: the key is not valid or does
+    not exist.
     """
     found: dict[bytes, AccessKey | None] = {
         bytes.fromhex(digest): None for digest in digests
@@ -81,7 +82,7 @@ def keys(
     }
     for some in _portions(list(rows.values())):
         first = {row.first_key_id or row.key_id for row in some}
-        # The customer has an index, and a key's heirs.
+        # The customer's index narrows the search; a key and its heirs share a customer.
         together = Q(key_id__in=first) | Q(first_key_id__in=first)
         owners = {row.customer_id for row in some}
         rows |= {row.digest: row for row in _rows(together, customer_id__in=owners)}
@@ -98,13 +99,13 @@ def keys(
 
 
 def ended_keys(digests: Collection[bytes], *, now: datetime) -> Iterator[EndedKey]:
-    """Say why keys that are not valid are refused."""
+    """Return why these keys are refused, for those that have ended."""
     for some in _portions([digest.hex() for digest in digests]):
         yield from _ended(ApiKey.objects.filter(digest__in=some), now)
 
 
 def newest_ended_keys(*, now: datetime) -> Iterator[EndedKey]:
-    """Say why the newest keys are refused that are: their callers may be told."""
+    """Return why the newest ended keys are refused, so that callers can be told."""
     newest = ApiKey.objects.ended(now).order_by("-pk")
     yield from _ended(newest[:_MOST_ENDED_KEYS], now)
 
@@ -128,8 +129,8 @@ def _portions(values: list[Any]) -> Iterator[list[Any]]:
 
 
 def _describe(rows: list[Any], limits: Mapping[int, Limits]) -> list[AccessKey]:
-    """Describe valid keys, which are in order of their making."""
-    # The limits of a key's newest heir hold for all of them: they count together.
+    """Describe valid keys, which are in order of creation."""
+    # A key and its heirs count together, with the limits of the newest.
     heirs = {row.first_key_id: row for row in rows if row.first_key_id}
     return [
         _access_key(

@@ -1,4 +1,4 @@
-"""Describing models to gateways: what of them is callable, and what their routes do."""
+"""Describe models to gateways: their callable versions and their routes."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -37,7 +37,7 @@ def describe(
 
 
 def _ready_versions(names: Collection[str] | None) -> dict[str, set[VersionKey]]:
-    """Return what each running engine has ready, by the engine's name."""
+    """Return the ready versions of each running engine, by the engine's name."""
     ready: dict[str, set[VersionKey]] = {}
     rows = LoadedVersion.objects.filter(
         state=LoadedVersion.State.READY, engine__state=Engine.State.RUNNING
@@ -56,7 +56,7 @@ def _callable_model(
     ready: dict[str, set[VersionKey]],
     artifacts: Path,
 ) -> CallableModel | None:
-    """Describe one model; None if nothing of it was ever meant to be called."""
+    """Describe one model; None if nothing of it is or should be callable."""
     versions = []
     broken: list[str] = []
     for version in entry.versions.values():
@@ -65,7 +65,7 @@ def _callable_model(
         try:
             described = callable_version(entry, version, artifacts=artifacts)
         except NotCallable:
-            # The admin asks for the reason again, where people look for it.
+            # The admin shows the reason (`callable_versions.reasons`).
             continue
         versions.append(described)
     if not versions and not broken and entry.route is None:
@@ -81,8 +81,8 @@ def _callable_model(
         versions=tuple(sorted(versions, key=lambda version: -version.version)),
         variants=variants,
         routed=entry.route is not None,
-        # While no engine has them all, one of these may be coming back with them:
-        # gateways try, and answer 503 until then.
+        # While no engine has all of them, one may be about to: gateways try each and
+        # answer 503 until then.
         engines=tuple(having or [engine.name for engine in engines]),
         public=entry.model.public,
         low_confidence_below=entry.route.low_confidence_below if entry.route else None,
@@ -107,7 +107,7 @@ def _cache(entry: CatalogModel) -> CachePolicy | None:
 
 
 def _fallback(entry: CatalogModel, *, callable_numbers: set[int]) -> Fallback | None:
-    """Describe what stands in; a version that cannot be called does not."""
+    """Describe the route's fallback, without a version that cannot be called."""
     route = entry.route
     if route is None:
         return None
@@ -126,7 +126,7 @@ def _fallback(entry: CatalogModel, *, callable_numbers: set[int]) -> Fallback | 
 def _variants(
     entry: CatalogModel, *, callable_numbers: set[int]
 ) -> tuple[Variant, ...]:
-    """Return what the route serves; a canary that cannot be called gets no share."""
+    """Return the serving variants; a canary that cannot be called gets no share."""
     serving = entry.serving
     if entry.route is None or serving is None:
         return ()

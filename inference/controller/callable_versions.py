@@ -1,7 +1,7 @@
-"""Which model versions may be called, and why the others may not.
+"""Find the model versions that may be called, and why the others may not.
 
-Callable are the versions that a route names or serves and those published on purpose,
-if their artifact is in the local cache and their metadata can be read.
+A version is callable if a route names or serves it or it is published, its artifact is
+in the local cache, and its metadata can be read.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from inference.snapshot.contents import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 
 _ROLES = ("default_version", "canary_version", "fallback_version")
-# A route says which numbers; what these versions are is read with all others.
+# Columns that routes need not read: their versions are read together with all others.
 _NOT_OF_ROUTES = [
     f"{role}__{field}"
     for role in _ROLES
@@ -34,19 +34,19 @@ _NOT_OF_ROUTES = [
 
 
 class NotCallable(ValueError):
-    """The version cannot be served; the text says why, for the admin."""
+    """The version cannot be served; the text tells people why."""
 
 
 class NotYetCallable(NotCallable):
-    """The same, but for a while: nobody has to act."""
+    """The version cannot be served yet, but soon without anybody's help."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogModel:
-    """A registered model with what may be called of it."""
+    """A registered model with its route, serving route, aliases and named versions."""
 
     model: RegisteredModel
-    # None while there is no route or it is switched off.
+    # None while there is no route or it is disabled.
     route: Route | None = None
     serving: ServingRoute | None = None
     versions: dict[int, ModelVersion] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class CatalogModel:
         return self.model.name
 
     def is_routed(self, number: int) -> bool:
-        """Tell whether a route names the version or gateways serve it still."""
+        """Return whether a route names the version or gateways still serve it."""
         named: list[int | None] = []
         if self.route is not None:
             named = [
@@ -80,8 +80,7 @@ def read_catalog(
 ) -> list[CatalogModel]:
     """Read the models with these names, or all, with routes and named versions.
 
-    In a number of queries that never grows. `with_jobs` adds the versions that
-    unfinished jobs still need.
+    In a fixed number of queries. `with_jobs` adds versions that unfinished jobs need.
     """
     models = RegisteredModel.objects.all()
     if names is not None:
@@ -122,7 +121,7 @@ def read_catalog(
 def _of(
     names: Collection[str] | None, rows: Any, *, by: str = "registered_model__name"
 ) -> Any:
-    """Keep the rows of the models with these names; None: of all."""
+    """Filter rows by the names of their models; None: all models."""
     return rows.all() if names is None else rows.filter(**{f"{by}__in": names})
 
 
@@ -143,14 +142,14 @@ def _named_versions() -> QuerySet[ModelVersion]:
 
 
 def _versions_of_jobs() -> Iterable[ModelVersion]:
-    """Return the versions that unfinished jobs need, from their few pairs."""
+    """Return the versions that unfinished jobs need."""
     unfinished = PredictionJob.objects.unfinished().order_by()
     needed = set(unfinished.values_list("model", "version").distinct())
     versions = ModelVersion.objects.filter(
         registered_model__name__in={model for model, _ in needed},
         version__in={version for _, version in needed},
     ).select_related("registered_model")
-    # The query finds each name with each number; not each is a pair.
+    # The query combines each name with each number, so some pairs are not needed.
     return [
         version
         for version in versions
@@ -180,7 +179,7 @@ def version_to_load(
 
 
 def _batching(entry: CatalogModel, version: ModelVersion) -> Batching:
-    """Take what the version says of itself, and the route's word over it."""
+    """Return the version's own batching, overridden by that of its route."""
     own = version.metadata.get("batching", {})
     over = {}
     if entry.route is not None and entry.is_routed(version.version):
@@ -205,7 +204,7 @@ def callable_version(
         artifact=version.artifact_digest,
         deterministic=version.metadata.get("deterministic", True),
     )
-    # One version that cannot be written must not keep the others from being published.
+    # A version that cannot be encoded must not keep the others from being published.
     try:
         msgspec.msgpack.encode(described)
     except (OverflowError, TypeError, ValueError):
@@ -223,7 +222,7 @@ def _signature(
         signature = from_mlflow(version.signature, version.metadata)
         if rules:
             signature = with_rules(signature, rules)
-        # Structs do not check their fields when made, only when read.
+        # Structs check their fields only when decoded, not when created.
         return msgspec.convert(msgspec.to_builtins(signature), Signature)
     except UnsupportedSignature as error:
         raise NotCallable(str(error)) from error
@@ -232,7 +231,7 @@ def _signature(
 
 
 def reasons(*, artifacts: Path) -> list[tuple[str, str]]:
-    """Name each version that is meant to be callable and is not, with the reason."""
+    """Return each version that should be callable but is not, with the reason."""
     left_out = []
     for entry in read_catalog():
         for version in entry.versions.values():

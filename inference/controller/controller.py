@@ -1,8 +1,8 @@
-"""The controller: the one process that publishes, reconciles and keeps the ledger.
+"""Run the controller's steps: lead, publish, reconcile, and keep the usage ledger.
 
-Several may run; the one that the database names leads. Each step is repeated on
-its own interval; a step that fails is logged and tried again, whatever the reason. The
-ledger has a thread of its own: a revoked key never waits for usage to be read.
+Several controllers may run; the database names the leader. Each step has its own
+interval; a step that fails for any reason is logged and tried again. The ledger has its
+own thread, so that a revoked key never waits until usage is read.
 """
 
 import threading
@@ -36,14 +36,14 @@ _RECONCILE_S = 0.5
 _INGEST_S = 1.0
 _CLEAN_UP_S = 600.0
 _CLOCK_TOLERANCE_S = 2.0
-# Rows follow a report at once when something changed, else this often.
+# Rows are updated at once if an engine's report changed, else this often.
 _RECORD_S = 10.0
 
 logger = structlog.get_logger(__name__)
 
 
 class Controller:
-    """One controller process; `run` returns when `stop` was called."""
+    """One controller process; `run` returns after `stop` was called."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Controller:
         self._home = home
         self._clock = clock
         self._wall_clock = wall_clock
-        # How far the two are apart; moves when the wall clock is set.
+        # The difference of the clocks; it changes when the wall clock is set.
         self._apart_s = wall_clock() - clock()
         self._make_link = make_link or _start_link
         self._stop = threading.Event()
@@ -68,7 +68,7 @@ class Controller:
         self._reconciler = Reconciler(artifacts=home.artifacts)
         self._publisher = publishing.Publisher(home.snapshot)
         self._leads_until = 0.0
-        # Another home has the database, and the gateways of this one know.
+        # Another home owns the database, and this home's gateways have no keys.
         self._withdrawn = False
         self._due: dict[str, float] = {}
 
@@ -76,7 +76,7 @@ class Controller:
         self._stop.set()
 
     def run(self) -> None:
-        """Step until told to stop; then resign."""
+        """Run steps until `stop`, then resign."""
         logger.info("controller_started", holder=self.holder)
         ledger_thread = threading.Thread(target=self._keep_ledger, name="ledger")
         ledger_thread.start()
@@ -91,7 +91,7 @@ class Controller:
         logger.info("controller_stopped", holder=self.holder)
 
     def step(self) -> None:
-        """Do everything that is due but for the ledger."""
+        """Run all steps that are due, except the ledger."""
         self._every("lead", _RENEW_S, self._lead)
         if not self._leads():
             return
@@ -102,7 +102,7 @@ class Controller:
         self._every("clean_up", _CLEAN_UP_S, self._clean_up)
 
     def _keep_ledger(self) -> None:
-        """Ingest usage until told to stop; the thread's own database connection."""
+        """Ingest usage until `stop`, in a thread with its own database connection."""
         while not self._stop.wait(_INGEST_S):
             if self._leads():
                 self._guard("ingest", self._ingest)
@@ -122,13 +122,13 @@ class Controller:
         try:
             action()
         except django.db.Error as error:
-            # The text may hold data; the kind tells an outage from a broken query.
+            # The text may hold data; the class tells an outage from a broken query.
             logger.warning(
                 "database_unavailable", step=step, error=type(error).__name__
             )
             connection.close()
         except Exception:
-            # The process's boundary: the other steps go on.
+            # The process's boundary: the other steps continue.
             logger.exception("controller_step_failed", step=step)
 
     def _lead(self) -> None:
@@ -146,7 +146,7 @@ class Controller:
         self._predecessor.dismiss(now=timezone.now())
         if not lead(self.holder, now=timezone.now()):
             self._leads_until = 0.0
-            # A standby looks more often than the leader renews.
+            # A standby tries more often than the leader renews.
             self._due["lead"] = asked_s + 1.0
             return
         self._leads_until = asked_s + LEADERSHIP_TTL_S
@@ -155,14 +155,14 @@ class Controller:
             self._take_over()
 
     def _withdraw(self) -> None:
-        """Take all keys from gateways: nobody tells them any more which are revoked."""
+        """Take all keys from gateways, which no longer learn which ones are revoked."""
         if not self._withdrawn:
             nothing = Snapshot(sequence=0, published_at=0.0)
             snapshot_file.write(self._home.snapshot, nothing)
             self._withdrawn = True
 
     def _take_over(self) -> None:
-        """Start from what is published; the file may be gone or older than the row."""
+        """Start from the published file, which may be gone or older than the row."""
         self._reconciler = Reconciler(artifacts=self._home.artifacts)
         self._publisher.close()
         self._due = {"lead": self._due["lead"]}
@@ -175,7 +175,7 @@ class Controller:
         publishing.mark_changed()
 
     def _mind_the_clock(self) -> None:
-        """Publish anew when the clock was set: keys may have expired, or not yet."""
+        """Publish everything if the clock was set, because keys expire by it."""
         moved_s = self._wall_clock() - self._clock() - self._apart_s
         if abs(moved_s) < _CLOCK_TOLERANCE_S:
             return
@@ -186,7 +186,7 @@ class Controller:
     def _publish_if_changed(self) -> None:
         if publishing.pending_sequence() is None:
             return
-        # First the routes: a weight that people moved is in this very snapshot.
+        # First the routes, so that this snapshot contains changed weights.
         self._compare(self._clock())
         started_s = self._clock()
         published = self._publisher.publish(now=timezone.now())
@@ -216,7 +216,7 @@ class Controller:
             self._reconciler.reconcile(self._links, now_s=now_s)
 
     def _discover_engines(self) -> None:
-        """Follow the engines' sockets: each engine makes one in the run folder."""
+        """Find new engines by the sockets that they create in the run folder."""
         found = self._sockets()
         for name in found.keys() - self._links.keys():
             self._links[name] = self._make_link(name, str(found[name]))

@@ -1,8 +1,8 @@
-"""Deciding what engines load and unload, and what gateways serve. Pure.
+"""Decide what engines load and unload, and what gateways serve. Without I/O.
 
 People set *desired* variants; gateways use *serving* variants. Serving follows desired
-only when every running engine has every variant loaded and warm, and a version leaves
-the engines only when no gateway can name it any more. So a move fails no request:
+once every running engine has loaded and warmed up every variant, and engines unload a
+version once no gateway can name it any more. So a move fails no request:
 
     desired ──► load on every engine ──► serving moves ──► snapshot published
                                                               │ grace
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from inference.engine.wire.messages import VersionKey, VersionStatus
 
-# By name of the engine: what it reports. Holds only the engines that answer.
+# The reports of the engines that answer, by the engine's name.
 Reports = Mapping[str, Mapping[VersionKey, VersionStatus]]
 # One version on one engine.
 Placement = tuple[str, VersionKey]
@@ -23,7 +23,7 @@ Placement = tuple[str, VersionKey]
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """The versions of a route and the canary's share; the default has the rest."""
+    """The versions of a route, with the canary's share; the default gets the rest."""
 
     default: int
     canary: int | None = None
@@ -39,7 +39,7 @@ class Variants:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What gateways use of a route (None: nothing yet), and what keeps it there."""
+    """A route's serving variants (None: nothing is served yet), and why it waits."""
 
     variants: Variants | None
     waiting_for: str = ""
@@ -47,22 +47,22 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """Everything that the decision depends on."""
+    """All inputs of the decision."""
 
     desired: Mapping[str, Variants]
     serving: Mapping[str, Served]
     reports: Reports
-    # Versions to keep loaded beyond routes: published ones and those jobs need.
+    # Versions to keep loaded besides routes: published ones and those of jobs.
     wanted: frozenset[VersionKey] = frozenset()
-    # Why a version cannot be sent to an engine at all.
+    # Why a version cannot be sent to engines at all.
     obstacles: Mapping[VersionKey, str] = field(default_factory=dict)
-    # Versions that a snapshot named a moment ago: a gateway may still call them.
+    # Versions that a recent snapshot named: a gateway may still call them.
     recently_named: AbstractSet[VersionKey] = frozenset()
-    # Versions that are asked for in another way since an engine was told.
+    # Versions with other settings than the engine was told.
     changed: AbstractSet[Placement] = frozenset()
-    # Of these, what must be loaded anew: another artifact, signature or trust.
+    # Those that must load again: another artifact, signature or trust.
     stale: AbstractSet[Placement] = frozenset()
-    # Failed versions whose time to be tried again has come.
+    # Failed versions that are due for another try.
     retry: AbstractSet[Placement] = frozenset()
 
 
@@ -70,12 +70,12 @@ class Situation:
 class Decision:
     loads: tuple[Placement, ...]
     unloads: tuple[Placement, ...]
-    # The new serving state of every route that is desired.
+    # The new serving state of every desired route.
     serving: Mapping[str, Served]
 
 
 def decide(situation: Situation) -> Decision:
-    """Compare what people want with what engines report."""
+    """Compare the desired variants with the engines' reports."""
     serving = {
         model: _serve(situation, model, variants)
         for model, variants in situation.desired.items()
@@ -124,11 +124,11 @@ def _serve(situation: Situation, model: str, desired: Variants) -> Served:
         return Served(desired)
     text = "; ".join(f"version {v} {reason}" for v, reason in waiting.items())
     if current is None and desired.default not in waiting:
-        # A canary that does not come must not keep a new route from answering.
+        # A canary that is not ready must not keep a new route from answering.
         return Served(Variants(desired.default), waiting_for=text)
     if current is not None and desired.keys(model) <= current.keys(model):
-        # Nothing new, for instance a canary is stopped while an engine comes back
-        # empty: the old variants would not answer sooner.
+        # No new version, for example a canary is stopped while an engine restarts
+        # empty: the old variants would not be ready sooner.
         return Served(desired, waiting_for=text)
     return Served(current, waiting_for=text)
 
@@ -141,7 +141,7 @@ def _why_not_ready(situation: Situation, key: VersionKey) -> str:
         return "waits for an engine: none is running"
     for engine, versions in situation.reports.items():
         status = versions.get(key)
-        # An evicted one loads as soon as the engine hears that a route names it.
+        # An evicted version loads once the engine hears that a route names it.
         is_stale = (engine, key) in situation.stale
         if status is not None and status.has_failed and not is_stale:
             return f"failed on engine {engine}: {status.error}"
@@ -151,7 +151,7 @@ def _why_not_ready(situation: Situation, key: VersionKey) -> str:
 
 
 def failures(reports: Reports) -> dict[VersionKey, str]:
-    """Say of versions that some engine failed to load, and none has, why."""
+    """Return why versions failed that no engine could load."""
     found: dict[VersionKey, str] = {}
     answering = set()
     for engine, versions in sorted(reports.items()):

@@ -1,7 +1,7 @@
-"""The controller's connection to one engine.
+"""Connect the controller to one engine.
 
-Each link has a thread of its own: an engine that hangs delays neither the publishing
-of a revoked key nor the other engines.
+Each link has its own thread, so an engine that hangs delays neither the publishing of a
+revoked key nor the other engines.
 """
 
 import threading
@@ -26,7 +26,7 @@ logger = structlog.get_logger(__name__)
 
 
 class ControlClient(Protocol):
-    """What the controller needs of an engine's client; calls block."""
+    """The client of an engine, as the controller needs it; calls block."""
 
     def load(self, version: VersionToLoad) -> None: ...
 
@@ -40,7 +40,7 @@ class EngineView(msgspec.Struct, frozen=True):
 
     name: str
     address: str
-    # None: it does not answer, and `error` says why.
+    # None: the engine does not answer, and `error` says why.
     status: EngineStatus | None
     versions: Mapping[VersionKey, VersionStatus]
     error: str = ""
@@ -49,7 +49,7 @@ class EngineView(msgspec.Struct, frozen=True):
 
     @property
     def facts(self) -> tuple[object, ...]:
-        """What is worth storing at once; the rest, like memory, always changes."""
+        """The facts whose change is stored at once; others always change."""
         versions = {
             key: (
                 version.state,
@@ -84,21 +84,21 @@ class EngineLink:
         return self._view
 
     def load(self, version: VersionToLoad) -> None:
-        """Load soon; from now on the view says that it is loading."""
+        """Queue a load; from now on the view shows the version as loading."""
         with self._lock:
             self._commands.append(version)
             self._view = _expecting(self._view, [version])
         self._wake.set()
 
     def unload(self, key: VersionKey) -> None:
-        """Unload soon; from now on the view no longer counts on the version."""
+        """Queue an unload; from now on the view lacks the version."""
         with self._lock:
             self._commands.append(key)
             self._view = _expecting(self._view, [key])
         self._wake.set()
 
     def poll(self) -> None:
-        """Send what is queued, then ask the engine how it is."""
+        """Send the queued commands, then read the engine's status."""
         with self._lock:
             commands, self._commands = self._commands, []
         view = self._view
@@ -117,7 +117,7 @@ class EngineLink:
                 view, status=status, versions=versions, error="", asked=True
             )
         with self._lock:
-            # What was asked for meanwhile is not in this report yet.
+            # This report does not include commands that were queued meanwhile.
             self._view = _expecting(seen, self._commands)
 
     def _send(self, command: VersionToLoad | VersionKey) -> None:
@@ -127,7 +127,7 @@ class EngineLink:
             else:
                 self._client.load(command)
         except EngineError as error:
-            # Not repeated here: the next comparison asks again if it still matters.
+            # Not repeated here: the next round sends it again if it is still needed.
             key = command if isinstance(command, VersionKey) else command.key
             logger.warning(
                 "engine_refused_command",
@@ -159,7 +159,7 @@ class EngineLink:
 
 
 def _cleaned(version: VersionStatus) -> VersionStatus:
-    """Leave out of a model's own words what rows cannot hold."""
+    """Remove characters that cannot be stored from texts that a model wrote."""
     return msgspec.structs.replace(
         version,
         error=storable(version.error),
@@ -168,7 +168,7 @@ def _cleaned(version: VersionStatus) -> VersionStatus:
 
 
 def _expected(before: VersionStatus | None, wanted: VersionToLoad) -> VersionStatus:
-    """Show a version as it will be: one that answers goes on answering."""
+    """Return a version as it will be after the command; a ready one stays ready."""
     if before is None or before.state != "ready":
         before = VersionStatus(key=wanted.key, state="loading")
     return msgspec.structs.replace(
@@ -179,7 +179,7 @@ def _expected(before: VersionStatus | None, wanted: VersionToLoad) -> VersionSta
 def _expecting(
     view: EngineView, commands: Sequence[VersionToLoad | VersionKey]
 ) -> EngineView:
-    """Show the engine as it will be once it has heard the commands."""
+    """Return the view as it will be once the engine has received the commands."""
     if not commands or view.status is None:
         return view
     versions = dict(view.versions)

@@ -1,4 +1,4 @@
-"""What engines report, as rows that the admin shows and snapshots are made from."""
+"""Store the engines' reports as rows, for the admin and for snapshots."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ def record(view: EngineView, *, now: datetime) -> None:
         engine, created = Engine.objects.get_or_create(
             name=view.name, defaults={"address": view.address}
         )
-        # Names of the models; an empty one means all of them.
+        # Names of changed models; "" means all of them.
         changed = {""} if created or engine.address != view.address else set()
         engine.address = view.address
         if view.status is None:
@@ -47,7 +47,7 @@ def record(view: EngineView, *, now: datetime) -> None:
 
 
 def _unreachable(engine: Engine, view: EngineView) -> bool:
-    """Keep the rows of its versions: it comes back with them, or says otherwise."""
+    """Mark the engine as unreachable; its versions keep their rows for its return."""
     was_running = engine.state == Engine.State.RUNNING
     engine.state = Engine.State.UNREACHABLE
     engine.error = view.error
@@ -58,13 +58,13 @@ def _unreachable(engine: Engine, view: EngineView) -> bool:
 def _record_versions(
     engine: Engine, versions: Mapping[VersionKey, VersionStatus]
 ) -> set[str]:
-    """Make the rows equal the report; return whose readiness changed, by model."""
+    """Make the rows equal the report; return the models whose readiness changed."""
     changed: set[str] = set()
     rows = {
         VersionKey(row.model, row.version): row for row in engine.loaded_versions.all()
     }
     for key, status in versions.items():
-        # A version that failed and is tried again has failed still.
+        # A version that failed and is being tried again still counts as failed.
         state = "failed" if status.has_failed else status.state
         row = rows.pop(key, None)
         if row is None:
@@ -91,7 +91,7 @@ def _record_versions(
 
 
 def forget_gone(existing: set[str], *, now: datetime) -> list[str]:
-    """Drop engines without a socket that nobody has seen for an hour; return names."""
+    """Delete engines without a socket that were not seen for an hour; return names."""
     silent = Q(seen_at=None) | Q(seen_at__lt=now - _FORGET_AFTER)
     gone = Engine.objects.filter(silent, state=Engine.State.UNREACHABLE).exclude(
         name__in=existing

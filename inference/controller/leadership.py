@@ -1,4 +1,4 @@
-"""Which controller leads: one row in the database, and a lock on this machine."""
+"""Elect the leading controller by a row in the database and a lock on this machine."""
 
 import fcntl
 import os
@@ -10,12 +10,12 @@ from django.db.models import Q
 from inference.models import ControllerLease
 
 LEADERSHIP_TTL_S = 9.0
-# Leadership that ends later was given by a clock that has been put back since.
+# Leadership that ends later was taken before the clock was set back.
 _LONGEST_S = 60.0
 
 
 def lead(holder: str, *, now: datetime) -> bool:
-    """Take or renew leadership for LEADERSHIP_TTL_S; tell whether `holder` leads."""
+    """Take or renew leadership for LEADERSHIP_TTL_S; return whether `holder` leads."""
     expires_at = now + timedelta(seconds=LEADERSHIP_TTL_S)
     implausible = now + timedelta(seconds=_LONGEST_S)
     mine_or_free = (
@@ -33,17 +33,17 @@ def lead(holder: str, *, now: datetime) -> bool:
 
 
 def resign(holder: str, *, now: datetime) -> None:
-    """Let the next controller take over at once."""
+    """End this holder's leadership, so that another controller can lead at once."""
     ControllerLease.objects.filter(pk=1, holder=holder).update(
         holder="", expires_at=now - timedelta(seconds=1)
     )
 
 
 class Predecessor:
-    """The last controller of this machine, which may have died as the leader.
+    """The previous controller of this machine, which may have died as the leader.
 
-    A file says who it was, under a lock that ends with the process. Whoever gets the
-    lock knows that it is dead, and need not wait for its leadership to end.
+    A file names it, under a lock that ends with the process. A controller that gets the
+    lock knows that the previous one is dead, and need not wait for its leadership.
     """
 
     def __init__(self, path: Path, *, successor: str) -> None:
@@ -52,7 +52,7 @@ class Predecessor:
         self._dismissed = False
 
     def dismiss(self, *, now: datetime) -> None:
-        """Free its leadership if it is dead, and take its place in the file."""
+        """End its leadership if it is dead, and take its place in the file."""
         if self._dismissed:
             return
         try:

@@ -1,8 +1,8 @@
-"""Moving usage events from the spool to the database, each exactly once.
+"""Move usage events from the spool to the database, each exactly once.
 
 A segment is one spool file. Its events and the offset up to which they were read are
-committed together (`accounts/usage/recording.py`), so a crash between any two steps
-only means that the next round reads on from the last committed offset.
+committed together (`accounts/usage/recording.py`), so after a crash between any two
+steps the next round continues at the last committed offset.
 """
 
 import itertools
@@ -24,8 +24,8 @@ from accounts.usage import recording
 _EVENTS_PER_TRANSACTION = 2000
 _SETTLING_S = 2.0
 KEEP_SEGMENTS = timedelta(days=7)
-# A process takes leases before it has spooled anything; only when its lease is this
-# old and it never had a segment is it taken for dead.
+# A process takes leases before it writes its first event. A holder without any segment
+# counts as dead only once its lease is this old.
 _HOLDER_WITHOUT_SEGMENT = timedelta(minutes=10)
 
 logger = structlog.get_logger(__name__)
@@ -33,16 +33,16 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What one round did."""
+    """The result of one round."""
 
     events: int = 0
     completed: int = 0
-    # Whether everything that was there has been read.
+    # Whether all events were read.
     caught_up: bool = True
 
 
 def ingest(folder: Path, *, now: datetime, budget_s: float = 0.3) -> Ingested:
-    """Read what writers have appended since the last round, for about `budget_s`."""
+    """Read events that were appended since the last round, for about `budget_s`."""
     deadline = time.monotonic() + budget_s
     segments = {segment.name: segment for segment in SpoolSegment.objects.all()}
     events = completed = 0
@@ -52,7 +52,7 @@ def ingest(folder: Path, *, now: datetime, budget_s: float = 0.3) -> Ingested:
         if segment is not None and segment.completed_at is not None:
             continue
         offset = segment.ingested_bytes if segment is not None else 0
-        # Asked before reading: a writer that is dead now can add nothing after it.
+        # Checked before reading: a writer that is dead now appends nothing later.
         finished = _is_finished(path, now=now)
         end = path.stat().st_size
         torn = False
@@ -73,9 +73,9 @@ def ingest(folder: Path, *, now: datetime, budget_s: float = 0.3) -> Ingested:
 
 
 def _is_finished(path: Path, *, now: datetime) -> bool:
-    """Tell whether nothing will be added to a segment any more.
+    """Return whether nothing will be appended to a segment any more.
 
-    A very young one is not even asked: its writer may have made it and not locked it.
+    A very young one never counts: its writer may have created but not yet locked it.
     """
     if now.timestamp() - path.stat().st_mtime < _SETTLING_S:
         return False
@@ -96,15 +96,15 @@ def _complete(name: str, offset: int, *, lost_bytes: int, now: datetime) -> None
         name=name, defaults={"ingested_bytes": offset, "completed_at": now}
     )
     if lost_bytes:
-        # The writer was killed in the middle of an event, whose answer never left.
+        # The writer was killed in the middle of an event; its answer was never sent.
         logger.warning("spool_segment_torn", segment=name, lost_bytes=lost_bytes)
 
 
 def settle_dead_holders(folder: Path, *, now: datetime) -> list[str]:
-    """Give back what dead processes had leased and not spent; return their ids.
+    """Give unspent units of dead processes back to quotas; return the processes' ids.
 
-    A holder is dead when all its segments are complete and fully read. Settling
-    itself marks the leases, so that a second time finds nothing to do.
+    A holder is dead if all its segments are complete and fully read. Settling marks the
+    leases, so a second time finds nothing to do.
     """
     settled = []
     unsettled = Lease.objects.filter(settled_at=None)
@@ -137,14 +137,13 @@ def delete_old_segments(
 ) -> int:
     """Delete raw segments a week after they were read; usage stays.
 
-    Of what is read, the oldest goes earlier where all together has more than half of
-    `max_bytes`: at that size predictions stop, though nothing waits to be read.
-    The file goes before its row: a row without a file does nothing, but a file without
-    a row would be counted again.
+    If all segments together exceed half of `max_bytes`, the oldest that are read are
+    deleted earlier, because predictions stop once the spool reaches `max_bytes`. The
+    file is deleted before its row: a file without a row would be counted again.
     """
     _make_room(folder, max_bytes // 2)
     old = SpoolSegment.objects.filter(completed_at__lt=now - KEEP_SEGMENTS)
-    # Rows of holders with unsettled leases still tell that they are dead.
+    # The rows of holders with unsettled leases are kept to find that they are dead.
     holders = set(
         Lease.objects.filter(settled_at=None).values_list("holder", flat=True)
     )
@@ -159,7 +158,7 @@ def delete_old_segments(
 
 
 def _make_room(folder: Path, max_bytes: int) -> None:
-    """Delete what was read, oldest first, until no more than `max_bytes` are left."""
+    """Delete segments that are read, oldest first, until `max_bytes` are left."""
     sizes = {path.name: path.stat().st_size for path in folder.glob(f"*{spool.SUFFIX}")}
     excess = sum(sizes.values()) - max_bytes
     if excess <= 0:

@@ -1,7 +1,7 @@
-"""Which home a database belongs to: exactly one, as long as hosts do not share one.
+"""Let exactly one home own a database.
 
-A second home would lead in turn with the first. Each has its own spool, snapshot and
-engines: a key that is revoked while one leads goes on working on the other.
+Two homes would lead in turn. Each has its own spool, snapshot and engines, so a key
+that is revoked while one leads would still work on the other.
 """
 
 import socket
@@ -15,18 +15,17 @@ _State = ModelVersion.ArtifactState
 
 
 class OtherHome(Exception):
-    """The database belongs to another home; the text is for the operator."""
+    """The database belongs to another place; the text is for the operator."""
 
 
 class TakenOver(OtherHome):
-    """It is not even a copy of this one."""
+    """The database belongs to another home, of which this one is not a copy."""
 
 
 def claim(home: Home, *, now: datetime) -> None:
-    """Make the database this home's if it has none yet; raises OtherHome, TakenOver.
+    """Let this home own the database if no home does; raise OtherHome or TakenOver.
 
-    A home that was moved is still the same, and a copy of it is not, for as long as the
-    original runs.
+    A moved home stays the owner. A copy is refused as long as the original runs.
     """
     here = _place(home)
     identity = home.identity()
@@ -52,13 +51,13 @@ def claim(home: Home, *, now: datetime) -> None:
 
 
 def take_over(home: Home, *, now: datetime) -> str:
-    """Give the database to this home; return whose it was. Raises OtherHome."""
+    """Give the database to this home; return the former owner. Raises OtherHome."""
     owner = DatabaseHome.objects.filter(pk=1).first()
     identity = home.identity()
     if owner is not None and owner.home_id != identity and _runs(now):
         raise OtherHome(f"The home {owner} is running. Stop it first.")
     if owner is not None and owner.home_id != identity:
-        # Engines would be sent to folders that only the other home had.
+        # Only the other home had these artifacts in its folders.
         ModelVersion.objects.filter(artifact_state=_State.READY).update(
             artifact_state=_State.REMOTE, artifact_digest=""
         )
@@ -69,7 +68,7 @@ def take_over(home: Home, *, now: datetime) -> str:
 
 
 def _runs(now: datetime) -> bool:
-    """Tell whether the owner's controller has renewed its lease a moment ago."""
+    """Return whether the owner's controller has renewed its leadership recently."""
     return ControllerLease.objects.filter(pk=1, expires_at__gt=now).exists()
 
 

@@ -1,4 +1,4 @@
-"""Publishing what the database says, as the file that gateways live from."""
+"""Publish keys, customers and models as the snapshot file that gateways read."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,9 +29,9 @@ from inference.snapshot.snapshot_file import SnapshotReplaced, SnapshotWriter
 from registry.models import RegisteredModel
 
 Kind = SnapshotChange.Kind
-# More changes at once are read sooner as a whole snapshot.
+# With more changes at once, a whole snapshot is faster.
 _MOST_CHANGES = 2000
-# Fewer bytes of deltas than this are not worth writing the snapshot anew.
+# Fewer bytes of deltas than this are no reason to write a new snapshot.
 _LEAST_GROWTH = 1024 * 1024
 
 logger = structlog.get_logger(__name__)
@@ -39,10 +39,10 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What gateways read now."""
+    """The result of publishing."""
 
     sequence: int
-    # False: only what changed was written.
+    # False: only a delta was written.
     whole: bool
     models: tuple[CallableModel, ...]
 
@@ -50,14 +50,14 @@ class Published:
 def mark_changed(kind: Kind = Kind.EVERYTHING, names: Iterable[object] = ("",)) -> None:
     """Count a change that gateways must learn of, in the caller's transaction.
 
-    `names` are digests of keys, ids of customers or plans, or names of models; an empty
-    one means every model, and the engines.
+    `names` are digests of keys, ids of customers or plans, or names of models; "" means
+    every model and the engines.
     """
     with transaction.atomic():
         counted = {"changed": F("changed") + 1}
         if kind in (Kind.EVERYTHING, Kind.MODEL):
             counted["models_changed"] = F("models_changed") + 1
-        # Locks the row: changes are noted in the order in which they are committed.
+        # Locks the row, so changes are numbered in the order of their commits.
         if not SnapshotState.objects.filter(pk=1).update(**counted):
             SnapshotState.objects.bulk_create(
                 [SnapshotState(pk=1)], ignore_conflicts=True
@@ -69,13 +69,13 @@ def mark_changed(kind: Kind = Kind.EVERYTHING, names: Iterable[object] = ("",)) 
 
 
 def models_change_count() -> int:
-    """Return how many changes were counted of what engines load."""
+    """Return the number of changes that engines must learn of."""
     count = SnapshotState.objects.filter(pk=1).values_list("models_changed", flat=True)
     return count.first() or 0
 
 
 def pending_sequence() -> int | None:
-    """Return the sequence to publish; None when everything is published."""
+    """Return the sequence to publish; None if everything is published."""
     state = SnapshotState.objects.filter(pk=1).first()
     if state is None:
         mark_changed()
@@ -84,38 +84,38 @@ def pending_sequence() -> int | None:
 
 
 class Publisher:
-    """Keeps the snapshot file equal to the database: one for each leader.
+    """Keep the snapshot file equal to the database; each leader has one publisher.
 
-    It begins with a whole snapshot, and then appends what was marked as changed. The
-    change count is read first: a change that commits meanwhile has a higher number and
-    so leads to another delta. Whenever something is not as this process left it, it
-    begins anew.
+    It begins with a whole snapshot, then appends deltas of marked changes. The change
+    count is read first: a change that commits meanwhile has a higher number and so
+    leads to another delta. If the file or the row is not as this process left it, it
+    begins again.
 
-    A file that has become long is renewed. That takes a second or more, so a thread
-    writes the new one, and the old one takes deltas until it is there.
+    A long file is replaced. Writing a new one takes a second or more, so a thread does
+    that, and the old file gets deltas until then.
     """
 
     def __init__(self, path: Path, *, renew_after_bytes: int | None = None) -> None:
-        """`renew_after_bytes`: of deltas; None: as many as the whole snapshot takes."""
+        """Replace the file after so many bytes of deltas; None: the snapshot's size."""
         self._path = path
         self._renew_after_bytes = renew_after_bytes
         self._writer: SnapshotWriter | None = None
-        # Of its deltas: it is renewed when there are more.
+        # With more bytes of deltas, the file is replaced.
         self._most_bytes = 0
-        # The one that a thread writes, and the deltas since that began.
+        # The file that a thread writes, and the deltas since it began.
         self._renewed: Future[SnapshotWriter] | None = None
         self._meanwhile: list[Delta] = []
         self._sequence = 0
-        # What gateways have of these: a change of something else is none for them.
+        # What gateways have; only differences from it are published.
         self._models: dict[str, CallableModel] = {}
         self._limits: dict[int, Limits] = {}
 
     def publish(self, *, now: datetime) -> Published:
-        """Write all changes so far and move `published` up to them."""
+        """Write all changes so far, and set `published` to their count."""
         try:
             return self._append(now=now) or self._begin(now=now)
         except BaseException:
-            # The file may end with half a delta, and what was read not be written.
+            # The file may end with half a delta, without changes that were read.
             self.close()
             raise
 
@@ -128,7 +128,7 @@ class Publisher:
             self._renewed = None
 
     def _append(self, *, now: datetime) -> Published | None:
-        """Append a delta; None if there must be a whole snapshot."""
+        """Append a delta; return None if a whole snapshot is necessary."""
         sequence = _change_count()
         changes = list(SnapshotChange.objects.order_by("pk")[: _MOST_CHANGES + 1])
         if (
@@ -148,7 +148,7 @@ class Publisher:
         return Published(sequence, whole=False, models=tuple(self._models.values()))
 
     def _begin(self, *, now: datetime) -> Published:
-        """Begin another file with a whole snapshot."""
+        """Begin a new file with a whole snapshot."""
         self.close()
         sequence = _change_count()
         changes = list(SnapshotChange.objects.order_by("-pk")[:1])
@@ -160,7 +160,7 @@ class Publisher:
         return Published(sequence, whole=True, models=snapshot.models)
 
     def _renew(self, writer: SnapshotWriter, delta: Delta, *, now: datetime) -> None:
-        """Begin a shorter file if `writer` is long, or use the one that was begun."""
+        """Start writing a shorter file if `writer` is long, or use a finished one."""
         if self._renewed is None:
             if writer.delta_bytes > self._most_bytes:
                 self._renewed, self._meanwhile = self._begin_beside(delta, now=now), []
@@ -172,15 +172,15 @@ class Publisher:
         try:
             self._use(renewed.result(), self._meanwhile)
         except Exception:
-            # The thread's boundary: changes go on into the file that is there.
+            # The thread's boundary: changes still go into the existing file.
             logger.exception("snapshot_not_renewed")
             self._most_bytes = 2 * writer.delta_bytes
         else:
             writer.close()
 
     def _begin_beside(self, delta: Delta, *, now: datetime) -> "Future[SnapshotWriter]":
-        """Let a thread write what holds at `delta`."""
-        # What later deltas are compared with, not what the database says by then.
+        """Write a whole snapshot as of `delta` in a thread."""
+        # Later deltas are compared with this state, not with the database's later one.
         models, limits = dict(self._models), dict(self._limits)
 
         def write() -> SnapshotWriter:
@@ -207,13 +207,13 @@ class Publisher:
     def _note(
         self, changes: list[SnapshotChange], *, sequence: int, now: datetime
     ) -> None:
-        """Say in the database what was published, unless another controller has."""
+        """Store in the database what was published, unless another controller has."""
         state = SnapshotState.objects.filter(pk=1, published__lte=sequence)
         if self._sequence:
             state = state.filter(published=self._sequence)
         self._sequence = sequence
         if not state.update(published=sequence, published_at=now):
-            # Another leads, and one of the two files has replaced the other.
+            # Another controller leads, and one of the two files replaced the other.
             self._sequence = 0
             mark_changed()
         elif changes:
@@ -222,7 +222,7 @@ class Publisher:
     def _delta(
         self, changes: list[SnapshotChange], *, sequence: int, now: datetime
     ) -> Delta:
-        """Read what changed, and compare with what gateways have."""
+        """Read what changed, and compare it with what gateways have."""
         names: dict[str, set[str]] = defaultdict(set)
         for change in changes:
             names[change.kind].add(change.name)
@@ -255,7 +255,9 @@ class Publisher:
     def _changed_customers(
         self, names: Mapping[str, set[str]]
     ) -> tuple[list[AccessCustomer], list[int], list[int]]:
-        """Return who has other limits, who is gone, and whose keys change with that."""
+        """Return customers with other limits, ids of customers that are gone, and ids
+        of customers whose keys change too.
+        """
         found = access_rows.customers(
             [int(name) for name in names[Kind.CUSTOMER]],
             plan_ids=[int(name) for name in names[Kind.PLAN]],
@@ -301,7 +303,7 @@ class Publisher:
 
 
 def publish(*, now: datetime) -> Snapshot:
-    """Publish everything once, and return it."""
+    """Publish a whole snapshot once, and return it."""
     publisher = Publisher(settings.HOME.snapshot)
     publisher.publish(now=now)
     publisher.close()
@@ -309,7 +311,7 @@ def publish(*, now: datetime) -> Snapshot:
 
 
 def assemble(*, sequence: int, now: datetime) -> Snapshot:
-    """Put a whole snapshot together, in a number of queries that never grows."""
+    """Assemble a whole snapshot in a fixed number of queries."""
     engines = list(Engine.objects.all())
     models = callable_models.describe(engines)
     limits = access_rows.every_customer()

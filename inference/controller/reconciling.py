@@ -1,4 +1,4 @@
-"""Making engines and serving routes follow what people set: effects of `serving`."""
+"""Make engines and serving routes follow the desired routes; see `decision.py`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ from registry.models import ModelVersion
 # deadline, and an engine finishes what it has queued before it unloads.
 UNLOAD_GRACE_S = 5.0
 RETRY_FAILED_S = 60.0
-# Jobs that finish free versions without a change that gateways must learn of.
+# A job that ends no longer needs its version, but counts no change.
 _REREAD_S = 10.0
 
 logger = structlog.get_logger(__name__)
@@ -44,20 +44,20 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    """What the database asks for, read in one go."""
+    """The desired state, read from the database at once."""
 
     desired: dict[str, Variants] = field(default_factory=dict)
     serving: dict[str, Served] = field(default_factory=dict)
     to_load: dict[VersionKey, VersionToLoad] = field(default_factory=dict)
-    # `VersionToLoad.form` of those to load; here because to make it takes time.
+    # `VersionToLoad.form` of each of these, kept because it takes time to compute.
     forms: dict[VersionKey, str] = field(default_factory=dict)
     obstacles: dict[VersionKey, str] = field(default_factory=dict)
-    # Of these obstacles those that somebody has to clear away.
+    # The obstacles that last until a person acts.
     lasting: dict[VersionKey, str] = field(default_factory=dict)
 
 
 class Reconciler:
-    """Remembers between rounds what the database does not hold.
+    """Compare desired and reported state in rounds, and command the engines.
 
     Times are monotonic seconds passed in by the caller.
     """
@@ -68,13 +68,13 @@ class Reconciler:
         # When a published snapshot last named the version.
         self._named_at: dict[VersionKey, float] = {}
         self._attempts: dict[Placement, tuple[float, VersionToLoad]] = {}
-        # What the database asked for, when it was read, and at which change count.
+        # The desired state, with the time and the change count when it was read.
         self._wish: tuple[float, int, _Wish] | None = None
-        # What the versions' rows say that keeps them from being served.
+        # `serving_problem` of the versions' rows.
         self._told: dict[VersionKey, str] | None = None
 
     def saw_published(self, models: Iterable[CallableModel]) -> None:
-        """Note what gateways may call from now on."""
+        """Record which versions gateways may call from now on."""
         self._named = frozenset(
             VersionKey(model.name, version.version)
             for model in models
@@ -82,7 +82,7 @@ class Reconciler:
         )
 
     def reconcile(self, links: Mapping[str, EngineLink], *, now_s: float) -> None:
-        """Compare, command the engines, and move the serving routes that can move."""
+        """Command the engines, and move the serving routes that can move."""
         wish = self._current_wish(now_s=now_s)
         reports = {
             name: view.versions
@@ -119,17 +119,17 @@ class Reconciler:
             logger.info("version_unload_requested", engine=engine, version=str(key))
 
     def _tell_problems(self, wish: _Wish, reports: Reports) -> None:
-        """Note on the versions' rows why they cannot answer until somebody acts.
+        """Store on the versions' rows why they cannot answer until a person acts.
 
-        People see it there, and snapshots tell callers that waiting does not help.
+        The admin shows it, and snapshots tell callers that waiting does not help.
         """
         if self._told is None:
             self._told = _read_problems()
-        # A model's own words.
+        # Cleaned, because the text comes from the model.
         reasons = {k: storable(text) for k, text in failures(reports).items()}
         problems = reasons | wish.lasting
         if not reports:
-            # What engines failed at stands until one says otherwise.
+            # Failures stay until an engine reports something else.
             kept = {k: text for k, text in self._told.items() if k in wish.to_load}
             problems = kept | problems
         if problems == self._told:
@@ -138,7 +138,7 @@ class Reconciler:
         self._told = problems
 
     def _current_wish(self, *, now_s: float) -> _Wish:
-        """Read the database only when its change count moved, or now and then."""
+        """Read the database only if its change count moved, or after a time."""
         changed = publishing.models_change_count()
         if self._wish is not None:
             read_s, at_count, wish = self._wish
@@ -155,8 +155,8 @@ class Reconciler:
             self._named_at[key] = now_s
         for versions in reports.values():
             for key in versions:
-                # Loaded before this controller looked: a snapshot may just have
-                # dropped it, so its grace starts now.
+                # Loaded before this controller started: the last snapshot may have
+                # dropped it just now, so its grace period starts now.
                 self._named_at.setdefault(key, now_s)
         loaded = {key for versions in reports.values() for key in versions}
         self._named_at = {
@@ -175,9 +175,9 @@ class Reconciler:
         *,
         now_s: float,
     ) -> frozenset[Placement]:
-        """Try a failed version again when it changed (is trusted now) or in time.
+        """Return failed versions to try again: changed ones at once, others in time.
 
-        One that was refused fails until it changes.
+        A version that the engine refused is tried again only once it changed.
         """
         return frozenset(
             (engine, key)
@@ -207,7 +207,7 @@ class Reconciler:
 def _changed(
     reports: Reports, to_load: Mapping[VersionKey, VersionToLoad]
 ) -> frozenset[Placement]:
-    """Find what engines can take over without loading an artifact again."""
+    """Find versions with new settings that engines apply without loading again."""
     return frozenset(
         (engine, key)
         for engine, versions in reports.items()
@@ -219,9 +219,9 @@ def _changed(
 
 
 def _stale(reports: Reports, forms: Mapping[VersionKey, str]) -> frozenset[Placement]:
-    """Find what engines have of another artifact, signature or trust than is wanted.
+    """Find versions loaded with another artifact, signature or trust than is wanted.
 
-    They restore it by themselves after a restart, from what they were told last.
+    Engines restore such versions after a restart, from the last command they got.
     """
     return frozenset(
         (engine, key)
@@ -303,7 +303,7 @@ def _served(route: ServingRoute) -> Served:
 
 
 def _move(before: Mapping[str, Served], after: Mapping[str, Served]) -> bool:
-    """Store what changed, each route in a short transaction; tell whether any did."""
+    """Store changed routes, each in a short transaction; return whether any changed."""
     if before == after:
         return False
     for model, served in after.items():
@@ -341,7 +341,7 @@ def _store(model: str, served: Served, *, moved: bool) -> None:
 
 
 def _remove(models: Iterable[str]) -> None:
-    """Stop serving routes that were switched off or whose model is gone."""
+    """Stop serving routes that were disabled or whose model is gone."""
     for model in models:
         with transaction.atomic():
             ServingRoute.objects.filter(model=model).delete()
