@@ -1,1 +1,1 @@
-"""Serve predictions and models by Django: the same plan, run synchronously."""
+"""Serve predictions and models by Django, with the gateway's plan run synchronously."""

@@ -1,4 +1,4 @@
-"""DRF's exception handler: every exception becomes the one error shape of the API."""
+"""Turn every exception of a DRF view into the API's one error shape."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +29,11 @@ from inference.api import outages
 from inference.errors import problems, refusals, rendering
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 
-# One minute: the longest window of the rates that guard what Django serves.
+# One minute: the longest window of the rate limits of Django's pages.
 _RATELIMITED_RETRY_S = 60.0
 _MAX_QUOTED = 200
 
-# DRF's own sentences may quote the payload, so callers get one of these.
+# DRF's own messages may quote the payload, so callers get these.
 _MESSAGES: dict[type[exceptions.APIException], tuple[ErrorCode, str]] = {
     exceptions.ParseError: (ErrorCode.INVALID_JSON, "The body cannot be parsed."),
     exceptions.PermissionDenied: (
@@ -53,7 +53,7 @@ _MESSAGES: dict[type[exceptions.APIException], tuple[ErrorCode, str]] = {
 
 
 def render_exception(exception: Exception, context: Mapping[str, Any]) -> HttpResponse:
-    """Answer an exception that left a DRF view; unknown ones are logged, not shown."""
+    """Answer an exception of a DRF view; unknown ones are logged, not shown."""
     set_rollback()
     request: Request = context["request"]
     error = as_api_error(exception, method=request.method or "")
@@ -63,7 +63,7 @@ def render_exception(exception: Exception, context: Mapping[str, Any]) -> HttpRe
         )
     else:
         if isinstance(exception, DataError):
-            # What we store wrongly would look like a caller's mistake.
+            # Logged, because an error of our own would look like the caller's mistake.
             structlog.get_logger(__name__).warning(
                 "request_unstorable",
                 path=request.path,
@@ -89,7 +89,7 @@ def _key_of(request: Request, exception: Exception) -> ApiKey | None:
     if isinstance(exception, OutsideNetworks):
         return exception.key
     try:
-        # Some errors come before anybody has asked who is calling.
+        # Some errors are raised before the caller was authenticated.
         key = request.auth
     except exceptions.APIException:
         return None
@@ -97,7 +97,7 @@ def _key_of(request: Request, exception: Exception) -> ApiKey | None:
 
 
 def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
-    """Translate what views raise into a code and facts that callers may see."""
+    """Convert an exception to a code and facts that callers may see."""
     match exception:
         case ApiError():
             return exception
@@ -135,10 +135,11 @@ def as_api_error(exception: Exception, *, method: str = "") -> ApiError:
         case RequestDataTooBig():
             return ApiError(ErrorCode.TOO_LARGE, "The body is too large.")
         case SuspiciousOperation() | DataError():
-            # PostgreSQL stores no NUL, and no number beyond its column.
+            # PostgreSQL stores neither NUL nor numbers too large for their column.
             return ApiError(
                 ErrorCode.INVALID_INPUT,
-                "The request holds what cannot be stored, such as a NUL character.",
+                "The request holds characters or numbers that cannot be stored, such as"
+                " NUL.",
             )
         case UnreadablePostError():
             return ApiError(
@@ -183,5 +184,5 @@ def _problems(detail: Any, path: str = "") -> Iterator[Problem]:
 
 
 def _cut(text: str) -> str:
-    """Shorten what may quote a request to what a person reads."""
+    """Shorten a text that may quote a request."""
     return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"

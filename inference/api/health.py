@@ -1,6 +1,6 @@
-"""Health of a deployment without a gateway, on the gateway's paths.
+"""Answer health checks on the gateway's paths, for deployments without a gateway.
 
-A word and a status for anybody; the admin tells operators the rest.
+Anybody gets one word and a status; the admin shows operators the rest.
 """
 
 import django.db
@@ -15,14 +15,14 @@ from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 @never_cache
 @require_safe
 def alive(request: HttpRequest) -> HttpResponse:
-    """Answer as long as this process can."""
+    """Answer 200 as long as this process runs."""
     return _say(200, "ok")
 
 
 @never_cache
 @require_safe
 def ready(request: HttpRequest) -> HttpResponse:
-    """Tell whether every served default can answer."""
+    """Answer 200 if every served default can answer, else 503."""
     try:
         is_ready = defaults_can_answer()
     except django.db.Error:
@@ -31,7 +31,7 @@ def ready(request: HttpRequest) -> HttpResponse:
 
 
 def defaults_can_answer() -> bool:
-    """Tell whether some running engine has each default ready; two queries."""
+    """Return whether each default is ready on a running engine, by two queries."""
     if not SnapshotState.objects.filter(published__gt=0).exists():
         return False
     loaded = LoadedVersion.objects.filter(

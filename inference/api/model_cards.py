@@ -1,4 +1,4 @@
-"""What `GET /api/v1/models` tells about a model. Pure."""
+"""Describe models as `GET /api/v1/models` does. Without I/O."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What DRF reads and writes: JSON, strictly, under any of its media types."""
+"""Read JSON strictly, and choose JSON for each of its media types."""
 
 from collections.abc import Iterable
 from typing import IO, Any
@@ -14,12 +14,12 @@ from inference.errors.api_error import ApiError, ErrorCode
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 
-# The first asks for errors as RFC 9457; the second may name a model version.
+# The first asks for errors in the format of RFC 9457; the second is our own.
 _ALSO_JSON = ("application/problem+json", "application/vnd.modelyard.v1+json")
 
 
 class JsonParser(BaseParser):
-    """Read a JSON object as predictions are read: bounded, strict, of any depth."""
+    """Read a JSON object like those of predictions: of limited size, strictly."""
 
     media_type = "application/json"
 
@@ -38,7 +38,7 @@ def read_body(stream: IO[bytes], *, advice: str = "Send less.") -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise ApiError(
             ErrorCode.TOO_LARGE,
-            f"A JSON body may have {MAX_BODY_BYTES} bytes. {advice}",
+            f"A JSON body may have at most {MAX_BODY_BYTES} bytes. {advice}",
             facts={"maximum": MAX_BODY_BYTES},
         )
     return body
@@ -53,7 +53,7 @@ class JsonNegotiation(DefaultContentNegotiation):
     ) -> Any:
         available = list(renderers)
         if request.query_params.get("format") == "":
-            # DRF would take it for none.
+            # DRF would ignore it.
             raise NotAcceptable
         try:
             return super().select_renderer(request, available, format_suffix)
@@ -71,7 +71,7 @@ class JsonNegotiation(DefaultContentNegotiation):
         renderers: Any,
         format: str,  # noqa: A002 - DRF's name
     ) -> Any:
-        """Refuse an unknown `?format=`, where DRF says that nothing is there."""
+        """Answer 406 to an unknown `?format=`, where DRF would answer 404."""
         found = [renderer for renderer in renderers if renderer.format == format]
         if not found:
             raise NotAcceptable

@@ -1,6 +1,6 @@
-"""Telling that something outside of us fails from a mistake of ours.
+"""Tell outages of the database, the cache or a disk from errors of our own.
 
-The database or the cache is away or takes no writes; a disk is full or read-only.
+In an outage one of them is away, full or read-only.
 """
 
 import errno
@@ -23,18 +23,18 @@ _OUTAGES = (
     redis.TimeoutError,
     redis.ReadOnlyError,
     redis.exceptions.OutOfMemoryError,
-    # Of the cache in files, which is SQLite's without Django between.
+    # From the cache in files, which uses SQLite without Django.
     sqlite3.OperationalError,
     diskcache_community.Timeout,
 )
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DISK = _FULL | {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
-# Of PostgreSQL: a standby, or a server that was made read-only.
+# PostgreSQL's code for a standby, or for a server that was made read-only.
 _READ_ONLY = "25006"
 
 
 def is_outage(exception: BaseException | None) -> bool:
-    """Tell whether a call failed only because something behind the site does."""
+    """Return whether a call failed only because of an outage behind the site."""
     if isinstance(exception, _OUTAGES):
         return True
     if isinstance(exception, OSError):
@@ -45,7 +45,7 @@ def is_outage(exception: BaseException | None) -> bool:
 
 
 def away(exception: BaseException | None = None) -> ApiError:
-    """Say that it is not the caller's fault, and what lasts until somebody acts."""
+    """Return the error for an outage; a full disk has its own message."""
     message = MESSAGE
     if isinstance(exception, OSError) and exception.errno in _FULL:
         message = "There is no room left for this on our disk. Try again later."

@@ -1,7 +1,7 @@
-"""The forms of what is said about models, as the OpenAPI document shows them.
+"""Serializers of models, for the OpenAPI document.
 
-Prediction bodies are read by `inference.codecs.decoding`, compiled from each model's
-own signature; `inference.api.openapi` describes them.
+Prediction bodies have none: `inference.codecs.decoding` compiles a decoder from each
+model's signature, and `inference.api.openapi` describes them.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Mounted at the root."""
+"""URLs of health checks, at the root."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""Example answers of the operations that are not predictions. Pure."""
+"""Example answers of operations that are not predictions."""
 
 from typing import Any
 

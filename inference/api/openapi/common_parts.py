@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that every operation shares. Pure."""
+"""The parts of the OpenAPI document that all operations share. Without I/O."""
 
 from typing import Any, get_args
 
@@ -10,7 +10,7 @@ from inference.errors.rendering import docs_of
 # Statuses that any keyed operation can answer, and those of calls with a body.
 COMMON_STATUSES: tuple[int, ...] = (401, 403, 404, 406, 429, 500, 503)
 BODY_STATUSES: tuple[int, ...] = (400, 408, 413, 415, 422)
-# 409 and 410 are of files that were announced and not sent, or have expired.
+# 409 and 410: an uploaded file was created but not sent, or has expired.
 PREDICTION_STATUSES: tuple[int, ...] = (
     *COMMON_STATUSES,
     *BODY_STATUSES,
@@ -125,7 +125,7 @@ PARAMETERS: dict[str, Any] = {
     },
 }
 
-# Of an error about a limit: accounts.admission.limits.ReachedLimit.
+# Members of an error about a limit: accounts.admission.limits.ReachedLimit.
 _LIMIT_PROPERTIES: dict[str, Any] = {
     "limit": {"type": "string"},
     "scope": {"type": "string"},
@@ -204,7 +204,7 @@ _EXAMPLE_ERROR_FACTS = {
 
 
 def answer_headers(*, prediction: bool = False) -> dict[str, Any]:
-    """Name the headers of a keyed answer."""
+    """Return references to the headers of answers to calls with a key."""
     names = [*_ON_EVERY_ANSWER, *_ON_KEYED_ANSWERS]
     if prediction:
         names += _ON_PREDICTIONS
@@ -216,7 +216,7 @@ def response_name(status: int) -> str:
 
 
 def error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
-    """Refer to the shared error response of each status."""
+    """Return references to the shared error responses, by status."""
     return {
         str(status): {"$ref": f"#/components/responses/{response_name(status)}"}
         for status in sorted(statuses)
@@ -224,7 +224,7 @@ def error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
 
 
 def mlflow_error_responses(statuses: tuple[int, ...]) -> dict[str, Any]:
-    """Describe errors of the scoring protocol, which have MLflow's own form."""
+    """Describe errors of MLflow's scoring protocol, which have its own form."""
     return {
         str(status): {
             "description": description_of(status),
@@ -252,7 +252,7 @@ def components() -> dict[str, Any]:
 
 
 def description_of(status: int) -> str:
-    """Name the codes of a status; the page about errors explains them, once for all."""
+    """Return the codes of a status as text; the page about errors explains them."""
     codes = [f"`{code}`" for code in codes_of(status)]
     return f"{', '.join(codes[:-1])} or {codes[-1]}" if codes[1:] else codes[0]
 

@@ -1,6 +1,6 @@
-"""What the properties of all schemas mean: one table for the whole document. Pure.
+"""Explain the properties of all schemas in one table for the whole document.
 
-A name that means something else in one schema has an entry for it, `Schema.name`.
+A property that means something else in one schema has its own entry, `Schema.name`.
 """
 
 from copy import deepcopy
@@ -9,22 +9,22 @@ from typing import Any
 PROPERTIES: dict[str, str] = {
     # Requests
     "instances": "The rows to predict: objects of named columns, arrays of values in "
-    "the order of the columns, or what else the model's signature says.",
+    "the order of the columns, or another form that the model's signature defines.",
     "parameters": "Parameters that the model's signature names, for all instances.",
-    "options": "How to answer; all of it optional.",
+    "options": "How to answer; all options may be left out.",
     "input_uri": "Names a file that was uploaded before, in place of `instances`.",
     "timeout_ms": "Shortens the deadline, in milliseconds.",
-    "top_k": "Also give the scores of that many best labels.",
+    "top_k": "Also return the scores of this many best labels.",
     "batch_size": "Rows per forward pass at most.",
-    "return_errors": "What one bad row does: `fail` refuses all rows, `individual` "
-    "answers the good ones and names the bad.",
+    "return_errors": "What a bad row causes: `fail` refuses all rows, `individual` "
+    "answers the good rows and names the bad ones.",
     "ExplainOptions.level": "`simple`: the five largest attributions. `full`: all.",
     "ExplainOptions.method": "Which explainer to use; `auto` chooses the best one that "
     "the model allows.",
     "ExplainOptions.samples": "Forward passes per instance at most.",
     "ExplainOptions.target": "Label or index of the class to explain; else the "
     "predicted one.",
-    "ExplainOptions.seed": "Of the random choices: the same seed gives the same "
+    "ExplainOptions.seed": "Seed of random choices: the same seed gives the same "
     "explanation.",
     "normalize": "Scale each vector to length 1.",
     "encoding_format": "`base64`: float32 numbers in little endian.",
@@ -38,7 +38,7 @@ PROPERTIES: dict[str, str] = {
     "InvocationsRequest.inputs": "A tensor as nested lists, or an object of tensors.",
     "params": "Parameters of the signature; others are ignored.",
     "columns": "Names of the columns.",
-    "dataframe_split.index": "Labels of the rows; they are not read.",
+    "dataframe_split.index": "Labels of the rows; ignored.",
     "dataframe_split.data": "The rows, each a list of values in the columns' order.",
     "file": "CSV with a header (`.csv`), or JSON Lines (`.jsonl`).",
     "SubmitJobForm.options": "The options as JSON.",
@@ -58,13 +58,13 @@ PROPERTIES: dict[str, str] = {
     "dimension": "How many numbers each vector has.",
     "model": "Name of the model.",
     "version": "Number of the model's version.",
-    "variant": "Part that the version plays in the route: `default`, `canary`, "
-    "`published` for a version outside of it, or `fallback`.",
+    "variant": "Role of the version in the route: `default`, `canary`, `published` for "
+    "a version outside of it, or `fallback`.",
     "alias": "An alias of the version, such as `champion`.",
-    "fallback": "True where an answer that was fixed before stands in for the model.",
-    "fallback_reason": "Code of the error that would have been answered instead.",
+    "fallback": "True if the answer is the route's fixed answer, not the model's.",
+    "fallback_reason": "Code of the error that you would have got without a fallback.",
     "request_id": "Names this request; quote it when you ask us.",
-    "warnings": "What is worth knowing of single predictions.",
+    "warnings": "Warnings about single predictions.",
     "explanations": "One explanation per instance; of predict, with `?explain=true`.",
     "PredictBatchAnswer.errors": "The rows without a prediction, with "
     "`return_errors: individual`.",
@@ -73,7 +73,7 @@ PROPERTIES: dict[str, str] = {
     "low_confidence": "The score is below the model's own threshold.",
     "scores": "With `options.top_k`: the best labels, best first.",
     "method": "The explainer that was used.",
-    "level": "How much was asked for.",
+    "level": "The requested level.",
     "base_value": "The model's mean output over its background sample.",
     "target": "The class that is explained.",
     "samples": "Forward passes that it took.",
@@ -97,15 +97,15 @@ PROPERTIES: dict[str, str] = {
     "issue": "What is wrong with it.",
     "received": "Type of what was sent.",
     "limit": "The limit that refused: `burst`, `key-day`, `max_batch_rows` …",
-    "scope": "Whose calls the limit counts, `customer` or `key`. With FORBIDDEN: the "
-    "scope that the key lacks.",
+    "scope": "Whether the limit counts calls of the `customer` or of the `key`. With "
+    "FORBIDDEN: the scope that the key lacks.",
     "source": "Who set the limit.",
     "unit": "What the numbers beside it count.",
     "maximum": "How much the limit allows.",
-    "used": "How much of it is used.",
-    "needed": "How much of it this call needed.",
+    "used": "How much of the limit is used.",
+    "needed": "How much of the limit this call needed.",
     "window_s": "Length of the limit's window in seconds.",
-    "resets_at": "When the limit starts anew.",
+    "resets_at": "When the limit starts again.",
     "retry_after_s": "When to come back, in seconds, as Retry-After says.",
     "timestamp": "When it was refused.",
     "docs": "Where this code is explained.",
@@ -114,60 +114,60 @@ PROPERTIES: dict[str, str] = {
     "ProblemDetails.status": "The HTTP status.",
     "detail": "A sentence for people.",
     # Models
-    "Model.description": "What its data scientist says of it.",
-    "ModelSummary.description": "What its data scientist says of it.",
-    "task": "`classification`, `regression`, `embedding` …; `null` if it says nothing.",
+    "Model.description": "The data scientist's description of the model.",
+    "ModelSummary.description": "The data scientist's description of the model.",
+    "task": "`classification`, `regression`, `embedding` …; `null` if unknown.",
     "versions": "Versions that may be called, newest first.",
     "OipModel.versions": "Numbers of the versions that may be called.",
     "aliases": "Movable names of the version.",
     "deprecated_at": "When the version was deprecated; `null` if it is not.",
     "Model.signature": "Inputs, labels and parameters of the version that answers.",
     "explainable": "Whether it can be explained.",
-    "rules": "By column: range, choices and length that values must keep to.",
-    "Model.example": "Instances that the model takes.",
-    "Model.limits": "Greatest numbers of rows for this key.",
+    "rules": "The range, choices and length of values, by column.",
+    "Model.example": "Instances that the model accepts.",
+    "Model.limits": "The most rows per request with this key.",
     # Jobs and uploads
     "Job.id": "Names the job.",
     "job_id": "Names the job.",
-    "Job.status": "How far the job is.",
+    "Job.status": "State of the job.",
     "JobResult.status": "How the job ended.",
     "Job.model": "The version that predicts.",
     "JobResult.model": "The version that predicted.",
     "progress": "How many rows are done.",
-    "rows_done": "Rows that are done, failed ones among them.",
-    "percent": "Part that is done, from 0 to 100.",
+    "rows_done": "Rows that are done, including failed ones.",
+    "percent": "Finished part, from 0 to 100.",
     "created_at": "When it was submitted.",
     "started_at": "When its first row was predicted; `null` before.",
     "completed_at": "When it ended; `null` before.",
     "errors_url": "Path of the failed rows; `null` until the job has ended.",
     "JobResult.errors": "The rows that failed.",
-    "url": "The address, whole.",
-    "expires_at": "When it stops to work; `null`: never.",
+    "url": "The whole address.",
+    "expires_at": "When it stops working; `null`: never.",
     "upload_url": "Where to PUT the file; its signature stands in for a key.",
     "StoredUpload.input_uri": "Names the file in predictions and jobs.",
     "Upload.input_uri": "Names the file in predictions and jobs, once it was sent.",
     "bytes": "Size of the file.",
     "sha256": "Digest of the file, in hexadecimal.",
     "content_type": "Type of the file.",
-    "max_bytes": "Greatest size of the file.",
+    "max_bytes": "Largest size of the file.",
     # Accounts
     "customer": "Name of the customer.",
     "Me.key": "The key of this request.",
-    "Key.id": "Its public part.",
-    "Key.name": "What its owner calls it.",
+    "Key.id": "Public part of the key.",
+    "Key.name": "The owner's name for the key.",
     "mode": "`live`, or `test`: everything is checked and nothing is charged.",
     "scopes": "What the key may do.",
     "plan": "Name of the plan.",
-    "Me.limits": "What one request, and all together, may ask for.",
+    "Me.limits": "Limits of one request and of all together.",
     "rates": "Requests per window.",
     "max_concurrency": "Requests in flight at once; `null`: no limit.",
-    "quotas": "Allowances per day and month, and what is used of them.",
-    "max_predict_rows": "Rows of one prediction.",
-    "max_batch_rows": "Rows of one batch.",
-    "max_job_rows": "Rows of one job.",
+    "quotas": "Allowances per day and month, and how much of them is used.",
+    "max_predict_rows": "The most rows of one prediction.",
+    "max_batch_rows": "The most rows of one batch.",
+    "max_job_rows": "The most rows of one job.",
     "max_jobs_in_flight": "Jobs that are not finished; `null`: no limit.",
     "Quota.limit": "How much is allowed.",
-    "Quota.name": "Over which time it is counted.",
+    "Quota.name": "The period over which it is counted.",
     "Rate.name": "Name of the limit.",
     "UsageBucket.start": "When the minute, hour or day begins.",
     "UsageBucket.key": "Public part of the key, if grouped by key.",
@@ -180,7 +180,7 @@ PROPERTIES: dict[str, str] = {
     "compute_ms": "Milliseconds on the device.",
     "shap_samples": "Forward passes of explanations.",
     "UsageBucket.errors": "Calls that were refused or failed.",
-    "data": "What was asked for.",
+    "data": "The requested entries.",
     "next_cursor": "Send it as `cursor` for the next page; `null`: this is the last.",
     # Open Inference Protocol
     "name": "Its name.",
@@ -191,11 +191,11 @@ PROPERTIES: dict[str, str] = {
     "OipRequest.parameters": "Such as `binary_data_output`, `timeout`, and those that "
     "the model's signature declares.",
     "OipRequestedOutput.parameters": "Such as `binary_data` and `classification`.",
-    "OipRequest.id": "Your own name for the request; the answer has it, too.",
+    "OipRequest.id": "Your own name for the request; the answer repeats it.",
     "OipAnswer.id": "The request's own `id`, if it had one.",
     "OipRequest.inputs": "The model's inputs.",
-    "OipModel.inputs": "The tensors that the model takes.",
-    "OipModel.outputs": "The tensors that it gives; none before it was loaded once.",
+    "OipModel.inputs": "The tensors that the model accepts.",
+    "OipModel.outputs": "The tensors that it returns; none before it was first loaded.",
     "OipRequest.outputs": "Only these outputs, if any are named.",
     "OipAnswer.outputs": "The model's own outputs, without labels or thresholds.",
     "model_name": "Name of the model.",
@@ -205,7 +205,7 @@ PROPERTIES: dict[str, str] = {
 
 
 def described(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    """Copy the schema of that name, with a description for each of its properties."""
+    """Copy the schema called `name`, and describe each of its properties."""
     copy = deepcopy(schema)
     _describe(copy, name)
     return copy

@@ -1,4 +1,4 @@
-"""The OpenAPI document: generic operations from the views, typed ones per model."""
+"""Build the OpenAPI document: generic operations from views, typed ones per model."""
 
 import functools
 import re
@@ -26,8 +26,8 @@ JsonObject = dict[str, Any]
 _API = "/api/v1/"
 _METHODS = ("get", "post", "put", "patch", "delete")
 
-# First segment of a path below /api/v1/ → where the docs list the operation; in the
-# order of the docs.
+# First segment of a path below /api/v1/ → tag and description, in the order of the
+# docs.
 _TAGS = {
     "models": ("Models", "Call any model by name; typed operations follow below."),
     "predict": ("Models", ""),
@@ -37,11 +37,11 @@ _TAGS = {
     "usage": ("Account", ""),
 }
 _OTHER_TAG = "Other"
-# Its address carries a signature instead of a key.
+# The address of this path holds a signature instead of a key.
 _SIGNED_PATH = "/content"
 _SIGNED_STATUSES = (404, 409, 410, 500, 503, *common.BODY_STATUSES)
-# What single operations answer beside what all do: a query that cannot be read, a job
-# that has not ended, an output that is gone.
+# Additional statuses of single operations, for queries that cannot be read, jobs that
+# have not ended and outputs that are gone.
 _OWN_STATUSES: dict[str, tuple[int, ...]] = {
     "listJobs": (400,),
     "submitJob": (409, 410),
@@ -51,12 +51,12 @@ _OWN_STATUSES: dict[str, tuple[int, ...]] = {
     "createJobResultLink": (409, 410),
     "getUsage": (400,),
 }
-# Of the site's default model, which is named in the body: these alone fit an example.
+# The body of these may name the model, so they can show an example of one model.
 _NAMES_ITS_MODEL = ("/api/v1/predict", "/api/v1/predict/batch")
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """Tell drf-spectacular how our API keys are sent."""
+    """Describe our API keys to drf-spectacular."""
 
     target_class = "accounts.api.authentication.ApiKeyAuthentication"
     name = list(common.SECURITY_SCHEMES)
@@ -71,7 +71,7 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
 @functools.cache
 def general() -> JsonObject:
-    """Make the document without typed operations once per process; do not change it."""
+    """Return the document without typed operations, cached; do not change it."""
     document: JsonObject = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return document
 
@@ -79,7 +79,7 @@ def general() -> JsonObject:
 def complete(
     result: JsonObject, generator: Any, request: Any, public: bool
 ) -> JsonObject:
-    """Add what the views do not say to what drf-spectacular made of them."""
+    """Add what views do not declare to the document that drf-spectacular generated."""
     document = result
     components = document.setdefault("components", {})
     for kind, parts in common.components().items():
@@ -120,7 +120,7 @@ def complete(
         gateway_operations.HEALTH_TAG,
     ]
     document["servers"] = [{"url": settings.MODELYARD_PUBLIC_URL}]
-    # Some errors no documented request meets: a method that a path has not, long heads.
+    # Leave out errors of no documented operation, such as wrong methods.
     text = str(document["paths"])
     components["responses"] = {
         name: response
@@ -152,7 +152,7 @@ def with_models(models: Iterable[PublishedModel], *, server: str) -> JsonObject:
         "paths": paths,
         "components": components,
         "tags": [*groups, *(tag(model) for model in models)],
-        # ReDoc shows these as the two halves of its menu.
+        # ReDoc shows these as the two parts of its menu.
         "x-tagGroups": [{"name": "API", "tags": [group["name"] for group in groups]}],
     }
     if models:
@@ -169,7 +169,7 @@ def _tag_of(path: str) -> tuple[str, str]:
 def _complete_operation(
     operation: JsonObject, *, tag_name: str, keyless: bool, predicts: bool
 ) -> None:
-    """Give a generic operation the answers and headers that all share."""
+    """Add the shared answers and headers to a generic operation."""
     operation["tags"] = [tag_name]
     operation["security"] = [] if keyless else common.SECURITY
     for parameter in operation.get("parameters", ()):
@@ -194,7 +194,7 @@ def _complete_operation(
     responses.update(common.error_responses((*statuses, *own)))
 
 
-# Of parameters in paths, which the views name only.
+# Descriptions of parameters in paths, which views only name.
 _SHARED_PARAMETERS = {
     "model": common.PARAMETERS["ModelName"]["description"],
     "version": common.PARAMETERS["VersionName"]["description"],
@@ -204,7 +204,7 @@ _SHARED_PARAMETERS = {
 
 
 def _add_examples(document: JsonObject) -> None:
-    """Show an answer of every operation that is not a prediction."""
+    """Add an example answer to every operation that is not a prediction."""
     for operations in document["paths"].values():
         for operation in operations.values():
             example = EXAMPLES.get(operation.get("operationId"))
@@ -219,7 +219,7 @@ def _add_examples(document: JsonObject) -> None:
 
 
 def _show_rows(paths: JsonObject, models: list[PublishedModel]) -> None:
-    """Show rows of a model where the body names it; elsewhere none fits every model."""
+    """Add example rows of one model to the operations whose body names the model."""
     model, instances = next(
         (
             (model, instances)

@@ -1,4 +1,4 @@
-"""Requests that work when they are sent, for the docs. Pure."""
+"""Make example requests that work, for the docs. Without I/O."""
 
 import base64
 import struct
@@ -13,18 +13,18 @@ from inference.engine.signatures.signature import Column, Layout, Signature, Ten
 from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.errors.api_error import ApiError
 
-# Instances of the logged example that the docs show: enough to see that a list goes in.
+# Instances of the logged example that the docs show: enough to show that it is a list.
 _ROWS = 2
-# Of made-up tensors; what is longer teaches a reader nothing.
+# Values of a made-up tensor; larger ones teach a reader nothing.
 _MAX_VALUES = 64
-# Where a length varies.
+# The size of dimensions that vary.
 _LENGTH = 3
 
 
 def working_instances(signature: Signature, logged: Any) -> tuple[list[Any], bool]:
-    """Give instances that the model takes, and whether they were logged with it.
+    """Return instances that the model accepts, and whether they were logged with it.
 
-    Without any that work the list is empty.
+    The list is empty if no instances work.
     """
     if signature.image is not None:
         return [{"b64": pixel_png()}], False
@@ -32,13 +32,13 @@ def working_instances(signature: Signature, logged: Any) -> tuple[list[Any], boo
     instances: list[Any] = rows[:_ROWS]
     if _works(signature, instances):
         return instances, True
-    # Logged in a form that requests do not have, or a rule set since refuses it.
+    # The logged example has another form than requests, or a later rule refuses it.
     made_up = [_instance(signature)]
     return (made_up if _works(signature, made_up) else []), False
 
 
 def pixel_png() -> str:
-    """Draw a picture of one grey pixel, as base64."""
+    """Return a PNG of one grey pixel, as base64."""
     header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
     chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(b"\0\x80"), b"IEND")
     file = b"\x89PNG\r\n\x1a\n" + b"".join(

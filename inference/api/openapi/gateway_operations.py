@@ -1,7 +1,7 @@
-"""Operations that no Django view describes: health, and the Open Inference Protocol.
+"""Describe operations without a Django view: health and the Open Inference Protocol.
 
-The gateway alone answers `/v2`, so its description is written here by hand. The
-protocol's own text: https://github.com/kserve/open-inference-protocol. Pure.
+Only the gateway answers `/v2`, so its description is written here by hand. The
+protocol: https://github.com/kserve/open-inference-protocol. Without I/O.
 """
 
 from typing import Any
@@ -81,7 +81,7 @@ SCHEMAS: dict[str, Any] = {
 
 
 def paths() -> dict[str, Any]:
-    """Return the paths, in the order in which people read them."""
+    """Return the paths, in reading order."""
     return {
         "/healthz": {"get": _health("getHealth", "Whether this process answers", "ok")},
         "/readyz": {
@@ -125,7 +125,7 @@ def _infer(name: str, summary: str) -> dict[str, Any]:
         "description": "With `Inference-Header-Content-Length` the body is that many "
         "bytes of JSON, and then the raw tensors. Outputs are the model's own, without "
         "labels.",
-        # No example: none fits the inputs of every model.
+        # No example, because none fits every model's inputs.
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": reference("OipRequest")}},

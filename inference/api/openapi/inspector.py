@@ -1,10 +1,10 @@
-"""How drf-spectacular reads our views."""
+"""Adapt drf-spectacular to our views."""
 
 from drf_spectacular.openapi import AutoSchema
 
 
 class ApiSchema(AutoSchema):
-    """A view without parsers leaves the body to the prediction plan: it takes JSON."""
+    """Document JSON for views without parsers, whose body the prediction plan reads."""
 
     def map_parsers(self) -> list[str]:
         return super().map_parsers() or ["application/json"]

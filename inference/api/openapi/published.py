@@ -1,4 +1,4 @@
-"""Which models a reader of the docs may call, as the gateways know them."""
+"""Find the models that a reader of the docs may call, as gateways know them."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ _Test = Callable[[CallableModel], bool]
 def visible_models(request: Request | None) -> list[PublishedModel]:
     """Return the models that the sender of the request may call, by name.
 
-    Anonymous readers see public models; a customer's people what any of its keys may
-    call; staff, and a command (no request), everything. What may be called is read from
-    the snapshot, which lies in memory: the docs show what the gateways answer.
+    Anonymous readers see public models, members of a customer see models that any of
+    its keys may call, and staff and commands (no request) see all. The models come from
+    the snapshot in memory, so the docs show what the gateways answer.
     """
     may_call, may_explain = _permissions_of(request)
     return [
@@ -30,7 +30,7 @@ def visible_models(request: Request | None) -> list[PublishedModel]:
 
 
 def _permissions_of(request: Request | None) -> tuple[_Test, _Test]:
-    """Return a test of whether the sender may call a model, and may explain it."""
+    """Return tests of whether the sender may call a model, and may explain it."""
     key = getattr(request, "auth", None)
     user = getattr(request, "user", None)
     if isinstance(key, ApiKey):
@@ -66,7 +66,7 @@ def _allowed_by(keys: list[ApiKey], scope: str) -> _Test:
 
 
 def _published(model: CallableModel, *, may_explain: bool) -> PublishedModel:
-    """Describe the version that answers: the default, or the newest without one."""
+    """Describe a model by its default version, or else by its newest."""
     default = model_cards.default_version(model)
     described = next(
         (version for version in model.versions if version.version == default),

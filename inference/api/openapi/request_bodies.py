@@ -1,4 +1,4 @@
-"""What one model's operations take, in every form that it may be sent in. Pure."""
+"""Describe the request bodies of one model, in each media type. Without I/O."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ JsonObject = dict[str, Any]
 def request_content(
     signature: Signature, *, kind: str, schema: JsonObject, example: JsonObject | None
 ) -> JsonObject:
-    """Describe the body by media type; `schema` is that of its JSON."""
+    """Describe the body by media type; `schema` describes its JSON."""
     as_json: JsonObject = {
         "schema": {"oneOf": [schema, reference(f"{kind}UploadedRequest")]}
     }
@@ -35,7 +35,7 @@ def request_content(
 
 
 def parameters_schema(params: tuple[Param, ...]) -> JsonObject:
-    """Describe what a caller may set beside the instances."""
+    """Describe the model's parameters, which callers may set beside the instances."""
     return {
         "type": "object",
         "properties": {param.name: _param(param) for param in params},
@@ -50,7 +50,7 @@ def _form(signature: Signature, kind: str) -> JsonObject:
             "minItems": 1,
             "items": {"type": "string", "format": "binary"},
             "description": "PNG or JPEG files, one instance each. Their parts may have "
-            "any name; problems are told by it.",
+            "any name; problems name the part.",
         },
         "options": reference(f"{kind}Options"),
     }

@@ -1,4 +1,4 @@
-"""JSON Schemas of one model's requests and answers, from its signature. Pure."""
+"""Build JSON Schemas of one model's rows and predictions. Without I/O."""
 
 from datetime import datetime
 from typing import Any
@@ -19,7 +19,7 @@ _TABULAR = (Layout.MATRIX, Layout.TABLE)
 
 
 def is_tabular(signature: Signature) -> bool:
-    """Tell whether instances are objects with named columns."""
+    """Return whether instances are objects with named columns."""
     return signature.layout in _TABULAR
 
 
@@ -79,7 +79,7 @@ def _object(properties: JsonSchema, *, required: list[str]) -> JsonSchema:
 
 
 def _place(column: Column, number: int) -> JsonSchema:
-    """Say where the column stands in an instance that is an array, and its type."""
+    """Describe the column's position in instances that are arrays, and its type."""
     text = f"Column {number}: {column.dtype}"
     return {"description": f"{text}." if column.required else f"{text}, optional."}
 
@@ -102,7 +102,7 @@ def _column(column: Column) -> JsonSchema:
     elif kind is int:
         schema["minimum"], schema["maximum"] = types.bounds(column)
     elif kind is float:
-        # The range of the dtype itself would tell a reader nothing.
+        # Not the range of the dtype, which would tell a reader nothing.
         if column.minimum is not None:
             schema["minimum"] = _number(column.minimum)
         if column.maximum is not None:
@@ -166,7 +166,7 @@ def _classification(labels: tuple[str, ...]) -> JsonSchema:
     label: JsonSchema = {"type": "string"}
     if labels:
         label["enum"] = list(labels)
-    # Scores of a model whose output is not finite are null (see `warnings`).
+    # Scores that are not finite are null (see `warnings`).
     score: JsonSchema = {"type": ["number", "null"]}
     return {
         "type": "object",
@@ -188,7 +188,7 @@ def _classification(labels: tuple[str, ...]) -> JsonSchema:
 
 
 def example_prediction(signature: Signature) -> Any:
-    """Make up a prediction of the right form, for the docs only."""
+    """Return a made-up prediction of the right form, for the docs only."""
     match signature.task:
         case Task.CLASSIFICATION:
             label = signature.labels[0] if signature.labels else "a label"

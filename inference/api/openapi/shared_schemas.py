@@ -1,6 +1,6 @@
-"""JSON Schemas of requests and answers that all models share. Pure.
+"""JSON Schemas of requests and answers that all models share. Without I/O.
 
-What each property means is said by `inference.api.openapi.descriptions`.
+`inference.api.openapi.descriptions` explains each property.
 """
 
 from typing import Any
@@ -25,19 +25,19 @@ def array(items: JsonSchema, **more: Any) -> JsonSchema:
 
 
 def closed(properties: JsonSchema, *, required: tuple[str, ...] = ()) -> JsonSchema:
-    """Describe an object whose other members are refused."""
+    """Describe an object that refuses other members."""
     return {**opened(properties, required=required), "additionalProperties": False}
 
 
 def opened(properties: JsonSchema, *, required: tuple[str, ...] = ()) -> JsonSchema:
-    """Describe an object that may have other members, today or later."""
+    """Describe an object that may have other members, now or later."""
     schema: JsonSchema = {"type": "object", "properties": properties}
     if required:
         schema["required"] = list(required)
     return schema
 
 
-# As `inference.codecs.options` reads them.
+# `inference.codecs.options` reads these.
 _TIMEOUT = {"timeout_ms": {"type": "integer", "minimum": 1, "maximum": 3_600_000}}
 _TOP_K = {"top_k": {"type": "integer", "minimum": 1, "maximum": 1000}}
 _BATCH_SIZE = {"batch_size": {"type": "integer", "minimum": 1, "maximum": 100_000}}
@@ -94,7 +94,7 @@ def request(
     parameters: JsonSchema | None = OBJECT,
     more: JsonSchema | None = None,
 ) -> JsonSchema:
-    """Describe a body that holds its instances; `parameters` None: there are none."""
+    """Describe a body with instances; `parameters` None: the model has none."""
     properties = {
         **(more or {}),
         "instances": array(instance, minItems=1),
@@ -119,7 +119,7 @@ def _uploaded(kind: str) -> JsonSchema:
 def answer(
     kind: str, *, prediction: JsonSchema = _ANYTHING, explained: bool = True
 ) -> JsonSchema:
-    """Describe what comes back; `explained`: `?explain=true` may ask for more."""
+    """Describe an answer; `explained`: it may hold explanations."""
     predictions = prediction
     if kind == "PredictBatch" and prediction:
         predictions = {"anyOf": [prediction, {"type": "null"}]}
@@ -162,7 +162,7 @@ SCHEMAS: dict[str, JsonSchema] = {
         f"{kind}UploadedRequest": _uploaded(kind)
         for kind in ("Predict", "PredictBatch", "Explain", "Embed")
     },
-    # Exactly one of the first four.
+    # Exactly one of the first four members.
     "InvocationsRequest": opened(
         {
             "dataframe_split": opened(
@@ -215,7 +215,7 @@ SCHEMAS: dict[str, JsonSchema] = {
     "AnsweringModel": opened(
         {
             "name": {"type": "string"},
-            # Null in an answer that was fixed before.
+            # Null in a fixed answer of a fallback.
             "version": {"type": ["string", "null"]},
             "variant": {"type": "string"},
             "alias": {"type": ["string", "null"]},

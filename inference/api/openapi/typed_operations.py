@@ -1,4 +1,4 @@
-"""Typed operations of one published model, for the OpenAPI document. Pure."""
+"""Describe the typed operations of one model in OpenAPI. Without I/O."""
 
 import re
 import zlib
@@ -21,7 +21,7 @@ _REQUEST_PARAMETERS = ("RequestId", "DeadlineMs", "StickyKey")
 class PublishedModel(msgspec.Struct, frozen=True):
     """A model that a reader of the docs may call, with the version that answers.
 
-    `pinned` models have no route: they are called by version only.
+    `pinned` models have no route and are called only by version.
     """
 
     name: str
@@ -33,7 +33,7 @@ class PublishedModel(msgspec.Struct, frozen=True):
 
 
 def can_explain(signature: Signature) -> bool:
-    """Tell whether /explain ever works: numbers in named columns, and a background."""
+    """Return whether /explain works: it needs named number columns and a background."""
     return (
         signature.columns != ()
         and signature.task not in (Task.IMAGE, Task.TEXT, Task.EMBEDDING)
@@ -46,18 +46,18 @@ def can_explain(signature: Signature) -> bool:
 
 
 def example_instances(model: PublishedModel) -> list[Any] | None:
-    """Return a few instances that work when they are sent."""
+    """Return a few instances that the model accepts; None if there are none."""
     described = model.described
     instances, _ = examples.working_instances(described.signature, described.example)
     return instances or None
 
 
 def component_prefixes(names: list[str]) -> dict[str, str]:
-    """Give every model a distinct name for its components and operations.
+    """Return a distinct prefix for each model's components and operations.
 
-    Two names that differ only in punctuation would give the same one; all but the
-    first in alphabetical order then carry a checksum, so that the others stay put. So
-    does one whose components would have names that all models share.
+    Names that differ only in punctuation would have the same prefix: all but the first
+    in alphabetical order get a checksum, so that other prefixes never change. So does a
+    prefix that would form the name of a shared component.
     """
     prefixes: dict[str, str] = {}
     for name in sorted(names):
@@ -103,7 +103,7 @@ def typed_parts(
 
 
 def tag(model: PublishedModel) -> dict[str, str]:
-    """Describe the model where the docs list its operations."""
+    """Describe the model as the tag of its operations."""
     facts = [f"Version {model.described.version}"]
     if model.described.aliases:
         facts[0] += f" ({', '.join(model.described.aliases)})"
@@ -145,7 +145,7 @@ _KINDS = {
         "/embed", "Embed with {}", "Answers every instance with its vector."
     ),
 }
-# Of the names of a model's own components; none is the end of another.
+# Endings of the names of a model's own components; none is the end of another.
 _ENDINGS = (
     "Instance",
     "Prediction",
@@ -222,12 +222,12 @@ def _operation(
 
 
 def _answer_name(kind: str, prefix: str) -> str:
-    # A vector is a vector, whichever model it is of.
+    # All models share one schema for vectors.
     return "EmbedAnswer" if kind == "Embed" else f"{prefix}{kind}Answer"
 
 
 def _notes(signature: Signature) -> list[str]:
-    """Say what a schema cannot."""
+    """Return facts that a schema cannot express."""
     if schemas.is_tabular(signature):
         return [
             "An instance may also be an array of its values, in the order of the "
