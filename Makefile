@@ -1,12 +1,12 @@
 .DEFAULT_GOAL := help
 python := .venv/bin/python
-# Many processes run the same code: compiled once is enough for all of them.
+# Write compiled files, because many processes run the same code.
 export PYTHONDONTWRITEBYTECODE :=
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-run: ## Set up whatever is missing, then serve the demo until Ctrl-C
+run: ## Set up what is missing, then serve the demo until Ctrl-C
 	@deploy/setup.sh
 	@exec $(python) manage.py quickstart
 
@@ -18,13 +18,13 @@ test: setup ## Run every test
 
 test-services: test-data test-faults ## Run tests on PostgreSQL, Redis and RabbitMQ
 
-test-data: setup ## Run the tests that keep data, on services
+test-data: setup ## Run the tests that store data, on services
 	@$(python) tests/services.py $(python) -m pytest -n auto --dist loadgroup \
 		-m "not processes and not browser" \
 		--ignore=tests/inference/engine --ignore=tests/inference/gateway \
 		tests/accounts tests/config tests/inference tests/registry
 
-test-faults: setup ## Run the tests that kill processes and take databases away, on services
+test-faults: setup ## Run the tests that kill processes and stop databases, on services
 	@$(python) tests/services.py $(python) -m pytest tests/end_to_end/test_kills.py \
 		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \
@@ -33,7 +33,7 @@ test-faults: setup ## Run the tests that kill processes and take databases away,
 		tests/inference/gateway/test_exact_limits.py \
 		tests/inference/gateway/test_ledger_after_kills.py
 
-torture: setup ## Run the long tiers of simulations and property tests (long)
+torture: setup ## Run simulations and property tests with many more examples (long)
 	@MODELYARD_SIMULATIONS=10000 $(python) -m pytest -o timeout=3600 tests/accounts/quotas/test_lease_simulation.py
 	@MODELYARD_USAGE_SIMULATIONS=300 $(python) -m pytest -o timeout=3600 tests/accounts/usage/test_usage_simulation.py
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -m hypothesis --hypothesis-show-statistics
@@ -55,7 +55,7 @@ check: lint types ## Lint, types, Django's own checks and missing migrations
 	@$(python) manage.py check
 	@$(python) manage.py makemigrations --check --dry-run
 
-bench: setup ## Measure Modelyard beside its peers (an hour the first time)
+bench: setup ## Measure Modelyard and its peers (an hour the first time)
 	@$(python) -m benchmarks
 
 format: setup ## Rewrite files in the project's style
@@ -72,7 +72,7 @@ grpc-code: setup ## Generate the gRPC messages from their .proto
 	@$(python) -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
 		inference/dialects/open_inference/open_inference.proto
 
-constraints: setup ## Pin what is installed now
+constraints: setup ## Pin the packages that are installed now
 	@(head -2 constraints.txt; .venv/bin/pip freeze --exclude-editable | sed 's/+cpu$$//') >constraints.new
 	@mv constraints.new constraints.txt
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs manage.py in the environment of the service.
+# Run manage.py in the environment of the service.
 # Usage: sudo -u modelyard deploy/manage.sh COMMAND [ARGUMENT…]
 set -eu
 cd "$(dirname "$0")/.."

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv with the pinned packages, or mends one that an interrupted run left.
+# Make .venv with the pinned packages, or repair one that an interrupted run left.
 # Usage: deploy/setup.sh [extra]      e.g. deploy/setup.sh dev
 set -eu
 cd "$(dirname "$0")/.."
@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 extra="${1:-}"
 venv=.venv
 wanted="$(cat constraints.txt pyproject.toml | cksum | tr -d ' \t')"
-# `dev` holds all that `run` needs, so its stamp serves both.
+# `dev` includes all packages that `run` needs, so its stamp is valid for both.
 if [ "$(cat "$venv/.installed-dev" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 stamp="$venv/.installed${extra:+-$extra}"
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
@@ -21,8 +21,8 @@ for candidate in "${PYTHON:-}" python3.11 python3 python; do
     fi
 done
 if [ -z "$python" ]; then
-    echo "Modelyard needs Python 3.11, and none of python3.11, python3 and python is one." >&2
-    echo "Install it, or name it: PYTHON=/path/to/python3.11 make run" >&2
+    echo "Modelyard needs Python 3.11, but neither python3.11, python3 nor python is that." >&2
+    echo "Install it, or set its path: PYTHON=/path/to/python3.11 make run" >&2
     exit 1
 fi
 if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
@@ -38,7 +38,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 echo "Installing the pinned packages into $venv (about 2 GB; minutes on a first run)"
 log="$venv/install.log"
-# The pip that Python 3.11 brings takes twice the time; without another it will do.
+# The pip of Python 3.11 takes twice the time; it is used if this upgrade fails.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
     --upgrade pip==26.3 >"$log" 2>&1 || true
 "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
@@ -58,13 +58,12 @@ if [ -t 1 ]; then
 fi
 if ! wait $pip; then
     tail -5 "$log" >&2
-    echo "The packages could not be installed ($log says why); the next run goes on" >&2
-    echo "from here." >&2
+    echo "The packages could not be installed; see $log. The next run continues here." >&2
     exit 1
 fi
 trap - INT TERM
 echo "Compiling them (less than a minute)"
-# pip would compile one file after the other, and the packages' own tests, too.
+# pip would compile files one by one, including the packages' own tests.
 "$venv/bin/python" -m compileall -qq -j 0 -x '/tests?/' "$venv/lib" || true
 echo "$wanted" >"$stamp"
 echo "The packages are installed."
