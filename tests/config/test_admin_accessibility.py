@@ -1,4 +1,4 @@
-"""Every list, form and dialog of the admin, by the rules that the portal keeps."""
+"""Accessibility of every list, form and dialog of the admin."""
 
 import datetime
 
@@ -50,7 +50,7 @@ def visit(live_server):
 
 
 def one_of_each():
-    """Make what people work with, in the states that are drawn in colours."""
+    """Make one row of each kind, in the states that are shown in colours."""
     customer = CustomerFactory.create(plan__daily_quota=10)
     key = issue_key(customer).key
     now = timezone.now()
@@ -59,7 +59,7 @@ def one_of_each():
     price = Price.objects.create(
         plan=customer.plan, unit="rows", amount=1, valid_from="2026-01-01"
     )
-    # A month that is closed, and one that may be.
+    # A closed month, and a month that may be closed.
     last_month = now.replace(day=1) - datetime.timedelta(days=1)
     before = last_month.replace(day=1) - datetime.timedelta(days=1)
     Customer.objects.filter(pk=customer.pk).update(created_at=before)
@@ -102,7 +102,7 @@ def paths():
 
 
 def problems_of(visit):
-    """List by view what is wrong with the page that is open."""
+    """Return the problems of the open page, by view."""
     # Set when the page is complete.
     visit.page.wait_for_selector("[role=main]")
     found = {}
@@ -128,7 +128,7 @@ def test_every_page_can_be_read_by_everybody(visit):
         found[path] = problems_of(visit)
         seen += 1
 
-    # What nobody adds is refused, and Chromium says so.
+    # Adding these is refused, which Chromium logs.
     complaints = [line for line in visit.complaints if "status of 403" not in line]
     assert complaints == []
     assert {path: problems for path, problems in found.items() if problems} == {}

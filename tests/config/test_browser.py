@@ -1,4 +1,4 @@
-"""What people see, in a real Chromium: complete, fit for a phone, self-contained."""
+"""Pages in a real Chromium: complete, fit for a phone, self-contained."""
 
 from collections.abc import Iterator
 
@@ -39,7 +39,7 @@ def boss():
 
 
 def assert_fits(visit):
-    """Assert that nothing sticks out at any width, and that nothing went wrong."""
+    """Assert that the page fits every width and reports no error."""
     for width in WIDTHS:
         visit.look(width)
         assert visit.overflow_px <= 0

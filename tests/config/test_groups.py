@@ -8,7 +8,7 @@ from tests.factories_registry import RegisteredModelFactory
 
 pytestmark = pytest.mark.django_db
 
-# Lists of the admin that each kind of people may open.
+# Lists of the admin that each group may open.
 LISTS = {
     "registry_registeredmodel": {"data scientists", "operators"},
     "registry_modelversion": {"data scientists", "operators"},
@@ -95,7 +95,7 @@ def test_operators_cannot_touch_a_superuser(client):
 
 
 def _save(client, person, **changes):
-    """Post the page of a person as a browser does, with some fields changed."""
+    """Post the form of a user as a browser does, with some fields changed."""
     url = reverse("admin:auth_user_change", args=[person.pk])
     form = client.get(url).context["adminform"].form
     sent = {name: form[name].value() for name in form.fields if name != "password"}
@@ -116,7 +116,7 @@ def test_operators_cannot_make_themselves_superusers(client):
     )
 
     operator.refresh_from_db()
-    # The form was saved, but for what it may not change.
+    # The form was saved, without the fields that it may not change.
     assert operator.email == "operator@example.com"
     assert not operator.is_superuser
     assert not operator.user_permissions.exists()
@@ -232,7 +232,7 @@ def test_operators_take_over_nobody_with_rights_that_they_lack(client, has_more_
     )
 
     assert (password.status_code, delete.status_code) == (403, 403)
-    # What is no way to their rights is changed.
+    # Fields that are no way to their rights may change.
     assert change.status_code == 302
     had = set(person.groups.all())
     person.refresh_from_db()

@@ -57,7 +57,7 @@ def test_what_is_no_mail_server_is_refused_at_the_start(url):
 
 
 class Server(socketserver.StreamRequestHandler):
-    """Takes one mail, in the least SMTP there is."""
+    """Accept one mail by minimal SMTP."""
 
     def handle(self):
         self.wfile.write(b"220 here\r\n")

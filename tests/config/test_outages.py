@@ -1,4 +1,4 @@
-"""What people and programs are told while the database or the cache is away."""
+"""Answers to people and programs while the database or the cache is away."""
 
 import contextlib
 
@@ -78,7 +78,7 @@ def test_a_mistake_of_ours_is_still_500(asking):
 
 
 def test_what_the_database_refuses_is_no_mistake_of_ours(asking):
-    """PostgreSQL looks for no NUL, wherever in a request it was."""
+    """PostgreSQL refuses to look up NUL, in any part of a request."""
     refusal = DataError("PostgreSQL text fields cannot contain NUL")
     with without_database(refusal):
         answers = [asking.get("/admin/"), asking.post("/portal/1/keys/")]

@@ -1,4 +1,4 @@
-"""Pages ask the database no more, and hold no more, where there are more rows.
+"""Pages need no more queries, and are no longer, with more rows.
 
 `python -m benchmarks.scale` measures the same pages with a large database.
 """
@@ -11,11 +11,11 @@ from benchmarks import rows, scale
 
 pytestmark = pytest.mark.django_db
 
-# A query for each of its rows would take a list far beyond it.
+# One query per row would exceed this by far.
 _MOST_FOR_A_LIST = 12
 # The page of a customer adds six kinds of sums from minutes, hours and days.
 _MOST_FOR_A_PAGE = 36
-# None offers each customer or key there is.
+# No page lists all customers or keys as choices.
 _MOST_OPTIONS = rows.SMALL.customers - 1
 
 
@@ -33,7 +33,7 @@ def test_no_page_asks_or_offers_something_for_each_row(home):
         most = _MOST_FOR_A_LIST if is_list and page != "/admin/" else _MOST_FOR_A_PAGE
         if len(queries) > most:
             asked[page] = len(queries)
-        # Permissions are as many as there are kinds of rows.
+        # There are as many permissions as kinds of rows.
         if "/auth/" not in page and content.count(b"<option") > _MOST_OPTIONS:
             offered[page] = content.count(b"<option")
 

@@ -1,6 +1,6 @@
-"""Each role times each page of the admin: who may open and who may change what.
+"""Who may open and change which page of the admin, for each role.
 
-The pages come from the admin itself, so a new model is covered the day it is added.
+The pages come from the admin itself, so a new model is covered at once.
 """
 
 import re
@@ -62,8 +62,8 @@ def test_nothing_is_added_by_those_whose_work_it_is_not(client, role, app, model
     assert response.status_code in allowed
 
 
-# Every page that the admins add to Django's own, about no such object: who may not
-# do it must not even learn that.
+# Every page that the admins add to Django's own, for an object that does not exist:
+# people who may not use the page must not learn even that.
 PAGES = sorted(
     (app, pattern.name)
     for model, model_admin in admin.site._registry.items()
@@ -123,15 +123,15 @@ def test_objects_are_changed_by_those_whose_work_they_are_and_by_nobody_else(
         change = reverse(f"admin:{app}_{kind}_change", args=[thing.pk])
         if kind in RUNS[role]:
             assert client.get(change).status_code == 200
-            # What is wrong with an empty form is told to who may fill it in.
+            # People who may fill in the form are told what an empty one lacks.
             assert client.post(change, {}).status_code == 200
         else:
-            # A page that only shows has no form to send.
+            # A read-only page has no form to send.
             assert client.post(change, {}).status_code == 403
 
 
 def _touched_by_somebody():
-    """Make what names a person, or a customer to those who may not open it."""
+    """Make rows that name a user, or a customer that the role may not open."""
     somebody = UserFactory.create(is_staff=True)
     key = issue_key(created_by=somebody).key
     statement = Statement.objects.create(
@@ -177,7 +177,7 @@ ACTIONS = {
 
 def test_an_account_manager_s_actions_are_theirs_alone(client, role):
     things = _one_of_each()
-    # Seeing usage is part of watching over the installation.
+    # Operators need to see usage.
     also = {"operators": {"export_usage", "export_invoice"}}.get(role, set())
     for kind, actions in ACTIONS.items():
         for action in actions:

@@ -21,7 +21,7 @@ def signals_as_before():
 
 @pytest.fixture
 def set_up(monkeypatch):
-    """Give what runs the command with steps of the test's own, and starts nothing."""
+    """Return a function that runs the command with the test's own steps only."""
 
     def run(*steps):
         monkeypatch.setattr(f"{MODULE}.before_start.check", lambda: None)

@@ -1,4 +1,4 @@
-"""No address of the admin or the portal changes anything by GET, whatever is asked.
+"""No GET of the admin or the portal changes anything.
 
 Browsers, prefetching, mail scanners and other sites' pages send GETs without a person.
 """
@@ -18,7 +18,7 @@ from tests.factories_registry import RouteFactory
 
 pytestmark = pytest.mark.django_db
 
-# Of forms and dialogs that ask first.
+# Actions of forms and dialogs that ask first.
 SAID_YES = {
     "_form_submitted": "on",
     "confirmed": "name,plan\nx,y",
@@ -28,13 +28,13 @@ SAID_YES = {
     "weight_percent": "50",
     "action": "cancel_jobs",
 }
-# A session is extended by being used.
+# Using a session extends it.
 ALLOWED = ("django_session",)
 
 
 @pytest.fixture
 def rows(client):
-    """Make a row of each kind that has pages of its own; gives them by their models."""
+    """Make a row of each kind that has pages; return them by model."""
     person = UserFactory.create(is_staff=True, is_superuser=True)
     client.force_login(person)
     key = issue_key().key
@@ -47,7 +47,7 @@ def rows(client):
 
 @pytest.fixture
 def changed(client, monkeypatch):
-    """Return what GETs write to the database or ask of workers, by their addresses."""
+    """Return what GETs write to the database or send to workers, by address."""
     made = []
     monkeypatch.setattr(Task, "apply_async", lambda self, *_, **__: made.append(self))
 
@@ -67,7 +67,7 @@ def changed(client, monkeypatch):
 
 
 def of_admin(rows):
-    """List the addresses of the admin, of each kind of row for one of its rows."""
+    """Return the admin's addresses, with one row of each kind."""
     for model, model_admin in admin.site._registry.items():
         own = [rows[model].pk] if model in rows else []
         for pattern in model_admin.get_urls():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def cache(settings, tmp_path):
-    """An artifact cache of its own for each test."""
+    """Give each test its own artifact cache."""
     settings.HOME = type(settings.HOME)(tmp_path)
     settings.HOME.artifacts.mkdir()
     return settings.HOME.artifacts

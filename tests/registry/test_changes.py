@@ -1,4 +1,4 @@
-"""Whatever saves a row of the registry passes here."""
+"""Every change of a row of the registry is recorded and announced."""
 
 import pytest
 from django.contrib.auth.models import Permission

@@ -339,7 +339,7 @@ def test_a_change_of_trust_made_here_survives(mlflow):
 
 
 def metrics_asked(mlflow):
-    """Note for which versions metrics are asked from now on."""
+    """Collect the versions whose metrics are asked from now on."""
     asked = []
     answer = mlflow.metrics
 
@@ -365,7 +365,7 @@ def test_an_unchanged_registry_costs_the_same_however_large_it_is(
 
     assert (outcome.models, outcome.changed) == (40, ())
     assert len(asked) == 20
-    # As many of those in use as of all the others.
+    # As many versions in use as other versions.
     assert sorted(number for _, number in asked) == [1] * 10 + [2] * 10
 
 

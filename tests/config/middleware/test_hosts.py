@@ -1,4 +1,4 @@
-"""A Host that is not ours: one line, one 400 in the API's shape."""
+"""A foreign Host gets one log line and one 400 in the API's shape."""
 
 import logging
 

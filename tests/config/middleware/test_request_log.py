@@ -1,4 +1,4 @@
-"""Which requests the site writes a line for."""
+"""Requests that the site logs, and their ids."""
 
 import logging
 

@@ -257,7 +257,7 @@ def test_the_dashboard_costs_the_same_however_much_there_is(
     spend(customer, *((1, {"model": f"model-{n}"}) for n in range(20)))
     admin.get(reverse("admin:index"))
 
-    # Two of them are the session and the person.
+    # Two of the queries read the session and the user.
     with django_assert_max_num_queries(24):
         admin.get(reverse("admin:index"))
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def _fresh_counts():
-    """Let no test, of this module or another, pay for the pages of one before."""
+    """Reset the rate limit, so that no test inherits another one's count."""
     cache.clear()
     yield
     cache.clear()
@@ -96,7 +96,7 @@ def test_an_unknown_api_path_has_the_one_error_shape(client, settings):
 
 
 def _first_refusal(client, **headers):
-    """Ask until refused; the window may end once on the way."""
+    """Ask until refused; meanwhile the window may end once."""
     limit = int(docs.PAGES_PER_MINUTE.partition("/")[0])
     answers = (client.get("/docs/errors", **headers) for _ in range(2 * limit + 1))
     return next(answer for answer in answers if answer.status_code != 200)

@@ -129,7 +129,7 @@ def test_attempts_over_the_socket_of_the_site_are_kept_by_address(client):
 
 
 def test_addresses_of_one_network_are_one_guesser(client):
-    """A household has a /64 of IPv6, and as many addresses as it likes."""
+    """A household has a /64 of IPv6, and so any number of addresses."""
     UserFactory(username="ann", is_staff=True)
     quick = [
         attempt(client, "guess", REMOTE_ADDR=f"2001:db8::{number}").status_code

@@ -1,4 +1,4 @@
-"""What keeps Modelyard from starting is told in words."""
+"""Modelyard says in words why it does not start."""
 
 import os
 import socket
@@ -36,7 +36,7 @@ def test_a_port_in_use_is_named_with_the_setting_that_moves_it(home, settings, n
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        # The others may be in use by others of this machine.
+        # Other programs of this machine may use the other ports.
         settings.MODELYARD_PORT = settings.MODELYARD_GRPC_PORT = 0
         settings.MODELYARD_OPERATOR_PORT = 0
         setattr(settings, name, port)
@@ -162,7 +162,7 @@ def test_a_database_without_its_migrations_is_told_how_to_get_them(home, monkeyp
 
 @pytest.mark.parametrize("arguments", [["check"], ["check", "--deploy"]])
 def test_a_check_needs_neither_a_home_nor_tables(tmp_path, arguments):
-    """As on a machine that builds an image."""
+    """A machine that builds an image has neither."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,

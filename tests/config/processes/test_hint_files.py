@@ -1,4 +1,4 @@
-"""The embedded broker: whole messages or none, whatever became of their writers."""
+"""The broker in a folder: messages are whole, even if their writer was killed."""
 
 import os
 import random
@@ -29,7 +29,7 @@ def send(app, *numbers):
 
 
 def received(app):
-    """Take all that waits, as a worker does."""
+    """Take all waiting messages, as a worker does."""
     found = []
     with app.connection_for_read() as connection:
         queue = connection.SimpleQueue(app.amqp.queues[QUEUE])

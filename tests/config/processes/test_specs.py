@@ -11,7 +11,7 @@ SETTINGS = Path(__file__).resolve().parents[3] / "platform" / "config" / "settin
 
 
 def test_headers_that_the_gateway_lets_through_reach_django():
-    # The site's server answers longer ones itself, in HTML; the gateway bounds them.
+    # The site's server would refuse longer heads in HTML; the gateway limits them.
     [site] = [spec for spec in process_specs() if spec.name == "site"]
     arguments = site.command[site.command.index("gunicorn") + 1 :]
 
@@ -75,7 +75,7 @@ def test_every_gateway_shares_the_grpc_port(settings):
 
 @pytest.mark.parametrize("module", ["inference.engine", "inference.gateway"])
 def test_the_data_plane_gets_no_credential_of_anything_else(module):
-    # A model is code: what its process can read, it can send away.
+    # A model is code: it can send away whatever its process can read.
     [spec] = [spec for spec in process_specs() if module in spec.command]
     urls = re.findall(
         r'env[.\w]*\(\s*"(\w+_(?:URL|URI|KEY|OPTIONS))"', SETTINGS.read_text()

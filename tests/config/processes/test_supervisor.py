@@ -119,11 +119,11 @@ def test_a_log_stays_within_its_size_while_its_process_runs(home):
     wait_until(rotated_again)
     supervisor.stop()
 
-    # Not by starting the process again.
+    # The process was not restarted.
     assert supervisor.deaths() == {"a": 0}
     *lines, last = rotated.read_text().splitlines()
     assert set(lines) == {"x" * 99}
-    # The copy may meet a write half way, at the border of two pages of memory.
+    # The copy may catch half a write, at the border of two memory pages.
     assert last == "x" * len(last)
     assert pid
 

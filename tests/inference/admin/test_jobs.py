@@ -1,4 +1,4 @@
-"""Jobs in the admin: what is shown, and the two things that can be done."""
+"""Jobs in the admin: what it shows, and its two actions."""
 
 import pytest
 from django.contrib.auth.models import Permission, User

@@ -1,4 +1,4 @@
-"""The admin shows what runs and serves, and lets nobody edit it."""
+"""The admin shows engines and serving routes, and lets nobody edit them."""
 
 import pytest
 from django.urls import reverse

@@ -1,4 +1,4 @@
-"""Uploads in the admin: what operators see, and that deleting takes the file along."""
+"""Uploads in the admin: what operators see; deleting a row deletes its file."""
 
 import io
 from datetime import timedelta

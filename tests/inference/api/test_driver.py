@@ -1,4 +1,4 @@
-"""The synchronous driver: records before it answers, and gives back what it holds."""
+"""The synchronous driver records usage before it answers, and releases everything."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ class FakePredictingEngine:
     def __init__(self, failure=None):
         self.failure = failure
         self.calls = 0
-        # Of streams: what comes after the first chunk, and whether all is tidied up.
+        # For streams: the error after the first chunk, and whether it was closed.
         self.fails_later = None
         self.closed = False
 

@@ -1,4 +1,4 @@
-"""Whatever a DRF view raises becomes the one error shape, without a leak."""
+"""Every exception of a DRF view becomes the one error shape, without a leak."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""A deployment without a gateway tells its health too, and tells the truth."""
+"""A deployment without a gateway answers health checks, and correctly."""
 
 import pytest
 from django.db import OperationalError, connection

@@ -1,10 +1,9 @@
-"""Take usage in and die at the first step, then at the second, and so on.
+"""Ingest usage and die at the first step, then at the second, and so on.
 
 Run by `test_ledger_killed.py`, as `python -m` with the spool's folder and a customer's
 id. Steps are the statements, the commits and the removed files of a round.
-Each death is a SIGKILL of a process of its own, right before its step, which is right
-after the one before. After each of them another process does a whole round. Prints how
-often it died.
+Each death is a SIGKILL of its own process right before its step. After each one
+another process does a whole round. Prints the number of deaths.
 """
 
 import itertools
@@ -70,7 +69,7 @@ def whole_round(folder: Path) -> None:
 
 
 class Dying:
-    """Dies right before the step of the given number."""
+    """Die right before the step with the given number."""
 
     def __init__(self, step: int) -> None:
         self._left = step
@@ -95,7 +94,7 @@ class Dying:
 
 
 def in_a_process(work: Callable[[], None]) -> int:
-    """Run it in a child; give the child's status as waitpid does."""
+    """Run it in a child process; return its status as waitpid does."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1]

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.django_db
 
 
 class Plant:
-    """A controller over one engine; nothing runs but what the test steps."""
+    """A controller with one engine, which runs only when the test steps it."""
 
     def __init__(self, home):
         self.home = home
         self.clock = ManualClock()
-        # How far somebody has set the wall clock.
+        # By how much the wall clock was set.
         self.clock_set_s = 0.0
         self.engine = FakeControlledEngine()
         self.link = None

@@ -1,4 +1,4 @@
-"""A link's view never counts on what it has asked the engine to drop."""
+"""A link's view never shows a version that the engine was told to unload."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""Each usage event is counted once, whatever dies and whenever."""
+"""Each usage event is counted once, whichever process dies at any time."""
 
 from datetime import datetime, timedelta
 
@@ -147,18 +147,18 @@ def test_a_round_that_runs_out_of_time_goes_on_in_the_next(folder, customer):
 
 
 class Killed(BaseException):
-    """Stands for a process that dies."""
+    """Represents the death of a process."""
 
 
 class KillAt:
-    """Dies before the statement of the given number is executed."""
+    """Die before the statement with the given number."""
 
     def __init__(self, number):
         self.left = number
 
     def __call__(self, execute, sql, params, many, context):
         self.left -= 1
-        # Only once: what follows is the rollback that a real death would bring.
+        # Only once: the rollback of a real death follows.
         if self.left == -1:
             raise Killed
         return execute(sql, params, many, context)
@@ -187,7 +187,7 @@ def lend(customer, units, *, holder="boot"):
 def test_a_crash_before_any_statement_neither_loses_nor_doubles_anything(
     folder, customer
 ):
-    """Kill at the first statement, the second … until a run gets through."""
+    """Kill at the first statement, then the second … until a run completes."""
     crashes = 0
     while True:
         point = transaction.savepoint()

@@ -1,4 +1,4 @@
-"""Whoever takes usage in is killed by the kernel at every step; all is counted once."""
+"""Kill the process that ingests usage at every step: all is counted once."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""One database serves one home, and it is said which."""
+"""One database serves one home, which errors name."""
 
 import shutil
 from datetime import timedelta
@@ -106,7 +106,7 @@ def test_a_dead_home_can_be_taken_over_and_a_living_one_cannot(
 
 @pytest.fixture
 def follower(first):
-    """Give a controller of the first home that has published a key, and a gateway."""
+    """Return a gateway and the first home's controller, which has published a key."""
     digest = bytes.fromhex(issue_key().key.digest)
     clock = ManualClock()
     leader = controller.Controller(first, clock=clock)
@@ -132,7 +132,7 @@ def test_gateways_of_a_home_that_was_taken_over_answer_no_more(follower, second)
 
     assert watcher.look()
     assert tables.known_token(b"token") is None
-    # To callers it is a gateway that has just started.
+    # Callers see the same as from a gateway that has just started.
     assert tables.sequence == 0
 
 
@@ -167,7 +167,7 @@ def test_an_identity_is_made_once(tmp_path):
 
 
 def test_an_empty_home_that_takes_over_waits_for_artifacts(first, second):
-    """Engines would be sent to folders that only the former home had."""
+    """Only the former home had the artifacts in its folders."""
     ModelVersionFactory.create()
 
     ownership.take_over(first, now=timezone.now())

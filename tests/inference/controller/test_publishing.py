@@ -1,4 +1,4 @@
-"""The snapshot holds what the database says, and nothing that may not be called."""
+"""The snapshot equals the database and holds only what may be called."""
 
 from datetime import timedelta
 

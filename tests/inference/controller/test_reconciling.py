@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Plant:
-    """One engine under one reconciler; a round is what the controller does at once."""
+    """One engine with one reconciler; a round does what the controller does."""
 
     def __init__(self, home):
         self.clock = ManualClock()
@@ -163,7 +163,7 @@ def test_a_version_that_fails_keeps_the_last_good_one_serving(plant):
     route = RouteFactory()
     plant.rounds(2)
     broken = add_version(route)
-    # A model's own words, with what PostgreSQL stores nowhere.
+    # A text from a model, with characters that PostgreSQL cannot store.
     plant.engine.broken[key_of(broken)] = "the example is not reproduced\0 \ud83d"
 
     move_default(route, broken)
@@ -273,7 +273,7 @@ def test_a_version_that_an_unfinished_job_needs_stays_loaded(plant):
 
 
 def test_jobs_keep_their_own_pairs_of_model_and_version_only(home):
-    """One model's first and another's second version, not the four of them."""
+    """Version 1 of one model and version 2 of another, not all four."""
     versions = [
         ModelVersionFactory(registered_model=model, version=number)
         for model in (RegisteredModelFactory(), RegisteredModelFactory())
@@ -404,7 +404,7 @@ def test_a_model_registered_anew_is_loaded_anew_in_its_place(plant, home):
     plant.rounds(2)
     assert plant.engine.commands == [("load", key)]
 
-    # Deleted and registered anew in between: v1 again, from the same place.
+    # Deleted and registered again in between: another v1, from the same place.
     mlflow.add("iris", 1, aliases={"champion": 1}, registered_at=timezone.now())
     mlflow.files["iris", 1] = ModelFile(
         flavors=("pytorch",), signature={"inputs": [{"type": "double", "name": "n"}]}

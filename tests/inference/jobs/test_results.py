@@ -102,7 +102,7 @@ def test_predictions_of_too_many_members_stand_as_json():
 
 
 def test_a_spreadsheet_finds_no_formula_in_the_csv():
-    """Members, texts and columns' names come from a model, or from a stranger."""
+    """Members, texts and names of columns may come from strangers."""
     error = {"index": 1, "issue": "is unknown", "field": "=1+1"}
     job = job_with(([{"@sum": "\uff1d1"}, None, {"@sum": "-12.5e3"}], [error]))
 
@@ -110,7 +110,7 @@ def test_a_spreadsheet_finds_no_formula_in_the_csv():
         ["index", "'@sum", "error"],
         ["0", "'\uff1d1", ""],
         ["1", "", "'=1+1: is unknown"],
-        # A number is none, and stays one.
+        # A number is not a formula, and stays a number.
         ["2", "-12.5e3", ""],
     ]
 

@@ -1,4 +1,4 @@
-"""What the sweep starts again, what it gives up, and what it deletes."""
+"""The sweep restarts, quarantines and deletes jobs."""
 
 import os
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Files that are sent first: who may, how large, how long, and where they lie."""
+"""Uploads: who may send them, how large, for how long, and where they are stored."""
 
 import hashlib
 import io
@@ -286,7 +286,7 @@ def test_gateways_read_a_customers_file_over_the_sites_socket(client, key, setti
     upload = upload_of(announced)
     url = f"/internal/uploads/{upload.pk}"
     own = {"customer": upload.customer_id, "max_bytes": 100}
-    # A gateway names no public host, and speaks plain HTTP.
+    # A gateway sends no public host and uses plain HTTP.
     settings.ALLOWED_HOSTS = ["models.example.com"]
     settings.SECURE_SSL_REDIRECT = True
 
@@ -298,14 +298,14 @@ def test_gateways_read_a_customers_file_over_the_sites_socket(client, key, setti
     assert client.get(url, other, REMOTE_ADDR="").status_code == 404
     small = own | {"max_bytes": 3}
     assert client.get(url, small, REMOTE_ADDR="").status_code == 413
-    # As a gateway relays what comes from outside.
+    # As a gateway relays calls from outside.
     settings.ALLOWED_HOSTS = ["testserver"]
     settings.SECURE_SSL_REDIRECT = False
     assert client.get(url, own, HTTP_X_FORWARDED_FOR="1.2.3.4").status_code == 404
 
 
 class ObjectStore(Storage):
-    """Keeps objects in memory under a prefix; has no paths, as S3 has none."""
+    """Keep objects in memory under a prefix, without paths, like S3."""
 
     objects: dict[str, bytes] = {}
 
@@ -384,7 +384,7 @@ def test_what_was_sent_is_quoted_only_in_part(client, key):
 
 
 def test_what_is_no_id_of_an_upload_is_not_looked_for(client):
-    """PostgreSQL would refuse to."""
+    """PostgreSQL would refuse to look it up."""
     refused = client.put("/api/v1/uploads/upl_%00/content?signature=x", b"")
 
     assert code(refused) == (404, "NOT_FOUND")

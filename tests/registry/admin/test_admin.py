@@ -150,7 +150,7 @@ def test_why_a_version_cannot_answer_stands_on_its_page_its_list_and_its_route(
         reverse("admin:registry_route_changelist"),
         reverse("admin:registry_route_change", args=[route.pk]),
     ):
-        # As text: nobody reads titles on a touch screen.
+        # As text: touch screens do not show title attributes.
         assert f"{reason}<" in client.get(page).content.decode(), page
 
 

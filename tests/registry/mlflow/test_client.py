@@ -32,7 +32,7 @@ def store(tmp_path_factory):
     (artifact / "serving_input_example.json").write_text('{"inputs": [[1, 2]]}')
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     with warnings.catch_warnings():
-        # What MLflow itself warns of while it makes its tables.
+        # MLflow itself warns while it creates its tables.
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
 

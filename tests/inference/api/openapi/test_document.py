@@ -57,7 +57,7 @@ def _route(name="breast-cancer", **kwargs):
 
 @pytest.fixture(autouse=True)
 def _publishes(publish):
-    """Every test reads a snapshot of its own."""
+    """Give every test its own snapshot."""
 
 
 def _publish():
@@ -132,7 +132,7 @@ def test_the_scoring_protocol_has_mlflows_errors():
 
 
 def _examples(document, content):
-    """Look the examples of a body or of an answer up."""
+    """Return the examples of a body or of an answer."""
     examples = list(content.get("examples", {}).values())
     for index, example in enumerate(examples):
         if "$ref" in example:
@@ -403,13 +403,13 @@ def test_every_error_code_is_explained_and_documented():
     }
 
     assert set(ADVICE) == set(ErrorCode)
-    # What no documented request meets: another method, a head that is too long.
+    # Errors that no documented request can cause: wrong methods, too long heads.
     unmet = {code.value for code in ErrorCode if STATUS[code] in (405, 431)}
     assert examples == {code.value for code in ErrorCode} - unmet
 
 
 def test_nothing_is_promised_that_no_code_answers():
-    """Whoever reads of an Idempotency-Key would rely on it."""
+    """Readers would rely on a documented Idempotency-Key."""
     text = json.dumps(_document()) + json.dumps([a.when for a in ADVICE.values()])
 
     assert "idempotency" not in text.lower()

@@ -1,4 +1,4 @@
-"""What the docs show works when it is sent, for every kind of model."""
+"""The examples of the docs work, for every kind of model."""
 
 import base64
 import io

@@ -418,7 +418,7 @@ def test_more_rows_than_the_plan_allows_are_refused(client):
 def test_inputs_of_one_customer_leave_the_disk_to_others(
     client, settings, django_capture_on_commit_callbacks
 ):
-    """What predictions need to record their usage is on the same disk."""
+    """Predictions record their usage on the same disk."""
     settings.JOB_FILE_MAX_BYTES = 100
     plan = PlanFactory(max_upload_bytes=200, burst_requests=1000)
     key, other = (issue_key(CustomerFactory(plan=plan)) for _ in range(2))
@@ -435,7 +435,7 @@ def test_inputs_of_one_customer_leave_the_disk_to_others(
     assert len(list(settings.HOME.jobs.iterdir())) == 2
     assert upload(client, other, content).status_code == 202
 
-    # What nobody can ask for again is not kept, and one that failed is.
+    # The input of a cancelled job is deleted, that of a failed one is kept.
     first, second = (response.json()["id"] for response in accepted)
     PredictionJob.objects.filter(pk=second).update(
         status="failed", completed_at=timezone.now()

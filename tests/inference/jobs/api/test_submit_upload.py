@@ -107,7 +107,7 @@ def test_files_of_object_stores_are_copied(client, key, settings):
 
 
 class CopyOnly(FileSystemStorage):
-    """Opens files, but does not say where they lie."""
+    """Open files, but have no paths."""
 
     def path(self, name):
         raise NotImplementedError

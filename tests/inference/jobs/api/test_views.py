@@ -1,4 +1,4 @@
-"""Looking at jobs, cancelling them and fetching their output."""
+"""Show jobs, cancel them and fetch their output."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -352,7 +352,7 @@ def test_times_are_utc(client, key):
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 @pytest.mark.parametrize("job_id", ["%00", "job_%00", "job_" + "0" * 25 + "%00"])
 def test_what_is_no_id_is_not_looked_for(client, key, method, path, job_id):
-    """PostgreSQL would refuse to."""
+    """PostgreSQL would refuse to look it up."""
     with CaptureQueriesContext(connection) as queries:
         response = call(client, key, method, f"/{job_id}{path}")
 

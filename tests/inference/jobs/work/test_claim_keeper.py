@@ -1,4 +1,4 @@
-"""Keeping a claim while its worker is busy."""
+"""Renew a claim while its worker is busy."""
 
 import threading
 from datetime import timedelta

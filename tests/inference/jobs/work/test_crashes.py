@@ -1,7 +1,7 @@
-"""Every point at which a worker can be killed: the output is the same, and once.
+"""Kill a worker at every point: the output is the same, and written once.
 
 The effects of a job are its SQL statements and its calls of the engine. Each run kills
-the worker at one of them, before or after it, then goes on as the platform would.
+the worker at one of them, before or after it, then continues as the platform would.
 """
 
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ ROWS, ANSWERED = 5, 3
 
 
 class Killed(BaseException):
-    """No `except Exception` sees it, just as none sees a SIGKILL."""
+    """Like a SIGKILL, no `except Exception` catches it."""
 
 
 class Effects:
@@ -75,7 +75,7 @@ def no_broker(monkeypatch):
 
 
 def lose_connection():
-    """Do what the end of a process does: the database rolls back what is open."""
+    """End the connection as a killed process does: the open transaction rolls back."""
     connection.close()
 
 
@@ -108,7 +108,7 @@ def run(job, effects):
 
 
 def outcome(job):
-    """Everything that people and bills see of a job."""
+    """Return all facts of a job that people and bills see."""
     usage = Usage.objects.filter(customer=job.customer)
     return {
         "csv": b"".join(job_results.as_csv(job)),
@@ -142,7 +142,7 @@ def test_a_kill_at_any_point_changes_nothing_that_anybody_sees():
             place = f"killed {'after' if after else 'before'} effect {point}"
             assert kills == 1, place
             assert outcome(job) == expected, place
-            # Two calls for the chunks, and one more for a chunk that was done again.
+            # Two calls for the chunks, and one more for a chunk that was repeated.
             assert len(engine.calls) <= 3, place
 
 

@@ -64,7 +64,7 @@ def csv_of(job):
 
 
 def take_turns(job, worker, clock, most=50):
-    """Let the sweep and the worker go on until the job has ended."""
+    """Run the sweep and the worker until the job has ended."""
     for _ in range(most):
         if fresh(job).status not in jobs.UNFINISHED:
             return fresh(job)
@@ -88,7 +88,7 @@ def test_a_job_predicts_every_row_in_order(worker, django_capture_on_commit_call
         *(f"{row},{row + 1}.0," for row in range(5)),
     ]
     assert job.chunks.count() == 3
-    # Its input is of no use any more.
+    # Its input is not needed any more.
     assert not (settings.HOME.jobs / job.input_file).exists()
 
 
@@ -123,7 +123,7 @@ def test_a_job_without_any_prediction_has_failed(worker):
         "No row could be predicted. The first one: a: must be a number. The errors "
         "name the others."
     )
-    # The errors of all rows are there to be fetched.
+    # The errors of all rows can be fetched.
     assert job.has_output
     assert (job.rows_done, job.rows_failed, job.rows_total) == (3, 3, 3)
     assert len(csv_of(job)) == 4
@@ -370,7 +370,7 @@ def test_a_turn_is_short_and_a_hint_follows_it(worker, engine, clock, hints):
 
     assert fresh(job).rows_done == 2
     assert hints == ["inference.tasks.run_jobs"]
-    # Nothing stands between it and the next worker.
+    # The next worker may claim it at once.
     job_runner.take_next_turn(worker)
     assert fresh(job).rows_done == 4
 
@@ -456,7 +456,7 @@ def test_a_job_that_waits_for_its_engine_costs_its_customer_no_turn(worker, cloc
 def test_a_process_works_on_some_jobs_at_once_and_drops_the_hints_beyond(
     worker, engine, clock, hints
 ):
-    """Its last thread is for other tasks, however many hints there are."""
+    """The last thread is kept for other tasks, however many hints arrive."""
     all_jobs = [make_job(2) for _ in range(job_runner.JOBS_AT_ONCE + 2)]
     begun = []
 
