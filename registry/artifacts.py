@@ -132,7 +132,7 @@ def _download(version: ModelVersion, registry: ModelRegistry) -> str:
             into=folder,
             max_bytes=settings.MODELYARD_ARTIFACT_MAX_BYTES,
         )
-        digest = _settle(folder)
+        digest = _flush_and_digest(folder)
         target = cache / digest
         try:
             folder.rename(target)
@@ -143,7 +143,7 @@ def _download(version: ModelVersion, registry: ModelRegistry) -> str:
     return digest
 
 
-def _settle(folder: Path) -> str:
+def _flush_and_digest(folder: Path) -> str:
     """Flush all files to the disk; return the digest of their paths and contents."""
     digest = hashlib.sha256()
     for file in sorted(path for path in folder.rglob("*") if not path.is_dir()):

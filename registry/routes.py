@@ -1,7 +1,6 @@
 """Change which versions answer: defaults, canaries and their weights.
 
-These functions change the *desired* route. Requests move once engines have loaded the
-versions.
+They change the *desired* route. Requests move once engines have loaded the versions.
 """
 
 from collections.abc import Collection

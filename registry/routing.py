@@ -26,7 +26,7 @@ class Wheel:
     """
 
     def __init__(self, variants: tuple[Variant, ...]) -> None:
-        self._schedule = cycle(_lay_out(variants))
+        self._schedule = cycle(_compute_schedule(variants))
 
     def next(self) -> Variant:
         return next(self._schedule)
@@ -58,7 +58,7 @@ def _slot(salt: str, sticky_key: str) -> int:
     return int.from_bytes(digest) * 100 >> 64
 
 
-def _lay_out(variants: tuple[Variant, ...]) -> list[Variant]:
+def _compute_schedule(variants: tuple[Variant, ...]) -> list[Variant]:
     _require_whole(variants)
     credit = [0] * len(variants)
     schedule = []

@@ -193,7 +193,7 @@ def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
             row = rows.get(version.version)
             if version.status not in ("", "READY"):
                 not_ready.add(asked)
-            if row is None or _is_anew(row, version):
+            if row is None or _is_registered_again(row, version):
                 new.add(asked)
                 continue
             (in_use if row.pk in known.in_use else others).append(asked)
@@ -260,7 +260,7 @@ def _write_model(
             if number not in present and row.missing_since is None:
                 changed |= _update(row, {"missing_since": now})
         changed |= _write_aliases(model, remote.aliases, rows)
-        changed |= _give_first_route(model)
+        changed |= _create_first_route(model)
         if changed:
             registry_changed.send(sender=RegisteredModel, models=[model.name])
     return changed
@@ -285,7 +285,7 @@ def _fields(row: ModelVersion, reading: VersionReading) -> dict[str, Any]:
         "tags": dict(remote.tags),
         "missing_since": None,
     }
-    if row.pk is not None and _is_anew(row, remote):
+    if row.pk is not None and _is_registered_again(row, remote):
         fields |= {
             "flavors": [],
             "signature": {},
@@ -312,7 +312,7 @@ def _fields(row: ModelVersion, reading: VersionReading) -> dict[str, Any]:
     return fields
 
 
-def _is_anew(row: ModelVersion, remote: RemoteVersion) -> bool:
+def _is_registered_again(row: ModelVersion, remote: RemoteVersion) -> bool:
     """Return whether the name was deleted in MLflow and registered again.
 
     Then the same number is another version. An equal source alone proves nothing:
@@ -357,7 +357,7 @@ def _write_aliases(
     return changed or bool(gone or wanted)
 
 
-def _give_first_route(model: RegisteredModel) -> bool:
+def _create_first_route(model: RegisteredModel) -> bool:
     """Make a route to the champion of a model that has no route yet."""
     if Route.objects.filter(registered_model=model).exists():
         return False

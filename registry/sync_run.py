@@ -57,10 +57,7 @@ def here() -> str:
 
 
 def claim(now: datetime) -> bool:
-    """Take the lock in the database by a guarded update; return whether it was free.
-
-    The caller holds this installation's file.
-    """
+    """Take the database's lock by a guarded update, while holding the file."""
     RegistrySync.objects.get_or_create(pk=1)
     free = (
         Q(running_since=None)

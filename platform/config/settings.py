@@ -32,12 +32,12 @@ HOME = Home(MODELYARD_HOME)
 MODELYARD_PROCESS = env("MODELYARD_PROCESS", default="")
 try:
     HOME.prepare()
-    _only_looks = False
+    _home_is_read_only = False
 except OSError:
     if MODELYARD_PROCESS:
         raise
     # Commands like `check` work without writing; `serve` reports the problem.
-    _only_looks = True
+    _home_is_read_only = True
 MODELYARD_HOST = env("MODELYARD_HOST", default="127.0.0.1")
 MODELYARD_PORT = env.int("MODELYARD_PORT", default=8000)
 MODELYARD_OPERATOR_HOST = env("MODELYARD_OPERATOR_HOST", default="127.0.0.1")
@@ -84,7 +84,7 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = env("SECRET_KEY", default="") or (
-    get_random_secret_key() if _only_looks else _secret_key()
+    get_random_secret_key() if _home_is_read_only else _secret_key()
 )
 HTTPS = env.bool("HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
@@ -220,7 +220,7 @@ if CACHE_URL:
             "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 2},
         }
     }
-elif _only_looks:
+elif _home_is_read_only:
     CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 else:
     # It uses SQLite, so counts are atomic across processes, as rate limits need.
@@ -295,7 +295,7 @@ USAGE_MINUTES_DAYS = env.int("USAGE_MINUTES_DAYS", default=62)
 JOB_FILE_MAX_BYTES = env.int("JOB_FILE_MAX_BYTES", default=1_000_000_000)
 JOB_RETENTION_DAYS = env.int("JOB_RETENTION_DAYS", default=7)
 # Uploads become a job's input by a rename, so they are on the same disk as inputs.
-FILE_UPLOAD_TEMP_DIR = None if _only_looks else str(HOME.jobs)
+FILE_UPLOAD_TEMP_DIR = None if _home_is_read_only else str(HOME.jobs)
 
 # Uploads: files that are sent first and named in a prediction or job later
 

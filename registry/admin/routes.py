@@ -139,7 +139,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         icon="stop_circle",
         permissions=["move_route"],
         dialog=dialog(
-            "Give everything to the default again?",
+            "Send all traffic to the default again?",
             submit="Stop canary",
             form=CanaryForm,
         ),

@@ -207,7 +207,7 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         icon="stop_circle",
         permissions=CHANGE_ROUTE,
         dialog=dialog(
-            "Give everything to the default again?",
+            "Send all traffic to the default again?",
             submit="Stop canary",
             form=RouteChangeForm,
         ),

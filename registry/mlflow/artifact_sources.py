@@ -39,10 +39,7 @@ def at(
     folders: tuple[Path, ...],
     open_remote: Callable[[str], ArtifactSource],
 ) -> ArtifactSource:
-    """Return the artifact at `uri`, if a registry at `tracking_uri` may name it.
-
-    `folders` are the local folders that a server may name.
-    """
+    """Return the artifact at `uri`; a server may only name local `folders`."""
     parts = urlsplit(uri)
     served = urlsplit(tracking_uri).scheme in ("http", "https")
     if parts.scheme in ("", "file"):

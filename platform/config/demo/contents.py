@@ -115,8 +115,7 @@ def needs_routes() -> bool:
     return (
         Route.objects.filter(registered_model__name__in=MODELS).count() < len(MODELS)
         or not RegisteredModel.objects.filter(site_default=True).exists()
-        # New in the demo since the last run. If a person withdrew the trust in a model,
-        # the model is still public.
+        # New in the demo since the last run; a model that lost its trust is public.
         or RegisteredModel.objects.filter(
             name__in=_TRUSTED, trusted=False, public=False
         ).exists()
