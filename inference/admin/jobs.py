@@ -144,7 +144,7 @@ class PredictionJobAdmin(OwnedRowsAdmin):
                 finished += 1
         self._tell(request, cancelled, "cancelled", finished, "already finished")
 
-    @action(description="Retry failed ones", permissions=["change"])
+    @action(description="Retry failed jobs", permissions=["change"])
     def retry_jobs(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         job_ids = list(queryset.values_list("pk", flat=True))
         revived = sum(jobs.retry(job_id) for job_id in job_ids)

@@ -66,10 +66,9 @@ def keys(
     limits: Mapping[int, Limits],
     now: datetime,
 ) -> dict[bytes, AccessKey | None]:
-    """Describe the keys with these digests and all keys of these customers, by digest.
+    """Describe these keys, those of these customers, and keys that share their limits.
 
-    Also describes keys that share limits with them. None: the key is not valid or does
-    not exist.
+    By digest. None: the key is not valid or does not exist.
     """
     found: dict[bytes, AccessKey | None] = {
         bytes.fromhex(digest): None for digest in digests

@@ -59,7 +59,7 @@ class Controller:
         self._clock = clock
         self._wall_clock = wall_clock
         # The difference of the clocks; it changes when the wall clock is set.
-        self._apart_s = wall_clock() - clock()
+        self._difference_s = wall_clock() - clock()
         self._make_link = make_link or _start_link
         self._stop = threading.Event()
         self._links: dict[str, EngineLink] = {}
@@ -95,7 +95,7 @@ class Controller:
         self._every("lead", _RENEW_S, self._lead)
         if not self._leads():
             return
-        self._guard("clock", self._mind_the_clock)
+        self._guard("clock", self._check_clock)
         self._guard("publish", self._publish_if_changed)
         self._every("reconcile", _RECONCILE_S, self._reconcile)
         self._every("report_ledger", _RECORD_S, self._report_ledger)
@@ -174,14 +174,14 @@ class Controller:
             logger.info("snapshot_missing_or_corrupt")
         publishing.mark_changed()
 
-    def _mind_the_clock(self) -> None:
+    def _check_clock(self) -> None:
         """Publish everything if the clock was set, because keys expire by it."""
-        moved_s = self._wall_clock() - self._clock() - self._apart_s
+        moved_s = self._wall_clock() - self._clock() - self._difference_s
         if abs(moved_s) < _CLOCK_TOLERANCE_S:
             return
         logger.warning("clock_was_set", seconds=round(moved_s, 1))
         publishing.mark_changed()
-        self._apart_s += moved_s
+        self._difference_s += moved_s
 
     def _publish_if_changed(self) -> None:
         if publishing.pending_sequence() is None:

@@ -255,9 +255,7 @@ class Publisher:
     def _changed_customers(
         self, names: Mapping[str, set[str]]
     ) -> tuple[list[AccessCustomer], list[int], list[int]]:
-        """Return customers with other limits, ids of customers that are gone, and ids
-        of customers whose keys change too.
-        """
+        """Return changed customers, ids of deleted ones, and ids whose keys change."""
         found = access_rows.customers(
             [int(name) for name in names[Kind.CUSTOMER]],
             plan_ids=[int(name) for name in names[Kind.PLAN]],

@@ -71,7 +71,7 @@ class Reconciler:
         # The desired state, with the time and the change count when it was read.
         self._wish: tuple[float, int, _Wish] | None = None
         # `serving_problem` of the versions' rows.
-        self._told: dict[VersionKey, str] | None = None
+        self._recorded: dict[VersionKey, str] | None = None
 
     def saw_published(self, models: Iterable[CallableModel]) -> None:
         """Record which versions gateways may call from now on."""
@@ -105,7 +105,7 @@ class Reconciler:
         )
         if _move(wish.serving, decision.serving):
             self._wish = None
-        self._tell_problems(wish, reports)
+        self._record_problems(wish, reports)
         for engine, key in decision.loads:
             version = wish.to_load.get(key)
             if version is None:
@@ -118,24 +118,24 @@ class Reconciler:
             links[engine].unload(key)
             logger.info("version_unload_requested", engine=engine, version=str(key))
 
-    def _tell_problems(self, wish: _Wish, reports: Reports) -> None:
+    def _record_problems(self, wish: _Wish, reports: Reports) -> None:
         """Store on the versions' rows why they cannot answer until a person acts.
 
         The admin shows it, and snapshots tell callers that waiting does not help.
         """
-        if self._told is None:
-            self._told = _read_problems()
+        if self._recorded is None:
+            self._recorded = _read_problems()
         # Cleaned, because the text comes from the model.
         reasons = {k: storable(text) for k, text in failures(reports).items()}
         problems = reasons | wish.lasting
         if not reports:
             # Failures stay until an engine reports something else.
-            kept = {k: text for k, text in self._told.items() if k in wish.to_load}
+            kept = {k: text for k, text in self._recorded.items() if k in wish.to_load}
             problems = kept | problems
-        if problems == self._told:
+        if problems == self._recorded:
             return
-        _store_problems(self._told, problems)
-        self._told = problems
+        _store_problems(self._recorded, problems)
+        self._recorded = problems
 
     def _current_wish(self, *, now_s: float) -> _Wish:
         """Read the database only if its change count moved, or after a time."""

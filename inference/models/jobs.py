@@ -10,9 +10,8 @@ class PredictionJobQuerySet(models.QuerySet["PredictionJob"]):
     def unfinished(self) -> "PredictionJobQuerySet":
         """Return the jobs that have not ended.
 
-        The filter repeats the condition of the partial index, or databases would not
-        use it. A status cannot be that condition: SQLite sees only the placeholder of
-        a parameter, not its value.
+        The filter repeats the partial index's condition, or databases would not use it.
+        A status does not work: SQLite sees the placeholder of a parameter, no value.
         """
         return self.filter(completed_at=None)
 

@@ -156,8 +156,7 @@ class RowPredictor:
     ) -> tuple[list[Any | Problem], set[int]]:
         """Predict; if the model fails, halve the rows until the bad rows are alone.
 
-        Also returns the positions of predictions with null for a number that is not
-        finite.
+        Also returns the positions of predictions with null for non-finite numbers.
         """
         steps = rows_apart.by_halves(tensors, fails=_FAILS_ON_ROWS)
         piece = next(steps)
