@@ -31,13 +31,22 @@ def _refuse_doubles(members: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in members]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice} is there more than once")
+        # Half of a character is escaped: pages cannot show it.
+        raise ValueError(f"{json.dumps(twice)} is there more than once")
     return dict(members)
 
 
-def _require_whole_characters(value: Any) -> None:
-    """Raise ValueError for half a surrogate pair, which cannot be stored or shown."""
-    json.dumps(value, ensure_ascii=False).encode()
+def _read(text: str) -> Any:
+    """Read JSON; raise ValueError for what databases or pages cannot take.
+
+    That is NaN, which Python reads too, a member that is there twice, and half a
+    surrogate pair.
+    """
+    read = json.loads(
+        text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_doubles
+    )
+    json.dumps(read, ensure_ascii=False).encode()
+    return read
 
 
 class JsonTextField(forms.JSONField):
@@ -67,14 +76,9 @@ class JsonTextField(forms.JSONField):
         return self.nothing if read is None else read
 
     def _require_json(self, text: str) -> None:
-        """Refuse text that is not JSON, and NaN, which databases do not store."""
+        """Raise ValidationError for text that is not JSON, or that cannot be kept."""
         try:
-            read = json.loads(
-                text or "null",
-                parse_constant=_refuse_constant,
-                object_pairs_hook=_refuse_doubles,
-            )
-            _require_whole_characters(read)
+            _read(text or "null")
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(
                 f"This is not JSON: {error}. Example: {self._example}",
@@ -83,11 +87,11 @@ class JsonTextField(forms.JSONField):
 
     def bound_data(self, data: Any, initial: Any) -> Any:
         try:
-            read = super().bound_data(data, initial)
-            _require_whole_characters(read)
-            return read
+            if isinstance(data, str):
+                _read(data.strip() or "null")
+            return super().bound_data(data, initial)
         except (ValueError, RecursionError):
-            # Shown again as typed; `to_python` has reported the problem.
+            # Shown again as it was typed; `to_python` has said what is wrong.
             return InvalidJSONInput(data)
 
     def prepare_value(self, value: Any) -> Any:

@@ -579,8 +579,14 @@ def test_a_route_caches_and_falls_back(client, sign_in):
         ({"fallback_answer": "[" * 5000}, "This is not JSON"),
         (
             {"input_rules": '{"width": {"min": 1}, "width": {"max": 9}}'},
-            "width is there more than once",
+            "&quot;width&quot; is there more than once",
         ),
+        # Shown as it was typed, so that both are seen.
+        (
+            {"input_rules": '{"width": {"min": 1}, "width": {"max": 9}}'},
+            "{&quot;width&quot;: {&quot;min&quot;: 1}, &quot;width&quot;:",
+        ),
+        ({"input_rules": r'{"\ud800": 1, "\ud800": 2}'}, "is there more than once"),
         ({"fallback_answer": "1" * 5000}, "This is not JSON"),
         ({"fallback_answer": r'{"\ud800": 1}'}, "This is not JSON"),
         ({"input_rules": r'"\ud800"'}, "This is not JSON"),
