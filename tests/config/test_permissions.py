@@ -153,7 +153,7 @@ def _touched_by_somebody():
 
 @pytest.mark.usefixtures("home")
 def test_no_page_has_a_link_that_is_refused_to_its_reader(client, role):
-    opened = 0
+    opened, followed = 0, set()
     for thing in _touched_by_somebody():
         kind = f"admin:{thing._meta.app_label}_{thing._meta.model_name}"
         for page in ("change", "history"):
@@ -162,7 +162,8 @@ def test_no_page_has_a_link_that_is_refused_to_its_reader(client, role):
                 continue
             opened += 1
             text = response.content.decode()
-            for link in set(re.findall(r'href="(/admin/[^"]+)"', text)):
+            for link in set(re.findall(r'href="(/admin/[^"]+)"', text)) - followed:
+                followed.add(link)
                 status = client.get(link.replace("&amp;", "&")).status_code
                 assert status != 403, f"{link} on {page} of {thing}"
 
