@@ -20,7 +20,10 @@ def _fresh_counts():
     cache.clear()
 
 
-@pytest.mark.parametrize("name", ["start", "docs", "redoc", "errors"])
+PAGES = ["start", "docs", "redoc", "errors"]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_pages_for_people_are_strict_about_what_they_load(client, name):
     response = client.get(reverse(name))
 
@@ -98,7 +101,7 @@ def test_an_unknown_api_path_has_the_one_error_shape(client, settings):
 def _first_refusal(client, **headers):
     """Ask until refused; meanwhile the window may end once."""
     limit = int(docs.PAGES_PER_MINUTE.partition("/")[0])
-    answers = (client.get("/docs/errors", **headers) for _ in range(2 * limit + 1))
+    answers = (client.get("/", **headers) for _ in range(2 * limit + 1))
     return next(answer for answer in answers if answer.status_code != 200)
 
 
@@ -107,6 +110,8 @@ def test_too_many_pages_from_one_address_are_refused(client):
 
     assert refused.status_code == 429
     assert refused["Retry-After"] == "60"
+    others = {client.get(reverse(name)).status_code for name in PAGES}
+    assert others == {429}
     assert client.get("/docs/errors", REMOTE_ADDR="10.0.0.9").status_code == 200
 
 
