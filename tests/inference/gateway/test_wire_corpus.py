@@ -87,6 +87,11 @@ async def our_verdicts():
         return await verdicts(port)
 
 
+async def all_verdicts(ports):
+    """Ask us and the others at the same time."""
+    return await asyncio.gather(our_verdicts(), *map(verdicts, ports))
+
+
 def taken(found):
     """Count the requests that were accepted."""
     return found.split().count("200")
@@ -111,10 +116,11 @@ def running(*command):
 
 
 async def until_up(port):
+    request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(OSError):
-                if await verdict(port, CASES[0].sent) == "200":
+                if await verdict(port, request) == "200":
                     return
             await asyncio.sleep(0.05)
 
@@ -168,17 +174,16 @@ def test_we_take_nothing_that_both_others_refuse():
 def test_nor_what_those_of_this_machine_refuse(tmp_path):
     pytest.importorskip("uvicorn")
     with others(tmp_path) as ports:
-        found = [asyncio.run(verdicts(port)) for port in ports]
+        ours, *found = asyncio.run(all_verdicts(ports))
 
-    assert taken_by_us_alone(asyncio.run(our_verdicts()), found) == {}
+    assert taken_by_us_alone(ours, found) == {}
 
 
 def main():
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder, others(Path(folder)) as ports:
-        nginx, uvicorn = (asyncio.run(verdicts(port)) for port in ports)
-    ours = asyncio.run(our_verdicts())
+        ours, nginx, uvicorn = asyncio.run(all_verdicts(ports))
     table = {
         name: {"ours": ours[name], "nginx": nginx[name], "uvicorn": uvicorn[name]}
         for name in ours
