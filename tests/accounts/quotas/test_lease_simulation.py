@@ -12,7 +12,7 @@ from accounts.admission.windows import QuotaWindow
 from accounts.quotas import lending
 from tests.accounts.quotas.lease_world import World
 
-SEEDS = int(os.environ.get("MODELYARD_SIMULATIONS", "200"))
+SEEDS = int(os.environ.get("MODELYARD_SIMULATIONS", "80"))
 # Among this many seeds, each mutant must break a promise.
 MUTANT_SEEDS = 400
 # Seeds that once showed mutants that need rare circumstances; they are tried first.
