@@ -31,10 +31,7 @@ def newest():
     executor.migrate(graph.leaf_nodes())
 
 
-@pytest.mark.django_db(transaction=True)
-def test_minutes_from_before_are_charged_as_before_and_rolled_up(newest):
-    customer_id = CustomerFactory().pk
-    before = migrate("0009_suspicions").get_model("accounts", "Usage")
+def add_minutes(customer_id, models):
     facts = {
         "customer_id": customer_id,
         "key_id": "key",
@@ -46,13 +43,16 @@ def test_minutes_from_before_are_charged_as_before_and_rolled_up(newest):
         "shap_samples": 7,
         "latency_buckets": {"3": 2},
     }
-    before.objects.bulk_create(
-        before(segment=f"s{n}", minute=NOON + n * HOUR / 2, charged_requests=n, **facts)
+    minutes = models.get_model("accounts", "Usage")
+    minutes.objects.bulk_create(
+        minutes(
+            segment=f"s{n}", minute=NOON + n * HOUR / 2, charged_requests=n, **facts
+        )
         for n in range(3)
     )
 
-    migrate(newest)
 
+def check_that_minutes_are_charged_as_before_and_rolled_up():
     span = spans.between(NOON, NOON + 2 * HOUR)
     totals = reading.totals(span)
     assert (totals["requests"], totals["charged_requests"]) == (6, 3)
@@ -64,12 +64,10 @@ def test_minutes_from_before_are_charged_as_before_and_rolled_up(newest):
     assert UsageDay.objects.get().latency_buckets == {"3": 6}
 
 
-@pytest.mark.django_db(transaction=True)
-def test_customers_and_rotations_from_before_are_kept(newest):
-    first = CustomerFactory(name="Acme")
-    before = migrate("0016_first_key_of_rotations")
+def add_customers_and_rotations(first, models):
+    """Return the names that the customers must be found by, by their ids."""
     customers, keys = (
-        before.get_model("accounts", name).objects for name in ("Customer", "ApiKey")
+        models.get_model("accounts", name).objects for name in ("Customer", "ApiKey")
     )
     second = customers.create(name="ACME", plan_id=first.plan_id, active=False)
     # Named as the second one would be called if it were told apart carelessly.
@@ -81,15 +79,26 @@ def test_customers_and_rotations_from_before_are_kept(newest):
     )
     keys.filter(pk=oldest.pk).update(replaced_by=heir)
     keys.filter(pk=heir.pk).update(replaced_by=its_heir)
-
-    migrate(newest)
-
-    read = {each.pk: each.name_as_read for each in Customer.objects.all()}
-    assert read == {
+    return {
         first.pk: "acme",
         second.pk: f"acme No. {second.pk}",
         third.pk: f"acme no. {second.pk}",
         fourth.pk: f"acme no. {second.pk} No. {fourth.pk}",
     }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_there_before_is_kept(newest):
+    """In one test: the way back and forth takes seconds."""
+    customer = CustomerFactory(name="Acme")
+    add_minutes(customer.pk, migrate("0009_suspicions"))
+    names = add_customers_and_rotations(
+        customer, migrate("0016_first_key_of_rotations")
+    )
+
+    migrate(newest)
+
+    check_that_minutes_are_charged_as_before_and_rolled_up()
+    assert {each.pk: each.name_as_read for each in Customer.objects.all()} == names
     counted = {key.key_id: key.quota_key_id for key in ApiKey.objects.all()}
     assert counted == {"first": "first", "second": "first", "third": "first"}
