@@ -23,8 +23,9 @@ pytestmark = [
     pytest.mark.timeout(300 * FACTOR),
 ]
 
-KILLS = 2 * FACTOR
-JOBS, ROWS = 3 * FACTOR, 2000
+# Of a worker that has a job; each costs the time of a lease.
+KILLS = FACTOR
+JOBS, ROWS = 2 * FACTOR, 2000
 ROW_S = 0.002
 # A dead worker's job is taken up again within this, beside the start of another.
 RESTART_S = 30.0
@@ -93,17 +94,19 @@ def leave_torn_hints(home):
         )
 
 
+def seconds_until_more_rows():
+    began, known = time.monotonic(), progress()
+    machine.wait_until(lambda: progress() > known, what="more rows")
+    return time.monotonic() - began
+
+
 def kill_again_and_again(plant, chance):
     """Kill both, each at a moment of its own, while a job is under way.
 
-    Gives how many of the kills took a job from a worker, and the longest time until
-    jobs went on.
+    Return the longest time until jobs went on.
     """
-    taken, longest_s = 0, 0.0
-    for _ in range(KILLS):
-        began, known = time.monotonic(), progress()
-        machine.wait_until(lambda known=known: progress() > known, what="more rows")
-        longest_s = max(longest_s, time.monotonic() - began)
+    taken, took_s = 0, [seconds_until_more_rows()]
+    while taken < KILLS:
         for name in chance.sample(["worker", "beat"], 2):
             time.sleep(chance.uniform(0, 0.5))
             plant.kill(name)
@@ -114,7 +117,8 @@ def kill_again_and_again(plant, chance):
                 )
                 taken += held.exists()
             plant.start(name)
-    return taken, longest_s
+        took_s.append(seconds_until_more_rows())
+    return max(took_s)
 
 
 def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
@@ -127,7 +131,7 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
         plant.start("worker")
         plant.start("beat")
         with Load(plant.gateways.port, [calls_key.token], connections=4) as load:
-            taken, longest_s = kill_again_and_again(plant, random.Random(20261122))
+            longest_s = kill_again_and_again(plant, random.Random(20261122))
             machine.wait_until(
                 lambda: (
                     not PredictionJob.objects.exclude(status=Status.COMPLETED).exists()
@@ -139,8 +143,6 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
         results = [result(plant, jobs_key.token, job_id) for job_id in job_ids]
         events = set().union(*plant.spooled().values())
 
-    # What is to be survived did happen.
-    assert taken >= KILLS / 2
     assert longest_s < RESTART_S + machine.PATIENCE_S / 2
     for number, found in enumerate(results):
         first = first_value(number)
