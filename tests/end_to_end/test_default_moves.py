@@ -25,10 +25,10 @@ pytestmark = [
     pytest.mark.timeout(240 * FACTOR),
 ]
 
-MOVES = 18 * FACTOR
+MOVES = 8 * FACTOR
 # Now and then nothing moves until whatever is not needed has left the engine, so that
 # the next move has to load its version.
-REST_EVERY = 6
+REST_EVERY = 4
 GATEWAYS = 2
 # A route that moved at once would have nobody to answer for so long.
 LOAD_S = 0.7
