@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.timeout(240 * FACTOR),
 ]
 
-ROUNDS = 3 * FACTOR
+ROUNDS = 2 * FACTOR
 SMALL_QUOTA = 400
 # Of a quota, while the site is away.
 OVERDRAFT = SMALL_QUOTA // 20
