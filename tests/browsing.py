@@ -13,6 +13,7 @@ from django.test import Client
 # The first draws the same pages without windows around them, for less of the processor.
 _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, _NAMES)), None)
+_QUIET_S = 0.2
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -82,16 +83,26 @@ class Visit:
         return response
 
     def settle(self):
-        """Wait until the page has loaded nothing for half a second.
+        """Wait until the page has loaded nothing for a while, and its scripts rest.
 
         Playwright's own "networkidle" may never come on a busy machine: it did not for
         2 of 30 visits to /docs/, though all they asked for had been answered.
         """
         asked = time.monotonic()
-        while self._loading or time.monotonic() - max(asked, self._changed) < 0.5:
+        while not self._is_quiet_since(asked) or not self._rests():
             waits = [request.url for request in self._loading]
             assert time.monotonic() - asked < 60, f"still loading {waits}"
             self.page.wait_for_timeout(50)
+
+    def _is_quiet_since(self, asked):
+        quiet_s = time.monotonic() - max(asked, self._changed)
+        return not self._loading and quiet_s >= _QUIET_S
+
+    def _rests(self):
+        """Let the page answer, which a busy machine may delay; did it load anything?"""
+        before = self._changed
+        self.page.wait_for_selector(":root", state="attached")
+        return self._changed == before
 
     def look(self, width, scheme="light"):
         """See the page that is open at another width, or in another scheme."""
