@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(240 * FACTOR),
 ]
 
-OUTAGE_S = 6.0 * FACTOR
+OUTAGE_S = 5.0 * FACTOR
 # Only calls that need units of a quota wait, once: so long until the site is given up.
 LEASE_TIMEOUT_S = 2.0
 # A loop that waited for the site would wait as long, for SQLite ten seconds. It is
