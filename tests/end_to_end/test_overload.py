@@ -41,7 +41,7 @@ def test_a_flood_costs_no_throughput_and_is_over_soon(plane):
             )
             await generator.all_sent(sent)
             # Half of what it can do, right after the last of the flood was sent.
-            _, after = await overload.phase(plane, generator, CAPACITY / 2, 8)
+            _, after = await overload.phase(plane, generator, CAPACITY / 2, 6)
             flooded, answers = await flood
         return peak, flooded, answers, after
 
