@@ -5,6 +5,9 @@ import pytest
 from explain import drawing, plots
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 
+# One process of pytest starts the one that draws, for all of them.
+pytestmark = pytest.mark.xdist_group("plots")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _drawing():

@@ -24,6 +24,9 @@ from tests.inference.contract_plant import (
     save_speller,
 )
 
+# One process starts the engine, which takes seconds, for all of them.
+pytestmark = pytest.mark.xdist_group("contract")
+
 # What callers may rely on besides status and body; times are compared by presence.
 CONTRACT_HEADERS = (
     "content-type",

@@ -14,6 +14,9 @@ from registry.mlflow.client import MlflowRegistry, shown_uri
 from registry.mlflow.types import ArtifactRefused, RegistryUnreachable
 from registry.models import ModelVersion
 
+# One process makes the store, which takes seconds, for all of them.
+pytestmark = pytest.mark.xdist_group("mlflow store")
+
 TENSOR = '[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]'
 MLMODEL = {
     "flavors": {"pytorch": {}},
