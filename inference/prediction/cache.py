@@ -1,11 +1,11 @@
-"""Predictions kept for callers who send the same input again. Pure.
+"""Cache predictions by their input.
 
-Kept is what the model gave, not the answer made of it: options that only shape the
-answer, such as `top_k`, need no entry of their own. The key is made of the decoded
-tensors, so however a body writes its rows, the same rows are the same input.
+An entry holds the model's output, not the answer made of it: options that only shape
+the answer, such as `top_k`, share an entry. The key is a digest of the decoded tensors,
+so the same rows match however a body writes them.
 
-Where there is no room, the customer who holds most loses what it used least recently:
-so one that asks for ever new inputs pushes out its own predictions.
+A full cache evicts the least recently used entry of the customer who holds most. So a
+customer who sends ever new inputs evicts its own predictions.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ from inference.engine.wire.tensors import Array, Prediction, Tensor
 
 MAX_ENTRIES = 10_000
 MAX_BYTES = 64 * 1024 * 1024
-# What an entry takes beside its arrays: key, structs, table.
+# Size of an entry beside its arrays: key, structs, hash table.
 _ENTRY_BYTES = 600
-# Greater ones would push everything else out.
+# An entry may be at most 1/8 of the cache; a larger one would evict too many others.
 _GREATEST_SHARE = 8
 
 _value_encoder = msgspec.msgpack.Encoder(order="deterministic")
 
-# Version with its artifact, customer (0: everyone) and digest of the input.
+# The version with its artifact, the customer (0: shared by all), the input's digest.
 Key = tuple[object, int, bytes]
 
 
 class CacheCounts(msgspec.Struct):
-    """What a cache did since the start of its process, and what it holds."""
+    """What a cache did since its process started, and what it holds now."""
 
     hits: int = 0
     misses: int = 0
@@ -43,11 +43,11 @@ class CacheCounts(msgspec.Struct):
 
 
 class _Holding(msgspec.Struct, gc=False):
-    """What one customer stored, least recently used first."""
+    """The entries that one customer stored, least recently used first."""
 
     customer_id: int
     keys: OrderedDict[Key, None]
-    # Bytes, and as many for each entry as there are for one of a full cache.
+    # Bytes, plus `max_bytes / max_entries` for each entry: both bounds count.
     weight: int = 0
 
 
@@ -59,10 +59,10 @@ class _Entry(msgspec.Struct, gc=False):
 
 
 class PredictionCache:
-    """Keeps the latest used predictions, within bounds of entries and bytes.
+    """A cache that customers share, bounded by entries and bytes.
 
-    Customers share it; a prediction counts for the customer who stored it. Times are
-    monotonic seconds passed in by the caller.
+    A prediction counts for the customer who stored it. Times are monotonic seconds
+    passed in by the caller.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class PredictionCache:
         self._entry_weight = max_bytes // max(max_entries, 1)
         self._entries: dict[Key, _Entry] = {}
         self._holdings: dict[int, _Holding] = {}
-        # Greatest first, as (-weight, customer): each weight that a holding has had
-        # since it was put in order, among them that which it has now.
+        # A heap of (-weight, customer), heaviest first: the weight of each holding, and
+        # earlier weights, which `_greatest` skips.
         self._by_weight: list[tuple[int, int]] = []
         self.counts = CacheCounts()
 
     def get(self, key: Key, *, now_s: float, ttl_s: float) -> Prediction | None:
-        """Find what was stored less than `ttl_s` ago."""
+        """Return the prediction if it was stored less than `ttl_s` ago."""
         entry = self._entries.get(key)
         if entry is None or now_s - entry.stored_s >= ttl_s:
             self.counts.misses += 1
@@ -93,7 +93,7 @@ class PredictionCache:
     def put(
         self, key: Key, prediction: Prediction, *, customer_id: int, now_s: float
     ) -> None:
-        """Store for a customer; others of whoever holds most leave for want of room."""
+        """Store a customer's prediction; evict others if there is no room."""
         if key in self._entries:
             self._remove(key)
         size = _ENTRY_BYTES + sum(_bytes(t.data) for t in prediction.tensors)
@@ -141,19 +141,19 @@ class PredictionCache:
             heapq.heappush(self._by_weight, (-holding.weight, holding.customer_id))
 
     def _greatest(self) -> _Holding:
-        """Return the holding of whoever has most."""
+        """Return the heaviest holding."""
         while True:
             weight, customer_id = self._by_weight[0]
             holding = self._holdings.get(customer_id)
             if holding is not None and holding.weight == -weight:
                 return holding
-            heapq.heappop(self._by_weight)  # it was so once
+            heapq.heappop(self._by_weight)  # an earlier weight
 
 
 def digest(tensors: tuple[Tensor, ...], params: dict[str, Any] | None) -> bytes | None:
-    """Give the same for the same input only: names, dtypes, shapes and values.
+    """Hash an input: names, dtypes, shapes and values of tensors, and parameters.
 
-    None for values that cannot be written down, such as integers beyond 64 bits.
+    Returns None for values that msgpack cannot write, such as integers beyond 64 bits.
     """
     try:
         return _digest(tensors, params)
@@ -177,7 +177,7 @@ def _digest(tensors: tuple[Tensor, ...], params: dict[str, Any] | None) -> bytes
 
 
 def _copy(data: Array) -> Array:
-    """Copy: what came from an engine may be a view of a whole frame."""
+    """Copy an array, which may be a view of a whole frame from the engine."""
     copied: Array = data.copy()
     copied.flags.writeable = False
     return copied
@@ -190,7 +190,7 @@ def _bytes(data: Array) -> int:
 
 
 def _object_bytes(value: Any) -> int:
-    """Count a JSON value with all that it holds."""
+    """Return the size of a JSON value, with all values in it."""
     size = sys.getsizeof(value)
     if isinstance(value, list):
         return size + sum(map(_object_bytes, value))

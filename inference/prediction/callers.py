@@ -1,4 +1,4 @@
-"""Find the key of a caller, and check that it may be used from there."""
+"""Find a caller's key, and check that it may be used from the caller's network."""
 
 from accounts.admission import key_format
 from accounts.admission.limits import ReachedLimit
@@ -20,7 +20,7 @@ def find_caller(tables: Tables, token: bytes | None, now: float) -> KeyEntry:
         entry = None if parsed is None else tables.find_key(parsed.digest)
         if entry is None:
             if parsed is not None and not tables.sequence:
-                # Nothing was published yet: any key may be a valid one.
+                # Nothing was published yet, so any key may be valid.
                 raise refusals.starting()
             raise refusals.unauthenticated(
                 "malformed" if parsed is None else tables.why_ended(parsed.digest)
@@ -35,7 +35,7 @@ def find_caller(tables: Tables, token: bytes | None, now: float) -> KeyEntry:
 def require_network(
     entry: KeyEntry, peer: str, forwarded_for: bytes | None, trusted: Networks
 ) -> None:
-    """Raise ApiError FORBIDDEN if the key may not be used from where the caller is."""
+    """Raise ApiError FORBIDDEN if the key may not be used from the caller's address."""
     if entry.networks is None:
         return
     address = client_address(peer, forwarded_for, trusted)
@@ -49,9 +49,9 @@ def rate_headers(
     now: float,
     limit: ReachedLimit | None = None,
 ) -> Headers:
-    """Return the rate headers for the holder of a key; none without a valid key.
+    """Return the rate headers of a key; an empty list without a valid key.
 
-    `limit` is the one that refused them, if one did.
+    `limit` is the limit that refused the call, if one did.
     """
     try:
         admission = find_caller(tables, token, now).admission

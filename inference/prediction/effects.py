@@ -1,4 +1,7 @@
-"""What a plan knows of a call, what it asks its driver for, and what it gives. Pure."""
+"""Define the effects that a plan asks its driver for, and the answer it returns.
+
+The driver sends the result of each effect back into the plan.
+"""
 
 import enum
 from typing import Protocol
@@ -15,37 +18,37 @@ from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamC
 
 
 class NeedBody(msgspec.Struct, frozen=True, gc=False):
-    """Read the whole body; throw TOO_LARGE or REQUEST_TIMEOUT.
+    """Read the whole body. Result: bytes or a bytearray.
 
-    Answered by bytes or a bytearray.
+    Fails with ApiError TOO_LARGE or REQUEST_TIMEOUT.
     """
 
     max_bytes: int
-    # Whose share of the room for large bodies it uses.
+    # A large body uses this customer's share of the memory for such bodies.
     customer_id: int
 
 
 class NeedUnits(msgspec.Struct, frozen=True):
-    """Fetch a lease. Answered by a LeaseGrant; None: `admission` has it."""
+    """Fetch a lease. Result: a LeaseGrant; None: `admission` has it already."""
 
     request: LeaseRequest
     admission: Admission | KeyAdmission
 
 
 class EngineCall(PredictionCall, frozen=True, gc=False, kw_only=True):
-    """Run the version on one of the engines. Answered by a Prediction."""
+    """Run the version on one of the engines. Result: a Prediction."""
 
     engines: tuple[str, ...]
 
 
 class ExplainCall(ExplanationCall, frozen=True, kw_only=True):
-    """Explain on one of the engines. Answered by Explained."""
+    """Explain on one of the engines. Result: Explained."""
 
     engines: tuple[str, ...]
 
 
 class ReadImages(msgspec.Struct, frozen=True):
-    """Decode pictures where that keeps nobody waiting. Answered by DecodedRows."""
+    """Decode images without blocking other calls. Result: DecodedRows."""
 
     images: EncodedImages
     timeout_s: float
@@ -53,7 +56,7 @@ class ReadImages(msgspec.Struct, frozen=True):
 
 
 class ReadUpload(msgspec.Struct, frozen=True):
-    """Read a customer's uploaded file whole. Answered by an UploadedFile."""
+    """Read the whole of a customer's uploaded file. Result: an UploadedFile."""
 
     upload_id: str
     customer_id: int
@@ -61,46 +64,46 @@ class ReadUpload(msgspec.Struct, frozen=True):
 
 
 class ChunkSource(Protocol):
-    """Whatever the driver reads the chunks from; the plan only hands it back."""
+    """The driver's handle of an open stream; the plan only passes it back."""
 
 
 class NoChunk(enum.Enum):
-    """What is no chunk; a chunk may be any JSON value, null too."""
+    """A result in place of a chunk. None would not do: a chunk may be JSON's null."""
 
     ENDED = "ended"
     NOTHING_YET = "nothing yet"
 
 
 class StreamAbandoned(Exception):
-    """Thrown into the plan when the client left; it still gives the event."""
+    """Thrown into the plan when the client left; the plan still returns an event."""
 
 
 class OpenStream(StreamCall, frozen=True, kw_only=True):
-    """Begin to stream on one of the engines. Answered by a ChunkSource.
+    """Open a stream on one of the engines. Result: a ChunkSource.
 
-    The driver closes it when the plan ends, however that happens.
+    The driver closes it when the plan ends, for whatever reason.
     """
 
     engines: tuple[str, ...]
 
 
 class NextChunk(msgspec.Struct, frozen=True):
-    """Wait for a chunk, a JSON value, for `wait_s`. Answered by it or a NoChunk."""
+    """Wait at most `wait_s` for a chunk. Result: a JSON value or a NoChunk."""
 
     stream: ChunkSource
     wait_s: float
 
 
 class SendHead(msgspec.Struct, frozen=True):
-    """Send status 200 and these headers: what follows comes piece by piece."""
+    """Send status 200 and these headers; the body follows in pieces."""
 
     headers: Headers
 
 
 class SendPiece(msgspec.Struct, frozen=True):
-    """Send a piece of the body, and wait until the client has taken enough of it.
+    """Send a piece of the body, and wait until the client has read enough of it.
 
-    A client that takes nothing for `timeout_s` is given up.
+    Fails with StreamAbandoned after `timeout_s`.
     """
 
     data: bytes
@@ -112,7 +115,7 @@ STREAM_EFFECTS = frozenset({OpenStream, NextChunk, SendHead, SendPiece})
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What goes to the caller, once the event is recorded; None: nobody to charge."""
+    """The answer to send once its event is recorded; without an event, send it now."""
 
     status: int
     headers: Headers

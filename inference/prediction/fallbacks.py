@@ -1,4 +1,4 @@
-"""What stands in for the version in charge when it cannot answer. Pure."""
+"""Choose what answers when the version in charge cannot, and log it."""
 
 from collections.abc import Callable
 
@@ -11,21 +11,20 @@ from inference.snapshot.targets import Target
 
 logger = structlog.get_logger(__name__)
 
-# One log line for all calls of this time in which the same stood in for the same
-# reason.
+# Calls with the same model, fallback and reason share one log line in this time.
 _SAMPLE_S = 10.0
 
 
 def of_route(call: PreparedCall, error: ApiError) -> tuple[Fallback, Target | None]:
-    """Return the route's fallback, and its version if that can read this call's rows.
+    """Return the route's fallback, and its version if it can read this call's rows.
 
-    Raises `error` if there is no fallback for it.
+    Raises `error` if no fallback applies to it.
     """
     fallback = call.model.model.fallback
     if fallback is None or error.code not in fallback.on:
         raise error
     if call.known.call.named_version is not None:
-        # Nothing answers instead of a version that was asked for by name.
+        # The caller named this version, so no other answer will do.
         raise error
     target = call.model.fallback(error.code)
     if (
@@ -38,7 +37,7 @@ def of_route(call: PreparedCall, error: ApiError) -> tuple[Fallback, Target | No
 
 
 def _same_columns(one: Target, other: Target) -> bool:
-    """Tell whether a row that is a list, or a picture, means the same to both."""
+    """Return whether a row that is a list or an image means the same to both."""
     ours, theirs = one.signature.columns, other.signature.columns
     return one.signature.image == other.signature.image and [
         column.name for column in ours
@@ -46,15 +45,15 @@ def _same_columns(one: Target, other: Target) -> bool:
 
 
 class FallbackLog:
-    """Writes that something stood in: the first call at once, later ones together."""
+    """Log fallback answers: the first call at once, later calls in one line."""
 
     def __init__(self, timer: Callable[[], float]) -> None:
         self._timer = timer
-        # When it was last written, and how many calls there were since.
+        # By model, fallback and reason: time of the last line, and calls since then.
         self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
 
     def note(self, known: KnownCall, error: ApiError) -> None:
-        """Note one call that was answered by `known.fallback`."""
+        """Count a call that `known.fallback` answered, and log it if a line is due."""
         model = "" if known.model is None else known.model.model.name
         kind = (model, known.fallback, str(error.code))
         now = self._timer()

@@ -1,13 +1,13 @@
-"""The one plan of a prediction, without I/O.
+"""Plan a call from its head to its answer, without I/O.
 
-A generator that yields what it needs from the outside and returns an Answer. A driver
-carries the effects out: asynchronously in the gateway, synchronously in Django. An
-effect that fails is thrown into the generator, as ApiError or EngineError.
+The plan is a generator that yields effects and returns an Answer. A driver carries the
+effects out: asynchronously in the gateway, synchronously in Django. If an effect fails,
+the driver throws its ApiError or EngineError into the generator.
 
     key → scope and model → concurrency and rate → route → body → decode → units →
     cache → engine (or its fallback) → answer and event
 
-Every call with a valid key ends in exactly one UsageEvent, refusals included. The
+Every call with a valid key, also a refused one, ends in exactly one UsageEvent. The
 driver records it before the answer leaves.
 """
 
@@ -59,19 +59,19 @@ from inference.snapshot.tables import Tables
 from inference.snapshot.targets import fallback_json
 
 DEFAULT_TIMEOUT_S = 30.0
-# Of a refusal, for the page that explains it.
+# Characters of an error's message that are kept for the page of refusals.
 _MOST_KEPT_OF_A_MESSAGE = 300
-# To find the rows of one request that a model fails on: about three of a thousand.
+# Calls to find the rows that a model fails on: enough for about three in a thousand.
 MAX_CALLS_APART = 64
 MAX_BODY_BYTES = 2 * 1024 * 1024
-# A lease may be spent by others before its asker spends it.
+# Other calls may spend a lease before the call that asked for it.
 _MAX_LEASES_PER_CALL = 64
 
 Steps = Generator[Effect, Any, Answer]
 
 
 class PredictionPlan:
-    """Makes the steps of calls. `tables` may be replaced between any two steps."""
+    """Make the steps of calls. `tables` may be replaced between any two steps."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class PredictionPlan:
         self._sequence = itertools.count(1)
 
     def steps(self, call: Call) -> Steps:
-        """Carry one call out."""
+        """Yield the effects of one call, and return its answer."""
         sequence = next(self._sequence)
         request_id = call.head.request_id
         if request_id is None:
@@ -126,7 +126,7 @@ class PredictionPlan:
             log_failure(known, error)
             return self._refuse(known, refusals.of_engine(error))
         finally:
-            # Also when the driver gives the call up.
+            # This also runs when the driver closes the generator early.
             admission = known.entry.admission
             if known.spent:
                 admission.refund(known.rows, known.now, known.reserved)
@@ -141,7 +141,7 @@ class PredictionPlan:
             admission.leave()
 
     def unrecorded(self, call: Call, answer: Answer) -> Answer:
-        """Refuse what was answered, because its event could not be written."""
+        """Turn an answer into a refusal, because its event could not be written."""
         event = answer.event
         if event is None:
             return answer
@@ -164,7 +164,7 @@ class PredictionPlan:
         return f"req_{self._boot_id}{next(self._sequence):08x}"
 
     def _recognise(self, received: ReceivedCall) -> KnownCall:
-        """Find whose call it is; raises ApiError UNAUTHENTICATED."""
+        """Find the caller's key; raises ApiError UNAUTHENTICATED."""
         call = received.call
         try:
             entry = callers.find_caller(self.tables, call.head.token, received.now)
@@ -185,7 +185,10 @@ class PredictionPlan:
         )
 
     def _admit(self, known: KnownCall) -> None:
-        """Check scope, model, concurrency and rate; the caller must leave."""
+        """Check network, scope, model, concurrency and rate; raises ApiError.
+
+        If nothing is raised, `admission.leave()` must follow.
+        """
         call, entry = known.call, known.entry
         if call.key_in_query:
             raise refusals.key_in_query()
@@ -245,7 +248,7 @@ class PredictionPlan:
                 if apart is None:
                     error_told = refusals.of_engine(error)
                     return (yield from self._fall_back(call, error_told))
-                # Others get what the whole request asked for, not what is left of it.
+                # The key is of the whole request, and some of its rows failed.
                 cache_key = None
                 call, result = apart
             known.compute_us += result.compute_us
@@ -273,7 +276,7 @@ class PredictionPlan:
         return self._answer(call, result, explained)
 
     def _prepare(self, known: KnownCall) -> Generator[Effect, Any, PreparedCall]:
-        """Choose the version, wait for the body and decode it for that version."""
+        """Choose the version, wait for the body, and decode it for that version."""
         call, entry, dialect = known.call, known.entry, known.call.dialect
         timeout_s = self._max_timeout_s
         if call.operation == "stream":
@@ -302,7 +305,7 @@ class PredictionPlan:
         except UnsupportedSignature as error:
             raise refusals.broken() from error
         except ApiError:
-            # What names a file holds no instances, so nobody else pays for the look.
+            # Only a body without instances can name a file, so look only now.
             asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None
             if asked is None:
                 raise
@@ -320,12 +323,12 @@ class PredictionPlan:
         return PreparedCall(known, model, target, body, decoded, timeout_s, explains)
 
     def _spend(self, known: KnownCall, *, explains: bool) -> LeaseRequest | None:
-        """Spend units for the rows; return which lease is needed first.
+        """Spend units for the rows, or return the lease that is needed first.
 
-        Raises ApiError for a quota that is used up.
+        Raises ApiError if a quota is used up.
         """
         admission = known.entry.admission
-        # A call belongs to the day in which it is admitted, also in the ledger.
+        # A call belongs to the day of its admission, also in the ledger.
         known.now = self._clock()
         needed = admission.spend(known.rows, known.now, explains=explains)
         if needed is None:
@@ -348,9 +351,9 @@ class PredictionPlan:
     def _rows_apart(
         self, call: PreparedCall, error: EngineError
     ) -> Generator[Effect, Any, tuple[PreparedCall, Prediction] | None]:
-        """Predict the rows that the model does not fail on; None if that is vain.
+        """Predict the rows on which the model does not fail; None if there are none.
 
-        Only for batches that want errors of single rows. Costs at most
+        This is only for batches that want errors of single rows. It costs at most
         `MAX_CALLS_APART` further calls, within the deadline.
         """
         known, decoded = call.known, call.decoded
@@ -380,7 +383,7 @@ class PredictionPlan:
         if found is None:
             return None
         good, result = found
-        # A row without an answer costs nothing.
+        # A row without a prediction costs nothing.
         known.entry.admission.give_back(decoded.rows - good.rows, known.now)
         known.rows = good.rows
         return msgspec.structs.replace(call, decoded=good), result
@@ -388,7 +391,7 @@ class PredictionPlan:
     def _look_up(
         self, call: PreparedCall, policy: CachePolicy
     ) -> tuple[cache.Key | None, Prediction | None]:
-        """Return the key to store the prediction under, and the one that is there."""
+        """Return the key for the prediction in the cache, and the one stored there."""
         known, decoded, head = call.known, call.decoded, call.known.call.head
         known.cached = b"miss"
         digest = None
@@ -406,7 +409,7 @@ class PredictionPlan:
         return key, found
 
     def _fall_back(self, call: PreparedCall, error: ApiError) -> Steps:
-        """Answer by the route's fallback; raise `error` if it cannot."""
+        """Answer with the route's fallback; raise `error` if that cannot answer."""
         known = call.known
         fallback, target = fallbacks.of_route(call, error)
         remaining_s = call.timeout_s - (self._timer() - known.started)
@@ -417,7 +420,7 @@ class PredictionPlan:
                     other, other.decoded.tensors, remaining_s
                 )
             except (ApiError, EngineError, UnsupportedSignature):
-                # What the version in charge said is the better reason.
+                # The error of the version in charge says more.
                 pass
             else:
                 known.target, known.fallback = target, "version"
@@ -469,11 +472,11 @@ class PredictionPlan:
         extra: Headers,
     ) -> Answer:
         total_us = int((self._timer() - known.started) * 1e6)
-        # What is charged leaves nothing to give back.
         charged = known.is_charged()
         if known.spent and not charged:
             known.entry.admission.refund(known.rows, known.now, known.reserved)
             known.reserved = ()
+        # If the call is charged, there is nothing to refund at its end.
         known.spent = False
         event = usage_event(
             known,
@@ -534,7 +537,7 @@ class PredictionPlan:
 
 
 def _refuse_stranger(received: ReceivedCall, error: ApiError) -> Answer:
-    """Refuse a call without a valid key: there is nobody to record an event for."""
+    """Refuse a call without a valid key, which has no customer and no usage event."""
     call = received.call
     status, headers, body = call.dialect.render(
         call, error, request_id=received.request_id, now=received.now
@@ -545,7 +548,7 @@ def _refuse_stranger(received: ReceivedCall, error: ApiError) -> Answer:
 def _engine_call(
     call: PreparedCall, tensors: tuple[Tensor, ...], timeout_s: float
 ) -> EngineCall:
-    """Ask for the prediction of some of a request's rows."""
+    """Make the effect that predicts some of a request's rows."""
     return EngineCall(
         call.target.key,
         tensors,

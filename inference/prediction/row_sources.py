@@ -1,4 +1,4 @@
-"""Get rows that the body alone does not give: pictures, files, another version's."""
+"""Read a request's rows from images or an uploaded file, or for another version."""
 
 from collections.abc import Generator
 from typing import Any
@@ -21,7 +21,7 @@ Reading = Generator[Effect, Any, DecodedRequest]
 def read_images(
     decoded: DecodedRequest, customer_id: int, remaining_s: float
 ) -> Reading:
-    """Have pictures decoded, if there are any."""
+    """Decode the request's images, if it has any."""
     if decoded.images is None:
         return decoded
     if remaining_s <= 0:
@@ -31,7 +31,7 @@ def read_images(
 
 
 def read_file(known: KnownCall, target: Target, asked: AskedFile) -> Reading:
-    """Read the instances out of a file that the customer uploaded before."""
+    """Read the instances from a file that the customer uploaded before."""
     dialect, limits = known.call.dialect, known.entry.admission.limits
     assert isinstance(dialect, ReadsFiles)
     file: UploadedFile = yield ReadUpload(
@@ -45,7 +45,7 @@ def read_file(known: KnownCall, target: Target, asked: AskedFile) -> Reading:
 def decode_for(
     target: Target, call: PreparedCall, remaining_s: float
 ) -> Generator[Effect, Any, PreparedCall]:
-    """Read the request again for another version, which may take something else."""
+    """Decode the request again for another version, if its signature differs."""
     known, decoded = call.known, call.decoded
     if target.signature != call.target.signature:
         limits = known.entry.admission.limits

@@ -1,7 +1,6 @@
-"""Finding the rows that a model fails on, by halving what fails. Pure.
+"""Find the rows that a model fails on: halve a batch that fails, and try the halves.
 
-Predictions with `return_errors: individual` and jobs do so; who carries the calls out
-bounds them.
+Predictions with `return_errors: individual` and jobs use this, and bound the calls.
 """
 
 from collections.abc import Container, Generator, Sequence
@@ -14,7 +13,7 @@ from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors.api_error import ErrorCode, Problem
 
-# Errors that rows may be to blame for, and what is said of such a row.
+# Errors that a single row may cause, and the problem that is reported for it.
 FAILS_ON_ROWS = {
     EngineErrorCode.MODEL_ERROR: Problem(
         "the model failed on this row", code=ErrorCode.MODEL_ERROR
@@ -30,10 +29,10 @@ Outcome = Prediction | EngineError
 def by_halves(
     tensors: tuple[Tensor, ...], *, fails: Container[EngineErrorCode]
 ) -> Generator[tuple[Tensor, ...], Outcome, list[tuple[int, Outcome]]]:
-    """Yield rows to predict, be sent what came of them; return the pieces in order.
+    """Yield rows to predict, and be sent their outcome; return all pieces in order.
 
-    A piece is its number of rows and their prediction, or a single row and its error.
-    Raises an error that is not among `fails`.
+    A piece is a number of rows with their prediction, or a single row with its error.
+    Raises an EngineError whose code is not among `fails`.
     """
     pending = [tensors]
     done: list[tuple[int, Outcome]] = []
@@ -62,9 +61,9 @@ def take(tensors: Sequence[Tensor], rows: slice | list[int]) -> tuple[Tensor, ..
 def put_together(
     decoded: DecodedRequest, pieces: Sequence[tuple[int, Outcome]]
 ) -> tuple[DecodedRequest, Prediction] | None:
-    """Join what was predicted, and tell the other rows as bad ones of their request.
+    """Join the predictions, and report the other rows as problems of the request.
 
-    None if nothing was predicted, or outputs do not fit together.
+    Returns None if nothing was predicted, or outputs do not fit together.
     """
     indexes = decoded.indexes or range(decoded.rows)
     good: list[int] = []
@@ -73,8 +72,8 @@ def put_together(
     start = 0
     for rows, outcome in pieces:
         if isinstance(outcome, EngineError):
-            told = FAILS_ON_ROWS[outcome.code]
-            problems.append(msgspec.structs.replace(told, index=indexes[start]))
+            problem = FAILS_ON_ROWS[outcome.code]
+            problems.append(msgspec.structs.replace(problem, index=indexes[start]))
         else:
             predictions.append(outcome)
             good += range(start, start + rows)
@@ -84,7 +83,7 @@ def put_together(
     try:
         outputs = join_outputs([prediction.tensors for prediction in predictions])
     except (LookupError, ValueError):
-        # Outputs of another number or shape from one half to the other.
+        # The number or shape of outputs differs from piece to piece.
         return None
     problems.sort(key=lambda problem: problem.index or 0)
     rest = msgspec.structs.replace(

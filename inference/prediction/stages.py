@@ -1,4 +1,4 @@
-"""Define the stages of a call, each with all that is known by then, and its event."""
+"""Define the stages of a call, with the facts known at each, and make its event."""
 
 import msgspec
 import structlog
@@ -21,9 +21,9 @@ class ReceivedCall(msgspec.Struct, gc=False):
     call: Call
     request_id: str
     sequence: int
-    # Reading of the plan's timer at the call's start.
+    # The plan's timer when the call began.
     started: float
-    # When the call belongs to the windows of its limits, in seconds since the epoch.
+    # The time at which limits count the call, in seconds since the epoch.
     now: float
 
 
@@ -34,21 +34,21 @@ class KnownCall(ReceivedCall, gc=False):
     # The caller's network, if it is new for the key.
     network: str = ""
     model: ModelEntry | None = None
-    # The version that answers; None: none does, or a fixed answer.
+    # The version that answers; None: no version yet, or a fixed answer.
     target: Target | None = None
     rows: int = 0
-    # Units of quotas are spent, and are given back unless the answer charges them.
+    # Units of quotas were spent, and are refunded unless the answer is charged.
     spent: bool = False
-    # Units of quotas whose cost is known when the call is over.
+    # Units of quotas reserved for a cost that is known only when the call is over.
     reserved: Reserved = ()
     compute_us: int = 0
     queue_us: int = 0
     samples: int = 0
-    # hit or miss, where predictions are cached.
+    # `hit` or `miss`, if the route caches predictions.
     cached: bytes = b""
-    # What answers instead of the version in charge: version or fixed.
+    # What answers instead of the version in charge: `version` or `fixed`.
     fallback: str = ""
-    # The limit that refused the call, and what its caller is told.
+    # The limit that refused the call, and the error's message.
     limit: ReachedLimit | None = None
     message: str = ""
 
@@ -57,7 +57,7 @@ class KnownCall(ReceivedCall, gc=False):
         return self.entry.key.customer_id
 
     def is_charged(self) -> bool:
-        """Return whether an answer costs something; a fixed one does not."""
+        """Return whether an answer costs something: not if fixed, or for a test key."""
         return self.fallback != "fixed" and not self.entry.key.test
 
 
@@ -75,7 +75,7 @@ class PreparedCall(msgspec.Struct, frozen=True, gc=False):
 
 
 def log_failure(known: KnownCall, error: EngineError) -> None:
-    """Log which call a model failed on: its caller tells the owner the request's id."""
+    """Log the id of a request that a model failed on; its caller can report the id."""
     if error.code is EngineErrorCode.MODEL_ERROR and known.target is not None:
         logger.warning(
             "model_failed",
@@ -107,7 +107,7 @@ def usage_event(
         known.fallback and FALLBACK if target is None else target.variant,
         status,
         str(code),
-        # What was refused or failed was not predicted.
+        # A call that was refused or failed predicted no rows.
         known.rows if status < 400 else 0,
         charged,
         known.compute_us,

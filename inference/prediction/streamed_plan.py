@@ -1,7 +1,7 @@
-"""The plan's way through a prediction that is answered chunk by chunk. Pure.
+"""Plan a prediction that is answered chunk by chunk.
 
-The head waits for the first chunk, so that what fails until then has a status of its
-own. An error after it is the last event; the driver writes it as such.
+The head waits for the first chunk, so an error until then has its own status. A later
+error is the last event of the stream, and the driver writes it.
 """
 
 from collections.abc import Callable, Generator
@@ -43,15 +43,16 @@ DEFAULT_MAX_STREAM_S = 300.0
 DEFAULT_MAX_STREAMS = 256
 _KEEP_ALIVE_S = 15.0
 _RETRY_AFTER_S = 5.0
-# A client that takes less on average is given up: it holds what others wait for.
+# A client that reads each piece more slowly than this is given up, because it holds a
+# stream that others may wait for.
 _MIN_READ_BYTES_PER_S = 8 * 1024
 _READ_GRACE_S = 10.0
-# A client may take this long to take a fixed answer.
+# A client has this long to read a fixed answer.
 _FIXED_S = 10.0
 
 
 class StreamLimits:
-    """Bound how many streams a process has, and how long; customers share them."""
+    """Bound the streams of a process in number and time; customers share them."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class StreamLimits:
         self.max_stream_s = max_stream_s
 
     def enter(self, customer_id: int) -> None:
-        """Raise ApiError OVERLOADED if too many are open."""
+        """Count one more stream; raises ApiError OVERLOADED if too many are open."""
         if self.shares.take(customer_id):
             return
         message = "There are as many streams as can be served at once. Try again."
@@ -79,7 +80,7 @@ class StreamLimits:
 
 
 class StreamedAnswer(msgspec.Struct):
-    """A call whose units are spent, and how it is answered."""
+    """A stream to open, and the facts for its answer."""
 
     opening: OpenStream
     target: Target
@@ -87,14 +88,14 @@ class StreamedAnswer(msgspec.Struct):
     headers: Headers
     # Seconds since the call began.
     elapsed: Callable[[], float]
-    # The head has left, so that nothing can stand in any more.
+    # The head was sent, so a fallback cannot answer any more.
     begun: bool = False
 
 
 def stream(
     call: StreamedAnswer, limits: StreamLimits
 ) -> Generator[StreamEffect, Any, bytes]:
-    """Send the head and all events but the last, which is returned."""
+    """Send the head and all events but the last; return the last event."""
     customer_id = call.opening.customer_id
     limits.enter(customer_id)
     try:
@@ -161,13 +162,13 @@ def _left(call: StreamedAnswer) -> float:
     return left
 
 
-# In events and logs only: nobody is there to be told.
+# In events and logs only: the client is gone.
 CLIENT_LEFT_STATUS = 499
 CLIENT_LEFT_CODE = "CLIENT_LEFT"
 
 
 class StreamedPrediction:
-    """Makes the steps of streams, from what was admitted and decoded."""
+    """Make the steps of streams, from calls that are admitted and decoded."""
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class StreamedPrediction:
         self._fallback_log = fallback_log
 
     def steps(self, call: PreparedCall) -> Generator[Effect, Any, Answer]:
-        """Send all events but the last, which waits until its event is written."""
+        """Send all events but the last: it waits until the usage event is written."""
         known = call.known
         streamed = self._streamed(call)
         status, code, last = 200, "", b""
@@ -260,7 +261,7 @@ class StreamedPrediction:
             except (ApiError, EngineError, UnsupportedSignature):
                 if streamed is not None and streamed.begun:
                     raise
-                # What the version in charge said is the better reason.
+                # The error of the version in charge says more.
                 known.target, known.fallback = call.target, ""
             else:
                 self._fallback_log.note(known, error)

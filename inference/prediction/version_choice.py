@@ -1,4 +1,4 @@
-"""What is called: from path, headers and body to one version of a model. Pure."""
+"""Find the model and the version for a call, from its path, headers and body."""
 
 from typing import Any
 
