@@ -1,4 +1,4 @@
-"""The public port: predictions here, everything else from the site."""
+"""Answer predictions and health on the public port; relay other paths to the site."""
 
 from functools import partial
 from urllib.parse import unquote
@@ -29,14 +29,14 @@ from inference.prediction.callers import rate_headers
 logger = structlog.get_logger(__name__)
 
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
-# Distinct paths that are remembered; then they are forgotten and read again.
+# So many parsed paths are remembered; then all are forgotten.
 _MAX_PATHS = 4096
-# Longer ones are read each time: before the key, anybody may make up paths.
+# Longer paths are parsed each time: anybody can make up paths, also without a key.
 _MAX_KEPT_PATH = 256
 
 
 class GatewayApp:
-    """Says who answers a request; predictions never see ASGI."""
+    """Choose who answers a request. Predictions do without ASGI, for speed."""
 
     def __init__(self, driver: GatewayDriver, relay: Relay) -> None:
         self._driver = driver
@@ -69,7 +69,7 @@ class GatewayApp:
         except ClientLeft:
             return
         except Exception:
-            # The edge of the process: whatever it was, the caller gets our shape.
+            # The edge of the process: any failure is answered in the API's shape.
             logger.exception("request_failed", path_kind="other")
             message = "Something went wrong on our side."
             error = ApiError(ErrorCode.INTERNAL_ERROR, message)
@@ -107,7 +107,7 @@ class GatewayApp:
             limits = rate_headers(driver.plan.tables, head.token, driver.clock())
             await self._refuse(scope, send, error, (b"allow", b"POST"), *limits)
         elif method in ("CONNECT", "TRACE"):
-            # TRACE would give a browser's keys back to the page that it shows.
+            # TRACE would show a web page the keys that its browser sends.
             await self._refuse_method(scope, send, "GET, POST")
         elif routes.is_private(path):
             error = ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
@@ -131,7 +131,7 @@ class GatewayApp:
         await respond(scope, send, status, [*headers, *extra], body)
 
     def _find(self, path: bytes) -> PredictionPath | None:
-        """Read a path that was not seen lately."""
+        """Parse a path, and remember what it means."""
         plain, _ = split_target(path)
         found = routes.find_prediction(unquote(plain.decode("latin-1")))
         if len(path) > _MAX_KEPT_PATH:

@@ -1,4 +1,4 @@
-"""One prediction over HTTP: its body, its answer, and a client that may leave."""
+"""Answer one prediction over HTTP: read its body and send its answer."""
 
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -26,19 +26,20 @@ from inference.prediction.effects import (
 
 logger = structlog.get_logger(__name__)
 
-# Of a body that needs no room of its own; and how long a larger one may wait for some.
+# A body up to this size needs no reserved memory.
 _FREE_BYTES = 64 * 1024
+# A larger one may wait this long for memory.
 _ROOM_TIMEOUT_S = 10.0
 
 
 class PredictionHead(NamedTuple):
-    """What the plan needs of a head."""
+    """The facts of a request's head that the plan needs."""
 
     path: PredictionPath
     head: Head
     explain: bool | None
     key_in_query: bool
-    # The client waits for a word before it sends its body.
+    # The client waits for `100 Continue` before it sends its body.
     expects: bool
 
     @classmethod
@@ -60,7 +61,7 @@ class PredictionHead(NamedTuple):
 
 
 class PredictionExchange(PlanRun, Exchange):
-    """Takes the plan from step to step until its answer is written."""
+    """An HTTP exchange that runs the plan until its answer is written."""
 
     __slots__ = (
         "_asks_bytes",
@@ -88,12 +89,12 @@ class PredictionExchange(PlanRun, Exchange):
         # Set while the plan waits for the body.
         self._max_bytes: int | None = None
         self._body_deadline = 0.0
-        # Room that it holds of all large bodies, and waits for.
+        # Memory that is reserved for a large body, and that it waits for.
         self._held_bytes = self._asks_bytes = 0
-        # Set where the answer leaves piece by piece.
+        # Set if the answer is sent in pieces.
         self._sender: StreamSender | None = None
 
-    # Exchange
+    # Called by the connection
 
     def start(self) -> None:
         path, head, explain, key_in_query, _ = self._head
@@ -118,7 +119,7 @@ class PredictionExchange(PlanRun, Exchange):
         if self._size > limit:
             self._give_body()
         elif self._size > max(self._held_bytes, _FREE_BYTES) and not self._asks_bytes:
-            # Nobody knows how long it will be.
+            # Its length is unknown, so reserve what it may have.
             self._ask(limit)
 
     def body_complete(self) -> None:
@@ -150,7 +151,7 @@ class PredictionExchange(PlanRun, Exchange):
         message = "The request's body did not arrive in time."
         self.fail(ApiError(ErrorCode.REQUEST_TIMEOUT, message))
 
-    # Of the plan's run
+    # Called by the plan's run
 
     async def _carry_out(self, effect: Effect) -> Any:
         if type(effect) in STREAM_EFFECTS:
@@ -165,7 +166,7 @@ class PredictionExchange(PlanRun, Exchange):
     # The body
 
     def _body(self, effect: NeedBody) -> bytes | bytearray | None:
-        """Give the body if it is here; otherwise it is waited for."""
+        """Return the body, or None if it has to be waited for."""
         announced = self._head.head.content_length
         if announced is not None and announced > effect.max_bytes:
             raise refusals.body_too_large(effect.max_bytes)
@@ -191,7 +192,7 @@ class PredictionExchange(PlanRun, Exchange):
             self._connection.invite()
 
     def _ask(self, size: int) -> bool:
-        """Make room for a large body; without, no more of it is read for now."""
+        """Reserve memory for a large body; stop reading it while there is none."""
         if self._driver.room.take(self._customer_id, size, self):
             self._held_bytes = size
             return True
@@ -260,7 +261,7 @@ class PredictionExchange(PlanRun, Exchange):
                         self._driver.unread, answer.event.customer_id
                     )
         except Exception:
-            # At the edge of the process: other answers of this turn go on.
+            # The edge of the process: other answers of this turn must go on.
             logger.exception("answer_failed")
             connection.abort()
 

@@ -68,14 +68,14 @@ def asks_ready(path: str) -> bool:
 
 
 def is_private(path: str) -> bool:
-    """Tell whether a path is for this installation's own processes and operators."""
+    """Return whether a path is for this installation's own processes and operators."""
     first = path.lstrip("/").partition("/")[0].lower()
     return first in ("internal", "metrics")
 
 
 def has_dots(path: str) -> bool:
-    """Tell whether a segment is `.` or `..`, which clients resolve (RFC 3986, 5.2.4).
+    """Return whether a segment is `.` or `..`, which clients resolve (RFC 3986, 5.2.4).
 
-    What resolves them on the way would make another path of one that is read here.
+    A proxy may resolve them too, and would then check another path than we answer.
     """
     return "/." in path and not {".", ".."}.isdisjoint(path.split("/"))

@@ -1,4 +1,4 @@
-"""Carries out what the plan of a call asks for: the parts that all calls share."""
+"""Carry out the effects of plans, with the parts that all calls share."""
 
 import time
 from collections.abc import Callable
@@ -24,13 +24,13 @@ from inference.prediction.effects import (
 )
 from inference.prediction.plan import PredictionPlan
 
-# Bodies of predictions of more than 64 KiB, and as much of their answers that wait for
-# clients. Customers share them.
+# Memory for prediction bodies above 64 KiB, and as much again for answers that clients
+# have not read. Customers share it.
 MAX_LARGE_BYTES = 512 * 1024 * 1024
 
 
 class GatewayDriver:
-    """Holds the plan, and what its effects need, for calls over HTTP and gRPC."""
+    """Hold the plan, and what its effects need, for calls over HTTP and gRPC."""
 
     def __init__(
         self,
@@ -55,9 +55,8 @@ class GatewayDriver:
         self.body_timeout_s = body_timeout_s
         self.clock = clock
         self.timer = timer
-        # For bodies of predictions.
+        # Memory for large bodies of predictions, and for answers that are not read.
         self.room = BodyRoom(max_large_bytes)
-        # Of their answers, what clients do not read.
         self.unread = Shares(max_large_bytes)
         self._images = ImageReader(max_pixels=max_image_pixels)
         self._files = files
@@ -71,7 +70,7 @@ class GatewayDriver:
         }
 
     async def carry_out(self, effect: Effect) -> Any:
-        """Do what takes longer than a turn of the loop; raises as the effect says."""
+        """Carry out an effect that has to wait; raises ApiError or EngineError."""
         match effect:
             case NeedUnits():
                 return await self._leases.fetch(effect.request, effect.admission)

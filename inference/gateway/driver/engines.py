@@ -1,4 +1,4 @@
-"""The engines that this gateway talks to."""
+"""Call the engines that this gateway knows, and ask for their status."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -30,11 +30,11 @@ class UnderWay(Protocol):
     """A call that an engine works on."""
 
     def abandon(self) -> None:
-        """Say that nobody waits for it any more."""
+        """Cancel the call: nobody waits for it any more."""
 
 
 class GatewayEngineClient(EngineClient, Protocol):
-    """What the gateway asks of an engine's client beyond what all have."""
+    """An engine's client, with what only the gateway needs."""
 
     @property
     def connected(self) -> bool: ...
@@ -45,7 +45,7 @@ class GatewayEngineClient(EngineClient, Protocol):
 
 
 class Engines:
-    """One client per engine of the snapshot, and what each reports."""
+    """Hold a client for each engine of the snapshot, and each engine's last status."""
 
     def __init__(self, connect: Callable[[str], GatewayEngineClient]) -> None:
         self._connect = connect
@@ -54,12 +54,13 @@ class Engines:
         self._retired: list[GatewayEngineClient] = []
         self._turn = 0
         self.reports: dict[str, EngineStatus] = {}
-        # Of these, by engine; and how often they were asked for.
+        # The versions that each engine reported as ready.
         self._ready: dict[str, frozenset[VersionKey]] = {}
+        # How often all engines were asked.
         self.asked = 0
 
     def replace(self, addresses: Mapping[str, str]) -> None:
-        """Keep the clients whose addresses stay."""
+        """Use these engines from now on; keep the clients whose addresses stay."""
         before = self._clients
         self._clients = {
             name: before[name]
@@ -68,7 +69,7 @@ class Engines:
             for name, address in addresses.items()
         }
         self._addresses = dict(addresses)
-        # Calls may be in flight there still; closed with the process.
+        # Calls may still be in flight there, so these close with the process.
         self._retired += [
             client
             for name, client in before.items()
@@ -76,7 +77,7 @@ class Engines:
         ]
 
     def begin(self, call: EngineCall, waiter: Waiter) -> UnderWay:
-        """Ask for a prediction; the waiter is told of it, but not before the return.
+        """Ask for a prediction; the waiter gets it after this function returned.
 
         Raises EngineError.
         """
@@ -133,19 +134,19 @@ class Engines:
             await client.close()
 
     def is_ready(self, key: VersionKey, *, on: Sequence[str]) -> bool:
-        """Tell whether one of these engines reported the version as ready."""
+        """Return whether one of these engines reported the version as ready."""
         return any(key in self._ready.get(name, ()) for name in on)
 
     def outputs(
         self, key: VersionKey, *, on: Sequence[str]
     ) -> tuple[OutputTensor, ...]:
-        """Give a version's outputs, as one of these engines saw them."""
+        """Return a version's outputs, as one of these engines observed them."""
         reports = [self.reports[name] for name in on if name in self.reports]
         versions = (version for report in reports for version in report.versions)
         return next((v.outputs for v in versions if v.key == key and v.outputs), ())
 
     def has_failed(self, model: str) -> bool:
-        """Tell whether a version cannot load: then waiting for it is no use."""
+        """Return whether a version of the model cannot load, so waiting is no use."""
         return any(
             version.key.model == model and version.has_failed
             for report in self.reports.values()
@@ -153,7 +154,7 @@ class Engines:
         )
 
     def _in_turn(self, names: Sequence[str]) -> list[GatewayEngineClient]:
-        """Start with another engine each time."""
+        """Return the clients of these engines, another one first each time."""
         known = [self._clients[name] for name in names if name in self._clients]
         if len(known) > 1:
             self._turn += 1
@@ -169,7 +170,7 @@ class Engines:
 
 
 class _Asking:
-    """Asks one engine after the other in a waiter's place."""
+    """Ask one engine after the other in a task, on behalf of a waiter."""
 
     def __init__(
         self,
@@ -191,14 +192,14 @@ class _Asking:
         try:
             prediction = await _ask(attempts, lambda client: client.predict(call))
         except Exception as error:
-            # Also what nobody foresaw: the waiter is the edge of the process.
+            # Also unexpected errors: the waiter is the edge of the process.
             self._waiter.fail(error)
         else:
             self._waiter.resume(prediction)
 
 
 class _Elsewhere:
-    """Asks one engine, and the others if this one cannot answer."""
+    """Ask one engine without a task, and the others if this one cannot answer."""
 
     def __init__(
         self,

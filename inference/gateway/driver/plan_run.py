@@ -1,7 +1,7 @@
-"""One call of the plan in the gateway, whatever protocol it came by.
+"""Run the plan of one call in the gateway, for every protocol.
 
-Driven by callbacks: engine's reply or written event goes on with the plan in the same
-turn of the loop. Only what is rare waits in a task of its own.
+Callbacks drive it: an engine's reply or a written event continues the plan in the same
+turn of the event loop. Only rare effects wait in a task.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ logger = structlog.get_logger(__name__)
 
 
 class PlanRun(ABC):
-    """Takes the plan from step to step, until the event of its answer is written."""
+    """One run of the plan, until the usage event of its answer is written."""
 
     __slots__ = (
         "_answer",
@@ -42,23 +42,23 @@ class PlanRun(ABC):
 
     def __init__(self, driver: GatewayDriver) -> None:
         self._driver = driver
-        # Set while an engine works, and while something else does.
+        # Set while an engine predicts, and while any other effect is carried out.
         self._under_way: UnderWay | None = None
         self._task: asyncio.Task[None] | None = None
         self._over = False
 
     @abstractmethod
     def _body(self, effect: NeedBody) -> Any:
-        """Give the body; None: it is waited for. Raises ApiError."""
+        """Return the body, or None if it has to be waited for; raises ApiError."""
 
     @abstractmethod
     def _give(self, answer: Answer) -> None:
-        """Let the caller have an answer whose event is written."""
+        """Send an answer to the caller; its event is written."""
 
     @abstractmethod
     def _request_id(self) -> str: ...
 
-    # Of engines and tasks
+    # Called by engines and tasks
 
     def resume(self, value: Any) -> None:
         if not self._over:
@@ -70,7 +70,7 @@ class PlanRun(ABC):
             self._under_way = None
             self._go_on(self._steps.throw, error)
 
-    # Of the recorder
+    # Called by the recorder
 
     def recorded(self) -> None:
         self._give(self._answer)
@@ -81,7 +81,7 @@ class PlanRun(ABC):
 
     @property
     def begun(self) -> bool:
-        """Tell whether it was this call's turn."""
+        """Whether the plan has started."""
         return hasattr(self, "_steps")
 
     def _begin(self, call: Call) -> None:
@@ -140,7 +140,7 @@ class PlanRun(ABC):
         self._driver.recorder.record(event, self)
 
     def _break(self) -> None:
-        """Answer in our shape, whatever it was."""
+        """Log an unexpected failure, and answer INTERNAL_ERROR."""
         request_id = self._request_id()
         logger.exception("request_failed", request_id=request_id)
         self._end()
@@ -151,7 +151,7 @@ class PlanRun(ABC):
         self._give(Answer(status, headers, body, None))
 
     def _end(self) -> None:
-        """Give back what the call holds, and let nobody work for it any more."""
+        """Release all that the call holds, and stop the work for it."""
         self._over = True
         self._stop_waiting()
         if self.begun:
