@@ -1,7 +1,7 @@
-"""The prediction plan in Django: the same answers as the gateway's, synchronously.
+"""Run the prediction plan in Django, synchronously, with the gateway's answers.
 
-One driver per process, shared by its threads. The plan itself keeps counts and is not
-made for threads, so a lock is held while it thinks and let go of while it waits.
+The threads of a process share one driver. The plan is not thread-safe, so a lock is
+held while a step of it runs, and released while an effect is carried out.
 """
 
 import atexit
@@ -59,17 +59,17 @@ from inference.snapshot.tables import Tables
 from inference.snapshot.watcher import SnapshotWatcher
 from inference.uploads import files as uploaded_files
 
-# How long written events may wait until they survive a power failure.
+# Written events survive a power failure after this time at the latest.
 _SYNC_S = 0.1
 
 logger = structlog.get_logger(__name__)
 
-# Reads the body, at most so many bytes; raises ApiError.
+# Reads the body, of at most this many bytes; raises ApiError.
 ReadBody = Callable[[int], bytes]
 
 
 class PredictingClient(Protocol):
-    """What a driver needs of an engine's client; calls block and raise EngineError."""
+    """An engine's client as this driver uses it: calls block and raise EngineError."""
 
     def predict(self, call: PredictionCall) -> Prediction: ...
 
@@ -81,7 +81,7 @@ class PredictingClient(Protocol):
 
 
 class Streamed(NamedTuple):
-    """An answer of status 200 whose body comes in pieces."""
+    """An answer with status 200 whose body comes in pieces."""
 
     headers: Headers
     pieces: Iterator[bytes]
@@ -91,7 +91,7 @@ Carried = Generator[SendHead | SendPiece, None, Answer]
 
 
 class ApiDriver:
-    """Carries calls out with files, sockets and the database of one installation."""
+    """Carry calls out with files, sockets and the database of one installation."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class ApiDriver:
         make_client: Callable[[Path], PredictingClient] = BlockingEngineClient,
     ) -> None:
         self.boot_id = f"site-{uuid.uuid4().hex}"
-        # Threads ask at once, in transactions of their own.
+        # Threads ask for leases at the same time, each in a transaction of its own.
         self.tables = Tables(
             make_admission=functools.partial(Admission, numbered=False)
         )
@@ -114,7 +114,7 @@ class ApiDriver:
         self._sync_timer: threading.Timer | None = None
 
     def answer(self, call: Call, read_body: ReadBody) -> Answer:
-        """Carry one call out and record it; never raises for what callers may cause."""
+        """Carry out a call and record its event; errors of callers raise nothing."""
         with self._lock:
             self._watcher.look()
         carried = self._carry_out(call, read_body)
@@ -125,10 +125,10 @@ class ApiDriver:
         raise AssertionError("only streams send pieces")
 
     def stream(self, call: Call, read_body: ReadBody) -> "Answer | Streamed":
-        """Carry out a call whose answer comes in pieces, if it is not refused before.
+        """Carry out a call whose answer comes in pieces, unless it is refused first.
 
-        The thread is kept until the last of them, and a silent model sends no signs of
-        life: the gateway does this better.
+        This occupies the thread until the last piece, and sends no keep-alive events
+        while the model is silent. The gateway has neither limit.
         """
         with self._lock:
             self._watcher.look()
@@ -165,13 +165,13 @@ class ApiDriver:
         return answer
 
     def rate_headers(self, token: bytes | None) -> Headers:
-        """Return the rate headers for the holder of a key; none without a valid key."""
+        """Return the rate headers of a key; an empty list without a valid key."""
         tables = self.refresh()
         with self._lock:
             return rate_headers(tables, token, time.time())
 
     def refresh(self) -> Tables:
-        """Take over a newer snapshot if there is one."""
+        """Read a newer snapshot if there is one, and return the tables."""
         with self._lock:
             self._watcher.look()
         return self.tables
@@ -189,7 +189,7 @@ class ApiDriver:
             client.close()
 
     def _carry_out(self, call: Call, read_body: ReadBody) -> "Carried":
-        """Carry effects out, give away what is to be sent, and return the answer."""
+        """Carry effects out, yield what has to be sent, and return the answer."""
         steps = self._plan.steps(call)
         try:
             value: Any = None
@@ -214,8 +214,8 @@ class ApiDriver:
             answer: Answer = stop.value
             return answer
         finally:
-            # When an effect fails in a way that the plan does not know, it still has
-            # to give back what the call holds.
+            # After an unexpected failure, the plan still has to release what the call
+            # holds.
             with self._lock:
                 steps.close()
 
@@ -256,7 +256,7 @@ class ApiDriver:
 
     def _lease(self, request: LeaseRequest) -> LeaseGrant:
         try:
-            # The database is near: nothing is borrowed ahead that others might miss.
+            # The database is near, so borrow nothing ahead that others might need.
             needed = msgspec.structs.replace(request, units=request.minimum)
             return leases.grant(self.boot_id, needed, ask_holder=holders.ask)
         except django.db.Error as error:

@@ -1,7 +1,7 @@
-"""Predictions over Django: the gateway's paths, the same plan, the same answers.
+"""Serve predictions and models by Django, at the gateway's paths, with its answers.
 
-The plan authenticates, admits and reads the raw body itself, so these views have
-neither authenticators nor parsers of DRF; serializers only tell what the bodies hold.
+The plan authenticates, admits and reads the raw body itself, so the prediction views
+have no authenticators or parsers of DRF; schemas only document the bodies.
 """
 
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ _EVENTS = {
 
 
 class _PlanView(APIView):
-    """Hand a request to the plan and its answer back, byte for byte."""
+    """Pass a request to the plan, and return its answer byte for byte."""
 
     authentication_classes = ()
     permission_classes = ()
@@ -75,11 +75,11 @@ class _PlanView(APIView):
 
     @property
     def default_response_headers(self) -> dict[str, str]:
-        # All headers are the plan's.
+        # The plan writes all headers.
         return {}
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Refuse what a gateway relays: it counts rates and answers these itself."""
+        """Refuse relayed requests: a gateway counts rates and answers these itself."""
         if request.META.get("REMOTE_ADDR", "") == "":
             raise ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
         super().initial(request, *args, **kwargs)
@@ -152,7 +152,7 @@ def prediction_paths() -> Iterator[URLPattern]:
 def _view(
     served: ServedOperation, name: str, summary: str, requests: tuple[str, ...]
 ) -> Callable[..., HttpResponseBase]:
-    """Make the view of one path; its schema is in the class, as DRF's tools want it."""
+    """Make the view of one path; drf-spectacular wants the schema in the class."""
     body: dict[str, Any] = dict(json_body(*requests))
     if served.takes_csv:
         body["text/csv"] = OpenApiTypes.STR
