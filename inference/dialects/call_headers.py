@@ -1,6 +1,6 @@
-"""Read the headers and the query of a call into facts, once.
+"""Read the facts of a call from its headers and query.
 
-Rare values are read once for all calls; these caches are bounded.
+Bounded caches remember the meaning of rare values.
 """
 
 import re
@@ -12,7 +12,7 @@ import msgspec
 
 from inference.errors.api_error import ApiError, ErrorCode
 
-# All that the plan looks at; a driver need not pass on others.
+# All headers that the plan reads; drivers may leave out others.
 _NAMES = frozenset(
     {
         b"accept",
@@ -30,7 +30,7 @@ _NAMES = frozenset(
         b"x-sticky-key",
     }
 )
-# Their fields are one list, in their order (RFC 9110, section 5.3).
+# Headers whose repeated fields form one list, in order (RFC 9110, section 5.3).
 _LISTS = frozenset(
     {b"accept", b"cache-control", b"content-encoding", b"x-forwarded-for"}
 )
@@ -43,8 +43,8 @@ _EVENT_TYPES = (b"text/event-stream", b"text/*", b"*/*")
 _SVG_TYPES = frozenset({"image/svg+xml", "image/*"})
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 MAX_DEADLINE_MS = 3_600_000
-# Browsers send some 150 bytes. Of a longer one the rest is not read: it is read before
-# the key, and what it means is kept.
+# Browsers send some 150 bytes. The rest of a longer header is ignored: it is read
+# before the key is known, and its meaning is cached.
 _MAX_ACCEPT_BYTES = 2048
 
 
@@ -66,7 +66,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a call's headers, read once where its head arrives."""
 
     token: bytes | None = None
-    # The caller's own, if it is one; it is for correlation only.
+    # The caller's own id, if it is well-formed; it is for correlation only.
     request_id: str | None = None
     # From X-Deadline-Ms; 0 if that cannot be read.
     deadline_s: float | None = None
@@ -75,23 +75,23 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     sticky_key: str | None = None
     accepted: AcceptedTypes = ACCEPT_ANYTHING
     accepts_events: bool = True
-    # As it was sent; and for a body that is not JSON.
+    # As it was sent; the other is set only if the body is not JSON.
     content_type: bytes | None = None
     other_content_type: bytes | None = None
     content_length: int | None = None
-    # The body is compressed: a small one may be large once it is read.
+    # The body is compressed, so it may become large once it is read.
     is_encoded: bool = False
-    # Of the Open Inference Protocol: bytes of JSON before binary tensors.
+    # Open Inference Protocol: the bytes of JSON before binary tensors.
     json_length: bytes | None = None
-    # RFC 9111, section 5.2.1: `no-cache` asks for a fresh answer, `no-store` for one
-    # that is not kept.
+    # RFC 9111, section 5.2.1: `no-cache` asks for a fresh answer, `no-store` for an
+    # answer that is not stored.
     may_be_cached: bool = True
     may_be_stored: bool = True
     forwarded_for: bytes | None = None
 
 
 def read(headers: Iterable[tuple[bytes, bytes]]) -> Head:
-    """Read the facts of a head; names are in lower case already."""
+    """Read the facts of headers, whose names are in lower case already."""
     given = _select(headers)
     if not given:
         return Head()
@@ -146,7 +146,7 @@ def asks_to_explain(query: bytes) -> bool | None:
 def require_one_credential(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Refuse a credential that is sent twice; raises ApiError INVALID_HEADER.
 
-    Of two, a proxy, the gateway and the site might each take another one.
+    If there were two, a proxy, the gateway and the site might not use the same one.
     """
     given = [name for name, _ in headers if name in _CREDENTIALS]
     if len(given) != len(set(given)):
@@ -155,7 +155,7 @@ def require_one_credential(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def require_json_body(head: Head) -> None:
-    """Refuse bodies that say they are not plain JSON; saying nothing is fine."""
+    """Refuse a body that is declared as anything but plain JSON; raises ApiError."""
     if head.other_content_type is not None:
         message = "Send the body as application/json."
         raise ApiError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, message)
@@ -170,7 +170,7 @@ def require_plain_body(head: Head) -> None:
 
 
 def require_deadline(deadline_s: float) -> float:
-    """Return the deadline of a head; raises ApiError INVALID_HEADER."""
+    """Return the deadline if it is valid; raises ApiError INVALID_HEADER."""
     if not deadline_s:
         message = f"X-Deadline-Ms must be an integer from 1 to {MAX_DEADLINE_MS}."
         raise ApiError(ErrorCode.INVALID_HEADER, message)
@@ -184,7 +184,7 @@ def _token(given: Mapping[bytes, bytes]) -> bytes | None:
         authorization[:7] == b"Bearer " or authorization[:7].lower() == b"bearer "
     ):
         return authorization[7:].strip()
-    # Another scheme is meant for a proxy on the way.
+    # Any other scheme is for a proxy on the way.
     return given.get(b"x-api-key")
 
 
@@ -203,7 +203,7 @@ def _deadline_s(given: bytes | None) -> float | None:
 
 
 def _text(value: bytes) -> str:
-    """Decode a value; bytes that are not UTF-8 still tell values apart."""
+    """Decode a value; different bytes make different text, also if not UTF-8."""
     return value.decode(errors="surrogateescape")
 
 

@@ -1,7 +1,7 @@
-"""How one protocol writes requests, answers and errors. Pure.
+"""Define a dialect: how one protocol writes requests, answers and errors.
 
-The plan is the same for all of them: who may call, what it costs, which version
-answers. A dialect is the outermost layer of it, from bytes and to bytes.
+All protocols share one plan: who may call, what it costs, which version answers. A
+dialect only translates from and to bytes.
 """
 
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -22,7 +22,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Call(msgspec.Struct, gc=False):
-    """What a driver knows before the body."""
+    """A call as its driver knows it before the body."""
 
     operation: Operation
     head: Head
@@ -34,7 +34,7 @@ class Call(msgspec.Struct, gc=False):
     explain: bool | None = False
     # Address of the peer: the caller, or a proxy before us.
     peer: str = ""
-    # Says whether the query holds an API key, where logs and caches keep it.
+    # The query holds an API key, where logs and caches keep it.
     key_in_query: bool = False
 
     @property
@@ -44,7 +44,7 @@ class Call(msgspec.Struct, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """All that an answer can be made of."""
+    """All facts that an answer can be made of."""
 
     call: Call
     request_id: str
@@ -56,12 +56,12 @@ class Finished(msgspec.Struct, frozen=True, gc=False):
 
 
 class Dialect(Protocol):
-    """One instance serves all calls, so it keeps nothing of them."""
+    """A protocol. One instance serves all calls, so it keeps no state of them."""
 
     def prepare(self, call: Call) -> int | None:
-        """Refuse by the headers alone what cannot be read or answered.
+        """Refuse a call whose headers show that it cannot be read or answered.
 
-        Gives how many bytes the body may have; None: as many as JSON may. Raises
+        Returns the limit on the body in bytes; None: the limit for JSON. Raises
         ApiError.
         """
 
@@ -71,12 +71,12 @@ class Dialect(Protocol):
         """Read the request; raises ApiError, and UnsupportedSignature."""
 
     def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
-        """Give content type, body, and headers beyond those of every answer."""
+        """Return content type, body, and headers beyond those of every answer."""
 
     def render(
         self, call: Call, error: ApiError, *, request_id: str, now: float
     ) -> tuple[int, Headers, bytes]:
-        """Give status, headers and body of an error."""
+        """Return status, headers and body of an error."""
 
 
 @runtime_checkable
@@ -86,7 +86,7 @@ class ReadsFiles(Protocol):
     max_binary_body_bytes: int
 
     def find_file(self, body: bytes) -> AskedFile | None:
-        """Read what names a file; None: the body is something else."""
+        """Read a body that names a file; return None for any other body."""
 
     def decode_file(
         self,
@@ -101,7 +101,7 @@ class ReadsFiles(Protocol):
 
 @runtime_checkable
 class AnswersFixed(Protocol):
-    """A dialect whose answers can be written from JSON that no model said."""
+    """A dialect that can write a fixed answer, which is JSON and not of a model."""
 
     def encode_fixed(
         self,
@@ -110,7 +110,7 @@ class AnswersFixed(Protocol):
         decoded: DecodedRequest,
         prediction: Any,
     ) -> tuple[bytes, bytes, Headers] | None:
-        """Give the same prediction for each instance; as `encode` gives it.
+        """Write the same prediction for each instance; returns the same as `encode`.
 
-        None: this prediction has no form here, or not the one that was asked for.
+        Returns None if the dialect cannot write it, or not in the form asked for.
         """

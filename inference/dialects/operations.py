@@ -1,4 +1,4 @@
-"""The operations on models: one row for each makes its paths, views and documents."""
+"""List the operations on models; paths, views and API documents come from the rows."""
 
 from typing import NamedTuple
 
@@ -13,17 +13,17 @@ _BATCH_UPLOADED = "PredictBatchUploadedRequest"
 
 
 class ServedOperation(NamedTuple):
-    """An operation below `models/{model}/`, and below `versions/{version}/` of it."""
+    """An operation below `models/{model}/` and `models/{model}/versions/{version}/`."""
 
-    # As the OpenAPI document calls it; `WithVersion` and `WithDefaultModel` are added.
+    # Its id in the OpenAPI document, also with `WithVersion` or `WithDefaultModel`.
     name: str
-    # Below the model.
+    # The part of the path after the model or version.
     path: str
     operation: Operation
     dialect: Dialect
     summary: str
     summary_with_version: str
-    # Names of schemas that the body may have.
+    # Names of the schemas that the body may have.
     requests: tuple[str, ...]
     # Name of the answer's schema; None: it is a stream of events.
     answer: str | None
@@ -31,7 +31,7 @@ class ServedOperation(NamedTuple):
     # The query may ask for explanations.
     explainable: bool = False
     takes_csv: bool = False
-    # For the path without a model, which only operations with this summary have.
+    # If set, there is also a path without a model, for the site's default model.
     summary_with_default_model: str = ""
     requests_with_default_model: tuple[str, ...] = ()
 
