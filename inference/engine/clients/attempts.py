@@ -26,8 +26,8 @@ class Attempts(Generic[C]):
     def failed(self, error: EngineError, *, begun: bool = False) -> None:
         """Note why an engine did not answer; raise `error` if no other may be tried.
 
-        That is so once an answer has `begun`, and for errors that any engine would
-        give. Predictions may be asked for twice.
+        That is so once an answer has `begun`, and for errors that every engine would
+        return. To ask twice for a prediction does no harm.
         """
         if begun or error.code not in ELSEWHERE:
             raise error

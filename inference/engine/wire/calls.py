@@ -1,4 +1,4 @@
-"""Say what a client asks an engine for: a prediction, a stream or an explanation."""
+"""Define the calls to an engine: predictions, streams and explanations."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ class PredictionCall(msgspec.Struct, frozen=True, gc=False):
 
     key: VersionKey
     tensors: Sequence[Tensor]
-    # Seconds from the call on, the time in the queue included.
+    # Seconds from the call on, including the time in the queue.
     timeout_s: float
     # Most rows in one forward pass; 0: the engine's own limit.
     max_batch_rows: int = 0
