@@ -1,4 +1,4 @@
-"""A real Chromium, and everything that should not have happened in it."""
+"""Drive a real Chromium, and collect every error that happens in it."""
 
 import shutil
 import time
@@ -30,12 +30,12 @@ ARGUMENTS = [
 
 @contextmanager
 def launched():
-    """Start Chromium, and let tests go on querying the database beside it."""
+    """Start Chromium; tests may still query the database while it runs."""
     from playwright.sync_api import sync_playwright
 
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
-        # Playwright's synchronous face keeps an event loop running in this thread;
-        # Django would refuse every query, though nothing runs beside them.
+        # Playwright's synchronous API keeps an event loop running in this thread;
+        # Django would refuse every query, though no other code runs then.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
@@ -43,7 +43,7 @@ def launched():
 
 
 class Visit:
-    """One page of a browser, and its errors, blocked parts and foreign requests."""
+    """A page of a browser, with its errors, blocked parts and requests elsewhere."""
 
     def __init__(self, page, base_url, views=()):
         self.page = page
@@ -105,13 +105,13 @@ class Visit:
         return self._changed == before
 
     def look(self, width, scheme="light"):
-        """See the page that is open at another width, or in another scheme."""
+        """Show the open page at another width, or in another color scheme."""
         height = self.page.viewport_size["height"]
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.emulate_media(color_scheme=scheme)
 
     def come_in(self, user):
-        """Be signed in without the form, which takes as long as two pages."""
+        """Sign in without the form, which takes as long as two pages."""
         client = Client()
         client.force_login(user)
         name = settings.SESSION_COOKIE_NAME
@@ -119,7 +119,7 @@ class Visit:
         self.page.context.add_cookies([{**cookie, "url": self.base_url}])
 
     def log_in(self, username, password):
-        # All tests have one address, and so few attempts a minute in common.
+        # All tests have one address, so they share a few attempts per minute.
         cache.clear()
         self.open("/admin/login/")
         self.page.fill("#id_username", username)

@@ -1,4 +1,4 @@
-"""Fixtures of every test."""
+"""Define the fixtures of every test."""
 
 import time
 
@@ -29,9 +29,9 @@ def pytest_make_parametrize_id(val, argname):
 
 
 def pytest_collection_finish():
-    """Leave what all tests share out of searches for garbage: there is much of it.
+    """Exclude objects that all tests share from garbage collection: there are many.
 
-    An engine that lets a version go looks for it, and nothing else runs meanwhile.
+    An engine that unloads a version collects garbage, and nothing else runs meanwhile.
     """
     memory.settle()
 
@@ -39,8 +39,8 @@ def pytest_collection_finish():
 def pytest_runtest_setup(item):
     """Begin no test so late in a UTC day that it would end in the next.
 
-    Usage, quotas and invoices are of a day or a month: tests would have to expect that
-    each of their steps is in another one.
+    Usage, quotas and invoices belong to a day or a month: each test would have to
+    expect a new one at every step.
     """
     real = {mark.name for mark in item.iter_markers()} & {"processes", "browser"}
     left_s = _DAY_S - time.time() % _DAY_S
@@ -63,17 +63,17 @@ def quick_passwords(settings):
 
 @pytest.fixture(autouse=True, scope="session")
 def static_files_on_demand():
-    """Look for a static file when it is asked for, and not for all in each client.
+    """Look for a static file when it is requested, not for all files in each client.
 
-    Every client of a test starts the site's middleware anew, and a list of a thousand
-    files took longer than most tests.
+    Every test client starts the site's middleware, which would list a thousand files.
+    That took longer than most tests.
     """
     django_settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(autouse=True, scope="session")
 def empty_cache():
-    """Start without what an earlier run left on a server."""
+    """Delete what an earlier run left on a server."""
     cache.clear()
 
 
@@ -87,8 +87,8 @@ def home(tmp_path, settings):
 
 @pytest.fixture
 def publish(home):
-    """Return a function that tells gateways, and the docs, what is in the database."""
-    # Models, which this file may not import before Django is set up.
+    """Return a function that publishes the database to gateways and the docs."""
+    # It imports models, which is allowed only after Django is set up.
     from inference.api import driver
     from inference.controller import publishing
 
@@ -102,6 +102,6 @@ def publish(home):
 
 @pytest.fixture(scope="module")
 def browser():
-    """One Chromium for the tests of a module; each opens windows of its own."""
+    """Start one Chromium for the tests of a module; each test opens its own windows."""
     with browsing.launched() as chromium:
         yield chromium

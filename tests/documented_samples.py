@@ -1,11 +1,11 @@
-"""The samples of the documents: what stands between fences, by language."""
+"""Find the samples of the documents: the text between fences, by language."""
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-# Its commands change the machine they run on; a test of their own runs them.
+# Its commands change the machine, so they have a test of their own.
 _OWN_TEST = "docs/deployment.md"
 
 
@@ -17,7 +17,7 @@ class Sample(NamedTuple):
 
 
 def samples(language: str) -> list[Sample]:
-    """Find all samples of one language, in the order in which they stand."""
+    """Return all samples of one language in their order."""
     found = []
     for path in sorted(
         (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"))
@@ -32,5 +32,5 @@ def samples(language: str) -> list[Sample]:
 
 
 def logs_a_model(sample: Sample) -> bool:
-    """Tell samples for data scientists, which call nothing."""
+    """Return whether a sample is for data scientists; these call no server."""
     return "mlflow." in sample.text or "ModelSignature" in sample.text

@@ -1,6 +1,6 @@
-"""Gives every test run a home, temporary files and enough processes of its own.
+"""Give every test run a home, temporary files and enough processes of its own.
 
-A plug-in rather than a conftest: pytest-django reads the settings before any conftest.
+It is a plug-in, because pytest-django reads the settings before any conftest.
 """
 
 import atexit
@@ -18,9 +18,9 @@ def _make_folder() -> str:
 
 
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    # Homes that lie deep have their sockets and counts among the temporary files: there
-    # they would meet a later run whose folders have the same names. What tests wrote
-    # themselves is kept for a look, as pytest does it.
+    # A home with a long path has its sockets and counts among the temporary files. This
+    # folder keeps them from a later run with the same names. Files of tests themselves
+    # stay where pytest keeps them.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     tempfile.tempdir = os.environ["TMPDIR"] = _make_folder()
 _home = _make_folder()
@@ -31,7 +31,7 @@ if os.environ.get("MODELYARD_TEST_SERVICES") == "1":
     _server, _, _number = os.environ["CACHE_URL"].rpartition("/")
     os.environ["CACHE_URL"] = f"{_server}/{int(_number) + _worker}"
 else:
-    # What a developer's shell names is not for tests; `make test-services` means it.
+    # Tests ignore servers of a developer's shell; `make test-services` passes its own.
     for _name in ("DATABASE_URL", "CACHE_URL", "CELERY_BROKER_URL"):
         os.environ.pop(_name, None)
 # Also for MLflow itself, which would make its tables in the current folder.

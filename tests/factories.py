@@ -1,4 +1,4 @@
-"""Rows for tests. Set only the fields the test is about."""
+"""Make rows for tests. Set only the fields that the test is about."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ class CustomerFactory(DjangoModelFactory[Customer]):
 
 
 class ApiKeyFactory(DjangoModelFactory[ApiKey]):
-    """A key whose token is known to nobody; `issue_key` gives one with its token."""
+    """A key whose token is unknown; `issue_key` returns a key with its token."""
 
     class Meta:
         model = ApiKey

@@ -1,4 +1,4 @@
-"""Prediction jobs for tests, with their input on the disk."""
+"""Make prediction jobs for tests, with their input on the disk."""
 
 import itertools
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from inference.snapshot.contents import CallableModel, CallableVersion, Snapshot
 from registry.routing import Variant
 from tests.factories import ApiKeyFactory
 
-# The model adds its two columns up.
+# The model adds its two columns.
 SUM_SIGNATURE = Signature(
     layout=Layout.MATRIX,
     columns=(Column(name="a"), Column(name="b", maximum=1000)),
@@ -41,7 +41,7 @@ def make_job(
     signature: Signature = SUM_SIGNATURE,
     **fields: object,
 ) -> PredictionJob:
-    """Make a job whose CSV is given, or has `rows` good rows: (0, 1), (1, 1), …"""
+    """Make a job with this CSV, or with `rows` good rows: (0, 1), (1, 1), …"""
     job_id = new_job_id()
     text = rows
     if isinstance(rows, int):

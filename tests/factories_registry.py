@@ -1,4 +1,4 @@
-"""Rows of the registry: set only the fields that the test is about."""
+"""Make rows of the registry. Set only the fields that the test is about."""
 
 import copy
 from datetime import UTC, datetime
@@ -38,7 +38,7 @@ class ModelVersionFactory(DjangoModelFactory[ModelVersion]):
     )
     mlflow_status = "READY"
     registered_at = datetime(2026, 1, 1, tzinfo=UTC)
-    # Made anew for each row: what one test writes into them is not for the next.
+    # Made anew for each row, so a change by one test does not reach the next.
     flavors = factory.LazyFunction(lambda: ["python_function", "pytorch"])
     signature = factory.LazyFunction(lambda: copy.deepcopy(TENSOR_SIGNATURE))
     metadata = factory.LazyFunction(
@@ -63,7 +63,7 @@ class AliasFactory(DjangoModelFactory[Alias]):
 
 
 class RouteFactory(DjangoModelFactory[Route]):
-    """A route without canary; see `with_canary`."""
+    """A route without a canary; see `with_canary`."""
 
     class Meta:
         model = Route

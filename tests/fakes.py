@@ -1,4 +1,4 @@
-"""Hand-written stand-ins for what tests do not want to run."""
+"""Stand-ins, written by hand, for services that tests do not run."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from registry.mlflow.types import (
 
 
 class ManualClock:
-    """Seconds that pass only when told to."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self, now_s: float = 1000.0) -> None:
         self.now_s = now_s
@@ -40,16 +40,16 @@ class ManualClock:
 
 
 class FakeControlledEngine:
-    """An engine as the controller sees it: loads at once what it does not refuse."""
+    """An engine as the controller sees it; it loads at once whatever it accepts."""
 
     def __init__(self) -> None:
         self.loaded: dict[VersionKey, VersionStatus] = {}
         # Versions that fail to load, with the reason.
         self.broken: dict[VersionKey, str] = {}
-        # Of those: loads that are no use to try again.
+        # Of these: versions that it is useless to load again.
         self.refused: set[VersionKey] = set()
         self.commands: list[tuple[str, VersionKey]] = []
-        # Of each version, what was asked for last.
+        # The last request for each version.
         self.asked: dict[VersionKey, VersionToLoad] = {}
         self.reachable = True
         self.slow = False
@@ -107,7 +107,7 @@ class FakeControlledEngine:
 
 
 class JobClock:
-    """The clock of a job's worker; sleeping takes no time but passes it."""
+    """The clock of a job's worker; `sleep` moves it and returns at once."""
 
     def __init__(self) -> None:
         self.time = datetime(2026, 11, 20, 10, 30, tzinfo=UTC)
@@ -128,10 +128,10 @@ class JobClock:
 
 
 class FakeJobEngine:
-    """An engine that adds the columns of each row up, and fails as it is told to."""
+    """An engine that adds the columns of each row, and fails when told to."""
 
     def __init__(self) -> None:
-        # Raised by the next calls, in turn; None: that call works.
+        # The next calls raise these in turn; None: that call works.
         self.failures: list[EngineErrorCode | None] = []
         # Rows whose first column is one of these make the model fail.
         self.poison: dict[float, EngineErrorCode] = {}
@@ -142,7 +142,7 @@ class FakeJobEngine:
         self.priorities: set[Priority] = set()
         self.customers: set[int] = set()
         self.answer: Callable[[Any], Any] = lambda data: data.sum(axis=1)
-        # Called before each prediction, for things that happen meanwhile.
+        # Called before each prediction; a test lets something happen here.
         self.meanwhile: Callable[[], object] = lambda: None
 
     def find(self, key: VersionKey) -> "FakeJobEngine":
@@ -175,16 +175,16 @@ class FakeJobEngine:
         )
 
 
-class NoLeaseKeeping:
-    """Stands where a thread renews a lease: tests' turns take no time."""
+class NoClaimKeeping:
+    """Replace the thread that renews a claim: a turn takes no time in tests."""
 
-    def __init__(self, lease: object) -> None:
+    def __init__(self, claim: object) -> None:
         self.notes = 0
 
     def note(self) -> None:
         self.notes += 1
 
-    def __enter__(self) -> "NoLeaseKeeping":
+    def __enter__(self) -> "NoClaimKeeping":
         return self
 
     def __exit__(self, *error: object) -> None:

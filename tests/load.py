@@ -1,4 +1,4 @@
-"""Clients that call one after another, on a loop and a thread of their own."""
+"""Send calls from many connections, on an event loop in a thread of its own."""
 
 import asyncio
 import itertools
@@ -20,7 +20,7 @@ _ANSWER_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call; `status` is that of HTTP, or 0 where no answer came."""
+    """One call; `status` is the HTTP status, or 0 if no answer came."""
 
     token: str
     request_id: str
@@ -40,7 +40,7 @@ class HttpConnection:
         self._streams = None
 
     async def ask(self, token):
-        """Give request id and status of one answer."""
+        """Return request id and status of one answer."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -93,7 +93,7 @@ class GrpcConnection:
 
 
 class Load:
-    """Connections that call with each token in turn; `calls` has what became of it."""
+    """Connections that call with each token in turn; `calls` has the results."""
 
     def __init__(
         self, port, tokens, *, connections, pause_s=0.05, connect=HttpConnection
@@ -120,13 +120,13 @@ class Load:
         self._thread.join()
 
     def of(self, token, status=200):
-        """Give the calls with this token that were answered so."""
+        """Return the calls with this token and this outcome."""
         return [
             call for call in self.calls if (call.token, call.status) == (token, status)
         ]
 
     def answered(self):
-        """Give the request ids of all answers."""
+        """Return the request ids of all answers."""
         return [call.request_id for call in self.calls if call.status]
 
     async def _main(self):
@@ -155,6 +155,6 @@ class Load:
 
 
 def percentile(calls, percent):
-    """Give the time that so many of the calls took at most."""
+    """Return the time within which this share of the calls was answered."""
     times = sorted(call.took for call in calls)
     return times[min(len(times) - 1, int(len(times) * percent / 100))]

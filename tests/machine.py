@@ -1,4 +1,4 @@
-"""One machine of real processes on the test's own database.
+"""Run real processes on the test's own database, as on one machine.
 
 Gateways, the site and the controller are started as the supervisor starts them. The
 engine is a thread of the test, with a model that doubles its input.
@@ -37,12 +37,12 @@ MODEL = "doubler"
 PREDICT = f"/api/v1/models/{MODEL}/predict"
 BODY = b'{"instances": [{"width": 1.0, "height": 2.0}]}'
 PASSWORD = "correct horse battery staple"
-# What has to come about does so within this time however busy the machine is.
+# Time for any expected event, also on a busy machine.
 PATIENCE_S = 60.0
 
 
 def wait_until(condition, *, what, timeout_s=PATIENCE_S):
-    """Poll until `condition()` is true; give its value."""
+    """Poll until `condition()` is true; return its value."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"{what} did not come about"
@@ -51,7 +51,7 @@ def wait_until(condition, *, what, timeout_s=PATIENCE_S):
 
 
 def database_url(*, port=None):
-    """Name the test's database for other processes; `port` stands before it."""
+    """Return the URL of the test's database; `port` replaces that of the server."""
     facts = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{facts['NAME']}"
@@ -62,7 +62,7 @@ def database_url(*, port=None):
 
 @contextlib.contextmanager
 def engine(home, *versions, runner=None, load_s=0.0):
-    """Serve an engine that has loaded these versions, on a loop of its own."""
+    """Serve an engine that has loaded these versions, in a thread with its own loop."""
     stop, started = asyncio.Event(), threading.Event()
     loops = []
 
@@ -90,7 +90,7 @@ def engine(home, *versions, runner=None, load_s=0.0):
 
 
 def site_answers(home):
-    """Tell whether the site serves; its sockets are there before it does."""
+    """Return whether the site answers; its sockets exist before it does."""
     return _answers(home.internal_socket) and _answers(home.site_socket)
 
 
@@ -104,7 +104,7 @@ def _answers(path):
 
 
 class Machine:
-    """The processes of `settings.HOME`, by their names; those of Django can be killed.
+    """The processes of `settings.HOME` by name; Django's can be killed.
 
     `site`, `internal` and `controller` are in `processes`, gateways in
     `gateways.processes`; `worker` and `beat` run once they are started.
@@ -139,7 +139,7 @@ class Machine:
         )
 
     def kill(self, name):
-        """End a process with all that it has started, in the middle of anything."""
+        """Kill a process and all that it started, whatever they are doing."""
         process = self.processes.pop(name)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -151,7 +151,7 @@ class Machine:
             self.kill(name)
 
     def answers(self, token, *, status=200):
-        """Tell whether a prediction with this key gets the status."""
+        """Return whether a prediction with this key gets the status."""
         headers = {"authorization": f"Bearer {token}"}
         with contextlib.suppress(httpx.TransportError):
             answer = httpx.post(
@@ -165,14 +165,14 @@ class Machine:
         return False
 
     def spooled(self):
-        """Give the request ids of all events on disk, by their segment."""
+        """Return the request ids of all events on disk, by segment."""
         return {
             path.name: [event.request_id for event, _ in spool.read_events(path)]
             for path in self.home.spool.glob(f"*{spool.SUFFIX}")
         }
 
     def ingested(self):
-        """Tell whether every segment is read to its present end."""
+        """Return whether every segment is read to its present end."""
         read = dict(SpoolSegment.objects.values_list("name", "ingested_bytes"))
         return all(
             read.get(path.name, 0) == path.stat().st_size
@@ -182,7 +182,7 @@ class Machine:
 
 @contextlib.contextmanager
 def running(*, gateways=4, database=None, runner=None, load_s=0.0, **environment):
-    """Give a machine that serves MODEL to whoever has a key by then."""
+    """Yield a machine that serves MODEL to all keys that exist by then."""
     version = ModelVersionFactory(registered_model__name=MODEL, version=1)
     RouteFactory(default_version=version)
     machine = Machine(gateways=gateways, database=database, **environment)
@@ -204,7 +204,7 @@ def account_manager():
 
 
 def staff(group):
-    """Make somebody who may sign in to the admin of another process."""
+    """Make a user who can sign in to the admin of another process."""
     ensure_groups()
     hasher = "django.contrib.auth.hashers.PBKDF2PasswordHasher"
     with override_settings(PASSWORD_HASHERS=[hasher]):
@@ -217,7 +217,7 @@ def staff(group):
 
 
 class Admin:
-    """A signed-in person's browser, without the browser."""
+    """An HTTP client with the session of a signed-in user."""
 
     def __init__(self, url, person):
         self._url = url
@@ -244,7 +244,7 @@ class Admin:
         return self._client.get(path)
 
     def post(self, path, **fields):
-        """Send the form of a page as its browser would."""
+        """Send the form of a page as a browser would."""
         page = self._client.get(path)
         token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
         assert token, f"{path}: {page.status_code} {page.text[:500]}"
@@ -256,9 +256,9 @@ class Admin:
 
 
 def counted_once(machine):
-    """Check that each event on disk is counted once; give the ids of all events.
+    """Check that each event on disk is counted once; return the ids of all events.
 
-    A row of usage names its segment, so that no sum hides a loss behind a double.
+    A row of usage names its segment, so a duplicate cannot hide a loss in the sum.
     """
     spooled = machine.spooled()
     counts = dict.fromkeys(spooled, 0)

@@ -1,4 +1,4 @@
-"""Run a command once PostgreSQL, Redis and RabbitMQ answer, or say which does not.
+"""Run a command once PostgreSQL, Redis and RabbitMQ answer, or name those that do not.
 
 Usage: python tests/services.py COMMAND [ARGUMENT…]
 """

@@ -1,11 +1,11 @@
-"""A TCP proxy that can be cut, or stop saying anything, and mended again."""
+"""Run a TCP proxy that a test can cut, silence and mend again."""
 
 import asyncio
 import threading
 
 
 class Proxy:
-    """Stands before a port of this machine; runs on a thread of its own."""
+    """A proxy of one local port, in a thread of its own."""
 
     def __init__(self, target_port):
         self._target_port = target_port
@@ -30,11 +30,11 @@ class Proxy:
         self._run(self._cut())
 
     def silence(self):
-        """Take connections and bytes, and pass nothing on."""
+        """Accept connections and bytes, and forward nothing."""
         self._run(self._silence())
 
     def mend(self):
-        """Pass everything on, also what was held back."""
+        """Forward everything, also what was held back."""
         self._run(self._mend())
 
     def _run(self, work):
@@ -69,7 +69,7 @@ class Proxy:
                 group.create_task(self._pass_on(reader, target[1]))
                 group.create_task(self._pass_on(target[0], writer))
         except (OSError, ExceptionGroup, asyncio.CancelledError):
-            # Whichever side has gone, the other learns it.
+            # If one side has gone, close the other too.
             pass
         finally:
             self._tasks.discard(task)

@@ -1,4 +1,4 @@
-"""The documents say what is true: settings, commands and links exist."""
+"""Test that settings, commands and links in the documents exist."""
 
 import re
 from pathlib import Path
@@ -75,7 +75,7 @@ def _leads_somewhere(document, link):
 
 
 def _anchors(text):
-    """Give the anchors of headings as GitHub makes them, and those set by hand."""
+    """Return the anchors of headings as GitHub makes them, and those set by hand."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     made = {
         re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

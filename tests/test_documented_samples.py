@@ -1,6 +1,6 @@
-"""The samples that need no server: JSON, and what models are logged with.
+"""Test the samples that need no server: JSON, and code that logs models.
 
-Those that call one: tests/end_to_end/test_documented_samples.py.
+tests/end_to_end/test_documented_samples.py tests the samples that call a server.
 """
 
 import warnings
@@ -36,7 +36,7 @@ def named(sample):
 
 
 class Recorder:
-    """Stands for `mlflow.pytorch`; keeps what a sample logs a model with."""
+    """Replace `mlflow.pytorch`, and keep the arguments that log a model."""
 
     def log_model(self, *_, **given):
         self.given = given
@@ -46,7 +46,7 @@ class Recorder:
     "sample", list(filter(logs_a_model, samples("python"))), ids=named
 )
 def test_samples_for_data_scientists_say_what_we_read(sample):
-    # MLflow warns of type hints of its own.
+    # MLflow warns about its own type hints.
     with warnings.catch_warnings(action="ignore"):
         import mlflow.pyfunc
     import pandas as pd
@@ -90,7 +90,7 @@ def test_samples_for_data_scientists_say_what_we_read(sample):
     assert (read.image is not None) == ("image" in own)
 
 
-# What the samples of requests are for, by a word that each has alone.
+# The signature for each sample of a request, by a word that only this sample has.
 SIGNATURES = {
     "receipt": Signature(
         layout=Layout.TABLE,
@@ -141,7 +141,7 @@ def fits_an_answer(value, _):
 
 def fits_an_error(value, _):
     members = ERROR_SCHEMA["properties"]["error"]["properties"]
-    # An ellipsis stands for members that are left out.
+    # An ellipsis replaces members that are left out.
     del value["error"]["…"]
     assert value["error"].keys() <= members.keys()
     jsonschema.validate(value["error"], {"properties": members})
@@ -157,7 +157,7 @@ def are_rules(value, _):
     assert column_rules.problems_of_route(value, RULED) == []
 
 
-# The first member that a sample has says what it is.
+# The first of these members that a sample has decides its check.
 CHECKS = {
     "instances": read_request,
     "predictions": fits_an_answer,
@@ -169,7 +169,7 @@ CHECKS = {
 
 @pytest.mark.parametrize("sample", samples("json"), ids=named)
 def test_samples_of_json_are_what_is_read_or_answered(sample):
-    # What is too long to show.
+    # These are too long for a document.
     text = sample.text.replace("iVBORw0KGgo…", pixel_png())
     value = msgspec.json.decode(text)
 

@@ -1,4 +1,4 @@
-"""The folder names are the architecture; these tests keep them so."""
+"""Test that folders and imports follow ARCHITECTURE.md."""
 
 import ast
 import platform
@@ -24,9 +24,9 @@ def test_platform_folder_hides_nothing():
 
 
 APPS = ("accounts", "explain", "inference", "registry", "platform/config")
-# Their folders are Django's own, or hold generated code.
+# These are Django's own folders, or hold generated code.
 UNTOLD = {"management", "commands", "migrations", "templatetags", "formats", "en"}
-# Django imports these two by their names, so they hand out what is in their modules.
+# Django imports these two packages by name, so they import their modules' classes.
 WITH_CODE = {"admin", "models"}
 MOST_MODULES = 15
 ROOTS = {
@@ -107,7 +107,7 @@ def test_no_two_classes_of_an_app_share_a_name(app):
 
 
 def drawn_folders():
-    """Read the house of ARCHITECTURE.md: its folders, by their places in the tree."""
+    """Read the folders of ARCHITECTURE.md's tree, in order."""
     text = (ROOT / "ARCHITECTURE.md").read_text()
     house = re.search(r"<!-- house -->\n```\n(.*?)```", text, re.DOTALL)[1]
     found, above = set(), []

@@ -1,4 +1,4 @@
-"""How hard property tests try: as usual, or harder by a factor (`make torture`)."""
+"""Set how many examples property tests try; `make torture` multiplies them."""
 
 import os
 
@@ -8,15 +8,15 @@ FACTOR = int(os.environ.get("MODELYARD_TORTURE", "1"))
 
 
 def examples(usual: int) -> int:
-    """Number of examples of a test that needs fewer or more than the 100 of others."""
+    """Return the examples of a test that needs fewer or more than 100."""
     return usual * FACTOR
 
 
 def load_profile() -> None:
-    """Set what holds for tests that name no number.
+    """Set the defaults of all property tests.
 
-    Without a deadline: on a machine that does other things, too, an example that waits
-    for a processor is no failure. What has to be quick says so in a test of its own.
+    There is no deadline: an example that waits for a processor on a busy machine has
+    not failed. Speed has tests of its own.
     """
     settings.register_profile(
         "modelyard",

@@ -1,4 +1,4 @@
-"""The same with aiohttp and no generated code."""
+"""Do the same as `python_client.py` with aiohttp, without generated code."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
-"""What KServe's own clients do: the Open Inference Protocol, and JSON to an address.
+"""Call Modelyard with KServe's own clients: Open Inference Protocol, and JSON.
 
-They list no models, read no metadata, upload nothing and wait for no job.
+They do not list models, read metadata, upload files or wait for jobs.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import grpc
 import httpx
 import numpy as np
 
-# Generated with the protobuf before the one that is installed; it works.
+# Generated with an older protobuf than the installed one; it works.
 warnings.filterwarnings("ignore", message="Protobuf gencode")
 
 import kserve  # noqa: E402

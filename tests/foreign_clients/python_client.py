@@ -1,4 +1,4 @@
-"""What a client does that openapi-python-client generated as the package `python`."""
+"""Call Modelyard with `python`, a package that openapi-python-client generated."""
 
 import json
 import os

@@ -19,7 +19,7 @@ from inference.jobs.work import turn as job_runner
 from inference.models import JobChunk, PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
 from tests.factories_jobs import make_job
-from tests.fakes import FakeJobEngine, JobClock, NoLeaseKeeping
+from tests.fakes import FakeJobEngine, JobClock, NoClaimKeeping
 from tests.inference.jobs.test_life_cycle import submit
 
 pytestmark = [
@@ -106,7 +106,7 @@ def run(job, effects):
     """Work on a job to its end, as workers and sweeps would around one kill."""
     clock, engine = JobClock(), CountedEngine(effects)
     worker = job_runner.Worker(
-        name="w1", engines=engine, clock=clock, keep=NoLeaseKeeping
+        name="w1", engines=engine, clock=clock, keep=NoClaimKeeping
     )
     kills = 0
     for _ in range(10):

@@ -20,7 +20,7 @@ from inference.jobs.work.row_predictor import MAX_MODEL_FAILURES
 from inference.models import PredictionJob
 from tests.factories import ApiKeyFactory, CustomerFactory, PlanFactory
 from tests.factories_jobs import make_job, new_job_id
-from tests.fakes import FakeJobEngine, JobClock, NoLeaseKeeping
+from tests.fakes import FakeJobEngine, JobClock, NoClaimKeeping
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("home")]
 
@@ -51,7 +51,7 @@ def engine():
 @pytest.fixture
 def worker(clock, engine):
     return job_runner.Worker(
-        name="w1", engines=engine, clock=clock, keep=NoLeaseKeeping
+        name="w1", engines=engine, clock=clock, keep=NoClaimKeeping
     )
 
 
