@@ -396,8 +396,8 @@ AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
-# Against slow guessing; the limit per minute in config/pages/login.py stops the fast
-# kind. A name is locked for one address only, so that nobody can lock others out.
+# This stops slow guessing; the limit per minute in config/pages/login.py stops fast
+# guessing. A name is locked for one address only, so that nobody can lock others out.
 AXES_FAILURE_LIMIT = 20
 AXES_COOLOFF_TIME = 1.0
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]

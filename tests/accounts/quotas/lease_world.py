@@ -124,7 +124,7 @@ class Site:
 
 
 class Gateway:
-    """One process from its start to its death, as `gateway/leases.py` drives it."""
+    """One process from its start to its death, as a gateway's LeaseClient drives it."""
 
     def __init__(self, world, name, skew_s):
         self.world = world
