@@ -1,4 +1,4 @@
-"""One real Modelyard, set up from nothing as `make run` does it."""
+"""Start one real Modelyard from nothing, as `make run` does."""
 
 import json
 import os
@@ -17,13 +17,13 @@ import pytest
 from benchmarks.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-# Long enough for a machine that does much else.
+# Long enough for a busy machine.
 PATIENCE_S = 180
 
 
 @dataclass
 class Installation:
-    """A folder and ports that a Modelyard can be started on again and again."""
+    """A folder and ports on which a Modelyard can be started again and again."""
 
     home: Path
     port: int
@@ -68,12 +68,12 @@ class Installation:
 
 
 def free_ports() -> int:
-    """A port that is free, and so are the next two: the operator's, and gRPC's."""
+    """Return a free port; the next two, for operators and gRPC, are free too."""
     return free_port(3)
 
 
 def read_card(process: subprocess.Popen[str]) -> list[str]:
-    """Read what quickstart prints up to the end of its card."""
+    """Return the lines that quickstart prints, up to the end of its card."""
     lines = []
     assert process.stdout is not None
     for line in process.stdout:
@@ -96,7 +96,7 @@ def stop(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 @dataclass
 class FirstRun:
-    """What was seen while it was set up, stopped, and started again."""
+    """What was seen when it was set up, stopped and started again."""
 
     card: list[str]
     survivors: list[psutil.Process]
@@ -137,7 +137,7 @@ class Running:
 
 @pytest.fixture(scope="session")
 def modelyard(tmp_path_factory):
-    """Set up from nothing, stopped, and started again: the second one serves."""
+    """Set Modelyard up, stop it and start it again: the second one serves the tests."""
     installation = Installation(tmp_path_factory.mktemp("home"), free_ports())
     started = time.monotonic()
     process = installation.start()
@@ -145,7 +145,7 @@ def modelyard(tmp_path_factory):
         card = read_card(process)
         took_s = time.monotonic() - started
         members = stop(process)
-        # Their supervisor is gone; the system may need a moment to bury the last.
+        # Their supervisor is gone, so the system may need a moment to end the last.
         _, survivors = psutil.wait_procs(members, timeout=3)
         started = time.monotonic()
         process = installation.start()

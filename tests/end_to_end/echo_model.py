@@ -1,4 +1,4 @@
-"""A model as code: says a text again, word by word where it is streamed."""
+"""A model from code that repeats a text; a stream repeats it word by word."""
 
 import time
 

@@ -7,7 +7,7 @@ import mlflow
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-# Where `make run` has it, too: MLflow's own default is the current folder.
+# The same place as with `make run`; MLflow's default is the current folder.
 mlflow.create_experiment("echo", os.environ["MODELYARD_ARTIFACT_ROOT"])
 mlflow.set_experiment("echo")
 logged = mlflow.pyfunc.log_model(

@@ -1,7 +1,7 @@
-"""What the commands of docs/deployment.md find in place of a machine's own programs.
+"""Replace a machine's own programs for the commands of docs/deployment.md.
 
-Each is this file under another name, first in PATH. They leave the machine as it is:
-`sudo` stays who it is, and what goes to /opt, /etc and /var goes below one folder.
+Each program is this file under another name, first in PATH. They do not change the
+machine: `sudo` does not switch users, and /opt, /etc and /var are below one folder.
 """
 
 import configparser
@@ -20,7 +20,7 @@ ROOT = Path(FACTS.get("root", "/"))
 
 
 def translate(text):
-    """Write paths, ports and names of services as they are in the test."""
+    """Replace paths, ports and names of services by those of the test."""
     for pattern, replacement in FACTS["translations"]:
         text = re.sub(pattern, replacement, text)
     return text
@@ -34,7 +34,7 @@ def sudo(arguments):
     if arguments[0] == "-u":
         arguments = arguments[2:]
     if arguments[0] == "deploy/setup.sh":
-        # The packages of this checkout are there; it would take minutes.
+        # This checkout's packages are used; to install others would take minutes.
         assert Path(arguments[0]).is_file()
         return
     run(arguments)
@@ -136,7 +136,7 @@ def _running(name):
 
 
 def journalctl(arguments):
-    """Print what is there; nobody is here to end `-f`."""
+    """Print the journal without `-f`, which nobody here would end."""
     kind, unit, *_ = arguments
     assert kind == "-u"
     print((ROOT / f"{unit}.journal").read_text()[-2000:])
@@ -180,7 +180,7 @@ PROGRAMS = {
 
 
 def put_into(folder, python):
-    """Make the programs in a folder for PATH."""
+    """Make the programs in a folder of PATH."""
     folder.mkdir()
     for name in PROGRAMS:
         program = folder / name

@@ -1,4 +1,4 @@
-"""What people do in the admin and the docs, in a real Chromium on a running one."""
+"""Test what people do in the admin and the docs, in a real Chromium."""
 
 import collections
 import datetime
@@ -33,13 +33,13 @@ def browser():
 
 @pytest.fixture(scope="module")
 def sessions():
-    """Cookies by user: the login page lets nobody in ten times a minute."""
+    """Keep cookies by user: the login page limits the sign-ins of a minute."""
     return {}
 
 
 @pytest.fixture
 def sign_in(browser, modelyard, sessions):
-    """Return a page on which the person is signed in; nothing may go wrong on it."""
+    """Return a function that opens a page for a user; errors on it fail the test."""
     facts = modelyard.demo
     passwords = {facts["admin_user"]: facts["admin_password"], **facts["staff"]}
     visits = []
@@ -64,7 +64,7 @@ def sign_in(browser, modelyard, sessions):
 
 
 def set_weight(visit, percent):
-    """Save the route's form, as a person does who has opened it from the list."""
+    """Open the route from the list, and save its form with this weight."""
     visit.open("/admin/registry/route/")
     visit.page.click("#result_list a >> text=breast-cancer")
     visit.page.fill("#id_canary_weight_percent", str(percent))
@@ -74,7 +74,7 @@ def set_weight(visit, percent):
 
 @pytest.fixture
 def admin(sign_in) -> Iterator[Visit]:
-    """The administrator; afterwards the challenger has its tenth again."""
+    """Sign in as administrator; set the challenger's weight back to 10 % afterwards."""
     visit = sign_in("admin")
     yield visit
     set_weight(visit, 10)
@@ -113,7 +113,7 @@ def test_half_of_the_traffic_goes_to_the_challenger_and_shows(admin, modelyard):
     wait_for(lambda: split(modelyard) == {"2": 50, "3": 50}, what="an even split")
     assert canary_cells(admin)[3] == "50 %"
 
-    # Minutes in which weights changed tell nothing, so the next is the first to count.
+    # Only whole minutes with the same weights count, so wait for the next.
     changed = datetime.datetime.now(datetime.UTC).minute
     wait_for(
         lambda: datetime.datetime.now(datetime.UTC).minute != changed,
@@ -260,7 +260,7 @@ def test_an_explanation_opens_as_a_drawing_with_its_columns(sign_in, modelyard):
         headers={**modelyard.headers(), "Accept": "image/svg+xml"},
     )
     visit = sign_in(None)
-    # A browser can only GET a page, so it is handed the answer to the POST as one.
+    # A browser can only GET a page, so it gets the POST's answer as one.
     visit.page.route(
         "**/explanation.svg",
         lambda route: route.fulfill(

@@ -1,7 +1,7 @@
-"""What an account manager changes in the admin holds in every gateway within 1 s.
+"""Test that a change in the admin reaches every gateway within 1 s.
 
-Four gateways under load, by HTTP and by gRPC; the admin is asked over HTTP as a browser
-does it. Times run from the admin's answer to the last call that was still let through.
+Four gateways are under load by HTTP and gRPC; the test uses the admin over HTTP as a
+browser does. Times run from the admin's answer to the last call that is still admitted.
 """
 
 import time
@@ -54,9 +54,9 @@ def lower_the_rate(admin, plan):
 
 
 def last_let_through(load, token, changed_at):
-    """Tell how long after a change a call was still let through; 0: never.
+    """Return how long after a change a call was still admitted; 0: never.
 
-    A rate lets its call of a new minute through however low it is.
+    The one call that a rate admits in each new minute does not count.
     """
     to_wall = time.time() - time.monotonic()
     minute = (changed_at + to_wall) // 60
@@ -79,7 +79,7 @@ def test_revoked_keys_and_lowered_rates_hold_everywhere_within_a_second(home):
         machine.wait_until(lambda: plant.answers(kept.token), what="a prediction")
         with (
             machine.Admin(plant.url, person) as admin,
-            # So many that each gateway has some of them.
+            # Enough connections for each gateway to have some.
             Load(plant.gateways.port, tokens, connections=64) as http,
             Load(grpc_port, tokens, connections=32, connect=GrpcConnection) as grpc,
         ):
@@ -115,11 +115,11 @@ def test_revoked_keys_and_lowered_rates_hold_everywhere_within_a_second(home):
     for load in (http, grpc):
         assert load.of(slowed.token, 429)
         assert all(load.of(issued.token, 401) for issued in revoked)
-        # Nobody else notices anything.
+        # Other keys are not affected.
         others = [call.status for call in load.calls if call.token == kept.token]
         assert set(others) == {200}
-    # The promise is of a machine that has time for it: of several changes at least one
-    # is not held up by whatever else runs here.
+    # The promise holds on an idle machine: of several changes, at least one should not
+    # be delayed by other processes.
     everywhere = [max(pair) for pair in zip(took["http"], took["grpc"], strict=True)]
     assert min(everywhere[:-1]) <= PROMISED_S
     assert max(everywhere) <= 10 * PROMISED_S

@@ -1,4 +1,4 @@
-"""The database goes away for seconds while gateways answer calls, and comes back."""
+"""Test that gateways answer calls while the database is away for seconds."""
 
 import contextlib
 import sqlite3
@@ -24,16 +24,16 @@ pytestmark = [
 ]
 
 OUTAGE_S = 5.0 * FACTOR
-# Only calls that need units of a quota wait, once: so long until the site is given up.
+# Only calls that need units of a quota wait this long, once, for the site.
 LEASE_TIMEOUT_S = 2.0
-# A loop that waited for the site would wait as long, for SQLite ten seconds. It is
-# milliseconds on a machine that does nothing else.
+# A loop that waited for the site would take as long as the outage, with SQLite ten
+# seconds. On an idle machine, the 99th percentile is milliseconds.
 MOST_P99_S = 1.5
 
 
 @contextlib.contextmanager
 def locked():
-    """Keep SQLite's write lock as a process that hangs would."""
+    """Hold SQLite's write lock as a process that hangs would."""
     holder = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
     with contextlib.closing(holder):
         holder.execute("BEGIN EXCLUSIVE")
@@ -43,7 +43,7 @@ def locked():
 
 @contextlib.contextmanager
 def moved():
-    """Take the file away as a disk that is not mounted does; it was never empty."""
+    """Move the file away, like an unmounted disk; nobody may create it meanwhile."""
     path = Path(connection.settings_dict["NAME"])
     files = [path, *path.parent.glob(f"{path.name}-*")]
     for file in files:
@@ -56,7 +56,7 @@ def moved():
 
 
 def someone_waits(url, person):
-    """Sign in now; over when the site has answered, whatever it says."""
+    """Sign in in a thread, which ends when the site has answered anything."""
 
     def ask():
         refused = contextlib.suppress(AssertionError, httpx.TransportError)
@@ -74,7 +74,7 @@ def issue(**quota):
 
 
 def outage_under_load(away, *, database=None):
-    """Let `away()` be in force for a while; check what came of it."""
+    """Put calls on gateways during an outage by `away()`, and check the answers."""
     leasing = issue(daily_quota=10**7, quota_unit="requests")
     unlimited, revoked = issue(), issue()
     person = machine.account_manager()
@@ -97,7 +97,7 @@ def outage_under_load(away, *, database=None):
         machine.wait_until(plant.ingested, what="the rest in the ledger")
         events = machine.counted_once(plant)
 
-    # The other events are those of the questions whether it serves, and refuses.
+    # Other events come from calls that only check whether the gateways serve or refuse.
     assert set(load.answered()) <= events
     assert {call.status for call in load.calls} == {200}
     during = [call for call in load.calls if began <= call.sent < ended]
@@ -109,12 +109,12 @@ def outage_under_load(away, *, database=None):
     print("p99", percentile(unhindered, 99))
     assert len(unhindered) > 100
     assert percentile(unhindered, 99) < MOST_P99_S
-    # Nobody waits for the end of it.
+    # No call waits for the end of the outage.
     assert max(call.took for call in during) < OUTAGE_S
 
 
 def see_the_admin_is_back(plant, admin, issued):
-    """Wait until pages and changes work again; nobody has touched anything."""
+    """Wait until pages and changes work again by themselves."""
     keys = reverse("admin:accounts_apikey_changelist")
     machine.wait_until(lambda: admin.page(keys).status_code == 200, what="the admin")
     answer = admin.post(

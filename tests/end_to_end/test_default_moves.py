@@ -1,4 +1,4 @@
-"""A data scientist moves the default again and again while gateways answer calls.
+"""Test that calls succeed while the default version moves again and again.
 
 Real gateways, site and controller: the controller makes the engine load what is wanted,
 moves the route when it is warm, and unloads what no gateway names any more.
@@ -26,11 +26,11 @@ pytestmark = [
 ]
 
 MOVES = 8 * FACTOR
-# Now and then nothing moves until whatever is not needed has left the engine, so that
-# the next move has to load its version.
+# After so many moves, the test waits until the engine has unloaded all other versions.
+# Then the next move has to load its version.
 REST_EVERY = 4
 GATEWAYS = 2
-# A route that moved at once would have nobody to answer for so long.
+# If a route moved before its version is loaded, calls would fail for this long.
 LOAD_S = 0.7
 
 
@@ -94,6 +94,6 @@ def test_no_call_fails_while_the_default_moves(home):
     assert statuses == {200}
     assert len({call.gateway for call in load.calls}) == GATEWAYS
     assert len(load.calls) > 20 * MOVES
-    # What is to be survived did happen: versions left, and came back.
+    # The test did what it claims: versions were unloaded and loaded again.
     assert rests >= MOVES // REST_EVERY
     assert loads > rests

@@ -1,4 +1,4 @@
-"""The demo scripts, run as a data scientist runs them, and what they registered."""
+"""Run the demo scripts as a data scientist does, and test what they registered."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def run(*arguments, mlflow):
 
 @pytest.fixture(scope="module")
 def mlflow(modelyard):
-    """The store that the first run trained the demo's models into."""
+    """The MLflow store with the models that the first run trained."""
     return modelyard.installation.home / "mlflow"
 
 
@@ -56,7 +56,7 @@ def output(modelyard):
 
 @pytest.fixture(scope="module")
 def versions(mlflow):
-    """Read name → artifact folders, newest last, from what was registered."""
+    """Return the registered models as name → artifact folders, newest last."""
     found: dict[str, list[Path]] = {}
     for path in sorted(
         mlflow.glob("artifacts/*/models/*/artifacts/MLmodel"),
@@ -169,7 +169,7 @@ def test_tabular_versions_carry_a_background_of_real_rows(versions):
 def test_second_run_completes_one_model_and_leaves_the_others(mlflow, tmp_path):
     from mlflow import MlflowClient
 
-    # In a copy that keeps its artifacts for itself: what is served stays as it is.
+    # In a copy with its own artifacts, so the served ones do not change.
     shutil.copy(mlflow / "mlflow.db", tmp_path)
     client = MlflowClient(database(tmp_path))
     experiment = client.get_experiment_by_name("breast-cancer")

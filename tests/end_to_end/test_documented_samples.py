@@ -1,4 +1,4 @@
-"""The samples of the documents that call Modelyard, run as they stand there."""
+"""Run the samples of the documents that call Modelyard, unchanged."""
 
 import importlib.util
 import io
@@ -71,7 +71,7 @@ def test_commands_are_answered(modelyard, checkout, document):
 
         assert run.returncode == 0, run.stdout + run.stderr
         assert run.stdout.strip()
-        # The next one may name what this one answered: $UPLOAD_URL.
+        # The next command may use members of this answer, such as $UPLOAD_URL.
         if run.stdout.startswith("{") and "\n" not in run.stdout.strip():
             for name, value in _first_object(run.stdout).items():
                 environment[name.upper()] = str(value)
@@ -158,7 +158,7 @@ def test_one_version_is_told_everywhere(modelyard):
 
 
 def forms(events):
-    """The kinds of events in their order, each with the names of its members."""
+    """Return the kinds of events in their order, each with the names of its members."""
     found = []
     for event in events.strip().split("\n\n"):
         first, data = event.split("\n")

@@ -1,4 +1,4 @@
-"""What a person new to Modelyard does in the first hour, from the outside."""
+"""Test what a person new to Modelyard does in the first hour, from the outside."""
 
 import collections
 import csv
@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def admin(modelyard):
-    """A signed-in administrator's browser session, without the browser."""
+    """An HTTP client with the session of a signed-in administrator."""
     facts = modelyard.demo
     with httpx.Client(base_url=facts["base_url"], timeout=60) as client:
         login = client.get("/admin/login/").text

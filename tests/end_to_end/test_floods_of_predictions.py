@@ -1,6 +1,6 @@
-"""A customer who floods a model, beside one who asks once now and then.
+"""Test a customer who floods a model, beside a customer who calls now and then.
 
-Rows take 2 ms, and the flood is four times what the engine can do. `-s` prints how long
+Rows take 2 ms, and the flood is four times the engine's capacity. `-s` prints how long
 both wait.
 """
 
@@ -52,7 +52,7 @@ def test_a_flood_keeps_no_other_customer_waiting(tmp_path):
         f"answered, median {statistics.median(asked_s or [0]):.2f} s"
     )
     assert [one.status for one in asked] == [200] * len(asked)
-    # For the batch that runs and their own, while the flood fills eight.
+    # They wait for the running batch and their own, while the flood fills eight.
     assert statistics.median(asked_s) < statistics.median(accepted_s) / 1.5
     assert "as one customer may" in refused[-1].body
     assert counters["refused_queue_time"] == len(refused)

@@ -1,4 +1,4 @@
-"""Clients that others generate or write, and linters, against a real Modelyard."""
+"""Test generated clients, clients of other projects, and linters of our document."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from tests.end_to_end.conftest import ROOT
 SOURCES = ROOT / "tests" / "foreign_clients"
 SNIPPETS = ROOT / "accounts" / "static" / "portal" / "snippets.js"
 TOOLS = ("node", "npm")
-# What the generators support.
+# The oldest Node that the generators support.
 _OLDEST_NODE = 20
 _GENERATORS = (
     "openapi-typescript openapi.json -o openapi-typescript/schema.d.ts",
@@ -33,7 +33,7 @@ CLIENTS = {
 
 
 def _why_not():
-    """Say what is missing on this machine; empty if nothing is."""
+    """Return what is missing on this machine; an empty text if nothing is."""
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         return f"{' and '.join(missing)} not installed: no foreign client was tried"
@@ -51,7 +51,7 @@ pytestmark = [
 
 
 def _installed(pins, install):
-    """Return the folder of the packages that a file pins, installed on first use."""
+    """Return the folder with a file's pinned packages, installed on first use."""
     digest = hashlib.sha256((SOURCES / pins).read_bytes()).hexdigest()[:16]
     folder = ROOT / ".cache" / "foreign_clients" / digest
     if not (folder / "complete").exists():
@@ -76,7 +76,7 @@ def _install_by_pip(folder):
         text=True,
         timeout=600,
     )
-    # A registry that is reached names the versions that it has.
+    # If pip reached a registry, it lists the versions that exist.
     if "(from versions: none)" in done.stderr:
         pytest.skip("pip reaches no registry: KServe's client was not tried")
     assert done.returncode == 0, done.stderr[-6000:]
@@ -104,7 +104,7 @@ def _tool(command):
 
 @pytest.fixture(scope="module")
 def folder(modelyard, tmp_path_factory):
-    """Hold the document that is served, and what the generators make of it."""
+    """A folder with the served document, and the clients generated from it."""
     if why_not := _why_not():
         pytest.skip(why_not)
     folder = tmp_path_factory.mktemp("foreign") / "clients"
@@ -120,7 +120,7 @@ def folder(modelyard, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def generated(modelyard, folder):
-    """Generate all clients, and check the types of what uses them."""
+    """Generate all clients, and check the types of the code that uses them."""
     url = modelyard.demo["base_url"]
     for generator in _GENERATORS:
         _run(_tool(generator), folder, MODELYARD_URL=url)
@@ -212,7 +212,7 @@ def test_linters_find_nothing(folder, linter):
 @pytest.mark.parametrize("language", ["curl", "python", "javascript"])
 def test_the_portals_snippets_run(modelyard, folder, language):
     demo = modelyard.demo
-    # With what quoting may break: both quotes, a backslash, another script.
+    # Quoting may break these: both quotes, a backslash, another script.
     text = 'It\'s "grün" \\ 你好'
     call = {
         "method": "POST",

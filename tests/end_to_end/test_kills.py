@@ -1,4 +1,4 @@
-"""Site and controller are killed again and again while gateways answer calls."""
+"""Test that gateways answer while site and controller are killed again and again."""
 
 import random
 import time
@@ -41,7 +41,7 @@ def leader():
 
 
 def kill_again_and_again(plant, chance):
-    """Kill both, each at a moment of its own, once they do their work again."""
+    """Kill both at random moments, wait until they work again, and repeat."""
     for _ in range(ROUNDS):
         former = leader()
         for name in chance.sample(["internal", "controller"], 2):
@@ -78,8 +78,8 @@ def test_no_call_fails_and_each_is_counted_once_whatever_is_killed(home):
         for token in tokens
     }
     assert set(statuses[large.token]) == {200}
-    # 503 only where the overdraft is spent and nobody can lend.
+    # 503 only if the overdraft is spent and the site cannot lend.
     assert set(statuses[small.token]) <= {200, 429, 503}
     assert SMALL_QUOTA <= statuses[small.token][200] <= SMALL_QUOTA + OVERDRAFT
-    # No gateway died, so nothing is left over either.
+    # No gateway died, so there are no other events.
     assert sorted(load.answered()) == sorted(events - before)

@@ -1,4 +1,4 @@
-"""The nginx of docs/deployment.md keeps nothing: bounds on what waits are ours."""
+"""Test that nginx, set up by docs/deployment.md, buffers nothing: our bounds hold."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ HELD = 40_000_000
 
 @contextlib.asynccontextmanager
 async def behind_nginx(plant, folder, *, grpc_port=1, defaults="", largest="1100m"):
-    """Put nginx, without TLS, before a plant; gives its port."""
+    """Put nginx without TLS before a plant; yield its port."""
     front = free_ports()
     async with listening(plant.listener) as port:
         conf = (ROOT / "deploy/nginx/modelyard.conf").read_text()
@@ -65,7 +65,7 @@ async def client(port, request):
 
 @on_loop
 async def test_a_strangers_large_body_is_refused_before_it_comes(tmp_path):
-    """Of such bodies a stranger could otherwise fill the disk that predictions need."""
+    """Otherwise, anybody could fill the disk that predictions need."""
     plant = Plant(tmp_path, max_upload_bytes=2**30)
     head = b"POST /x HTTP/1.1\r\nhost: models.example.com\r\ncontent-length: %d\r\n\r\n"
 
@@ -95,7 +95,7 @@ async def test_answers_that_are_not_read_wait_in_the_gateway(tmp_path):
 
 @on_loop
 async def test_a_grpc_stream_is_as_long_and_as_quiet_as_the_gateway_lets_it(tmp_path):
-    """What nginx allows of a body otherwise, in less time and fewer bytes."""
+    """nginx's defaults would end it, here set to less time and fewer bytes."""
     plant = Plant(tmp_path)
     infer = ("/inference.GRPCInferenceService/ModelStreamInfer",)
     key = (("authorization", f"Bearer {KEY.token}"),)

@@ -1,7 +1,7 @@
-"""Ten times the engine's capacity: a real gateway, a real engine, an open loop.
+"""Test a real gateway and engine with ten times the load that they can answer.
 
-The model takes 25 ms a row, so that ten times too much is 400 requests a second: the
-generator shares the machine's processors, and one that lags measures itself.
+The model takes 25 ms a row, so ten times its capacity is only 400 requests a second.
+The generator shares the processors, and if it lags, it measures itself.
 `python -m benchmarks.overload` sends 2,000 a second to a model of 5 ms a row.
 """
 
@@ -40,7 +40,7 @@ def test_a_flood_costs_no_throughput_and_is_over_soon(plane):
                 overload.phase(plane, generator, CAPACITY * FACTOR, 4)
             )
             await generator.all_sent(sent)
-            # Half of what it can do, right after the last of the flood was sent.
+            # Half of the capacity, right after the last call of the flood.
             _, after = await overload.phase(plane, generator, CAPACITY / 2, 6)
             flooded, answers = await flood
         return peak, flooded, answers, after
@@ -48,17 +48,17 @@ def test_a_flood_costs_no_throughput_and_is_over_soon(plane):
     peak, flooded, answers, after = asyncio.run(main())
 
     assert peak.failed == flooded.failed == 0
-    # Most of it, however late a busy machine's generator was with the rest.
+    # Most of the flood, even if the generator on a busy machine was late.
     assert flooded.refused > 2 * flooded.accepted
-    # What it does for callers, against the best that it did and that its device can.
+    # Useful answers, compared with the peak and with what the device can do.
     best = max(peak.goodput, flooded.rows_per_busy_s)
     during = [one for one in answers if one.status == 200]
     ended = max(one.sent_s + one.took_s for one in during)
     goodput = len(during) / (ended - min(one.sent_s for one in during))
     assert goodput >= 0.8 * best
     assert flooded.without_retry_after == 0
-    # Refusals that waited would take as long as what was accepted. By the gateway's own
-    # record: a generator without a processor measures itself.
+    # A refusal that waited would take as long as an accepted call. The gateway measures
+    # it: a generator that waits for a processor would measure itself.
     assert flooded.refused_inside_p50_s < flooded.accepted_p50_s / 4
     assert flooded.refused_inside_best_p95_s < flooded.accepted_p50_s / 10
     assert flooded.refused_p50_s < flooded.accepted_p50_s / 2

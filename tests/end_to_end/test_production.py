@@ -1,8 +1,8 @@
-"""docs/deployment.md, step by step as an operator follows it, and what that sets up.
+"""Follow docs/deployment.md as an operator does, and test the result.
 
 A fresh clone, PostgreSQL, Redis, RabbitMQ, and a current nginx with TLS in front: it
-needs `make test-services`. The page's commands run as they stand there; `stand_ins` are
-what they find in place of the machine's own sudo, systemctl and so on.
+needs `make test-services`. The page's commands run unchanged; `stand_ins` replace the
+machine's own sudo, systemctl and so on.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ NAME = "models.example.com"
 PAGE = ROOT / "docs" / "deployment.md"
 QUOTA = 1000
 UPLOAD_BYTES = 100_000_000
-# What the page's own `sed` does for an nginx before 1.25.1.
+# The page's words before its `sed` command for an nginx before 1.25.1.
 OLD_HTTP2 = "Only before 1.25.1:"
 
 PEOPLE = f"""
@@ -91,7 +91,7 @@ def steps():
     found = {}
     for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE):
         title, _, text = section.partition("\n")
-        # What only an old nginx needs is run for an old one.
+        # Commands for an old nginx run only with an old nginx.
         text = re.sub(rf"{re.escape(OLD_HTTP2)}\n\n```sh\n.*?```", "", text, flags=re.S)
         blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         found[title] = "".join(blocks)
@@ -106,7 +106,7 @@ def for_old_nginx():
 
 
 class ToNginx(httpcore.NetworkBackend):
-    """Leads every name to nginx, from an address of one's own."""
+    """Connect every host name to nginx, from a source address of the test."""
 
     def __init__(self, ports, address):
         self._ports = ports
@@ -189,7 +189,7 @@ class Production:
     def client(self, *, address="127.0.0.2", http2=False, key=None, https=443):
         tls = ssl.create_default_context(cafile=str(self.certificate))
         transport = httpx.HTTPTransport(verify=tls, http2=http2)
-        transport._pool = httpcore.ConnectionPool(  # httpx has no other door to it
+        transport._pool = httpcore.ConnectionPool(  # httpx has no public way
             ssl_context=tls,
             http1=not http2,
             http2=http2,
@@ -252,12 +252,12 @@ def make_certificate(folder):
 
 @contextlib.contextmanager
 def services():
-    """Yield names of a role, a database and a virtual host that are gone afterwards."""
+    """Yield the name of a role, a database and a virtual host; drop them afterwards."""
     unique = f"modelyard_production_{os.getpid()}"
     admin = os.environ["DATABASE_URL"].replace("postgres://", "postgresql://", 1)
     rabbitmqctl = shutil.which("rabbitmqctl")
     if rabbitmqctl and subprocess.run([rabbitmqctl, "-q", "list_vhosts"]).returncode:
-        # There, but not for us to command: the broker is used as it is.
+        # We may not administer this broker, so the test uses it as it is.
         rabbitmqctl = None
     try:
         yield unique, admin, rabbitmqctl
@@ -271,14 +271,14 @@ def services():
 
 
 def translations(root, ports, unique, admin, rabbitmqctl):
-    """Say where paths, ports and names of the page lie in this test."""
+    """Return (pattern, replacement) for the page's paths, ports and names."""
     server = urlsplit(admin)
     broker = os.environ["CELERY_BROKER_URL"]
     if rabbitmqctl:
         broker = rf"amqp://{unique}:\1@127.0.0.1:5672/{unique}"
     database = rf"postgres://{unique}:\1@{server.hostname}:{server.port or 5432}"
     return [
-        # Services first: their addresses hold names and ports, too.
+        # Services come first: their addresses hold names and ports, too.
         (r"postgres://modelyard:(\w+)@[^/]+/modelyard", f"{database}/{unique}"),
         (r"amqp://modelyard:(\w+)@127.0.0.1:5672/modelyard", broker),
         (r"redis://127.0.0.1:6379/0", os.environ["CACHE_URL"]),
@@ -316,7 +316,7 @@ def production(tmp_path_factory):
             (root / folder).mkdir(parents=True)
         make_certificate(root / "etc/ssl/modelyard")
         write_nginx_conf(root, "nginx")
-        # On a branch, whatever is checked out here.
+        # The clone gets a branch, even if no branch is checked out here.
         git = shutil.which("git")
         subprocess.run([git, "clone", "-q", ROOT, root / "source"], check=True)
         branch = ["checkout", "-q", "-B", "main"]
@@ -343,7 +343,7 @@ def production(tmp_path_factory):
             "PATH": f"{root}/bin{os.pathsep}{os.environ['PATH']}",
             "HOME": str(root),
             "STAND_INS": str(root / "facts.json"),
-            # Before this checkout, which the virtual environment was made for.
+            # The clone comes before this checkout, for which the venv was made.
             "PYTHONPATH": f"{clone}{os.pathsep}{clone}/platform",
         }
         stack.callback(stop_all, root)
@@ -353,7 +353,7 @@ def production(tmp_path_factory):
         stack.callback(registering.kill)
         commands = steps()
         see = next(title for title in commands if title.startswith("8."))
-        # By then there is a model to be seen.
+        # This step needs the model that is being registered.
         commands[see] = (
             f"until test -e {registered}; do sleep 0.1; done\n{commands[see]}"
         )
@@ -373,7 +373,7 @@ def production(tmp_path_factory):
 def write_nginx_conf(root, name, folder="conf.d"):
     (root / f"etc/nginx/{name}.conf").write_text(
         ""
-        # Its workers must reach the files of the test.
+        # nginx's workers must be able to read the files of the test.
         + ("user root;\n" if os.geteuid() == 0 else "")
         + f"pid {root}/{name}.pid;\n"
         f"error_log {root}/var/log/nginx/{name}.log;\n"
@@ -387,7 +387,7 @@ def write_nginx_conf(root, name, folder="conf.d"):
 
 
 def register_a_model(root, environment, done):
-    """Begin to, and make the file `done` in the end."""
+    """Start a process that registers a model, and then makes the file `done`."""
     mlflow = root / "var/lib/modelyard/mlflow"
     mlflow.mkdir(parents=True)
     script = ROOT / "tests/end_to_end/register_echo.py"
@@ -408,7 +408,7 @@ def register_a_model(root, environment, done):
 
 
 def stop_all(root):
-    """End what the commands started, by the ids that they wrote down."""
+    """Stop the processes that the commands started, by their `.pid` files."""
     started = []
     for path in root.glob("*.pid"):
         with contextlib.suppress(psutil.NoSuchProcess, ValueError):
@@ -542,7 +542,7 @@ def test_visitors_are_told_apart_by_their_addresses(production):
         production.client(address="127.0.0.4") as one,
         production.client(address="127.0.0.5") as other,
     ):
-        # Ten a minute; another minute may begin meanwhile.
+        # The limit is ten a minute, and a new minute may begin meanwhile.
         tries = [guess(one)]
         while tries[-1] == 200 and len(tries) < 21:
             tries.append(guess(one))

@@ -1,4 +1,4 @@
-"""The bytes of every relayed path, as a strict reader, Node and aiohttp take them."""
+"""Test that a strict reader, Node and aiohttp can read the answers of relayed paths."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ PATHS = (
     "/nothing",
 )
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
-# Reads each path to its end; gives [status, length of the body] of each.
+# Reads every path's answer; prints [status, length of the body] of each.
 IN_NODE = """
 const [base, token, ...paths] = process.argv.slice(1);
 const headers = {authorization: `Bearer ${token}`};
@@ -69,7 +69,7 @@ def asked(method, path, token, *headers):
 
 
 def read_strictly(port, token):
-    """Ask for all paths by all methods; gives status and length of each GET."""
+    """Ask for all paths by all methods; return status and length of each GET."""
     found = {}
     for path in PATHS:
         sent = [asked(method, path, token) for method in METHODS]
@@ -85,7 +85,7 @@ def read_strictly(port, token):
 
 
 def once(plant, path, *headers):
-    """Ask for one path without a key; gives the answer."""
+    """Ask for one path without a key; return the answer."""
     sent = asked("GET", path, "", "Connection: close", *headers)
     [answer] = read_all(asyncio.run(ask_raw(plant.gateways.port, sent)), ["GET"])
     return answer

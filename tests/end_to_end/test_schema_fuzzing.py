@@ -1,4 +1,4 @@
-"""Made-up requests for every operation of the OpenAPI document, to a real Modelyard."""
+"""Send generated requests for every operation of the OpenAPI document."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 SEED = 20261120
-# What the promise is about: 503 and 504 say that we are busy, not that we broke.
+# 503 and 504 are allowed: they say that we are busy, not that we failed.
 CONFIGURATION = """
 [checks]
 not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", "503", "504"]
@@ -24,7 +24,7 @@ _MAX_EXAMPLES = 4
 def test_no_operation_answers_with_a_server_error(modelyard, tmp_path):
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     demo = modelyard.demo
-    # With the key, so that the document has what this caller may call.
+    # With the key, so the document has the models that this caller may call.
     headers = modelyard.headers(demo["bench_api_key"])
     schema = modelyard.client.get(
         "/api/schema/", headers=headers | {"Accept": "application/json"}

@@ -1,4 +1,4 @@
-"""Starting twice, starting on a taken port, and stopping everything."""
+"""Test to start twice, to start on a taken port, and to stop everything."""
 
 import socket
 
@@ -54,6 +54,6 @@ def test_second_run_finds_everything_in_place_and_is_ready_soon(modelyard):
     lines = modelyard.first_run.second_card
 
     assert not any(line.startswith("✓") for line in lines), lines
-    # Ten seconds are promised on a machine that does nothing else, where to set all up
-    # takes a minute.
+    # The promise is ten seconds on an idle machine, where the whole setup takes a
+    # minute.
     assert modelyard.first_run.second_took_s < modelyard.first_run.took_s / 2

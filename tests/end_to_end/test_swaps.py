@@ -1,4 +1,4 @@
-"""Versions move, engines die and processes stop while requests keep coming."""
+"""Test moves of versions, deaths of engines and stops of processes under load."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def statuses(answers):
 
 
 def failed(answers):
-    """Give those that are no prediction; their bodies say why."""
+    """Return the answers that are not predictions; their bodies say why."""
     return [one for one in answers if one.status != 200]
 
 
@@ -49,7 +49,7 @@ def plane(tmp_path):
 
 
 def test_a_hundred_default_moves_fail_no_request(plane):
-    """To and fro between two versions; every tenth is new, and one of them leaves."""
+    """The default moves between two versions; each tenth move replaces one of them."""
 
     def move(generator, version, leaving=None):
         plane.load(version, row_s=ROW_S)
@@ -64,7 +64,7 @@ def test_a_hundred_default_moves_fail_no_request(plane):
             timeout_s=60,
         )
         if leaving is not None:
-            # What chose it was sent to the engine before, and is answered.
+            # Calls that chose this version reached the engine before, and are answered.
             plane.engine.unload(VersionKey(data_plane.MODEL, leaving))
 
     async def main():
@@ -137,7 +137,7 @@ def poison(plane, supervisor):
 
 
 async def until(condition):
-    """Let the loop turn; the test's own time-out ends what never comes about."""
+    """Wait for a condition; the test's own time-out ends a vain wait."""
     while not condition():
         await asyncio.sleep(0.02)
 
@@ -182,24 +182,24 @@ def test_a_lost_engine_comes_back_by_itself_and_nobody_hangs(tmp_path, harm):
         plane.stop()
 
     assert failed(one for one in answers if one.sent_s > back_s) == []
-    # Ten seconds are promised beside its own start; that depends on the machine.
+    # The promise is ten seconds plus the engine's start, which depends on the machine.
     assert back_s - harmed_s < 10 + 3 * first_s
     away = failed(answers)
     assert away
-    # In flight when it died, or refused since: told at once, and when to come back.
+    # Calls in flight or refused since: answered at once, with a time to wait.
     assert statuses(away).keys() <= {503, 500}
     assert statuses(away)[500] <= 10 * (harm is poison)
     assert all(one.retry_after_s for one in away if one.status == 503)
-    # Whoever hung would have waited for half a minute.
+    # A call that hung would have waited for half a minute.
     assert max(one.took_s for one in away) < 10
 
 
 def test_sigterm_under_load_fails_no_accepted_request(plane):
-    """First the gateway and then the engine, as a machine that stops does it."""
+    """The gateway stops first and then the engine, as when a machine shuts down."""
 
     async def main():
         async with generator_for(plane) as generator:
-            # So many that none has to wait to be accepted, which ends with the gateway.
+            # Open all connections before: the gateway accepts none while it stops.
             await generator.connect(400)
             load = asyncio.create_task(generator.send(100, 240))
             await until(lambda: len(generator.answers) > 150)
@@ -220,7 +220,7 @@ def test_sigterm_under_load_fails_no_accepted_request(plane):
     before = [one for one in answers if one.sent_s < stopping_s]
     assert len(before) > 150
     assert failed(before) == []
-    # Nobody listens any more; what it took in was answered.
+    # 0: the gateway does not listen any more. All accepted calls were answered.
     assert statuses(answers).keys() <= {200, 503, 0}
 
 
@@ -241,6 +241,6 @@ def test_sigterm_for_an_engine_under_load_fails_no_accepted_request(plane):
     answers, code = asyncio.run(main())
 
     assert code == 0
-    # Whatever it had taken is answered; later ones are refused with the time to wait.
+    # Accepted calls are answered; later calls are refused with a time to wait.
     assert statuses(answers).keys() == {200, 503}
     assert all(one.retry_after_s for one in answers if one.status == 503)

@@ -1,4 +1,4 @@
-"""Worker and beat are killed again and again while jobs run and gateways answer."""
+"""Test that jobs end and calls succeed while worker and beat are killed."""
 
 import random
 import time
@@ -27,13 +27,13 @@ pytestmark = [
 KILLS = FACTOR
 JOBS, ROWS = 2 * FACTOR, 2000
 ROW_S = 0.002
-# A dead worker's job is taken up again within this, beside the start of another.
+# A dead worker's job continues within this time, beside the start of a new worker.
 RESTART_S = 30.0
 Status = PredictionJob.Status
 
 
 class SteadyRunner(FakeRunner):
-    """Takes its time for each row, so that there is work to be killed in."""
+    """A model that takes time for each row, so kills hit work in progress."""
 
     def run(self, tensors):
         time.sleep(ROW_S * len(tensors[0].data))
@@ -52,7 +52,7 @@ def customer():
 
 
 def first_value(number):
-    """Every row of every job is another one."""
+    """Return a job's first value; no two rows of all jobs are equal."""
     return 10_000 * (number + 1)
 
 
@@ -87,7 +87,7 @@ def progress():
 
 
 def leave_torn_hints(home):
-    """Put there what a writer that is killed leaves, whatever the broker's file is."""
+    """Write the torn files that a killed writer leaves behind."""
     for number, content in enumerate((b"", b'{"body": "W1si')):
         (home.broker / f"{time.time_ns():020}-torn-{number}.celery.msg").write_bytes(
             content
@@ -101,9 +101,9 @@ def seconds_until_more_rows():
 
 
 def kill_again_and_again(plant, chance):
-    """Kill both, each at a moment of its own, while a job is under way.
+    """Kill each at a random moment while a job is under way.
 
-    Return the longest time until jobs went on.
+    Returns the longest time until jobs went on.
     """
     taken, took_s = 0, [seconds_until_more_rows()]
     while taken < KILLS:
@@ -149,7 +149,7 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
         scores = [one["score"] for one in found["predictions"]]
         assert scores == [2 * (first + row) for row in range(ROWS)]
         assert found["errors"] == []
-    # Each chunk is one row of usage and one charge, also those that were begun twice.
+    # Each chunk is one row of usage and one charge, even if it was begun twice.
     for job_id in job_ids:
         done = JobChunk.objects.filter(job_id=job_id).aggregate(n=Count("pk"))["n"]
         used = Usage.objects.filter(segment=segment(job_id)).aggregate(
@@ -158,11 +158,11 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
         assert used == {"requests": done, "rows": ROWS}
     granted = QuotaCounter.objects.get(customer=jobs_key.key.customer).granted
     assert granted == JOBS * ROWS
-    # And nobody who called meanwhile noticed anything.
+    # No other caller was affected.
     assert {call.status for call in load.calls} == {200}
     assert sorted(load.answered()) == sorted(events - before)
     charged = Usage.objects.filter(customer=calls_key.key.customer).aggregate(
         n=Sum("charged_requests")
     )
-    # One was answered before, to see that it serves.
+    # One call before the load checked that the gateway serves.
     assert charged["n"] == len(load.calls) + 1
