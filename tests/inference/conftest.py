@@ -1,4 +1,4 @@
-"""Fixtures of the tests of inference."""
+"""Define the fixtures of all tests of `inference`."""
 
 import pytest
 
@@ -7,9 +7,9 @@ from inference.codecs import decoding
 
 @pytest.fixture(autouse=True)
 def time_for_all_problems(monkeypatch):
-    """Let a bad request be read to its end, however busy the machine is.
+    """Read every bad request to its end, also on a busy machine.
 
-    What a message counts, and whether it says "At least", must not depend on a budget
-    of some milliseconds. Its own tests set it.
+    Otherwise the counts in messages, and the words "At least", would depend on a
+    budget of some milliseconds. Tests of the budget set it themselves.
     """
     monkeypatch.setattr(decoding, "MAX_SLOW_PASS_S", 60.0)

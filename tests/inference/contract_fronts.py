@@ -1,4 +1,4 @@
-"""Sending one request to each front, inside the test's own process."""
+"""Send one request to the gateway and to Django, in the test's own process."""
 
 import asyncio
 import queue
@@ -32,9 +32,9 @@ from tests.inference.http_answers import Answer, read_all
 
 
 class SiteTransport(httpx.AsyncBaseTransport):
-    """The site, as its own processes call it, answered by the test's own thread.
+    """Send requests for the site to the test's own thread.
 
-    There alone is the database connection with the test's transaction.
+    Only that thread has the database connection with the test's transaction.
     """
 
     def __init__(self, to_site: queue.Queue[Any]) -> None:
@@ -101,10 +101,10 @@ def _request(method: str, path: str, headers: dict[str, str], content: bytes) ->
 
 
 async def ask_raw(port: int, sent: bytes) -> bytes:
-    """Send bytes, and return all that come until the connection is closed."""
+    """Send bytes, and return all bytes until the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
-    # A refusal may come before all is sent.
+    # A refusal may arrive before everything is sent.
     received = await asyncio.wait_for(reader.read(), 60)
     writer.transport.abort()
     return received

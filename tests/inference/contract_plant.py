@@ -1,4 +1,4 @@
-"""A real engine with a tiny real model, and one snapshot for both fronts."""
+"""Run a real engine with tiny real models, and publish one snapshot for both fronts."""
 
 import asyncio
 import json
@@ -82,7 +82,7 @@ SPELLER_KEY = VersionKey("speller", 1)
 
 
 def export_model(folder: Path, shape: tuple[int, ...] = (2,)) -> Path:
-    """Export `large` where all values sum up to over 10, as MLflow lays models out."""
+    """Export a model in MLflow's layout: `large` if all values sum up to over 10."""
     import torch
 
     class Sizes(torch.nn.Module):
@@ -152,7 +152,7 @@ class RunningEngine:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        # MLflow warns while it loads a model, whichever thread it does so in.
+        # MLflow warns while it loads a model, in any thread.
         with warnings.catch_warnings(action="ignore"):
             self._start()
 
@@ -213,7 +213,7 @@ class RunningEngine:
 
 
 class StuckEngine:
-    """Accepts connections and never answers."""
+    """An engine that accepts connections and never answers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -245,7 +245,8 @@ def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
     customer = CustomerFactory(
         plan=PlanFactory(
             name="generous",
-            # The minute's is the nearer: seconds end between the calls to two fronts.
+            # The limit per minute must be the nearer one: between the calls to the two
+            # fronts, a second may end.
             burst_requests=1_000_000,
             sustained_requests=100_000,
             daily_quota=None,

@@ -1,6 +1,6 @@
-"""A strict reader of HTTP/1.1 answers: what is not exactly right is an error.
+"""Read HTTP/1.1 answers strictly: any deviation is an error.
 
-Clients are of many minds about what is nearly right (RFC 9112, sections 4 to 6).
+Clients differ in how they read answers that are nearly right (RFC 9112, 4 to 6).
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5]\d\d) ([\x20-\x7e]*)")
-# No blank before the colon, one behind it, none at the end.
+# No blank before the colon, one after it, none at the end.
 FIELD = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?"
 )
@@ -21,7 +21,7 @@ CLOCK_SKEW_S = 300
 
 
 class Wrong(AssertionError):
-    """The bytes are no right answer."""
+    """The bytes are not a valid answer."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Answer:
 
 
 def read_all(received: bytes, methods: list[str]) -> list[Answer]:
-    """Read the answers to requests of these methods, after which nothing may come."""
+    """Read the answers to requests with these methods; no bytes may follow."""
     answers = []
     for method in methods:
         answer, received = _read(received, method)

@@ -1,4 +1,4 @@
-"""One contract, two fronts: the gateway and Django answer every request alike."""
+"""Test that the gateway and Django answer every request alike."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ from tests.inference.contract_plant import (
 # One process starts the engine, which takes seconds, for all of them.
 pytestmark = pytest.mark.xdist_group("contract")
 
-# What callers may rely on besides status and body; times are compared by presence.
+# Headers that callers may rely on. Those with times are only compared by presence.
 CONTRACT_HEADERS = (
     "content-type",
     "x-model-version",
@@ -58,7 +58,7 @@ INVOCATIONS = "/api/v1/models/sizes/invocations"
 
 @dataclass
 class Case:
-    """One or more equal requests; the last answer is the one that counts."""
+    """One or more equal requests; only the last answer is checked."""
 
     name: str
     status: int
@@ -67,7 +67,7 @@ class Case:
     key: str | None = "key"
     headers: dict[str, str] = field(default_factory=dict)
     code: str = ""
-    # Text that the body must hold, such as the name of the field at fault.
+    # Text that the body must contain, such as the name of the wrong field.
     says: str = ""
     times: int = 1
     method: str = "POST"
@@ -89,7 +89,7 @@ def picture(kind="PNG", size=(2, 1)):
 
 
 def form(*files, options=b""):
-    """A multipart body with a part per file, named `image`."""
+    """Return a multipart body with a part named `image` for each file."""
     file = b'name="image"; filename="a.png"'
     parts = [(file, content) for content in files]
     if options:
@@ -619,7 +619,7 @@ class Reply:
     body: bytes
 
     def comparable_body(self, *, about=True):
-        """Set aside what no two requests share: the id and the times."""
+        """Return the body without the id and the times, which always differ."""
         if "event-stream" in self.headers["content-type"]:
             return re.sub(rb'"(total_ms|request_id)":[^,}]*', b"", self.body)
         if "json" not in self.headers["content-type"]:
@@ -642,7 +642,7 @@ class Reply:
 
     @staticmethod
     def about(seconds):
-        """Allow for the seconds between the calls to the first front and the second."""
+        """Allow for the seconds between the calls to the two fronts."""
         return pytest.approx(seconds, abs=5, rel=0.001)
 
 
@@ -665,11 +665,11 @@ def ask_django(case, headers):
 
 
 def ask_both(case, home, keys):
-    """Ask both fronts within one minute: with the next, rates begin anew."""
+    """Ask both fronts within one minute, because rates begin anew with the next."""
     while True:
         minute = time.time() // 60
         by_django = ask_django(case, headers_of(case, keys))
-        # Units that one front leased are missing in the other's headers.
+        # Units that one front leased would be missing in the other's headers.
         Lease.objects.all().delete()
         QuotaCounter.objects.all().delete()
         status, headers, body = ask_gateway(
@@ -688,7 +688,7 @@ def ask_both(case, home, keys):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_both_fronts_give_the_same_answer(case, home, keys):
     if case.name == "plot":
-        # Its process takes seconds to start, on a busy machine more than a call has.
+        # The process for plots takes seconds to start, on a busy machine too many.
         plots.draw_waterfall(
             names=["x"], row=[1.0], values=[1.0], base_value=0.0, title="x"
         )

@@ -1,4 +1,4 @@
-"""`manage.py find_call`: from the request id of an error to what happened."""
+"""Test `manage.py find_call`, which finds a call by the request id of its error."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The strict reader is strict."""
+"""Test that the strict reader of HTTP answers is strict."""
 
 from email.utils import formatdate
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.inference.http_answers import Wrong, read_all
 
-# Filled in when it is read: minutes may lie between.
+# Replaced by the time of reading, which may be minutes later.
 NOW = b"NOW"
 DATE = "date: NOW"
 PLAIN = "content-type: text/plain"

@@ -1,4 +1,4 @@
-"""From a request's body to the answer's values, through real models of many kinds."""
+"""Test requests with real models of many kinds, from the body to the predictions."""
 
 import json
 import warnings
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def answer(folder, instances, *, metadata=None, parameters=None):
-    """Decode, run as the engine does, and give the predictions."""
+    """Decode a body, run the model as the engine does, and return the predictions."""
     loaded = runner.load(logged.version(folder, metadata=metadata), "cpu")
     signature = loaded.signature
     body = {"instances": instances}

@@ -1,4 +1,4 @@
-"""Predictions at the site's own views: only for what is not behind a gateway."""
+"""Test that the site's own prediction views refuse requests behind a gateway."""
 
 import pytest
 from django.test import Client

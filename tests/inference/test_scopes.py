@@ -1,4 +1,4 @@
-"""Every operation of the OpenAPI document, by keys that have one scope each."""
+"""Test every operation of the OpenAPI document with keys of one scope each."""
 
 import msgspec
 import pytest
@@ -13,14 +13,14 @@ from tests.factories_jobs import new_job_id, sum_model
 from tests.inference.test_tenancy import operations
 
 pytestmark = pytest.mark.django_db
-# What needs no key, or, sending an announced file, has its signature instead; and what
-# gateways alone answer, see tests/inference/gateway/open_inference/test_app.py.
+# Paths that need no key; `/content`, which takes an announced file, has a signature.
 WITHOUT = ("/healthz", "/readyz", "/content")
+# Only gateways answer these: tests/inference/gateway/open_inference/test_app.py.
 BY_GATEWAYS = "/v2/"
 
 
 def scopes_for(path):
-    """Name the scopes of which an operation needs one."""
+    """Return the scopes of which an operation needs one."""
     for part, scopes in (
         ("/api/v1/jobs", {"jobs"}),
         ("/api/v1/uploads", {"predict", "jobs"}),
@@ -36,7 +36,7 @@ def scopes_for(path):
 
 @pytest.fixture
 def keys(home):
-    """Issue one key per scope to a customer whose limits are not met."""
+    """Issue one key per scope to a customer who cannot reach any limit."""
     customer = CustomerFactory.create(
         plan__burst_requests=10**6, plan__sustained_requests=10**6
     )

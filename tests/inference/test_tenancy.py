@@ -1,8 +1,8 @@
-"""No caller meets anything of another customer, by any operation there is.
+"""Test that no operation shows a caller anything of another customer.
 
-The operations come from the OpenAPI document and the portal's URL table, so a new one
-is covered the day it is added, or fails here until somebody says what its address
-names. Then each filter by owner is taken away in turn, and the matrix must notice.
+The operations come from the OpenAPI document and the portal's URL table. So a new one
+is covered at once, or fails here until `leaks` knows the names in its path. Other tests
+remove each filter by owner in turn, and `leaks` must notice it.
 """
 
 import datetime
@@ -39,17 +39,17 @@ from tests.factories_jobs import make_job, sum_model
 
 pytestmark = pytest.mark.django_db
 METHODS = ("get", "post", "put", "patch", "delete")
-# In everything that belongs to the other customer; a number where there are no words.
+# Every object of the other customer has this text, or this number if it has no text.
 MARK = "foreign-thing"
 MARKED_LIMIT = 77_777_777
-# What is asked for with a query in addition: usage is added up by hour and by day.
+# Queries to try in addition: usage is added up by hour and by day.
 QUERIES = {
     "/api/v1/usage": [
         "?group_by=model&bucket=hour&from={from_}",
         "?group_by=model&bucket=day&from={from_}",
     ]
 }
-# Every way to find rows by their owner: model, and the name of the filter.
+# Every way to find rows by their owner: the model, and the name of the filter.
 OWNERS = [
     (PredictionJob, "customer_id"),
     (Upload, "customer_id"),
@@ -61,9 +61,9 @@ OWNERS = [
     (ApiKey, "customer"),
     (Customer, "members"),
 ]
-# What reads the file that `input_uri` names; other protocols read none.
+# Operations that read the file that `input_uri` names; other protocols read none.
 READS_FILES = ("/jobs", "/predict", "/predict/batch", "/explain")
-# Rows of customers that no caller and no member is ever shown.
+# Models with rows of customers that only staff may see.
 OF_STAFF_ALONE = {
     "KeyNetworks",
     "QuotaCounter",
@@ -133,7 +133,7 @@ def make_world(name):
 @pytest.fixture
 def worlds(home):
     made = make_world("mine"), make_world(MARK)
-    # Their keys too: one that is not published is refused before anything is read.
+    # This publishes the keys; an unknown key would be refused before anything is read.
     published = publishing.assemble(sequence=1, now=timezone.now())
     snapshot_file.write(
         home.snapshot, msgspec.structs.replace(published, models=(sum_model(),))
@@ -143,7 +143,7 @@ def worlds(home):
 
 
 def leaks(client, mine, theirs):
-    """Name every call of one customer that met something of the other."""
+    """Return every call of one customer that shows something of the other."""
     found = []
     two_days_ago = timezone.now() - datetime.timedelta(days=2)
     names = {
@@ -190,7 +190,7 @@ def _tells(response, *, but="\0"):
     body = response.getvalue().decode(errors="replace")
     if f"{MARKED_LIMIT:,}" in body:
         return True
-    # A search repeats what was searched for.
+    # A search page repeats the search text.
     return MARK in body.replace(but, "").replace(f"<code>{MARK}</code>. Either", "")
 
 
@@ -211,7 +211,7 @@ def test_every_kind_of_row_that_has_an_owner_is_named_above():
         model.__name__
         for model in apps.get_models()
         for field in model._meta.get_fields()
-        # Histories are copies for the admin.
+        # Histories are copies, which only the admin shows.
         if field.many_to_one
         and field.related_model is Customer
         and not model.__name__.startswith("Historical")
@@ -249,7 +249,7 @@ def test_the_matrix_notices_a_missing_filter_by_owner(
 
 
 def _without(condition, owner):
-    """Take a filter by owner out of a condition, however deep it is in there."""
+    """Remove a filter by owner from a condition, at any depth."""
     if not isinstance(condition, Q):
         return condition
     kept = [

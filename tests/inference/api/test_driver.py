@@ -29,7 +29,7 @@ BODY = json.dumps({"instances": [[1.0, 2.0]]}).encode()
 
 
 class FakePredictingEngine:
-    """Answers each row with the same scores, or fails as told."""
+    """An engine that answers each row with the same scores, or fails when told to."""
 
     def __init__(self, failure=None):
         self.failure = failure

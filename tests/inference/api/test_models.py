@@ -1,4 +1,4 @@
-"""A caller sees the models its key may call, and nothing of the others."""
+"""Test that a caller sees only the models that its key may call."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Kept predictions: when they are found, and that memory is bounded."""
+"""Test when the cache finds a prediction, and that its memory is bounded."""
 
 import numpy as np
 from hypothesis import given
@@ -112,7 +112,7 @@ def test_a_newcomer_takes_from_whoever_holds_most():
 
     third = store(cache, 3, 1000)
 
-    # A third each, or what it has.
+    # A third for each, or less if a customer has less.
     assert len(kept(cache, first)) in (34, 35)
     assert kept(cache, second) == second
     assert len(kept(cache, third)) in (35, 36)
@@ -136,7 +136,7 @@ def test_where_all_share_a_prediction_it_counts_for_whoever_stored_it():
     put(cache, KEY, prediction(2), customer_id=2)
     put(cache, OTHER, prediction(), customer_id=3)
 
-    # It was customer 2's oldest but one when customer 3 came.
+    # It was customer 2's second oldest entry when customer 3 came.
     assert value_of(cache.get(KEY, now_s=0, ttl_s=1)) == 2
     assert len(kept(cache, flood)) == 8
 

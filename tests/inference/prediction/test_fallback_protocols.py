@@ -1,4 +1,4 @@
-"""What stands in for a version, in each protocol and as a stream; what is logged."""
+"""Test fallback answers in each protocol and as a stream, and their log lines."""
 
 import base64
 import json
@@ -50,7 +50,7 @@ def fixed(prediction, **fallback):
 
 
 class StreamingDriver(FailingDriver):
-    """Versions that do not fail stream two words; what is sent is kept."""
+    """A driver whose working versions stream two words; it keeps all that is sent."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -144,7 +144,7 @@ def test_a_fixed_answer_over_grpc():
     message.inputs[0].contents.fp32_contents.extend([1, 2])
     driver = fixed(0.5)
     driver.message = message
-    # Bodies of gRPC are messages that were read already.
+    # A gRPC body is a message that is parsed already.
     read_body = driver.perform
     driver.perform = lambda effect: (
         message if type(effect).__name__ == "NeedBody" else read_body(effect)

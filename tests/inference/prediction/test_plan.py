@@ -1,4 +1,4 @@
-"""The plan, driven by hand: no loop, no sockets."""
+"""Test the plan, driven by hand without an event loop or sockets."""
 
 import json
 
@@ -71,7 +71,7 @@ EXPLAINED = Explained(
 
 
 def snapshot(*, limits=None, scopes=("predict", "explain"), models=(), **changes):
-    """Publish `cancer` (default 2, canary 3 at 10 %) and `secret`, not served."""
+    """Make a snapshot: `cancer` (default 2, canary 3 at 10 %), `secret` (unserved)."""
     version = CallableVersion(version=2, signature=SIGNATURE, aliases=("champion",))
     fields = {
         "sequence": 1,
@@ -116,7 +116,7 @@ def snapshot(*, limits=None, scopes=("predict", "explain"), models=(), **changes
 
 
 class Driver:
-    """Answers the plan's effects and remembers them."""
+    """A driver that answers the plan's effects and keeps them."""
 
     def __init__(self, published=None, *, clock=None):
         self.clock = clock or ManualClock(1_000_000.0)
@@ -125,7 +125,7 @@ class Driver:
             self.tables, boot_id="b", clock=self.clock, timer=self.clock
         )
         self.scores = [[0.25, 0.75]]
-        # Instead of scores, where given.
+        # If set, these replace the scores.
         self.outputs = None
         self.failure = None
         self.grants = []
@@ -257,7 +257,7 @@ def test_unreadable_request_ids_are_replaced(given):
         ("nonsense", "malformed"),
         (KEY.token[:-1] + ("a" if KEY.token[-1] != "a" else "b"), "malformed"),
         (key_format.generate("live").token, None),
-        # As long as it is not the whole key, nothing is said of the key.
+        # Only the holder of the whole key learns why it ended.
         (ENDED.token[:17] + key_format.generate("live").token[17:], "malformed"),
         (ENDED.token, "revoked"),
     ],
@@ -457,7 +457,7 @@ def test_quota_is_leased_in_rows_and_then_refused():
         plan="p", rates=(), quotas=(Quota("day", "rows", 4),), max_predict_rows=9
     )
     driver = Driver(snapshot(limits=limits))
-    # Others may hold units: the site is asked, and its "none" remembered.
+    # Others may hold units, so the plan asks the site, and remembers its "none".
     driver.grants = [LeaseGrant(units=3, remaining=1), LeaseGrant(0, remaining=1)]
     three = {"instances": GOOD["instances"] * 3}
 

@@ -1,4 +1,4 @@
-"""The plan with a cache: who gets an answer that is there already."""
+"""Test which calls the plan answers from its cache."""
 
 import json
 

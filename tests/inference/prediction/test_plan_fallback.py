@@ -1,4 +1,4 @@
-"""The plan when the version in charge cannot answer and something stands in."""
+"""Test the plan when a fallback answers, because the version in charge cannot."""
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ UNKNOWN = {"label": "unknown", "score": None}
 
 
 class FailingDriver(Driver):
-    """Versions of `failing` raise what stands there."""
+    """A driver whose versions in `failing` (version → error code) fail."""
 
     def __init__(self, published, failing):
         super().__init__(published)

@@ -1,4 +1,4 @@
-"""Inputs that take the plan other ways: images, and parameters."""
+"""Test the plan with images and parameters."""
 
 import time
 
@@ -22,7 +22,7 @@ PNG = {b"content-type": b"image/png"}
 
 
 class ImageDriver(Driver):
-    """Reads pictures as the gateway's threads do, in `read_s` seconds."""
+    """A driver that decodes images as the gateway does, in `read_s` seconds."""
 
     read_s = 0.0
 

@@ -1,4 +1,4 @@
-"""What keys may do in the plan: networks, test mode, keys that came in the query."""
+"""Test keys in the plan: their networks, test mode, and keys in the query."""
 
 import msgspec
 import pytest
@@ -23,7 +23,7 @@ def driver(*, limits=None, trusted=(), **changes):
     [
         ("10.1.2.3", None, 200),
         ("192.0.2.1", None, 403),
-        # Anybody may write this header.
+        # Any caller can write this header.
         ("192.0.2.1", b"10.1.2.3", 403),
         ("172.16.0.1", b"10.1.2.3", 200),
         ("172.16.0.1", b"10.1.2.3, 192.0.2.1", 403),
@@ -71,7 +71,7 @@ def test_a_test_key_passes_the_same_checks_and_is_not_charged():
 
     answers = [plan.call() for _ in range(4)]
 
-    # Its one unit comes back after every call; rates are counted.
+    # Its one unit is refunded after every call, but rates count.
     assert [answer.status for answer in answers] == [200, 200, 200, 429]
     assert [answer.event.charged for answer in answers] == [False] * 4
     assert [answer.event.test for answer in answers] == [True] * 4

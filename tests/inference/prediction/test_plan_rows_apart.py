@@ -1,4 +1,4 @@
-"""`return_errors: individual` where the model itself fails on some rows."""
+"""Test `return_errors: individual` if the model itself fails on some rows."""
 
 import pytest
 
@@ -11,7 +11,7 @@ OPTIONS = {"return_errors": "individual"}
 
 
 class PoisonedDriver(Driver):
-    """The engine fails on calls that hold certain radii."""
+    """A driver whose engine fails on calls with certain radii."""
 
     poison = frozenset()
     failure_code = EngineErrorCode.MODEL_ERROR

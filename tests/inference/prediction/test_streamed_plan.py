@@ -1,4 +1,4 @@
-"""The plan of a stream, driven by hand."""
+"""Test the plan of a stream, driven by hand."""
 
 import json
 
@@ -37,7 +37,7 @@ HEADERS = [(b"content-type", b"text/event-stream")]
 
 
 class Driver:
-    """Gives `chunks` one after the other; an exception among them is raised."""
+    """A driver that returns `chunks` one after the other, and raises the exceptions."""
 
     def __init__(self, *chunks, limits=None):
         self.clock = ManualClock(0.0)

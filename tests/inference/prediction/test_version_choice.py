@@ -1,4 +1,4 @@
-"""Every way to name a version, for every operation of every protocol."""
+"""Test every way to name a version, for every operation of every protocol."""
 
 import json
 
@@ -46,7 +46,7 @@ WAYS = [
 
 
 class AnyDriver(Driver):
-    """Also streams, with nothing to say."""
+    """A driver that can also stream; its streams have no chunks."""
 
     def perform(self, effect):
         match effect:

@@ -71,7 +71,7 @@ def _document():
 
 
 def _resolve(document, schema):
-    """Check a value against a component, with the references of the document."""
+    """Return a validator for a schema that refers to the document's components."""
     return jsonschema.Draft202012Validator(
         {**schema, "components": document["components"]}
     )
@@ -244,7 +244,7 @@ def test_what_is_refused_is_closed_and_what_may_grow_is_open():
     closed = {
         name for name, it in schemas.items() if it.get("additionalProperties") is False
     }
-    # Creating an upload reads what it knows; the other two protocols ignore the rest.
+    # These ignore unknown members: uploads, and the other two protocols.
     ignoring = {"CreateUploadRequest", "InvocationsRequest", "OipRequest"}
     asking = {name for name in schemas if name.endswith(("Request", "Options", "Form"))}
     assert closed - {"BreastCancerInstance"} == asking - ignoring
@@ -277,7 +277,7 @@ def test_no_component_says_request_twice():
 
 
 def test_names_of_models_never_meet_names_that_all_share():
-    # "job-submit" + "Request" is "SubmitJobRequest" in another order only.
+    # Names like those of shared schemas, such as "SubmitJobRequest".
     names = ["predict", "explain", "predict-default-model", "submit", "embed", "1st"]
 
     prefixes = component_prefixes(names)
