@@ -46,6 +46,8 @@ MAX_DEADLINE_MS = 3_600_000
 # Browsers send some 150 bytes. The rest of a longer header is ignored: it is read
 # before the key is known, and its meaning is cached.
 _MAX_ACCEPT_BYTES = 2048
+# Likewise of a content type.
+_MAX_TYPE_BYTES = 256
 
 
 class AcceptedTypes(msgspec.Struct, frozen=True):
@@ -219,7 +221,9 @@ def _accepted(given: bytes) -> AcceptedTypes:
 
 def _other_content_type(given: bytes | None) -> bytes | None:
     """Return the type of a body that is not JSON."""
-    if given is None or given == b"application/json" or _is_json(given):
+    if given is None or given == b"application/json":
+        return None
+    if _is_json(given[:_MAX_TYPE_BYTES]):
         return None
     return given
 

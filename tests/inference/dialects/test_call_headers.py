@@ -50,3 +50,10 @@ def test_grpc_reads_them_alike():
     read = read_head(sent + HOPS, {INFER.encode(): Method(lambda call, body: None)})
 
     assert caller(read.facts)
+
+
+def test_a_content_type_is_read_no_further_than_it_means_something():
+    long = b"application/json; padding=" + b"x" * 60_000
+
+    assert call_headers.read([(b"content-type", long)]).other_content_type is None
+    assert call_headers.read([(b"content-type", b"text/" + long)]).other_content_type
