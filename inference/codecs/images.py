@@ -24,7 +24,7 @@ import numpy as np
 
 from inference.codecs.rows.reader import DecodedRows
 from inference.codecs.rows.values import invalid
-from inference.engine.signatures.signature import Image, Signature
+from inference.engine.signatures.signature import ONLY_INPUT, Image, Signature
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import shown, summary
@@ -140,7 +140,7 @@ def read_images(
             indexes.append(index)
             continue
         problems.append(problem)
-    tensors = (Tensor("input", tensor[: len(indexes)]),) if indexes else ()
+    tensors = (Tensor(ONLY_INPUT, tensor[: len(indexes)]),) if indexes else ()
     return DecodedRows(tensors, indexes, problems)
 
 

@@ -17,7 +17,7 @@ from inference.codecs.rows.values import (
     type_name,
     unprocessable,
 )
-from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
+from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.dtypes import JSON
 from inference.errors.api_error import ErrorCode, Problem
 
@@ -32,14 +32,12 @@ class Inspector(Protocol):
 
 
 def inspector_of(signature: Signature, *, max_problems: int) -> Inspector:
-    if signature.layout is Layout.TENSOR:
-        only = TensorInput("input", signature.dtype, signature.shape)
+    if signature.layout in (Layout.TENSOR, Layout.TENSORS):
         return TensorRowInspector(
-            (only,), signature.padding, named=False, max_problems=max_problems
-        )
-    if signature.layout is Layout.TENSORS:
-        return TensorRowInspector(
-            signature.inputs, signature.padding, named=True, max_problems=max_problems
+            signature.engine_inputs,
+            signature.padding,
+            named=signature.layout is Layout.TENSORS,
+            max_problems=max_problems,
         )
     return RowInspector(signature, max_problems=max_problems)
 

@@ -16,7 +16,13 @@ from inference.codecs.rows import times
 from inference.codecs.rows.types import KINDS, LateSteps
 from inference.engine.signatures.padding import Padding
 from inference.engine.signatures.padding import stack as fill_up
-from inference.engine.signatures.signature import Column, Layout, Signature, TensorInput
+from inference.engine.signatures.signature import (
+    ONLY_INPUT,
+    Column,
+    Layout,
+    Signature,
+    TensorInput,
+)
 from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
 from inference.engine.wire.tensors import Array, Tensor, numpy_dtype, object_array
 
@@ -36,9 +42,9 @@ class Uneven(ValueError):
 def stack_values(signature: Signature) -> Stack:
     """Return the function that stacks rows, each a sequence of values."""
     if signature.layout is Layout.TENSOR:
-        only = TensorInput("input", signature.dtype, signature.shape)
+        [only] = signature.engine_inputs
         stack_only = _stack_nested(only, signature.padding)
-        return lambda rows: (Tensor("input", stack_only(rows)),)
+        return lambda rows: (Tensor(ONLY_INPUT, stack_only(rows)),)
     if signature.layout is Layout.TENSORS:
         return _stack_tensors(signature)
     if signature.layout is Layout.TABLE:
@@ -67,7 +73,7 @@ def stack_structs(signature: Signature) -> Stack:
 
     def stack_packed(rows: Sequence[Any]) -> tuple[Tensor, ...]:
         memory = bytearray().join([pack(*as_tuple(row)) for row in rows])
-        return (Tensor("input", np.ndarray((len(rows), width), dtype, memory)),)
+        return (Tensor(ONLY_INPUT, np.ndarray((len(rows), width), dtype, memory)),)
 
     return stack_packed
 
@@ -97,13 +103,13 @@ def _stack_matrix(signature: Signature) -> Stack:
     if packed is None:
         width = len(signature.columns)
         return lambda rows: (
-            Tensor("input", np.array(rows, object).reshape(-1, width)),
+            Tensor(ONLY_INPUT, np.array(rows, object).reshape(-1, width)),
         )
     pack, width, dtype = packed
 
     def stack(rows: Sequence[Any]) -> tuple[Tensor, ...]:
         memory = bytearray().join([pack(*row) for row in rows])
-        return (Tensor("input", np.ndarray((len(rows), width), dtype, memory)),)
+        return (Tensor(ONLY_INPUT, np.ndarray((len(rows), width), dtype, memory)),)
 
     return stack
 

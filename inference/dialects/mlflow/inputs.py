@@ -18,9 +18,8 @@ from msgspec import UNSET, Raw, UnsetType
 from inference.codecs.files.csv_files import what_is_wrong
 from inference.codecs.rows.values import read_number
 from inference.codecs.strict_json import parse_object
-from inference.engine.signatures.mlflow_signature import INPUT_NAME
 from inference.engine.signatures.mlflow_types import is_one_row
-from inference.engine.signatures.signature import Layout, Signature
+from inference.engine.signatures.signature import ONLY_INPUT, Layout, Signature
 from inference.engine.wire.dtypes import JSON, TEXT
 from inference.errors.api_error import ApiError, ErrorCode
 
@@ -296,7 +295,7 @@ def _of_table(
     ]
     if wanted_names:
         return [{name: row[at] for at, name in wanted_names} for row in data]
-    if layout is Layout.TABLE and names != {INPUT_NAME}:
+    if layout is Layout.TABLE and names != {ONLY_INPUT}:
         return _of_unknown(signature, len(data)) if columns else [{} for _ in data]
     if layout is Layout.TENSOR and len(columns) == 1:
         return [_unflatten(row[0], signature.shape) for row in data]

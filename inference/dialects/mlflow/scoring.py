@@ -19,6 +19,7 @@ from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.mlflow import inputs
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import OBJECT_DTYPES
+from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse_size, with_facts
@@ -152,7 +153,7 @@ def to_predictions(outputs: tuple[Tensor, ...], signature: Signature) -> Any:
     Several outputs are columns of a table, one record per row; but a model of tensors
     returns tensors by name. NaN and infinity are not JSON and become null.
     """
-    if len(outputs) == 1 and outputs[0].name == "output":
+    if len(outputs) == 1 and outputs[0].name == ONLY_OUTPUT:
         return _values(outputs[0].data)
     if signature.layout is not Layout.TABLE:
         return {tensor.name: _values(tensor.data) for tensor in outputs}

@@ -20,16 +20,13 @@ from inference.codecs.rows.values import exactly, not_among, readable_name
 from inference.dialects.open_inference import datatypes as data
 from inference.dialects.open_inference.datatypes import BF16, InvalidData
 from inference.dialects.open_inference.messages import Shape
-from inference.engine.signatures.signature import Column, Layout, Signature
+from inference.engine.signatures.signature import ONLY_INPUT, Column, Layout, Signature
 from inference.engine.wire.dtypes import MAX_WHOLE_FLOAT
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, numpy_dtype
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import MAX_PROBLEMS, with_facts
 from inference.snapshot.targets import Target
-
-# Name of a model's only input if its signature does not name it.
-ONLY_INPUT = "input"
 
 
 class SentTensor(NamedTuple):

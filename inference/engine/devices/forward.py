@@ -11,6 +11,7 @@ import torch
 from inference.engine.devices import failures
 from inference.engine.devices.arrays import as_array, as_tensors
 from inference.engine.devices.device import CaptureFailed, Device, Function, Graph
+from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import Array
 
 # Shapes per row of the inputs; each combination has its own graphs.
@@ -232,6 +233,6 @@ def named(outputs: Any) -> list[tuple[str, Any]]:
         return [(str(name), value) for name, value in outputs.items()]
     if isinstance(outputs, tuple | list):
         if len(outputs) == 1:
-            return [("output", outputs[0])]
+            return [(ONLY_OUTPUT, outputs[0])]
         return [(f"output_{index}", value) for index, value in enumerate(outputs)]
-    return [("output", outputs)]
+    return [(ONLY_OUTPUT, outputs)]

@@ -14,7 +14,6 @@ from inference.engine.wire.dtypes import BYTES, DATETIME, JSON, TEXT
 from inference.engine.wire.joined_outputs import with_nulls
 from inference.engine.wire.tensors import Array, Tensor, numpy_dtype, object_array
 
-INPUT_NAME = "input"
 _INPUTS = "serving_input_example.json"
 # Optional: a list with one entry per row, or an object of such lists by output name.
 _OUTPUTS = "output_example.json"
@@ -43,7 +42,7 @@ def read(path: Path, signature: Signature) -> tuple[Tensor, ...] | None:
         return tuple(_tensor(value.get(each.name), each) for each in signature.inputs)
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
-    only = TensorInput(INPUT_NAME, signature.dtype, signature.shape)
+    [only] = signature.engine_inputs
     return (_tensor(value, only),)
 
 
@@ -142,11 +141,7 @@ def column_array(values: Sequence[Any], dtype: str) -> Array:
 
 def zeros(signature: Signature) -> tuple[Tensor, ...] | None:
     """Return two rows of zeros, to replace an example; None for tables and text."""
-    inputs: tuple[TensorInput, ...] = (
-        TensorInput(INPUT_NAME, signature.dtype, signature.shape),
-    )
-    if signature.layout is Layout.TENSORS:
-        inputs = signature.inputs
+    inputs = signature.engine_inputs
     if signature.layout is Layout.TABLE or any(each.dtype == TEXT for each in inputs):
         return None
     return tuple(

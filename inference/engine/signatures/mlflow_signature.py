@@ -9,6 +9,7 @@ from typing import Any
 from inference.engine.signatures import padding
 from inference.engine.signatures.mlflow_types import JSON_TYPES, SCALARS, json_schema
 from inference.engine.signatures.signature import (
+    ONLY_INPUT,
     Column,
     Image,
     Layout,
@@ -20,8 +21,6 @@ from inference.engine.signatures.signature import (
 )
 from inference.engine.wire.dtypes import BYTES, JSON, TEXT
 
-# Name of a single input without a name in MLflow.
-INPUT_NAME = "input"
 # numpy's names for arrays of Python objects and of bytes.
 _TENSOR_DTYPES = {"object": TEXT, "str": TEXT, "string": TEXT, "bytes": BYTES}
 _CHANNELS = {"RGB": 3, "L": 1}
@@ -144,7 +143,7 @@ def _columns(specs: list[dict[str, Any]], rules: dict[str, Any]) -> tuple[Column
 def _name(spec: dict[str, Any]) -> str:
     """Return an input's name; pandas also labels columns with 0, 1 and so on."""
     name = spec.get("name")
-    return INPUT_NAME if name is None else str(name)
+    return ONLY_INPUT if name is None else str(name)
 
 
 def _column(

@@ -12,6 +12,9 @@ import msgspec
 from inference.engine.signatures.padding import Padding
 from inference.engine.wire.dtypes import JSON
 
+# Name of the only tensor that the engine gets, and of an input that has none in MLflow.
+ONLY_INPUT = "input"
+
 
 class Layout(enum.StrEnum):
     """How instances become tensors.
@@ -140,6 +143,13 @@ class Signature(msgspec.Struct, frozen=True, omit_defaults=True):
     padding: Padding | None = None
     # Shape per row of each output, in their order; -1 where the length varies.
     output_shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def engine_inputs(self) -> tuple[TensorInput, ...]:
+        """The tensors that the engine gets, if the layout is not TABLE."""
+        if self.layout is Layout.TENSORS:
+            return self.inputs
+        return (TensorInput(ONLY_INPUT, self.dtype, self.shape),)
 
     @property
     def row_shapes(self) -> tuple[tuple[int, ...], ...]:
