@@ -13,10 +13,10 @@ import msgspec
 from accounts.admission.limits import Limits
 from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import NO_OPTIONS
-from inference.codecs.parameters import ParameterReader
 from inference.dialects import call_headers
 from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.mlflow import inputs
+from inference.dialects.open_inference.parameters import parameter_reader
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.dtypes import OBJECT_DTYPES
 from inference.engine.wire.joined_outputs import ONLY_OUTPUT
@@ -139,12 +139,8 @@ def _known_params(
         return None, []
     if isinstance(given, dict):
         given = {name: value for name, value in given.items() if name in names}
-    values, problems = target.compiled(_parameter_reader).read(given)
+    values, problems = target.compiled(parameter_reader).read(given)
     return values or None, problems
-
-
-def _parameter_reader(target: Target) -> ParameterReader:
-    return ParameterReader(target.signature.params)
 
 
 def to_predictions(outputs: tuple[Tensor, ...], signature: Signature) -> Any:

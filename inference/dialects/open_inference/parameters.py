@@ -56,11 +56,12 @@ def read_parameters(
             own[name] = value
     if not own:
         return binary, options, None
-    params, problems = target.compiled(_parameter_reader).read(own)
+    params, problems = target.compiled(parameter_reader).read(own)
     if problems:
         raise with_facts(problems)
     return binary, options, params
 
 
-def _parameter_reader(target: Target) -> ParameterReader:
+def parameter_reader(target: Target) -> ParameterReader:
+    """Make the reader of a version's own parameters, for `Target.compiled`."""
     return ParameterReader(target.signature.params)
