@@ -4,6 +4,7 @@ Raw elements are little-endian and in row-major order. An element of BYTES is it
 (u32) and then its bytes. BF16, which numpy does not know, is read as float32.
 """
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -92,9 +93,7 @@ def read_json(datatype: str, data: msgspec.Raw, shape: Sequence[int]) -> Array:
 
     Raises InvalidData, and ApiError UNPROCESSABLE for numbers out of range.
     """
-    count = 1
-    for size in shape:
-        count *= size
+    count = math.prod(shape)
     try:
         values = _FLAT[datatype].decode(data)
     except (ValueError, RecursionError):

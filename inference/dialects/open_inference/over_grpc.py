@@ -4,6 +4,7 @@ Bodies are messages that the driver has parsed. Answers are bytes of ModelInferR
 whose outputs are always raw. Errors are a text.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -168,9 +169,7 @@ def _raw_tensor(tensor: Any, raw: bytes) -> SentTensor:
         raise refusals.invalid("An input has both `contents` and `raw_input_contents`.")
 
     def read(datatype: str, shape: Shape) -> Array:
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         return data.read_raw(datatype, raw, offset=0, nbytes=len(raw), count=count)
 
     return SentTensor(tensor.name, tensor.datatype, _shape(tensor), read)
@@ -182,9 +181,7 @@ def _typed_tensor(tensor: Any) -> SentTensor:
         if member is None:
             raise InvalidData(f"can be sent as {datatype} in `raw_input_contents` only")
         elements = getattr(tensor.contents, member)
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         if len(elements) != count:
             raise InvalidData(
                 f"has {len(elements)} elements in `{member}`, but its shape needs "

@@ -5,6 +5,7 @@ Specification: https://github.com/kserve/open-inference-protocol, and Triton's e
 tensors, one after the other.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -218,9 +219,7 @@ def _raw_tensor(tensor: InferInput, body: bytes, start: int, nbytes: int) -> Sen
         raise refusals.invalid("The body is shorter than its parts declare.")
 
     def read(datatype: str, shape: messages.Shape) -> Any:
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         return data.read_raw(datatype, body, offset=start, nbytes=nbytes, count=count)
 
     return SentTensor(tensor.name, tensor.datatype, tensor.shape, read)
