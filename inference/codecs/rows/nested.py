@@ -33,6 +33,14 @@ def exact_integer(value: Any) -> Any:
     return value
 
 
+def as_float(value: float) -> float:
+    """Return a number as a float; infinity stands for an integer beyond all floats."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def read_value(value: Any, schema: dict[str, Any], path: str = "") -> Any:
     """Return the value as the model gets it; raise BrokenSchema.
 
@@ -60,7 +68,10 @@ def read_value(value: Any, schema: dict[str, Any], path: str = "") -> Any:
             return value
         case "number":
             if isinstance(value, int | float) and not isinstance(value, bool):
-                return _as_float(value, place)
+                number = as_float(value)
+                if not math.isfinite(number):
+                    raise NotFinite(f"{place}must be finite")
+                return number
         case "integer":
             value = exact_integer(value)
             if isinstance(value, int) and not isinstance(value, bool):
@@ -123,16 +134,6 @@ def _require_plain(value: Any, path: str, place: str) -> None:
         return
     for item in items:
         read_value(item, {}, f"{path}/*")
-
-
-def _as_float(value: float, place: str) -> float:
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise NotFinite(f"{place}must be finite")
-    return number
 
 
 def _can_travel(value: float) -> bool:

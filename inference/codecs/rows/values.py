@@ -17,6 +17,7 @@ import msgspec
 from inference.codecs.rows.nested import (
     BrokenSchema,
     NotFinite,
+    as_float,
     exact_integer,
     read_value,
 )
@@ -89,7 +90,7 @@ def check_type(value: Any, wanted: type) -> tuple[Any, str]:
     elif wanted is float:
         ok = isinstance(value, int | float)
         if ok:
-            value = _as_float(value)
+            value = as_float(value)
     else:
         value = exact_integer(value)
         if isinstance(value, float) and value.is_integer():
@@ -216,13 +217,6 @@ def size_name(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"array of {len(value)}"
     return type_name(value)
-
-
-def _as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def _read_base64(value: Any) -> tuple[Any, str]:
