@@ -8,14 +8,16 @@ from msgspec import Meta
 from inference.codecs.rows.nested import exact_integer
 from inference.codecs.rows.values import readable_name
 from inference.errors.api_error import Problem
-from inference.errors.problems import problem
+from inference.errors.problems import MAX_PROBLEMS, problem
+
+MAX_TIMEOUT_MS = 3_600_000
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The `options` member of a request; None means not given."""
 
     top_k: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
+    timeout_ms: Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS)] | None = None
     # Batches only.
     batch_size: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     return_errors: Literal["fail", "individual"] = "fail"
@@ -36,11 +38,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 NO_OPTIONS = Options()
 
-_MAX_PROBLEMS = 100
-
 _ISSUES = {
     "top_k": "must be an integer from 1 to 1000",
-    "timeout_ms": "must be an integer from 1 to 3600000",
+    "timeout_ms": f"must be an integer from 1 to {MAX_TIMEOUT_MS}",
     "batch_size": "must be an integer from 1 to 100000",
     "return_errors": 'must be "fail" or "individual"',
     "level": 'must be "simple" or "full"',
@@ -63,7 +63,7 @@ def read_options(given: Any) -> tuple[Options, list[Problem]]:
     # In JSON Schema, and so in our OpenAPI document, 85.0 is an integer too.
     given = {name: exact_integer(value) for name, value in given.items()}
     for name, value in given.items():
-        if len(problems) >= _MAX_PROBLEMS:
+        if len(problems) >= MAX_PROBLEMS:
             break
         field = f"options.{readable_name(name)}"
         if name not in _ISSUES:

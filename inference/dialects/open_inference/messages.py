@@ -15,6 +15,8 @@ from inference.errors.api_error import ApiError, ErrorCode
 MAX_DIMENSIONS = 16
 # Largest dimension; far beyond what a body can hold.
 MAX_SIZE = 2**40
+# Most classes that an output may be asked for.
+MAX_CLASSES = 100_000
 _MAX_TENSORS = 10_000
 _Size = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
 Shape = Annotated[tuple[_Size, ...], Meta(min_length=1, max_length=MAX_DIMENSIONS)]
@@ -39,7 +41,7 @@ class InferInput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class OutputParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     binary_data: bool | None = None
     # If not 0: this many best classes as "score:index:label", instead of the scores.
-    classification: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    classification: Annotated[int, Meta(ge=0, le=MAX_CLASSES)] = 0
     content_type: str | None = None
 
 

@@ -19,6 +19,7 @@ from inference.dialects.open_inference import outputs
 from inference.dialects.open_inference.datatypes import InvalidData
 from inference.dialects.open_inference.inputs import SentTensor, input_binding
 from inference.dialects.open_inference.messages import (
+    MAX_CLASSES,
     MAX_DIMENSIONS,
     MAX_SIZE,
     OutputParameters,
@@ -218,10 +219,10 @@ def _requested(output: Any) -> RequestedOutput:
     count = given.pop("classification", 0)
     # Outputs are always raw here.
     given.pop("binary_data", None)
-    if given or type(count) is not int or not 0 <= count <= 100_000:
+    if given or type(count) is not int or not 0 <= count <= MAX_CLASSES:
         raise refusals.invalid(
-            "An output may have the parameters `classification`, from 0 to 100000, and "
-            "`binary_data` only."
+            "An output may have the parameters `classification`, from 0 to "
+            f"{MAX_CLASSES}, and `binary_data` only."
         )
     return RequestedOutput(output.name, OutputParameters(classification=count))
 

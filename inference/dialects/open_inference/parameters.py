@@ -3,14 +3,13 @@
 from typing import Any
 
 from inference.codecs.decoding import DecodedRequest
-from inference.codecs.options import NO_OPTIONS, Options
+from inference.codecs.options import MAX_TIMEOUT_MS, NO_OPTIONS, Options
 from inference.codecs.parameters import ParameterReader
 from inference.dialects.open_inference.messages import RequestedOutput
 from inference.errors import refusals
 from inference.errors.problems import with_facts
 from inference.snapshot.targets import Target
 
-_MAX_TIMEOUT_MS = 3_600_000
 # Ignored: the priority in Triton's queues, and the type for MLServer's codecs.
 _OTHERS = frozenset({"priority", "content_type"})
 # Refused: they are for stateful models, which are not served here.
@@ -32,7 +31,7 @@ def _read_timeout(timeout_us: Any) -> Options:
         raise refusals.invalid(
             "The parameter `timeout` must be a whole number of microseconds, 1 or more."
         )
-    return Options(timeout_ms=min(max(timeout_us // 1000, 1), _MAX_TIMEOUT_MS))
+    return Options(timeout_ms=min(max(timeout_us // 1000, 1), MAX_TIMEOUT_MS))
 
 
 def read_parameters(
