@@ -58,7 +58,8 @@ def render(
         facts["retry_after_s"] = retry_after(error.retry_after_s)
     facts |= {"request_id": request_id, "timestamp": timestamp, "docs": docs}
     body = _encoder.encode(facts if problem_json else {"error": facts})
-    return status, _headers(error, request_id, len(body), problem_json), body
+    content_type = PROBLEM_JSON if problem_json else JSON
+    return status, headers_of(error, request_id, len(body), content_type), body
 
 
 def retry_after(seconds: float) -> int:
@@ -66,11 +67,12 @@ def retry_after(seconds: float) -> int:
     return max(1, math.ceil(seconds))
 
 
-def _headers(
-    error: ApiError, request_id: str, length: int, problem_json: bool
+def headers_of(
+    error: ApiError, request_id: str, length: int, content_type: bytes = JSON
 ) -> Headers:
+    """Return the headers of an error whose body has `length` bytes."""
     headers = [
-        (b"content-type", PROBLEM_JSON if problem_json else JSON),
+        (b"content-type", content_type),
         (b"content-length", b"%d" % length),
         (b"x-request-id", request_id.encode()),
         (b"cache-control", b"no-store"),

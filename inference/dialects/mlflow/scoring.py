@@ -23,7 +23,7 @@ from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse_size, with_facts
-from inference.errors.rendering import render
+from inference.errors.rendering import headers_of
 from inference.snapshot.targets import Target
 
 _JSON = b"application/json"
@@ -96,17 +96,14 @@ class MlflowDialect:
     def render(
         self, call: Call, error: ApiError, *, request_id: str, now: float
     ) -> tuple[int, Headers, bytes]:
-        status, headers, _ = render(error, request_id=request_id, now=now)
         told = [f"{words}." for words in error.further_details(_MAX_TOLD)]
         body = _encoder.encode(
             {
-                "error_code": _ERROR_CODES.get(status, "BAD_REQUEST"),
+                "error_code": _ERROR_CODES.get(error.status, "BAD_REQUEST"),
                 "message": " ".join([error.message, *told]),
             }
         )
-        length = (b"content-length", b"%d" % len(body))
-        headers = [pair for pair in headers if pair[0] != b"content-length"]
-        return status, [*headers, length], body
+        return error.status, headers_of(error, request_id, len(body)), body
 
 
 MLFLOW = MlflowDialect()

@@ -44,7 +44,7 @@ from inference.dialects.open_inference.parameters import (
 from inference.engine.wire.tensors import Array
 from inference.errors import refusals
 from inference.errors.api_error import ApiError
-from inference.errors.rendering import render
+from inference.errors.rendering import headers_of
 from inference.snapshot.targets import Target
 
 _MAX_TEXT = 1000
@@ -145,8 +145,8 @@ class OpenInferenceGrpcDialect:
     def render(
         self, call: Call, error: ApiError, *, request_id: str, now: float
     ) -> tuple[int, Headers, bytes]:
-        status, headers, _ = render(error, request_id=request_id, now=now)
-        return status, headers, error_text(error)[:_MAX_TEXT].encode()
+        body = error_text(error)[:_MAX_TEXT].encode()
+        return error.status, headers_of(error, request_id, len(body)), body
 
 
 OPEN_INFERENCE_GRPC = OpenInferenceGrpcDialect()

@@ -33,7 +33,7 @@ from inference.dialects.open_inference.parameters import (
 )
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.errors.rendering import render
+from inference.errors.rendering import headers_of
 from inference.snapshot.targets import Target
 
 DEFAULT_MAX_JSON_BYTES = 2 * 1024 * 1024
@@ -142,24 +142,16 @@ class OpenInferenceDialect:
     def render(
         self, call: Call, error: ApiError, *, request_id: str, now: float
     ) -> tuple[int, Headers, bytes]:
-        return render_error(error, request_id=request_id, now=now)
+        return render_error(error, request_id)
 
 
 OPEN_INFERENCE = OpenInferenceDialect()
 
 
-def render_error(
-    error: ApiError, *, request_id: str, now: float
-) -> tuple[int, Headers, bytes]:
+def render_error(error: ApiError, request_id: str) -> tuple[int, Headers, bytes]:
     """Return status, headers and body of an error in the protocol's form."""
-    status, headers, _ = render(error, request_id=request_id, now=now)
     body = msgspec.json.encode({"error": error_text(error)})
-    length = (b"content-length", b"%d" % len(body))
-    return (
-        status,
-        [length if name == b"content-length" else (name, v) for name, v in headers],
-        body,
-    )
+    return error.status, headers_of(error, request_id, len(body)), body
 
 
 def _written(

@@ -55,8 +55,8 @@ class OpenInferenceApp:
                 raise refusals.key_in_query()
             status, found = self._find(method, path.rstrip("/"), head, peer)
         except ApiError as error:
+            refused = render_error(error, request_id)
             now = self._clock()
-            refused = render_error(error, request_id=request_id, now=now)
             refused[1].extend(self._facts.rate_headers(head, now, error.limit))
             if error.code is ErrorCode.METHOD_NOT_ALLOWED:
                 allowed = ", ".join(_methods(path.rstrip("/")))

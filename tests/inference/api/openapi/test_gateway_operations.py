@@ -44,6 +44,6 @@ def test_examples_fit_their_schemas():
 
 def test_errors_have_the_documented_form():
     error = ApiError(ErrorCode.NOT_FOUND, "There is no such model.")
-    _, _, body = render_error(error, request_id="req_1", now=0.0)
+    _, _, body = render_error(error, "req_1")
 
     _check({"$ref": "#/components/schemas/OipError"}, msgspec.json.decode(body))
