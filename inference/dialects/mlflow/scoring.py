@@ -23,11 +23,9 @@ from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import Array, Tensor
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import refuse_size, with_facts
-from inference.errors.rendering import headers_of
+from inference.errors.rendering import JSON, headers_of
 from inference.snapshot.targets import Target
 
-_JSON = b"application/json"
-_NO_HEADERS: Headers = []
 # Codes of `mlflow.protos.databricks_pb2.ErrorCode`, by HTTP status.
 _ERROR_CODES = {
     401: "UNAUTHENTICATED",
@@ -81,7 +79,7 @@ class MlflowDialect:
         assert finished.prediction is not None, "there is no request without rows"
         outputs = finished.prediction.tensors
         answer = {"predictions": to_predictions(outputs, finished.target.signature)}
-        return _JSON, _encoder.encode(answer), _NO_HEADERS
+        return JSON, _encoder.encode(answer), []
 
     def encode_fixed(
         self,
@@ -91,7 +89,7 @@ class MlflowDialect:
         prediction: Any,
     ) -> tuple[bytes, bytes, Headers]:
         answer = {"predictions": [prediction] * decoded.rows}
-        return _JSON, _encoder.encode(answer), _NO_HEADERS
+        return JSON, _encoder.encode(answer), []
 
     def render(
         self, call: Call, error: ApiError, *, request_id: str, now: float

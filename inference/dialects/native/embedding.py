@@ -16,10 +16,8 @@ from inference.dialects.native.native import NativeDialect
 from inference.engine.signatures.signature import Task
 from inference.engine.wire.tensors import Array
 from inference.errors.api_error import ApiError, ErrorCode
+from inference.errors.rendering import JSON
 from inference.snapshot.targets import Target
-
-_JSON = b"application/json"
-_NO_HEADERS: Headers = []
 
 _encoder = msgspec.json.Encoder()
 
@@ -122,4 +120,4 @@ def _write(
         request_id,
         warnings,
     )
-    return _JSON, _encoder.encode(answer), _NO_HEADERS
+    return JSON, _encoder.encode(answer), []

@@ -17,12 +17,10 @@ from inference.dialects.dialect import Call, Finished, Headers
 from inference.dialects.native import file_requests
 from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.errors.problems import problem, with_facts
-from inference.errors.rendering import render
+from inference.errors.rendering import JSON, render
 from inference.snapshot.targets import Target
 
-_JSON = b"application/json"
 _SVG = b"image/svg+xml"
-_NO_HEADERS: Headers = []
 _OTHER_TYPES = BODY_IMAGE_TYPES | {FORM_TYPE, TEXT_TYPE}
 
 
@@ -117,8 +115,8 @@ class NativeDialect:
     def encode(self, finished: Finished) -> tuple[bytes, bytes, Headers]:
         explained = finished.explained
         if explained is not None and explained.svg and finished.call.head.accepted.svg:
-            return _SVG, explained.svg.encode(), _NO_HEADERS
-        return _JSON, _encode_body(finished), _NO_HEADERS
+            return _SVG, explained.svg.encode(), []
+        return JSON, _encode_body(finished), []
 
     def encode_fixed(
         self,
@@ -136,7 +134,7 @@ class NativeDialect:
             request_id,
             errors=decoded.problems,
         )
-        return _JSON, _encoder.encode(answer), _NO_HEADERS
+        return JSON, _encoder.encode(answer), []
 
     def render(
         self, call: Call, error: ApiError, *, request_id: str, now: float

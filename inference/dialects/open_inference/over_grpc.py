@@ -49,7 +49,6 @@ from inference.snapshot.targets import Target
 
 _MAX_TEXT = 1000
 _PROTOBUF = b"application/grpc"
-_NO_HEADERS: Headers = []
 # Member of InferTensorContents that holds a datatype's elements.
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -162,7 +161,7 @@ def _written(
             shape=output.data.shape,
         )
         response.raw_output_contents.append(bytes(data.write_raw(output.data)))
-    return _PROTOBUF, response.SerializeToString(), _NO_HEADERS
+    return _PROTOBUF, response.SerializeToString(), []
 
 
 def _raw_tensor(tensor: Any, raw: bytes) -> SentTensor:

@@ -33,15 +33,13 @@ from inference.dialects.open_inference.parameters import (
 )
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.errors.rendering import headers_of
+from inference.errors.rendering import JSON, headers_of
 from inference.snapshot.targets import Target
 
 DEFAULT_MAX_JSON_BYTES = 2 * 1024 * 1024
 DEFAULT_MAX_BINARY_BODY_BYTES = 32 * 1024 * 1024
 JSON_LENGTH = b"inference-header-content-length"
-_JSON = b"application/json"
 _BINARY = b"application/octet-stream"
-_NO_HEADERS: Headers = []
 
 
 class OpenInferenceDialect:
@@ -165,7 +163,7 @@ def _written(
         described.append(_described(output, raw))
     text = b'%b"outputs":[%b]}' % (head, b",".join(described))
     if not raw:
-        return _JSON, text, _NO_HEADERS
+        return JSON, text, []
     return (
         _BINARY,
         b"".join((text, *raw)),
