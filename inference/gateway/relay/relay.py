@@ -18,7 +18,7 @@ import structlog
 
 from accounts.admission.networks import Networks, client_address
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.errors.rendering import render
+from inference.errors.rendering import Headers, render
 from inference.gateway import owners
 from inference.gateway.bounds import UploadSlots
 from inference.gateway.http1.asgi import ClientLeft, Message, Receive, Send
@@ -27,8 +27,6 @@ from inference.gateway.relay.buffers import MEMORY_BYTES, Buffer, Buffers
 from inference.gateway.relay.clients import Clients, SlowBodies
 
 logger = structlog.get_logger(__name__)
-
-Headers = list[tuple[bytes, bytes]]
 
 # Headers that are not forwarded (RFC 9110, section 7.6.1).
 _HOP_BY_HOP = frozenset(
