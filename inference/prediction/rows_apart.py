@@ -63,7 +63,7 @@ def put_together(
 ) -> tuple[DecodedRequest, Prediction] | None:
     """Join the predictions, and report the other rows as problems of the request.
 
-    Returns None if nothing was predicted, or outputs do not fit together.
+    Returns None if nothing was predicted.
     """
     indexes = decoded.indexes or range(decoded.rows)
     good: list[int] = []
@@ -80,11 +80,6 @@ def put_together(
         start += rows
     if not predictions:
         return None
-    try:
-        outputs = join_outputs([prediction.tensors for prediction in predictions])
-    except (LookupError, ValueError):
-        # The number or shape of outputs differs from piece to piece.
-        return None
     problems.sort(key=lambda problem: problem.index or 0)
     rest = msgspec.structs.replace(
         decoded,
@@ -95,7 +90,7 @@ def put_together(
         problems=tuple(problems),
     )
     joined = Prediction(
-        outputs,
+        join_outputs([prediction.tensors for prediction in predictions]),
         queue_us=sum(one.queue_us for one in predictions),
         compute_us=sum(one.compute_us for one in predictions),
         batch_rows=max(one.batch_rows for one in predictions),
