@@ -54,5 +54,5 @@ def test_a_flood_keeps_no_other_customer_waiting(tmp_path):
     assert [one.status for one in asked] == [200] * len(asked)
     # They wait for the running batch and their own, while the flood fills eight.
     assert statistics.median(asked_s) < statistics.median(accepted_s) / 1.5
-    assert "as one customer may" in refused[-1].body
+    assert "Your share of this model's queue" in refused[-1].body
     assert counters["refused_queue_time"] == len(refused)
