@@ -211,8 +211,8 @@ def test_a_chunk_that_a_quota_does_not_cover_leaves_no_trace():
 
     assert caught.value.code is ErrorCode.QUOTA_EXCEEDED
     assert caught.value.message == (
-        "The daily quota of 3 rows of your plan does not cover the next 2. You can fetch"
-        " the rows that are done."
+        "The daily quota of 3 rows of your plan does not cover the next 2. You can "
+        "fetch the rows that are done."
     )
     assert caught.value.limit is not None
     assert caught.value.limit.facts() == {
