@@ -48,6 +48,7 @@ MAX_DEADLINE_MS = 3_600_000
 _MAX_ACCEPT_BYTES = 2048
 # Likewise of a content type.
 _MAX_TYPE_BYTES = 256
+_MAX_LENGTH_DIGITS = 18
 
 
 class AcceptedTypes(msgspec.Struct, frozen=True):
@@ -118,7 +119,7 @@ def read(headers: Iterable[tuple[bytes, bytes]]) -> Head:
         or any(kind in accept for kind in _EVENT_TYPES),
         content_type=get(b"content-type"),
         other_content_type=_other_content_type(get(b"content-type")),
-        content_length=int(length) if length is not None and length.isdigit() else None,
+        content_length=_length(length),
         is_encoded=get(b"content-encoding", b"").lower() not in (b"", b"identity"),
         json_length=get(b"inference-header-content-length"),
         may_be_cached=stores and (cache is None or not _asks_for_fresh(cache.lower())),
@@ -194,6 +195,13 @@ def _request_id(given: bytes | None) -> str | None:
     if given is None or _REQUEST_ID.fullmatch(given) is None:
         return None
     return given.decode()
+
+
+def _length(given: bytes | None) -> int | None:
+    # Python refuses to read a number of thousands of digits.
+    if given is None or not given.isdigit() or len(given) > _MAX_LENGTH_DIGITS:
+        return None
+    return int(given)
 
 
 def _deadline_s(given: bytes | None) -> float | None:

@@ -264,9 +264,10 @@ class PredictionPlan:
         if rows and explains:
             explained = yield ExplainCall(
                 call.target.key,
-                decoded.tensors,
+                # Some rows may have no prediction.
+                call.decoded.tensors,
                 self._remaining_s(call),
-                _explain_options(known.call, decoded.options),
+                _explain_options(known.call, call.decoded.options),
                 known.customer_id,
                 engines=call.model.model.engines,
             )

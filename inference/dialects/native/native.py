@@ -51,9 +51,9 @@ class NativeDialect:
                 raise ApiError(
                     ErrorCode.NOT_ACCEPTABLE, "Answers are application/json."
                 )
-        call_headers.require_plain_body(head)
         other = head.other_content_type
         if other is None:
+            call_headers.require_plain_body(head)
             return None
         kind = media.media_type(other)
         if kind.startswith("image/") and kind not in BODY_IMAGE_TYPES:
@@ -62,6 +62,7 @@ class NativeDialect:
         if kind not in _OTHER_TYPES:
             # Raises an error that names the right type.
             call_headers.require_json_body(head)
+        call_headers.require_plain_body(head)
         return None if kind == TEXT_TYPE else self.max_binary_body_bytes
 
     def decode(

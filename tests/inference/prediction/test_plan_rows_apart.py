@@ -4,6 +4,7 @@ import pytest
 
 from accounts.admission.limits import LeaseGrant, Limits, Quota
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.prediction.effects import ExplainCall
 from inference.prediction.plan import MAX_CALLS_APART
 from tests.inference.prediction.test_plan import Driver, code, read, snapshot
 
@@ -64,6 +65,17 @@ def test_only_the_rows_that_the_model_fails_on_have_no_answer(driver, failure, t
     assert answer.event.rows == 4
     assert answer.event.charged
     assert "secret" not in answer.body.decode()
+
+
+def test_only_rows_with_an_answer_are_explained(driver):
+    driver.poison = {2.0}
+    body = {"instances": rows(0, 1, 2, 3, 4), "options": OPTIONS}
+
+    answer = driver.call(body, operation="batch", explain=True)
+
+    assert answer.status == 200
+    (asked,) = [it for it in driver.effects if isinstance(it, ExplainCall)]
+    assert asked.tensors[0].data[:, 0].tolist() == [0, 1, 3, 4]
 
 
 def test_bad_rows_and_rows_that_fail_are_told_by_their_place(driver):
