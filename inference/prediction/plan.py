@@ -344,7 +344,7 @@ class PredictionPlan:
 
     def _remaining_s(self, call: PreparedCall) -> float:
         """Return how long the call may still take; raises ApiError when it is over."""
-        remaining_s = call.timeout_s - (self._timer() - call.known.started)
+        remaining_s = call.remaining_s(self._timer())
         if remaining_s <= 0:
             raise refusals.too_late()
         return remaining_s
@@ -413,7 +413,7 @@ class PredictionPlan:
         """Answer with the route's fallback; raise `error` if that cannot answer."""
         known = call.known
         fallback, target = fallbacks.of_route(call, error)
-        remaining_s = call.timeout_s - (self._timer() - known.started)
+        remaining_s = call.remaining_s(self._timer())
         if target is not None and remaining_s > 0:
             try:
                 other = yield from row_sources.decode_for(target, call, remaining_s)

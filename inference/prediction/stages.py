@@ -73,6 +73,10 @@ class PreparedCall(msgspec.Struct, frozen=True, gc=False):
     # The answer has explanations.
     explains: bool
 
+    def remaining_s(self, timer: float) -> float:
+        """Return how long the call may still take; not positive if it is over."""
+        return self.timeout_s - (timer - self.known.started)
+
 
 def log_failure(known: KnownCall, error: EngineError) -> None:
     """Log the id of a request that a model failed on; its caller can report the id."""

@@ -250,7 +250,7 @@ class StreamedPrediction:
         """Stream from the route's fallback, or send its fixed answer as one chunk."""
         known = call.known
         fallback, target = fallbacks.of_route(call, error)
-        remaining_s = call.timeout_s - (self._timer() - known.started)
+        remaining_s = call.remaining_s(self._timer())
         if target is not None and remaining_s > 0:
             streamed = None
             try:
