@@ -113,8 +113,9 @@ class GatewayApp:
             error = ApiError(ErrorCode.NOT_FOUND, "There is nothing here.")
             await self._refuse(scope, send, error)
         else:
-            request_id = self._driver.request_id(scope["headers"])
-            await self._relay(scope, receive, send, request_id=request_id)
+            head = call_headers.read(scope["headers"])
+            request_id = self._driver.request_id(head)
+            await self._relay(scope, receive, send, head=head, request_id=request_id)
 
     async def _refuse_method(self, scope: Message, send: Send, allowed: str) -> None:
         message = f"This path is not for {scope['method']}."
@@ -124,9 +125,9 @@ class GatewayApp:
     async def _refuse(
         self, scope: Message, send: Send, error: ApiError, *extra: tuple[bytes, bytes]
     ) -> None:
-        driver = self._driver
+        driver, head = self._driver, call_headers.read(scope["headers"])
         status, headers, body = render(
-            error, request_id=driver.request_id(scope["headers"]), now=driver.clock()
+            error, request_id=driver.request_id(head), now=driver.clock()
         )
         await respond(scope, send, status, [*headers, *extra], body)
 

@@ -36,7 +36,7 @@ class PredictionHead(NamedTuple):
     """The facts of a request's head that the plan needs."""
 
     path: PredictionPath
-    head: Head
+    facts: Head
     explain: bool | None
     key_in_query: bool
     # The client waits for `100 Continue` before it sends its body.
@@ -97,10 +97,10 @@ class PredictionExchange(PlanRun, Exchange):
     # Called by the connection
 
     def start(self) -> None:
-        path, head, explain, key_in_query, _ = self._head
+        path, facts, explain, key_in_query, _ = self._head
         call = Call(
             path.operation,
-            head,
+            facts,
             path.dialect,
             path.model,
             path.version,
@@ -167,7 +167,7 @@ class PredictionExchange(PlanRun, Exchange):
 
     def _body(self, effect: NeedBody) -> bytes | bytearray | None:
         """Return the body, or None if it has to be waited for."""
-        announced = self._head.head.content_length
+        announced = self._head.facts.content_length
         if announced is not None and announced > effect.max_bytes:
             raise refusals.body_too_large(effect.max_bytes)
         self._max_bytes = limit = effect.max_bytes
@@ -266,7 +266,7 @@ class PredictionExchange(PlanRun, Exchange):
             connection.abort()
 
     def _request_id(self) -> str:
-        return self._head.head.request_id or self._driver.plan.new_request_id()
+        return self._driver.request_id(self._head.facts)
 
     def _end(self) -> None:
         self._max_bytes = None

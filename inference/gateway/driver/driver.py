@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from inference.codecs.images import MAX_PIXELS
-from inference.dialects import call_headers
+from inference.dialects.call_headers import Head
 from inference.gateway.bounds import BodyRoom
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.health import Health
@@ -82,5 +82,6 @@ class GatewayDriver:
                 return await self._files.read(effect)
         raise AssertionError(f"{type(effect).__name__} is carried out elsewhere")
 
-    def request_id(self, headers: list[tuple[bytes, bytes]]) -> str:
-        return call_headers.read(headers).request_id or self.plan.new_request_id()
+    def request_id(self, head: Head) -> str:
+        """Return the caller's own id of a request, or a new one."""
+        return head.request_id or self.plan.new_request_id()

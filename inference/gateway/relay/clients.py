@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from accounts.admission.networks import Networks, client_address
-from inference.dialects import call_headers
+from inference.dialects.call_headers import Head
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.gateway.http1.asgi import Message, Receive
 from inference.gateway.owners import Owner, customer, stranger
@@ -66,8 +66,7 @@ class Clients:
         self._trusted_proxies = trusted_proxies
         self._clock = clock
 
-    def find(self, headers: list[tuple[bytes, bytes]], peer: str) -> Owner:
-        head = call_headers.read(headers)
+    def find(self, head: Head, peer: str) -> Owner:
         try:
             entry = find_caller(self._tables, head.token, self._clock())
             require_network(entry, peer, head.forwarded_for, self._trusted_proxies)

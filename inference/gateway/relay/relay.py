@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from accounts.admission.networks import Networks, client_address
+from inference.dialects.call_headers import Head
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.errors.rendering import Headers, render
 from inference.gateway import owners
@@ -117,10 +118,16 @@ class Relay:
         self._trusted_proxies = trusted_proxies
 
     async def __call__(
-        self, scope: Message, receive: Receive, send: Send, *, request_id: str
+        self,
+        scope: Message,
+        receive: Receive,
+        send: Send,
+        *,
+        head: Head,
+        request_id: str,
     ) -> None:
         try:
-            await self._pass_on(scope, receive, send, request_id)
+            await self._pass_on(scope, receive, send, head, request_id)
         except ApiError as error:
             await self._refuse(scope, send, error, request_id)
         except (httpx.InvalidURL, httpx.LocalProtocolError):
@@ -130,13 +137,18 @@ class Relay:
             await self._say_away(scope, send, request_id)
 
     async def _pass_on(
-        self, scope: Message, receive: Receive, send: Send, request_id: str
+        self,
+        scope: Message,
+        receive: Receive,
+        send: Send,
+        head: Head,
+        request_id: str,
     ) -> None:
         if not _host(scope):
             # HTTP/1.0 may leave it out; HTTP/1.1 was refused before.
             message = "A request for the site must name it in a Host header."
             raise ApiError(ErrorCode.INVALID_HEADER, message)
-        owner = self._clients.find(scope["headers"], _peer(scope))
+        owner = self._clients.find(head, _peer(scope))
         length = _content_length(scope)
         is_large = length is None or length > MAX_STRANGERS_BYTES
         if is_large and not owner.is_customer:
