@@ -1,7 +1,7 @@
 """Registered models, their versions and aliases, and the routes to them."""
 
 from django.conf import settings
-from django.core.validators import MaxValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import F, Q
 from simple_history.models import HistoricalRecords
@@ -49,6 +49,18 @@ class RegisteredModel(models.Model):
     )
     site_default = models.BooleanField(
         default=False, help_text="Answers POST /api/v1/predict when no model is named."
+    )
+    network = models.BooleanField(
+        default=False,
+        help_text="Let versions that ask for it open network connections while they "
+        "load and predict. Without this, their processes have no network.",
+    )
+    process = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text='How its processes are run: {"isolation": "own", "replicas": 2, '
+        '"max_run_s": 60, "memory_mb": 2000, "recycle_after_calls": 100000}. '
+        "Empty: as each version's metadata says.",
     )
     missing_since = models.DateTimeField(
         null=True, blank=True, help_text="When the model disappeared from MLflow."
@@ -117,6 +129,24 @@ class ModelVersion(models.Model):
         max_length=64, blank=True, help_text="Name of its folder in the artifact cache."
     )
     artifact_error = models.TextField(blank=True)
+    requirements = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Packages that it asks for, as lines for pip.",
+    )
+    python_version = models.CharField(
+        max_length=32, blank=True, help_text="The Python that it was logged with."
+    )
+    environment = models.CharField(
+        max_length=64,
+        default="base",
+        help_text="The environment that its process runs in: base, or a digest.",
+    )
+    environment_fit = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="How its requirements compare with that environment.",
+    )
     serving_problem = models.TextField(
         blank=True,
         help_text="Why it cannot answer until somebody acts, as the controller found.",
@@ -214,6 +244,13 @@ class Route(models.Model):
         help_text='How batches form: {"max_wait_ms": 2, "max_batch_rows": 64, '
         '"max_batch_bytes": 1000000}, within the engine\'s own bounds. Takes effect '
         "within seconds, without loading anything again. Empty: the model's own.",
+    )
+    replicas = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(64)],
+        help_text="Processes that hold each of its versions at the same time, as far "
+        "as memory allows. Empty: the version's own.",
     )
     cache_ttl_s = models.PositiveIntegerField(
         "cache for (seconds)",

@@ -19,7 +19,12 @@ from inference.engine.signatures.signature import (
     UnsupportedSignature,
     with_rules,
 )
-from inference.engine.wire.messages import Batching, VersionKey, VersionToLoad
+from inference.engine.wire.messages import (
+    Batching,
+    ProcessRules,
+    VersionKey,
+    VersionToLoad,
+)
 from inference.models import PredictionJob, ServingRoute
 from inference.snapshot.contents import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
@@ -175,7 +180,24 @@ def version_to_load(
         trusted=entry.model.trusted,
         batching=_batching(entry, version),
         pinned=entry.is_routed(version.version) or not version.published,
+        process=_process(entry, version),
+        environment=version.environment,
+        deterministic=version.metadata.get("deterministic", True),
     )
+
+
+def _process(entry: CatalogModel, version: ModelVersion) -> ProcessRules:
+    """Return the version's own rules, overridden by those of its model and route."""
+    said = {**version.metadata.get("process", {}), **entry.model.process}
+    replicas = entry.route.replicas if entry.route is not None else None
+    if replicas and entry.is_routed(version.version):
+        said["replicas"] = replicas
+    # The model asks, and an administrator agrees.
+    said["network"] = bool(said.get("network")) and entry.model.network
+    try:
+        return msgspec.convert(said, ProcessRules)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise NotCallable("its rules for processes cannot be read") from error
 
 
 def _batching(entry: CatalogModel, version: ModelVersion) -> Batching:

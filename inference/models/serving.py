@@ -90,7 +90,32 @@ class Engine(models.Model):
         UNREACHABLE = "unreachable", "unreachable"
         RUNNING = "running", "running"
 
-    name = models.CharField(max_length=64, unique=True, help_text="Device, e.g. cpu.")
+    class Kind(models.TextChoices):
+        DEVICE = "device", "torch programs of a device"
+        OWN = "own", "one version"
+        GROUP = "group", "a group of versions"
+
+    name = models.CharField(
+        max_length=64,
+        unique=True,
+        help_text="Device, e.g. cpu, or model, version and replica.",
+    )
+    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.DEVICE)
+    host = models.CharField(max_length=64, blank=True)
+    environment = models.CharField(max_length=64, default="base")
+    walls = models.JSONField(
+        default=dict, blank=True, help_text="What holds the process: its sandbox."
+    )
+    started_at = models.DateTimeField(null=True, blank=True)
+    memory_limit_bytes = models.PositiveBigIntegerField(
+        default=0, help_text="Beyond that of an empty process; 0: none."
+    )
+    memory_samples = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Pairs of time (seconds since the epoch) and bytes beyond those of "
+        "an empty process, the newest last.",
+    )
     address = models.CharField(max_length=255)
     state = models.CharField(
         max_length=16, choices=State.choices, default=State.UNREACHABLE
@@ -136,6 +161,15 @@ class LoadedVersion(models.Model):
     notes = models.TextField(
         blank=True, help_text="How it runs: its precision, and why no graphs are used."
     )
+    apart = models.TextField(
+        blank=True, help_text="Why its requests share no batches; empty: they do."
+    )
+    ready_at = models.DateTimeField(null=True, blank=True)
+    calls = models.PositiveBigIntegerField(default=0)
+    rows = models.PositiveBigIntegerField(default=0)
+    single_row_ms = models.FloatField(
+        default=0.0, help_text="Time of a batch of one row; 0: not known yet."
+    )
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
@@ -161,6 +195,12 @@ class ServingRoute(models.Model):
     default_weight_percent = models.PositiveSmallIntegerField(default=100)
     canary_version = models.PositiveIntegerField(null=True, blank=True)
     canary_weight_percent = models.PositiveSmallIntegerField(default=0)
+    former_version = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="The default before this one: it stays loaded for an hour, and "
+        "answers while this one is quarantined.",
+    )
     waiting_for = models.TextField(
         blank=True, help_text="Why the desired route is not served yet."
     )

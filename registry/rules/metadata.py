@@ -60,6 +60,31 @@ SCHEMA: dict[str, Any] = {
                 "max_wait_ms": {"type": "number", "minimum": 0, "maximum": 1000},
                 "max_batch_rows": {"type": "integer", "minimum": 1},
                 "max_batch_bytes": {"type": "integer", "minimum": 1},
+                # false: each request is a batch of its own.
+                "join": {"type": "boolean"},
+            },
+        },
+        # How the version's process is run and held within bounds.
+        "process": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "isolation": {
+                    "type": "string",
+                    "pattern": "^(own|shared|group [A-Za-z0-9][A-Za-z0-9_-]{0,31})$",
+                },
+                "replicas": {"type": "integer", "minimum": 1, "maximum": 64},
+                "max_run_s": {
+                    "type": "number",
+                    "exclusiveMinimum": 0,
+                    "maximum": 86_400,
+                },
+                "memory_mb": {"type": "integer", "minimum": 1},
+                "recycle_after_calls": {"type": "integer", "minimum": 1},
+                "recycle_after_mb": {"type": "integer", "minimum": 1},
+                "repeatable": {"type": "boolean"},
+                "network": {"type": "boolean"},
+                "log_values": {"type": "boolean"},
             },
         },
         # Path of the outputs for the input example, computed when it was logged.
@@ -102,6 +127,7 @@ SCHEMA: dict[str, Any] = {
 }
 _RULES = SCHEMA["properties"]["rules"]
 _BATCHING = SCHEMA["properties"]["batching"]
+_PROCESS = SCHEMA["properties"]["process"]
 _MAX_SENTENCES = 20
 
 
@@ -134,6 +160,11 @@ def check_rules(rules: Json, *, columns: list[InputColumn]) -> list[str]:
 def check_batching(batching: Json) -> list[str]:
     """Return what is wrong with a route's batching, which overrides the model's own."""
     return _violations(_BATCHING, batching, called="Batching")
+
+
+def check_process(rules: Json) -> list[str]:
+    """Return what is wrong with a model's rules for processes, set in the admin."""
+    return _violations(_PROCESS, rules, called="Process")
 
 
 def _violations(

@@ -59,6 +59,7 @@ def predict(request_id: int, call: PredictionCall) -> bytes:
             call.priority,
             call.params,
             call.customer_id,
+            call.request_id,
         ),
         *buffers,
     )

@@ -21,6 +21,8 @@ class PredictionCall(msgspec.Struct, frozen=True, gc=False):
     # Customers take turns and share the queue; 0: unknown.
     customer_id: int = 0
     priority: Priority = "interactive"
+    # The request's id, as its caller knows it; empty: unknown.
+    request_id: str = ""
 
 
 class StreamCall(msgspec.Struct, frozen=True):

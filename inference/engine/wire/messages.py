@@ -47,6 +47,41 @@ class Batching(msgspec.Struct, frozen=True):
     max_wait_ms: float | None = None
     max_batch_rows: int | None = None
     max_batch_bytes: int | None = None
+    # Whether requests share batches; None: if the version answers rows independently.
+    join: bool | None = None
+
+
+class ProcessRules(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a version's process is run and held within bounds.
+
+    Said in the version's metadata as `process`, and overridden in the admin.
+    """
+
+    # "own", "shared" or "group NAME"; empty: by the kind of artifact.
+    isolation: str = ""
+    # Processes that hold the version at the same time.
+    replicas: int = 1
+    # A piece of a batch that runs longer ends with its process.
+    max_run_s: float = 60.0
+    # Memory beyond that of an empty process; 0: measured at load, with room.
+    memory_mb: int = 0
+    # A fresh process takes over after so many calls, or so much growth; 0: never.
+    recycle_after_calls: int = 0
+    recycle_after_mb: int = 0
+    # false: a prediction whose process died is not repeated.
+    repeatable: bool = True
+    # Whether the model may open connections; only with an administrator's consent.
+    network: bool = False
+    # Whether logs of failed batches may hold values of rows.
+    log_values: bool = False
+
+    @property
+    def max_run_ms(self) -> int:
+        return int(self.max_run_s * 1000)
+
+
+# The environment that the engine itself was installed in.
+BASE_ENVIRONMENT = "base"
 
 
 class VersionToLoad(msgspec.Struct, frozen=True):
@@ -64,10 +99,21 @@ class VersionToLoad(msgspec.Struct, frozen=True):
     batching: Batching = Batching()
     # A route uses it, so it never leaves the device's memory for other versions.
     pinned: bool = True
+    process: ProcessRules = ProcessRules()
+    # Digest of the Python environment that it needs, or `BASE_ENVIRONMENT`.
+    environment: str = BASE_ENVIRONMENT
+    # Whether the same row always gets the same answer; checked when it is loaded.
+    deterministic: bool = True
 
     def form(self) -> str:
         """Return a digest of the fields that cannot change without a new load."""
-        fixed = (self.path, self.flavors, self.signature, self.trusted)
+        fixed = (
+            self.path,
+            self.flavors,
+            self.signature,
+            self.trusted,
+            self.deterministic,
+        )
         return hashlib.sha256(msgspec.json.encode(fixed, order="sorted")).hexdigest()
 
 
@@ -84,6 +130,8 @@ class Predict(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="predi
     params: Params | None = None
     # Customers take turns and share the queue; 0: unknown.
     customer_id: int = 0
+    # The request's id, as its caller knows it; empty: unknown.
+    request_id: str = ""
 
 
 class Predicted(
@@ -243,6 +291,21 @@ class OutputTensor(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
 
+class BatchFailure(msgspec.Struct, frozen=True):
+    """A batch on which a model failed, for its data scientists."""
+
+    # Seconds since the epoch.
+    at: float
+    code: str
+    # Type of the exception, and what it says; values of rows are redacted.
+    exception: str
+    message: str
+    trace: str = ""
+    rows: int = 0
+    # Ids of the requests in the batch, as their callers know them.
+    request_ids: tuple[str, ...] = ()
+
+
 class VersionStatus(msgspec.Struct, frozen=True):
     key: VersionKey
     # "evicted": others needed its memory; it loads again when somebody calls it.
@@ -265,6 +328,17 @@ class VersionStatus(msgspec.Struct, frozen=True):
     form: str = ""
     # It cannot load until its description changes, for example to trusted.
     refused: bool = False
+    # Why its requests share no batches; empty: they do.
+    apart: str = ""
+    # Requests answered, and rows in them, since it was loaded.
+    calls: int = 0
+    rows: int = 0
+    # Measured seconds for a batch of one row; 0: not known yet.
+    single_row_s: float = 0.0
+    # Seconds since the epoch; 0: not ready yet.
+    ready_at: float = 0.0
+    # The last batches on which it failed, the newest last.
+    failures: tuple[BatchFailure, ...] = ()
 
     @property
     def has_failed(self) -> bool:

@@ -1,0 +1,1 @@
+"""Which engine processes exist on which host, and which versions each holds."""
