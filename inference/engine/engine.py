@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 
 import psutil
@@ -46,7 +46,13 @@ class EngineCore:
         clock: Callable[[], float] = time.monotonic,
         on_fatal: Callable[[], None] = lambda: None,
         device_memory: ModelMemory | None = None,
+        remembers: bool = True,
+        refused: Iterable[VersionKey] = (),
     ) -> None:
+        """Make an engine; it never loads the `refused` versions.
+
+        `remembers`: it keeps the list of its versions on disk, to restart alone.
+        """
         self.settings = settings
         self.clock = clock
         self._on_fatal = on_fatal
@@ -66,6 +72,8 @@ class EngineCore:
             on_ready=self._warm_plugins,
             on_fatal=on_fatal,
             device_memory=device_memory,
+            remembers=remembers,
+            refused=frozenset(refused),
         )
         self._explain_thread = ExplainThread(
             settings.plugins, max_waiting=settings.max_explain_queue, clock=clock

@@ -48,6 +48,32 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "engine"
 
     @property
+    def host_plan(self) -> Path:
+        """The engine processes of this machine, so that its host can restart alone."""
+        return self.engine / "plan.json"
+
+    @property
+    def host_deaths(self) -> Path:
+        """The last deaths of this machine's engine processes."""
+        return self.engine / "deaths.json"
+
+    @property
+    def host_report(self) -> Path:
+        """This machine's engine processes, as its host last saw them."""
+        return self.run / "host.json"
+
+    def engine_notes(self, name: str) -> Path:
+        """What an engine process does now; `name` is that of its socket."""
+        return self.run / f"engine-{name}.notes"
+
+    def engine_log(self, name: str) -> Path:
+        return self.logs / f"engine-{name}.log"
+
+    def scratch(self, name: str) -> Path:
+        """The folder in which an engine process may write."""
+        return self.root / "scratch" / name
+
+    @property
     def broker(self) -> Path:
         return self.root / "broker"
 

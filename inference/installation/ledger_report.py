@@ -3,10 +3,11 @@
 Gateways do not query the database, so the controller of their machine writes this file.
 """
 
-import os
 from pathlib import Path
 
 import msgspec
+
+from inference.installation import whole_files
 
 
 class JobCounts(msgspec.Struct, frozen=True):
@@ -40,9 +41,7 @@ _decoder = msgspec.json.Decoder(LedgerReport)
 
 def write(path: Path, report: LedgerReport) -> None:
     """Replace the report; readers see the whole old or the whole new one."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(msgspec.json.encode(report))
-    partial.replace(path)
+    whole_files.write(path, msgspec.json.encode(report), durable=False)
 
 
 def read(path: Path) -> LedgerReport | None:

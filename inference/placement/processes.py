@@ -82,6 +82,8 @@ class ProcessReport(msgspec.Struct, frozen=True):
     walls: dict[str, str] = {}
     # Why it does not run, for people.
     problem: str = ""
+    # Versions that it does not load any more: it died twice while each of them ran.
+    quarantined: tuple[VersionKey, ...] = ()
 
 
 class HostReport(msgspec.Struct, frozen=True):

@@ -1,6 +1,5 @@
 """Store on disk which versions an engine should load."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import structlog
 
 from inference.engine.settings import EngineSettings
 from inference.engine.wire.messages import VersionToLoad
+from inference.installation import whole_files
 from inference.installation.home import Home
 
 logger = structlog.get_logger()
@@ -34,11 +34,4 @@ def read(settings: EngineSettings) -> list[VersionToLoad]:
 
 def write(settings: EngineSettings, versions: Sequence[VersionToLoad]) -> None:
     """Replace the list atomically."""
-    path = path_of(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(msgspec.json.encode(versions))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    whole_files.write(path_of(settings), msgspec.json.encode(versions))

@@ -45,6 +45,7 @@ _LOADING_RETRY_MS = 1000
 _NO_ROOM_RETRY_MS = 60_000
 # A load waits this long for the batches of evicted versions, then starts anyway.
 _LEAVE_S = 30.0
+_QUARANTINED = "{} is quarantined: this process died twice while it ran"
 
 
 class VersionState:
@@ -97,6 +98,8 @@ class Versions:
         on_ready: Callable[[], None],
         on_fatal: Callable[[], None] = lambda: None,
         device_memory: ModelMemory | None = None,
+        remembers: bool = True,
+        refused: frozenset[VersionKey] = frozenset(),
     ) -> None:
         self._settings = settings
         self._batcher = batcher
@@ -107,6 +110,8 @@ class Versions:
         self._on_fatal = on_fatal
         self._memory = device_memory or memory.of_device(settings.device)
         self._budget = settings.memory_budget_bytes
+        self._remembers = remembers
+        self._refused = refused
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self.by_key: dict[VersionKey, VersionState] = {}
         self.counters = {"evictions": 0, "demand_loads": 0}
@@ -129,7 +134,7 @@ class Versions:
 
     def restore(self) -> None:
         """Load the versions of an earlier process, those that routes use first."""
-        known = desired.read(self._settings)
+        known = desired.read(self._settings) if self._remembers else ()
         for wanted in sorted(known, key=lambda one: not one.pinned):
             self.load(wanted, remember=False)
 
@@ -153,6 +158,10 @@ class Versions:
             version.measured = False
         if remember:
             self._remember()
+        if wanted.key in self._refused:
+            version.state, version.refused = "failed", True
+            version.error = _QUARANTINED.format(wanted.key)
+            return
         # For a version in a route others may have to leave; any other takes free room.
         self._begin(version, make_room=wanted.pinned)
 
@@ -381,6 +390,8 @@ class Versions:
         self._batcher.retire(lane, free)
 
     def _remember(self) -> None:
+        if not self._remembers:
+            return
         desired.write(
             self._settings, [version.wanted for version in self.by_key.values()]
         )

@@ -48,15 +48,18 @@ def process_specs() -> tuple[ProcessSpec, ...]:
     """Return all processes in starting order, first those that answer predictions."""
     python = sys.executable
     environment = common_environment()
-    engines = tuple(
-        ProcessSpec(
-            f"engine-{device.replace(':', '-')}",
-            (python, "-m", "inference.engine", "--device", device),
-            stop_phase=3,
-            environment=environment,
-            hidden=_CREDENTIALS,
-        )
-        for device in _devices(settings.MODELYARD_DEVICES)
+    host = ProcessSpec(
+        "host",
+        (
+            python,
+            "-m",
+            "inference.host",
+            "--devices",
+            ",".join(_devices(settings.MODELYARD_DEVICES)),
+        ),
+        stop_phase=3,
+        environment=environment,
+        hidden=_CREDENTIALS,
     )
     # Gateways share the public port; each stops and restarts independently.
     gateways = tuple(
@@ -71,7 +74,7 @@ def process_specs() -> tuple[ProcessSpec, ...]:
         for name in gateway_names(settings.MODELYARD_GATEWAYS)
     )
     return (
-        *engines,
+        host,
         *gateways,
         # Predictions wait for its leases, so it has threads that no page can use.
         ProcessSpec(

@@ -1,0 +1,185 @@
+"""Be one engine process, from its settings to its exit code."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+import psutil
+import structlog
+import uvloop
+
+from inference.engine.devices import found, opening
+from inference.engine.devices.device import DeviceOptions
+from inference.engine.engine import EngineCore
+from inference.engine.server import EngineServer
+from inference.engine.settings import EngineSettings
+from inference.engine.wire.notes import SharedNotes
+from inference.engine.wire.orders import EngineOrder
+from inference.installation.home import Home
+
+logger = structlog.get_logger()
+
+# Exit codes of sysexits.h: a configuration error; a failed device, so restart.
+EX_CONFIG = 78
+_EX_SOFTWARE = 70
+_BEAT_S = 1.0
+
+
+def run(settings: EngineSettings, order: EngineOrder | None = None) -> int:
+    """Serve until SIGTERM; without an order, as the engine of the settings' device."""
+    settings = msgspec.structs.replace(settings, device=found.resolve(settings.device))
+    if not _is_here(settings.device):
+        sys.stderr.write(
+            f"There is no device {settings.device} here; there is "
+            f"{', '.join(found.devices())}.\n"
+        )
+        return EX_CONFIG
+    if order is None:
+        order = EngineOrder(
+            name=settings.name,
+            device=settings.device,
+            host_pid=os.getppid(),
+            remembers=True,
+        )
+    _configure_logging(order)
+    _configure_libraries(settings)
+    home = Home(settings.root)
+    home.prepare()
+    # Later processes run the compiled code in this cache: only we may write there.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
+        f"{order.scratch}/compiled" if order.walled else str(home.engine / "compiled")
+    )
+    opening.configure(
+        settings.device,
+        DeviceOptions(
+            max_batch_rows=settings.max_batch_rows,
+            compile=settings.compile,
+            max_graphs=settings.max_graphs,
+        ),
+    )
+    if settings.device == "cpu":
+        # Costs nothing; other devices need torch, and open with the first version.
+        opening.open_device(settings.device)
+    lock = _lock(home, order.name)
+    if lock is None:
+        sys.stderr.write(f"Another engine {order.name} runs in {home.root}.\n")
+        return EX_CONFIG
+    with lock:
+        code = uvloop.run(_serve(settings, order, home))
+    logging.shutdown()
+    sys.stdout.flush()
+    # A model that hangs in a thread must not keep the process from ending.
+    os._exit(code)
+
+
+def _is_here(device: str) -> bool:
+    return (
+        device == "cpu"
+        or device in found.devices()
+        or opening.opened(device) is not None
+    )
+
+
+async def _serve(settings: EngineSettings, order: EngineOrder, home: Home) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    code = 0
+
+    def fail() -> None:
+        nonlocal code
+        if code:
+            return  # every batch in flight reports the same failure
+        code = _EX_SOFTWARE
+        logger.error("device_failed", device=settings.device)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    notes = SharedNotes(Path(order.notes)) if order.notes else None
+    engine = EngineCore(
+        settings, on_fatal=fail, remembers=order.remembers, refused=order.refused
+    )
+    path = home.engine_socket(order.name)
+    server = EngineServer(engine, path, clock=time.monotonic)
+    await server.start()
+    logger.info("listening", socket=str(path), device=settings.device, pid=os.getpid())
+    if notes is not None:
+        notes.empty(psutil.Process().memory_info().rss)
+        _beat(loop, notes)
+    engine.prepare()
+    engine.restore()
+    for version in order.versions:
+        engine.load(version)
+    await stop.wait()
+    logger.info("draining", unanswered=engine.batcher.unanswered)
+    # Do not drain a failed device: it never answers what still waits.
+    finished = await server.stop(settings.drain_s if code == 0 else 0.0)
+    engine.close()
+    logger.info("stopped", finished=finished)
+    return code
+
+
+def _beat(loop: asyncio.AbstractEventLoop, notes: SharedNotes) -> None:
+    notes.beat()
+    loop.call_later(_BEAT_S, _beat, loop, notes)
+
+
+def _lock(home: Home, name: str) -> TextIO | None:
+    """Lock this engine's name until the process ends; None if another has it."""
+    file = (home.engine / f"{name}.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _configure_libraries(settings: EngineSettings) -> None:
+    # torch reads these at its first import, which comes later.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, str(settings.torch_threads))
+    # Engines have no credentials and read local folders only. Without this, MLflow
+    # would look for a tracking store, or create one here.
+    os.environ["MLFLOW_TRACKING_URI"] = "file:///nonexistent"
+    # Loading and explaining are Python code in threads: give the interpreter back to
+    # the event loop after 1 ms instead of the usual 5.
+    sys.setswitchinterval(0.001)
+
+
+def _configure_logging(order: EngineOrder) -> None:
+    level = logging.getLevelNamesMapping().get(
+        os.environ.get("MODELYARD_ENGINE_LOG_LEVEL", "info").upper(), logging.INFO
+    )
+    structlog.configure(
+        processors=[
+            _name_the_process(order),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(),
+    )
+
+
+def _name_the_process(order: EngineOrder) -> structlog.typing.Processor:
+    # Not by context variables: callbacks from other threads would lack them.
+    facts = {"process": "engine", "engine": order.name, "device": order.device}
+
+    def processor(
+        logger: structlog.typing.WrappedLogger,
+        method: str,
+        event: structlog.typing.EventDict,
+    ) -> structlog.typing.EventDict:
+        return {**event, **facts}
+
+    return processor

@@ -1,0 +1,206 @@
+"""Fork engine processes from one that has imported their libraries.
+
+`python -m inference.engine.zygote --socket 3`: a host starts one for each Python
+environment, and sends orders over the socket. The engine's process starts in
+milliseconds, and shares the libraries' memory with all others. It is a child of the
+host, not of the zygote: the host is their subreaper (PR_SET_CHILD_SUBREAPER(2const)),
+and the process between them ends at once. So engines survive their zygote.
+
+The zygote has no threads and no CUDA context; neither survives a fork.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import random
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+import psutil
+
+from inference.engine import process
+from inference.engine import settings as engine_settings
+from inference.engine.wire import orders
+from inference.engine.wire.orders import EngineOrder, Forked, Imported, NotForked
+
+_PR_SET_PDEATHSIG = 1
+# Imported in this order, as far as they are installed. Torch programs need no more
+# than the first, so their engines need not wait for the others.
+_FOR_PROGRAMS = ("numpy", "torch")
+_FOR_CODE = ("pandas", "scipy.special", "mlflow.pyfunc", "sklearn.ensemble")
+# Libraries start threads at import unless told otherwise.
+_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m inference.engine.zygote")
+    parser.add_argument("--socket", type=int, required=True)
+    link = socket.socket(fileno=parser.parse_args().socket)
+    link.set_inheritable(False)
+    settings = engine_settings.from_environment()
+    for name in _ONE_THREAD:
+        os.environ.setdefault(name, str(settings.torch_threads))
+    os.environ["MLFLOW_TRACKING_URI"] = "file:///nonexistent"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Zygote(link).run()
+
+
+class Zygote:
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        # Orders that wait for further imports.
+        self._waiting: list[EngineOrder] = []
+
+    def run(self) -> None:
+        """Import the libraries, then fork for each order until the host is gone."""
+        started = time.monotonic()
+        _import(_FOR_PROGRAMS)
+        for name in _FOR_CODE:
+            self._serve_programs()
+            _import((name,))
+        # Collections in the children must not touch the memory that all share.
+        gc.collect()
+        gc.freeze()
+        self._reply(
+            Imported(
+                int((time.monotonic() - started) * 1000),
+                psutil.Process().memory_info().rss,
+            )
+        )
+        for order in self._waiting:
+            self._fork(order)
+        while (order_ := self._receive()) is not None:
+            self._fork(order_)
+
+    def _serve_programs(self) -> None:
+        """Fork for the orders that need no further imports."""
+        while select.select([self._link], [], [], 0)[0]:
+            order = self._receive()
+            if order is None:
+                sys.exit(0)
+            if order.walled:
+                self._waiting.append(order)
+            else:
+                self._fork(order)
+
+    def _receive(self) -> EngineOrder | None:
+        """Return the next order; None: the host is gone."""
+        try:
+            data = self._link.recv(orders.MAX_DATAGRAM_BYTES)
+        except ConnectionError:
+            return None
+        return orders.decode_order(data) if data else None
+
+    def _reply(self, reply: orders.ZygoteReply) -> None:
+        with contextlib.suppress(ConnectionError):  # the host ends; so do we
+            self._link.send(orders.encode(reply))
+
+    def _fork(self, order: EngineOrder) -> None:
+        reader, writer = os.pipe()
+        try:
+            between = os.fork()
+        except OSError as error:
+            os.close(reader)
+            os.close(writer)
+            self._reply(NotForked(order.name, str(error)))
+            return
+        if between == 0:
+            _fork_again(order, writer, self._link)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            pid = pipe.read()
+        os.waitpid(between, 0)
+        if pid:
+            self._reply(Forked(order.name, int(pid)))
+        else:
+            self._reply(NotForked(order.name, "the process could not fork"))
+
+
+def _import(names: tuple[str, ...]) -> None:
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue  # a model that needs it fails to load, and says so
+
+
+def _fork_again(order: EngineOrder, writer: int, link: socket.socket) -> NoReturn:
+    """Leave a child that the host adopts, and end."""
+    try:
+        child = os.fork()
+        if child:
+            os.write(writer, str(child).encode())
+            os._exit(0)
+        os.close(writer)
+        link.close()
+        _be_engine(order)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(70)
+
+
+def _be_engine(order: EngineOrder) -> NoReturn:
+    os.setsid()
+    _end_with(order.host_pid)
+    _redirect(Path(order.output))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    _forget_randomness()
+    if order.walled:
+        # If memory is short, the kernel ends these first.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
+    settings = msgspec.structs.replace(
+        engine_settings.from_environment(), device=order.device
+    )
+    sys.argv = ["modelyard-engine", order.name]
+    os._exit(process.run(settings, order))
+
+
+def _end_with(host_pid: int) -> None:
+    """Wait until the host has adopted this process, then never outlive it."""
+    deadline = time.monotonic() + 10.0
+    while os.getppid() != host_pid:
+        if time.monotonic() > deadline:
+            os._exit(71)
+        time.sleep(0.0005)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != host_pid:
+        os._exit(71)
+
+
+def _redirect(output: Path) -> None:
+    """Write standard output and errors to the process's own log."""
+    log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(nothing)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _forget_randomness() -> None:
+    """Give each process random numbers of its own."""
+    random.seed()
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(int.from_bytes(os.urandom(8), "little") >> 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Run this machine's engine processes: `python -m inference.host --devices cpu`."""
+
+import argparse
+import logging
+import signal
+import sys
+
+import structlog
+
+from inference.engine import settings as engine_settings
+from inference.engine.settings import InvalidSettings
+from inference.host.host import Host
+from inference.installation.home import Home
+
+_EX_CONFIG = 78
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m inference.host",
+        description="Run the engine processes of this machine.",
+    )
+    parser.add_argument(
+        "--devices", required=True, help="names with commas between: cpu, cuda:0"
+    )
+    devices = parser.parse_args().devices.split(",")
+    try:
+        settings = engine_settings.from_environment()
+    except InvalidSettings as error:
+        sys.stderr.write(f"{error}\n")
+        return _EX_CONFIG
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
+        ),
+    )
+    home = Home(settings.root)
+    home.prepare()
+    host = Host(home, devices)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: host.request_stop())
+    host.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Find what breaks a bound, and must be ended with its process."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from inference.engine.wire.notes import Note
+
+# A piece may run so long if the plan does not say otherwise.
+DEFAULT_MAX_RUN_S = 60.0
+# Without a piece that runs, an event loop turns at least this often.
+MOST_SILENT_S = 30.0
+# A process that stopped itself.
+MOST_STOPPED_S = 3.0
+# Processes that an engine process may have, its own children included.
+MOST_PROCESSES = 128
+# Bytes in its scratch folder.
+MOST_SCRATCH_BYTES = 4 * 1024**3
+_MB = 1024 * 1024
+
+
+class Use(NamedTuple):
+    """What one engine process does and uses; times are monotonic seconds."""
+
+    notes: Sequence[Note]
+    # When its event loop last turned; 0: it is still starting.
+    beat: float
+    # Since when the process is stopped (SIGSTOP); None: it is not.
+    stopped_at: float | None
+    memory_bytes: int
+    scratch_bytes: int = 0
+    processes: int = 1
+
+
+def broken(
+    use: Use, *, now: float, max_run_s: float = 0.0, memory_limit_bytes: int = 0
+) -> str:
+    """Return the sentence about the bound that is broken; empty: none is."""
+    max_run_s = max_run_s or DEFAULT_MAX_RUN_S
+    running = [note for note in use.notes if not note.loading]
+    if running and now - running[0].began_at > max_run_s:
+        return f"one batch ran longer than {max_run_s:g} s (max_run_s)."
+    if use.stopped_at is not None and now - use.stopped_at > MOST_STOPPED_S:
+        return "it had been stopped by SIGSTOP."
+    if use.beat and not use.notes and now - use.beat > MOST_SILENT_S:
+        return f"it did nothing for {MOST_SILENT_S:g} s, although nothing ran."
+    if 0 < memory_limit_bytes < use.memory_bytes:
+        return (
+            f"it used {use.memory_bytes // _MB} MB; "
+            f"its limit is {memory_limit_bytes // _MB} MB."
+        )
+    if use.scratch_bytes > MOST_SCRATCH_BYTES:
+        return (
+            f"it wrote {use.scratch_bytes // _MB} MB to its scratch folder; "
+            f"the limit is {MOST_SCRATCH_BYTES // _MB} MB."
+        )
+    if use.processes > MOST_PROCESSES:
+        return (
+            f"it had {use.processes} processes of its own; "
+            f"the limit is {MOST_PROCESSES}."
+        )
+    return ""

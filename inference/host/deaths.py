@@ -1,0 +1,123 @@
+"""Say why an engine process died, and whether its version may start again."""
+
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from inference.engine.wire.messages import VersionKey
+from inference.engine.wire.notes import Note
+from inference.installation import whole_files
+from inference.placement.processes import Death, EngineProcess
+
+logger = structlog.get_logger(__name__)
+
+# So many deaths within so long quarantine a version.
+MOST_DEATHS = 2
+WITHIN_S = 600.0
+_KEEP_S = 24 * 3600.0
+_KEEP = 500
+
+_decoder = msgspec.json.Decoder(list[Death])
+
+
+def ended_by(status: int) -> tuple[int | None, str]:
+    """Return exit code and name of the signal of a wait status; see waitpid(2)."""
+    code = status if status < 0 else None
+    if code is None:
+        return status, ""
+    try:
+        return None, signal.Signals(-code).name
+    except ValueError:
+        return None, f"signal {-code}"
+
+
+def attribute(
+    process: EngineProcess, notes: Sequence[Note]
+) -> tuple[VersionKey | None, Note | None]:
+    """Return which version ended a process, and what it did; None: unknown.
+
+    Whoever ran longest is named; what loads is named only if nothing ran.
+    """
+    running = [note for note in notes if not note.loading] or list(notes)
+    by_name = {str(version.key): version.key for version in process.versions}
+    for note in running:
+        if (key := by_name.get(note.name) or _key(note.name)) is not None:
+            return key, note
+    if len(process.versions) == 1:
+        return process.versions[0].key, None
+    return None, None
+
+
+def _key(name: str) -> VersionKey | None:
+    """Read the text of a VersionKey."""
+    model, _, number = name.rpartition(" v")
+    return VersionKey(model, int(number)) if model and number.isdigit() else None
+
+
+def sentence(
+    *, asked: str, exit_code: int | None, signal_name: str, note: Note | None
+) -> str:
+    """Say what happened; `asked` is why the host ended it, or empty."""
+    doing = ""
+    if note is not None and note.loading:
+        doing = f" while it loaded {note.name}"
+    elif note is not None:
+        rows = "1 row" if note.rows == 1 else f"{note.rows} rows"
+        doing = f" while {note.name} predicted {rows}"
+    if asked:
+        return f"The process was ended{doing}: {asked}"
+    if signal_name == "SIGKILL":
+        return (
+            f"The process was killed by SIGKILL{doing}, by a person or by the kernel, "
+            "which does so when memory is short."
+        )
+    if signal_name:
+        return f"The process was ended by {signal_name}{doing}."
+    return f"The process ended by itself with exit code {exit_code}{doing}."
+
+
+class Deaths:
+    """The deaths of the last day, also over a restart of the host."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self.all = _decoder.decode(path.read_bytes())
+        except FileNotFoundError:
+            self.all = []
+        except (OSError, msgspec.DecodeError) as error:
+            logger.error("deaths_unreadable", path=str(path), reason=str(error))
+            self.all = []
+
+    def add(self, death: Death) -> None:
+        kept = [one for one in self.all if death.at - one.at < _KEEP_S]
+        self.all = [*kept[-_KEEP + 1 :], death]
+        try:
+            whole_files.write(self._path, msgspec.json.encode(self.all))
+        except OSError as error:
+            logger.error("deaths_not_kept", reason=str(error))
+
+    def quarantined(self, process: EngineProcess) -> tuple[VersionKey, ...]:
+        """Return the versions that a process must not load again."""
+        counts: dict[VersionKey, list[float]] = {}
+        for death in self.all:
+            if (
+                death.process == process.name
+                and death.version is not None
+                and death.at > process.released_at
+            ):
+                counts.setdefault(death.version, []).append(death.at)
+        return tuple(key for key, times in counts.items() if _are_close(times))
+
+
+def _are_close(times: Iterable[float]) -> bool:
+    """Return whether any `MOST_DEATHS` follow each other within the time."""
+    ordered = sorted(times)
+    last = MOST_DEATHS - 1
+    return any(
+        later - earlier < WITHIN_S
+        for earlier, later in zip(ordered, ordered[last:], strict=False)
+    )

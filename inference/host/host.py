@@ -1,0 +1,481 @@
+"""Run the engine processes of the plan, restart them, and report.
+
+The plan is a file of this machine, so the host needs no control plane. Engines are
+forked by zygotes and adopted by the host, which is their subreaper: it learns how each
+of them ended. It ends what breaks a bound, notes which version died and how, and does
+not start a version again that died twice within ten minutes.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from inference.engine.wire.messages import BASE_ENVIRONMENT
+from inference.engine.wire.orders import Forked, NotForked
+from inference.host import bounds, deaths, output, sessions
+from inference.host.bounds import Use
+from inference.host.child import Child
+from inference.host.deaths import Deaths
+from inference.host.zygote_link import ZygoteLink
+from inference.installation.home import Home
+from inference.placement import plan_file, report_file
+from inference.placement.processes import Death, EngineProcess, HostPlan, HostReport
+
+logger = structlog.get_logger(__name__)
+
+_PR_SET_CHILD_SUBREAPER = 36
+_TICK_S = 0.1
+_REPORT_S = 0.5
+_SESSIONS_S = 1.0
+_SCRATCH_S = 5.0
+# A process is killed if it has not ended so long after SIGTERM.
+_DRAIN_S = 10.0
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 60.0
+# A process that has run so long has recovered: its next death counts as the first.
+_STABLE_S = 60.0
+# A fork takes milliseconds, but the zygote may still import.
+_MOST_STARTING_S = 120.0
+# The kernel would choose somebody else.
+_LEAST_FREE = 0.03
+
+
+class Host:
+    """One machine's engine processes; `run` returns after `request_stop`."""
+
+    def __init__(
+        self,
+        home: Home,
+        devices: Sequence[str],
+        *,
+        name: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        start_zygote: Callable[[str, str, Path], ZygoteLink] | None = None,
+    ) -> None:
+        self._home = home
+        self._devices = tuple(devices)
+        self._name = name or socket.gethostname()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._start_zygote = start_zygote or _start_zygote
+        self._plan = HostPlan()
+        self._plan_seen: object = None
+        self._children: dict[str, Child] = {}
+        self._zygotes: dict[str, ZygoteLink] = {}
+        # When each zygote may start again.
+        self._zygotes_at: dict[str, float] = {}
+        self._deaths = Deaths(home.host_deaths)
+        self._members: dict[int, list[sessions.Stat]] = {}
+        self._scratch: dict[str, int] = {}
+        self._due: dict[str, float] = {}
+        self._stopping = False
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
+            end.setblocking(False)
+
+    def request_stop(self) -> None:
+        self._stopping = True
+
+    def run(self) -> None:
+        """Run until `request_stop`, then stop all processes."""
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        # A child's end wakes the host at once.
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        try:
+            while not self._stopping:
+                self.tick()
+                self._sleep(_TICK_S)
+        finally:
+            self._stop_all()
+
+    def tick(self) -> None:
+        """Follow the plan, notice deaths, watch bounds, report."""
+        self._read_plan()
+        self._hear_zygotes()
+        self._reap()
+        now = self._clock()
+        if self._is_due("sessions", _SESSIONS_S, now):
+            self._members = sessions.members()
+            self._measure_sessions()
+        if self._is_due("scratch", _SCRATCH_S, now):
+            self._scratch = {
+                name: sessions.folder_bytes(child.scratch)
+                for name, child in self._children.items()
+                if child.pid and child.walled
+            }
+        for child in list(self._children.values()):
+            self._tend(child, now)
+        self._free_memory()
+        if self._is_due("report", _REPORT_S, now):
+            self._report()
+
+    # Plan
+
+    def _read_plan(self) -> None:
+        """Follow the plan's file if it has changed."""
+        try:
+            found = self._home.host_plan.stat()
+            seen: object = (found.st_mtime_ns, found.st_ino, found.st_size)
+        except OSError:
+            seen = ()
+        if seen == self._plan_seen:
+            return
+        self._plan_seen = seen
+        plan = plan_file.read(self._home.host_plan)
+        if plan is not None:
+            self._plan = plan
+        self._follow(self._plan)
+
+    def _follow(self, plan: HostPlan) -> None:
+        wanted = {
+            device.replace(":", "-"): EngineProcess(
+                name=device.replace(":", "-"), device=device
+            )
+            for device in self._devices
+        }
+        wanted |= {process.name: process for process in plan.processes}
+        for name, process in wanted.items():
+            child = self._children.get(name)
+            if child is None:
+                child = self._children[name] = Child(process, self._home)
+            elif child.unwanted:
+                child.unwanted = False
+            released = process.released_at > child.process.released_at
+            child.process = process
+            child.quarantined = self._deaths.quarantined(process)
+            if released:
+                child.deaths, child.start_at, child.problem = 0, 0.0, ""
+                if child.state == "quarantined":
+                    child.state = "waiting"
+        for name, child in self._children.items():
+            if name not in wanted:
+                child.unwanted = True
+        for environment in self._zygotes.keys() - {BASE_ENVIRONMENT}:
+            if environment not in plan.environments:
+                self._zygotes.pop(environment).close()
+
+    # Zygotes
+
+    def _zygote(self, environment: str, now: float) -> ZygoteLink | None:
+        """Return the zygote of an environment, started if need be."""
+        link = self._zygotes.get(environment)
+        if link is None and now >= self._zygotes_at.get(environment, 0.0):
+            folder = self._plan.environments.get(environment, "")
+            if environment != BASE_ENVIRONMENT and not folder:
+                return None
+            log = self._home.logs / f"zygote-{environment[:12]}.log"
+            self._zygotes_at[environment] = now + _FIRST_PAUSE_S
+            try:
+                link = self._start_zygote(environment, folder, log)
+            except OSError as error:
+                logger.error(
+                    "zygote_not_started", environment=environment, reason=str(error)
+                )
+                self._zygotes_at[environment] = now + _LONGEST_PAUSE_S
+                return None
+            self._zygotes[environment] = link
+        return link
+
+    def _hear_zygotes(self) -> None:
+        for environment, link in list(self._zygotes.items()):
+            for reply in link.replies():
+                self._heard(reply)
+            if link.process.poll() is None:
+                continue
+            # Its engines go on; who waited for it asks the next one.
+            logger.warning(
+                "zygote_died", environment=environment, status=link.process.returncode
+            )
+            for name in link.waiting:
+                child = self._children.get(name)
+                if child is not None and not child.pid:
+                    self._pause(child, "its zygote died.")
+            link.close()
+            del self._zygotes[environment]
+
+    def _heard(self, reply: Any) -> None:
+        child = self._children.get(reply.name)
+        if child is None:
+            return
+        if isinstance(reply, NotForked):
+            self._pause(child, reply.reason)
+        elif isinstance(reply, Forked):
+            child.pid = reply.pid
+            child.state = "running"
+            child.problem = ""
+            child.started_at = self._clock()
+            child.started_wall = self._wall_clock()
+            logger.info("engine_started", engine=child.name, pid=child.pid)
+
+    # Processes
+
+    def _tend(self, child: Child, now: float) -> None:
+        if child.pid:
+            self._watch(child, now)
+        elif child.unwanted:
+            child.clean_up()
+            del self._children[child.name]
+        elif child.state == "starting":
+            if now - child.started_at > _MOST_STARTING_S:
+                self._pause(child, "its zygote did not answer.")
+        elif child.walled and child.quarantined and self._holds_nothing_else(child):
+            child.state = "quarantined"
+            child.problem = "It died twice within ten minutes."
+        elif now >= child.start_at:
+            self._start(child, now)
+
+    @staticmethod
+    def _holds_nothing_else(child: Child) -> bool:
+        keys = {version.key for version in child.process.versions}
+        return keys <= set(child.quarantined)
+
+    def _start(self, child: Child, now: float) -> None:
+        environment = child.process.environment
+        link = self._zygote(environment, now)
+        if link is None:
+            if environment not in (*self._plan.environments, BASE_ENVIRONMENT):
+                child.problem = "Its environment is not there."
+            return
+        folder = self._plan.environments.get(environment)
+        readable = (folder,) if folder else ()
+        child.state = "starting"
+        child.started_at = now
+        if not link.ask(child.order(host_pid=os.getpid(), readable=readable)):
+            self._pause(child, "its zygote took no more orders.")
+
+    def _pause(self, child: Child, reason: str) -> None:
+        """Let a process wait before it starts again, longer each time."""
+        pause_s = min(_FIRST_PAUSE_S * 2**child.deaths, _LONGEST_PAUSE_S)
+        child.deaths += 1
+        child.state = "waiting"
+        child.start_at = self._clock() + pause_s
+        child.problem = f"It starts again in {pause_s:g} s: {reason}"
+        logger.warning(
+            "engine_waits", engine=child.name, seconds=pause_s, reason=reason
+        )
+
+    def _watch(self, child: Child, now: float) -> None:
+        child.measure()
+        child.sample(self._wall_clock())
+        output.rotate(child.log)
+        if child.unwanted and child.state != "stopping":
+            self._end(child, now)
+        if child.state == "stopping" or child.asked:
+            if now >= child.kill_at:
+                _kill_session(child.pid)
+            return
+        if child.walled and self._holds_nothing_else(child) and child.quarantined:
+            self._end(child, now)
+            return
+        found = bounds.broken(
+            self._use(child, now),
+            now=now,
+            max_run_s=child.process.max_run_s,
+            memory_limit_bytes=child.process.memory_limit_bytes,
+        )
+        if found:
+            self._kill(child, found)
+
+    def _use(self, child: Child, now: float) -> Use:
+        leader = sessions.stat(child.pid)
+        if leader is None or leader.state not in "Tt":
+            child.stopped_at = None
+        elif child.stopped_at is None:
+            child.stopped_at = now
+        return Use(
+            notes=child.notes(),
+            beat=child.beat(),
+            stopped_at=child.stopped_at,
+            memory_bytes=child.memory_bytes,
+            scratch_bytes=self._scratch.get(child.name, 0),
+            processes=max(len(self._members.get(child.pid, ())), 1),
+        )
+
+    def _measure_sessions(self) -> None:
+        for child in self._children.values():
+            others = [
+                one.pid
+                for one in self._members.get(child.pid, ())
+                if one.pid != child.pid
+            ]
+            if child.pid:
+                child.measure(sum(map(sessions.own_memory, others[:256])))
+
+    def _free_memory(self) -> None:
+        """If the machine's memory ends, end what uses most of it."""
+        total, free = sessions.free_memory()
+        if free > total * _LEAST_FREE:
+            return
+        largest = max(
+            (c for c in self._children.values() if c.pid and c.walled and not c.asked),
+            key=lambda child: child.memory_bytes,
+            default=None,
+        )
+        if largest is not None and largest.memory_bytes > total * _LEAST_FREE:
+            self._kill(
+                largest,
+                f"the machine had no memory left, and it used most of it "
+                f"({largest.memory_bytes // 2**20} MB).",
+            )
+
+    def _end(self, child: Child, now: float) -> None:
+        """Ask a process to finish what it has accepted, and to end."""
+        child.state = "stopping"
+        child.kill_at = now + _DRAIN_S
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGTERM)
+            os.kill(child.pid, signal.SIGCONT)
+
+    def _kill(self, child: Child, reason: str) -> None:
+        child.asked = reason
+        child.kill_at = self._clock() + 1.0
+        logger.error("engine_ended", engine=child.name, pid=child.pid, reason=reason)
+        _kill_session(child.pid)
+
+    # Deaths
+
+    def _reap(self) -> None:
+        """Learn of all children that ended; also of orphans of engines."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            for link in self._zygotes.values():
+                if link.process.pid == pid:
+                    link.process.returncode = code
+            child = next((c for c in self._children.values() if c.pid == pid), None)
+            if child is not None:
+                self._died(child, code)
+
+    def _died(self, child: Child, code: int) -> None:
+        pid, child.pid = child.pid, 0
+        # Whatever it started ends with it.
+        _kill_session(pid)
+        exit_code, signal_name = deaths.ended_by(code)
+        if child.state == "stopping" and not child.asked:
+            logger.info("engine_stopped", engine=child.name, status=code)
+            child.state = "waiting"
+            return
+        key, note = deaths.attribute(child.process, child.notes())
+        reason = deaths.sentence(
+            asked=child.asked, exit_code=exit_code, signal_name=signal_name, note=note
+        )
+        now = self._wall_clock()
+        death = Death(
+            at=now,
+            process=child.name,
+            version=key,
+            reason=reason,
+            exit_code=exit_code,
+            signal=signal_name,
+            output=child.tail(),
+            rows=note.rows if note is not None else 0,
+            loading=note is not None and note.loading,
+        )
+        self._deaths.add(death)
+        logger.error(
+            "engine_died",
+            engine=child.name,
+            pid=pid,
+            version=str(key) if key else None,
+            reason=reason,
+            exit_code=exit_code,
+            signal=signal_name,
+        )
+        with contextlib.suppress(OSError):
+            self._home.engine_socket(child.name).unlink(missing_ok=True)
+        child.quarantined = self._deaths.quarantined(child.process)
+        if self._clock() - child.started_at > _STABLE_S:
+            child.deaths = 0
+        if child.deaths == 0 and exit_code != 78:
+            # The first time it starts again at once: its callers wait.
+            child.deaths = 1
+            child.state, child.problem, child.start_at = "waiting", reason, 0.0
+        else:
+            self._pause(child, reason)
+        self._due["report"] = 0.0
+
+    # Report
+
+    def _report(self) -> None:
+        total, free = sessions.free_memory()
+        report = HostReport(
+            host=self._name,
+            at=self._wall_clock(),
+            devices=self._devices,
+            memory_bytes=total,
+            memory_used_bytes=total - free,
+            processes=tuple(child.report() for child in self._children.values()),
+            deaths=tuple(self._deaths.all),
+        )
+        try:
+            report_file.write(self._home.host_report, report)
+        except OSError as error:
+            logger.error("report_not_written", reason=str(error))
+
+    # Time
+
+    def _is_due(self, name: str, interval_s: float, now: float) -> bool:
+        if now < self._due.get(name, 0.0):
+            return False
+        self._due[name] = now + interval_s
+        return True
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for a child's end, a zygote's reply, or the next tick."""
+        waiting: list[Any] = [self._woken, *self._zygotes.values()]
+        ready, _, _ = select.select(waiting, [], [], seconds)
+        if self._woken in ready:
+            with contextlib.suppress(BlockingIOError):
+                self._woken.recv(4096)
+
+    def _stop_all(self) -> None:
+        now = self._clock()
+        for link in self._zygotes.values():
+            link.close()
+        self._zygotes.clear()
+        for child in self._children.values():
+            if child.pid:
+                self._end(child, now)
+        while any(child.pid for child in self._children.values()):
+            self._reap()
+            if self._clock() >= now + _DRAIN_S:
+                for child in self._children.values():
+                    if child.pid:
+                        logger.error("engine_killed", engine=child.name, pid=child.pid)
+                        _kill_session(child.pid)
+            self._sleep(0.02)
+        for child in self._children.values():
+            child.clean_up()
+
+
+def _start_zygote(environment: str, folder: str, log: Path) -> ZygoteLink:
+    return ZygoteLink(environment, folder, log=log)
+
+
+def _kill_session(leader: int) -> None:
+    """Kill a session's leader and all its other processes."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(leader, signal.SIGKILL)
+    for one in _session(leader):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(one.pid, signal.SIGKILL)
+
+
+def _session(leader: int) -> Iterable[sessions.Stat]:
+    return sessions.members().get(leader, [])

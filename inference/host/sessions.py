@@ -1,0 +1,93 @@
+"""Find what each engine process and its own children use."""
+
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PROC = Path("/proc")
+
+
+class Stat(NamedTuple):
+    """A line of `/proc/PID/stat`, see proc_pid_stat(5)."""
+
+    pid: int
+    state: str
+    parent: int
+    session: int
+
+
+def rss(pid: int) -> int:
+    """Return the resident memory of a process in bytes; 0 if it is gone."""
+    try:
+        pages = (_PROC / str(pid) / "statm").read_text().split()[1]
+    except (OSError, IndexError):
+        return 0
+    return int(pages) * _PAGE_BYTES
+
+
+def own_memory(pid: int) -> int:
+    """Return a process's share of the memory that it maps, in bytes."""
+    try:
+        text = (_PROC / str(pid) / "smaps_rollup").read_text()
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def stat(pid: int) -> Stat | None:
+    """Return the state of a process; None if it is gone."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    # The name, in brackets, may hold anything.
+    state, parent, _, session = text[text.rindex(")") + 2 :].split()[:4]
+    return Stat(pid, state, int(parent), int(session))
+
+
+def members() -> dict[int, list[Stat]]:
+    """Return all processes by their session, whose leader has the session's id."""
+    found: dict[int, list[Stat]] = defaultdict(list)
+    for entry in os.scandir(_PROC):
+        if entry.name.isdigit():
+            one = stat(int(entry.name))
+            if one is not None:
+                found[one.session].append(one)
+    return found
+
+
+def free_memory() -> tuple[int, int]:
+    """Return the machine's memory and what is available of it, in bytes."""
+    values = {}
+    for line in (_PROC / "meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        values[name] = int(rest.split()[0]) * 1024
+    return values["MemTotal"], values["MemAvailable"]
+
+
+def folder_bytes(folder: Path, *, most_files: int = 100_000) -> int:
+    """Return the bytes of a folder's files; stop counting at `most_files`."""
+    total = files = 0
+    waiting = [folder]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            files += 1
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+            except OSError:
+                continue
+        if files > most_files:
+            return total
+    return total
