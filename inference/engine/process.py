@@ -113,7 +113,9 @@ async def _serve(settings: EngineSettings, order: EngineOrder, home: Home) -> in
     if notes is not None:
         notes.empty(psutil.Process().memory_info().rss)
         _beat(loop, notes)
-    engine.prepare()
+    if not order.walled:
+        # Others got their libraries from the zygote, whose memory they share.
+        engine.prepare()
     engine.restore()
     for version in order.versions:
         engine.load(version)

@@ -76,6 +76,12 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warm_plugins: bool = True
     """Import explainers after the desired versions have loaded, not at first use."""
 
+    max_scratch_bytes: int = 1024 * 1024 * 1024
+    """Most bytes in the scratch folder of a process; over it, the process ends."""
+
+    max_processes: int = 128
+    """Most processes that one engine process may have, its own children included."""
+
     drain_s: float = 8.0
     """Time for accepted requests to finish after SIGTERM."""
 
@@ -131,6 +137,8 @@ def _check(settings: EngineSettings) -> None:
         "torch_threads",
         "max_explain_queue",
         "max_streams",
+        "max_scratch_bytes",
+        "max_processes",
     ):
         if getattr(settings, field) < 1:
             raise InvalidSettings(f"{_PREFIX}{field.upper()} must be at least 1")

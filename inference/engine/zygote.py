@@ -31,6 +31,8 @@ import psutil
 
 from inference.engine import process
 from inference.engine import settings as engine_settings
+from inference.engine.runners import torch_export
+from inference.engine.settings import EngineSettings
 from inference.engine.wire import orders
 from inference.engine.wire.orders import EngineOrder, Forked, Imported, NotForked
 
@@ -38,7 +40,14 @@ _PR_SET_PDEATHSIG = 1
 # Imported in this order, as far as they are installed. Torch programs need no more
 # than the first, so their engines need not wait for the others.
 _FOR_PROGRAMS = ("numpy", "torch")
-_FOR_CODE = ("pandas", "scipy.special", "mlflow.pyfunc", "sklearn.ensemble")
+_FOR_CODE = (
+    "pandas",
+    "scipy.special",
+    "mlflow.pyfunc",
+    "sklearn.ensemble",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+)
 # Libraries start threads at import unless told otherwise.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -53,12 +62,13 @@ def main() -> None:
         os.environ.setdefault(name, str(settings.torch_threads))
     os.environ["MLFLOW_TRACKING_URI"] = "file:///nonexistent"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Zygote(link).run()
+    Zygote(link, settings).run()
 
 
 class Zygote:
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, link: socket.socket, settings: EngineSettings) -> None:
         self._link = link
+        self._settings = settings
         # Orders that wait for further imports.
         self._waiting: list[EngineOrder] = []
 
@@ -66,7 +76,10 @@ class Zygote:
         """Import the libraries, then fork for each order until the host is gone."""
         started = time.monotonic()
         _import(_FOR_PROGRAMS)
-        for name in _FOR_CODE:
+        with contextlib.suppress(ImportError):
+            torch_export.prepare()
+        plugins = [name.partition(":")[0] for name in self._settings.plugins]
+        for name in (*_FOR_CODE, *plugins):
             self._serve_programs()
             _import((name,))
         # Collections in the children must not touch the memory that all share.

@@ -42,7 +42,7 @@ def main() -> int:
     )
     home = Home(settings.root)
     home.prepare()
-    host = Host(home, devices)
+    host = Host(home, devices, settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: host.request_stop())
     host.run()

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from inference.engine.settings import EngineSettings
 from inference.engine.wire.notes import Note
+from inference.placement.processes import EngineProcess
 
 # A piece may run so long if the plan does not say otherwise.
 DEFAULT_MAX_RUN_S = 60.0
@@ -11,10 +13,6 @@ DEFAULT_MAX_RUN_S = 60.0
 MOST_SILENT_S = 30.0
 # A process that stopped itself.
 MOST_STOPPED_S = 3.0
-# Processes that an engine process may have, its own children included.
-MOST_PROCESSES = 128
-# Bytes in its scratch folder.
-MOST_SCRATCH_BYTES = 4 * 1024**3
 _MB = 1024 * 1024
 
 
@@ -32,10 +30,10 @@ class Use(NamedTuple):
 
 
 def broken(
-    use: Use, *, now: float, max_run_s: float = 0.0, memory_limit_bytes: int = 0
+    use: Use, process: EngineProcess, settings: EngineSettings, *, now: float
 ) -> str:
     """Return the sentence about the bound that is broken; empty: none is."""
-    max_run_s = max_run_s or DEFAULT_MAX_RUN_S
+    max_run_s = process.max_run_s or DEFAULT_MAX_RUN_S
     running = [note for note in use.notes if not note.loading]
     if running and now - running[0].began_at > max_run_s:
         return f"one batch ran longer than {max_run_s:g} s (max_run_s)."
@@ -43,19 +41,18 @@ def broken(
         return "it had been stopped by SIGSTOP."
     if use.beat and not use.notes and now - use.beat > MOST_SILENT_S:
         return f"it did nothing for {MOST_SILENT_S:g} s, although nothing ran."
-    if 0 < memory_limit_bytes < use.memory_bytes:
-        return (
-            f"it used {use.memory_bytes // _MB} MB; "
-            f"its limit is {memory_limit_bytes // _MB} MB."
-        )
-    if use.scratch_bytes > MOST_SCRATCH_BYTES:
+    limit = process.memory_limit_bytes
+    if 0 < limit < use.memory_bytes:
+        return f"it used {use.memory_bytes // _MB} MB; its limit is {limit // _MB} MB."
+    limit = settings.max_scratch_bytes
+    if use.scratch_bytes > limit:
         return (
             f"it wrote {use.scratch_bytes // _MB} MB to its scratch folder; "
-            f"the limit is {MOST_SCRATCH_BYTES // _MB} MB."
+            f"the limit is {limit // _MB} MB."
         )
-    if use.processes > MOST_PROCESSES:
+    if use.processes > settings.max_processes:
         return (
             f"it had {use.processes} processes of its own; "
-            f"the limit is {MOST_PROCESSES}."
+            f"the limit is {settings.max_processes}."
         )
     return ""

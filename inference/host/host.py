@@ -19,10 +19,12 @@ from typing import Any
 
 import structlog
 
+from inference.engine.settings import EngineSettings
 from inference.engine.wire.messages import BASE_ENVIRONMENT
 from inference.engine.wire.orders import Forked, NotForked
-from inference.host import bounds, deaths, output, sessions
+from inference.host import bounds, cgroups, deaths, output, sessions
 from inference.host.bounds import Use
+from inference.host.cgroups import Cgroups
 from inference.host.child import Child
 from inference.host.deaths import Deaths
 from inference.host.zygote_link import ZygoteLink
@@ -37,8 +39,8 @@ _TICK_S = 0.1
 _REPORT_S = 0.5
 _SESSIONS_S = 1.0
 _SCRATCH_S = 5.0
-# A process is killed if it has not ended so long after SIGTERM.
-_DRAIN_S = 10.0
+# A process is killed if it has not ended so long after it should have drained.
+_GRACE_S = 2.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 60.0
 # A process that has run so long has recovered: its next death counts as the first.
@@ -56,6 +58,7 @@ class Host:
         self,
         home: Home,
         devices: Sequence[str],
+        settings: EngineSettings,
         *,
         name: str | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -64,6 +67,7 @@ class Host:
     ) -> None:
         self._home = home
         self._devices = tuple(devices)
+        self._settings = settings
         self._name = name or socket.gethostname()
         self._clock = clock
         self._wall_clock = wall_clock
@@ -75,6 +79,7 @@ class Host:
         # When each zygote may start again.
         self._zygotes_at: dict[str, float] = {}
         self._deaths = Deaths(home.host_deaths)
+        self._cgroups = Cgroups(cgroups.delegated())
         self._members: dict[int, list[sessions.Stat]] = {}
         self._scratch: dict[str, int] = {}
         self._due: dict[str, float] = {}
@@ -152,6 +157,8 @@ class Host:
             elif child.unwanted:
                 child.unwanted = False
             released = process.released_at > child.process.released_at
+            if process.memory_limit_bytes != child.process.memory_limit_bytes:
+                self._cgroups.limit(process)
             child.process = process
             child.quarantined = self._deaths.quarantined(process)
             if released:
@@ -212,6 +219,7 @@ class Host:
             self._pause(child, reply.reason)
         elif isinstance(reply, Forked):
             child.pid = reply.pid
+            self._cgroups.hold(child.process, reply.pid)
             child.state = "running"
             child.problem = ""
             child.started_at = self._clock()
@@ -225,6 +233,7 @@ class Host:
             self._watch(child, now)
         elif child.unwanted:
             child.clean_up()
+            self._cgroups.remove(child.name)
             del self._children[child.name]
         elif child.state == "starting":
             if now - child.started_at > _MOST_STARTING_S:
@@ -278,12 +287,8 @@ class Host:
         if child.walled and self._holds_nothing_else(child) and child.quarantined:
             self._end(child, now)
             return
-        found = bounds.broken(
-            self._use(child, now),
-            now=now,
-            max_run_s=child.process.max_run_s,
-            memory_limit_bytes=child.process.memory_limit_bytes,
-        )
+        use = self._use(child, now)
+        found = bounds.broken(use, child.process, self._settings, now=now)
         if found:
             self._kill(child, found)
 
@@ -332,7 +337,7 @@ class Host:
     def _end(self, child: Child, now: float) -> None:
         """Ask a process to finish what it has accepted, and to end."""
         child.state = "stopping"
-        child.kill_at = now + _DRAIN_S
+        child.kill_at = now + self._settings.drain_s + _GRACE_S
         with contextlib.suppress(ProcessLookupError):
             os.kill(child.pid, signal.SIGTERM)
             os.kill(child.pid, signal.SIGCONT)
@@ -371,6 +376,9 @@ class Host:
             logger.info("engine_stopped", engine=child.name, status=code)
             child.state = "waiting"
             return
+        if self._cgroups.ran_out(child.name):
+            child.asked = child.asked or "it used more memory than its limit."
+            self._cgroups.remove(child.name)
         key, note = deaths.attribute(child.process, child.notes())
         reason = deaths.sentence(
             asked=child.asked, exit_code=exit_code, signal_name=signal_name, note=note
@@ -420,6 +428,7 @@ class Host:
             devices=self._devices,
             memory_bytes=total,
             memory_used_bytes=total - free,
+            walls=self._walls(),
             processes=tuple(child.report() for child in self._children.values()),
             deaths=tuple(self._deaths.all),
         )
@@ -427,6 +436,11 @@ class Host:
             report_file.write(self._home.host_report, report)
         except OSError as error:
             logger.error("report_not_written", reason=str(error))
+
+    def _walls(self) -> dict[str, str]:
+        """Say what holds the processes of this machine."""
+        memory = "held by the kernel" if self._cgroups.usable else "watched by the host"
+        return {"memory": memory}
 
     # Time
 
@@ -454,7 +468,7 @@ class Host:
                 self._end(child, now)
         while any(child.pid for child in self._children.values()):
             self._reap()
-            if self._clock() >= now + _DRAIN_S:
+            if self._clock() >= now + self._settings.drain_s + _GRACE_S:
                 for child in self._children.values():
                     if child.pid:
                         logger.error("engine_killed", engine=child.name, pid=child.pid)

@@ -46,21 +46,20 @@ def test_several_gateways_are_processes_of_their_own(settings):
     assert {spec.environment["MODELYARD_GATEWAYS"] for spec in gateways} == {"3"}
 
 
-def test_every_device_gets_an_engine_of_its_own(settings):
+def test_the_host_is_told_every_device(settings):
     settings.MODELYARD_DEVICES = ["cuda:0", "cuda:1"]
 
-    engines = [spec for spec in process_specs() if "inference.engine" in spec.command]
+    (host,) = [spec for spec in process_specs() if "inference.host" in spec.command]
 
-    assert [spec.name for spec in engines] == ["engine-cuda-0", "engine-cuda-1"]
-    assert [spec.command[-1] for spec in engines] == ["cuda:0", "cuda:1"]
+    assert host.command[-2:] == ("--devices", "cuda:0,cuda:1")
 
 
 def test_devices_are_found_by_themselves_and_named_once(settings):
     settings.MODELYARD_DEVICES = ["auto", *found.devices()]
 
-    engines = [spec for spec in process_specs() if "inference.engine" in spec.command]
+    (host,) = [spec for spec in process_specs() if "inference.host" in spec.command]
 
-    assert tuple(spec.command[-1] for spec in engines) == found.devices()
+    assert host.command[-1] == ",".join(found.devices())
 
 
 def test_every_gateway_shares_the_grpc_port(settings):
@@ -73,7 +72,7 @@ def test_every_gateway_shares_the_grpc_port(settings):
     ] * 2
 
 
-@pytest.mark.parametrize("module", ["inference.engine", "inference.gateway"])
+@pytest.mark.parametrize("module", ["inference.host", "inference.gateway"])
 def test_the_data_plane_gets_no_credential_of_anything_else(module):
     # A model is code: it can send away whatever its process can read.
     [spec] = [spec for spec in process_specs() if module in spec.command]
