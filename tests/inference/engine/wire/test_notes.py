@@ -69,10 +69,11 @@ def test_the_loop_s_beat_and_the_empty_process_are_read(tmp_path):
 
 def test_whatever_a_process_wrote_can_be_read(tmp_path):
     reader = NoteReader(tmp_path / "notes")
+    path = tmp_path / "notes"
+    size = path.stat().st_size
     for byte in (b"\xff", b"\x01", b"\x02"):
-        (tmp_path / "notes").open("r+b").write(
-            byte * (tmp_path / "notes").stat().st_size
-        )
+        with path.open("r+b") as file:
+            file.write(byte * size)
 
         assert isinstance(reader.read(), list)
         assert reader.walls() == {}
