@@ -19,6 +19,7 @@ class InferenceConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts.signals import access_changed, model_names_wanted
+        from inference import checks  # noqa: F401 (registers checks)
         from registry.signals import registry_changed
 
         rendering.set_site(settings.MODELYARD_PUBLIC_URL)

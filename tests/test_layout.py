@@ -34,7 +34,7 @@ ROOTS = {
     "explain": {
         *("apps", "drawing", "features", "plots", "plugin", "question", "targets"),
     },
-    "inference": {"apps", "tasks"},
+    "inference": {"apps", "checks", "tasks"},
     "registry": {
         *("apps", "artifacts", "changes", "models", "routes", "routing", "signals"),
         *("sync", "sync_run", "tasks"),

@@ -5,10 +5,12 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import msgspec
 import psutil
@@ -18,7 +20,9 @@ import uvloop
 from inference.engine.devices import found, opening
 from inference.engine.devices.device import DeviceOptions
 from inference.engine.engine import EngineCore
-from inference.engine.server import EngineServer
+from inference.engine.sandbox import sandbox
+from inference.engine.sandbox.rules import SandboxRules, device_files
+from inference.engine.server import EngineServer, listen
 from inference.engine.settings import EngineSettings
 from inference.engine.wire.notes import SharedNotes
 from inference.engine.wire.orders import EngineOrder
@@ -30,6 +34,10 @@ logger = structlog.get_logger()
 EX_CONFIG = 78
 _EX_SOFTWARE = 70
 _BEAT_S = 1.0
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 
 def run(settings: EngineSettings, order: EngineOrder | None = None) -> int:
@@ -53,9 +61,7 @@ def run(settings: EngineSettings, order: EngineOrder | None = None) -> int:
     home = Home(settings.root)
     home.prepare()
     # Later processes run the compiled code in this cache: only we may write there.
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
-        f"{order.scratch}/compiled" if order.walled else str(home.engine / "compiled")
-    )
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(home.engine / "compiled")
     opening.configure(
         settings.device,
         DeviceOptions(
@@ -72,7 +78,13 @@ def run(settings: EngineSettings, order: EngineOrder | None = None) -> int:
         sys.stderr.write(f"Another engine {order.name} runs in {home.root}.\n")
         return EX_CONFIG
     with lock:
-        code = uvloop.run(_serve(settings, order, home))
+        notes = SharedNotes(Path(order.notes)) if order.notes else None
+        listener = listen(home.engine_socket(order.name))
+        if order.walled:
+            walls = _enter_sandbox(settings, order, keep=(lock, listener))
+            if notes is not None:
+                notes.walls(walls)
+        code = uvloop.run(_serve(settings, order, home, listener, notes))
     logging.shutdown()
     sys.stdout.flush()
     # A model that hangs in a thread must not keep the process from ending.
@@ -87,7 +99,34 @@ def _is_here(device: str) -> bool:
     )
 
 
-async def _serve(settings: EngineSettings, order: EngineOrder, home: Home) -> int:
+def _enter_sandbox(
+    settings: EngineSettings, order: EngineOrder, *, keep: Iterable[HasFileno]
+) -> dict[str, str]:
+    """Reach no more than the versions need, from here on."""
+    walls = sandbox.enter(
+        SandboxRules(
+            scratch=order.scratch,
+            readable=(
+                *order.readable,
+                *[version.path for version in order.versions],
+            ),
+            devices=device_files(order.device),
+            network=order.network,
+            scratch_bytes=settings.max_scratch_bytes,
+            keep_open=tuple(one.fileno() for one in keep),
+        )
+    )
+    logger.info("sandboxed", **walls)
+    return walls
+
+
+async def _serve(
+    settings: EngineSettings,
+    order: EngineOrder,
+    home: Home,
+    listener: socket.socket,
+    notes: SharedNotes | None,
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     code = 0
@@ -102,13 +141,12 @@ async def _serve(settings: EngineSettings, order: EngineOrder, home: Home) -> in
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    notes = SharedNotes(Path(order.notes)) if order.notes else None
     engine = EngineCore(
         settings, on_fatal=fail, remembers=order.remembers, refused=order.refused
     )
     path = home.engine_socket(order.name)
     server = EngineServer(engine, path, clock=time.monotonic)
-    await server.start()
+    await server.start(listener)
     logger.info("listening", socket=str(path), device=settings.device, pid=os.getpid())
     if notes is not None:
         notes.empty(psutil.Process().memory_info().rss)

@@ -1,6 +1,8 @@
 """Serve the engine's Unix socket: frames in, frames out, one write per loop turn."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -42,6 +44,7 @@ _MAX_ID = 2**32 - 1
 _LARGE_BYTES = 64 * 1024
 _FOREVER_S = 86_400.0
 _GRACE_S = 0.1
+_BACKLOG = 512
 
 
 class EngineConnection(asyncio.Protocol):
@@ -318,6 +321,18 @@ def _decoded(headers: tuple[TensorHeader, ...], body: memoryview) -> tuple[Tenso
     return tensors
 
 
+def listen(path: Path) -> socket.socket:
+    """Take over a socket's path; the engine that had it must have ended."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.chmod(0o700)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(_BACKLOG)
+    return listener
+
+
 class EngineServer:
     """Listen on a Unix socket in a folder that only this user may enter."""
 
@@ -330,25 +345,23 @@ class EngineServer:
         self._connections: set[EngineConnection] = set()
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Take over the socket's path; the engine that had it must have ended."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path.parent.chmod(0o700)
-        self._path.unlink(missing_ok=True)
+    async def start(self, listener: socket.socket | None = None) -> None:
+        """Listen, on a socket that `listen` made or on a new one."""
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: EngineConnection(
                 self._engine, self._connections, clock=self._clock
             ),
-            str(self._path),
-            backlog=512,
+            sock=listener or listen(self._path),
+            backlog=_BACKLOG,
         )
-        self._path.chmod(0o600)
 
     async def stop(self, drain_s: float) -> bool:
         """Stop listening and finish accepted requests; return whether all ended."""
         if self._server is not None:
             self._server.close()
-            self._path.unlink(missing_ok=True)
+            # In a sandbox only its host may do that.
+            with contextlib.suppress(PermissionError):
+                self._path.unlink(missing_ok=True)
             # Also accept requests that were sent before this and are still on the way.
             await asyncio.sleep(min(_GRACE_S, drain_s))
         finished = await self._engine.drain(drain_s)
