@@ -39,6 +39,8 @@ _TICK_S = 0.1
 _REPORT_S = 0.5
 _SESSIONS_S = 1.0
 _SCRATCH_S = 5.0
+# Notes are looked at in each tick; what has to be read from files, less often.
+_USE_S = 0.3
 # A process is killed if it has not ended so long after it should have drained.
 _GRACE_S = 2.0
 _FIRST_PAUSE_S = 0.5
@@ -119,6 +121,9 @@ class Host:
                 for name, child in self._children.items()
                 if child.pid and child.walled
             }
+        if self._is_due("use", _USE_S, now):
+            for child in self._children.values():
+                self._measure(child, now)
         for child in list(self._children.values()):
             self._tend(child, now)
         self._free_memory()
@@ -275,9 +280,6 @@ class Host:
         )
 
     def _watch(self, child: Child, now: float) -> None:
-        child.measure()
-        child.sample(self._wall_clock())
-        output.rotate(child.log)
         if child.unwanted and child.state != "stopping":
             self._end(child, now)
         if child.state == "stopping" or child.asked:
@@ -287,18 +289,7 @@ class Host:
         if child.walled and self._holds_nothing_else(child) and child.quarantined:
             self._end(child, now)
             return
-        use = self._use(child, now)
-        found = bounds.broken(use, child.process, self._settings, now=now)
-        if found:
-            self._kill(child, found)
-
-    def _use(self, child: Child, now: float) -> Use:
-        leader = sessions.stat(child.pid)
-        if leader is None or leader.state not in "Tt":
-            child.stopped_at = None
-        elif child.stopped_at is None:
-            child.stopped_at = now
-        return Use(
+        use = Use(
             notes=child.notes(),
             beat=child.beat(),
             stopped_at=child.stopped_at,
@@ -306,6 +297,21 @@ class Host:
             scratch_bytes=self._scratch.get(child.name, 0),
             processes=max(len(self._members.get(child.pid, ())), 1),
         )
+        found = bounds.broken(use, child.process, self._settings, now=now)
+        if found:
+            self._kill(child, found)
+
+    def _measure(self, child: Child, now: float) -> None:
+        if not child.pid:
+            return
+        child.measure()
+        child.sample(self._wall_clock())
+        output.rotate(child.log)
+        leader = sessions.stat(child.pid)
+        if leader is None or leader.state not in "Tt":
+            child.stopped_at = None
+        elif child.stopped_at is None:
+            child.stopped_at = now
 
     def _measure_sessions(self) -> None:
         for child in self._children.values():
