@@ -14,3 +14,9 @@ def write(path: Path, data: bytes, *, durable: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
     partial.replace(path)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

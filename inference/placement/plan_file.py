@@ -1,4 +1,4 @@
-"""Keep the plan of a host in a file of its own, so that it can restart alone."""
+"""Pass a host its plan in a file, which it keeps while there is no controller."""
 
 from pathlib import Path
 
@@ -13,13 +13,20 @@ logger = structlog.get_logger(__name__)
 _decoder = msgspec.json.Decoder(HostPlan)
 
 
-def write(path: Path, plan: HostPlan) -> None:
-    """Replace the plan. Raises OSError."""
-    whole_files.write(path, msgspec.json.encode(plan))
+def write(path: Path, plan: HostPlan) -> bool:
+    """Replace the plan if it changed, safely against a power cut; return whether."""
+    content = msgspec.json.encode(plan)
+    try:
+        if path.read_bytes() == content:
+            return False
+    except OSError:
+        pass
+    whole_files.write(path, content)
+    return True
 
 
 def read(path: Path) -> HostPlan | None:
-    """Read the plan; None if there is none, or it is not readable."""
+    """Return the plan; None if it is missing or unreadable."""
     try:
         return _decoder.decode(path.read_bytes())
     except FileNotFoundError:

@@ -111,7 +111,16 @@ def process_name(version: VersionToLoad, replica: int = 0) -> str:
     return f"{readable or 'v'}-{digest}{number}"
 
 
-def group_name(name: str) -> str:
-    """Name the process of a group of versions."""
-    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+def group_name(
+    name: str,
+    *,
+    device: str = "cpu",
+    environment: str = BASE_ENVIRONMENT,
+    network: bool = False,
+) -> str:
+    """Name the process of a group of versions; what differs has its own process."""
+    identity = name
+    if (device, environment, network) != ("cpu", BASE_ENVIRONMENT, False):
+        identity = f"{name}\0{device}\0{environment}\0{network}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:6]
     return f"group-{name[:10]}-{digest}"
