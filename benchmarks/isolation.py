@@ -1,10 +1,11 @@
 """Measure what one model's trouble costs another: `python -m benchmarks.isolation`.
 
 A whole Modelyard, as `make run` sets it up, answers the demo's model over 16
-connections: alone, and beside models that sleep 0.3 s a row under 8 batches of 256 rows,
-burn a core, die every 5 s, or load for 40 s. Each round with trouble is between two
-rounds alone; the ratio is of its 99th percentile to theirs. Then it prints how soon a
-fresh process of a Python model answers, and the memory of 50 small scikit-learn models.
+connections: alone, and beside models that sleep 0.3 s a row under 8 batches of 256
+rows, burn a core, die every 5 s, or load for 40 s. Each round with trouble is between
+two rounds alone; the ratio is of its 99th percentile to theirs. Then it prints how soon
+a fresh process of a Python model answers, and the memory of 50 small scikit-learn
+models.
 """
 
 import argparse

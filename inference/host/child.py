@@ -81,6 +81,9 @@ class Child:
         self.asked = ""
         self.kill_at = float("inf")
         process = self.process
+        if process.kind == "group":
+            # Versions may join it while it runs.
+            readable = (*readable, str(self._home.artifacts))
         return EngineOrder(
             name=process.name,
             device=process.device,
