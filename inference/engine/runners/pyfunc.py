@@ -1,16 +1,17 @@
 """Run any MLflow flavor through `mlflow.pyfunc`; loading runs the artifact's code."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engine.runners.outputs import finish
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
 from inference.engine.runners.pyfunc_outputs import (
-    declared_floats,
+    Kind,
+    as_declared,
+    declared_kinds,
     plain,
     to_tensors,
-    with_floats,
 )
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
@@ -36,14 +37,14 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
     model = mlflow.pyfunc.load_model(version.path, model_config=config)
     schema = model.metadata.get_input_schema()
     labels = None if schema is None else _labels(schema)
-    floats = declared_floats(model.metadata.get_output_schema())
+    kinds = declared_kinds(model.metadata.get_output_schema())
     # Requests have been checked against the signature. MLflow would check them again,
     # more slowly, and refuse integer columns with missing values.
     model.metadata.signature = _params_only(model.metadata.signature)
     inputs = InputMaker(signature, labels=labels)
     if _streams(model):
-        return StreamingPyfuncRunner(model, signature, inputs, floats)
-    return PyfuncRunner(model, signature, inputs, floats)
+        return StreamingPyfuncRunner(model, signature, inputs, kinds)
+    return PyfuncRunner(model, signature, inputs, kinds)
 
 
 def _labels(schema: Any) -> list[str | int]:
@@ -84,11 +85,11 @@ class PyfuncRunner:
         model: Any,
         signature: Signature,
         inputs: InputMaker | None = None,
-        floats: frozenset[str] = frozenset(),
+        kinds: Mapping[str, Kind] | None = None,
     ) -> None:
-        """Make a runner that always returns the outputs named in `floats` as floats."""
+        """Make a runner whose outputs always have the `kinds` of their names."""
         self._model = model
-        self._floats = floats
+        self._kinds = kinds or {}
         self._signature = signature
         self._inputs = inputs or InputMaker(signature)
 
@@ -120,7 +121,7 @@ class PyfuncRunner:
             raise EngineError(EngineErrorCode.BAD_REQUEST, message) from error
         signature = self._signature
         named = to_tensors(outputs, rows=len(tensors[0].data), names=signature.outputs)
-        return finish(with_floats(named, self._floats), signature)
+        return finish(as_declared(named, self._kinds), signature)
 
     def unload(self) -> None:
         self._model = None

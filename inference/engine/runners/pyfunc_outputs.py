@@ -2,13 +2,15 @@
 
 import base64
 import datetime
+import enum
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from inference.engine.runners.row_order import in_order
 from inference.engine.wire.dtypes import MAX_WHOLE_FLOAT
 from inference.engine.wire.joined_outputs import ONLY_OUTPUT
 from inference.engine.wire.tensors import DTYPES, Array, Tensor, object_array
@@ -25,8 +27,11 @@ def to_tensors(
 
     A table becomes one tensor per column, a dict of arrays one per entry, and anything
     else one tensor "output". A list of objects becomes JSON values of one output,
-    unless the members have the signature's output `names`. Raises ValueError.
+    unless the members have the signature's output `names`. Rows that pandas' index
+    shows to be in another order are put back. Raises ValueError.
     """
+    if _is_pandas(outputs):
+        outputs = in_order(outputs, rows)
     if hasattr(outputs, "columns"):  # a DataFrame, without importing pandas
         return tuple(
             Tensor(str(name), _array(outputs[name])) for name in outputs.columns
@@ -40,33 +45,53 @@ def to_tensors(
     return (Tensor(ONLY_OUTPUT, _array(outputs)),)
 
 
-def declared_floats(schema: Any) -> frozenset[str]:
-    """Return the names of the outputs that MLflow's schema declares as floats."""
+class Kind(enum.StrEnum):
+    """What MLflow's schema declares of the values of an output."""
+
+    FLOAT = "float"
+    WHOLE = "whole"
+    TEXT = "text"
+
+
+def declared_kinds(schema: Any) -> dict[str, Kind]:
+    """Return the kinds of the outputs whose dtype would depend on their values."""
     from mlflow.types import DataType
     from mlflow.types.schema import Array as ArrayOf
 
-    names = set()
+    known = {
+        "float": Kind.FLOAT,
+        "double": Kind.FLOAT,
+        "integer": Kind.WHOLE,
+        "long": Kind.WHOLE,
+        "string": Kind.TEXT,
+    }
+    kinds = {}
     for spec in schema.inputs if schema is not None else ():
-        kind = spec.type.dtype if isinstance(spec.type, ArrayOf) else spec.type
-        if kind in (DataType.float, DataType.double) or (
-            isinstance(kind, np.dtype) and kind.kind == "f"
-        ):
-            names.add(str(spec.name))
+        declared = spec.type.dtype if isinstance(spec.type, ArrayOf) else spec.type
+        if isinstance(declared, DataType):
+            kind = known.get(declared.name)
+        else:
+            # A tensor's dtype; other types are objects in any company.
+            kind = Kind.FLOAT if getattr(declared, "kind", "") == "f" else None
+        if kind is not None:
+            kinds[str(spec.name)] = kind
             if len(schema.inputs) == 1:
-                names.add(ONLY_OUTPUT)
-    return frozenset(names)
+                kinds[ONLY_OUTPUT] = kind
+    return kinds
 
 
-def with_floats(
-    tensors: tuple[Tensor, ...], names: frozenset[str]
+def as_declared(
+    tensors: tuple[Tensor, ...], kinds: Mapping[str, Kind]
 ) -> tuple[Tensor, ...]:
-    """Convert whole and missing numbers to floats in the outputs with these names.
+    """Convert the outputs of these names to the kinds that the schema declares.
 
-    Lists and pandas' columns change their dtype if all numbers are whole or one is
+    Lists and pandas' columns change their dtype if all numbers are whole or a value is
     missing, so it would depend on which rows share a batch.
     """
     return tuple(
-        Tensor(tensor.name, _as_floats(tensor.data)) if tensor.name in names else tensor
+        Tensor(tensor.name, _CONVERSIONS[kinds[tensor.name]](tensor.data))
+        if tensor.name in kinds
+        else tensor
         for tensor in tensors
     )
 
@@ -86,15 +111,47 @@ def _as_floats(data: Array) -> Array:
     return data.astype(np.float64)
 
 
+def _as_whole(data: Array) -> Array:
+    """Return floats, which pandas makes of integers beside a missing one, as before."""
+    if data.dtype.kind != "f" or not np.isnan(data).any():
+        return data
+    values = data.tolist()
+    if data.ndim != 1 or not all(value != value or value % 1 == 0 for value in values):
+        return data
+    return object_array([None if value != value else int(value) for value in values])
+
+
+def _as_text(data: Array) -> Array:
+    """Return missing text as None; without any text beside it pandas makes it NaN."""
+    if data.dtype.kind != "f" or not np.isnan(data).all():
+        return data
+    return np.full(data.shape, None, dtype=object)
+
+
+_CONVERSIONS: dict[Kind, Callable[[Array], Array]] = {
+    Kind.FLOAT: _as_floats,
+    Kind.WHOLE: _as_whole,
+    Kind.TEXT: _as_text,
+}
+
+
 def _from_mapping(outputs: Mapping[Any, Any], rows: int) -> tuple[Tensor, ...]:
     if all(_length(value) == rows for value in outputs.values()) and outputs:
         return tuple(
-            Tensor(str(name), _array(value)) for name, value in outputs.items()
+            Tensor(
+                str(name), _array(in_order(value, rows) if _is_pandas(value) else value)
+            )
+            for name, value in outputs.items()
         )
     if rows == 1:
         # One object for one instance, as chat models return it.
         return (Tensor(ONLY_OUTPUT, object_array([plain(outputs)])),)
     raise ValueError(f"The model gave one object for {rows} rows.")
+
+
+def _is_pandas(value: Any) -> bool:
+    """Return whether a value is a Series or a DataFrame, without importing pandas."""
+    return hasattr(value, "iloc")
 
 
 def _length(value: Any) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Array, Tensor, exceeds_floats, object_array
 
 # Name of the output of a model that has only one and does not name it.
@@ -25,7 +26,8 @@ def join_outputs(pieces: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
     """Join the rows of several answers, even if their output names differ.
 
     A Python model may name its outputs differently for each piece. Then each row
-    becomes one object, as if the pieces had been predicted together.
+    becomes one object, as if the pieces had been predicted together. Raises EngineError
+    MODEL_ERROR for an output that is a time in one piece and no time in another.
     """
     if len(pieces) == 1:
         return tuple(pieces[0])
@@ -40,7 +42,7 @@ def join_outputs(pieces: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
         rows = [row for piece in pieces for row in _as_objects(piece)]
         return (Tensor(ONLY_OUTPUT, object_array(rows)),)
     return tuple(
-        Tensor(column[0].name, _join([tensor.data for tensor in column]))
+        Tensor(column[0].name, _join(column[0].name, [one.data for one in column]))
         for column in columns
     )
 
@@ -54,13 +56,20 @@ def _as_objects(outputs: Sequence[Tensor]) -> list[Any]:
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _join(arrays: Sequence[Any]) -> Array:
+def _join(name: str, arrays: Sequence[Any]) -> Array:
     """Join the rows of arrays; use an array of objects if numpy would change a value.
 
     Beside floats numpy rounds large integers, beside numbers it turns booleans into
     numbers, and it does not join rows of different shapes.
     """
     kinds = {array.dtype.kind for array in arrays}
+    if "M" in kinds and len(kinds) > 1:
+        # numpy cannot join them, and as objects the times would become numbers.
+        raise EngineError(
+            EngineErrorCode.MODEL_ERROR,
+            f"the model gave times for some rows and other values for others in its "
+            f"output {name[:80]!r}",
+        )
     is_even = len({array.shape[1:] for array in arrays}) == 1
     would_change = len(kinds) > 1 and (
         not kinds.isdisjoint("Ob")

@@ -8,8 +8,10 @@ import pytest
 
 from inference.codecs.decoding import InstanceDecoder
 from inference.engine.runners import runner
+from inference.engine.runners.pyfunc_inputs import InputMaker
+from inference.engine.signatures import example
 from inference.engine.signatures.mlflow_signature import from_mlflow
-from inference.engine.signatures.signature import with_rules
+from inference.engine.signatures.signature import Column, Layout, Signature, with_rules
 from inference.engine.wire.tensors import Tensor
 from inference.errors.api_error import ApiError
 from tests.inference.engine.runners import logged
@@ -17,6 +19,23 @@ from tests.inference.engine.runners import logged
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 COLUMNS = [("string", "city"), ("long", "count"), ("boolean", "member"), ("any", "tag")]
+# Values of a column of each dtype, as they come from JSON.
+VALUES = {
+    "str": ["a", "", None, "NaN"],
+    "bytes": ["YQ==", None],
+    "json": ["a", 1, 2.5, True, None, ["a"], {"b": [None]}],
+    "bool": [True, False, None],
+    "int8": [1, -1, None],
+    "int64": [1, 2**53, None],
+    "uint32": [1, None],
+    "float32": [0.5, 1, None],
+    "float64": [0.1, 2, None],
+    "datetime64[ns]": ["2024-01-02", "2024-01-02T03:04:05.678901Z", None],
+}
+EVERY_COLUMN = Signature(
+    layout=Layout.TABLE,
+    columns=tuple(Column(name, dtype=name, required=False) for name in VALUES),
+)
 ROWS = [
     {"city": "Oslo", "count": 1, "member": True, "tag": "a"},
     {"city": None, "count": None, "member": None, "tag": None},
@@ -105,6 +124,38 @@ def test_a_row_alone_gets_the_dtypes_that_it_gets_in_company(teller, row):
     assert teller.ask(row, *ROWS)[0] == teller.ask(row)[0]
 
 
+def test_whatever_stands_beside_a_row_changes_neither_dtype_nor_value():
+    maker = InputMaker(EVERY_COLUMN)
+    random = np.random.default_rng(0)
+    rows = [
+        {name: values[random.integers(len(values))] for name, values in VALUES.items()}
+        for _ in range(200)
+    ]
+    rows += [dict.fromkeys(VALUES), {}]
+    alone = [maker.make(tensors_of([row])) for row in rows]
+
+    together = maker.make(tensors_of(rows))
+
+    for place, frame in enumerate(alone):
+        assert frame.dtypes.tolist() == together.dtypes.tolist()
+        one = together.iloc[place : place + 1].reset_index(drop=True)
+        pandas.testing.assert_frame_equal(frame, one)
+        for name in VALUES:
+            assert type(frame[name][0]) is type(together[name][place])
+
+
+def tensors_of(rows):
+    return tuple(
+        Tensor(
+            column.name,
+            example.column_array(
+                [row.get(column.name) for row in rows], column.carrier
+            ),
+        )
+        for column in EVERY_COLUMN.columns
+    )
+
+
 def test_a_missing_text_is_answered_alone_as_it_was_learnt(pipeline):
     missing, oslo = {"city": None, "count": None}, {"city": "Oslo", "count": 1}
 
@@ -177,3 +228,41 @@ def test_outputs_declared_as_floats_are_floats_in_any_company(tmp_path, give, to
             assert data.dtype == together[name].dtype
             np.testing.assert_array_equal(data[0], together[name][index])
         assert data.dtype == np.float64
+
+
+def give_text(model_input):
+    return [np.nan if x == 9 else f"x{x:g}" for x in model_input["x"]]
+
+
+def give_text_table(model_input):
+    return pandas.DataFrame({"y": give_text(model_input)})
+
+
+def give_count(model_input):
+    return pandas.Series(give_list(model_input))
+
+
+@pytest.mark.parametrize(
+    ("give", "told", "expected"),
+    [
+        (give_text, ["a", "b"], ["x1", None, "x2"]),
+        (give_text_table, pandas.DataFrame({"y": ["a", "b"]}), ["x1", None, "x2"]),
+        (give_count, pandas.Series([1, 2]), [1, None, 2]),
+    ],
+)
+def test_missing_outputs_change_no_other_answer(tmp_path, give, told, expected):
+    from mlflow.models import infer_signature
+
+    signature = infer_signature(pandas.DataFrame({"x": [0.5, 1.5]}), told)
+    logged.save_pyfunc(tmp_path / "m", give, signature=signature)
+    loaded = runner.load(logged.version(tmp_path / "m"), "cpu").runner
+
+    def answers(*xs):
+        (output,) = loaded.run((Tensor("x", np.array(xs, "float64")),))
+        return output.data.tolist()
+
+    together = answers(1.0, 9.0, 2.0)
+
+    assert together == expected
+    alone = [answers(x)[0] for x in (1.0, 9.0, 2.0)]
+    assert [*map(repr, alone)] == [*map(repr, together)]

@@ -4,9 +4,10 @@ import pytest
 from inference.engine.runners.outputs import described, finish
 from inference.engine.runners.pyfunc_outputs import to_tensors
 from inference.engine.signatures.signature import Layout, Signature, Task
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import join_outputs
 from inference.engine.wire.messages import OutputTensor
-from inference.engine.wire.tensors import Tensor
+from inference.engine.wire.tensors import Tensor, object_array
 
 
 def signature(**fields):
@@ -110,3 +111,13 @@ def test_pieces_of_one_dtype_stay_an_array():
     (output,) = join_outputs([outputs(np.ones((2, 3), "float32"))] * 2)
 
     assert (output.data.dtype, output.data.shape) == (np.float32, (4, 3))
+
+
+@pytest.mark.parametrize("other", [np.ones(1), np.ones(1, bool), object_array(["a"])])
+def test_times_and_other_values_of_one_output_are_refused_by_its_name(other):
+    times = (Tensor("when", np.array(["2024-01-02"], "datetime64[ns]")),)
+
+    with pytest.raises(EngineError, match=r"times for some rows.*'when'") as refused:
+        join_outputs([times, (Tensor("when", other),)])
+
+    assert refused.value.code is EngineErrorCode.MODEL_ERROR
