@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def answer(folder, instances, *, metadata=None, parameters=None):
     """Decode a body, run the model as the engine does, and return the predictions."""
     loaded = runner.load(logged.version(folder, metadata=metadata), "cpu")
+    assert not loaded.apart
     signature = loaded.signature
     body = {"instances": instances}
     if parameters is not None:

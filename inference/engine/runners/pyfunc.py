@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from inference.engine.runners.outputs import finish
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
 from inference.engine.runners.pyfunc_outputs import (
-    Kind,
+    DeclaredKind,
     as_declared,
     declared_kinds,
     plain,
@@ -85,7 +85,7 @@ class PyfuncRunner:
         model: Any,
         signature: Signature,
         inputs: InputMaker | None = None,
-        kinds: Mapping[str, Kind] | None = None,
+        kinds: Mapping[str, DeclaredKind] | None = None,
     ) -> None:
         """Make a runner whose outputs always have the `kinds` of their names."""
         self._model = model

@@ -45,7 +45,7 @@ def to_tensors(
     return (Tensor(ONLY_OUTPUT, _array(outputs)),)
 
 
-class Kind(enum.StrEnum):
+class DeclaredKind(enum.StrEnum):
     """What MLflow's schema declares of the values of an output."""
 
     FLOAT = "float"
@@ -53,17 +53,17 @@ class Kind(enum.StrEnum):
     TEXT = "text"
 
 
-def declared_kinds(schema: Any) -> dict[str, Kind]:
+def declared_kinds(schema: Any) -> dict[str, DeclaredKind]:
     """Return the kinds of the outputs whose dtype would depend on their values."""
     from mlflow.types import DataType
     from mlflow.types.schema import Array as ArrayOf
 
     known = {
-        "float": Kind.FLOAT,
-        "double": Kind.FLOAT,
-        "integer": Kind.WHOLE,
-        "long": Kind.WHOLE,
-        "string": Kind.TEXT,
+        "float": DeclaredKind.FLOAT,
+        "double": DeclaredKind.FLOAT,
+        "integer": DeclaredKind.WHOLE,
+        "long": DeclaredKind.WHOLE,
+        "string": DeclaredKind.TEXT,
     }
     kinds = {}
     for spec in schema.inputs if schema is not None else ():
@@ -72,7 +72,7 @@ def declared_kinds(schema: Any) -> dict[str, Kind]:
             kind = known.get(declared.name)
         else:
             # A tensor's dtype; other types are objects in any company.
-            kind = Kind.FLOAT if getattr(declared, "kind", "") == "f" else None
+            kind = DeclaredKind.FLOAT if getattr(declared, "kind", "") == "f" else None
         if kind is not None:
             kinds[str(spec.name)] = kind
             if len(schema.inputs) == 1:
@@ -81,7 +81,7 @@ def declared_kinds(schema: Any) -> dict[str, Kind]:
 
 
 def as_declared(
-    tensors: tuple[Tensor, ...], kinds: Mapping[str, Kind]
+    tensors: tuple[Tensor, ...], kinds: Mapping[str, DeclaredKind]
 ) -> tuple[Tensor, ...]:
     """Convert the outputs of these names to the kinds that the schema declares.
 
@@ -128,10 +128,10 @@ def _as_text(data: Array) -> Array:
     return np.full(data.shape, None, dtype=object)
 
 
-_CONVERSIONS: dict[Kind, Callable[[Array], Array]] = {
-    Kind.FLOAT: _as_floats,
-    Kind.WHOLE: _as_whole,
-    Kind.TEXT: _as_text,
+_CONVERSIONS: dict[DeclaredKind, Callable[[Array], Array]] = {
+    DeclaredKind.FLOAT: _as_floats,
+    DeclaredKind.WHOLE: _as_whole,
+    DeclaredKind.TEXT: _as_text,
 }
 
 

@@ -1,6 +1,7 @@
 """Define what a runner is, and load a version with the right kind of runner."""
 
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -8,14 +9,16 @@ import msgspec
 import numpy as np
 
 from inference.engine.runners import (
+    independence,
     own_code,
     pyfunc,
     torch_export,
     torch_module,
     torch_script,
 )
+from inference.engine.runners.independence import Verdict
 from inference.engine.runners.outputs import described
-from inference.engine.signatures import example
+from inference.engine.signatures import example, similar_rows
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode, VersionRefused
 from inference.engine.wire.messages import OutputTensor, Params, VersionToLoad
@@ -87,6 +90,12 @@ RUNNERS: dict[str, RunnerKind] = {
 }
 
 
+_NOT_CHECKED = (
+    "Its metadata says that it is not deterministic, so that nobody can check whether "
+    "the answer to a row depends on the other rows."
+)
+
+
 class Loaded(NamedTuple):
     runner: Runner
     signature: Signature
@@ -95,6 +104,8 @@ class Loaded(NamedTuple):
     depth: int = 1
     # Described by running its example.
     outputs: tuple[OutputTensor, ...] = ()
+    # Why requests must not share batches; empty: they may.
+    apart: str = ""
 
 
 def load(version: VersionToLoad, device: str) -> Loaded:
@@ -108,14 +119,24 @@ def load(version: VersionToLoad, device: str) -> Loaded:
         if kind.runs:
             own_code.forget_namesakes(version.path)
         runner = kind.load(version, signature, device)
-        outputs = _prove(runner, signature, Path(version.path))
+        outputs, verdict = _prove(runner, signature, version, device)
     except EngineError:
         raise
     except ValueError as error:
         raise _failed(version, str(error)) from error
     except Exception as error:
         raise _failed(version, f"{type(error).__name__}: {error}") from error
-    return Loaded(runner, signature, getattr(runner, "depth", 1), outputs)
+    if verdict.changes and not kind.runs:
+        # Nothing but its program answers, so this is a mistake, not a choice.
+        runner.unload()
+        raise _refused(
+            version,
+            f"{verdict.apart} Dropout may have been left on: call `model.eval()` "
+            "before you log it. If it is meant to answer so, say `deterministic: "
+            "false` in its metadata.",
+        )
+    depth = getattr(runner, "depth", 1)
+    return Loaded(runner, signature, depth, outputs, verdict.apart)
 
 
 def _failed(version: VersionToLoad, reason: str) -> EngineError:
@@ -145,25 +166,27 @@ def _choose(version: VersionToLoad) -> RunnerKind:
 
 
 def _prove(
-    runner: Runner, signature: Signature, path: Path
-) -> tuple[OutputTensor, ...]:
-    """Run its example; raise if the outputs are wrong, else describe them."""
-    tensors = example.read(path, signature)
+    runner: Runner, signature: Signature, version: VersionToLoad, device: str
+) -> tuple[tuple[OutputTensor, ...], Verdict]:
+    """Run its example; raise if the outputs are wrong, else describe and judge them."""
+    path = Path(version.path)
+    logged = example.read(path, signature)
+    tensors = example.zeros(signature) if logged is None else logged
     if tensors is None:
-        tensors = example.zeros(signature)
-    if tensors is None:
-        return ()
+        return (), _judge(runner, signature, version, logged, None, device)
     rows = len(tensors[0].data)
     params = example.read_params(path) if signature.params else None
     if isinstance(runner, StreamRunner):
         _prove_stream(runner, example.tile(tensors, 1), params)
     try:
-        runner.warm_up(tensors)
+        runner.warm_up(similar_rows.take(tensors, range(rows)))
     except NotImplementedError:
         if isinstance(runner, StreamRunner):
-            return ()  # it only streams
+            return (), Verdict()  # it only streams
         raise
-    outputs = run(runner, tensors, params)
+    started = time.monotonic()
+    outputs = run(runner, similar_rows.take(tensors, range(rows)), params)
+    first_s = time.monotonic() - started
     check_outputs(outputs, rows)
     expected = example.read_outputs(path, signature.example_outputs)
     if expected is not None:
@@ -173,7 +196,57 @@ def _prove(
     for count in (1, 2):
         given.append(runner.run(example.tile(tensors, count)))
         check_outputs(given[-1], count)
-    return described(given, signature)
+    verdict = _judge(
+        runner, signature, version, logged, params, device, first_s=first_s
+    )
+    return described(given, signature), verdict
+
+
+def _judge(
+    runner: Runner,
+    signature: Signature,
+    version: VersionToLoad,
+    logged: Sequence[Tensor] | None,
+    params: Params | None,
+    device: str,
+    *,
+    first_s: float = 0.0,
+) -> Verdict:
+    """Check whether the answer to a row depends on other rows, and so on callers."""
+    if not version.deterministic:
+        return Verdict(_NOT_CHECKED)
+    plain = similar_rows.plain_row(signature) if logged is None else logged
+    if plain is None:
+        return Verdict()
+    rows = independence.rows_in_time(first_s, len(plain[0].data))
+    places = similar_rows.distinct(plain, rows)
+    own = similar_rows.take(plain, places)
+    label = "a made-up row" if logged is None else "row {} of its example"
+    labels = [label.format(place + 1) for place in places]
+
+    def batches() -> Iterator[tuple[Sequence[Tensor], Sequence[str]]]:
+        missing = rows - len(places)
+        if missing > 0:
+            for longer in similar_rows.longer(
+                own, signature, Path(version.path), rows=rows
+            ):
+                yield longer, labels + ["a made-up row"] * missing
+        if len(places) == 1:
+            yield example.tile(own, 2), labels * 2
+        else:
+            yield own, labels
+
+    def answer(batch: Sequence[Tensor]) -> Sequence[Tensor]:
+        outputs = run(runner, batch, params)
+        check_outputs(outputs, len(batch[0].data))
+        return outputs
+
+    return independence.judge(
+        answer,
+        batches(),
+        first_s=first_s,
+        tolerance=independence.tolerance(signature, device),
+    )
 
 
 def _prove_stream(

@@ -21,7 +21,7 @@ _OUTPUTS = "output_example.json"
 _OUTPUT_FOLDERS = (".", "extra_files", "artifacts")
 _MAX_BYTES = 32 * 1024 * 1024
 # Length of a row of zeros on an axis whose length varies.
-_OPEN_SIZE = 4
+OPEN_SIZE = 4
 
 
 def read(path: Path, signature: Signature) -> tuple[Tensor, ...] | None:
@@ -148,7 +148,7 @@ def zeros(signature: Signature) -> tuple[Tensor, ...] | None:
         Tensor(
             each.name,
             np.zeros(
-                (2, *(_OPEN_SIZE if size == -1 else size for size in each.shape)),
+                (2, *(OPEN_SIZE if size == -1 else size for size in each.shape)),
                 each.dtype,
             ),
         )
@@ -173,7 +173,7 @@ def read_outputs(path: Path, name: str | None = None) -> dict[str, Array] | None
         if not file.is_file():
             raise ValueError(f"The artifact has no file {name}, named in its metadata.")
         if file.suffix == ".npy":
-            _check_size(file)
+            check_size(file)
             return {"": np.load(file, allow_pickle=False)}
         payload = _read_json(file)
     else:
@@ -225,10 +225,10 @@ def compare(
 def _read_json(path: Path) -> Any:
     if not path.is_file():
         return None
-    _check_size(path)
+    check_size(path)
     return json.loads(path.read_bytes())
 
 
-def _check_size(path: Path) -> None:
+def check_size(path: Path) -> None:
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"The logged {path.name} is too large to replay.")

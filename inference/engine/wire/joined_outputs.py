@@ -39,7 +39,7 @@ def join_outputs(pieces: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
         ordered = [sorted(piece, key=lambda one: place(one.name)) for piece in pieces]
         columns = zip(*ordered, strict=True)
     else:
-        rows = [row for piece in pieces for row in _as_objects(piece)]
+        rows = [row for piece in pieces for row in rows_as_objects(piece)]
         return (Tensor(ONLY_OUTPUT, object_array(rows)),)
     return tuple(
         Tensor(column[0].name, _join(column[0].name, [one.data for one in column]))
@@ -47,7 +47,8 @@ def join_outputs(pieces: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
     )
 
 
-def _as_objects(outputs: Sequence[Tensor]) -> list[Any]:
+def rows_as_objects(outputs: Sequence[Tensor]) -> list[Any]:
+    """Return each row as one object, or as the plain value of an unnamed output."""
     if len(outputs) == 1 and outputs[0].name == ONLY_OUTPUT:
         values: list[Any] = outputs[0].data.tolist()
         return values

@@ -42,18 +42,17 @@ class Everything(PythonModel):
     """A model that returns what arrived in each column."""
 
     def predict(self, context, model_input, params=None):
-        row = model_input.iloc[0]
+        types = {name: str(dtype) for name, dtype in model_input.dtypes.items()}
         return [
             {
-                "types": {
-                    name: str(dtype) for name, dtype in model_input.dtypes.items()
-                },
+                "types": types,
                 "year": row["when"].year,
                 "bytes": row["raw"].decode(),
                 "tags": row["tags"],
                 "name": row["profile"]["name"],
             }
-        ] * len(model_input)
+            for _, row in model_input.iterrows()
+        ]
 
 
 class Vectors(PythonModel):
@@ -75,3 +74,11 @@ class Gaps(PythonModel):
             [name for name in missing.columns if row[name]]
             for _, row in missing.iterrows()
         ]
+
+
+class MaybeRanked(PythonModel):
+    """A model that ranks all rows of a batch, if a parameter says so."""
+
+    def predict(self, context, model_input, params=None):
+        count = len(model_input)
+        return np.arange(count) if params["ranked"] else np.ones(count, np.int64)

@@ -78,6 +78,7 @@ def test_boosted_trees_answer_mixed_tables_with_gaps(boosted):
     version = logged.version(boosted)
 
     loaded = runner.load(version, "cpu")
+    assert not loaded.apart
     (output,) = loaded.runner.run(
         people(
             age=[31.0, np.nan],
