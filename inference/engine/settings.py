@@ -58,6 +58,9 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_budget_bytes: int = 0
     """Memory for all loaded versions together; 0: 80 % of the device's memory."""
 
+    max_parallel_loads: int = 3
+    """Versions that may load at the same time, if the memory has room for them."""
+
     inline_ms: float = 1.0
     """Run a batch on the event loop, without a thread, if it should take no longer."""
 
@@ -134,6 +137,7 @@ def _check(settings: EngineSettings) -> None:
         "max_engine_queue_rows",
         "max_engine_queue_bytes",
         "max_frame_bytes",
+        "max_parallel_loads",
         "torch_threads",
         "max_explain_queue",
         "max_streams",

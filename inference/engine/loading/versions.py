@@ -9,10 +9,12 @@ disk, so that an engine can restart alone.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import structlog
 
@@ -23,7 +25,8 @@ from inference.engine.batching.lengths import VariableLengths
 from inference.engine.batching.queue import Layout
 from inference.engine.devices import failures
 from inference.engine.explaining.lane_model import LaneModel
-from inference.engine.loading import desired, memory, residency
+from inference.engine.loading import desired, memory, residency, turns
+from inference.engine.loading.growth import Growth
 from inference.engine.loading.memory import ModelMemory
 from inference.engine.loading.residency import Resident
 from inference.engine.runners import torch_export
@@ -76,16 +79,36 @@ class VersionState:
         self.wanted, self.form = wanted, wanted.form()
 
 
+class _Load:
+    """A load that waits for its turn, and then runs in a thread."""
+
+    def __init__(
+        self, version: VersionState, left: Sequence[threading.Event], *, now: float
+    ) -> None:
+        self.version = version
+        self.wanted, self.attempt = version.wanted, version.attempt
+        self.nbytes = version.nbytes
+        self.wanted_at = now
+        # Versions that leave for it, until it waits for them no longer.
+        self.left = left
+
+    @property
+    def may_start(self) -> bool:
+        return all(gone.is_set() for gone in self.left)
+
+
 class _Measured(NamedTuple):
     loaded: Loaded
     nbytes: int
+    # False while other loads run, whose memory is not told apart yet.
+    is_final: bool
     # Time of the load itself, and time waiting for its turn and for memory.
     load_ms: int
     waited_ms: int
 
 
 class Versions:
-    """An engine's versions, used on its event loop; a thread loads one at a time."""
+    """An engine's versions, used on its event loop; threads load some at a time."""
 
     def __init__(
         self,
@@ -112,7 +135,14 @@ class Versions:
         self._budget = settings.memory_budget_bytes
         self._remembers = remembers
         self._refused = refused
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._threads = ThreadPoolExecutor(
+            settings.max_parallel_loads, thread_name_prefix="load"
+        )
+        self._growth: Growth[_Load] = Growth(self._memory.used)
+        # In the order in which they were asked for.
+        self._waiting: list[_Load] = []
+        self._running: list[_Load] = []
+        self._preparing = False
         self.by_key: dict[VersionKey, VersionState] = {}
         self.counters = {"evictions": 0, "demand_loads": 0}
 
@@ -128,9 +158,20 @@ class Versions:
         return sum(one.nbytes for one in self._residents())
 
     def prepare(self) -> None:
-        """Import the libraries in the background, before the first load."""
-        self._thread.submit(torch_export.prepare)
-        self._thread.submit(memory.settle)
+        """Import the libraries in the background; loads wait for that.
+
+        Imports in several threads can meet halfway, and their memory is no version's.
+        """
+        self._preparing = True
+
+        def done(task: Future[None]) -> None:
+            self._call_soon(self._prepared)
+
+        self._threads.submit(_prepare).add_done_callback(done)
+
+    def _prepared(self) -> None:
+        self._preparing = False
+        self._start_loads()
 
     def restore(self) -> None:
         """Load the versions of an earlier process, those that routes use first."""
@@ -206,7 +247,7 @@ class Versions:
         return tuple(_status(version) for version in self.by_key.values())
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # Loading
 
@@ -244,42 +285,83 @@ class Versions:
                 version.error = ""
             version.state = "loading"
         version.attempt += 1
-        attempt, wanted_at = version.attempt, self._clock()
         logger.info("loading", version=str(wanted.key), path=wanted.path)
-        task = self._thread.submit(self._load_measured, wanted, left, wanted_at)
+        load = _Load(version, left, now=self._clock())
+        self._waiting.append(load)
+        if left:
+            self._loop.call_later(_LEAVE_S, self._wait_no_longer, load)
+        self._start_loads()
 
-        def done(task: Future[_Measured]) -> None:
-            self._loop.call_soon_threadsafe(self._loaded, version, attempt, task)
+    def _wait_no_longer(self, load: _Load) -> None:
+        load.left = ()
+        self._start_loads()
 
-        task.add_done_callback(done)
+    def _start_loads(self) -> None:
+        """Start the loads whose turn it is; forget those that nobody wants any more."""
+        self._waiting = [load for load in self._waiting if self._is_wanted(load)]
+        if self._preparing or not self._waiting:
+            return
+        resident = sum(one.nbytes for one in self.by_key.values() if one.lane)
+        for load in turns.starting(
+            self._waiting,
+            running=[one.nbytes for one in self._running],
+            resident=resident,
+            budget=self.budget,
+            most=self._settings.max_parallel_loads,
+        ):
+            self._waiting.remove(load)
+            self._running.append(load)
+            task = self._threads.submit(self._load_measured, load)
+            task.add_done_callback(partial(self._call_soon, self._loaded, load))
 
-    def _load_measured(
-        self,
-        wanted: VersionToLoad,
-        left: Sequence[threading.Event],
-        wanted_at: float,
-    ) -> _Measured:
-        """Load in the loading thread, once the evicted versions are gone."""
-        for gone in left:
-            gone.wait(_LEAVE_S)
-        before, started = self._memory.used(), self._clock()
-        loaded = self._load(wanted, self._settings.device)
+    def _is_wanted(self, load: _Load) -> bool:
+        """Return whether a version was neither unloaded nor replaced meanwhile."""
+        version = load.version
+        known = self.by_key.get(load.wanted.key) is version
+        return known and version.attempt == load.attempt
+
+    def _load_measured(self, load: _Load) -> _Measured:
+        """Load in a thread, beside other loads."""
+        wanted, estimate = load.wanted, memory.artifact_bytes(load.wanted.path)
+        started = self._clock()
+        self._growth.begin()
+        try:
+            loaded = self._load(wanted, self._settings.device)
+        except BaseException:
+            self._share(self._growth.end(None))
+            raise
         load_ms = int((self._clock() - started) * 1000)
         memory.trim()
-        grown = self._memory.used() - before
-        nbytes = max(grown, memory.artifact_bytes(wanted.path))
-        waited_ms = int((started - wanted_at) * 1000)
-        return _Measured(loaded, nbytes, load_ms, waited_ms)
+        sizes = self._growth.end(load, estimate)
+        nbytes, is_final = sizes.pop(load, estimate), load in sizes
+        self._share(sizes)
+        waited_ms = int((started - load.wanted_at) * 1000)
+        return _Measured(loaded, nbytes, is_final, load_ms, waited_ms)
 
-    def _loaded(
-        self,
-        version: VersionState,
-        attempt: int,
-        task: Future[_Measured],
-    ) -> None:
+    def _share(self, sizes: dict[_Load, int]) -> None:
+        """Tell the event loop how large versions are that were loaded meanwhile."""
+        if sizes:
+            self._call_soon(self._measured, sizes)
+
+    def _measured(self, sizes: dict[_Load, int]) -> None:
+        for load, nbytes in sizes.items():
+            if self._is_wanted(load) and load.version.lane is not None:
+                load.version.nbytes, load.version.measured = nbytes, True
+                self._leave_room(load.version)
+
+    def _loaded(self, load: _Load, task: Future[_Measured]) -> None:
+        self._running.remove(load)
+        try:
+            self._take(load, task)
+        finally:
+            self._start_loads()
+
+    def _take(self, load: _Load, task: Future[_Measured]) -> None:
+        version = load.version
+        # Its limits may have changed meanwhile.
         wanted = version.wanted
-        if self.by_key.get(wanted.key) is not version or version.attempt != attempt:
-            # Unloaded or replaced meanwhile: free what was loaded.
+        if not self._is_wanted(load):
+            # Free what was loaded.
             if task.exception() is None:
                 self._release(self._batcher.open_lane(task.result().loaded.runner))
             return
@@ -289,8 +371,9 @@ class Versions:
             if failures.is_sticky(error):
                 self._on_fatal()
             return
-        loaded, version.nbytes, version.load_ms, waited_ms = task.result()
-        version.measured = True
+        loaded, version.nbytes, version.measured, version.load_ms, waited_ms = (
+            task.result()
+        )
         limits, max_wait_s = bounds.of_version(self._settings, wanted.batching)
         old, version.lane = (
             version.lane,
@@ -386,8 +469,14 @@ class Versions:
             finally:
                 if gone is not None:
                     gone.set()
+                    self._call_soon(self._start_loads)
 
         self._batcher.retire(lane, free)
+
+    def _call_soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call on the event loop, from any thread, unless the engine has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _remember(self) -> None:
         if not self._remembers:
@@ -395,6 +484,13 @@ class Versions:
         desired.write(
             self._settings, [version.wanted for version in self.by_key.values()]
         )
+
+
+def _prepare() -> None:
+    try:
+        torch_export.prepare()
+    finally:
+        memory.settle()
 
 
 def _must_stop(old: VersionToLoad, new: VersionToLoad) -> bool:

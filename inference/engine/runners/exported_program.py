@@ -17,6 +17,7 @@ upgrade, `tests/inference/engine/runners/test_hostile_artifacts.py` must pass.
 import ast
 import json
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 class UnsafeArtifact(ValueError):
     """An archive with something that could run code; the message says what."""
 
+
+# torch keeps the program that it deserializes in a global variable.
+_deserializing = threading.Lock()
 
 _MEMBER = re.compile(
     r"models/model\.json"
@@ -85,14 +89,13 @@ def load(path: Path) -> "torch.export.ExportedProgram":
         program = clean(json.loads(archive.read_string("models/model.json")))
         weights = _package._load_state_dict(archive, "model")
         constants = _package._load_constants(archive, "model")
-    return serialize.ExportedProgramDeserializer(None).deserialize(
-        serialize._bytes_to_dataclass(
-            schema.ExportedProgram, json.dumps(program).encode()
-        ),
-        weights,
-        constants,
-        None,
+    plain = serialize._bytes_to_dataclass(
+        schema.ExportedProgram, json.dumps(program).encode()
     )
+    with _deserializing:
+        return serialize.ExportedProgramDeserializer(None).deserialize(
+            plain, weights, constants, None
+        )
 
 
 def clean(program: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,46 @@
-"""Let each artifact import its own Python code, though module names may repeat."""
+"""Let each artifact import its own Python code, though module names may repeat.
+
+Loads run in several threads, so what they import comes one after another.
+"""
 
 import importlib
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 # Code folders of all artifacts loaded so far.
 _folders: set[Path] = set()
+# Held while an artifact with code of its own is loaded, and while libraries are.
+_own_code = threading.Lock()
+_libraries = threading.Lock()
+
+
+@contextmanager
+def alone(artifact: str) -> Iterator[None]:
+    """Load an artifact's own modules while no other artifact loads modules of its own.
+
+    Artifacts without such code do not wait.
+    """
+    if not Path(artifact, "code").is_dir():
+        yield
+        return
+    with _own_code:
+        forget_namesakes(artifact)
+        yield
+
+
+def import_libraries(*names: str) -> None:
+    """Import libraries in one thread at a time.
+
+    Threads that import parts of one library at once may each wait for the other; then
+    Python gives them modules that are only half there.
+    """
+    with _libraries:
+        for name in names:
+            importlib.import_module(name)
 
 
 def forget_namesakes(artifact: str) -> None:

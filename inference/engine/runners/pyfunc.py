@@ -1,9 +1,11 @@
 """Run any MLflow flavor through `mlflow.pyfunc`; loading runs the artifact's code."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.engine.runners import own_code
 from inference.engine.runners.outputs import finish
 from inference.engine.runners.pyfunc_inputs import InputMaker, params_of
 from inference.engine.runners.pyfunc_outputs import (
@@ -31,6 +33,7 @@ def accepts(version: VersionToLoad) -> bool:
 
 def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRunner":
     # Deferred: mlflow takes over a second to import, and other runners do not need it.
+    own_code.import_libraries("mlflow.pyfunc", *_readers(version.flavors))
     import mlflow.pyfunc
 
     config = {"device": device} if "pytorch" in version.flavors else None
@@ -45,6 +48,12 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
     if _streams(model):
         return StreamingPyfuncRunner(model, signature, inputs, kinds)
     return PyfuncRunner(model, signature, inputs, kinds)
+
+
+def _readers(flavors: Sequence[str]) -> list[str]:
+    """Return MLflow's modules that read the flavors, as far as it has them."""
+    names = [f"mlflow.{flavor}" for flavor in flavors if flavor.isidentifier()]
+    return [name for name in names if util.find_spec(name) is not None]
 
 
 def _labels(schema: Any) -> list[str | int]:

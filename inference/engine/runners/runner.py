@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -116,9 +117,8 @@ def load(version: VersionToLoad, device: str) -> Loaded:
     try:
         signature = msgspec.convert(version.signature, Signature)
         kind = _choose(version)
-        if kind.runs:
-            own_code.forget_namesakes(version.path)
-        runner = kind.load(version, signature, device)
+        with own_code.alone(version.path) if kind.runs else nullcontext():
+            runner = kind.load(version, signature, device)
         outputs, verdict = _prove(runner, signature, version, device)
     except EngineError:
         raise

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.engine.devices import opening
-from inference.engine.runners import exported_program
+from inference.engine.runners import exported_program, own_code
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionToLoad
@@ -21,11 +21,9 @@ def accepts(version: VersionToLoad) -> bool:
 
 def prepare() -> None:
     """Import what loading needs; that takes longer than loading itself."""
-    from torch._export.serde import serialize
-    from torch.export.pt2_archive import _package
-
-    assert serialize
-    assert _package
+    own_code.import_libraries(
+        "torch._export.serde.serialize", "torch.export.pt2_archive._package"
+    )
 
 
 def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunner:
@@ -34,6 +32,7 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunn
         raise ValueError(
             "A torch model takes tensors; its signature names columns of several types."
         )
+    prepare()
     program = exported_program.load(Path(version.path) / _PROGRAM)
     _check_sizes(program, signature)
     place = opening.open_device(device).torch_device

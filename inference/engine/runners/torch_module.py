@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engine.devices import opening
-from inference.engine.runners import torch_script
+from inference.engine.runners import own_code, torch_script
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionToLoad
@@ -37,6 +37,7 @@ def takes_tensors_only(version: VersionToLoad) -> bool:
 def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunner:
     # Deferred: mlflow takes over a second to import. It finds the artifact's own Python
     # code and the pickle module that wrote it.
+    own_code.import_libraries("mlflow.pytorch")
     import mlflow.pytorch
 
     place = opening.open_device(device).torch_device

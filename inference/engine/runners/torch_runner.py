@@ -4,7 +4,9 @@ A loader puts the module on `opening.open_device(device).torch_device` and retur
 `TorchRunner`. The device handles copies, compilation and graphs.
 """
 
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from inference.engine.devices.forward import Forward
 
 logger = structlog.get_logger()
+
+# Neither torch's compiler nor the capture of a graph is made for several threads.
+_warming_up = threading.Lock()
 
 
 class TorchRunner:
@@ -58,6 +63,11 @@ class TorchRunner:
 
     def warm_up(self, tensors: Sequence[Tensor]) -> None:
         """Run the example, choose the precision, and prepare for other batch sizes."""
+        device = self._device
+        with _warming_up if device.staged or device.compiles else nullcontext():
+            self._warm_up(tensors)
+
+    def _warm_up(self, tensors: Sequence[Tensor]) -> None:
         arrays = self._arrays(tensors)
         exact = self._forward.run(arrays)
         if self._signature.padding is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.engine.devices import opening
+from inference.engine.runners import own_code
 from inference.engine.runners.torch_runner import TorchRunner
 from inference.engine.signatures.signature import Layout, Signature
 from inference.engine.wire.messages import VersionToLoad
@@ -29,6 +30,7 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunn
             "types, or parameters."
         )
     # Deferred: torch takes a second to import, and the engine listens before that.
+    own_code.import_libraries("torch")
     import torch
 
     archive = _archive(Path(version.path))

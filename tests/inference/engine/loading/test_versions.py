@@ -142,7 +142,9 @@ def test_the_time_of_a_load_leaves_out_the_wait_for_its_turn(tmp_path):
             clock.now += 2
             return shelf.load(wanted, device)
 
-        engine = EngineCore(settings(tmp_path), load=load_slowly, clock=clock)
+        engine = EngineCore(
+            settings(tmp_path, max_parallel_loads=1), load=load_slowly, clock=clock
+        )
         with structlog.testing.capture_logs() as logged:
             for name in ("a", "b"):
                 engine.load(shelf.to_load(name))

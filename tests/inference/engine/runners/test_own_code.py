@@ -1,5 +1,6 @@
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -53,14 +54,14 @@ def path_as_before(monkeypatch):
 def load(tmp_path):
     """Return a loader for versions whose code multiplies by the version number."""
 
-    def loaded(version, *, own_file=""):
+    def loaded(version, *, own_file="", first_lines=""):
         folder = tmp_path / str(version)
         (folder / "code" / "package_of_test").mkdir(parents=True)
         (folder / "MLmodel").write_text(MLMODEL)
         (folder / "code" / "entrance_of_test.py").write_text(ENTRANCE)
         # A package without `__init__.py` is one, too.
         factor = folder / "code" / "package_of_test" / "factor.py"
-        factor.write_text(f"FACTOR = {version}\n")
+        factor.write_text(f"{first_lines}FACTOR = {version}\n")
         if own_file:
             (folder / "code" / own_file).write_text("")
         wanted = VersionToLoad(
@@ -86,6 +87,34 @@ def test_every_version_runs_its_own_code_whatever_the_others_named_theirs(load):
 
     assert answer(second) == [3.0]
     assert answer(first) == [1.5]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_versions_that_load_at_the_same_time_run_their_own_code(load):
+    # While a thread waits here, others would import its module.
+    slow = "import time\ntime.sleep(0.05)\n"
+    with ThreadPoolExecutor(4) as threads:
+        tasks = [threads.submit(load, n, first_lines=slow) for n in range(1, 5)]
+        loaded = [task.result(60) for task in tasks]
+
+    assert [answer(each) for each in loaded] == [[1.5], [3.0], [4.5], [6.0]]
+
+
+def test_code_of_its_own_keeps_no_other_artifact_waiting(tmp_path):
+    (tmp_path / "own" / "code").mkdir(parents=True)
+
+    with ThreadPoolExecutor(2) as threads, own_code.alone(str(tmp_path / "own")):
+
+        def enter(path):
+            with own_code.alone(path):
+                return True
+
+        assert threads.submit(enter, str(tmp_path)).result(10)
+        other = threads.submit(enter, str(tmp_path / "own"))
+        with pytest.raises(TimeoutError):
+            other.result(0.05)
+
+    assert other.result(10)
 
 
 @pytest.mark.filterwarnings("ignore")

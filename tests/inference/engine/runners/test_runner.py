@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -38,6 +39,16 @@ def test_an_exported_model_answers_any_number_of_rows(version):
         (output,) = loaded.runner.run(numbers(*[[1, 2, 3]] * count))
         assert output.name == "output"
         assert output.data.tolist() == [[6.0, -6.0]] * count
+
+
+def test_several_versions_load_at_the_same_time(version):
+    with ThreadPoolExecutor(4) as threads:
+        loaded = [*threads.map(lambda _: runner.load(version, "cpu"), range(8))]
+
+    for each in loaded:
+        (output,) = each.runner.run(numbers([1, 2, 3]))
+        assert output.data.tolist() == [[6.0, -6.0]]
+        assert not each.apart
 
 
 def test_read_only_input_is_left_alone(version):
