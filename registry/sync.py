@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from registry import artifacts, changes, sync_run
 from registry.mlflow import model_file
+from registry.mlflow.requirements_file import UNKNOWN_PYTHON
 from registry.mlflow.types import (
     ArtifactRefused,
     ModelFile,
@@ -38,8 +39,17 @@ log = structlog.get_logger(__name__)
 # may come back. Each costs MLflow queries, so a sync asks again for at most this many
 # versions in use and as many others, chosen at random so that each gets its turn.
 AGAIN = 100
+# A store of artifacts that is down may answer each question only after many seconds.
+_FAILURES = 10
 CHAMPION = "champion"
-_LARGE = ("signature", "metadata", "metadata_errors", "input_example")
+_LARGE = (
+    "signature",
+    "metadata",
+    "metadata_errors",
+    "input_example",
+    "requirements",
+    "environment_fit",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +162,19 @@ def _read(
     """Ask MLflow for metrics and MLmodel files; return readings by model name."""
     metrics, files = _due(remote, known)
     readings: dict[str, list[VersionReading]] = {}
+    failures = 0
     for model in remote:
         readings[model.name] = []
         for version in model.versions:
             asked = (model.name, version.version)
             file, problem = None, ""
-            if asked in files:
+            if asked in files and failures < _FAILURES:
                 try:
                     file = registry.model_file(*asked)
                 except (ArtifactRefused, RegistryUnreachable) as error:
                     # The list was answered, so only this artifact's store fails.
                     problem = model_file.storable(str(error))
+                    failures += isinstance(error, RegistryUnreachable)
             readings[model.name].append(
                 VersionReading(
                     remote=version,
@@ -185,6 +197,8 @@ def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
     in_use: list[tuple[str, int]] = []
     others: list[tuple[str, int]] = []
     unread: list[tuple[str, int]] = []
+    # Described before requirements were read; each is asked for once more.
+    without_requirements: list[tuple[str, int]] = []
     not_ready: _Asked = set()
     for model in remote:
         rows = known.versions.get(model.name, {})
@@ -200,8 +214,13 @@ def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
             # An artifact never changes, so its description is read once.
             if not row.flavors:
                 unread.append(asked)
+            elif not row.python_version:
+                without_requirements.append(asked)
     metrics = new.union(_some(in_use), _some(others))
-    return metrics, new.union(_some(unread)) - not_ready
+    used = set(in_use)
+    first = [asked for asked in without_requirements if asked in used]
+    files = new.union(_some(unread), _some(first or without_requirements))
+    return metrics, files - not_ready
 
 
 def _some(versions: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -291,6 +310,10 @@ def _fields(row: ModelVersion, reading: VersionReading) -> dict[str, Any]:
             "signature": {},
             "metadata": {},
             "input_example": None,
+            "requirements": [],
+            "python_version": "",
+            "environment": "base",
+            "environment_fit": {},
             "artifact_state": ModelVersion.ArtifactState.REMOTE,
             "artifact_digest": "",
             "artifact_error": "",
@@ -306,8 +329,11 @@ def _fields(row: ModelVersion, reading: VersionReading) -> dict[str, Any]:
             "metadata": file.metadata if isinstance(file.metadata, dict) else {},
             "metadata_errors": problems,
             "input_example": file.input_example,
+            "requirements": list(file.requirements),
+            "python_version": file.python or UNKNOWN_PYTHON,
         }
-    elif reading.file_problem:
+    elif reading.file_problem and not row.flavors:
+        # What is known of a version is true even if it cannot be read again.
         fields["metadata_errors"] = [reading.file_problem]
     return fields
 

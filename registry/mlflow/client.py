@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from registry.mlflow import artifact_sources, model_file
+from registry.mlflow import artifact_sources, model_file, requirements_file
 from registry.mlflow.artifact_sources import ArtifactSource
 from registry.mlflow.model_file import storable
 from registry.mlflow.types import (
@@ -107,7 +108,12 @@ class MlflowRegistry:
             example = source.read(
                 "serving_input_example.json", max_bytes=model_file.MAX_EXAMPLE_BYTES
             )
-        return model_file.parse(mlmodel, example=example)
+            described = model_file.parse(mlmodel, example=example)
+            asked = requirements_file.read(
+                _requirement_files(source, python_is_known=bool(described.python)),
+                python=described.python,
+            )
+        return replace(described, requirements=asked.lines, python=asked.python)
 
     def download(self, name: str, version: int, *, into: Path, max_bytes: int) -> None:
         with self._answering(f"hand out the artifact of {name} v{version}"):
@@ -168,16 +174,41 @@ class MlflowRegistry:
             ) from error
 
 
+def _requirement_files(
+    source: ArtifactSource, *, python_is_known: bool
+) -> dict[str, bytes | None]:
+    """Read the files that say what the artifact needs, and no more than are needed."""
+    files: dict[str, bytes | None] = {}
+    for name in ("requirements.txt", "conda.yaml", "python_env.yaml"):
+        if (name == "conda.yaml" and "requirements.txt" in files) or (
+            name == "python_env.yaml" and python_is_known
+        ):
+            continue
+        try:
+            content = source.read(name, max_bytes=requirements_file.MAX_BYTES)
+        except ArtifactRefused:
+            # It must not keep the version from being described.
+            files[name] = None
+        else:
+            if content is not None:
+                files[name] = content
+    return files
+
+
 class RemoteSource:
     """An artifact on a server or in an object store, read through MLflow."""
 
     def __init__(self, repository: Any) -> None:
         # mlflow's ArtifactRepository; its type would import mlflow
         self._repository = repository
+        # What lies in its topmost folder; asked once.
+        self._entries: dict[str, Any] | None = None
 
     def read(self, path: str, *, max_bytes: int) -> bytes | None:
-        entries = {entry.path: entry for entry in self._repository.list_artifacts()}
-        entry = entries.get(path)
+        if self._entries is None:
+            listed = self._repository.list_artifacts()
+            self._entries = {entry.path: entry for entry in listed}
+        entry = self._entries.get(path)
         if entry is None or entry.is_dir:
             return None
         _require_size(entry.file_size or 0, max_bytes)

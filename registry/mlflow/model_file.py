@@ -43,8 +43,15 @@ def parse(mlmodel: bytes, *, example: bytes | None = None) -> ModelFile:
         signature=signature,
         metadata={} if metadata is None else metadata,
         input_example=_instances(example, signature, metadata),
+        python=_python(flavors),
         problems=tuple(problems),
     )
+
+
+def _python(flavors: Json) -> str:
+    function = flavors.get("python_function") if isinstance(flavors, dict) else None
+    named = function.get("python_version") if isinstance(function, dict) else None
+    return named if isinstance(named, str) else ""
 
 
 def plain(value: Any) -> Json:

@@ -47,6 +47,9 @@ class ModelFile:
     metadata: Json = field(default_factory=dict)
     # Instances, or None if none were logged or they are too large to show.
     input_example: Json = None
+    # Packages that it asks for, as lines for pip, and the Python that logged it.
+    requirements: tuple[str, ...] = ()
+    python: str = ""
     # Sentences about what could not be read.
     problems: tuple[str, ...] = ()
 

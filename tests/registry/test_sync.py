@@ -396,6 +396,70 @@ def test_new_versions_are_all_read_at_once(mlflow, monkeypatch):
     assert version_of("iris", 8).flavors == ["pytorch"]
 
 
+def files_asked(mlflow) -> list[tuple[str, int]]:
+    asked = []
+    answer = mlflow.model_file
+    mlflow.model_file = lambda *version: asked.append(version) or answer(*version)
+    return asked
+
+
+def test_requirements_and_python_arrive(mlflow):
+    mlflow.add("iris", 1)
+    mlflow.files["iris", 1] = ModelFile(
+        flavors=("sklearn",), requirements=("scikit-learn==1.5.2",), python="3.11.7"
+    )
+
+    sync.synchronise(mlflow)
+
+    version = version_of("iris", 1)
+    assert version.requirements == ["scikit-learn==1.5.2"]
+    assert version.python_version == "3.11.7"
+
+
+def test_versions_without_requirements_are_read_once_more_those_in_use_first(
+    mlflow, monkeypatch
+):
+    monkeypatch.setattr(sync, "AGAIN", 10)
+    mlflow.add("iris", *range(1, 29))
+    sync.synchronise(mlflow)
+    ModelVersion.objects.update(python_version="")
+    ModelVersion.objects.filter(version__gte=27).update(published=True)
+    asked = files_asked(mlflow)
+
+    for _ in range(5):
+        sync.synchronise(mlflow)
+
+    numbers = [number for _, number in asked]
+    assert sorted(numbers) == list(range(1, 29))
+    assert set(numbers[:2]) == {27, 28}
+    assert not ModelVersion.objects.exclude(python_version="unknown").exists()
+
+
+def test_a_known_version_that_cannot_be_read_again_stays_as_it_is(mlflow):
+    mlflow.add("iris", 1)
+    sync.synchronise(mlflow)
+    ModelVersion.objects.update(python_version="")
+    mlflow.unreadable["iris", 1] = "The artifact holds a link: x."
+
+    sync.synchronise(mlflow)
+
+    assert version_of("iris", 1).metadata_errors == []
+
+
+def test_a_store_of_artifacts_that_is_down_holds_up_no_sync(mlflow):
+    mlflow.add("iris", *range(1, 29))
+    asked = []
+
+    def fail(*version):
+        asked.append(version)
+        raise RegistryUnreachable("The store does not answer.")
+
+    mlflow.model_file = fail
+
+    assert sync.synchronise(mlflow).ran
+    assert len(asked) == 10
+
+
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite stores anything")
 def test_a_model_that_cannot_be_stored_keeps_no_other_from_it(mlflow):
     mlflow.add("a" * 300, 1)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import yaml
@@ -73,6 +74,22 @@ def test_models_come_with_versions_aliases_and_tags(registry):
     assert versions[1].description == "number 1"
     assert versions[1].tags == {"n": "1"}
     assert versions[1].status == "READY"
+
+
+def test_requirements_are_read_beside_the_model(registry, store):
+    folder = Path(store.removeprefix("sqlite:///")).parent / "artifact"
+    mlmodel = MLMODEL | {"flavors": {"python_function": {"python_version": "3.11.7"}}}
+    (folder / "MLmodel").write_text(yaml.safe_dump(mlmodel))
+    (folder / "requirements.txt").write_text("scikit-learn==1.5.2\n")
+    (folder / "conda.yaml").write_text("dependencies: [python=3.9]\n")
+
+    file = registry.model_file("iris", 1)
+
+    assert file.requirements == ("scikit-learn==1.5.2",)
+    assert file.python == "3.11.7"
+    (folder / "MLmodel").write_text(yaml.safe_dump(MLMODEL))
+    (folder / "requirements.txt").unlink()
+    (folder / "conda.yaml").unlink()
 
 
 def test_metrics_are_those_of_the_run_without_the_systems(registry):
