@@ -56,7 +56,9 @@ def _access_changed(
 
 def _models_changed(models: "Iterable[str] | None" = None, **_: Any) -> None:
     from inference.controller import publishing
+    from inference.environments import settling
 
+    settling.settle(models)
     if models is None:
         publishing.mark_changed()
     else:

@@ -2,10 +2,13 @@
 
 import socket
 from os import getpid
+from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_shutting_down
 from django.utils import timezone
 
+from inference.environments import turn as environment_turn
 from inference.jobs import sweep as job_sweep
 from inference.jobs.work import turn as job_runner
 from inference.jobs.work.claim_keeper import ClaimKeeper
@@ -42,3 +45,15 @@ def remove_old_jobs() -> None:
 def remove_expired_uploads() -> None:
     """Delete expired uploads."""
     uploaded_files.remove_expired(now=timezone.now())
+
+
+# A build takes up to half an hour. The next message asks again if this one is lost.
+@shared_task(acks_late=False)
+def keep_environments() -> None:
+    """Build the environments that versions wait for, and remove unused ones."""
+    environment_turn.take_turn()
+
+
+@worker_shutting_down.connect
+def stop_building(**_: Any) -> None:
+    environment_turn.stopping.set()

@@ -5,7 +5,7 @@ in the local cache, and its metadata can be read.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from inference.engine.signatures.signature import (
     with_rules,
 )
 from inference.engine.wire.messages import (
+    BASE_ENVIRONMENT,
     Batching,
     ProcessRules,
     VersionKey,
     VersionToLoad,
 )
-from inference.models import PredictionJob, ServingRoute
+from inference.models import ModelEnvironment, PredictionJob, ServingRoute
 from inference.snapshot.contents import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 
@@ -57,6 +58,8 @@ class CatalogModel:
     versions: dict[int, ModelVersion] = field(default_factory=dict)
     # Names of the aliases by version.
     aliases: dict[int, list[str]] = field(default_factory=dict)
+    # The environments that were asked for, by digest.
+    environments: Mapping[str, ModelEnvironment] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -108,6 +111,10 @@ def read_catalog(
         names, Alias.objects.order_by("name")
     ).values_list("registered_model_id", "version__version", "name"):
         aliases[model_id][number].append(name)
+    environments = {
+        row.digest: row
+        for row in ModelEnvironment.objects.only("digest", "state", "error")
+    }
     catalog = []
     for model in models:
         route = routes.get(model.pk)
@@ -118,6 +125,7 @@ def read_catalog(
                 serving=serving.get(model.name),
                 versions=versions[model.pk],
                 aliases=aliases[model.pk],
+                environments=environments,
             )
         )
     return catalog
@@ -172,6 +180,7 @@ def version_to_load(
         )
     if version.artifact_state != ModelVersion.ArtifactState.READY:
         raise NotYetCallable("its artifact is not in the local cache yet")
+    _require_environment(entry, version)
     return VersionToLoad(
         key=VersionKey(entry.name, version.version),
         path=str(artifacts / version.artifact_digest),
@@ -184,6 +193,28 @@ def version_to_load(
         environment=version.environment,
         deterministic=version.metadata.get("deterministic", True),
     )
+
+
+def _require_environment(entry: CatalogModel, version: ModelVersion) -> None:
+    """Raise NotCallable unless what the version needs is installed."""
+    fit = version.environment_fit
+    if not entry.model.trusted:
+        # The engine refuses its code, and says so.
+        return
+    if version.environment == BASE_ENVIRONMENT:
+        if fit.get("verdict") == "lacks":
+            findings = " ".join(fit["findings"])
+            raise NotCallable(
+                f"its requirements are not met. {findings} An operator can install "
+                "what is missing beside Modelyard, or let environments be built "
+                "(MODELYARD_ENVIRONMENTS=build)."
+            )
+        return
+    row = entry.environments.get(version.environment)
+    if row is None or row.state in (row.State.WAITING, row.State.BUILDING):
+        raise NotYetCallable("its environment is being built")
+    if row.state == row.State.FAILED:
+        raise NotCallable(f"its environment could not be built. {row.error}")
 
 
 def _process(entry: CatalogModel, version: ModelVersion) -> ProcessRules:

@@ -35,6 +35,14 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "artifacts"
 
     @property
+    def environments(self) -> Path:
+        """Python environments of models: one folder per digest, with a mark when ready.
+
+        Not renamed into place as artifacts are, because their programs hold its path.
+        """
+        return self.root / "environments"
+
+    @property
     def snapshot(self) -> Path:
         return self.root / "snapshot" / "current.snapshot"
 
@@ -182,6 +190,7 @@ class Home(msgspec.Struct, frozen=True):
         for path in (
             self.mlflow,
             self.artifacts,
+            self.environments,
             self.snapshot.parent,
             self.spool,
             self.engine,

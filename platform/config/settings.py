@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.utils import get_random_secret_key
 
 from config import mail
@@ -249,8 +250,8 @@ CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_POOL = "threads"
-# One more than jobs may use: see inference/jobs/work/turn.py.
-CELERY_WORKER_CONCURRENCY = 3
+# Jobs use two at most (inference/jobs/work/turn.py), and a build of an environment one.
+CELERY_WORKER_CONCURRENCY = 4
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
@@ -266,6 +267,10 @@ CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"
 CELERY_BEAT_SCHEDULE = {
     "sync-registry": {"task": "registry.tasks.sync_registry", "schedule": 60.0},
     "sweep-jobs": {"task": "inference.tasks.sweep_jobs", "schedule": 10.0},
+    "keep-environments": {
+        "task": "inference.tasks.keep_environments",
+        "schedule": 10.0,
+    },
     "remove-old-jobs": {"task": "inference.tasks.remove_old_jobs", "schedule": 600.0},
     "look-at-soft-limits": {
         "task": "accounts.tasks.look_at_soft_limits",
@@ -330,6 +335,21 @@ MODELYARD_MAX_IMAGE_PIXELS = env.int("MODELYARD_MAX_IMAGE_PIXELS", default=20_00
 MODELYARD_ARTIFACT_MAX_BYTES = env.int(
     "MODELYARD_ARTIFACT_MAX_BYTES", default=10 * 1024**3
 )
+
+# Python environments of models (docs/environments.md)
+
+# `base`: models run in this installation's own; `build`: in one of their own if they
+# need it.
+MODELYARD_ENVIRONMENTS = env("MODELYARD_ENVIRONMENTS", default="base")
+if MODELYARD_ENVIRONMENTS not in ("base", "build"):
+    raise ImproperlyConfigured("MODELYARD_ENVIRONMENTS must be base or build.")
+MODELYARD_ENVIRONMENT_TIMEOUT_S = env.int(
+    "MODELYARD_ENVIRONMENT_TIMEOUT_S", default=1800
+)
+MODELYARD_ENVIRONMENT_MAX_BYTES = env.int(
+    "MODELYARD_ENVIRONMENT_MAX_BYTES", default=5_000_000_000
+)
+MODELYARD_ENVIRONMENT_KEEP_DAYS = env.int("MODELYARD_ENVIRONMENT_KEEP_DAYS", default=7)
 
 # REST
 

@@ -361,10 +361,10 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries):
             ApiKeyFactory()
 
     populate(1)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(12):
         assemble()
     populate(5)
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(12):
         assemble()
 
     assert Customer.objects.count() == 6

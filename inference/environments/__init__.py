@@ -1,0 +1,1 @@
+"""Python environments for versions that need other packages than are here."""
