@@ -143,13 +143,14 @@ class DataPlane:
                 CallableModel(
                     name=MODEL,
                     versions=tuple(
-                        CallableVersion(version=one, signature=_SIGNATURE)
+                        CallableVersion(
+                            version=one, signature=_SIGNATURE, engines=("cpu",)
+                        )
                         for one in versions
                     ),
                     variants=(
                         Variant(version=default, role="default", weight_percent=100),
                     ),
-                    engines=("cpu",),
                     routed=True,
                 ),
             ),

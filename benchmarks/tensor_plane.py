@@ -109,9 +109,10 @@ def _snapshot(plane: DataPlane) -> Snapshot:
         models=tuple(
             CallableModel(
                 name=name,
-                versions=(CallableVersion(version=1, signature=signature),),
+                versions=(
+                    CallableVersion(version=1, signature=signature, engines=("cpu",)),
+                ),
                 variants=(Variant(version=1, role="default", weight_percent=100),),
-                engines=("cpu",),
                 routed=True,
             )
             for name, signature in MODELS.items()

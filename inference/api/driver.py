@@ -6,6 +6,7 @@ held while a step of it runs, and released while an effect is carried out.
 
 import atexit
 import functools
+import itertools
 import os
 import threading
 import time
@@ -109,6 +110,8 @@ class ApiDriver:
         self._plan = PredictionPlan(self.tables, boot_id=self.boot_id)
         self._lock = threading.Lock()
         self._clients: dict[str, PredictingClient] = {}
+        # Whose engines come first: they take turns.
+        self._turns = itertools.count()
         self._watcher = SnapshotWatcher(home.snapshot, self.tables)
         self._spool: spool.SpoolWriter | None = None
         self._sync_timer: threading.Timer | None = None
@@ -240,7 +243,7 @@ class ApiDriver:
             case NeedUnits():
                 return self._lease(effect.request)
             case EngineCall():
-                return self._ask(effect.engines, lambda client: client.predict(effect))
+                return self._ask(effect, lambda client: client.predict(effect))
             case ReadUpload():
                 upload = uploaded_files.find(
                     effect.upload_id, customer_id=effect.customer_id
@@ -252,7 +255,7 @@ class ApiDriver:
             case NextChunk():
                 return next(cast(Iterator[Any], effect.stream), NoChunk.ENDED)
             case ExplainCall():
-                return self._ask(effect.engines, lambda client: client.explain(effect))
+                return self._ask(effect, lambda client: client.explain(effect))
 
     def _lease(self, request: LeaseRequest) -> LeaseGrant:
         try:
@@ -264,22 +267,22 @@ class ApiDriver:
             raise refusals.not_leased() from error
 
     def _ask(
-        self, engines: tuple[str, ...], ask: Callable[[PredictingClient], Any]
+        self, call: EngineCall | ExplainCall, ask: Callable[[PredictingClient], Any]
     ) -> Any:
         """Ask one engine after the other until one answers; raises EngineError."""
-        attempts = Attempts(self._clients_of(engines))
-        while True:
-            client = attempts.next()
+        attempts = self._attempts(call)
+        for client in self._clients_of(call.engines):
             try:
                 return ask(client)
             except EngineError as error:
                 attempts.failed(error)
+        raise attempts.failure
 
     def _chunks(self, call: OpenStream) -> Generator[Any, None, None]:
         """Yield the chunks of the first engine that begins; raises EngineError."""
-        attempts = Attempts(self._clients_of(call.engines))
-        while True:
-            chunks = attempts.next().stream(call)
+        attempts = self._attempts(call)
+        for client in self._clients_of(call.engines):
+            chunks = client.stream(call)
             begun = False
             try:
                 for chunk in chunks:
@@ -290,9 +293,17 @@ class ApiDriver:
                 attempts.failed(error, begun=begun)
             finally:
                 chunks.close()
+        raise attempts.failure
+
+    def _attempts(self, call: EngineCall | ExplainCall | OpenStream) -> Attempts:
+        target = self.tables.find_target(call.key)
+        return Attempts(repeatable=target is None or target.repeatable)
 
     def _clients_of(self, engines: tuple[str, ...]) -> Iterator[PredictingClient]:
-        for name in engines:
+        """Yield a client of each engine, another one first each time."""
+        first = next(self._turns)
+        for number in range(len(engines)):
+            name = engines[(first + number) % len(engines)]
             address = self.tables.engines.get(name)
             if address is not None:
                 yield self._client(address)
@@ -301,6 +312,8 @@ class ApiDriver:
         with self._lock:
             client = self._clients.get(address)
             if client is None:
+                for gone in self._clients.keys() - set(self.tables.engines.values()):
+                    self._clients.pop(gone).close()
                 client = self._clients[address] = self._make_client(Path(address))
             return client
 

@@ -1,8 +1,12 @@
 """Describe models to gateways: their callable versions and their routes."""
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 from django.conf import settings
 
 from inference.controller.callable_versions import (
@@ -12,7 +16,7 @@ from inference.controller.callable_versions import (
     read_catalog,
 )
 from inference.engine.wire.messages import VersionKey
-from inference.models import Engine, LoadedVersion
+from inference.models import Engine, LoadedVersion, VersionCondition
 from inference.snapshot.contents import (
     CachePolicy,
     CallableModel,
@@ -22,38 +26,63 @@ from inference.snapshot.contents import (
 from registry.routing import Variant
 
 
-def describe(
-    engines: list[Engine], *, names: Collection[str] | None = None
-) -> dict[str, CallableModel]:
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Names of the engines that hold a version: ready on a running engine, or else."""
+
+    ready: list[str] = field(default_factory=list)
+    # Loading, evicted or failed, or the engine does not answer.
+    other: list[str] = field(default_factory=list)
+
+
+_NOWHERE = _Held()
+
+
+def describe(*, names: Collection[str] | None = None) -> dict[str, CallableModel]:
     """Describe the models with these names, or all, in a fixed number of queries."""
-    ready = _ready_versions(names)
+    held, quarantined = _held(names), _quarantined(names)
     models = (
         _callable_model(
-            entry, engines=engines, ready=ready, artifacts=settings.HOME.artifacts
+            entry,
+            held=held,
+            quarantined=quarantined,
+            artifacts=settings.HOME.artifacts,
         )
         for entry in read_catalog(names=names)
     )
     return {model.name: model for model in models if model is not None}
 
 
-def _ready_versions(names: Collection[str] | None) -> dict[str, set[VersionKey]]:
-    """Return the ready versions of each running engine, by the engine's name."""
-    ready: dict[str, set[VersionKey]] = {}
-    rows = LoadedVersion.objects.filter(
-        state=LoadedVersion.State.READY, engine__state=Engine.State.RUNNING
-    )
+def _held(names: Collection[str] | None) -> dict[VersionKey, _Held]:
+    """Return which engines hold each version."""
+    rows = LoadedVersion.objects.order_by("engine__name")
     if names is not None:
         rows = rows.filter(model__in=names)
-    for name, model, version in rows.values_list("engine__name", "model", "version"):
-        ready.setdefault(name, set()).add(VersionKey(model, version))
-    return ready
+    held: dict[VersionKey, _Held] = defaultdict(_Held)
+    for model, version, state, engine, engine_state in rows.values_list(
+        "model", "version", "state", "engine__name", "engine__state"
+    ):
+        found = held[VersionKey(model, version)]
+        is_ready = (state, engine_state) == (
+            LoadedVersion.State.READY,
+            Engine.State.RUNNING,
+        )
+        (found.ready if is_ready else found.other).append(engine)
+    return held
+
+
+def _quarantined(names: Collection[str] | None) -> set[VersionKey]:
+    rows = VersionCondition.objects.exclude(quarantined_at=None).order_by()
+    if names is not None:
+        rows = rows.filter(model__in=names)
+    return {VersionKey(*row) for row in rows.values_list("model", "version")}
 
 
 def _callable_model(
     entry: CatalogModel,
     *,
-    engines: list[Engine],
-    ready: dict[str, set[VersionKey]],
+    held: Mapping[VersionKey, _Held],
+    quarantined: Set[VersionKey],
     artifacts: Path,
 ) -> CallableModel | None:
     """Describe one model; None if nothing of it is or should be callable."""
@@ -67,32 +96,41 @@ def _callable_model(
         except NotCallable:
             # The admin shows the reason (`callable_versions.reasons`).
             continue
-        versions.append(described)
+        key = VersionKey(entry.name, version.version)
+        where = held.get(key, _NOWHERE)
+        shut = key in quarantined and not where.ready
+        versions.append(
+            msgspec.structs.replace(
+                described,
+                # While it is ready nowhere, gateways ask those that are about to have
+                # it, or to come back.
+                engines=tuple(where.ready or ([] if shut else where.other)),
+                quarantined=shut,
+            )
+        )
     if not versions and not broken and entry.route is None:
         return None
     numbers = {version.version for version in versions}
     variants = _variants(entry, callable_numbers=numbers)
-    needed = {VersionKey(entry.name, variant.version) for variant in variants}
-    having = [
-        engine.name for engine in engines if needed <= ready.get(engine.name, set())
-    ]
+    stuck: Literal["", "broken", "quarantined"] = ""
+    if not variants and entry.route is not None:
+        default = entry.route.default_version.version
+        if VersionKey(entry.name, default) in quarantined:
+            stuck = "quarantined"
+        elif str(default) in broken:
+            stuck = "broken"
     return CallableModel(
         name=entry.name,
         versions=tuple(sorted(versions, key=lambda version: -version.version)),
         variants=variants,
         routed=entry.route is not None,
-        # While no engine has all of them, one may be about to: gateways try each and
-        # answer 503 until then.
-        engines=tuple(having or [engine.name for engine in engines]),
         public=entry.model.public,
         low_confidence_below=entry.route.low_confidence_below if entry.route else None,
         description=entry.model.description,
         cache=_cache(entry),
         fallback=_fallback(entry, callable_numbers=numbers),
         broken=tuple(sorted(broken)),
-        stuck=not variants
-        and entry.route is not None
-        and str(entry.route.default_version.version) in broken,
+        stuck=stuck,
     )
 
 

@@ -247,7 +247,7 @@ def callable_version(
     entry: CatalogModel, version: ModelVersion, *, artifacts: Path
 ) -> CallableVersion:
     """Describe a version to the gateways; raise NotCallable with the reason."""
-    version_to_load(entry, version, artifacts=artifacts)
+    to_load = version_to_load(entry, version, artifacts=artifacts)
     rules = entry.route.input_rules if entry.route else {}
     described = CallableVersion(
         version=version.version,
@@ -255,7 +255,8 @@ def callable_version(
         aliases=tuple(entry.aliases.get(version.version, ())),
         example=version.input_example,
         artifact=version.artifact_digest,
-        deterministic=version.metadata.get("deterministic", True),
+        deterministic=to_load.deterministic,
+        repeatable=to_load.process.repeatable,
     )
     # A version that cannot be encoded must not keep the others from being published.
     try:

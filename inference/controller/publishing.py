@@ -281,9 +281,7 @@ class Publisher:
 
     def _changed_models(self, names: set[str]) -> tuple[list[CallableModel], list[str]]:
         every = "" in names
-        described = callable_models.describe(
-            list(Engine.objects.all()), names=None if every else names
-        )
+        described = callable_models.describe(names=None if every else names)
         changed = [
             model
             for name, model in described.items()
@@ -311,7 +309,7 @@ def publish(*, now: datetime) -> Snapshot:
 def assemble(*, sequence: int, now: datetime) -> Snapshot:
     """Assemble a whole snapshot in a fixed number of queries."""
     engines = list(Engine.objects.all())
-    models = callable_models.describe(engines)
+    models = callable_models.describe()
     limits = access_rows.every_customer()
     return _assemble(models, limits, engines, sequence=sequence, now=now)
 

@@ -20,6 +20,7 @@ _RETRY_AFTER_S = {
     EngineErrorCode.LOADING: 5.0,
     EngineErrorCode.NOT_LOADED: 5.0,
     EngineErrorCode.CONNECTION_LOST: 2.0,
+    EngineErrorCode.DIED: 2.0,
     EngineErrorCode.DRAINING: 2.0,
     EngineErrorCode.OVERLOADED: 1.0,
 }
@@ -155,6 +156,22 @@ def broken() -> ApiError:
     )
 
 
+def quarantined() -> ApiError:
+    """Refuse a version whose processes died. Only operators see more, in the admin."""
+    return ApiError(
+        ErrorCode.MODEL_UNAVAILABLE,
+        "The model is quarantined: its process died twice within a short time. Waiting "
+        "does not help: its owners or the operators of this site must act.",
+    )
+
+
+def not_served_because(why: str) -> ApiError:
+    """Refuse a model of which nothing is served; `why` as in `CallableModel.stuck`."""
+    if why == "quarantined":
+        return quarantined()
+    return broken() if why else not_served()
+
+
 def too_late() -> ApiError:
     return ApiError(
         ErrorCode.INFERENCE_TIMEOUT,
@@ -216,6 +233,11 @@ def of_engine(error: EngineError) -> ApiError:
         return with_facts([problem(f"options.{error.option}", error.message)])
     if code is EngineErrorCode.LOAD_FAILED:
         return broken()
+    if code is EngineErrorCode.QUARANTINED:
+        return quarantined()
+    if code is EngineErrorCode.NOT_REPEATED:
+        message = f"The model failed on this input: {_sentence(error)}"
+        return ApiError(ErrorCode.MODEL_ERROR, message)
     if code is EngineErrorCode.BAD_REQUEST:
         message = f"The model does not take this input: {_sentence(error)}"
         return ApiError(ErrorCode.INVALID_INPUT, message)

@@ -101,7 +101,7 @@ async def serve(
             max_bytes=settings.cache_max_bytes,
         ),
     )
-    engines = Engines(SocketEngineClient)
+    engines = Engines(SocketEngineClient, tables)
     try:
         writer = SpoolWriter(
             settings.home.spool, boot_id, max_total_bytes=settings.spool_max_bytes

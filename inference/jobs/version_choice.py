@@ -31,13 +31,15 @@ def choose(
         variant = choose_pinned(model.variants, salt=name, sticky_key=sticky_key)
         chosen = next(one for one in model.versions if one.version == variant.version)
     elif model.stuck:
-        raise refusals.broken()
+        raise refusals.not_served_because(model.stuck)
     else:
         raise ApiError(
             ErrorCode.MODEL_UNAVAILABLE,
             f"Model {name!r} is not ready yet.",
             retry_after_s=5.0,
         )
+    if chosen.quarantined:
+        raise refusals.quarantined()
     return JobTarget(
         model=name,
         version=chosen.version,

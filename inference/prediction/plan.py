@@ -51,6 +51,7 @@ from inference.prediction.stages import (
     PreparedCall,
     ReceivedCall,
     log_failure,
+    quarantined,
     usage_event,
 )
 from inference.prediction.streamed_plan import StreamedPrediction, StreamLimits
@@ -269,7 +270,7 @@ class PredictionPlan:
                 self._remaining_s(call),
                 _explain_options(known.call, call.decoded.options),
                 known.customer_id,
-                engines=call.model.model.engines,
+                engines=call.target.engines,
             )
             known.compute_us += explained.compute_us
             known.queue_us += explained.queue_us
@@ -549,15 +550,18 @@ def _refuse_stranger(received: ReceivedCall, error: ApiError) -> Answer:
 def _engine_call(
     call: PreparedCall, tensors: tuple[Tensor, ...], timeout_s: float
 ) -> EngineCall:
-    """Make the effect that predicts some of a request's rows."""
+    """Make the effect that predicts some of a request's rows; raises EngineError."""
+    target = call.target
+    if target.quarantined:
+        raise quarantined(target.key)
     return EngineCall(
-        call.target.key,
+        target.key,
         tensors,
         timeout_s,
         call.decoded.options.batch_size or 0,
         call.decoded.params,
         call.known.customer_id,
-        engines=call.model.model.engines,
+        engines=target.engines,
     )
 
 

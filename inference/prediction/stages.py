@@ -9,6 +9,7 @@ from accounts.metering.event import UsageEvent
 from inference.codecs.decoding import DecodedRequest
 from inference.dialects.dialect import Call
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import VersionKey
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.targets import FALLBACK, ModelEntry, Target
 
@@ -87,6 +88,10 @@ def log_failure(known: KnownCall, error: EngineError) -> None:
             version=str(known.target.key),
             reason=error.message,
         )
+
+
+def quarantined(key: VersionKey) -> EngineError:
+    return EngineError(EngineErrorCode.QUARANTINED, f"{key} is quarantined")
 
 
 def usage_event(

@@ -35,6 +35,7 @@ from inference.prediction.stages import (
     KnownCall,
     PreparedCall,
     log_failure,
+    quarantined,
     usage_event,
 )
 from inference.snapshot.targets import Target, fallback_json
@@ -141,6 +142,8 @@ def _send_chunks(call: StreamedAnswer) -> Generator[StreamEffect, Any, int]:
 def _open(
     call: StreamedAnswer,
 ) -> Generator[StreamEffect, Any, tuple[ChunkSource, Any]]:
+    if call.target.quarantined:
+        raise quarantined(call.target.key)
     try:
         source: ChunkSource = yield call.opening
         chunk = yield _next(call, source)
@@ -226,7 +229,7 @@ class StreamedPrediction:
                 call.timeout_s,
                 call.decoded.params,
                 known.customer_id,
-                engines=call.model.model.engines,
+                engines=target.engines,
             ),
             target,
             known.request_id,

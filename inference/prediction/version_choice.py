@@ -62,5 +62,5 @@ def choose_target(call: Call, model: ModelEntry) -> Target:
     else:
         target = model.next()
     if target is None:
-        raise refusals.broken() if model.model.stuck else refusals.not_served()
+        raise refusals.not_served_because(model.model.stuck)
     return target

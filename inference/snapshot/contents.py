@@ -38,6 +38,12 @@ class CallableVersion(msgspec.Struct, frozen=True):
     artifact: str = ""
     # Whether the same input always gets the same answer.
     deterministic: bool = True
+    # Names (see Snapshot.engines) of the engines that have it.
+    engines: tuple[str, ...] = ()
+    # Whether a call may be sent again if the engine died while it worked on it.
+    repeatable: bool = True
+    # Its processes died, and no engine has it until a person acts.
+    quarantined: bool = False
 
 
 class CachePolicy(msgspec.Struct, frozen=True, gc=False):
@@ -71,8 +77,6 @@ class CallableModel(msgspec.Struct, frozen=True):
     variants: tuple[Variant, ...] = ()
     # It has a route, so it is a fault if its default is not served.
     routed: bool = False
-    # Names (see Snapshot.engines) of the engines that have its versions.
-    engines: tuple[str, ...] = ()
     public: bool = False
     low_confidence_below: float | None = None
     description: str = ""
@@ -80,8 +84,8 @@ class CallableModel(msgspec.Struct, frozen=True):
     fallback: Fallback | None = None
     # Numbers and aliases of versions that cannot answer until somebody acts.
     broken: tuple[str, ...] = ()
-    # Nothing is served, and waiting does not help: the default is broken.
-    stuck: bool = False
+    # Why nothing is served and waiting does not help; empty: it may help.
+    stuck: Literal["", "broken", "quarantined"] = ""
 
 
 class AccessKey(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -21,7 +21,7 @@ import msgspec
 from inference.snapshot import contents
 from inference.snapshot.contents import Contents, Delta, Snapshot
 
-_MAGIC = b"MYSNAP03"
+_MAGIC = b"MYSNAP04"
 # The random number identifies a file: inodes are reused, so they cannot.
 _HEAD = struct.Struct(">8s16s")
 _RECORD = struct.Struct(">I32s")

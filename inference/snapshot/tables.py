@@ -10,9 +10,10 @@ from accounts.admission.admission import Admission
 from accounts.admission.admissions import Admissions
 from accounts.admission.back_off import BackOffs
 from accounts.admission.limits import KeyProblem
+from inference.engine.wire.messages import VersionKey
 from inference.snapshot.contents import CallableModel, Contents, Delta, Snapshot, whole
 from inference.snapshot.keys import KeyEntry
-from inference.snapshot.targets import ModelEntry
+from inference.snapshot.targets import ModelEntry, Target
 
 _MAX_TOKENS = 10_000
 
@@ -63,6 +64,16 @@ class Tables:
     def engines(self) -> dict[str, str]:
         """Addresses of the engines by name."""
         return self._contents.engines
+
+    def find_target(self, key: VersionKey) -> Target | None:
+        """Find a version by its number."""
+        entry = self.models.get(key.model)
+        return None if entry is None else entry.named(str(key.version))
+
+    def is_broken(self, key: VersionKey) -> bool:
+        """Return whether a version cannot answer until somebody acts."""
+        entry = self.models.get(key.model)
+        return entry is not None and str(key.version) in entry.model.broken
 
     def models_by_name(self) -> list[CallableModel]:
         return [self.models[name].model for name in sorted(self.models)]

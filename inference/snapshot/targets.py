@@ -29,8 +29,11 @@ class Target:
         "_tools",
         "cache",
         "cache_key",
+        "engines",
         "key",
         "model_json",
+        "quarantined",
+        "repeatable",
         "variant",
         "version",
         "version_header",
@@ -48,6 +51,9 @@ class Target:
         self.version = str(version.version)
         self.version_header = (b"x-model-version", self.version.encode())
         self.variant = variant
+        self.engines = version.engines
+        self.repeatable = version.repeatable
+        self.quarantined = version.quarantined
         self.model_json = _model_json(model.name, version, variant)
         self.cache: CachePolicy | None = model.cache if version.deterministic else None
         # Another artifact must not share cached predictions.
@@ -142,6 +148,12 @@ class ModelEntry:
             )
             self._fallbacks[reason] = target
         return target
+
+    @property
+    def default(self) -> Target | None:
+        """The route's default; None while none is served."""
+        variants = (v for v in self.model.variants if v.role == "default")
+        return next((self._target(variant) for variant in variants), None)
 
     def next(self) -> Target | None:
         """Choose for a call without a sticky key; None while no default is served."""

@@ -113,7 +113,7 @@ async def ask_raw(port: int, sent: bytes) -> bytes:
 def _gateway(home: Home, site: SiteTransport) -> tuple[GatewayApp, Engines, Recorder]:
     boot_id = f"gateway{time.monotonic_ns()}"
     tables = Tables(snapshot_file.read(home.snapshot))
-    engines = Engines(SocketEngineClient)
+    engines = Engines(SocketEngineClient, tables)
     engines.replace(tables.engines)
     bodies = SlowBodies(time.monotonic)
     recorder = Recorder(SpoolWriter(home.spool, boot_id))

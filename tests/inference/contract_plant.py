@@ -293,14 +293,15 @@ def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
 
 def _models() -> tuple[CallableModel, ...]:
     def model(name: str, signature: Signature, engine: str, **fields: Any) -> Any:
-        version = CallableVersion(version=1, signature=signature, aliases=("champion",))
+        version = CallableVersion(
+            version=1, signature=signature, aliases=("champion",), engines=(engine,)
+        )
         default = Variant(version=1, role="default", weight_percent=100)
         return CallableModel(
             **{
                 "name": name,
                 "versions": (version,),
                 "variants": (default,),
-                "engines": (engine,),
                 **fields,
             }
         )

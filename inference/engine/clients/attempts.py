@@ -1,34 +1,52 @@
-"""Ask the next engine if one cannot answer: one policy for every driver."""
-
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+"""Decide whether a call may go to another engine: one policy for every driver."""
 
 from inference.engine.wire.errors import ELSEWHERE, EngineError, EngineErrorCode
 
-C = TypeVar("C")
+# What an engine says, or does not say, while it starts, stops or is away.
+_AWAY = frozenset(
+    {
+        EngineErrorCode.NOT_LOADED,
+        EngineErrorCode.LOADING,
+        EngineErrorCode.CONNECTION_LOST,
+        EngineErrorCode.DIED,
+        EngineErrorCode.DRAINING,
+    }
+)
 
 
-class Attempts(Generic[C]):
-    """The engines that one call may try, in their order."""
+class Attempts:
+    """Judge the failures of one call, in their order.
 
-    def __init__(self, clients: Iterable[C]) -> None:
-        self._clients = iter(clients)
-        self._failure = EngineError(
-            EngineErrorCode.CONNECTION_LOST, "no engine is known"
-        )
+    A call whose engine died is repeated once, unless it is not `repeatable`: the call
+    may be what ended the engine.
+    """
 
-    def next(self) -> C:
-        """Return the engine to try now; raise the last EngineError if none is left."""
-        for client in self._clients:
-            return client
-        raise self._failure
+    def __init__(self, *, repeatable: bool = True) -> None:
+        self._repeatable = repeatable
+        self.died = False
+        # Every engine so far was away, so the call may wait for one of them.
+        self.all_away = True
+        self.failure = EngineError(EngineErrorCode.NOT_LOADED, "no engine has it")
 
     def failed(self, error: EngineError, *, begun: bool = False) -> None:
-        """Note why an engine did not answer; raise `error` if no other may be tried.
+        """Note why an engine did not answer; raise EngineError if that is final.
 
         That is so once an answer has `begun`, and for errors that every engine would
-        return. To ask twice for a prediction does no harm.
+        return.
         """
-        if begun or error.code not in ELSEWHERE:
+        if error.code is EngineErrorCode.DIED and not begun:
+            self._note_death(error)
+        elif begun or error.code not in ELSEWHERE:
             raise error
-        self._failure = error
+        self.all_away = self.all_away and error.code in _AWAY
+        self.failure = error
+
+    def _note_death(self, error: EngineError) -> None:
+        why = ""
+        if not self._repeatable:
+            why = "its process ended, and calls to this version are not repeated"
+        elif self.died:
+            why = "its process ended twice while it worked on this call"
+        if why:
+            raise EngineError(EngineErrorCode.NOT_REPEATED, why) from error
+        self.died = True

@@ -52,7 +52,7 @@ class BlockingEngineClient:
         try:
             return requests.prediction(reply, body)
         except MalformedFrame as error:
-            raise requests.connection_lost("the engine answered nonsense") from error
+            raise requests.died() from error
 
     def stream(self, call: StreamCall) -> Generator[Any, None, None]:
         data = requests.stream(0, call)
@@ -63,7 +63,7 @@ class BlockingEngineClient:
         except TimeoutError:
             raise requests.timed_out() from None
         except (OSError, MalformedFrame) as error:
-            raise requests.connection_lost("the connection was lost") from error
+            raise requests.died() from error
         finally:
             # This also tells the engine that nobody reads any more.
             connection.close()
@@ -91,33 +91,21 @@ class BlockingEngineClient:
         self, data: bytes, expected: type[R], timeout_s: float = _CONTROL_TIMEOUT_S
     ) -> tuple[R, memoryview]:
         deadline = time.monotonic() + timeout_s
-        # An idle socket may belong to an engine that has ended; then try once with a
-        # new socket. Repeating is safe: all calls are idempotent.
-        frame = None
-        kept = self._take_idle()
-        if kept is not None:
-            frame = self._exchange(kept, data, deadline, or_none=True)
-        if frame is None:
-            frame = self._exchange(self._connect(deadline), data, deadline)
-        assert frame is not None
+        connection = self._take_idle() or self._connect(deadline)
+        frame = self._exchange(connection, data, deadline)
         try:
             reply = frames.decode_reply(frame.header)
         except MalformedFrame as error:
-            raise requests.connection_lost("the engine answered nonsense") from error
+            raise requests.died() from error
         if isinstance(reply, Failed):
             raise requests.error(reply)
         if not isinstance(reply, expected):
-            raise requests.connection_lost("the engine answered something else")
+            raise requests.died()
         return reply, frame.body
 
     def _exchange(
-        self,
-        connection: socket.socket,
-        data: bytes,
-        deadline: float,
-        *,
-        or_none: bool = False,
-    ) -> Frame | None:
+        self, connection: socket.socket, data: bytes, deadline: float
+    ) -> Frame:
         try:
             frame = _send_and_receive(connection, data, deadline)
         except TimeoutError:
@@ -126,9 +114,7 @@ class BlockingEngineClient:
             raise requests.timed_out() from None
         except (OSError, MalformedFrame) as error:
             connection.close()
-            if or_none:
-                return None
-            raise requests.connection_lost("the connection was lost") from error
+            raise requests.died() from error
         except BaseException:
             connection.close()
             raise
@@ -149,6 +135,10 @@ class BlockingEngineClient:
         return connection
 
     def _take_idle(self) -> socket.socket | None:
+        """Return an idle socket whose engine has not ended since its last call.
+
+        A call is sent only once, because it may be what ends the engine.
+        """
         with self._lock:
             if self._pid != os.getpid():
                 # The parent process still uses these; this closes only our copies.
@@ -156,7 +146,12 @@ class BlockingEngineClient:
                     connection.close()
                 self._idle.clear()
                 self._pid = os.getpid()
-            return self._idle.pop() if self._idle else None
+            while self._idle:
+                connection = self._idle.pop()
+                if _is_open(connection):
+                    return connection
+                connection.close()
+        return None
 
     def _give_back(self, connection: socket.socket) -> None:
         with self._lock:
@@ -164,6 +159,20 @@ class BlockingEngineClient:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _is_open(idle: socket.socket) -> bool:
+    """Return whether the other end of a socket without traffic is open."""
+    # With a timeout, Python would wait for data. Each call sets its own.
+    idle.setblocking(False)
+    try:
+        idle.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    # It ended, or sent what nobody asked for.
+    return False
 
 
 def _send_and_receive(connection: socket.socket, data: bytes, deadline: float) -> Frame:

@@ -78,9 +78,9 @@ class Returns:
 
 
 def read_chunk(chunk: bytes | msgspec.Raw) -> Any:
-    """Decode a chunk; raise EngineError CONNECTION_LOST."""
+    """Decode a chunk; raise EngineError MODEL_ERROR."""
     try:
         return msgspec.msgpack.decode(chunk)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"the engine sent a chunk that is not a value: {error}"
-        raise EngineError(EngineErrorCode.CONNECTION_LOST, message) from error
+        raise EngineError(EngineErrorCode.MODEL_ERROR, message) from error

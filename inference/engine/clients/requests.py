@@ -142,6 +142,14 @@ def connection_lost(message: str) -> EngineError:
     )
 
 
+def died() -> EngineError:
+    return EngineError(
+        EngineErrorCode.DIED,
+        "the connection to the engine was lost",
+        retry_after_ms=_RECONNECT_MS,
+    )
+
+
 def timed_out() -> EngineError:
     return EngineError(
         EngineErrorCode.DEADLINE_EXCEEDED, "the engine did not answer in time"

@@ -9,6 +9,7 @@ from inference.engine.clients import requests
 from inference.engine.clients.inbox import Inbox
 from inference.engine.wire import frames
 from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
+from inference.engine.wire.errors import EngineError
 from inference.engine.wire.frames import FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import (
     Cancel,
@@ -29,7 +30,9 @@ from inference.engine.wire.tensors import Prediction
 _MAX_ID = 2**32 - 1
 # One sweep over all calls is cheaper than a timer for each.
 _SWEEP_S = 0.01
-_FIRST_BACKOFF_S = 0.05
+# A process that ended is soon back, so try often at first.
+_FIRST_BACKOFF_S = 0.03
+_OFTEN_FOR_S = 2.0
 _MAX_BACKOFF_S = 1.0
 _CONNECT_TIMEOUT_S = 1.0
 _CONTROL_TIMEOUT_S = 10.0
@@ -51,7 +54,7 @@ class Waiter(Protocol):
 class PendingCall:
     """A call that is not answered yet."""
 
-    __slots__ = ("_client", "deadline", "id", "waiter")
+    __slots__ = ("client", "deadline", "id", "waiter")
 
     def __init__(
         self,
@@ -60,14 +63,14 @@ class PendingCall:
         waiter: Waiter,
         deadline: float,
     ) -> None:
-        self._client = client
+        self.client = client
         self.id = id
         self.waiter = waiter
         self.deadline = deadline
 
     def abandon(self) -> None:
         """Stop waiting for the answer, and tell the engine so."""
-        self._client.abandon(self.id)
+        self.client.abandon(self.id)
 
 
 class _FutureWaiter:
@@ -106,13 +109,15 @@ class _Connection(asyncio.Protocol):
                 self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
         self._client.lost(self)
 
 
 class SocketEngineClient:
     """An asynchronous client that reconnects by itself; use it on one event loop.
 
-    Without a connection every call fails at once with CONNECTION_LOST.
+    Without a connection every call fails at once with CONNECTION_LOST. Calls in flight
+    when a connection ends fail with DIED.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -130,6 +135,11 @@ class SocketEngineClient:
     def connected(self) -> bool:
         return self._connection is not None
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls are not answered yet."""
+        return len(self._pending)
+
     async def connect(self) -> bool:
         """Try to connect now; return whether there is a connection."""
         if self._connection is not None:
@@ -144,10 +154,12 @@ class SocketEngineClient:
             )
         except (OSError, TimeoutError):
             return False
+        if connection.transport is None:
+            # The engine ended at once, which `lost` was told before.
+            return False
         if self._connection is not None or self._closed:
             # Another call connected first.
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.transport.abort()
             return self._connection is not None
         self._connection = connection
         return True
@@ -159,13 +171,13 @@ class SocketEngineClient:
         connection, self._connection = self._connection, None
         if connection is not None and connection.transport is not None:
             connection.transport.close()
-        self._fail_all("the client was closed")
+        self._fail_all(lambda: requests.connection_lost("the client was closed"))
 
     # EngineClient
 
     async def predict(self, call: PredictionCall) -> Prediction:
         if self._connection is None:
-            await self._reach()
+            await self.reach()
         assert self._loop is not None
         future = self._loop.create_future()
         pending = self.begin(call, _FutureWaiter(future))
@@ -184,7 +196,7 @@ class SocketEngineClient:
 
     async def stream(self, call: StreamCall) -> AsyncGenerator[Any, None]:
         if self._connection is None:
-            await self._reach()
+            await self.reach()
         request_id = self._take_id()
         data = requests.stream(request_id, call)
         box = Inbox(lambda count: self._write(frames.encode(Credit(request_id, count))))
@@ -220,7 +232,7 @@ class SocketEngineClient:
         self, encode: Callable[[int], bytes], timeout_s: float = _CONTROL_TIMEOUT_S
     ) -> Any:
         if self._connection is None:
-            await self._reach()
+            await self.reach()
         request_id = self._take_id()
         assert self._loop is not None
         future = self._loop.create_future()
@@ -322,7 +334,7 @@ class SocketEngineClient:
 
     # Connecting
 
-    async def _reach(self) -> None:
+    async def reach(self) -> None:
         """Connect; raise if that fails, or while a background task is trying."""
         if self._closed:
             raise requests.connection_lost("the client was closed")
@@ -338,11 +350,14 @@ class SocketEngineClient:
             self._connecting = self._loop.create_task(self._keep_trying())
 
     async def _keep_trying(self) -> None:
+        assert self._loop is not None
+        often_until = self._loop.time() + _OFTEN_FOR_S
         backoff_s = _FIRST_BACKOFF_S
         try:
             while not self._closed and not await self.connect():
                 await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+                if self._loop.time() > often_until:
+                    backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
         finally:
             self._connecting = None
 
@@ -351,11 +366,11 @@ class SocketEngineClient:
         if connection is not self._connection:
             return
         self._connection = None
-        self._fail_all("the connection to the engine was lost")
+        self._fail_all(requests.died)
         self._reconnect()
 
-    def _fail_all(self, message: str) -> None:
+    def _fail_all(self, error: Callable[[], EngineError]) -> None:
         self._out.clear()
         pending, self._pending = self._pending, {}
         for call in pending.values():
-            call.waiter.fail(requests.connection_lost(message))
+            call.waiter.fail(error())

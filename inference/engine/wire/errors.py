@@ -12,10 +12,17 @@ class EngineErrorCode(enum.StrEnum):
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     BAD_REQUEST = "BAD_REQUEST"
     NOT_EXPLAINABLE = "NOT_EXPLAINABLE"
+    # The engine is not there; nothing was sent.
     CONNECTION_LOST = "CONNECTION_LOST"
+    # The connection ended after the call was sent, which may be the cause.
+    DIED = "DIED"
     DRAINING = "DRAINING"
     # The engine restarts. Do not try another engine: this request may be the cause.
     DEVICE_FAILED = "DEVICE_FAILED"
+    # The engine died, and the call may not be sent again; the message says why.
+    NOT_REPEATED = "NOT_REPEATED"
+    # Processes with the version died, so none has it until a person acts.
+    QUARANTINED = "QUARANTINED"
 
 
 # Nothing was computed yet, and another engine may answer the request.
@@ -30,7 +37,10 @@ ELSEWHERE = frozenset(
     }
 )
 # The same engine may answer later, without a person's help.
-RETRYABLE = ELSEWHERE - {EngineErrorCode.LOAD_FAILED} | {EngineErrorCode.DEVICE_FAILED}
+RETRYABLE = ELSEWHERE - {EngineErrorCode.LOAD_FAILED} | {
+    EngineErrorCode.DIED,
+    EngineErrorCode.DEVICE_FAILED,
+}
 
 
 class EngineError(Exception):

@@ -63,6 +63,7 @@ class GatewayDriver:
         self._leases = leases
         metrics.bounds |= {
             "streams": plan.streams.shares,
+            "waiting_for_engines": engines.absences.shares,
             "large_body_bytes": self.room.shares,
             "unread_answer_bytes": self.unread,
             "images": self._images.waiting.shares,

@@ -1,6 +1,5 @@
 """Decide whether this gateway is ready, and list what it waits for."""
 
-from inference.engine.wire.messages import VersionKey
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.recorder import Recorder
 from inference.snapshot.tables import Tables
@@ -13,8 +12,9 @@ class Health:
         self._tables = tables
         self._engines = engines
         self._recorder = recorder
-        # The last result, and the state it was computed from.
-        self._found: list[str] = []
+        # The last results, and the state they were computed from.
+        self._obstacles: list[str] = []
+        self._away: list[str] = []
         self._found_in: tuple[object, ...] = ()
 
     @property
@@ -22,11 +22,11 @@ class Health:
         return not self.obstacles()
 
     def obstacles(self) -> list[str]:
-        """List what prevents calls that could be answered before.
+        """List why this gateway should get no calls.
 
-        A model whose first version is still loading does not count: a load balancer
-        would stop sending calls for all other models too. Anybody may ask, so the
-        models are examined only if something has changed.
+        One model's trouble is no reason, because a load balancer would stop sending
+        calls for all other models too. If no default can answer, that is one. Anybody
+        may ask, so the models are examined only if something has changed.
         """
         tables = self._tables
         looked_at = (
@@ -37,25 +37,32 @@ class Health:
         )
         if looked_at != self._found_in:
             self._found_in = looked_at
-            self._found = self._look()
-        return self._found
+            self._look()
+        return self._obstacles
 
-    def _look(self) -> list[str]:
-        tables = self._tables
-        if not tables.sequence:
-            return ["no snapshot was published yet"]
-        found = []
+    def away(self) -> list[str]:
+        """List the defaults that cannot answer now."""
+        self.obstacles()
+        return self._away
+
+    def _look(self) -> None:
+        self._obstacles, self._away = [], []
+        if not self._tables.sequence:
+            self._obstacles.append("no snapshot was published yet")
+            return
         if self._recorder.failing:
-            found.append("usage events cannot be written")
-        for entry in tables.models.values():
-            model = entry.model
-            default = next((v for v in model.variants if v.role == "default"), None)
+            self._obstacles.append("usage events cannot be written")
+        answering = 0
+        for entry in self._tables.models.values():
+            default = entry.default
             if default is None:
                 continue
-            key = VersionKey(model.name, default.version)
-            if not self._engines.is_ready(key, on=model.engines):
-                found.append(f"{key} is ready on no engine")
-        return found
+            if self._engines.is_ready(default.key, on=default.engines):
+                answering += 1
+            else:
+                self._away.append(f"{default.key} is ready on no engine")
+        if self._away and not answering:
+            self._obstacles += self._away
 
     def coming(self) -> list[str]:
         """List the models that will get their first served version."""
@@ -64,6 +71,6 @@ class Health:
             for entry in self._tables.models.values()
             if entry.model.routed
             and not entry.model.stuck
-            and not any(v.role == "default" for v in entry.model.variants)
+            and entry.default is None
             and not self._engines.has_failed(entry.model.name)
         ]

@@ -32,6 +32,7 @@ class PlanRun(ABC):
 
     __slots__ = (
         "_answer",
+        "_asked",
         "_call",
         "_driver",
         "_over",
@@ -42,6 +43,8 @@ class PlanRun(ABC):
 
     def __init__(self, driver: GatewayDriver) -> None:
         self._driver = driver
+        # What an engine is asked for; it stays when `_under_way` ends.
+        self._asked: EngineCall | None = None
         # Set while an engine predicts, and while any other effect is carried out.
         self._under_way: UnderWay | None = None
         self._task: asyncio.Task[None] | None = None
@@ -66,9 +69,18 @@ class PlanRun(ABC):
             self._go_on(self._steps.send, value)
 
     def fail(self, error: Exception) -> None:
-        if not self._over:
-            self._under_way = None
-            self._go_on(self._steps.throw, error)
+        if self._over:
+            return
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None and self._asked is not None:
+            engines = self._driver.engines
+            try:
+                self._under_way = engines.again(self._asked, under_way, error, self)
+            except Exception as final:
+                error = final
+            else:
+                return
+        self._go_on(self._steps.throw, error)
 
     # Called by the recorder
 
@@ -96,6 +108,7 @@ class PlanRun(ABC):
                 try:
                     kind = type(effect)
                     if kind is EngineCall:
+                        self._asked = effect  # type: ignore[assignment]
                         self._under_way = self._driver.engines.begin(effect, self)  # type: ignore[arg-type]
                         return
                     if kind is not NeedBody:

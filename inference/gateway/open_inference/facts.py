@@ -18,7 +18,13 @@ from inference.dialects.open_inference import datatypes as data
 from inference.dialects.open_inference.inputs import input_binding
 from inference.engine.wire.messages import VersionKey
 from inference.errors.api_error import ApiError, ErrorCode
-from inference.errors.refusals import NO_MODEL, broken, lacks_scope, of_limits
+from inference.errors.refusals import (
+    NO_MODEL,
+    broken,
+    lacks_scope,
+    not_served_because,
+    of_limits,
+)
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.health import Health
 from inference.prediction.callers import find_caller, rate_headers, require_network
@@ -118,7 +124,7 @@ class OpenInferenceFacts:
                     data.datatype_of(given.dtype) or data.BYTES,
                     (-1, *given.shape),
                 )
-                for given in self._engines.outputs(target.key, on=entry.model.engines)
+                for given in self._engines.outputs(target.key, on=target.engines)
             ),
         )
 
@@ -132,8 +138,8 @@ class OpenInferenceFacts:
         entry = self._find(caller, name)
         if version is None and not entry.model.variants:
             return False
-        key = self._target(entry, version).key
-        return self._engines.is_ready(key, on=entry.model.engines)
+        target = self._target(entry, version)
+        return self._engines.is_ready(target.key, on=target.engines)
 
     def index(self, caller: KeyEntry, *, ready_only: bool = False) -> list[IndexEntry]:
         """List the versions that the key may call; raises ApiError."""
@@ -144,7 +150,7 @@ class OpenInferenceFacts:
                 continue
             for version in entry.model.versions:
                 key = VersionKey(name, version.version)
-                if self._engines.is_ready(key, on=entry.model.engines):
+                if self._engines.is_ready(key, on=version.engines):
                     found.append(IndexEntry(name, str(version.version), "READY"))
                 elif not ready_only:
                     found.append(
@@ -181,7 +187,9 @@ class OpenInferenceFacts:
             number = default if default is not None else max(versions, default=None)
             version = str(number)
         target = entry.named(version)
-        if target is None and (version in entry.model.broken or entry.model.stuck):
+        if target is None and entry.model.stuck:
+            raise not_served_because(entry.model.stuck)
+        if target is None and version in entry.model.broken:
             raise broken()
         if target is None:
             raise ApiError(ErrorCode.NOT_FOUND, NO_MODEL)

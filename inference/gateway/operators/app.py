@@ -68,7 +68,15 @@ class Reporter:
             gauges=self._gauges(ledger),
             jobs=ledger.jobs if ledger is not None else [],
             ready=self._health.ready,
-            waiting_for=[*self._health.obstacles(), *self._health.coming()],
+            waiting_for=list(
+                dict.fromkeys(
+                    (
+                        *self._health.obstacles(),
+                        *self._health.away(),
+                        *self._health.coming(),
+                    )
+                )
+            ),
             snapshot_sequence=self._plan.tables.sequence,
             engines={
                 name: msgspec.to_builtins(msgspec.structs.asdict(report))

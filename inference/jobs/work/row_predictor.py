@@ -100,7 +100,7 @@ class RowPredictor:
         self._sleep = sleep
         self._on_wait = on_wait
         self._customer_id = customer_id
-        # Whether the engine has answered; only then does losing it mean that it died.
+        # Whether the engine has answered: one that hangs must not cost rows.
         self._engine_seen = False
         self._model_failures = 0
         self.compute_us = 0
@@ -215,7 +215,7 @@ class RowPredictor:
             try:
                 return self._call_once(tensors)
             except EngineError as error:
-                if error.code is EngineErrorCode.CONNECTION_LOST and self._engine_seen:
+                if error.code is EngineErrorCode.DIED:
                     raise EngineDied from error
                 # Not retryable by itself, but people may load the version again.
                 if not error.retryable and error.code != EngineErrorCode.LOAD_FAILED:

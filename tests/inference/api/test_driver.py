@@ -19,7 +19,7 @@ from inference.dialects.native.event_stream import EVENT_STREAM
 from inference.dialects.native.native import NATIVE
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.tensors import Prediction, Tensor
-from inference.models import Engine, ServingRoute
+from inference.models import Engine, LoadedVersion, ServingRoute
 from tests.factories import CustomerFactory, PlanFactory, issue_key
 from tests.factories_registry import RouteFactory
 
@@ -71,8 +71,13 @@ class Plant:
         ServingRoute.objects.create(
             model=self.model, default_version=route.default_version.version
         )
-        Engine.objects.create(name="a", address="/a")
-        Engine.objects.create(name="b", address="/b")
+        for name in "ab":
+            LoadedVersion.objects.create(
+                engine=Engine.objects.create(name=name, address=f"/{name}"),
+                model=self.model,
+                version=route.default_version.version,
+                state=LoadedVersion.State.LOADING,
+            )
         self.token = issue_key(
             CustomerFactory(
                 plan=PlanFactory(
@@ -196,12 +201,14 @@ def test_an_input_that_breaks_the_model_is_not_tried_elsewhere(plant, engines):
 
 def test_an_unforeseen_failure_gives_back_what_the_call_held(plant, engines):
     plant.publish(max_concurrency=1)
-    engines["a"].failure = RuntimeError("a bug")
+    for engine in engines.values():
+        engine.failure = RuntimeError("a bug")
 
     for _ in range(3):
         with pytest.raises(RuntimeError):
             plant.call()
-    engines["a"].failure = None
+    for engine in engines.values():
+        engine.failure = None
 
     assert plant.call().status == 200
 

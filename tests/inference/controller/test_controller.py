@@ -203,7 +203,7 @@ def test_a_route_is_loaded_served_and_published(plant):
 
     (model,) = plant.published().models
     assert [v.version for v in model.variants] == [route.default_version.version]
-    assert model.engines == ("cpu",)
+    assert model.versions[0].engines == ("cpu",)
     assert Engine.objects.get().address == str(plant.home.run / "engine-cpu.sock")
 
 

@@ -9,7 +9,13 @@ from accounts.admission.limits import KeyLimits, Rate
 from accounts.customers import api_keys
 from accounts.models import ApiKey, Customer
 from inference.controller import publishing
-from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
+from inference.models import (
+    Engine,
+    LoadedVersion,
+    ServingRoute,
+    SnapshotState,
+    VersionCondition,
+)
 from inference.snapshot import snapshot_file
 from inference.snapshot.contents import AccessKey, CachePolicy, Fallback, FixedAnswer
 from inference.snapshot.tables import Tables
@@ -237,29 +243,100 @@ def test_a_canary_that_cannot_be_served_leaves_the_default_alone():
     assert model.variants == (Variant(route.default_version.version, "default", 100),)
 
 
-def test_a_model_names_the_engines_that_have_all_its_variants():
-    route = RouteFactory()
-    serve(route)
-    ready = Engine.objects.create(name="a", address="/a", state="running")
-    Engine.objects.create(name="b", address="/b", state="running")
-    LoadedVersion.objects.create(
-        engine=ready,
-        model=route.registered_model.name,
-        version=route.default_version.version,
-        state="ready",
+def load(version, *, engine, state="ready", running=True):
+    row, _ = Engine.objects.get_or_create(
+        name=engine,
+        defaults={
+            "address": f"/{engine}",
+            "state": "running" if running else "unreachable",
+        },
     )
+    LoadedVersion.objects.create(
+        engine=row,
+        model=version.registered_model.name,
+        version=version.version,
+        state=state,
+    )
+
+
+def quarantine(version):
+    VersionCondition.objects.create(
+        model=version.registered_model.name,
+        version=version.version,
+        quarantined_at=timezone.now(),
+    )
+
+
+def test_each_version_names_the_running_engines_on_which_it_is_ready():
+    route = RouteFactory(with_canary=True)
+    serve(route)
+    load(route.default_version, engine="b")
+    load(route.default_version, engine="a")
+    load(route.default_version, engine="gone", running=False)
+    load(route.default_version, engine="c", state="loading")
+    load(route.canary_version, engine="c")
 
     published = assemble()
 
-    assert published.models[0].engines == ("a",)
-    assert {engine.name for engine in published.engines} == {"a", "b"}
+    assert {one.version: one.engines for one in published.models[0].versions} == {
+        route.default_version.version: ("a", "b"),
+        route.canary_version.version: ("c",),
+    }
+    assert {engine.name for engine in published.engines} == {"a", "b", "c", "gone"}
 
 
-def test_a_model_names_every_engine_while_none_is_ready():
-    serve(RouteFactory())
-    Engine.objects.create(name="a", address="/a")
+def test_a_version_that_is_ready_nowhere_names_the_engines_that_have_a_row_for_it():
+    route = RouteFactory(with_canary=True)
+    serve(route)
+    Engine.objects.create(name="other", address="/other", state="running")
+    load(route.default_version, engine="a", state="evicted")
+    load(route.default_version, engine="gone", running=False)
 
-    assert assemble().models[0].engines == ("a",)
+    (model,) = assemble().models
+
+    assert {one.version: one.engines for one in model.versions} == {
+        route.default_version.version: ("a", "gone"),
+        route.canary_version.version: (),
+    }
+
+
+def test_a_quarantined_version_names_no_engine_unless_one_has_it_ready():
+    route = RouteFactory(with_canary=True)
+    serve(route)
+    for version in (route.default_version, route.canary_version):
+        quarantine(version)
+    load(route.default_version, engine="gone", running=False)
+    load(route.canary_version, engine="other-host")
+
+    (model,) = assemble().models
+
+    found = {one.version: (one.engines, one.quarantined) for one in model.versions}
+    assert found == {
+        route.default_version.version: ((), True),
+        route.canary_version.version: (("other-host",), False),
+    }
+    assert not model.stuck
+
+
+def test_a_default_that_was_quarantined_before_it_served_is_told_apart():
+    route = RouteFactory()
+    ModelVersion.objects.filter(pk=route.default_version_id).update(
+        serving_problem="Its process died twice."
+    )
+    quarantine(route.default_version)
+
+    assert assemble().models[0].stuck == "quarantined"
+
+
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_version_says_whether_its_calls_may_be_repeated(repeatable):
+    route = RouteFactory()
+    serve(route)
+    ModelVersion.objects.filter(pk=route.default_version_id).update(
+        metadata={"process": {"repeatable": repeatable}}
+    )
+
+    assert assemble().models[0].versions[0].repeatable is repeatable
 
 
 def test_the_site_default_is_named():

@@ -369,7 +369,7 @@ def test_a_lost_engine_fails_what_is_in_flight_and_its_return_heals(tmp_path):
             with pytest.raises(EngineError) as caught:
                 await call
 
-            assert caught.value.code is EngineErrorCode.CONNECTION_LOST
+            assert caught.value.code is EngineErrorCode.DIED
             assert not client.connected
 
         async with serving(tmp_path, FakeRunner()):

@@ -71,9 +71,10 @@ def published(*, limits=None, engines=("cpu",)):
         models=(
             CallableModel(
                 name="m",
-                versions=(CallableVersion(version=1, signature=SIGNATURE),),
+                versions=(
+                    CallableVersion(version=1, signature=SIGNATURE, engines=engines),
+                ),
                 variants=(Variant(version=1, role="default", weight_percent=100),),
-                engines=engines,
                 routed=True,
             ),
         ),
@@ -109,6 +110,7 @@ class FakeEngine:
 
     # Then the gateway calls `predict` and not `begin`.
     connected = False
+    in_flight = 0
 
     def __init__(self, name="cpu"):
         self.name = name
@@ -119,6 +121,9 @@ class FakeEngine:
         # Streams: their chunks, how many chunks were taken, how many streams are open.
         self.chunks = ()
         self.given = self.streaming = 0
+
+    async def reach(self):
+        pass
 
     async def predict(self, call):
         self.calls += 1
@@ -264,6 +269,8 @@ class Plant:
         trusted_proxies=(),
         site=None,
         site_timeout_s=5,
+        connect=FakeEngine,
+        max_waiting=1000,
         **spool,
     ):
         self.clock = ManualClock(1_000_000.0)
@@ -278,7 +285,8 @@ class Plant:
             published(limits=limits, engines=engines), make_admission=make_admission
         )
         self.made = {}
-        self.engines = Engines(self._make_engine)
+        self._connect = connect
+        self.engines = Engines(self._make_engine, self.tables, max_waiting=max_waiting)
         self.engines.replace(self.tables.engines)
         self.engine = self.made[engines[0]]
         self.plan = PredictionPlan(self.tables, boot_id="boot", clock=self.clock)
@@ -330,7 +338,7 @@ class Plant:
         self.control_app = ControlApp(self.reporter, self.tables)
 
     def _make_engine(self, address):
-        self.made[address] = FakeEngine(address)
+        self.made[address] = self._connect(address)
         return self.made[address]
 
     async def ask(

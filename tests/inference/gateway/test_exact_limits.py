@@ -59,12 +59,11 @@ class Caller:
 
 
 def publish(home, callers):
-    version = CallableVersion(version=KEY.version, signature=MATRIX)
+    version = CallableVersion(version=KEY.version, signature=MATRIX, engines=("cpu",))
     model = CallableModel(
         name=KEY.model,
         versions=(version,),
         variants=(Variant(version=KEY.version, role="default", weight_percent=100),),
-        engines=("cpu",),
         routed=True,
     )
     published = Snapshot(

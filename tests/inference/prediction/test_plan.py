@@ -72,7 +72,9 @@ EXPLAINED = Explained(
 
 def snapshot(*, limits=None, scopes=("predict", "explain"), models=(), **changes):
     """Make a snapshot: `cancer` (default 2, canary 3 at 10 %), `secret` (unserved)."""
-    version = CallableVersion(version=2, signature=SIGNATURE, aliases=("champion",))
+    version = CallableVersion(
+        version=2, signature=SIGNATURE, aliases=("champion",), engines=("cpu",)
+    )
     fields = {
         "sequence": 1,
         "published_at": 0.0,
@@ -81,14 +83,13 @@ def snapshot(*, limits=None, scopes=("predict", "explain"), models=(), **changes
                 name="cancer",
                 versions=(
                     version,
-                    CallableVersion(version=3, signature=SIGNATURE),
+                    CallableVersion(version=3, signature=SIGNATURE, engines=("two",)),
                     CallableVersion(version=1, signature=SIGNATURE),
                 ),
                 variants=(
                     Variant(version=2, role="default", weight_percent=90),
                     Variant(version=3, role="canary", weight_percent=10),
                 ),
-                engines=("cpu",),
             ),
             CallableModel(name="secret", versions=(version,)),
         ),
@@ -693,7 +694,7 @@ def test_engine_gets_the_tensors_of_the_version():
 
     call = driver.effects[-1]
     assert call.key == VersionKey("cancer", 3)
-    assert call.engines == ("cpu",)
+    assert call.engines == ("two",)
     np.testing.assert_array_equal(
         call.tensors[0].data, np.array([[1.5, 2]], np.float32)
     )
@@ -727,7 +728,7 @@ def test_a_version_that_failed_to_load_gives_nobody_a_time_to_wait_for():
 def test_what_is_broken_is_told_apart_from_what_is_coming(version):
     published = snapshot()
     coming = msgspec.structs.replace(published.models[0], variants=())
-    broken = msgspec.structs.replace(coming, broken=("7", "seventh"), stuck=True)
+    broken = msgspec.structs.replace(coming, broken=("7", "seventh"), stuck="broken")
 
     answers = [
         Driver(msgspec.structs.replace(published, models=(model,))).call(

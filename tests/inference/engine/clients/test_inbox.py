@@ -100,4 +100,4 @@ def test_a_chunk_that_is_not_a_value_fails_its_stream(data):
     with pytest.raises(EngineError) as caught:
         inbox.read_chunk(data)
 
-    assert caught.value.code is EngineErrorCode.CONNECTION_LOST
+    assert caught.value.code is EngineErrorCode.MODEL_ERROR

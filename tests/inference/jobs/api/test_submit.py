@@ -206,7 +206,9 @@ def test_a_version_may_be_chosen_by_number_alias_or_header(client, key):
 
 @pytest.mark.parametrize("version", [{}, {"version": "9"}])
 def test_a_job_on_what_cannot_be_loaded_gets_no_time_to_wait_for(client, key, version):
-    model = msgspec.structs.replace(sum_model(), variants=(), broken=("9",), stuck=True)
+    model = msgspec.structs.replace(
+        sum_model(), variants=(), broken=("9",), stuck="broken"
+    )
     write_snapshot(model)
 
     answer = post(client, key, {"model": "sum", "instances": INSTANCES} | version)

@@ -300,7 +300,7 @@ def test_an_engine_that_does_not_answer_is_away_and_its_rows_are_not_slow(
 
 
 def test_an_engine_that_restarts_once_costs_nothing(worker, engine, clock):
-    engine.failures = [None, EngineErrorCode.CONNECTION_LOST]
+    engine.failures = [None, EngineErrorCode.DIED]
     job = make_job(4)
 
     job = take_turns(job, worker, clock)
@@ -310,7 +310,7 @@ def test_an_engine_that_restarts_once_costs_nothing(worker, engine, clock):
 
 
 def test_rows_that_kill_the_engine_are_quarantined(worker, engine, clock):
-    engine.failures = [None] + [EngineErrorCode.CONNECTION_LOST] * 10
+    engine.failures = [None] + [EngineErrorCode.DIED] * 10
     job = make_job(4)
 
     job = take_turns(job, worker, clock)
