@@ -16,7 +16,8 @@ Person = AbstractBaseUser | AnonymousUser | None
 def save(row: Row, *, by: Person, reason: str) -> None:
     """Save `row`; its history, if it has one, keeps the person and the reason.
 
-    Raises PermissionDenied if `by` may not change whether a model is trusted.
+    Raises PermissionDenied if `by` may not change whether a model is trusted or has a
+    network.
     """
     row._history_user = by  # type: ignore[union-attr]  # read by simple_history
     row._change_reason = reason[:100]  # type: ignore[union-attr]  # read by simple_history
@@ -29,9 +30,13 @@ def save(row: Row, *, by: Person, reason: str) -> None:
 
 
 def _require_trust(model: RegisteredModel, by: Person) -> None:
-    """Require a permission to change trust: a trusted model runs its author's code."""
-    before = RegisteredModel.objects.filter(pk=model.pk).values_list("trusted")
-    if model.trusted == (before.first() or (False,))[0]:
+    """Require a permission to change what a model's code may do.
+
+    A trusted model runs its author's code, and with a network that may talk to anybody.
+    """
+    before = RegisteredModel.objects.filter(pk=model.pk)
+    allowed = before.values_list("trusted", "network").first() or (False, False)
+    if (model.trusted, model.network) == allowed:
         return
     may = isinstance(by, PermissionsMixin) and by.has_perm(
         "registry.trust_registeredmodel"

@@ -16,10 +16,16 @@ from registry import changes
 from registry.admin import columns
 from registry.admin.dialogs import answer, dialog
 from registry.admin.history import HistoryAdmin
+from registry.admin.json_field import JsonTextField
 from registry.admin.lookup import get_or_404
 from registry.admin.sync import SyncBannerMixin
 from registry.admin.versions import VersionColumns
 from registry.models import ModelVersion, RegisteredModel
+from registry.rules import metadata
+
+# A trusted model runs its author's code, so what the code may do has a permission of
+# its own.
+_TRUST = ("trusted", "network")
 
 
 class VersionInline(VersionColumns, TabularInline):  # type: ignore[misc]  # unfold is untyped
@@ -44,8 +50,31 @@ class VersionInline(VersionColumns, TabularInline):  # type: ignore[misc]  # unf
         return columns.version_link(version)
 
 
+class ModelForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
+    process = JsonTextField(
+        nothing={},
+        example={"isolation": "own", "replicas": 2, "memory_mb": 2000},
+        help_text="How the processes of its versions run: isolation (own, shared or "
+        "group NAME), replicas, max_run_s, memory_mb, recycle_after_calls, "
+        "recycle_after_mb, repeatable, network, log_values. What is set here replaces "
+        "what each version's metadata says. Empty: the versions' own.",
+    )
+
+    class Meta:
+        model = RegisteredModel
+        fields = ("public", "trusted", "network", "process")
+
+    def clean_process(self) -> Any:
+        process = self.cleaned_data["process"]
+        problems = metadata.check_process(process)
+        if problems:
+            raise forms.ValidationError(problems)
+        return process
+
+
 @admin.register(RegisteredModel)
 class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
+    form = ModelForm
     list_display = ("name", "traffic", "version_count", "state", "trusted", "public")
     list_select_related = (
         "route",
@@ -58,10 +87,11 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     list_per_page = 50
     inlines = (VersionInline,)
     actions_detail = ("make_site_default",)
-    history_list_display = ("trusted", "public")
+    history_list_display = ("trusted", "network", "public")
     fieldsets = (
         (None, {"fields": ("name", "description", "traffic", "state")}),
-        ("Access", {"fields": ("public", "site_default", "trusted")}),
+        ("Access", {"fields": ("public", "site_default")}),
+        ("Its code", {"fields": (*_TRUST, "process")}),
         ("In MLflow", {"fields": ("tags", "missing_since", "created_at")}),
     )
     readonly_fields = (
@@ -89,10 +119,9 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     def get_readonly_fields(
         self, request: HttpRequest, obj: Any = None
     ) -> tuple[str, ...]:
-        # A trusted model runs its author's code, so trust has its own permission.
         if request.user.has_perm("registry.trust_registeredmodel"):
             return self.readonly_fields
-        return (*self.readonly_fields, "trusted")
+        return (*self.readonly_fields, *_TRUST)
 
     def save_model(
         self, request: HttpRequest, obj: RegisteredModel, form: Any, change: bool

@@ -73,6 +73,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
                     "model_rules",
                     "input_rules",
                     "batching",
+                    "replicas",
                 )
             },
         ),

@@ -29,6 +29,16 @@ def test_only_who_may_trust_models_sets_or_withdraws_trust(trusted):
     assert RegisteredModel.objects.get().trusted is trusted
 
 
+def test_only_who_may_trust_models_lets_them_open_connections():
+    model = RegisteredModelFactory(trusted=True)
+    model.network = True
+
+    with pytest.raises(PermissionDenied):
+        changes.save(model, by=UserFactory(), reason="tried")
+
+    assert not RegisteredModel.objects.get().network
+
+
 def test_anybody_changes_the_rest_of_a_trusted_model():
     model = RegisteredModelFactory(trusted=True)
     model.public = True

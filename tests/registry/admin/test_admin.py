@@ -1,3 +1,4 @@
+import html
 import re
 
 import pytest
@@ -439,17 +440,55 @@ def test_trust_needs_its_own_permission(client, sign_in):
     person = sign_in("change_registeredmodel")
     model = RegisteredModelFactory()
 
-    model_form(client, model, trusted="on", public="on")
-    assert (model.trusted, model.public) == (False, True)
+    model_form(client, model, trusted="on", network="on", public="on")
+    assert (model.trusted, model.network, model.public) == (False, False, True)
 
     person.user_permissions.add(
         Permission.objects.get(codename="trust_registeredmodel")
     )
-    model_form(client, model, trusted="on", public="on")
+    model_form(client, model, trusted="on", network="on", public="on")
     assert model.trusted
+    assert model.network
     record = model.history.first()
     assert record.history_user == person
     assert "trusted" in record.history_change_reason
+
+
+def test_a_model_says_how_its_processes_run(client, sign_in):
+    sign_in("change_registeredmodel")
+    model = RegisteredModelFactory()
+
+    model_form(client, model, process='{"isolation": "group risk", "replicas": 2}')
+    assert model.process == {"isolation": "group risk", "replicas": 2}
+
+    model_form(client, model, process="")
+    assert model.process == {}
+
+
+@pytest.mark.parametrize(
+    ("process", "sentence"),
+    [
+        ('{"isolation": "alone"}', "isolation: "),
+        ('{"replicas": 0}', "replicas: 0 is less than the minimum of 1."),
+        ('{"memory": 5}', "memory"),
+        ("[1]", "Process: [1] is not of type"),
+        ("own", "This is not JSON"),
+    ],
+)
+def test_wrong_rules_for_processes_come_back_with_the_reason(
+    process, sentence, client, sign_in
+):
+    sign_in("change_registeredmodel")
+    model = RegisteredModelFactory()
+    url = reverse("admin:registry_registeredmodel_change", args=[model.pk])
+    data = {"versions-TOTAL_FORMS": 0, "versions-INITIAL_FORMS": 0}
+
+    page = client.post(url, {**data, "process": process}).content.decode()
+
+    model.refresh_from_db()
+    assert sentence in page
+    assert html.escape(process) in page
+    assert model.process == {}
 
 
 def test_the_history_is_shown_but_cannot_be_posted_back(client, sign_in):
@@ -533,6 +572,18 @@ def test_a_route_sets_how_batches_form(client, sign_in):
 
     assert response.status_code == 302
     assert route.batching == {"max_batch_rows": 8}
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("3", 3), ("", None), ("0", 2)])
+def test_a_route_sets_how_many_processes_hold_its_versions(
+    typed, kept, client, sign_in
+):
+    sign_in("change_route")
+    route = RouteFactory(replicas=2)
+
+    route_form(client, route, replicas=typed)
+
+    assert route.replicas == kept
 
 
 def test_a_route_caches_and_falls_back(client, sign_in):
