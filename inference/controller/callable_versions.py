@@ -103,7 +103,7 @@ def read_catalog(
         )
     }
     versions: dict[int, dict[int, ModelVersion]] = defaultdict(dict)
-    named = _of(names, _named_versions())
+    named = _of(names, named_versions())
     for version in (*named, *(_versions_of_jobs() if with_jobs else ())):
         versions[version.registered_model_id][version.version] = version
     aliases: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -138,7 +138,8 @@ def _of(
     return rows.all() if names is None else rows.filter(**{f"{by}__in": names})
 
 
-def _named_versions() -> QuerySet[ModelVersion]:
+def named_versions() -> QuerySet[ModelVersion]:
+    """Return the versions that are published, or that a route names or serves."""
     routes = Route.objects.filter(enabled=True)
     served = ServingRoute.objects.filter(
         Q(default_version=OuterRef("version")) | Q(canary_version=OuterRef("version")),

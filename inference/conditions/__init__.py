@@ -1,0 +1,1 @@
+"""How versions and hosts are doing, in words, and what people ask for versions."""
