@@ -13,6 +13,8 @@ from registry.models import ModelVersion, Route
 
 _SHOWN_METRICS = 3
 _LONGEST_PROBLEM = 120
+_LONGEST_SENTENCE = 200
+_TRACE = "Traceback (most recent call last)"
 _NOTHING = SafeString("–")
 _ARTIFACTS = {
     ModelVersion.ArtifactState.READY: ("cached", "success"),
@@ -25,6 +27,25 @@ def label(text: str, kind: str = "") -> SafeString:
     """Render unfold's label; unfold's own decorator works in lists only."""
     context = {"text": text, "type": kind}
     return SafeString(render_to_string("unfold/helpers/label.html", context))
+
+
+def in_short(text: str, *, longest: int = _LONGEST_SENTENCE) -> str:
+    """Return what a text says in one line, without the stack trace that follows."""
+    lines = text.strip().split("\n")
+    line = lines[0].strip()
+    if _TRACE in line:
+        # The last line names the exception.
+        line = line.partition(_TRACE)[0] + lines[-1].strip()
+    return str(Truncator(line).chars(longest))
+
+
+def folded(text: str) -> SafeString:
+    """Render a text in one line; the whole text is one click away."""
+    short = in_short(text)
+    if short == text.strip():
+        return format_html("{}", short)
+    context = {"short": short, "text": text.strip()}
+    return SafeString(render_to_string("registry/folded.html", context))
 
 
 def version_link(version: ModelVersion | None, *, suffix: str = "") -> SafeString:
@@ -108,7 +129,7 @@ def problems(of: ModelVersion | Route) -> SafeString:
         return _NOTHING
     return format_html(
         '<div class="whitespace-normal text-red-700 dark:text-red-400">{}</div>',
-        format_html_join(SafeString("<br>"), "{}", ((each,) for each in sentences)),
+        format_html_join("", "<div>{}</div>", ((folded(each),) for each in sentences)),
     )
 
 
@@ -121,8 +142,8 @@ def first_problem(of: ModelVersion | Route) -> SafeString:
     return format_html(
         '<div class="whitespace-normal max-w-sm text-red-700 dark:text-red-400" '
         'title="{}">{}{}</div>',
-        " ".join(sentences),
-        Truncator(sentences[0]).chars(_LONGEST_PROBLEM),
+        " ".join(in_short(each) for each in sentences),
+        in_short(sentences[0], longest=_LONGEST_PROBLEM),
         more,
     )
 

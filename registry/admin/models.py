@@ -30,7 +30,7 @@ _TRUST = ("trusted", "network")
 
 class VersionInline(VersionColumns, TabularInline):  # type: ignore[misc]  # unfold is untyped
     model = ModelVersion
-    fields = readonly_fields = (
+    fields: tuple[str, ...] = (
         "link",
         "roles",
         "aliases",
@@ -38,6 +38,7 @@ class VersionInline(VersionColumns, TabularInline):  # type: ignore[misc]  # unf
         "artifact",
         "problems",
     )
+    readonly_fields = fields
     ordering = ("-version",)
     extra = 0
     per_page = 20

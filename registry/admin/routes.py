@@ -23,7 +23,7 @@ from registry.models import Route
 @admin.register(Route)
 class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     form = RouteForm
-    list_display = (
+    list_display: tuple[str, ...] = (
         "model_name",
         "split",
         "enabled",
@@ -44,7 +44,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     history_list_display = ("traffic",)
     actions_detail = ("promote_canary", "stop_canary")
     change_form_outer_before_template = "registry/route_observed.html"
-    readonly_fields = (
+    readonly_fields: tuple[str, ...] = (
         "model_name",
         "problems",
         "default_weight_percent",

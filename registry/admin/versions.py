@@ -62,7 +62,7 @@ class VersionColumns:
 
 @admin.register(ModelVersion)
 class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: ignore[misc]  # unfold is untyped
-    list_display = (
+    list_display: tuple[str, ...] = (
         "title",
         "roles",
         "aliases",
@@ -91,7 +91,7 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         "fetch_artifact",
     )
     actions_row = _row_actions
-    actions_detail = (
+    actions_detail: tuple[Any, ...] = (
         *_row_actions[:3],
         {"title": "More", "items": list(_row_actions[3:])},
     )

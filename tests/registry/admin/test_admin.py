@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
+from registry.admin import columns
 from registry.models import RegistrySync, Route
 from registry.tasks import fetch_artifact, sync_registry
 from tests.factories_registry import (
@@ -153,6 +154,46 @@ def test_why_a_version_cannot_answer_stands_on_its_page_its_list_and_its_route(
     ):
         # As text: touch screens do not show title attributes.
         assert f"{reason}<" in client.get(page).content.decode(), page
+
+
+TRACE = """It failed on engine cpu: ValueError: no weights
+Traceback (most recent call last):
+  File "model.py", line 3, in load
+ValueError: no weights"""
+
+
+def test_a_stack_trace_is_one_click_away_and_never_in_a_list(client, sign_in):
+    route = RouteFactory(default_version__serving_problem=TRACE)
+    sign_in("change_route")
+
+    for page in (
+        reverse("admin:registry_modelversion_changelist"),
+        reverse("admin:registry_route_changelist"),
+    ):
+        text = client.get(page).content.decode()
+        assert "It failed on engine cpu: ValueError: no weights<" in text
+        assert "model.py" not in text
+    page = client.get(reverse("admin:registry_route_change", args=[route.pk]))
+    details = re.search(r"<details.*?</details>", page.content.decode(), re.DOTALL)
+    assert "It failed on engine cpu: ValueError: no weights<" in details[0]
+    assert "model.py" in details[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("It needs trust.\n", "It needs trust."),
+        ("no weights\n  at line 3", "no weights"),
+        (
+            "On cpu: Traceback (most recent call last):\n  File x\nKeyError: 'a'\n",
+            "On cpu: KeyError: 'a'",
+        ),
+        ("x" * 300, "x" * 199 + "…"),
+        ("", ""),
+    ],
+)
+def test_a_text_in_short_is_its_first_line(text, short):
+    assert columns.in_short(text) == short
 
 
 def test_a_list_shows_the_beginning_of_a_long_reason_and_counts_others(client, sign_in):
