@@ -45,8 +45,8 @@ SYSTEM_PATHS = (
     *("/etc/protocols", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls"),
     *("/etc/pki/ca-trust", "/etc/ca-certificates"),
     # Time, types of files, fonts, the system's name.
-    *("/etc/localtime", "/etc/timezone", "/etc/mime.types", "/etc/fonts"),
-    *("/etc/os-release", "/etc/debian_version"),
+    *("/etc/localtime", "/etc/timezone", "/etc/locale.alias", "/etc/mime.types"),
+    *("/etc/fonts", "/var/cache/fontconfig", "/etc/os-release", "/etc/debian_version"),
     # Processors and memory. What it says of other processes beyond their names and
     # arguments, it says only to those that may trace them.
     *("/proc", "/sys/devices", "/sys/fs/cgroup", "/sys/kernel/mm", "/sys/class"),

@@ -1,5 +1,6 @@
 """Enter the sandbox: nothing leads out of it, for this process and all it starts."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -24,14 +25,15 @@ _LACKING = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.E2BIG})
 def enter(rules: SandboxRules) -> dict[str, str]:
     """Hold this process to the rules, and say by wall what holds.
 
-    Call it in a process with one thread, before its author's code is imported. What a
-    kernel lacks is said and not raised; what the rules name and does not exist is.
+    Call it in a process with one thread, which has the socket that it listens on,
+    before its event loop is made and its author's code is imported. What a kernel lacks
+    is said and not raised; what the rules name and does not exist is raised.
 
     1. Environment, current folder and open files.
     2. Privileges and limits; without them, users other than root may do the rest.
     3. Files, ports and signals, then system calls.
     """
-    _require_one_thread()
+    _require_a_fresh_process()
     said = {"environment": environment.restrict(rules.scratch)}
     if rules.keep_open is not None:
         _close_all_but(rules.keep_open)
@@ -69,13 +71,19 @@ def _restrict_calls(rules: SandboxRules, kernel: walls.Kernel) -> walls.Kernel:
     return kernel
 
 
-def _require_one_thread() -> None:
-    # Landlock holds only the thread that asks for it.
+def _require_a_fresh_process() -> None:
     if not sys.platform.startswith("linux"):
         return
+    # Landlock holds only the thread that asks for it.
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         raise RuntimeError(f"{threads} threads run; a sandbox is entered with one.")
+    # A ring makes system calls that no filter sees. uvloop has one from its start if it
+    # can, and ends the process if it may use it no longer.
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if "[io_uring]" in os.readlink(f"/proc/self/fd/{descriptor}"):
+                raise RuntimeError("A sandbox is entered before an event loop is made.")
 
 
 def _close_all_but(kept: tuple[int, ...]) -> None:

@@ -1,6 +1,7 @@
 """Test that a sandboxed process neither reads, ends nor slows down others."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -8,17 +9,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from inference.installation import system_calls
-from tests.inference.engine.sandbox.child import inside
+from tests.inference.engine.sandbox.child import ROOT, inside
 
 
 @pytest.fixture
 def other():
-    """A process of the same user with a secret in its environment."""
+    """A process with a secret in its environment, and privileges as those inside."""
+    code = (
+        "from inference.engine.sandbox import privileges\n"
+        "privileges.give_up()\n"
+        "print(flush=True)\n"
+        "input()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", "print(flush=True); input()"],
+        [sys.executable, "-c", code],
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"PASSWORD": "credentials"},
@@ -181,14 +190,13 @@ def privileges_of_child():
         "from tests.inference.engine.sandbox.test_processes import privileges\n"
         "print(json.dumps(privileges()))"
     )
-    root = str(Path(__file__).parents[4])
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": root},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    return done.stdout or done.stderr
+    return done.stdout
 
 
 def test_it_has_no_privileges_of_root(rules):
@@ -199,6 +207,8 @@ def test_it_has_no_privileges_of_root(rules):
     assert value[:4] == [1, kept, kept, 0]
     assert value[4] in (0, 1 << 1)
     assert value[5] == 0
+    # Nor has root in a program that it starts.
+    assert json.loads(inside(privileges_of_child, rules=rules).value) == value
 
 
 def become(user):
@@ -224,18 +234,51 @@ def test_it_opens_no_more_files_than_the_rules_say(rules):
     assert inside(open_many, rules=rules).error == "OSError"
 
 
-def test_a_process_with_threads_is_refused(rules):
+def fork_without_end():
+    count = 0
+    # Children end with their parent, which holds the only writing end.
+    reading, writing = os.pipe()
+    with contextlib.suppress(BlockingIOError):
+        while count < 1000:
+            if os.fork() == 0:
+                os.close(writing)
+                os.read(reading, 1)
+                os._exit(0)
+            count += 1
+    return count
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the kernel does not count root's tasks")
+def test_its_user_has_no_more_processes_than_the_rules_say(rules):
+    bounded = msgspec.structs.replace(rules, max_tasks=50)
+
+    assert 0 < inside(fork_without_end, rules=bounded).value <= 50
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        (
+            "threading.Thread(target=threading.Event().wait, daemon=True).start()",
+            "2 threads run",
+        ),
+        ("loop = uvloop.new_event_loop()", "before an event loop is made"),
+    ],
+)
+def test_a_process_with_threads_or_an_event_loop_is_refused(rules, before, reason):
     code = (
-        "import threading\n"
+        "import threading, uvloop\n"
         "from inference.engine.sandbox import sandbox\n"
         "from inference.engine.sandbox.rules import SandboxRules\n"
-        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        f"{before}\n"
         f"sandbox.enter(SandboxRules(scratch={rules.scratch!r}))"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
 
-    assert b"2 threads run" in done.stderr
+    assert reason in done.stderr.splitlines()[-1]
 
 
 def environment():
