@@ -28,6 +28,7 @@ from inference.host.cgroups import Cgroups
 from inference.host.child import Child
 from inference.host.deaths import Deaths
 from inference.host.zygote_link import ZygoteLink
+from inference.installation import walls
 from inference.installation.home import Home
 from inference.placement import plan_file, report_file
 from inference.placement.processes import Death, EngineProcess, HostPlan, HostReport
@@ -446,7 +447,7 @@ class Host:
     def _walls(self) -> dict[str, str]:
         """Say what holds the processes of this machine."""
         memory = "held by the kernel" if self._cgroups.usable else "watched by the host"
-        return {"memory": memory}
+        return walls.available() | {"memory": memory}
 
     # Time
 
