@@ -11,6 +11,7 @@ from inference.codecs.answers import AnswerEncoder
 from inference.codecs.decoding import InstanceDecoder
 from inference.engine.runners import runner
 from inference.engine.signatures import checks
+from inference.engine.wire.errors import EngineError
 from tests.inference.engine.runners import logged
 
 with warnings.catch_warnings():
@@ -119,3 +120,53 @@ def test_parameters(tmp_path):
     given = answer(tmp_path / "m", [{"text": "z"}], parameters={"between": "+"})
 
     assert given == [{"text": "z+z"}]
+
+
+def sort_by_size(model_input):
+    return model_input.sort_values("size")
+
+
+def label_by_name(model_input):
+    return model_input.set_index("name")
+
+
+def drop_small(model_input):
+    return model_input[model_input["size"] > 2]
+
+
+def rank_sizes(model_input):
+    return model_input["size"].rank()
+
+
+PARCELS = pandas.DataFrame({"name": ["c", "a", "b"], "size": [3.0, 1.0, 2.0]})
+
+
+def test_a_table_that_was_sorted_is_answered_in_the_order_of_its_rows(tmp_path):
+    rows = PARCELS.to_dict("records")
+
+    assert answer(save(tmp_path / "m", sort_by_size, PARCELS), rows) == rows
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (label_by_name, "labelled its rows 'c', 'a', 'b' instead of 0 to 2"),
+        (drop_small, "gave 1 rows for 3 rows"),
+    ],
+)
+def test_rows_of_which_nobody_knows_whose_they_are_are_refused(tmp_path, model, reason):
+    folder = save(tmp_path / "m", model, PARCELS)
+
+    with pytest.raises(EngineError, match=reason):
+        runner.load(logged.version(folder), "cpu")
+
+
+def test_a_ranking_loads_and_shares_no_batches(tmp_path):
+    loaded = runner.load(
+        logged.version(save(tmp_path / "m", rank_sizes, PARCELS)), "cpu"
+    )
+
+    assert loaded.apart == (
+        "The answer to a row depends on the other rows: row 1 of its example alone "
+        "gives 1, in a batch 4."
+    )

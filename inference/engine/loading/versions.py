@@ -247,6 +247,7 @@ class Versions:
         return tuple(_status(version) for version in self.by_key.values())
 
     def close(self) -> None:
+        self._waiting.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # Loading

@@ -1,5 +1,6 @@
 """Run any MLflow flavor through `mlflow.pyfunc`; loading runs the artifact's code."""
 
+import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
@@ -33,7 +34,11 @@ def accepts(version: VersionToLoad) -> bool:
 
 def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRunner":
     # Deferred: mlflow takes over a second to import, and other runners do not need it.
-    own_code.import_libraries("mlflow.pyfunc", *_readers(version.flavors))
+    own_code.import_libraries("mlflow.pyfunc")
+    for reader in _readers(version.flavors):
+        # It may be missing if the artifact brings a loader of its own.
+        with contextlib.suppress(ImportError):
+            own_code.import_libraries(reader)
     import mlflow.pyfunc
 
     config = {"device": device} if "pytorch" in version.flavors else None
