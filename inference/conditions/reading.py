@@ -36,6 +36,7 @@ _COLUMNS = (
     "serving_problem",
     "metadata_errors",
     "registered_model__name",
+    "registered_model__trusted",
 )
 _BUILDING = {
     ModelEnvironment.State.WAITING.value: "Its environment is waiting to be built.",
@@ -165,7 +166,12 @@ def _routed(models: Collection[str] | None) -> set[int]:
 def _misfit(version: ModelVersion, environment: ModelEnvironment | None) -> str:
     if environment is not None and environment.state == environment.State.FAILED:
         return f"Its environment could not be built: {environment.error}"
-    if version.environment_fit.get("verdict") != "lacks":
+    if environment is not None and environment.state != environment.State.READY:
+        # It may fit once that is built.
+        return ""
+    lacks = version.environment_fit.get("verdict") == "lacks"
+    # Without trust no engine tries to load it, whatever is installed.
+    if not lacks or not version.registered_model.trusted:
         return ""
     findings = version.environment_fit.get("findings", [])
     return " ".join(str(finding) for finding in findings)

@@ -123,12 +123,27 @@ def test_a_released_version_is_not_quarantined():
         ({"serving_problem": "It needs trust."}, "failed", "It needs trust."),
         ({"metadata_errors": ["labels: 2."]}, "failed", "labels: 2."),
         (
-            {"environment_fit": {"verdict": "lacks", "findings": ["It lacks x."]}},
+            {
+                "registered_model__trusted": True,
+                "environment_fit": {"verdict": "lacks", "findings": ["It lacks x."]},
+            },
             "does not fit",
             "It lacks x.",
         ),
+        # It needs trust first.
         (
-            {"environment_fit": {"verdict": "fits", "findings": ["x is older."]}},
+            {
+                "serving_problem": "It needs trust.",
+                "environment_fit": {"verdict": "lacks", "findings": ["It lacks x."]},
+            },
+            "failed",
+            "It needs trust.",
+        ),
+        (
+            {
+                "registered_model__trusted": True,
+                "environment_fit": {"verdict": "differs", "findings": ["x is older."]},
+            },
             "waiting",
             "No engine has begun to load it.",
         ),
@@ -158,7 +173,14 @@ def test_an_environment_that_is_not_there_is_the_reason(built, error, state, rea
     environment = ModelEnvironmentFactory(
         state=ModelEnvironment.State(built), error=error
     )
-    version = ModelVersionFactory(published=True, environment=environment.digest)
+    # Compared with what is installed beside the engine, until it is built.
+    lacks = {"verdict": "fits" if built == "ready" else "lacks", "findings": ["x"]}
+    version = ModelVersionFactory(
+        published=True,
+        registered_model__trusted=True,
+        environment=environment.digest,
+        environment_fit=lacks,
+    )
 
     assert state_of(version) == (state, reason)
 
