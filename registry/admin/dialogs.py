@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urldefrag
 
 from django import forms
 from django.contrib import messages
@@ -95,7 +96,8 @@ def answer(
 
 def go_back(request: HttpRequest, *, otherwise: str) -> HttpResponse:
     """Return to the page on which the dialog was opened, or else to `otherwise`."""
-    back = request.headers.get("HX-Current-URL", "")
+    # With its fragment, browsers would scroll there instead of loading the page again.
+    back = urldefrag(request.headers.get("HX-Current-URL", "")).url
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
         back = otherwise
     if "HX-Request" in request.headers:
