@@ -1,6 +1,9 @@
-"""Admin pages of engines, served versions, jobs and uploads."""
+"""Admin pages of hosts, engines, served versions, jobs and uploads."""
 
+from inference.admin.hosts import HostAdmin
 from inference.admin.jobs import PredictionJobAdmin
+from inference.admin.served_routes import ServedModelAdmin, ServedRouteAdmin
+from inference.admin.served_versions import ServedVersionAdmin
 from inference.admin.serving import (
     EngineAdmin,
     LoadedVersionAdmin,
@@ -11,8 +14,12 @@ from inference.admin.uploads import UploadAdmin
 
 __all__ = [
     "EngineAdmin",
+    "HostAdmin",
     "LoadedVersionAdmin",
     "PredictionJobAdmin",
+    "ServedModelAdmin",
+    "ServedRouteAdmin",
+    "ServedVersionAdmin",
     "ServingRouteAdmin",
     "SnapshotStateAdmin",
     "UploadAdmin",

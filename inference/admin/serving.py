@@ -10,13 +10,17 @@ from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
+from django.template.loader import render_to_string
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
+from inference.admin import hosts, sparkline
+from inference.admin.read_only import ReadOnly
 from inference.controller import callable_versions
 from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
+from registry.admin import columns
 
 _STATE_COLORS = {
     Engine.State.RUNNING.value: "success",
@@ -26,22 +30,23 @@ _STATE_COLORS = {
     LoadedVersion.State.FAILED.value: "danger",
     LoadedVersion.State.EVICTED.value: "warning",
 }
+_HOLDS = {
+    Engine.Kind.DEVICE: "torch",
+    Engine.Kind.OWN: "one version",
+    Engine.Kind.GROUP: "a group",
+}
+_SHOWN_OF_DIGEST = 12
 
 
-class ReadOnly:
-    """Let nobody add, change or delete rows."""
+class _Error:
+    """Show an error in one line, with its trace one click away."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    @display(description="Error", empty_value="–")
+    def error_text(self, row: Engine | LoadedVersion) -> SafeString | None:
+        return columns.folded(row.error) if row.error else None
 
 
-class LoadedVersionInline(ReadOnly, TabularInline):  # type: ignore[misc]
+class LoadedVersionInline(_Error, ReadOnly, TabularInline):  # type: ignore[misc]
     model = LoadedVersion
     fields = (
         "model",
@@ -50,7 +55,7 @@ class LoadedVersionInline(ReadOnly, TabularInline):  # type: ignore[misc]
         "memory",
         "loaded_in",
         "notes",
-        "error",
+        "error_text",
         "updated_at",
     )
     readonly_fields = fields
@@ -75,33 +80,43 @@ class LoadedVersionInline(ReadOnly, TabularInline):  # type: ignore[misc]
 
 
 @admin.register(Engine)
-class EngineAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
+class EngineAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_display = (
         "name",
         "state_label",
-        "device",
+        "holds",
+        "place",
+        "walls_in_short",
         "memory",
-        "device_memory",
-        "ready_versions",
-        "failed_versions",
-        "error",
+        "versions",
+        "error_text",
         "seen_at",
     )
-    fields = (
-        "name",
-        "state_label",
-        "device",
-        "device_title",
-        "device_memory",
-        "address",
-        "pid",
-        "memory",
-        "error",
-        "seen_at",
+    fieldsets = (
+        (None, {"fields": ("name", "state_label", "kind", "error_text", "seen_at")}),
+        (
+            "Where it runs",
+            {
+                "fields": (
+                    "host",
+                    "device",
+                    "device_title",
+                    "device_memory",
+                    "environment",
+                    "address",
+                    "pid",
+                    "started_at",
+                )
+            },
+        ),
+        ("Memory", {"fields": ("memory", "memory_limit", "memory_over_time")}),
+        ("Walls", {"fields": ("walls_shown",)}),
     )
-    readonly_fields = fields
-    search_fields = ("name", "device")
-    list_filter = ("state",)
+    readonly_fields = tuple(
+        name for _, options in fieldsets for name in options["fields"]
+    )
+    search_fields = ("name", "device", "host")
+    list_filter = ("state", "kind", "host")
     inlines = (LoadedVersionInline,)
     list_before_template = "inference/engines_note.html"
 
@@ -122,8 +137,49 @@ class EngineAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         return engine.state
 
     @display(description="Memory", ordering="memory_bytes")
-    def memory(self, engine: Engine) -> str:
-        return str(filesizeformat(engine.memory_bytes))
+    def memory(self, engine: Engine) -> SafeString:
+        return format_html(
+            '<span class="whitespace-nowrap">{}</span>',
+            filesizeformat(engine.memory_bytes),
+        )
+
+    @display(description="Memory limit", empty_value="none")
+    def memory_limit(self, engine: Engine) -> str | None:
+        if not engine.memory_limit_bytes:
+            return None
+        return f"{filesizeformat(engine.memory_limit_bytes)} beyond an empty process"
+
+    @display(description="Memory over time", empty_value="not measured yet")
+    def memory_over_time(self, engine: Engine) -> SafeString | None:
+        drawn = sparkline.draw(engine.memory_samples)
+        if drawn is None:
+            return None
+        context = {"memory": drawn}
+        return SafeString(render_to_string("inference/sparkline.html", context))
+
+    @display(description="Holds", ordering="kind")
+    def holds(self, engine: Engine) -> str:
+        return _HOLDS[Engine.Kind(engine.kind)]
+
+    @display(description="Where", ordering="host")
+    def place(self, engine: Engine) -> SafeString:
+        return format_html(
+            '<span class="whitespace-nowrap">{}</span><br>{}',
+            ", ".join(filter(None, (engine.host, engine.device))) or "–",
+            engine.environment[:_SHOWN_OF_DIGEST],
+        )
+
+    @display(description="Walls", empty_value="–")
+    def walls_in_short(self, engine: Engine) -> SafeString | None:
+        if engine.kind == Engine.Kind.DEVICE and not engine.walls:
+            return None
+        return hosts.walls_in_short(engine.walls)
+
+    @display(description="Walls")
+    def walls_shown(self, engine: Engine) -> SafeString:
+        if engine.kind == Engine.Kind.DEVICE and not engine.walls:
+            return SafeString("None: the engine of a device runs torch programs.")
+        return hosts.walls(engine.walls)
 
     @display(description="Device memory", ordering="device_used_bytes")
     def device_memory(self, engine: Engine) -> str:
@@ -132,24 +188,21 @@ class EngineAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         used = filesizeformat(engine.device_used_bytes)
         return f"{used} of {filesizeformat(engine.device_total_bytes)} in use"
 
-    @display(description="Ready", ordering="ready_count")
-    def ready_versions(self, engine: Any) -> int:
-        return int(engine.ready_count)
-
-    @display(description="Failed", ordering="failed_count")
-    def failed_versions(self, engine: Any) -> int:
-        return int(engine.failed_count)
+    @display(description="Versions", ordering="failed_count")
+    def versions(self, engine: Any) -> str:
+        failed = f", {engine.failed_count} failed" if engine.failed_count else ""
+        return f"{engine.ready_count} ready{failed}"
 
 
 @admin.register(LoadedVersion)
-class LoadedVersionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
+class LoadedVersionAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
     list_display = (
         "model",
         "version",
         "engine",
         "state_label",
         "memory",
-        "error",
+        "error_text",
         "load_ms",
         "updated_at",
     )
@@ -165,7 +218,8 @@ class LoadedVersionAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         "state",
         "memory",
         "notes",
-        "error",
+        "apart",
+        "error_text",
         "load_ms",
         "updated_at",
     )
@@ -187,7 +241,7 @@ class ServingRouteAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         "model",
         "default",
         "canary",
-        "waiting_for",
+        "waits",
         "moved_at",
     )
     search_fields = ("model",)
@@ -199,7 +253,8 @@ class ServingRouteAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         "default_weight_percent",
         "canary_version",
         "canary_weight_percent",
-        "waiting_for",
+        "former_version",
+        "waits",
         "moved_at",
     )
     readonly_fields = fields
@@ -210,6 +265,10 @@ class ServingRouteAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
         if route.default_version is None:
             return "nothing yet"
         return f"v{route.default_version}, {route.default_weight_percent} %"
+
+    @display(description="Waiting for", empty_value="–")
+    def waits(self, route: ServingRoute) -> SafeString | None:
+        return columns.folded(route.waiting_for) if route.waiting_for else None
 
     @display(description="Canary", ordering="canary_version", empty_value="none")
     def canary(self, route: ServingRoute) -> str | None:

@@ -11,12 +11,20 @@ from django.utils import timezone
 from accounts.models import Customer, Price
 from accounts.quotas import soft_limits
 from accounts.usage import recording, statements
+from inference.models import Engine, VersionEvent
 from tests import accessibility
 from tests.accounts.quotas.test_leases import event
 from tests.accounts.usage.test_refused_calls import refused
 from tests.browsing import CHROMIUM, Visit, launched
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import RouteFactory
+from tests.factories_serving import (
+    EngineFactory,
+    HostFactory,
+    LoadedVersionFactory,
+    VersionConditionFactory,
+    VersionEventFactory,
+)
 
 pytestmark = [
     pytest.mark.browser,
@@ -67,7 +75,11 @@ def one_of_each():
         customer, month=before.date(), by=UserFactory.create(), now=now
     )
     route = RouteFactory.create(with_canary=True)
+    host, engine, loaded = served_by_a_process(route)
     return [
+        host,
+        engine,
+        loaded,
         customer,
         key,
         customer.plan,
@@ -78,6 +90,32 @@ def one_of_each():
         route.registered_model,
         Group.objects.first(),
     ]
+
+
+def served_by_a_process(route):
+    """Serve the default by a process of its own, in which something went wrong."""
+    trace = "KeyError: 7\nTraceback (most recent call last):\n  File model.py"
+    walls = {"files": "it reads its artifact", "network": "open: all sockets"}
+    version = route.default_version
+    host = HostFactory.create(
+        walls=walls,
+        error=trace,
+        lacking=[{"version": str(route.canary_version), "text": "It needs 3 GB."}],
+    )
+    engine = EngineFactory.create(
+        kind=Engine.Kind.OWN,
+        host=host.name,
+        walls=walls,
+        memory_samples=[[0, 2**20], [60, 2**21]],
+    )
+    loaded = LoadedVersionFactory.create(of=version, engine=engine, apart=trace)
+    LoadedVersionFactory.create(of=version, state="failed", error=trace)
+    VersionConditionFactory.create(of=version, reason=trace)
+    for kind in VersionEvent.Kind:
+        VersionEventFactory.create(
+            of=version, kind=kind, text=trace, detail=trace, request_ids=["a", "b"]
+        )
+    return host, engine, loaded
 
 
 def paths():

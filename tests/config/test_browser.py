@@ -8,6 +8,13 @@ from tests import accessibility
 from tests.browsing import CHROMIUM, Visit
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import ModelVersionFactory, RouteFactory
+from tests.factories_serving import (
+    EngineFactory,
+    HostFactory,
+    LoadedVersionFactory,
+    VersionConditionFactory,
+    VersionEventFactory,
+)
 
 pytestmark = [
     pytest.mark.browser,
@@ -249,3 +256,72 @@ def test_the_admin_is_shown_where_scripts_are_off(browser, live_server, boss):
 
         assert without.page.is_visible("text=/my_live_/ >> nth=0")
     assert key.customer.api_keys.count() == 2
+
+
+def test_a_quarantined_version_is_released_on_its_page(visit, boss):
+    version = _route().default_version
+    VersionConditionFactory.create(of=version, reason="It died twice.")
+    page = visit.page
+    visit.come_in(boss)
+    visit.open("/admin/registry/modelversion/")
+
+    page.click("text=Why?")
+    page.wait_for_selector("text=Where it runs")
+    visit.settle()
+    top = page.evaluate("document.getElementById('why').getBoundingClientRect().top")
+    header = page.evaluate("document.getElementById('header-inner')?.offsetHeight ?? 0")
+    assert header <= top < 400
+    if page.viewport_size["width"] < 1000:
+        page.click("text=more_horiz >> nth=0")
+    page.click("a:has-text('Release')")
+    page.click("#dialog button:has-text('Release')")
+
+    page.wait_for_selector("text=was released")
+    assert page.is_visible("text=waiting")
+    assert visit.overflow_px <= 0
+    assert visit.complaints == []
+
+
+def test_a_trace_is_opened_with_the_keyboard(desktop, boss):
+    version = _route().default_version
+    trace = "Traceback (most recent call last):\n  File model.py"
+    VersionEventFactory.create(of=version, text="KeyError: 7", detail=trace)
+    page = desktop.page
+    desktop.come_in(boss)
+    desktop.open(f"/admin/registry/modelversion/{version.pk}/change/")
+    assert not page.is_visible("pre:has-text('model.py')")
+
+    page.focus("summary:has-text('Trace')")
+    page.keyboard.press("Enter")
+
+    assert page.is_visible("pre:has-text('model.py')")
+    assert_fits(desktop)
+
+
+LONG = "x" * 60
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_of_hosts_and_engines_fit_whatever_they_are_called(desktop, boss, scheme):
+    walls = {"files": f"open: {LONG}", "network": "none"}
+    lacking = [{"version": f"{LONG} v3", "text": "It needs 3 GB."}]
+    host = HostFactory.create(name=LONG, walls=walls, lacking=lacking)
+    samples = [[0, 2**20], [60, 2**21]]
+    engine = EngineFactory.create(host=LONG, walls=walls, memory_samples=samples)
+    version = RouteFactory.create(
+        default_version__registered_model__name=LONG
+    ).default_version
+    LoadedVersionFactory.create(of=version, engine=engine, state="failed", error=LONG)
+    desktop.come_in(boss)
+
+    for path in (
+        f"host/{host.pk}/change/",
+        f"engine/{engine.pk}/change/",
+        "host/",
+        "engine/",
+    ):
+        desktop.open(f"/admin/inference/{path}")
+        desktop.look(1280, scheme)
+        assert_fits(desktop)
+    desktop.open(f"/admin/registry/modelversion/{version.pk}/change/")
+    assert_fits(desktop)

@@ -5,6 +5,7 @@ import json
 from collections import Counter, defaultdict
 from typing import Any, TypedDict
 
+from django.db.models import Count
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -15,18 +16,22 @@ from accounts.usage import reading, roll_ups, spans
 from config.demo import contents
 from config.pages import rollouts
 from config.pages.rollouts import CanaryRow
+from inference.admin import state_labels
+from inference.conditions import hosts
+from inference.conditions.reading import states_of_named
+from inference.conditions.states import TROUBLES, ServingState, StateReport
 from inference.models import Engine, LoadedVersion
 from inference.snapshot.targets import FALLBACK, PUBLISHED
+from registry.admin import columns
 from registry.models import RegisteredModel, RegistrySync, Route
 
 _HOUR = datetime.timedelta(hours=1)
 _MINUTE = datetime.timedelta(minutes=1)
 _DAY = datetime.timedelta(days=1)
-# Two rounds of the controller; an engine not seen for longer counts as away.
-_SILENT_AFTER = datetime.timedelta(seconds=30)
+# Most versions in trouble, or processes away, that are named.
+_SHOWN = 8
 # Three rounds of the sync, which runs each minute.
 _STALE_AFTER = datetime.timedelta(minutes=3)
-_LONGEST_REASON = 200
 _TOP_CUSTOMERS = 5
 
 
@@ -48,7 +53,6 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     of_day = reading.add_up(by_customer)["requests"]
     canaries = rollouts.canaries(now)
     for row in canaries:
-        row["waiting_for"] = _first_line(row["waiting_for"])
         row["url"] = _route_url(request, row["route_id"])
     context.update(
         cards=[*_traffic_cards(calls, of_day, latencies), _canary_card(canaries)],
@@ -68,6 +72,8 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         context["roll_ups"] = _roll_up_state(now)
     if may("inference.view_engine"):
         context["engines"] = _engines(now)
+        context["own_processes"] = _own_processes(now)
+        context["versions"] = _versions(request)
     if may("registry.view_registrysync"):
         context["sync"] = _sync_state(request, now)
     return context
@@ -205,35 +211,71 @@ def _canary_card(canaries: list[CanaryRow]) -> Card:
 
 
 def _engines(now: datetime.datetime) -> list[dict[str, Any]]:
+    """Return the engines of devices; there are as many others as versions."""
     loaded: dict[int, Counter[str]] = defaultdict(Counter)
-    broken: dict[int, list[str]] = defaultdict(list)
-    for version in LoadedVersion.objects.all():
-        loaded[version.engine_id][version.state] += 1
-        if version.state == LoadedVersion.State.FAILED:
-            broken[version.engine_id].append(
-                f"{version.model} v{version.version}: {_first_line(version.error)}"
-            )
+    counts = LoadedVersion.objects.filter(engine__kind=Engine.Kind.DEVICE).order_by()
+    for engine_id, state, count in counts.values_list("engine_id", "state").annotate(
+        count=Count("pk")
+    ):
+        loaded[engine_id][state] = count
     return [
         {
             "name": engine.name,
-            "running": engine.state == Engine.State.RUNNING
-            and engine.seen_at is not None
-            and now - engine.seen_at < _SILENT_AFTER,
-            "error": engine.error,
+            "running": _is_running(engine, now),
+            "error": columns.in_short(engine.error),
             "ready": loaded[engine.pk][LoadedVersion.State.READY],
             "loading": loaded[engine.pk][LoadedVersion.State.LOADING],
-            "broken": broken[engine.pk],
             "memory_bytes": engine.memory_bytes,
             "seen_at": engine.seen_at,
         }
-        for engine in Engine.objects.all()
+        for engine in Engine.objects.filter(kind=Engine.Kind.DEVICE)
     ]
 
 
-def _first_line(error: str) -> str:
-    """Return the first line; the version's own page shows the stack trace."""
-    line = error.strip().split("\n", maxsplit=1)[0]
-    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
+def _own_processes(now: datetime.datetime) -> dict[str, Any]:
+    """Add up the processes of versions that run their authors' code."""
+    engines = list(
+        Engine.objects.exclude(kind=Engine.Kind.DEVICE).only(
+            "name", "state", "seen_at", "memory_bytes"
+        )
+    )
+    away = [engine.name for engine in engines if not _is_running(engine, now)]
+    return {
+        "count": len(engines),
+        "away": away[:_SHOWN],
+        "more_away": len(away[_SHOWN:]),
+        "memory_bytes": sum(engine.memory_bytes for engine in engines),
+    }
+
+
+def _is_running(engine: Engine, now: datetime.datetime) -> bool:
+    away = hosts.is_away(engine.seen_at, now=now)
+    return engine.state == Engine.State.RUNNING and not away
+
+
+def _versions(request: HttpRequest) -> dict[str, Any]:
+    """Count the versions that are called for by state, and name those in trouble."""
+    found = states_of_named()
+    counts = Counter(report.state for _, report in found)
+    troubled = [each for each in found if each[1].state in TROUBLES]
+    return {
+        "counts": [
+            {"label": state_labels.label(StateReport(state)), "count": counts[state]}
+            for state in ServingState
+            if counts[state]
+        ],
+        "troubled": [
+            {
+                "name": str(version),
+                "label": state_labels.label(report),
+                "sentence": columns.in_short(report.reason),
+                "url": _why_url(request, version.pk),
+            }
+            for version, report in troubled[:_SHOWN]
+        ],
+        "more": len(troubled[_SHOWN:]),
+        "url": _list_url(request, "registry", "modelversion"),
+    }
 
 
 def _roll_up_state(now: datetime.datetime) -> dict[str, Any]:
@@ -252,7 +294,7 @@ def _sync_state(request: HttpRequest, now: datetime.datetime) -> dict[str, Any] 
     return {
         "tracking_uri": sync.tracking_uri,
         "succeeded_at": sync.succeeded_at,
-        "error": sync.error,
+        "error": columns.in_short(sync.error),
         "stale": sync.succeeded_at is None or now - sync.succeeded_at > _STALE_AFTER,
         "url": _list_url(request, "registry", "registrysync"),
     }
@@ -309,3 +351,10 @@ def _route_url(request: HttpRequest, route_id: int) -> str:
     if not request.user.has_perm("registry.view_route"):
         return ""
     return reverse("admin:registry_route_change", args=[route_id])
+
+
+def _why_url(request: HttpRequest, version_id: int) -> str:
+    """Return where a version's page says why it is in trouble."""
+    if not request.user.has_perm("registry.view_modelversion"):
+        return ""
+    return reverse("admin:registry_modelversion_change", args=[version_id]) + "#why"

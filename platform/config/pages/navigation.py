@@ -34,6 +34,7 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("accounts.QuotaCounter", "Quota counters", "data_usage"),
     ),
     "Operations": (
+        ("inference.Host", "Hosts", "dns"),
         ("inference.Engine", "Engines", "memory"),
         ("inference.LoadedVersion", "Loaded versions", "download_done"),
         ("inference.ServingRoute", "Serving routes", "route"),

@@ -12,6 +12,11 @@ from inference.models import Engine, LoadedVersion, ServingRoute
 from registry.models import RegistrySync
 from tests.factories import CustomerFactory, UserFactory
 from tests.factories_registry import ModelVersionFactory, RouteFactory
+from tests.factories_serving import (
+    EngineFactory,
+    LoadedVersionFactory,
+    ServingRouteFactory,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -206,25 +211,66 @@ def test_traffic_from_before_the_weights_moved_is_not_counted(admin):
     assert row["requests"] == 0
 
 
-def test_a_silent_engine_is_shown_as_away_with_what_it_failed_to_load(admin):
-    engine = Engine.objects.create(
-        name="cpu",
-        address="engine.sock",
-        state=Engine.State.RUNNING,
-        seen_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
-    LoadedVersion.objects.create(
-        engine=engine,
-        model="breast-cancer",
-        version=3,
-        state=LoadedVersion.State.FAILED,
-        error="the artifact is broken",
-    )
+def test_a_silent_engine_is_shown_as_away(admin):
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC)
+    EngineFactory.create(name="cpu", seen_at=long_ago)
+    own = {"kind": Engine.Kind.OWN, "memory_bytes": 2**20}
+    EngineFactory.create(name="credit-1a2b3c", **own)
+    EngineFactory.create(name="fraud-4d5e6f", seen_at=long_ago, **own)
 
     page = admin.get(reverse("admin:index"))
 
+    assert [engine["name"] for engine in page.context["engines"]] == ["cpu"]
     assert not page.context["engines"][0]["running"]
-    assert b"the artifact is broken" in page.content
+    text = page.content.decode()
+    assert "2 processes of versions with their authors’ code" in text
+    assert "Away: fraud-4d5e6f." in text
+
+
+TRACE = "KeyError: 'a'\nTraceback (most recent call last):\n  File model.py, line 3"
+
+
+def test_versions_in_trouble_are_named_with_a_sentence_and_no_trace(admin):
+    failed = RouteFactory.create().default_version
+    LoadedVersionFactory.create(
+        of=failed, state=LoadedVersion.State.FAILED, error=TRACE
+    )
+    serving = RouteFactory.create()
+    ServingRouteFactory.create(of=serving)
+    LoadedVersionFactory.create(of=serving.default_version)
+
+    page = admin.get(reverse("admin:index"))
+
+    shown = page.context["versions"]
+    assert [each["count"] for each in shown["counts"]] == [1, 1]
+    (trouble,) = shown["troubled"]
+    assert trouble["name"] == str(failed)
+    assert trouble["sentence"].endswith("KeyError: 'a'")
+    assert admin.get(trouble["url"]).status_code == 200
+    assert b"model.py" not in page.content
+
+
+def test_no_trace_is_on_the_dashboard_whatever_failed(admin):
+    route = _canary_route()
+    ServingRouteFactory.create(of=route, waiting_for=TRACE)
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC)
+    EngineFactory.create(error=TRACE, seen_at=long_ago)
+    RegistrySync.objects.create(pk=1, tracking_uri="x", error=TRACE)
+
+    page = admin.get(reverse("admin:index")).content.decode()
+
+    assert page.count("KeyError: &#x27;a&#x27;") == 3
+    assert "model.py" not in page
+
+
+def test_many_versions_in_trouble_are_counted(admin):
+    for _ in range(10):
+        ModelVersionFactory.create(published=True, serving_problem="It needs trust.")
+
+    page = admin.get(reverse("admin:index"))
+
+    assert len(page.context["versions"]["troubled"]) == 8
+    assert b"2 more are in trouble" in page.content
 
 
 def test_a_failing_sync_says_why(admin):

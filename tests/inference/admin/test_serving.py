@@ -1,5 +1,7 @@
 """The admin shows engines and serving routes, and lets nobody edit them."""
 
+import re
+
 import pytest
 from django.urls import reverse
 
@@ -7,10 +9,11 @@ from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 from registry.models import ModelVersion
 from tests.factories import UserFactory
 from tests.factories_registry import ModelVersionFactory
+from tests.factories_serving import EngineFactory, HostFactory, LoadedVersionFactory
 
 pytestmark = pytest.mark.django_db
 
-MODELS = ["engine", "loadedversion", "servingroute", "snapshotstate"]
+MODELS = ["host", "engine", "loadedversion", "servingroute", "snapshotstate"]
 
 
 @pytest.fixture
@@ -25,6 +28,7 @@ def rows(db):
         name="cpu", address="/x", state="unreachable", error="the engine is not there"
     )
     return {
+        "host": HostFactory(error="its report cannot be read"),
         "engine": engine,
         "loadedversion": LoadedVersion.objects.create(
             engine=engine, model="m", version=4, state="failed", error="skewed outputs"
@@ -47,6 +51,7 @@ def test_an_empty_list_says_where_its_rows_come_from(operator, model):
 @pytest.mark.parametrize(
     ("model", "says"),
     [
+        ("host", "its report cannot be read"),
         ("engine", "the engine is not there"),
         ("loadedversion", "skewed outputs"),
         ("servingroute", "version 4 failed on engine cpu"),
@@ -101,3 +106,110 @@ def test_an_engine_shows_its_device_and_how_its_versions_run(operator, rows):
     assert "NVIDIA H200" in page
     assert "2.0\xa0GB of 8.0\xa0GB in use" in page
     assert "precision bfloat16" in page
+
+
+WALLS = {
+    "files": "it reads its artifact and environment, and writes its scratch folder",
+    "network": "open: all sockets, because this kernel has no filters",
+}
+
+
+def page_of(client, row):
+    kind = f"admin:inference_{row._meta.model_name}_change"
+    return client.get(reverse(kind, args=[row.pk])).content.decode()
+
+
+def test_a_host_shows_its_memory_its_walls_and_what_does_not_fit(operator):
+    host = HostFactory(
+        devices=["cpu", "cuda:0"],
+        walls=WALLS,
+        lacking=[{"version": "credit v3", "text": "It needs 3 GB; 1 GB is free."}],
+    )
+
+    page = page_of(operator, host)
+
+    assert "cpu, cuda:0" in page
+    assert "2.0\xa0GB of 8.0\xa0GB" in page
+    assert "credit v3: It needs 3 GB; 1 GB is free." in page
+    assert "open: all sockets" in page
+    assert "Trust only models whose authors" in page
+
+
+def test_a_host_whose_walls_all_hold_needs_no_warning(operator):
+    host = HostFactory(walls={"files": WALLS["files"]})
+
+    page = page_of(operator, host)
+
+    assert WALLS["files"] in page
+    assert "Trust only models whose authors" not in page
+    changelist = operator.get(reverse("admin:inference_host_changelist"))
+    assert "all hold" in changelist.content.decode()
+
+
+def test_the_list_of_hosts_counts_what_is_open_and_what_does_not_fit(operator):
+    HostFactory(walls=WALLS, lacking=[{"version": "credit v3", "text": "3 GB."}])
+
+    page = operator.get(reverse("admin:inference_host_changelist")).content.decode()
+
+    assert "1 of 2 open" in page
+    assert "1 version<" in page
+
+
+def test_a_host_that_reported_no_walls_is_taken_to_have_none(operator):
+    assert "Nothing has been reported yet" in page_of(operator, HostFactory())
+
+
+def test_a_host_that_was_not_seen_lately_is_away(operator):
+    HostFactory(seen_at="2026-01-01T00:00Z")
+
+    page = operator.get(reverse("admin:inference_host_changelist")).content.decode()
+
+    assert "away" in page
+
+
+def test_a_host_leads_to_its_engines(operator):
+    host = HostFactory(name="alpha")
+    EngineFactory(name="of-alpha", host="alpha")
+    EngineFactory(name="of-beta", host="beta")
+    [link] = re.findall(r'href="([^"]+\?host=[^"]+)"', page_of(operator, host))
+
+    page = operator.get(link).content.decode()
+
+    assert "of-alpha" in page
+    assert "of-beta" not in re.sub(r"<option.*?</option>", "", page)
+
+
+def test_an_engine_says_what_it_is_and_what_holds_it(operator):
+    engine = EngineFactory(
+        kind=Engine.Kind.OWN,
+        host="alpha",
+        environment="base",
+        walls=WALLS,
+        memory_limit_bytes=2**30,
+        memory_samples=[[0, 2**20], [60, 2**21]],
+    )
+
+    page = page_of(operator, engine)
+
+    for text in ("one version", "alpha", "open: all sockets", "1.0\xa0GB beyond"):
+        assert text in page
+    assert "1.0\xa0MB at first, 2.0\xa0MB now" in page
+
+
+def test_the_engine_of_a_device_needs_no_walls(operator):
+    assert "runs torch programs" in page_of(operator, EngineFactory())
+
+
+TRACE = "no weights\nTraceback (most recent call last):\n  File model.py, line 3"
+
+
+def test_a_trace_is_one_click_away_in_every_list(operator):
+    HostFactory(error=TRACE)
+    LoadedVersionFactory(engine__error=TRACE, state="failed", error=TRACE)
+    ServingRoute.objects.create(model="m", waiting_for=TRACE)
+
+    for model in MODELS[:-1]:
+        page = operator.get(reverse(f"admin:inference_{model}_changelist"))
+        text = page.content.decode()
+        assert "model.py" in text, model
+        assert "model.py" not in re.sub(r"(?s)<details.*?</details>", "", text), model
