@@ -1,6 +1,7 @@
 """Make rows of hosts, engines and what they serve. Set only what the test is about."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import factory
 from django.utils import timezone
@@ -29,6 +30,18 @@ class HostFactory(DjangoModelFactory[Host]):
     memory_bytes = 8 * 2**30
     memory_used_bytes = 2 * 2**30
     seen_at = factory.LazyFunction(timezone.now)
+
+
+def lacking(version: ModelVersion, sentence: str) -> dict[str, Any]:
+    """Return what a host says of a version that does not fit, as it is stored."""
+    return {
+        "model": version.registered_model.name,
+        "version": version.version,
+        "needed_bytes": 3 * 2**30,
+        "free_bytes": 2**30,
+        "sentence": sentence,
+        "is_placed": False,
+    }
 
 
 class EngineFactory(DjangoModelFactory[Engine]):

@@ -97,8 +97,11 @@ class HostAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold is untype
         return (
             format_html_join(
                 "",
-                "<div>{}: {}</div>",
-                ((entry["version"], entry["text"]) for entry in host.lacking),
+                "<div>{} v{}: {}</div>",
+                (
+                    (entry["model"], entry["version"], entry["sentence"])
+                    for entry in host.lacking
+                ),
             )
             or None
         )

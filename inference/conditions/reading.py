@@ -75,7 +75,7 @@ class VersionStates:
             misfit, environment = "", None
         else:
             environment = self._environment(version)
-            misfit = _misfit(version, environment) or self._lacking.get(str(key), "")
+            misfit = _misfit(version, environment) or self._lacking.get(key, "")
         return VersionFacts(
             called_for=version.published
             or version.pk in self._routed
@@ -105,10 +105,10 @@ class VersionStates:
         return {VersionKey(model, version) for model, version in pairs}
 
     @cached_property
-    def _lacking(self) -> dict[str, str]:
-        """What each version needs that fits on no host, by the version's name."""
+    def _lacking(self) -> dict[VersionKey, str]:
+        """What each version needs that no host has."""
         return {
-            str(entry["version"]): str(entry["text"])
+            VersionKey(entry["model"], entry["version"]): str(entry["sentence"])
             for lacking in Host.objects.order_by("name").values_list(
                 "lacking", flat=True
             )

@@ -24,6 +24,7 @@ from tests.factories_serving import (
     LoadedVersionFactory,
     VersionConditionFactory,
     VersionEventFactory,
+    lacking,
 )
 
 pytestmark = [
@@ -100,7 +101,7 @@ def served_by_a_process(route):
     host = HostFactory.create(
         walls=walls,
         error=trace,
-        lacking=[{"version": str(route.canary_version), "text": "It needs 3 GB."}],
+        lacking=[lacking(route.canary_version, "It needs 3 GB.")],
     )
     engine = EngineFactory.create(
         kind=Engine.Kind.OWN,

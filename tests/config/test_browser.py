@@ -14,6 +14,7 @@ from tests.factories_serving import (
     LoadedVersionFactory,
     VersionConditionFactory,
     VersionEventFactory,
+    lacking,
 )
 
 pytestmark = [
@@ -304,13 +305,13 @@ LONG = "x" * 60
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_of_hosts_and_engines_fit_whatever_they_are_called(desktop, boss, scheme):
     walls = {"files": f"open: {LONG}", "network": "none"}
-    lacking = [{"version": f"{LONG} v3", "text": "It needs 3 GB."}]
-    host = HostFactory.create(name=LONG, walls=walls, lacking=lacking)
     samples = [[0, 2**20], [60, 2**21]]
     engine = EngineFactory.create(host=LONG, walls=walls, memory_samples=samples)
     version = RouteFactory.create(
         default_version__registered_model__name=LONG
     ).default_version
+    lacks = [lacking(version, "It needs 3 GB.")]
+    host = HostFactory.create(name=LONG, walls=walls, lacking=lacks)
     LoadedVersionFactory.create(of=version, engine=engine, state="failed", error=LONG)
     desktop.come_in(boss)
 

@@ -67,6 +67,7 @@ def test_a_version_says_where_it_runs(client, scientist):
         single_row_ms=0.42,
         ready_at=datetime(2026, 11, 30, 12, 0, tzinfo=UTC),
         apart="it answers the same row differently in company",
+        notes="its memory grows steadily",
     )
 
     page = page_of(client, version)
@@ -74,6 +75,7 @@ def test_a_version_says_where_it_runs(client, scientist):
     text = words(page)
     assert "credit-1a2b3c pid 1234, base READY" in text.replace("ready", "READY")
     assert "alpha cpu" in text
+    assert "its memory grows steadily" in text
     assert "200.0\xa0MB of 1.0\xa0GB" in page
     assert "1,200 4,800 0.42 ms" in text
     assert "Its requests share no batches: it answers the same row" in text

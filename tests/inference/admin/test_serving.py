@@ -9,7 +9,12 @@ from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
 from registry.models import ModelVersion
 from tests.factories import UserFactory
 from tests.factories_registry import ModelVersionFactory
-from tests.factories_serving import EngineFactory, HostFactory, LoadedVersionFactory
+from tests.factories_serving import (
+    EngineFactory,
+    HostFactory,
+    LoadedVersionFactory,
+    lacking,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -120,10 +125,11 @@ def page_of(client, row):
 
 
 def test_a_host_shows_its_memory_its_walls_and_what_does_not_fit(operator):
+    version = ModelVersionFactory(registered_model__name="credit", version=3)
     host = HostFactory(
         devices=["cpu", "cuda:0"],
         walls=WALLS,
-        lacking=[{"version": "credit v3", "text": "It needs 3 GB; 1 GB is free."}],
+        lacking=[lacking(version, "It needs 3 GB; 1 GB is free.")],
     )
 
     page = page_of(operator, host)
@@ -147,7 +153,7 @@ def test_a_host_whose_walls_all_hold_needs_no_warning(operator):
 
 
 def test_the_list_of_hosts_counts_what_is_open_and_what_does_not_fit(operator):
-    HostFactory(walls=WALLS, lacking=[{"version": "credit v3", "text": "3 GB."}])
+    HostFactory(walls=WALLS, lacking=[lacking(ModelVersionFactory(), "3 GB.")])
 
     page = operator.get(reverse("admin:inference_host_changelist")).content.decode()
 

@@ -16,6 +16,7 @@ from tests.factories_serving import (
     ModelEnvironmentFactory,
     ServingRouteFactory,
     VersionConditionFactory,
+    lacking,
 )
 
 pytestmark = pytest.mark.django_db
@@ -187,7 +188,7 @@ def test_an_environment_that_is_not_there_is_the_reason(built, error, state, rea
 
 def test_a_version_for_which_no_host_has_memory_does_not_fit():
     version = ModelVersionFactory(published=True)
-    HostFactory(lacking=[{"version": str(version), "text": "It needs 3 GB."}])
+    HostFactory(lacking=[lacking(version, "It needs 3 GB.")])
 
     assert state_of(version) == ("does not fit", "It needs 3 GB.")
 
