@@ -86,7 +86,7 @@ def paths() -> dict[str, Any]:
         "/healthz": {"get": _health("getHealth", "Whether this process answers", "ok")},
         "/readyz": {
             "get": _health(
-                "getReadiness", "Whether every model's default can answer", "ready"
+                "getReadiness", "Whether the defaults of models can answer", "ready"
             )
         },
         f"{_MODEL}/infer": {"post": _infer("oipInfer", "Infer")},

@@ -155,7 +155,7 @@ class SocketEngineClient:
         except (OSError, TimeoutError):
             return False
         if connection.transport is None:
-            # The engine ended at once, which `lost` was told before.
+            # The engine ended at once; `lost` was called before there was a connection.
             return False
         if self._connection is not None or self._closed:
             # Another call connected first.

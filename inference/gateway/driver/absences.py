@@ -9,8 +9,11 @@ from inference.snapshot.tables import Tables
 
 # Calls of one gateway that wait at once; customers share them.
 MAX_WAITING = 1024
-# A call waits at most this long, and gives up this long before its deadline.
-MAX_WAIT_S = 30.0
+# A call waits at most this long: a process that is forked is back sooner. With a
+# fallback it waits less, and half of its time is for the fallback.
+_MAX_WAIT_S = 30.0
+_MAX_WAIT_BEFORE_FALLBACK_S = 1.0
+# A call gives up this long before its deadline.
 _ANSWERING_S = 0.05
 # How often an engine is asked while calls wait for it: at first, and in the end.
 _FIRST_ASK_S = 0.02
@@ -42,6 +45,13 @@ class Absences:
         # Calls by the engines that they wait for.
         self._waiting: dict[str, Waiting] = {}
         self._watching: dict[str, asyncio.Task[None]] = {}
+
+    def longest_wait_s(self, key: VersionKey, remaining_s: float) -> float:
+        """Return how long a call with so much time may wait for an engine."""
+        model = self._tables.models.get(key.model)
+        if model is None or model.model.fallback is None:
+            return _MAX_WAIT_S
+        return min(_MAX_WAIT_BEFORE_FALLBACK_S, remaining_s / 2)
 
     async def wait(self, key: VersionKey, *, customer_id: int, until: float) -> bool:
         """Wait until an engine has the version ready; False: give up.

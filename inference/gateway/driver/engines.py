@@ -261,6 +261,9 @@ class Engines:
         at = self._ready_at.get(key)
         return at is not None and asyncio.get_running_loop().time() - at < _MOMENT_S
 
+    def longest_wait_s(self, key: VersionKey, remaining_s: float) -> float:
+        return self.absences.longest_wait_s(key, remaining_s)
+
     async def wait(self, key: VersionKey, *, customer_id: int, until: float) -> bool:
         return await self.absences.wait(key, customer_id=customer_id, until=until)
 

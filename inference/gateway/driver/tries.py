@@ -10,7 +10,6 @@ from inference.engine.clients.socket_client import PendingCall, Waiter
 from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import VersionKey
-from inference.gateway.driver.absences import MAX_WAIT_S
 
 
 class GatewayEngineClient(EngineClient, Protocol):
@@ -52,6 +51,10 @@ class Choices(Protocol):
         """Return whether an engine had the version ready a moment ago."""
         ...
 
+    def longest_wait_s(self, key: VersionKey, remaining_s: float) -> float:
+        """Return how long a call with so much time may wait for an engine."""
+        ...
+
     async def wait(self, key: VersionKey, *, customer_id: int, until: float) -> bool:
         """Wait until an engine has the version ready; False: give up."""
         ...
@@ -60,7 +63,7 @@ class Choices(Protocol):
 class Tries:
     """The engines that one call has asked, and those that it may still ask.
 
-    While all of them are away, it waits for one, at most 30 seconds in all.
+    While all of them are away, it waits for one.
     """
 
     def __init__(
@@ -117,8 +120,9 @@ class Tries:
         attempts = self._attempts
         if attempts.all_away and (attempts.died or self._choices.was_ready(self._key)):
             if self._waits_until is None:
+                longest_s = self._choices.longest_wait_s(self._key, self.remaining_s)
                 now = asyncio.get_running_loop().time()
-                self._waits_until = min(self._deadline, now + MAX_WAIT_S)
+                self._waits_until = min(self._deadline, now + longest_s)
             if await self._choices.wait(
                 self._key, customer_id=self._customer_id, until=self._waits_until
             ):

@@ -13,10 +13,11 @@ from inference.models import Engine, LoadedVersion
 class LoadedEngines:
     """Clients of the engines that have a version, as the controller reports them.
 
-    An engine that evicted the version loads it again when it is called.
+    They take turns. One that evicted the version loads it again when it is called.
     """
 
     def __init__(self) -> None:
+        self._turn = 0
         self._clients: dict[str, BlockingEngineClient] = {}
 
     def __enter__(self) -> Self:
@@ -32,20 +33,26 @@ class LoadedEngines:
             client.close()
 
     def find(self, key: VersionKey) -> JobEngine | None:
-        address = (
+        rows = (
             LoadedVersion.objects.filter(
                 model=key.model,
                 version=key.version,
                 state__in=(LoadedVersion.State.READY, LoadedVersion.State.EVICTED),
                 engine__state=Engine.State.RUNNING,
             )
-            # "ready" comes after "evicted" in the alphabet.
-            .order_by("-state", "engine__name")
-            .values_list("engine__address", flat=True)
-            .first()
+            .order_by("engine__name")
+            .values_list("state", "engine__address")
         )
-        if address is None:
+        found: dict[str, list[str]] = {}
+        for state, address in rows:
+            found.setdefault(state, []).append(address)
+        addresses = found.get(LoadedVersion.State.READY) or found.get(
+            LoadedVersion.State.EVICTED
+        )
+        if not addresses:
             return None
+        self._turn += 1
+        address = addresses[self._turn % len(addresses)]
         if address not in self._clients:
             self._clients[address] = BlockingEngineClient(Path(address))
         return self._clients[address]

@@ -447,6 +447,32 @@ async def test_a_spool_that_cannot_be_written_makes_a_gateway_unready(tmp_path):
 
 
 @on_loop
+async def test_one_models_absence_leaves_the_gateway_ready_for_all_others(tmp_path):
+    plant = Plant(tmp_path)
+    [model] = plant.tables.as_snapshot().models
+    away = msgspec.structs.replace(model, name="away")
+    plant.tables.replace(
+        msgspec.structs.replace(plant.tables.as_snapshot(), models=(model, away))
+    )
+
+    await plant.engines.ask()
+    detail = await plant.ask("/readyz", method="GET", app=plant.operator_app)
+    public = await plant.ask("/readyz", method="GET")
+    server = await plant.ask("/v2/health/ready", method="GET")
+    plant.engine.state = "loading"
+    await plant.engines.ask()
+    none = await plant.ask("/readyz", method="GET", app=plant.operator_app)
+
+    assert (detail.status_code, public.text, server.status_code) == (200, "ready", 200)
+    assert detail.json()["waiting_for"] == ["away v1 is ready on no engine"]
+    assert none.status_code == 503
+    assert none.json()["waiting_for"] == [
+        "away v1 is ready on no engine",
+        "m v1 is ready on no engine",
+    ]
+
+
+@on_loop
 async def test_a_model_on_its_way_to_its_first_answer_leaves_the_gateway_ready(
     tmp_path,
 ):

@@ -11,6 +11,7 @@ import pytest
 from accounts.admission.limits import Limits
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.wire.messages import VersionKey
+from inference.snapshot.contents import Fallback, FixedAnswer
 from tests.inference.gateway.engine_processes import DEADLY, EngineProcesses
 from tests.inference.gateway.plant import (
     KEY,
@@ -266,6 +267,23 @@ async def test_a_call_is_answered_before_its_deadline_if_nothing_comes_back(
     assert (status, body["error"]["code"]) == (503, "MODEL_UNAVAILABLE")
     assert "retry-after" in caller.headers
     assert 0.3 < took_s < 0.4
+
+
+@on_loop
+async def test_a_fallback_answers_after_a_short_wait(tmp_path, processes):
+    processes.start("a")
+    async with gateway(tmp_path, processes, "a") as (plant, port), Caller(port) as one:
+        snapshot = plant.tables.as_snapshot()
+        fallback = Fallback(("MODEL_UNAVAILABLE",), answer=FixedAnswer(0.5))
+        model = msgspec.structs.replace(snapshot.models[0], fallback=fallback)
+        plant.tables.replace(msgspec.structs.replace(snapshot, models=(model,)))
+        processes.kill("a")
+        started = asyncio.get_running_loop().time()
+        status, body = await one.call(1)
+        took_s = asyncio.get_running_loop().time() - started
+
+    assert (status, body["predictions"]) == (200, [0.5])
+    assert 0.9 < took_s < 2
 
 
 @on_loop

@@ -724,6 +724,52 @@ def test_a_version_that_failed_to_load_gives_nobody_a_time_to_wait_for():
     assert b"secret" not in answer.body
 
 
+def quarantined(published):
+    model, *others = published.models
+    versions = tuple(
+        msgspec.structs.replace(version, quarantined=True, engines=())
+        for version in model.versions
+    )
+    model = msgspec.structs.replace(model, versions=versions, broken=("2",))
+    return msgspec.structs.replace(published, models=(model, *others))
+
+
+@pytest.mark.parametrize("version", [None, "2"])
+def test_callers_of_a_quarantined_version_are_told_so_at_once(version):
+    driver = Driver(quarantined(snapshot()))
+
+    answer = driver.call(version=version)
+
+    assert code(answer) == (503, "MODEL_UNAVAILABLE")
+    assert "is quarantined: its process died twice" in read(answer)["error"]["message"]
+    assert b"retry-after" not in dict(answer.headers)
+    assert not any(isinstance(effect, EngineCall) for effect in driver.effects)
+    assert not answer.event.charged
+
+
+def test_a_default_that_was_quarantined_before_it_served_is_told_apart():
+    published = snapshot()
+    model = msgspec.structs.replace(
+        published.models[0], variants=(), stuck="quarantined"
+    )
+
+    answer = Driver(msgspec.structs.replace(published, models=(model,))).call()
+
+    assert code(answer) == (503, "MODEL_UNAVAILABLE")
+    assert "is quarantined" in read(answer)["error"]["message"]
+
+
+def test_a_call_that_ended_its_process_is_a_failure_of_the_model():
+    driver = Driver()
+    driver.failure = EngineError(EngineErrorCode.NOT_REPEATED, "its process ended")
+
+    answer = driver.call()
+
+    assert code(answer) == (500, "MODEL_ERROR")
+    assert "its process ended" in read(answer)["error"]["message"]
+    assert b"retry-after" not in dict(answer.headers)
+
+
 @pytest.mark.parametrize("version", [None, "7", "seventh"])
 def test_what_is_broken_is_told_apart_from_what_is_coming(version):
     published = snapshot()

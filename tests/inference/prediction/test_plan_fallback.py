@@ -81,6 +81,23 @@ def test_another_version_answers_and_says_so(error, reason):
     assert header(answer, b"x-model-version") == b"1"
 
 
+def test_another_version_answers_for_one_that_is_quarantined():
+    published = falling_back(version=1)
+    model, *others = published.models
+    versions = tuple(
+        msgspec.structs.replace(version, quarantined=version.version == 2)
+        for version in model.versions
+    )
+    model = msgspec.structs.replace(model, versions=versions)
+
+    answer = FailingDriver(
+        msgspec.structs.replace(published, models=(model, *others)), {}
+    ).call()
+
+    assert answer.status == 200
+    assert read(answer)["model"]["fallback_reason"] == "MODEL_UNAVAILABLE"
+
+
 def test_the_event_tells_that_a_version_stood_in():
     driver = FailingDriver(falling_back(version=1), {2: EngineErrorCode.OVERLOADED})
 

@@ -218,6 +218,20 @@ def test_a_job_on_what_cannot_be_loaded_gets_no_time_to_wait_for(client, key, ve
     assert "Retry-After" not in answer.headers
 
 
+def test_a_job_on_a_quarantined_version_is_refused_and_says_so(client, key):
+    model = sum_model()
+    versions = tuple(
+        msgspec.structs.replace(one, quarantined=True) for one in model.versions
+    )
+    write_snapshot(msgspec.structs.replace(model, versions=versions))
+
+    answer = post(client, key, {"model": "sum", "instances": INSTANCES})
+
+    assert answer.status_code == 503
+    assert "is quarantined" in answer.json()["error"]["message"]
+    assert "Retry-After" not in answer.headers
+
+
 def test_a_sticky_key_gets_one_variant_and_jobs_are_spread_by_weight(client, key):
     write_snapshot(sum_model(canary_percent=50))
     body = {"model": "sum", "instances": INSTANCES}
