@@ -1,5 +1,6 @@
-"""Admin pages of hosts, engines, served versions, jobs and uploads."""
+"""Admin pages of hosts, engines, environments, served versions, jobs and uploads."""
 
+from inference.admin.environments import ModelEnvironmentAdmin
 from inference.admin.hosts import HostAdmin
 from inference.admin.jobs import PredictionJobAdmin
 from inference.admin.served_routes import ServedModelAdmin, ServedRouteAdmin
@@ -16,6 +17,7 @@ __all__ = [
     "EngineAdmin",
     "HostAdmin",
     "LoadedVersionAdmin",
+    "ModelEnvironmentAdmin",
     "PredictionJobAdmin",
     "ServedModelAdmin",
     "ServedRouteAdmin",

@@ -69,14 +69,15 @@ def take_turn(*, stopped: Callable[[], bool] = stopping.is_set) -> int:
     return begun
 
 
-def build_again(row: ModelEnvironment) -> None:
-    """Let a failed environment be built now, without waiting for its next try."""
+def build_again(row: ModelEnvironment) -> bool:
+    """Let a failed environment be built now; return False if it did not fail."""
     with transaction.atomic():
         again = ModelEnvironment.objects.filter(pk=row.pk, state=_State.FAILED)
         if not again.update(state=_State.WAITING, error=""):
-            return
+            return False
         _announce(_models_of(row.pk))
         transaction.on_commit(hint)
+    return True
 
 
 def hint() -> None:

@@ -37,6 +37,7 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("inference.Host", "Hosts", "dns"),
         ("inference.Engine", "Engines", "memory"),
         ("inference.LoadedVersion", "Loaded versions", "download_done"),
+        ("inference.ModelEnvironment", "Environments", "package_2"),
         ("inference.ServingRoute", "Serving routes", "route"),
         ("inference.SnapshotState", "Snapshot", "published_with_changes"),
     ),
