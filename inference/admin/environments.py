@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 
-from inference.admin.serving import ReadOnly
+from inference.admin.read_only import ReadOnly
 from inference.environments import turn
 from inference.models import ModelEnvironment
 from registry.admin.dialogs import dialog, go_back
