@@ -20,13 +20,13 @@ from registry.admin import columns
 
 def walls(of: Mapping[str, str]) -> SafeString:
     """Render what holds processes, and what it means where something does not."""
-    found = hosts.walls(of)
+    found = hosts.walls_of(of)
     context = {"walls": found, "gaps": any(wall.gap for wall in found)}
     return SafeString(render_to_string("inference/walls.html", context))
 
 
 def walls_in_short(of: Mapping[str, str]) -> SafeString:
-    found = hosts.walls(of)
+    found = hosts.walls_of(of)
     if not found:
         return columns.label("not reported")
     gaps = sum(wall.gap for wall in found)

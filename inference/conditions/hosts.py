@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from inference.installation import walls
+
 # Two rounds of the controller; who was not seen for longer counts as away.
 SILENT_AFTER = timedelta(seconds=30)
-# A sentence that begins so says what does not hold.
-_GAPS = ("open", "partly open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,10 @@ class Wall:
     gap: bool
 
 
-def walls(reported: Mapping[str, str]) -> list[Wall]:
+def walls_of(reported: Mapping[str, str]) -> list[Wall]:
+    gaps = walls.gaps(dict(reported))
     return [
-        Wall(name=name, sentence=sentence, gap=sentence.startswith(_GAPS))
+        Wall(name=name, sentence=sentence, gap=name in gaps)
         for name, sentence in reported.items()
     ]
 
