@@ -48,7 +48,7 @@ class _Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ChosenEnvironment:
     """Where a version runs; `wanted` is the environment to build for it."""
 
     environment: str
@@ -118,9 +118,9 @@ def _settle(rows: Any) -> list[str]:
     return sorted(changed)
 
 
-def place_of(version: ModelVersion, known: _Known) -> Place:
+def place_of(version: ModelVersion, known: _Known) -> ChosenEnvironment:
     if not runs_own_code(version):
-        return Place(BASE_ENVIRONMENT, Fit(Verdict.FITS))
+        return ChosenEnvironment(BASE_ENVIRONMENT, Fit(Verdict.FITS))
     asked = Asked(
         lines=version.requirements,
         python=version.python_version,
@@ -133,7 +133,7 @@ def place_of(version: ModelVersion, known: _Known) -> Place:
         comparing.compare(asked, folders.base()),
         proven=BASE_ENVIRONMENT in loaded or _was_proven(version),
     )
-    in_base = Place(BASE_ENVIRONMENT, here)
+    in_base = ChosenEnvironment(BASE_ENVIRONMENT, here)
     if (
         settings.MODELYARD_ENVIRONMENTS != "build"
         or not version.registered_model.trusted
@@ -142,7 +142,7 @@ def place_of(version: ModelVersion, known: _Known) -> Place:
         return in_base
     python, problem = _choose_python(asked)
     if problem:
-        return Place(BASE_ENVIRONMENT, _with(here, problem))
+        return ChosenEnvironment(BASE_ENVIRONMENT, _with(here, problem))
     # An environment is built with a Python that exists, so only that counts from here.
     asked = Asked(asked.lines, python, asked.bytecode)
     if comparing.compare(asked, folders.base()).verdict is Verdict.FITS:
@@ -155,35 +155,35 @@ def _built_place(
     version: ModelVersion,
     asked: Asked,
     own: str,
-    in_base: Place,
+    in_base: ChosenEnvironment,
     loaded: frozenset[str],
     known: _Known,
-) -> Place:
+) -> ChosenEnvironment:
     """Choose a built environment; prefer its own, then one that fits as it is."""
     if own in known.installed:
         fit = comparing.compare(asked, known.installed[own])
-        return Place(own, fit, wanted=own, python=asked.python)
+        return ChosenEnvironment(own, fit, wanted=own, python=asked.python)
     # It is part of what an environment must have, as our own needs may have grown.
     everything = Asked(
         (*asked.lines, *needs.ENGINE_NEEDS), asked.python, asked.bytecode
     )
     for digest, installed in known.installed.items():
         if comparing.compare(everything, installed).verdict is Verdict.FITS:
-            return Place(digest, Fit(Verdict.FITS))
+            return ChosenEnvironment(digest, Fit(Verdict.FITS))
     waits_for = {"wanted": own, "python": asked.python}
     row = known.rows.get(own)
     if row is not None and row.state == _State.FAILED:
         failed = f"An environment of its own could not be built: {row.error}"
         if in_base.fit.verdict is Verdict.DIFFERS:
             return replace(in_base, fit=_with(in_base.fit, failed), **waits_for)
-        return Place(own, _with(in_base.fit, failed), **waits_for)
+        return ChosenEnvironment(own, _with(in_base.fit, failed), **waits_for)
     soon = _with(in_base.fit, "An environment of its own is being built.")
     current = version.environment
     if current in loaded and (
         current == BASE_ENVIRONMENT or current in known.installed
     ):
-        return Place(current, soon, **waits_for)
-    return Place(own, soon, **waits_for)
+        return ChosenEnvironment(current, soon, **waits_for)
+    return ChosenEnvironment(own, soon, **waits_for)
 
 
 def runs_own_code(version: ModelVersion) -> bool:

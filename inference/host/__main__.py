@@ -9,7 +9,7 @@ import structlog
 
 from inference.engine import settings as engine_settings
 from inference.engine.settings import InvalidSettings
-from inference.host.host import Host
+from inference.host.host import EngineHost
 from inference.installation.home import Home
 
 _EX_CONFIG = 78
@@ -42,7 +42,7 @@ def main() -> int:
     )
     home = Home(settings.root)
     home.prepare()
-    host = Host(home, devices, settings)
+    host = EngineHost(home, devices, settings)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: host.request_stop())
     host.run()

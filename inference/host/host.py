@@ -54,7 +54,7 @@ _MOST_STARTING_S = 120.0
 _LEAST_FREE = 0.03
 
 
-class Host:
+class EngineHost:
     """One machine's engine processes; `run` returns after `request_stop`."""
 
     def __init__(

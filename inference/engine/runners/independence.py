@@ -65,7 +65,7 @@ def tolerance(signature: Signature, device: str) -> Tolerance:
     return Tolerance(relative, allowed if allowed > _DEFAULT_TOLERANCE else 0)
 
 
-class Verdict(NamedTuple):
+class Independence(NamedTuple):
     # Why its requests must not share a batch, as a sentence; empty: they may.
     apart: str = ""
     # Whether the same rows get different answers each time.
@@ -98,7 +98,7 @@ def judge(
     first_s: float,
     tolerance: Tolerance,
     clock: Callable[[], float] = time.monotonic,
-) -> Verdict:
+) -> Independence:
     """Check the first batch that the model answers; `batches` have labels for rows.
 
     Stops when the time is up, with what was found until then.
@@ -123,7 +123,7 @@ def judge(
             return _compared(ask, whole, labels, tolerance)
     except _OutOfTime:
         pass
-    return Verdict()
+    return Independence()
 
 
 def _budget_s(first_s: float) -> float:
@@ -140,7 +140,7 @@ def _compared(
     whole: Sequence[Tensor],
     labels: Sequence[str],
     tolerance: Tolerance,
-) -> Verdict:
+) -> Independence:
     every = [*range(len(labels))]
     comparison = _Comparison(whole, tolerance)
     if found := comparison.first(ask(every), every):
@@ -174,15 +174,15 @@ def _compared(
             f"{labels[found.row]} gives {found.in_batch} in a batch, {found.other} if "
             "the same rows come in reverse"
         )
-    return Verdict()
+    return Independence()
 
 
-def _dependent(reason: str) -> Verdict:
-    return Verdict(f"The answer to a row depends on the other rows: {reason}.")
+def _dependent(reason: str) -> Independence:
+    return Independence(f"The answer to a row depends on the other rows: {reason}.")
 
 
-def _changing(found: _Difference, labels: Sequence[str]) -> Verdict:
-    return Verdict(
+def _changing(found: _Difference, labels: Sequence[str]) -> Independence:
+    return Independence(
         f"The same rows get other answers each time: {labels[found.row]} gave "
         f"{found.in_batch}, then {found.other}.",
         changes=True,

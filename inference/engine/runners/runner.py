@@ -17,7 +17,7 @@ from inference.engine.runners import (
     torch_module,
     torch_script,
 )
-from inference.engine.runners.independence import Verdict
+from inference.engine.runners.independence import Independence
 from inference.engine.runners.outputs import described
 from inference.engine.signatures import example, similar_rows
 from inference.engine.signatures.signature import Signature
@@ -167,7 +167,7 @@ def _choose(version: VersionToLoad) -> RunnerKind:
 
 def _prove(
     runner: Runner, signature: Signature, version: VersionToLoad, device: str
-) -> tuple[tuple[OutputTensor, ...], Verdict]:
+) -> tuple[tuple[OutputTensor, ...], Independence]:
     """Run its example; raise if the outputs are wrong, else describe and judge them."""
     path = Path(version.path)
     logged = example.read(path, signature)
@@ -182,7 +182,7 @@ def _prove(
         runner.warm_up(similar_rows.take(tensors, range(rows)))
     except NotImplementedError:
         if isinstance(runner, StreamRunner):
-            return (), Verdict()  # it only streams
+            return (), Independence()  # it only streams
         raise
     started = time.monotonic()
     outputs = run(runner, similar_rows.take(tensors, range(rows)), params)
@@ -211,13 +211,13 @@ def _judge(
     device: str,
     *,
     first_s: float = 0.0,
-) -> Verdict:
+) -> Independence:
     """Check whether the answer to a row depends on other rows, and so on callers."""
     if not version.deterministic:
-        return Verdict(_NOT_CHECKED)
+        return Independence(_NOT_CHECKED)
     plain = similar_rows.plain_row(signature) if logged is None else logged
     if plain is None:
-        return Verdict()
+        return Independence()
     rows = independence.rows_in_time(first_s, len(plain[0].data))
     places = similar_rows.distinct(plain, rows)
     own = similar_rows.take(plain, places)
