@@ -20,6 +20,7 @@ from benchmarks.data_plane import DataPlane
 from benchmarks.open_loop import Generator
 from config.processes.supervisor import ProcessSpec, Supervisor
 from inference.engine.wire.messages import VersionKey
+from inference.prediction.plan import DEFAULT_TIMEOUT_S
 
 pytestmark = pytest.mark.processes
 
@@ -185,13 +186,13 @@ def test_a_lost_engine_comes_back_by_itself_and_nobody_hangs(tmp_path, harm):
     # The promise is ten seconds plus the engine's start, which depends on the machine.
     assert back_s - harmed_s < 10 + 3 * first_s
     away = failed(answers)
-    assert away
-    # Calls in flight or refused since: answered at once, with a time to wait.
+    # Calls wait for the engine's return, as many as have room; others are refused at
+    # once, with a time to wait.
     assert statuses(away).keys() <= {503, 500}
     assert statuses(away)[500] <= 10 * (harm is poison)
     assert all(one.retry_after_s for one in away if one.status == 503)
-    # A call that hung would have waited for half a minute.
-    assert max(one.took_s for one in away) < 10
+    # A call that hung would have waited for its deadline.
+    assert max((one.took_s for one in answers), default=0) < DEFAULT_TIMEOUT_S
 
 
 def test_sigterm_under_load_fails_no_accepted_request(plane):
