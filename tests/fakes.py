@@ -141,6 +141,7 @@ class FakeJobEngine:
         self.calls: list[list[float]] = []
         self.priorities: set[Priority] = set()
         self.customers: set[int] = set()
+        self.request_ids: set[str] = set()
         self.answer: Callable[[Any], Any] = lambda data: data.sum(axis=1)
         # Called before each prediction; a test lets something happen here.
         self.meanwhile: Callable[[], object] = lambda: None
@@ -158,6 +159,7 @@ class FakeJobEngine:
     def predict(self, call: PredictionCall) -> Prediction:
         self.priorities.add(call.priority)
         self.customers.add(call.customer_id)
+        self.request_ids.add(call.request_id)
         self.meanwhile()
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:

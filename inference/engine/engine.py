@@ -10,7 +10,8 @@ import psutil
 
 from inference.engine.batching import bounds
 from inference.engine.batching.batcher import Batcher
-from inference.engine.batching.queue import Entry
+from inference.engine.batching.entry import Entry
+from inference.engine.batching.notes import PieceNotes
 from inference.engine.devices import failures, opening
 from inference.engine.explaining.plugins import ExplainTask, ExplainThread
 from inference.engine.loading.memory import ModelMemory
@@ -48,6 +49,7 @@ class EngineCore:
         device_memory: ModelMemory | None = None,
         remembers: bool = True,
         refused: Iterable[VersionKey] = (),
+        notes: PieceNotes | None = None,
     ) -> None:
         """Make an engine; it never loads the `refused` versions.
 
@@ -62,6 +64,7 @@ class EngineCore:
             loop=self._loop,
             clock=clock,
             on_fatal=on_fatal,
+            notes=notes,
         )
         self.versions = Versions(
             settings,
@@ -74,6 +77,7 @@ class EngineCore:
             device_memory=device_memory,
             remembers=remembers,
             refused=frozenset(refused),
+            notes=notes,
         )
         self._explain_thread = ExplainThread(
             settings.plugins, max_waiting=settings.max_explain_queue, clock=clock

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from inference.engine.batching.queue import BatchAnswer, Entry
+from inference.engine.batching.entry import BatchAnswer, Entry
 from inference.engine.clients import inbox, requests
 from inference.engine.clients.inbox import Inbox
 from inference.engine.engine import EngineCore
@@ -84,6 +84,7 @@ class InProcessEngineClient:
             job=call.priority == "job",
             params=call.params,
             customer_id=call.customer_id,
+            request_id=call.request_id,
         )
         self._engine.submit(call.key, entry)
         try:

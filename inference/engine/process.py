@@ -142,7 +142,11 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     engine = EngineCore(
-        settings, on_fatal=fail, remembers=order.remembers, refused=order.refused
+        settings,
+        on_fatal=fail,
+        remembers=order.remembers,
+        refused=order.refused,
+        notes=notes,
     )
     path = home.engine_socket(order.name)
     server = EngineServer(engine, path, clock=time.monotonic)

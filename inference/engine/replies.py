@@ -1,6 +1,6 @@
 """Cut the outputs of a batch into one reply frame per request."""
 
-from inference.engine.batching.queue import BatchAnswer, Entry
+from inference.engine.batching.entry import BatchAnswer, Entry
 from inference.engine.wire import frames, tensors
 from inference.engine.wire.dtypes import TEXT
 from inference.engine.wire.messages import Predicted, TensorHeader

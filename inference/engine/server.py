@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from inference.engine import replies
-from inference.engine.batching.queue import BatchAnswer, Entry
+from inference.engine.batching.entry import BatchAnswer, Entry
 from inference.engine.engine import EngineCore
 from inference.engine.explaining.plugins import ExplainResult, ExplainTask
 from inference.engine.streaming import RunningStream
@@ -157,6 +157,7 @@ class EngineConnection(asyncio.Protocol):
             job=request.priority == "job",
             params=request.params,
             customer_id=request.customer_id,
+            request_id=request.request_id,
         )
         try:
             self._engine.submit(request.key, entry)

@@ -561,6 +561,7 @@ def _engine_call(
         call.decoded.options.batch_size or 0,
         call.decoded.params,
         call.known.customer_id,
+        request_id=call.known.request_id,
         engines=target.engines,
     )
 

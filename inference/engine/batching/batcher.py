@@ -1,39 +1,43 @@
 """Form batches while the device is busy, and keep enough batches in flight for it."""
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import msgspec
 import structlog
 
-from inference.engine.batching import execution, lane
+from inference.engine.batching import execution, lane, redaction
+from inference.engine.batching.entry import BatchAnswer, Caller, Entry, EntryPart
 from inference.engine.batching.execution import Outcome
-from inference.engine.batching.lane import Lane
-from inference.engine.batching.queue import (
-    Caller,
-    Entry,
-    QueueLimits,
-    QueueRefusal,
-    QueueRoom,
-    late,
-)
+from inference.engine.batching.lane import LONE_PIECE_S, PIECE_S, Lane
+from inference.engine.batching.notes import NoNotes, PieceNotes
+from inference.engine.batching.queue import QueueLimits, QueueRefusal, QueueRoom, late
 from inference.engine.batching.scheduler import JOB_SHARE, BatchScheduler, Turn
+from inference.engine.devices import failures
 from inference.engine.runners.runner import Runner
 from inference.engine.wire.errors import EngineError
+from inference.engine.wire.messages import BatchFailure
 
 logger = structlog.get_logger()
 
 # No device can use more batches in flight.
 _MAX_DEPTH = 4
+# After a batch that took so long, others in its queue may be late.
+_LONG_S = 0.01
+# Request ids named in one failure, and the length of each.
+_MOST_IDS = 32
+_MOST_ID = 128
 
 
-class _Batch(NamedTuple):
+class _Batch(msgspec.Struct, gc=False):
     """Entries that share one run on the device."""
 
     turn: Turn[Lane]
     entries: Sequence[Entry]
+    rows: int
     taken_at: float
     # The device was the limit: these entries waited for it, or others stayed queued.
     saturated: bool
@@ -63,11 +67,20 @@ class Batcher:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         on_fatal: Callable[[], None],
+        notes: PieceNotes | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
+        self._inline_s = settings.inline_s
         self._loop = loop
         self._clock = clock
         self._on_fatal = on_fatal
+        self._notes = NoNotes() if notes is None else notes
+        self._wall_clock = wall_clock
+        # All that are open, also while they are retired.
+        self._lanes: set[Lane] = set()
+        self._shared = False
+        self._number = 0
         # One per batch in flight. Start more than one only for deeper lanes, since
         # libraries keep memory for every thread that uses them.
         self._threads = [_thread()]
@@ -99,6 +112,8 @@ class Batcher:
                 "refused_engine_room",
                 "model_errors",
                 "memory_halvings",
+                "pieces",
+                "dropped_between_pieces",
             ),
             0,
         )
@@ -111,16 +126,25 @@ class Batcher:
         max_wait_s: float | None = None,
         depth: int = 1,
         name: str = "",
+        joins: bool = True,
+        log_values: bool = False,
+        failures: deque[BatchFailure] | None = None,
     ) -> Lane:
         settings = self._settings
-        return Lane(
+        opened = Lane(
             runner,
             settings.limits if limits is None else limits,
             self.room,
             max_wait_s=settings.max_wait_s if max_wait_s is None else max_wait_s,
             depth=min(depth, _MAX_DEPTH),
             name=name,
+            joins=joins,
+            log_values=log_values,
+            failures=failures,
         )
+        self._lanes.add(opened)
+        self._shared = len(self._lanes) > 1
+        return opened
 
     def retire(self, lane: Lane, free: Callable[[], None]) -> None:
         """Close a lane; answer what waits, then call `free` in a thread.
@@ -139,14 +163,15 @@ class Batcher:
             for entry in old.queue(job=job).take_all():
                 new.queue(job=job).append(entry)
                 self._turns.wait(new, job=job)
+            if len(old.queue(job=job)):
+                self._turns.wait(old, job=job)
         self._schedule()
 
     def submit(self, to: Lane, entry: Entry) -> None:
         """Queue an entry; raise EngineError OVERLOADED if there is no room."""
         if lane.refusal(to, entry, self.room, self._settings.max_queue_s):
             # Entries that are already too late may be taking the room.
-            for late in to.queue(job=entry.job).drop_late(self._clock()):
-                self._fail_late(late)
+            self._drop_late(to, job=entry.job)
             found = lane.refusal(to, entry, self.room, self._settings.max_queue_s)
             if found:
                 self._refuse(to, entry, found)
@@ -168,6 +193,7 @@ class Batcher:
         self.unanswered -= 1
         self.counters["left"] += 1
         if entry.queue is not None:
+            self._note_dropped(entry)
             entry.queue.leave(entry)
 
     def close(self) -> None:
@@ -233,51 +259,70 @@ class Batcher:
             to.timer = None
         queue = to.jobs if turn.job else to.interactive
         now = self._clock()
-        entries, late = queue.take(now, to.most_job_rows() if turn.job else 0)
-        if len(queue):
-            self._turns.wait(to, job=turn.job)  # behind the other lanes
+        waiting, most = queue.rows, queue.limits.max_batch_rows
+        expected_s = to.cost.estimate(waiting if waiting < most else most)
+        growing = False
+        if to.joins:
+            longest_s = PIECE_S if self._shared or turn.job else LONE_PIECE_S
+            # The estimate is of all sizes up to twice the smallest.
+            if expected_s is None or 2 * expected_s > longest_s:
+                most = to.piece_rows(longest_s)
+                growing = most < waiting and not to.cost.has_measured(most)
+        entries, late = queue.take(now, most, joins=to.joins)
+        waits = len(queue) > 0
+        if waits:
+            self._turns.wait(to, job=turn.job)
         for entry in late:
             self._fail_late(entry)
         if entries:
-            self._start(_Batch(turn, entries, now, self._behind or len(queue) > 0))
+            rows = waiting
+            # Halves of a batch that failed were not counted.
+            if waits or late or not rows:
+                rows = sum([entry.left for entry in entries])
+                expected_s = to.cost.estimate(rows)
+            # While its batches still grow, they do not show a version's pace.
+            saturated = (self._behind or waits) and not growing
+            self._start(_Batch(turn, entries, rows, now, saturated), expected_s)
         else:
+            self._turns.give_back(turn)
             self._free_idle(to)
         self._behind = False
         self._schedule()
 
-    def _start(self, batch: _Batch) -> None:
-        to, entries = batch.turn.lane, batch.entries
-        rows = sum([entry.rows for entry in entries])
-        cap = to.limits.max_batch_rows
-        for entry in entries:
-            if 0 < entry.max_batch_rows < cap:
-                cap = entry.max_batch_rows
-        expected = to.cost.estimate(rows)
+    def _start(self, batch: _Batch, expected_s: float | None) -> None:
+        to = batch.turn.lane
+        self._number += 1
         if (
-            expected is not None
-            and expected <= self._settings.inline_s
+            expected_s is not None
+            and expected_s <= self._inline_s
             and not self._in_flight
             # A deeper device takes the next batch meanwhile; here the loop would wait.
             and to.depth == 1
         ):
-            outcome = execution.run(to.runner, entries, max_batch_rows=cap)
-            if outcome.error is None or len(entries) == 1:
-                self.counters["inline_batches"] += 1
-                self._finish(batch, [outcome])
+            self.counters["inline_batches"] += 1
+            self._finish(batch, self._run(batch, self._number))
+            if self._retired:
                 self._free_idle(to)
-                return
+            return
         self._in_flight += 1
         self._depth = min(self._depth, to.depth)
         to.in_flight += 1
         thread = self._take_thread()
-        task = thread.submit(
-            execution.run_apart, to.runner, entries, max_batch_rows=cap
-        )
+        task = thread.submit(self._run, batch, self._number)
 
-        def done(task: "Future[list[Outcome]]") -> None:
+        def done(task: "Future[Outcome]") -> None:
             self._loop.call_soon_threadsafe(self._done, batch, task, thread)
 
         task.add_done_callback(done)
+
+    def _run(self, batch: _Batch, number: int) -> Outcome:
+        to, notes = batch.turn.lane, self._notes
+        slot = notes.begin(to.name, batch.rows, number)
+        outcome = execution.run(
+            to.runner, batch.entries, batch.rows, not to.joins, self._clock
+        )
+        notes.end(slot)
+        return outcome
 
     def _take_thread(self) -> ThreadPoolExecutor:
         if not self._free_threads:
@@ -288,7 +333,7 @@ class Batcher:
     def _done(
         self,
         batch: _Batch,
-        task: "Future[list[Outcome]]",
+        task: "Future[Outcome]",
         thread: ThreadPoolExecutor,
     ) -> None:
         self._free_threads.append(thread)
@@ -304,77 +349,166 @@ class Batcher:
     def _free_idle(self, lane: Lane) -> None:
         if self._retired and lane in self._retired and lane.idle:
             self._turns.remove(lane)
+            self._lanes.discard(lane)
+            self._shared = len(self._lanes) > 1
             self._threads[0].submit(self._retired.pop(lane))
 
     # Answers
 
-    def _finish(self, batch: _Batch, outcomes: Sequence[Outcome]) -> None:
+    def _finish(self, batch: _Batch, outcome: Outcome) -> None:
         counters, now = self.counters, self._clock()
         turn, taken_at = batch.turn, batch.taken_at
+        to = turn.lane
         # Batches in flight overlap: charge each only from the end of the one before.
-        seconds = now - max(taken_at, self._free_at)
+        free_at = self._free_at
+        seconds = now - (taken_at if taken_at > free_at else free_at)
         self._free_at = now
         counters["busy_us"] += int(seconds * 1e6)
         self._turns.ran(turn, seconds)
-        rows = 0
-        callers: dict[Caller, None] = {}
-        for outcome in outcomes:
+        if outcome.halvings:
             counters["memory_halvings"] += outcome.halvings
-            if outcome.answer is None:
-                self._finish_failed(outcome, turn.lane)
-                continue
-            answer = outcome.answer
-            turn.lane.cost.observe(answer.rows, answer.compute_us / 1e6)
-            counters["batches"] += 1
-            rows += answer.rows
-            start = 0
-            for entry in outcome.entries:
-                if not entry.gone:
-                    entry.gone = True
-                    self.unanswered -= 1
-                    queue_us = int((taken_at - entry.arrived_at) * 1e6)
-                    if entry.cut is None:
-                        entry.caller.answered(entry, answer, start, queue_us)
-                    else:
-                        part = entry.cut(answer, start, entry.rows)
-                        entry.caller.answered(entry, part, 0, queue_us)
-                    callers[entry.caller] = None
-                start += entry.rows
+        if seconds > _LONG_S:
+            self._drop_late(to, job=turn.job)
+        answer = outcome.answer
+        if answer is None:
+            self._finish_failed(batch, outcome)
+            return
+        start = answered = 0
+        callers: dict[Caller, None] = {}
+        for entry in outcome.entries:
+            if entry.whole is not None:
+                self._answer_part(entry, answer, start, to)
+                callers[entry.caller] = None
+            elif not entry.gone:
+                entry.gone = True
+                answered += 1
+                queue_us = int((taken_at - entry.arrived_at) * 1e6)
+                if entry.cut is None:
+                    entry.caller.answered(entry, answer, start, queue_us)
+                else:
+                    part = entry.cut(answer, start, entry.rows)
+                    entry.caller.answered(entry, part, 0, queue_us)
+                callers[entry.caller] = None
+            start += entry.rows
+        self.unanswered -= answered
         for caller in callers:
             caller.delivered()
+        rows = answer.rows
+        to.calls += answered
+        to.rows += rows
+        to.cost.observe(rows, answer.compute_us / 1e6)
+        counters["batches"] += 1
         counters["rows"] += rows
         if turn.job:
             counters["job_rows"] += rows
-        elif rows:
-            turn.lane.pace.observe(rows, seconds, saturated=batch.saturated)
+        else:
+            to.pace.observe(rows, seconds, saturated=batch.saturated)
 
-    def _finish_failed(self, outcome: Outcome, lane: Lane) -> None:
-        assert outcome.error is not None
+    def _answer_part(
+        self, part: Entry, answer: BatchAnswer, start: int, to: Lane
+    ) -> None:
+        """Keep the answer to a part; answer the entry once all parts are there."""
+        assert isinstance(part, EntryPart)
+        self.counters["pieces"] += 1
+        entry = part.whole
+        parts = entry.parts
+        if entry.gone or parts is None:
+            return
+        parts.add(part, answer, start)
+        try:
+            whole = parts.answer(entry)
+        # A model may answer each part with outputs of another kind.
+        except (TypeError, ValueError) as cause:
+            self._fail_with(execution.failed([entry], cause), to)
+            return
+        if whole is None:
+            return
+        entry.gone, entry.parts = True, None
+        self.unanswered -= 1
+        to.calls += 1
+        if entry.cut is not None:
+            whole = entry.cut(whole, 0, entry.rows)
+        queue_us = int((parts.taken_at - entry.arrived_at) * 1e6)
+        entry.caller.answered(entry, whole, 0, queue_us)
+
+    def _finish_failed(self, batch: _Batch, outcome: Outcome) -> None:
+        turn, to = batch.turn, batch.turn.lane
+        if to.joins and execution.may_halve(outcome):
+            to.queue(job=turn.job).put_back_halved(outcome.entries)
+            self._turns.wait(to, job=turn.job)
+            self._schedule()
+        else:
+            self._fail_with(outcome, to)
+
+    def _fail_with(self, outcome: Outcome, to: Lane) -> None:
+        """Fail the entries, and tell the version's owners why."""
+        error, cause = outcome.error, outcome.cause
+        assert error is not None
+        assert cause is not None
         self.counters["model_errors"] += 1
+        message = failures.said(cause)
+        if not to.log_values:
+            message = redaction.redacted(
+                message, [entry.tensors for entry in outcome.entries]
+            )
+        failure = BatchFailure(
+            self._wall_clock(),
+            error.code,
+            type(cause).__name__,
+            message[: redaction.MOST_MESSAGE],
+            outcome.trace,
+            sum([entry.rows for entry in outcome.entries]),
+            tuple(
+                dict.fromkeys(
+                    [
+                        entry.request_id[:_MOST_ID]
+                        for entry in outcome.entries
+                        if entry.request_id
+                    ]
+                )
+            )[:_MOST_IDS],
+        )
+        to.failures.append(failure)
         logger.warning(
             "batch_failed",
-            version=lane.name,
-            code=outcome.error.code,
+            version=to.name,
+            code=failure.code,
+            request_ids=failure.request_ids,
             entries=len(outcome.entries),
-            exception=type(outcome.cause).__name__,
-            reason=outcome.error.message,
-            trace=outcome.trace,
+            rows=failure.rows,
+            exception=failure.exception,
+            message=failure.message,
+            trace=failure.trace,
         )
         for entry in outcome.entries:
-            self._fail(entry, outcome.error)
-        if execution.is_fatal(outcome.cause):
+            self._fail(entry, error)
+        if execution.is_fatal(cause):
             self._on_fatal()
 
+    def _drop_late(self, to: Lane, *, job: bool) -> None:
+        for entry in to.queue(job=job).drop_late(self._clock()):
+            self._fail_late(entry)
+
     def _fail_late(self, entry: Entry) -> None:
-        self.counters["late"] += 1
+        entry = entry.whole or entry
+        if not entry.gone:
+            self.counters["late"] += 1
+            self._note_dropped(entry)
         self._fail(entry, late(entry))
 
     def _fail(self, entry: Entry, error: EngineError) -> None:
+        entry = entry.whole or entry
         if entry.gone:
             return
         entry.gone = True
         self.unanswered -= 1
+        if entry.queue is not None:
+            entry.queue.leave(entry)  # the rest of an entry whose part failed
         entry.caller.failed(entry, error)
+
+    def _note_dropped(self, entry: Entry) -> None:
+        if entry.parts is not None:
+            self.counters["dropped_between_pieces"] += 1
 
 
 def _thread() -> ThreadPoolExecutor:

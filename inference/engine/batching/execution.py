@@ -1,4 +1,4 @@
-"""Run one batch, and keep a request that breaks the model from failing the others.
+"""Run one batch.
 
 A batch that does not fit into the device's memory runs as two halves, each split again
 if needed; a single row that still does not fit is refused as overload.
@@ -7,9 +7,10 @@ if needed; a single row that still does not fit is refused as overload.
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from inference.engine.batching.queue import BatchAnswer, Entry
+import msgspec
+
+from inference.engine.batching.entry import BatchAnswer, Entry
 from inference.engine.devices import failures
 from inference.engine.runners import runner as runners
 from inference.engine.runners.runner import Runner
@@ -27,7 +28,7 @@ _TRACE_LENGTH = 4000
 _RESTART_RETRY_MS = 5000
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, gc=False):
     """The result for the entries that shared one forward pass."""
 
     entries: Sequence[Entry]
@@ -37,94 +38,78 @@ class Outcome(NamedTuple):
     cause: BaseException | None = None
     # Traceback of the exception.
     trace: str = ""
-    # How often a piece was halved because memory was short.
+    # How often rows were halved because memory was short.
     halvings: int = 0
 
 
 def run(
     runner: Runner,
     entries: Sequence[Entry],
-    *,
-    max_batch_rows: int,
+    rows: int,
+    whole: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
-    """Run the entries together, in pieces of at most `max_batch_rows` rows."""
+    """Run the entries together; a `whole` batch also if memory is short."""
     started = clock()
     halved: list[int] = []
     try:
-        tensors = _forward(runner, entries, max_batch_rows, halved)
+        tensors = runners.concatenate([entry.tensors for entry in entries])
+        # All entries of a batch have the same parameters.
+        outputs = _run_rows(runner, tensors, entries[0].params, halved, whole)
     # A model may raise anything; also its sys.exit must not end the engine.
-    except (Exception, SystemExit) as cause:
-        trace = trace_of(cause)
-        # The traceback's frames would keep the batch's tensors in device memory.
-        cause.__traceback__ = None
-        error = _error(cause)
-        if is_fatal(cause) and len(entries) > 1:
-            # Perhaps no request or only one is the cause. A single request gets the
-            # model's own error instead.
-            error = EngineError(
-                EngineErrorCode.DEVICE_FAILED,
-                "the device failed; its engine starts again",
-                retry_after_ms=_RESTART_RETRY_MS,
-            )
-        return Outcome(entries, None, error, cause, trace, len(halved))
-    rows = len(tensors[0].data)
+    except BaseException as cause:
+        return failed(entries, cause, halvings=len(halved))
     compute_us = int((clock() - started) * 1e6)
-    return Outcome(
-        entries, BatchAnswer(tensors, compute_us, rows), None, halvings=len(halved)
+    answer = BatchAnswer(outputs, compute_us, rows)
+    return Outcome(entries, answer, None, halvings=len(halved))
+
+
+def failed(
+    entries: Sequence[Entry], cause: BaseException, *, halvings: int = 0
+) -> Outcome:
+    """Return the outcome for entries on which a model failed."""
+    trace = trace_of(cause)
+    # The traceback's frames would keep the batch's tensors in device memory.
+    cause.__traceback__ = None
+    error = _error(cause)
+    if is_fatal(cause) and len(entries) > 1:
+        # Perhaps no request or only one is the cause. A single request gets the
+        # model's own error instead.
+        error = EngineError(
+            EngineErrorCode.DEVICE_FAILED,
+            "the device failed; its engine starts again",
+            retry_after_ms=_RESTART_RETRY_MS,
+        )
+    return Outcome(entries, None, error, cause, trace, halvings)
+
+
+def may_halve(outcome: Outcome) -> bool:
+    """Return whether each half of a batch that failed should run apart.
+
+    So only requests that fail alone are failed, after few more forward passes. If
+    memory is short, not even one row fits, and all rows have the same size.
+    """
+    return (
+        outcome.error is not None
+        and len(outcome.entries) > 1
+        and not is_fatal(outcome.cause)
+        and not failures.is_out_of_memory(outcome.cause)
     )
 
 
-def run_apart(
-    runner: Runner, entries: Sequence[Entry], *, max_batch_rows: int
-) -> list[Outcome]:
-    """Run the entries together; if they fail, run each half apart, and so on.
-
-    So only requests that fail alone are failed, after few more forward passes.
-    """
-    outcome = run(runner, entries, max_batch_rows=max_batch_rows)
-    if outcome.error is None or len(entries) == 1 or is_fatal(outcome.cause):
-        return [outcome]
-    if failures.is_out_of_memory(outcome.cause):
-        # Not even one row fits, and all rows have the same size.
-        return [outcome]
-    middle = len(entries) // 2
-    return [
-        *run_apart(runner, entries[:middle], max_batch_rows=max_batch_rows),
-        *run_apart(runner, entries[middle:], max_batch_rows=max_batch_rows),
-    ]
-
-
-def _forward(
-    runner: Runner, entries: Sequence[Entry], max_batch_rows: int, halved: list[int]
-) -> tuple[Tensor, ...]:
-    tensors = runners.concatenate([entry.tensors for entry in entries])
-    rows = len(tensors[0].data)
-    # All entries of a batch have the same parameters.
-    params = entries[0].params
-    if rows <= max_batch_rows:
-        return _run_piece(runner, tensors, params, halved)
-    pieces = []
-    for start in range(0, rows, max_batch_rows):
-        if all(entry.gone for entry in entries):
-            raise EngineError(EngineErrorCode.DEADLINE_EXCEEDED, "the caller left")
-        piece = _rows(tensors, start, start + max_batch_rows)
-        pieces.append(_run_piece(runner, piece, params, halved))
-    return join_outputs(pieces)
-
-
-def _run_piece(
+def _run_rows(
     runner: Runner,
     tensors: Sequence[Tensor],
     params: Params | None,
     halved: list[int],
+    whole: bool,
 ) -> tuple[Tensor, ...]:
     """Run rows together, or as two halves if they do not fit into memory."""
     rows = len(tensors[0].data)
     try:
         outputs = runners.run(runner, tensors, params)
     except Exception as error:
-        if rows == 1 or not failures.is_out_of_memory(error):
+        if rows == 1 or whole or not failures.is_out_of_memory(error):
             raise
         halved.append(rows)
     else:
@@ -134,8 +119,8 @@ def _run_piece(
     middle = rows // 2
     return join_outputs(
         [
-            _run_piece(runner, _rows(tensors, 0, middle), params, halved),
-            _run_piece(runner, _rows(tensors, middle, rows), params, halved),
+            _run_rows(runner, part, params, halved, whole)
+            for part in (_rows(tensors, 0, middle), _rows(tensors, middle, rows))
         ]
     )
 
@@ -155,7 +140,7 @@ def _error(cause: BaseException) -> EngineError:
         )
     return EngineError(
         EngineErrorCode.MODEL_ERROR,
-        f"the model raised {type(cause).__name__}: {cause}"[:500],
+        f"the model raised {type(cause).__name__}: {failures.said(cause)}"[:500],
     )
 
 

@@ -1,10 +1,11 @@
 """Hold one version's queues, and what is known about the time of its batches."""
 
 import asyncio
+from collections import deque
 
 from inference.engine.batching.cost import CostModel, Pace
+from inference.engine.batching.entry import Entry
 from inference.engine.batching.queue import (
-    Entry,
     QueueLimits,
     QueueRefusal,
     QueueRoom,
@@ -12,21 +13,32 @@ from inference.engine.batching.queue import (
 )
 from inference.engine.runners.runner import Runner
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.messages import BatchFailure
 
 _MIN_RETRY_MS = 10
 _MAX_RETRY_MS = 60_000
 # Used until a batch of the version was measured.
 UNKNOWN_RETRY_MS = 1000
-# Batches of jobs take about this long at most, so that an interactive request does not
-# wait for a full batch.
-_JOB_BATCH_S = 0.05
+# The longest batch where others may wait for it: other versions, or interactive
+# requests for a job.
+PIECE_S = 0.05
+# The longest batch of a version alone in its engine: nobody computes much longer than
+# this for callers that left.
+LONE_PIECE_S = 0.5
+_MOST_FAILURES = 20
+
+
+def failures_kept() -> deque[BatchFailure]:
+    """Return what holds a version's last failures."""
+    return deque(maxlen=_MOST_FAILURES)
 
 
 class Lane:
     """The queues of one loaded version; owned by the batcher that opened them.
 
     `depth` is the number of batches that may be in flight at once. It is more than one
-    if the device can copy in the next batch while it computes.
+    if the device can copy in the next batch while it computes. Without `joins`, each
+    request is a batch of its own, whole.
     """
 
     def __init__(
@@ -38,11 +50,20 @@ class Lane:
         max_wait_s: float = 0.0,
         depth: int = 1,
         name: str = "",
+        joins: bool = True,
+        log_values: bool = False,
+        failures: deque[BatchFailure] | None = None,
     ) -> None:
         self.runner = runner
         # Name of the version, for the log.
         self.name = name
         self.depth = depth
+        self.joins = joins
+        # Whether the log of failures may hold values of rows.
+        self.log_values = log_values
+        self.failures = failures_kept() if failures is None else failures
+        # Requests answered, and their rows.
+        self.calls = self.rows = 0
         self.max_wait_s = max_wait_s
         self.interactive = VersionQueue(limits, room)
         self.jobs = VersionQueue(limits, room)
@@ -88,22 +109,18 @@ class Lane:
         seconds = self.cost.estimate(batch_rows)
         return None if seconds is None else seconds * rows / batch_rows
 
-    def most_job_rows(self) -> int:
-        """Return the most rows for the next batch of jobs; 0: the usual limits."""
-        row_s = self.pace.row_s
-        if not row_s:
-            batch_rows = self.limits.max_batch_rows
-            row_s = (self.cost.estimate(batch_rows) or 0.0) / batch_rows
-        return max(int(_JOB_BATCH_S / row_s), 1) if row_s else 0
+    def piece_rows(self, seconds: float) -> int:
+        """Return the most rows of a batch that takes no longer; at least one.
+
+        It grows from a single row while nothing is known.
+        """
+        return min(self.cost.most_rows(seconds), self.limits.max_batch_rows)
 
     def job_price_s(self) -> float:
         """Return the seconds that the next batch of jobs will take; 0 if unknown."""
-        rows = min(self.jobs.rows, self.limits.max_batch_rows)
-        most = self.most_job_rows()
-        if 0 < most < rows:
-            rows = most
-        if self.pace.row_s:
-            return rows * self.pace.row_s
+        rows = self.jobs.rows
+        if self.joins:
+            rows = min(rows, self.piece_rows(PIECE_S))
         return self.cost.estimate(rows) or 0.0
 
 

@@ -6,7 +6,7 @@ If two lengths of a request were padded to the same bucket, the longer one count
 
 from typing import NamedTuple
 
-from inference.engine.batching.queue import BatchAnswer, Entry, Layout
+from inference.engine.batching.entry import BatchAnswer, Entry, Layout
 from inference.engine.signatures import checks, padding
 from inference.engine.signatures.padding import Padding, TooLong
 from inference.engine.signatures.signature import Layout as SignatureLayout

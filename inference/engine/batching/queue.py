@@ -1,113 +1,20 @@
 """Queue the requests for one version, and choose which of them share a batch.
 
-Customers share the queue's room and take turns, row by row.
+Customers share the queue's room and take turns, row by row. A request with more rows
+than a batch may have leaves the queue in parts, a batch each.
 """
 
 import operator
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from inference.engine.batching.entry import Entry, Size
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.engine.wire.messages import Params
-from inference.engine.wire.tensors import Tensor
 from inference.installation.shares import may_take
-
-# Names, dtypes and shapes per row, and any parameters in MessagePack. Requests share a
-# batch only if their layouts are equal.
-Layout = tuple[tuple[str, str, tuple[int, ...] | bytes], ...]
-
-
-class BatchAnswer(msgspec.Struct, frozen=True, gc=False):
-    """The outputs of one forward pass, for all requests that shared it."""
-
-    tensors: tuple[Tensor, ...]
-    compute_us: int
-    rows: int
-
-
-class Caller(Protocol):
-    """The receiver of one answer, `answered` or `failed`, on the event loop."""
-
-    def answered(
-        self, entry: "Entry", answer: BatchAnswer, start: int, queue_us: int
-    ) -> None:
-        """Take rows `start` to `start + entry.rows` of the batch's answer."""
-
-    def delivered(self) -> None:
-        """Note that all answers of a batch are there: a good moment to send them."""
-
-    def failed(self, entry: "Entry", error: EngineError) -> None: ...
-
-
-class Entry:
-    """One accepted request."""
-
-    __slots__ = (
-        "arrived_at",
-        "caller",
-        "customer_id",
-        "cut",
-        "deadline",
-        "gone",
-        "id",
-        "job",
-        "layout",
-        "max_batch_rows",
-        "nbytes",
-        "params",
-        "queue",
-        "rows",
-        "spared",
-        "tensors",
-        "turn",
-    )
-
-    def __init__(
-        self,
-        caller: Caller,
-        id: int,  # noqa: A002 - the protocol's name for it
-        tensors: Sequence[Tensor],
-        *,
-        nbytes: int,
-        arrived_at: float,
-        deadline: float,
-        max_batch_rows: int = 0,
-        job: bool = False,
-        params: Params | None = None,
-        customer_id: int = 0,
-    ) -> None:
-        self.caller = caller
-        self.id = id
-        self.tensors = tensors
-        self.rows = len(tensors[0].data)
-        self.nbytes = nbytes
-        self.arrived_at = arrived_at
-        self.deadline = deadline
-        self.max_batch_rows = max_batch_rows
-        # Part of a job: interactive requests come first.
-        self.job = job
-        # Answered, failed, or left by its caller: do not call the caller any more.
-        self.gone = False
-        # Cuts this entry's part out of an answer; None if its rows were not padded.
-        self.cut: Callable[[BatchAnswer, int, int], BatchAnswer] | None = None
-        # The queue that counts it; None before, and once it is in a batch.
-        self.queue: VersionQueue | None = None
-        self.customer_id = customer_id
-        # Its place in the order of customers' turns, set by the queue.
-        self.turn = 0
-        # The part of a very large entry that limits do not count.
-        self.spared: Size | None = None
-        self.params = params or None
-        self.layout: Layout = tuple(
-            [(t.name, t.data.dtype.str, t.data.shape[1:]) for t in tensors]
-        )
-        if params:
-            encoded = msgspec.msgpack.encode(params, order="deterministic")
-            self.layout += (("", "params", encoded),)
 
 
 class QueueLimits(msgspec.Struct, frozen=True):
@@ -115,11 +22,6 @@ class QueueLimits(msgspec.Struct, frozen=True):
     max_bytes: int
     max_batch_rows: int
     max_batch_bytes: int
-
-
-class Size(NamedTuple):
-    rows: int
-    nbytes: int
 
 
 class QueueRefusal(NamedTuple):
@@ -197,6 +99,8 @@ class VersionQueue:
         self._room = room
         room.queues.add(self)
         self._entries: deque[Entry] = deque()
+        # Halves of batches that failed; they run first, and are not counted.
+        self._halves: list[Sequence[Entry]] = []
         # Number of entries that left; they stay in the deque but are not counted.
         self._left = 0
         self.rows = 0
@@ -213,7 +117,7 @@ class VersionQueue:
         self._in_order = True
 
     def __len__(self) -> int:
-        return len(self._entries) - self._left
+        return len(self._entries) - self._left + len(self._halves)
 
     def held(self, customer_id: int) -> Size:
         """Return the size of a customer's waiting entries."""
@@ -266,11 +170,16 @@ class VersionQueue:
             self._has_others = True
         entry.queue = self
         self._entries.append(entry)
-        self._count(entry.rows, entry.nbytes)
+        self._count(entry.left, entry.nbytes)
         if self._lines is not None:
             self._lengthen_line(self._lines, entry)
         if entry.spared is not None:
             self._spare(*entry.spared)
+
+    def put_back_halved(self, entries: Sequence[Entry]) -> None:
+        """Let each half of a batch that failed run as a batch, before all others."""
+        middle = len(entries) // 2
+        self._halves += [entries[middle:], entries[:middle]]
 
     def leave(self, entry: Entry) -> None:
         """Free the room and the tensors of an entry whose caller left."""
@@ -290,27 +199,34 @@ class VersionQueue:
         return late
 
     def take_all(self) -> list[Entry]:
-        """Empty the queue; return the entries whose callers still wait."""
+        """Remove and return the entries whose callers still wait; halves stay."""
         entries = self._waiting()
         self._keep([])
         for entry in entries:
             self._remove(entry)
         return entries
 
-    def take(self, now: float, max_rows: int = 0) -> tuple[list[Entry], list[Entry]]:
+    def take(
+        self, now: float, max_rows: int = 0, *, joins: bool = True
+    ) -> tuple[list[Entry], list[Entry]]:
         """Remove the next batch; return it and the entries whose deadline passed.
 
         The batch starts with the entry whose turn it is; entries of the same layout
-        join in order while they fit. A request with more rows than a batch may have
-        becomes its own batch, which runs in pieces. `max_rows` is a further limit for
-        this batch.
+        join in order while they fit. Of a request with more rows than a batch may have
+        only a part is taken; the rest keeps its place, and the customer's turn goes on
+        from there. `max_rows` is a further limit for this batch. Without `joins`, the
+        batch is one whole request.
         """
+        if self._halves:
+            return self._take_half(now)
         batch: list[Entry] = []
         late: list[Entry] = []
         others: list[Entry] = []
         limits = self.limits
         most_rows, rows, nbytes = limits.max_batch_rows, 0, 0
-        if 0 < max_rows < most_rows:
+        if not joins:
+            most_rows = 0  # nothing joins the first
+        elif 0 < max_rows < most_rows:
             most_rows = max_rows
         if self._has_others and self.rows > most_rows:
             self._line_up()
@@ -332,17 +248,24 @@ class VersionQueue:
             most = most_rows
             if 0 < entry.max_batch_rows < most:
                 most = entry.max_batch_rows
+            left = entry.left
             if batch and (
-                rows + entry.rows > most
-                or nbytes + entry.nbytes > limits.max_batch_bytes
+                rows + left > most or nbytes + entry.nbytes > limits.max_batch_bytes
             ):
                 others.append(entry)
                 break
+            if left > most and joins:
+                part = entry.take_part(most, now)
+                self._spare_less(entry)
+                entries.appendleft(entry)
+                batch.append(part)
+                rows = most
+                break
             entry.queue = None
-            batch.append(entry)
-            most_rows = most
-            rows += entry.rows
+            batch.append(entry if entry.parts is None else entry.take_part(left, now))
+            rows += left
             nbytes += entry.nbytes
+            most_rows = most
         if others:
             entries.extendleft(reversed(others))
         self._count(-rows, -nbytes)
@@ -356,8 +279,16 @@ class VersionQueue:
             for entry in batch:
                 self._shorten_line(self._lines, entry)
         if self._spared_rows or self._spared_bytes:
-            self._spare_no_more(batch)
+            taken = [one.whole or one for one in batch]
+            self._spare_no_more([one for one in taken if one.queue is None])
         return batch, late
+
+    def _take_half(self, now: float) -> tuple[list[Entry], list[Entry]]:
+        live = [one for one in self._halves.pop() if not _is_gone(one)]
+        return (
+            [one for one in live if one.deadline > now],
+            [one for one in live if one.deadline <= now],
+        )
 
     def _waiting(self) -> list[Entry]:
         return [one for one in self._entries if one.queue is self]
@@ -388,18 +319,18 @@ class VersionQueue:
     def _remove(self, entry: Entry) -> None:
         """Forget an entry that was not served; its customer's next ones move up."""
         entry.queue = None
-        self._count(-entry.rows, -entry.nbytes)
+        self._count(-entry.left, -entry.nbytes)
         if self._lines is not None:
-            self._shorten_line(self._lines, entry).turn -= entry.rows
+            self._shorten_line(self._lines, entry).turn -= entry.left
         self._spare_no_more((entry,))
 
     def _lengthen_line(self, lines: dict[int, _Line], entry: Entry) -> None:
         line = lines.get(entry.customer_id)
         if line is None:
             line = lines[entry.customer_id] = _Line(0, 0, self._turn)
-        line.rows += entry.rows
+        line.rows += entry.left
         line.nbytes += entry.nbytes
-        line.turn = entry.turn = max(line.turn, self._turn) + entry.rows
+        line.turn = entry.turn = max(line.turn, self._turn) + entry.left
         if line.turn < self._last_turn:
             self._in_order = False
         else:
@@ -407,7 +338,7 @@ class VersionQueue:
 
     def _shorten_line(self, lines: dict[int, _Line], entry: Entry) -> _Line:
         line = lines[entry.customer_id]
-        line.rows -= entry.rows
+        line.rows -= entry.left
         line.nbytes -= entry.nbytes
         if not line.rows:
             del lines[entry.customer_id]
@@ -418,6 +349,12 @@ class VersionQueue:
             if entry.spared is not None:
                 self._spare(-entry.spared.rows, -entry.spared.nbytes)
                 entry.spared = None
+
+    def _spare_less(self, entry: Entry) -> None:
+        """Count what is left of an entry that was cut in full, as far as it goes."""
+        if entry.spared is not None and entry.spared.rows > entry.left:
+            self._spare(entry.left - entry.spared.rows, 0)
+            entry.spared = Size(entry.left, entry.spared.nbytes)
 
     def _spare(self, rows: int, nbytes: int) -> None:
         self._spared_rows += rows
@@ -434,5 +371,9 @@ class VersionQueue:
 def late(entry: Entry) -> EngineError:
     return EngineError(
         EngineErrorCode.DEADLINE_EXCEEDED,
-        f"the deadline passed with {entry.rows} rows still waiting",
+        f"the deadline passed with {entry.left} rows still waiting",
     )
+
+
+def _is_gone(entry: Entry) -> bool:
+    return (entry.whole or entry).gone

@@ -16,6 +16,14 @@ _STICKY = ("CUDA error", "CUBLAS_STATUS_EXECUTION_FAILED", "CUDNN_STATUS_EXECUTI
 _PASSING = ("_STATUS_INVALID_VALUE", "_STATUS_NOT_SUPPORTED", "_STATUS_BAD_PARAM")
 
 
+def said(error: BaseException) -> str:
+    """Return an exception's text; a model's own class may fail to give one."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether memory was short, so that a smaller batch might fit."""
     if error is None:
@@ -23,7 +31,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, MemoryError) or _name(error) == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in _OUT_OF_MEMORY
+        words in said(error) for words in _OUT_OF_MEMORY
     )
 
 
@@ -43,7 +51,7 @@ def _is_sticky(error: BaseException) -> bool:
         return False
     if _name(error) == "AcceleratorError":
         return True
-    text = str(error)
+    text = said(error)
     return any(words in text for words in _STICKY) and not any(
         words in text for words in _PASSING
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.engine.batching.batcher import Batcher
+from inference.engine.batching.entry import BatchAnswer, Entry
 from inference.engine.batching.lane import Lane
-from inference.engine.batching.queue import BatchAnswer, Entry
 from inference.engine.runners.runner import Loaded
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.joined_outputs import join_outputs

@@ -11,6 +11,7 @@ disk, so that an engine can restart alone.
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -18,11 +19,12 @@ from typing import Any, Literal, NamedTuple
 
 import structlog
 
-from inference.engine.batching import bounds, lengths
+from inference.engine.batching import bounds, lane, lengths
 from inference.engine.batching.batcher import Batcher
+from inference.engine.batching.entry import Layout
 from inference.engine.batching.lane import Lane
 from inference.engine.batching.lengths import VariableLengths
-from inference.engine.batching.queue import Layout
+from inference.engine.batching.notes import NoNotes, PieceNotes
 from inference.engine.devices import failures
 from inference.engine.explaining.lane_model import LaneModel
 from inference.engine.loading import desired, memory, residency, turns
@@ -70,6 +72,12 @@ class VersionState:
         self.model: LaneModel | None = None
         self.signature: Signature | None = None
         self.outputs: tuple[OutputTensor, ...] = ()
+        # Why its requests must not share batches, as found when it was loaded.
+        self.apart = ""
+        # Seconds since the epoch.
+        self.ready_at = 0.0
+        # The last batches on which it failed, also before a reload.
+        self.failures = lane.failures_kept()
         # Layouts of requests that passed the check against the signature.
         self.layouts: set[Layout] = set()
         # Checks and pads requests if lengths vary.
@@ -77,6 +85,12 @@ class VersionState:
 
     def want(self, wanted: VersionToLoad) -> None:
         self.wanted, self.form = wanted, wanted.form()
+
+    @property
+    def joins(self) -> bool:
+        """Whether its requests share batches."""
+        join = self.wanted.batching.join
+        return not self.apart if join is None else join
 
 
 class _Load:
@@ -123,6 +137,8 @@ class Versions:
         device_memory: ModelMemory | None = None,
         remembers: bool = True,
         refused: frozenset[VersionKey] = frozenset(),
+        notes: PieceNotes | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._batcher = batcher
@@ -131,6 +147,8 @@ class Versions:
         self._loop = loop
         self._on_ready = on_ready
         self._on_fatal = on_fatal
+        self._notes = NoNotes() if notes is None else notes
+        self._wall_clock = wall_clock
         self._memory = device_memory or memory.of_device(settings.device)
         self._budget = settings.memory_budget_bytes
         self._remembers = remembers
@@ -260,6 +278,8 @@ class Versions:
         if version.lane is not None:
             limits, max_wait_s = bounds.of_version(self._settings, wanted.batching)
             version.lane.limit(limits, max_wait_s=max_wait_s)
+            version.lane.joins = version.joins
+            version.lane.log_values = wanted.process.log_values
         if wanted.pinned and version.state == "evicted":
             self._begin(version, make_room=True)
 
@@ -326,11 +346,14 @@ class Versions:
         wanted, estimate = load.wanted, memory.artifact_bytes(load.wanted.path)
         started = self._clock()
         self._growth.begin()
+        slot = self._notes.begin(str(wanted.key), 0, 0, loading=True)
         try:
             loaded = self._load(wanted, self._settings.device)
         except BaseException:
             self._share(self._growth.end(None))
             raise
+        finally:
+            self._notes.end(slot)
         load_ms = int((self._clock() - started) * 1000)
         memory.trim()
         sizes = self._growth.end(load, estimate)
@@ -375,6 +398,7 @@ class Versions:
         loaded, version.nbytes, version.measured, version.load_ms, waited_ms = (
             task.result()
         )
+        version.apart = loaded.apart
         limits, max_wait_s = bounds.of_version(self._settings, wanted.batching)
         old, version.lane = (
             version.lane,
@@ -384,6 +408,9 @@ class Versions:
                 max_wait_s=max_wait_s,
                 depth=loaded.depth,
                 name=str(version.wanted.key),
+                joins=version.joins,
+                log_values=wanted.process.log_values,
+                failures=version.failures,
             ),
         )
         version.signature = loaded.signature
@@ -394,7 +421,7 @@ class Versions:
             version.lane, loaded, wanted, self._batcher, loop=self._loop
         )
         version.state, version.error, version.refused = "ready", "", False
-        version.used_at = self._clock()
+        version.used_at, version.ready_at = self._clock(), self._wall_clock()
         logger.info(
             "ready",
             version=str(wanted.key),
@@ -535,4 +562,16 @@ def _status(version: VersionState) -> VersionStatus:
         outputs=version.outputs,
         form=version.form,
         refused=version.refused,
+        apart=_apart(version),
+        calls=lane.calls if lane else 0,
+        rows=lane.rows if lane else 0,
+        single_row_s=lane.cost.single_row_s if lane else 0.0,
+        ready_at=version.ready_at if lane else 0.0,
+        failures=tuple(version.failures),
     )
+
+
+def _apart(version: VersionState) -> str:
+    if version.joins or version.lane is None:
+        return ""
+    return version.apart or "its batching says so"

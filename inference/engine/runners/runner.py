@@ -105,7 +105,7 @@ class Loaded(NamedTuple):
     depth: int = 1
     # Described by running its example.
     outputs: tuple[OutputTensor, ...] = ()
-    # Why requests must not share batches; empty: they may.
+    # Why its requests must not share batches; empty: they may.
     apart: str = ""
 
 

@@ -27,6 +27,8 @@ _COUNTERS = {
     "demand_loads": "Calls that made a version load again.",
     "malformed_frames": "Connections closed because of a malformed frame.",
     "connections": "Connections accepted.",
+    "pieces": "Parts of requests that were too long for one forward pass.",
+    "dropped_between_pieces": "Requests dropped after some of their parts had run.",
     "memory_halvings": "Batches run as two halves because memory was short.",
     "graphs_captured": "Sizes of batches that got a graph of their own.",
     "graph_fallbacks": "Versions that run without graphs for some of their sizes.",

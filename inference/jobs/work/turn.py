@@ -161,6 +161,7 @@ class _Turn:
             sleep=worker.clock.sleep,
             on_wait=self._note_waiting,
             customer_id=self._job.customer_id,
+            job_id=claim.job_id,
         )
 
     def run(self) -> bool:

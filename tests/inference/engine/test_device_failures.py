@@ -20,7 +20,7 @@ from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests import torture
 from tests.inference.engine.devices.fake_device import FakeDevice
-from tests.inference.engine.fakes import KEY, ready, rows, run, to_load
+from tests.inference.engine.fakes import KEY, ready, rows, run, teach, to_load
 
 SIGNATURE = Signature(layout=Layout.MATRIX, shape=(2,))
 
@@ -190,6 +190,7 @@ def test_two_batches_are_in_flight(tmp_path, device, monkeypatch):
         engine = make_engine(tmp_path, device, fatal=[])
         engine.load(to_load())
         await ready(engine)
+        teach(engine)
         client = InProcessEngineClient(engine)
         device.events.clear()
         monkeypatch.setattr(device, "compute", held)

@@ -217,6 +217,16 @@ def test_engines_are_told_whose_rows_they_get():
     assert [one.customer_id for one in calls] == [7]
 
 
+def test_engines_are_told_the_id_that_the_caller_gets():
+    driver = Driver()
+    answer = driver.call()
+
+    calls = [one for one in driver.effects if isinstance(one, EngineCall)]
+    assert [one.request_id.encode() for one in calls] == [
+        dict(answer.headers)[b"x-request-id"]
+    ]
+
+
 def test_a_full_share_is_told_from_a_full_engine():
     messages = []
     for of_customer in (False, True):

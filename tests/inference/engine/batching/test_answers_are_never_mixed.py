@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -173,9 +174,9 @@ def test_an_engine_that_hands_answers_out_in_another_order_is_caught(
 ):
     right_order = execution.run
 
-    def mutant(runner, entries, **options):
-        outcome = right_order(runner, entries, **options)
-        return outcome._replace(entries=outcome.entries[::-1])
+    def mutant(runner, entries, *options):
+        outcome = right_order(runner, entries, *options)
+        return msgspec.structs.replace(outcome, entries=outcome.entries[::-1])
 
     monkeypatch.setattr(execution, "run", mutant)
 

@@ -9,7 +9,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.batching.queue import Entry
+from inference.engine.batching.entry import Entry
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.wire.calls import PredictionCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
@@ -22,6 +22,7 @@ from tests.inference.engine.fakes import (
     loaded_engine,
     rows,
     run,
+    teach,
     until,
 )
 
@@ -58,6 +59,7 @@ def test_all_that_arrives_in_one_turn_of_the_loop_is_one_batch(tmp_path):
     async def main():
         runner = FakeRunner()
         engine = await loaded_engine(tmp_path, runner)
+        teach(engine)
         client = InProcessEngineClient(engine)
 
         await asyncio.gather(
@@ -132,6 +134,7 @@ def test_batching_never_mixes_answers(tmp_path_factory, inline_ms, sizes, seed):
 def test_only_the_poisonous_request_fails(tmp_path):
     async def main():
         engine = await loaded_engine(tmp_path, FakeRunner())
+        teach(engine)
         client = InProcessEngineClient(engine)
 
         with structlog.testing.capture_logs() as logged:
@@ -144,12 +147,13 @@ def test_only_the_poisonous_request_fails(tmp_path):
             )
 
         [failed] = [one for one in logged if one["event"] == "batch_failed"]
-        assert failed["reason"] == "the model raised RuntimeError: poison"
+        assert (failed["exception"], failed["message"]) == ("RuntimeError", "poison")
         assert failed["version"] == "doubler v1"
         assert "fakes.py" in failed["trace"].splitlines()[-2]
         assert isinstance(answers[2], EngineError)
         assert answers[2].code is EngineErrorCode.MODEL_ERROR
         assert [float(answers[i].tensors[0].data[0, 0]) for i in (0, 1, 3)] == [2, 4, 8]
+        assert engine.status().counters["rows"] == 3
 
     run(main())
 
@@ -162,6 +166,7 @@ def test_outputs_of_other_rows_than_inputs_are_a_model_error(tmp_path):
 
     async def main():
         engine = await loaded_engine(tmp_path, Summing())
+        teach(engine)
 
         with pytest.raises(EngineError) as caught:
             await InProcessEngineClient(engine).predict(
@@ -254,6 +259,7 @@ def test_late_and_left_requests_never_reach_the_device(tmp_path):
     async def main():
         runner, clock = FakeRunner(), ManualClock()
         engine = await loaded_engine(tmp_path, runner, inline_ms=0, clock=clock)
+        teach(engine)
         client = InProcessEngineClient(engine)
         runner.hold()
         first = asyncio.create_task(
@@ -289,6 +295,7 @@ def test_a_request_larger_than_a_batch_is_answered_whole(tmp_path):
     async def main():
         runner = FakeRunner()
         engine = await loaded_engine(tmp_path, runner, max_batch_rows=4)
+        teach(engine)
 
         answer = await InProcessEngineClient(engine).predict(
             PredictionCall(KEY, rows(*range(10)), timeout_s=5)
@@ -369,6 +376,7 @@ def test_a_batch_waits_for_company_while_the_device_is_idle(tmp_path):
     async def main():
         runner = FakeRunner()
         engine = await loaded_engine(tmp_path, runner, max_wait_ms=40)
+        teach(engine)
         client = InProcessEngineClient(engine)
 
         first = asyncio.create_task(
@@ -391,6 +399,7 @@ def test_a_full_batch_does_not_wait_for_more_company(tmp_path):
         engine = await loaded_engine(
             tmp_path, runner, max_wait_ms=60_000, max_batch_rows=3
         )
+        teach(engine)
         client = InProcessEngineClient(engine)
 
         await asyncio.gather(

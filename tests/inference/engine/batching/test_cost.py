@@ -31,6 +31,71 @@ def test_the_estimate_follows_what_happens():
     assert 0.1 <= cost.estimate(1) < 0.11
 
 
+def test_the_largest_batch_within_a_time_is_found_between_measured_sizes():
+    cost = CostModel()
+    assert cost.most_rows(0.05) == 1
+    for rows in (1, 4, 16, 64):
+        cost.observe(rows, 0.01 + 0.001 * rows)
+
+    assert cost.most_rows(0.05) == 40
+    assert cost.most_rows(0.001) == 1
+
+
+def test_a_batch_grows_as_its_time_did_so_far():
+    cost = CostModel()
+    cost.observe(1, 0.001)
+    assert cost.most_rows(0.05) == 50
+
+    cost.observe(10, 0.003)
+    assert cost.most_rows(0.05) == 166
+
+
+def test_a_size_that_is_too_slow_is_cut_down():
+    cost = CostModel()
+    cost.observe(64, 3.2)
+
+    assert cost.most_rows(0.05) == 1
+    assert cost.most_rows(0.5) == 10
+
+
+def test_a_row_more_is_tried_where_only_single_rows_were_measured():
+    cost = CostModel()
+    cost.observe(1, 0.04)
+    assert cost.most_rows(0.05) == 2
+
+    cost.observe(2, 0.041)
+    assert cost.most_rows(0.05) == 4
+
+
+def test_a_first_slow_batch_does_not_keep_its_size_from_being_tried_again():
+    cost = CostModel()
+    cost.observe(32, 0.001)
+    cost.observe(64, 0.2)
+
+    assert cost.most_rows(0.05) >= 64
+
+
+def test_a_size_that_became_fast_again_is_tried_after_a_while():
+    cost = CostModel()
+    for _ in range(30):
+        cost.observe(32, 0.001)
+        cost.observe(64, 0.2)
+    assert cost.most_rows(0.05) < 64
+
+    tried = [cost.most_rows(0.05) for _ in range(300)]
+
+    assert tried[-1] >= 64
+
+
+def test_the_time_of_a_single_row_is_known_once_measured():
+    cost = CostModel()
+    cost.observe(2, 0.02)
+    assert cost.single_row_s == 0
+
+    cost.observe(1, 0.01)
+    assert cost.single_row_s == 0.01
+
+
 def test_the_pace_is_learnt_from_batches_that_left_others_waiting():
     pace = Pace()
     pace.observe(1, 0.5, saturated=False)

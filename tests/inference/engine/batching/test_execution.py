@@ -1,10 +1,11 @@
 """Test batches that fail as a whole, or because memory is short."""
 
 import numpy as np
+import pytest
 import torch
 
 from inference.engine.batching import execution
-from inference.engine.batching.queue import Entry
+from inference.engine.batching.entry import Entry
 from inference.engine.wire.errors import EngineErrorCode
 from inference.engine.wire.tensors import Tensor
 from tests.inference.engine.fakes import POISON, FakeRunner
@@ -36,11 +37,15 @@ def entry(*values):
     )
 
 
+def run(runner, *entries, **options):
+    rows = sum(one.rows for one in entries)
+    return execution.run(runner, entries, rows, **options)
+
+
 def test_a_batch_that_does_not_fit_is_run_as_halves():
     runner = SmallDevice(2)
-    entries = [entry(1, 2, 3), entry(4), entry(5, 6, 7)]
 
-    [outcome] = execution.run_apart(runner, entries, max_batch_rows=100)
+    outcome = run(runner, entry(1, 2, 3), entry(4), entry(5, 6, 7))
 
     assert outcome.error is None
     assert outcome.answer.tensors[0].data[:, 0].tolist() == [2, 4, 6, 8, 10, 12, 14]
@@ -51,42 +56,48 @@ def test_a_batch_that_does_not_fit_is_run_as_halves():
 def test_one_request_that_does_not_fit_is_run_as_halves():
     runner = SmallDevice(1)
 
-    outcome = execution.run(runner, [entry(1, 2, 3)], max_batch_rows=100)
+    outcome = run(runner, entry(1, 2, 3))
 
     assert outcome.answer.tensors[0].data[:, 0].tolist() == [2, 4, 6]
+
+
+def test_a_whole_request_is_not_halved_where_memory_is_short():
+    runner = SmallDevice(2)
+
+    outcome = run(runner, entry(1, 2, 3), whole=True)
+
+    assert outcome.error.code is EngineErrorCode.OVERLOADED
+    assert runner.batches == [3]
 
 
 def test_where_not_even_a_row_fits_callers_are_told_when_to_come_back():
     runner = SmallDevice(0)
 
-    [outcome] = execution.run_apart(
-        runner, [entry(1, 2), entry(3, 4)], max_batch_rows=100
-    )
+    outcome = run(runner, entry(1, 2), entry(3, 4))
 
     assert outcome.error.code is EngineErrorCode.OVERLOADED
     assert outcome.error.retry_after_ms == 1000
     assert outcome.error.retryable
+    assert not execution.may_halve(outcome)
     # Each half runs once, not every row.
     assert runner.batches == [4, 2, 1]
 
 
-def test_a_poisonous_request_fails_alone():
-    runner = FakeRunner()
-    entries = [entry(1), entry(POISON), entry(3), entry(4)]
+def test_each_half_of_a_batch_that_failed_may_run_apart():
+    outcome = run(FakeRunner(), entry(1), entry(POISON))
+    alone = run(FakeRunner(), entry(POISON))
 
-    outcomes = execution.run_apart(runner, entries, max_batch_rows=100)
-
-    failed = [each for outcome in outcomes if outcome.error for each in outcome.entries]
-    assert failed == [entries[1]]
+    assert execution.may_halve(outcome)
+    assert not execution.may_halve(alone)
 
 
 def test_a_batch_on_a_failed_device_is_not_tried_again():
     runner = FakeRunner()
     runner.error = torch.AcceleratorError("device-side assert triggered")
 
-    [outcome] = execution.run_apart(runner, [entry(1), entry(2)], max_batch_rows=100)
+    outcome = run(runner, entry(1), entry(2))
 
-    assert runner.batches == [2]
+    assert not execution.may_halve(outcome)
     assert execution.is_fatal(outcome.cause)
     # Requests that only shared the batch may be sent again, to the new engine.
     assert outcome.error.code is EngineErrorCode.DEVICE_FAILED
@@ -99,6 +110,22 @@ def test_a_request_that_brings_the_device_down_alone_is_to_blame():
     runner = FakeRunner()
     runner.error = torch.AcceleratorError("device-side assert triggered")
 
-    [outcome] = execution.run_apart(runner, [entry(1)], max_batch_rows=100)
+    outcome = run(runner, entry(1))
 
     assert outcome.error.code is EngineErrorCode.MODEL_ERROR
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [Unspeakable(), KeyboardInterrupt()])
+def test_whatever_a_model_raises_is_an_outcome(error):
+    runner = FakeRunner()
+    runner.error = error
+
+    outcome = run(runner, entry(1))
+
+    assert outcome.error.code is EngineErrorCode.MODEL_ERROR
+    assert type(error).__name__ in outcome.error.message

@@ -19,7 +19,7 @@ def lane():
 def test_nothing_is_known_of_a_lane_at_first(lane):
     assert lane.idle
     assert lane.drain_s(job=False) == 0.0
-    assert lane.most_job_rows() == 0
+    assert lane.piece_rows(0.05) == 1
     assert lane.job_price_s() == 0.0
 
 
@@ -41,11 +41,26 @@ def test_before_the_pace_is_known_single_batches_tell(lane):
 
 
 def test_a_batch_of_jobs_costs_fifty_milliseconds_at_most(lane):
-    lane.pace.observe(10, 0.1, saturated=True)
+    for rows in (2, 4, 8):
+        lane.cost.observe(rows, rows * 0.01)
     lane.jobs.append(entry(40, job=True))
 
-    assert lane.most_job_rows() == 5
-    assert lane.job_price_s() == pytest.approx(0.05)
+    assert lane.piece_rows(0.05) == 5
+    assert lane.job_price_s() == pytest.approx(0.04)
+
+
+def test_batches_of_a_fast_version_are_not_cut(lane):
+    lane.cost.observe(1, 0.001)
+
+    assert lane.piece_rows(0.05) == 10
+
+
+def test_a_batch_that_may_not_be_cut_costs_what_it_takes(lane):
+    lane.joins = False
+    lane.cost.observe(1, 0.01)
+    lane.jobs.append(entry(32, job=True))
+
+    assert lane.job_price_s() == pytest.approx(0.32)
 
 
 def test_limits_may_change_under_what_waits(lane):
@@ -54,7 +69,7 @@ def test_limits_may_change_under_what_waits(lane):
     lane.limit(lane.limits.__class__(100, 10_000, 4, 1000), max_wait_s=0.01)
     lane.interactive.append(entry(4))
 
-    assert [one.rows for one in lane.interactive.take(0.0)[0]] == [8]
+    assert [one.rows for one in lane.interactive.take(0.0)[0]] == [4]
     assert lane.max_wait_s == 0.01
 
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.engine.batching.entry import Entry
 from inference.engine.batching.queue import (
-    Entry,
     QueueLimits,
     QueueRefusal,
     QueueRoom,
@@ -96,12 +96,70 @@ def test_a_caller_may_ask_for_smaller_batches():
     assert waiting.take(0.0)[0] == [small, last]
 
 
-def test_a_request_larger_than_a_batch_goes_alone():
+def test_a_request_larger_than_a_batch_leaves_in_parts():
     large, small = entry(25), entry()
     waiting = queue(large, small)
 
-    assert waiting.take(0.0)[0] == [large]
+    taken = [waiting.take(0.0)[0] for _ in range(3)]
+
+    assert [[one.rows for one in batch] for batch in taken] == [[10], [10], [5, 1]]
+    assert [batch[0].start for batch in taken] == [0, 10, 20]
+    assert {batch[0].whole for batch in taken} == {large}
+    assert taken[2][1] is small
+    assert (waiting.rows, waiting.nbytes, len(waiting)) == (0, 0, 0)
+
+
+def test_what_is_left_of_a_request_counts_and_may_leave():
+    large = entry(25)
+    waiting = queue(large)
+    waiting.take(0.0, 4)
+
+    assert (waiting.rows, waiting.held(0).rows) == (21, 21)
+    assert waiting.nbytes == large.nbytes
+    waiting.leave(large)
+    assert (waiting.rows, waiting.nbytes, len(waiting)) == (0, 0, 0)
+
+
+def test_the_rest_of_a_late_request_is_not_taken():
+    large = entry(25, deadline=5.0)
+    waiting = queue(large)
+    waiting.take(0.0)
+
+    assert waiting.take(6.0) == ([], [large])
+    assert (waiting.rows, waiting.nbytes) == (0, 0)
+
+
+def test_who_comes_during_a_large_request_does_not_wait_for_all_of_it():
+    large, small = entry(100, customer_id=1), entry(2, customer_id=2)
+    waiting = queue(large)
+    waiting.take(0.0)
+
+    waiting.append(small)
+
     assert waiting.take(0.0)[0] == [small]
+    rest = [one.rows for _ in range(9) for one in waiting.take(0.0)[0]]
+    assert rest == [10] * 9
+
+
+def test_without_company_each_request_is_a_batch_whole():
+    large, small = entry(25), entry()
+    waiting = queue(large, small)
+
+    assert waiting.take(0.0, 4, joins=False)[0] == [large]
+    assert waiting.take(0.0, 4, joins=False)[0] == [small]
+    assert waiting.rows == 0
+
+
+def test_halves_of_a_batch_that_failed_run_first_without_who_left_or_is_late():
+    failed = [entry(), entry(), entry(), entry(deadline=5.0)]
+    waiting = queue(entry())
+    failed[0].gone = True
+
+    waiting.put_back_halved(failed)
+
+    assert len(waiting) == 3
+    assert waiting.take(6.0) == ([failed[1]], [])
+    assert waiting.take(6.0) == ([failed[2]], [failed[3]])
 
 
 def test_a_batch_is_bounded_in_bytes_too():
@@ -272,7 +330,8 @@ def test_the_whole_engine_has_bounds_too():
     )
     assert room.refusal(entry(1, nbytes=10_001)) == QueueRefusal("engine_room")
     second.append(entry(40, nbytes=0, customer_id=2))
-    first.take(0.0)
+    while first.rows:
+        first.take(0.0)
     assert room.rows == 40
 
 
@@ -348,11 +407,16 @@ def test_every_entry_leaves_exactly_once_and_batches_keep_their_bounds(made, ear
         assert not late
         assert len({one.layout for one in batch}) <= 1
         caps = [10, *(one.max_batch_rows for one in batch if one.max_batch_rows)]
-        assert len(batch) <= 1 or sum(one.rows for one in batch) <= min(caps)
+        assert sum(one.rows for one in batch) <= min(caps)
         taken += batch
 
-    stayed = [one for one in entries if not one.gone or one in taken]
-    assert sorted(map(id, taken)) == sorted(map(id, stayed))
+    rows = dict.fromkeys(entries, 0)
+    for one in taken:
+        whole = one.whole or one
+        assert one is whole or one.start == rows[whole]
+        rows[whole] += one.rows
+    for one in entries:
+        assert rows[one] == one.rows or (one.gone and rows[one] == one.rows - one.left)
     assert (waiting.rows, waiting.nbytes) == (0, 0)
     assert all(waiting.held(customer_id).rows == 0 for customer_id in range(4))
 
@@ -378,5 +442,8 @@ def test_whatever_others_send_a_newcomer_finds_room_and_is_soon_served(made):
     before = {}
     while once not in (batch := waiting.take(0.0)[0]):
         for one in batch:
-            before.setdefault(one.customer_id, []).append(one.rows)
-    assert all(sum(rows[1:]) <= 1 for rows in before.values())
+            served = before.setdefault(one.customer_id, {})
+            whole = one.whole or one
+            served[whole] = served.get(whole, 0) + one.rows
+    for served in before.values():
+        assert sum(list(served.values())[1:]) <= 1

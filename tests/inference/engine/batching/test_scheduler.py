@@ -51,7 +51,7 @@ def test_jobs_alone_have_the_device_for_themselves():
 
     turn = turns.peek()
 
-    assert turn == ("job", True, False)
+    assert (turn.lane, turn.job, turn.contended) == ("job", True, False)
 
 
 @pytest.mark.parametrize("job_s", [0.001, 0.05, 2.0])

@@ -360,10 +360,14 @@ def test_a_model_that_raises_is_a_model_error(served):
             await load(client)
 
             code = await code_of(
-                client.predict(PredictionCall(KEY, rows(POISON), timeout_s=60))
+                client.predict(
+                    PredictionCall(KEY, rows(POISON), timeout_s=60, request_id="req_1")
+                )
             )
 
             assert code is EngineErrorCode.MODEL_ERROR
+            [failure] = (await client.status()).versions[0].failures
+            assert failure.request_ids == ("req_1",)
 
     run(main())
 

@@ -21,6 +21,7 @@ from tests.inference.engine.fakes import (
     rows,
     run,
     settings,
+    teach,
     to_load,
     until,
 )
@@ -253,6 +254,7 @@ def test_limits_of_a_version_change_without_loading_it_again(tmp_path):
         await load(engine, shelf, "a")
 
         await load(engine, shelf, "a", batching=Batching(max_batch_rows=2))
+        teach(engine, key=key("a"))
         await asyncio.gather(*(predict(engine, "a", n) for n in range(6)))
 
         assert shelf.loads == ["a"]
@@ -271,6 +273,7 @@ def test_limits_that_change_while_a_version_loads_hold_from_its_start(tmp_path):
         engine.load(shelf.to_load("a"))
         engine.load(shelf.to_load("a", batching=Batching(max_batch_rows=2)))
         await ready(engine, key("a"))
+        teach(engine, key=key("a"))
         await asyncio.gather(*(predict(engine, "a", n) for n in range(6)))
 
         assert shelf.loads == ["a"]

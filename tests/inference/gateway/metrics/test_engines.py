@@ -3,7 +3,14 @@ import msgspec
 from inference.engine.in_process import InProcessEngineClient
 from inference.engine.wire.calls import PredictionCall
 from inference.gateway.metrics import engines as engine_metrics
-from tests.inference.engine.fakes import KEY, FakeRunner, loaded_engine, rows, run
+from tests.inference.engine.fakes import (
+    KEY,
+    FakeRunner,
+    loaded_engine,
+    rows,
+    run,
+    teach,
+)
 from tests.inference.gateway.metrics.test_calls import text
 
 
@@ -14,6 +21,7 @@ def written(engines):
 def status_of_an_engine(home):
     async def main():
         engine = await loaded_engine(home, FakeRunner())
+        teach(engine)
         await InProcessEngineClient(engine).predict(
             PredictionCall(KEY, rows(1, 2), timeout_s=5)
         )

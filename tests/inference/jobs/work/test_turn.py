@@ -574,6 +574,7 @@ def test_engines_are_told_whose_job_it_is(worker, engine):
     job_runner.take_turn(job.pk, worker)
 
     assert engine.customers == {job.customer_id}
+    assert engine.request_ids == {job.pk}
 
 
 def test_calls_are_short_where_rows_are_slow(worker, engine):
