@@ -196,6 +196,8 @@ def _commands() -> Iterable[tuple[str, float, Callable[[], object]]]:
     from inference.controller.reconciling import Reconciler
     from inference.engine.wire.messages import EngineStatus, VersionKey, VersionStatus
     from inference.models import LoadedVersion
+    from inference.placement import report_file
+    from inference.placement.processes import HostReport
 
     publisher = publishing.Publisher(settings.HOME.snapshot)
 
@@ -221,7 +223,9 @@ def _commands() -> Iterable[tuple[str, float, Callable[[], object]]]:
 
         unload = load
 
-    reconciler = Reconciler(artifacts=settings.HOME.artifacts)
+    report = HostReport(host="bench", at=0.0, devices=("cpu",))
+    report_file.write(settings.HOME.host_report, report)
+    reconciler = Reconciler(settings.HOME)
     links: Any = {"cpu": Link()}
     publishing.mark_changed()
     yield "publish everything", 10.0, publish

@@ -7,6 +7,7 @@ in the local cache, and its metadata can be read.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,12 @@ from inference.engine.wire.messages import (
     VersionKey,
     VersionToLoad,
 )
-from inference.models import ModelEnvironment, PredictionJob, ServingRoute
+from inference.models import (
+    ModelEnvironment,
+    PredictionJob,
+    ServingRoute,
+    VersionCondition,
+)
 from inference.snapshot.contents import CallableVersion
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 
@@ -84,11 +90,16 @@ class CatalogModel:
 
 
 def read_catalog(
-    *, with_jobs: bool = False, names: Collection[str] | None = None
+    *,
+    with_jobs: bool = False,
+    warm_since: datetime | None = None,
+    names: Collection[str] | None = None,
 ) -> list[CatalogModel]:
     """Read the models with these names, or all, with routes and named versions.
 
-    In a fixed number of queries. `with_jobs` adds versions that unfinished jobs need.
+    In a fixed number of queries. `with_jobs` adds versions that unfinished jobs need,
+    `warm_since` former defaults: of routes that moved later, and of versions that are
+    quarantined.
     """
     models = RegisteredModel.objects.all()
     if names is not None:
@@ -104,7 +115,9 @@ def read_catalog(
     }
     versions: dict[int, dict[int, ModelVersion]] = defaultdict(dict)
     named = _of(names, named_versions())
-    for version in (*named, *(_versions_of_jobs() if with_jobs else ())):
+    of_jobs = _versions_of_jobs() if with_jobs else ()
+    former = _former_defaults(warm_since) if warm_since is not None else ()
+    for version in (*named, *of_jobs, *former):
         versions[version.registered_model_id][version.version] = version
     aliases: dict[int, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
     for model_id, number, name in _of(
@@ -153,6 +166,19 @@ def named_versions() -> QuerySet[ModelVersion]:
         | Q(Exists(served))
     )
     return ModelVersion.objects.filter(named)
+
+
+def _former_defaults(warm_since: datetime) -> QuerySet[ModelVersion]:
+    """Return what should answer at once if people or a quarantine go back to it."""
+    quarantined = VersionCondition.objects.filter(
+        model=OuterRef("model"), quarantined_at__isnull=False
+    )
+    routes = ServingRoute.objects.filter(
+        Q(moved_at__gt=warm_since) | Q(Exists(quarantined)),
+        model=OuterRef("registered_model__name"),
+        former_version=OuterRef("version"),
+    )
+    return ModelVersion.objects.filter(Exists(routes))
 
 
 def _versions_of_jobs() -> Iterable[ModelVersion]:

@@ -18,7 +18,13 @@ from django.db import connection
 from django.utils import timezone
 
 from accounts.usage import roll_ups
-from inference.controller import engine_records, ledger, ownership, publishing
+from inference.controller import (
+    engine_records,
+    incidents,
+    ledger,
+    ownership,
+    publishing,
+)
 from inference.controller.engine_links import EngineLink
 from inference.controller.leadership import LEADERSHIP_TTL_S, Predecessor, lead, resign
 from inference.controller.reconciling import Reconciler
@@ -38,6 +44,8 @@ _CLEAN_UP_S = 600.0
 _CLOCK_TOLERANCE_S = 2.0
 # Rows are updated at once if an engine's report changed, else this often.
 _RECORD_S = 10.0
+# A new controller waits so long for the first answer of an engine.
+_FIRST_ANSWER_S = 3.0
 
 logger = structlog.get_logger(__name__)
 
@@ -65,7 +73,12 @@ class Controller:
         self._links: dict[str, EngineLink] = {}
         # When each engine was recorded last, and with which facts.
         self._recorded: dict[str, tuple[float, object]] = {}
-        self._reconciler = Reconciler(artifacts=home.artifacts)
+        self._recorded_hosts: dict[str, tuple[float, object]] = {}
+        # The engines that have rows.
+        self._planned: set[str] | None = None
+        # Since when each link waits for its engine's first answer.
+        self._since: dict[str, float] = {}
+        self._reconciler = Reconciler(home)
         self._publisher = publishing.Publisher(home.snapshot)
         self._leads_until = 0.0
         # Another home owns the database, and this home's gateways have no keys.
@@ -163,9 +176,10 @@ class Controller:
 
     def _take_over(self) -> None:
         """Start from the published file, which may be gone or older than the row."""
-        self._reconciler = Reconciler(artifacts=self._home.artifacts)
+        self._reconciler = Reconciler(self._home)
         self._publisher.close()
         self._due = {"lead": self._due["lead"]}
+        self._planned = None
         self._discover_engines()
         try:
             found = snapshot_file.read(self._home.snapshot)
@@ -202,24 +216,56 @@ class Controller:
     def _reconcile(self) -> None:
         self._discover_engines()
         now_s = self._clock()
+        running = self._reconciler.placer.running()
         for name, link in self._links.items():
             view = link.view
-            at, facts = self._recorded.get(name, (float("-inf"), None))
-            if not view.asked or (now_s - at < _RECORD_S and facts == view.facts):
+            one = running.get(name)
+            if not view.asked or one is None:
                 continue
-            engine_records.record(view, now=timezone.now())
-            self._recorded[name] = (now_s, view.facts)
+            leaving = self._reconciler.placer.leaving(name)
+            leaks = self._reconciler.incidents.is_leaking(one)
+            facts = (view.facts, one.planned, one.state, leaving, leaks)
+            at, before = self._recorded.get(name, (float("-inf"), None))
+            if now_s - at < _RECORD_S and facts == before:
+                continue
+            engine_records.record(
+                view, now=timezone.now(), running=one, leaving=leaving, leaks=leaks
+            )
+            self._recorded[name] = (now_s, facts)
+        self._record_hosts(now_s)
         self._compare(now_s)
 
+    def _record_hosts(self, now_s: float) -> None:
+        lacking = self._reconciler.placer.placement.lacking
+        for host, report in self._reconciler.placer.reports().items():
+            facts = (report.devices, report.memory_bytes, report.walls, lacking)
+            at, before = self._recorded_hosts.get(host, (float("-inf"), None))
+            if now_s - at < _RECORD_S and facts == before:
+                continue
+            engine_records.record_host(report, lacking)
+            self._recorded_hosts[host] = (now_s, facts)
+
     def _compare(self, now_s: float) -> None:
-        if all(link.view.asked for link in self._links.values()):
+        waiting = (name for name, link in self._links.items() if not link.view.asked)
+        # One that hangs before its first answer must not keep the others waiting.
+        if all(now_s - self._since[name] >= _FIRST_ANSWER_S for name in waiting):
             self._reconciler.reconcile(self._links, now_s=now_s)
 
     def _discover_engines(self) -> None:
-        """Find new engines by the sockets that they create in the run folder."""
+        """Find the engines that plans name by the sockets that they create."""
+        planned = self._reconciler.placer.running()
         found = self._sockets()
-        for name in found.keys() - self._links.keys():
+        for name in (found.keys() & planned.keys()) - self._links.keys():
             self._links[name] = self._make_link(name, str(found[name]))
+            self._since[name] = self._clock()
+        for name in self._links.keys() - planned.keys():
+            self._links.pop(name).stop()
+            self._since.pop(name)
+            self._recorded.pop(name, None)
+        if planned.keys() != self._planned:
+            # A process that is gone for good is no engine that does not answer.
+            engine_records.forget(planned.keys())
+            self._planned = set(planned)
 
     def _sockets(self) -> dict[str, Path]:
         return {
@@ -258,10 +304,7 @@ class Controller:
         ledger.delete_old_segments(
             self._home.spool, now=now, max_bytes=settings.MODELYARD_SPOOL_MAX_BYTES
         )
-        for name in engine_records.forget_gone(set(self._sockets()), now=now):
-            if link := self._links.pop(name, None):
-                link.stop()
-            self._recorded.pop(name, None)
+        incidents.prune(now=now)
 
 
 def _start_link(name: str, address: str) -> EngineLink:

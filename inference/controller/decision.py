@@ -1,12 +1,15 @@
 """Decide what engines load and unload, and what gateways serve. Without I/O.
 
-People set *desired* variants; gateways use *serving* variants. Serving follows desired
-once every running engine has loaded and warmed up every variant, and engines unload a
-version once no gateway can name it any more. So a move fails no request:
+The placement says which engines hold which version (`inference/placement/`). People
+set *desired* variants; gateways use *serving* variants. Serving follows desired once
+every engine that should hold a variant, and answers, has loaded it and warmed it up. A
+version leaves an engine once no gateway can name it there. So a move fails no request:
 
-    desired ──► load on every engine ──► serving moves ──► snapshot published
+    desired ──► load on its engines ──► serving moves ──► snapshot published
                                                               │ grace
     old version: nothing names it any more ◄──────────────────┘──► unload
+
+A version that is quarantined answers nothing: the former default stands in for it.
 """
 
 from collections.abc import Mapping
@@ -18,7 +21,8 @@ from inference.engine.wire.messages import VersionKey, VersionStatus
 # The reports of the engines that answer, by the engine's name.
 Reports = Mapping[str, Mapping[VersionKey, VersionStatus]]
 # One version on one engine.
-Placement = tuple[str, VersionKey]
+OnEngine = tuple[str, VersionKey]
+Engines = Mapping[VersionKey, AbstractSet[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Served:
 
     variants: Variants | None
     waiting_for: str = ""
+    # The default before this one.
+    former: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +58,27 @@ class Situation:
     desired: Mapping[str, Variants]
     serving: Mapping[str, Served]
     reports: Reports
-    # Versions to keep loaded besides routes: published ones and those of jobs.
-    wanted: frozenset[VersionKey] = frozenset()
+    # The engines that should hold each version, and those that keep it for now.
+    holders: Engines = field(default_factory=dict)
+    staying: Engines = field(default_factory=dict)
     # Why a version cannot be sent to engines at all.
     obstacles: Mapping[VersionKey, str] = field(default_factory=dict)
-    # Versions that a recent snapshot named: a gateway may still call them.
-    recently_named: AbstractSet[VersionKey] = frozenset()
+    # Why a version has no engine.
+    lacking: Mapping[VersionKey, str] = field(default_factory=dict)
+    # Why a version is quarantined.
+    quarantined: Mapping[VersionKey, str] = field(default_factory=dict)
     # Versions with other settings than the engine was told.
-    changed: AbstractSet[Placement] = frozenset()
+    changed: AbstractSet[OnEngine] = frozenset()
     # Those that must load again: another artifact, signature or trust.
-    stale: AbstractSet[Placement] = frozenset()
+    stale: AbstractSet[OnEngine] = frozenset()
     # Failed versions that are due for another try.
-    retry: AbstractSet[Placement] = frozenset()
+    retry: AbstractSet[OnEngine] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    loads: tuple[Placement, ...]
-    unloads: tuple[Placement, ...]
+    loads: tuple[OnEngine, ...]
+    unloads: tuple[OnEngine, ...]
     # The new serving state of every desired route.
     serving: Mapping[str, Served]
 
@@ -80,30 +89,19 @@ def decide(situation: Situation) -> Decision:
         model: _serve(situation, model, variants)
         for model, variants in situation.desired.items()
     }
-    needed = set(situation.wanted)
-    for model, variants in situation.desired.items():
-        needed |= variants.keys(model)
-    for routes in (situation.serving, serving):
-        for model, served in routes.items():
-            if served.variants is not None:
-                needed |= served.variants.keys(model)
-    loads, unloads = [], []
-    for engine, versions in situation.reports.items():
-        for key in needed:
-            if key in situation.obstacles:
-                continue
-            status = versions.get(key)
-            if (
-                status is None
-                or (status.state == "failed" and (engine, key) in situation.retry)
-                or (engine, key) in situation.changed
-            ):
-                loads.append((engine, key))
-        unloads += [
-            (engine, key)
-            for key in versions
-            if key not in needed and key not in situation.recently_named
-        ]
+    loads = [
+        (engine, key)
+        for key, engines in situation.holders.items()
+        for engine in engines & situation.reports.keys()
+        if _should_load(situation, engine, key)
+    ]
+    unloads = [
+        (engine, key)
+        for engine, versions in situation.reports.items()
+        for key in versions
+        if engine not in situation.holders.get(key, ())
+        and engine not in situation.staying.get(key, ())
+    ]
     return Decision(
         loads=tuple(sorted(loads, key=_order)),
         unloads=tuple(sorted(unloads, key=_order)),
@@ -111,9 +109,71 @@ def decide(situation: Situation) -> Decision:
     )
 
 
+def _should_load(situation: Situation, engine: str, key: VersionKey) -> bool:
+    status = situation.reports[engine].get(key)
+    return (
+        status is None
+        or (status.state == "failed" and (engine, key) in situation.retry)
+        or (engine, key) in situation.changed
+    )
+
+
 def _serve(situation: Situation, model: str, desired: Variants) -> Served:
-    before = situation.serving.get(model)
-    current = before.variants if before else None
+    before = situation.serving.get(model, Served(None))
+    healthy, words = _without_quarantined(situation, model, desired, before)
+    served = _follow(situation, model, healthy, before.variants)
+    texts = [text for text in (words, served.waiting_for) if text]
+    former = _former(situation, model, before, served.variants)
+    return Served(served.variants, waiting_for="; ".join(texts), former=former)
+
+
+def _without_quarantined(
+    situation: Situation, model: str, desired: Variants, before: Served
+) -> tuple[Variants, str]:
+    """Return what to serve instead of quarantined versions, and why."""
+
+    def reason(version: int | None) -> str | None:
+        if version is None:
+            return None
+        return situation.quarantined.get(VersionKey(model, version))
+
+    texts = []
+    if why := reason(desired.canary):
+        texts.append(f"version {desired.canary} is quarantined: {why}")
+        desired = Variants(desired.default)
+    why = reason(desired.default)
+    if why is None:
+        return desired, "; ".join(texts)
+    current = before.variants
+    if current is not None and reason(current.default) is None:
+        stand_in = current
+        if reason(current.canary):
+            stand_in = Variants(current.default)
+    elif before.former is None or reason(before.former) is not None:
+        return desired, "; ".join(texts)
+    else:
+        stand_in = Variants(before.former)
+    if VersionKey(model, stand_in.default) in situation.obstacles:
+        return desired, "; ".join(texts)
+    texts.insert(0, f"version {desired.default} is quarantined: {why}")
+    return stand_in, "; ".join([*texts, f"version {stand_in.default} answers"])
+
+
+def _former(
+    situation: Situation, model: str, before: Served, variants: Variants | None
+) -> int | None:
+    """Return the last default that answered before the one that serves now."""
+    if before.variants is None or variants is None:
+        return before.former
+    old = before.variants.default
+    if old == variants.default or VersionKey(model, old) in situation.quarantined:
+        return before.former
+    return old
+
+
+def _follow(
+    situation: Situation, model: str, desired: Variants, current: Variants | None
+) -> Served:
     waiting = {
         version: reason
         for version in (desired.default, desired.canary)
@@ -134,13 +194,21 @@ def _serve(situation: Situation, model: str, desired: Variants) -> Served:
 
 
 def _why_not_ready(situation: Situation, key: VersionKey) -> str:
-    """Return why `key` cannot be served yet; empty if every engine has it ready."""
+    """Return why `key` cannot be served yet; empty if its engines have it ready."""
     if key in situation.obstacles:
         return f"cannot be loaded: {situation.obstacles[key]}"
-    if not situation.reports:
+    if key in situation.quarantined:
+        return f"is quarantined: {situation.quarantined[key]}"
+    holders = situation.holders.get(key)
+    if not holders and key in situation.lacking:
+        return f"has no process: {situation.lacking[key]}"
+    if not holders:
         return "waits for an engine: none is running"
-    for engine, versions in situation.reports.items():
-        status = versions.get(key)
+    answering = sorted(holders & situation.reports.keys())
+    if not answering:
+        return f"waits for its process {min(holders)}"
+    for engine in answering:
+        status = situation.reports[engine].get(key)
         # An evicted version loads once the engine hears that a route names it.
         is_stale = (engine, key) in situation.stale
         if status is not None and status.has_failed and not is_stale:
@@ -163,6 +231,6 @@ def failures(reports: Reports) -> dict[VersionKey, str]:
     return {key: reason for key, reason in found.items() if key not in answering}
 
 
-def _order(placement: Placement) -> tuple[str, str, int]:
-    engine, key = placement
+def _order(placed: OnEngine) -> tuple[str, str, int]:
+    engine, key = placed
     return engine, key.model, key.version

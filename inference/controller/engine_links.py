@@ -56,6 +56,7 @@ class EngineView(msgspec.Struct, frozen=True):
                 version.error,
                 version.load_ms,
                 version.memory_bytes,
+                version.apart,
             )
             for key, version in self.versions.items()
         }
@@ -164,6 +165,7 @@ def _cleaned(version: VersionStatus) -> VersionStatus:
         version,
         error=storable(version.error),
         notes=tuple(map(storable, version.notes)),
+        apart=storable(version.apart),
     )
 
 

@@ -187,7 +187,7 @@ class _Round:
         """Yield the seats that a version should have."""
         version = wanted.version
         replicas = max(version.process.replicas, 1)
-        kind = _kind(wanted)
+        kind = kind_of(wanted)
         if kind == "group":
             name = version.process.isolation.removeprefix(_GROUP)
             # A host has one process of a group.
@@ -442,7 +442,7 @@ def _rank(demand: _Demand) -> tuple[object, ...]:
     return *_worth(demand), key.model, key.version, demand.number
 
 
-def _kind(wanted: Wanted) -> Kind:
+def kind_of(wanted: Wanted) -> Kind:
     """Return what kind of process a version should have."""
     version = wanted.version
     isolation = version.process.isolation

@@ -12,6 +12,8 @@ from accounts.customers import api_keys
 from inference.controller import controller, leadership
 from inference.controller.engine_links import EngineLink
 from inference.models import ControllerLease, Engine, ServingRoute
+from inference.placement import plan_file, report_file
+from inference.placement.processes import EngineProcess, HostPlan, HostReport
 from inference.snapshot import snapshot_file
 from tests.factories import issue_key
 from tests.factories_registry import RouteFactory
@@ -30,6 +32,7 @@ class Plant:
         self.clock_set_s = 0.0
         self.engine = FakeControlledEngine()
         self.link = None
+        self.hangs = False
         self.controller = controller.Controller(
             home,
             clock=self.clock,
@@ -43,7 +46,7 @@ class Plant:
 
     def run(self, seconds):
         for _ in range(round(seconds / 0.2)):
-            if self.link is not None:
+            if self.link is not None and not self.hangs:
                 self.link.poll()
             self.controller.step()
             self.clock.advance(0.2)
@@ -55,6 +58,8 @@ class Plant:
 @pytest.fixture
 def plant(home):
     (home.run / "engine-cpu.sock").touch()
+    report = HostReport(host="here", at=0.0, devices=("cpu",))
+    report_file.write(home.host_report, report)
     return Plant(home)
 
 
@@ -268,16 +273,37 @@ def test_a_broken_step_does_not_end_the_others(plant, home):
     assert plant.published().sequence > 0
 
 
-def test_an_engine_that_is_gone_for_an_hour_is_forgotten(plant, home):
-    plant.run(1)
-    (home.run / "engine-cpu.sock").unlink()
-    plant.engine.reachable = False
-    plant.run(1)
-    Engine.objects.update(seen_at=timezone.now() - timedelta(hours=2))
+def test_an_engine_that_no_plan_names_is_forgotten_at_once(plant, home):
+    gone = EngineProcess(name="gone", device="cpu", kind="own")
+    plan_file.write(home.host_plan, HostPlan(processes=(gone,)))
+    Engine.objects.create(name="gone", kind="own", state="unreachable")
 
-    plant.run(601)
+    plant.run(2)
 
-    assert not Engine.objects.exists()
+    assert [engine.name for engine in Engine.objects.all()] == ["cpu"]
+
+
+def test_a_socket_that_no_plan_names_is_no_engine(plant, home):
+    (home.run / "engine-stranger.sock").touch()
+
+    plant.run(2)
+
+    assert [engine.name for engine in Engine.objects.all()] == ["cpu"]
+
+
+def test_an_engine_that_hangs_at_its_first_answer_keeps_nobody_waiting(plant, home):
+    plant.run(1)
+    leadership.resign(plant.controller.holder, now=timezone.now())
+    successor = Plant(home)
+    successor.hangs = True
+    RouteFactory()
+
+    successor.run(2)
+    at_first = ServingRoute.objects.exists()
+    successor.run(3)
+
+    assert not at_first
+    assert "waits for its process cpu" in ServingRoute.objects.get().waiting_for
 
 
 def test_run_returns_and_hands_over_when_told_to_stop(plant):

@@ -1,10 +1,13 @@
 """Serving follows desired, and never names what is not loaded."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.controller.decision import Served, Situation, Variants, decide, failures
+from inference.controller import decision
+from inference.controller.decision import Served, Situation, Variants, failures
 from inference.engine.wire.messages import VersionKey, VersionStatus
 
 KEYS = [VersionKey("m", version) for version in (1, 2, 3)]
@@ -19,6 +22,24 @@ def reports(**engines):
         }
         for name, versions in engines.items()
     }
+
+
+def decide(situation, *, wanted=(), staying=()):
+    """Decide where every engine should hold whatever somebody wants or serves."""
+    wanted = set(wanted)
+    for model, it in situation.desired.items():
+        wanted |= it.keys(model)
+    for model, it in situation.serving.items():
+        wanted |= it.variants.keys(model) if it.variants else set()
+    wanted -= situation.obstacles.keys()
+    engines = frozenset(situation.reports)
+    return decision.decide(
+        replace(
+            situation,
+            holders=dict.fromkeys(wanted, engines),
+            staying=dict.fromkeys(staying, engines),
+        )
+    )
 
 
 def test_a_new_route_is_served_once_its_default_is_ready():
@@ -152,8 +173,8 @@ def test_an_engine_that_restarted_empty_gets_its_versions_again():
             desired={"m": Variants(1)},
             serving={"m": Served(Variants(1))},
             reports=reports(cpu={}),
-            wanted=frozenset({V3}),
-        )
+        ),
+        wanted={V3},
     )
 
     assert decision.loads == (("cpu", V1), ("cpu", V3))
@@ -167,7 +188,7 @@ def test_an_old_version_stays_until_no_snapshot_names_it():
         "reports": reports(cpu={V1: "ready", V2: "ready"}),
     }
 
-    named = decide(Situation(**situation, recently_named={V1}))
+    named = decide(Situation(**situation), staying={V1})
     forgotten = decide(Situation(**situation))
 
     assert named.unloads == ()
@@ -189,6 +210,102 @@ def test_without_a_route_nothing_is_served_and_everything_is_unloaded(state):
     assert decision.unloads == (("cpu", V2),)
 
 
+def quarantine(desired, serving, *, former=None, quarantined=(), ready=KEYS):
+    return decide(
+        Situation(
+            desired={"m": desired},
+            serving={"m": Served(serving, former=former)},
+            reports=reports(cpu=dict.fromkeys(ready, "ready")),
+            quarantined=dict.fromkeys(quarantined, "it died twice"),
+        ),
+        wanted=KEYS,
+    ).serving["m"]
+
+
+def test_the_last_default_is_remembered():
+    assert quarantine(Variants(2), Variants(1), former=3).former == 1
+    assert quarantine(Variants(1), Variants(1), former=3).former == 3
+
+
+def test_the_former_default_stands_in_for_one_that_is_quarantined():
+    served = quarantine(Variants(2), Variants(2), former=1, quarantined={V2})
+
+    assert served.variants == Variants(1)
+    assert served.former == 1
+    assert served.waiting_for == (
+        "version 2 is quarantined: it died twice; version 1 answers"
+    )
+
+
+def test_what_stands_in_stays_until_the_default_is_released():
+    meanwhile = quarantine(Variants(2), Variants(1), former=1, quarantined={V2})
+    released = quarantine(Variants(2), Variants(1), former=1)
+
+    assert meanwhile.variants == Variants(1)
+    assert released == Served(Variants(2), former=1)
+
+
+def test_the_former_default_must_be_ready_and_healthy_itself():
+    loading = quarantine(
+        Variants(2), Variants(2), former=1, quarantined={V2}, ready={V2}
+    )
+    ill = quarantine(Variants(2), Variants(2), former=1, quarantined={V1, V2})
+    none = quarantine(Variants(2), Variants(2), quarantined={V2})
+
+    assert loading.variants == ill.variants == none.variants == Variants(2)
+    assert "is quarantined" in none.waiting_for
+
+
+def test_a_route_never_moves_to_a_version_that_is_quarantined():
+    assert quarantine(Variants(2), Variants(1), quarantined={V2}).variants == Variants(
+        1
+    )
+
+
+def test_a_canary_that_is_quarantined_gets_no_share():
+    both = Variants(1, canary=2, canary_weight_percent=10)
+
+    served = quarantine(both, both, quarantined={V2})
+
+    assert served.variants == Variants(1)
+    assert "version 2 is quarantined" in served.waiting_for
+
+
+def test_only_engines_that_should_have_a_version_and_answer_count():
+    held = {V1: frozenset({"a", "b"}), V2: frozenset({"gone"})}
+
+    decided = decision.decide(
+        Situation(
+            desired={"m": Variants(1), "other": Variants(1)},
+            serving={},
+            reports=reports(a={V1: "ready"}, c={}),
+            holders=held,
+        )
+    )
+
+    assert decided.serving["m"].variants == Variants(1)
+    assert decided.loads == ()
+    waits = decision.decide(
+        Situation(desired={"m": Variants(2)}, serving={}, reports={}, holders=held)
+    )
+    assert waits.serving["m"].waiting_for == "version 2 waits for its process gone"
+
+
+def test_what_has_no_room_says_so():
+    decided = decision.decide(
+        Situation(
+            desired={"m": Variants(1)},
+            serving={},
+            reports=reports(cpu={}),
+            lacking={V1: "It needs 2 GB."},
+        )
+    )
+
+    assert decided.serving["m"].waiting_for == (
+        "version 1 has no process: It needs 2 GB."
+    )
+
+
 def variants():
     return st.builds(
         lambda default, other, weight: (
@@ -203,12 +320,10 @@ def variants():
 
 
 situations = st.builds(
-    lambda desired, serving, engines, wanted, named, blocked: Situation(
+    lambda desired, serving, engines, blocked: Situation(
         desired={"m": desired} if desired else {},
         serving={"m": Served(serving)} if serving else {},
         reports=reports(**engines),
-        wanted=frozenset(wanted),
-        recently_named=frozenset(named),
         obstacles=dict.fromkeys(blocked, "no artifact"),
     ),
     st.none() | variants(),
@@ -219,8 +334,6 @@ situations = st.builds(
             st.sampled_from(KEYS), st.sampled_from(["loading", "ready", "failed"])
         ),
     ),
-    st.sets(st.sampled_from(KEYS)),
-    st.sets(st.sampled_from(KEYS)),
     st.sets(st.sampled_from(KEYS)),
 )
 
@@ -239,19 +352,13 @@ def test_serving_never_takes_up_what_some_engine_has_not_ready(situation):
                 assert versions[key].state == "ready"
 
 
-@given(situations)
-def test_nothing_is_unloaded_that_serves_is_desired_or_may_still_be_named(situation):
-    decision = decide(situation)
+@given(situations, st.sets(st.sampled_from(KEYS)), st.sets(st.sampled_from(KEYS)))
+def test_nothing_is_unloaded_that_has_a_place(situation, wanted, staying):
+    decision = decide(situation, wanted=wanted, staying=staying)
 
     unloaded = {key for _, key in decision.unloads}
-    for routes in (situation.serving, decision.serving):
-        for served in routes.values():
-            if served.variants:
-                assert not unloaded & served.variants.keys("m")
-    for wish in situation.desired.values():
-        assert not unloaded & wish.keys("m")
-    assert not unloaded & situation.recently_named
-    assert not unloaded & situation.wanted
+    assert not unloaded & (wanted - situation.obstacles.keys())
+    assert not unloaded & staying
 
 
 @given(situations)
@@ -274,9 +381,9 @@ def test_a_decision_carried_out_leads_to_what_people_want(situation):
         Situation(desired=situation.desired, serving=situation.serving, reports=ready)
     )
 
-    assert decision.serving == {
-        model: Served(wish) for model, wish in situation.desired.items()
-    }
+    for model, wish in situation.desired.items():
+        assert decision.serving[model].variants == wish
+        assert decision.serving[model].waiting_for == ""
 
 
 def test_failures_are_those_of_versions_that_no_engine_has():

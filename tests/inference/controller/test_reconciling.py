@@ -3,12 +3,12 @@
 import pytest
 from django.utils import timezone
 
-from inference.controller import engine_records, publishing
+from inference.controller import publishing
 from inference.controller.callable_versions import read_catalog
-from inference.controller.engine_links import EngineLink
-from inference.controller.reconciling import RETRY_FAILED_S, UNLOAD_GRACE_S, Reconciler
+from inference.controller.reconciling import UNLOAD_GRACE_S, Reconciler
 from inference.engine.wire.messages import Batching, VersionKey, VersionStatus
 from inference.models import Engine, LoadedVersion, ServingRoute
+from inference.placement.retries import FIRST_WAIT_S
 from inference.snapshot import snapshot_file
 from registry import sync
 from registry.mlflow.types import ModelFile
@@ -19,55 +19,22 @@ from tests.factories_registry import (
     RegisteredModelFactory,
     RouteFactory,
 )
-from tests.fakes import FakeControlledEngine, FakeMlflow, ManualClock
+from tests.fakes import FakeMlflow
+from tests.inference.controller.plant import (
+    Plant,
+    add_version,
+    key_of,
+    let_former_cool,
+    move_default,
+    served,
+)
 
 pytestmark = pytest.mark.django_db
-
-
-class Plant:
-    """One engine with one reconciler; a round does what the controller does."""
-
-    def __init__(self, home):
-        self.clock = ManualClock()
-        self.engine = FakeControlledEngine()
-        self.link = EngineLink(name="cpu", address="/x.sock", client=self.engine)
-        self.reconciler = Reconciler(artifacts=home.artifacts)
-
-    def round(self, *, publish=True):
-        self.link.poll()
-        engine_records.record(self.link.view, now=timezone.now())
-        self.reconciler.reconcile({"cpu": self.link}, now_s=self.clock())
-        self.link.poll()
-        engine_records.record(self.link.view, now=timezone.now())
-        if publish and publishing.pending_sequence() is not None:
-            self.reconciler.saw_published(publishing.publish(now=timezone.now()).models)
-        self.clock.advance(0.5)
-
-    def rounds(self, count):
-        for _ in range(count):
-            self.round()
 
 
 @pytest.fixture
 def plant(home):
     return Plant(home)
-
-
-def key_of(version):
-    return VersionKey(version.registered_model.name, version.version)
-
-
-def served():
-    return ServingRoute.objects.get()
-
-
-def add_version(route):
-    return ModelVersionFactory(registered_model=route.registered_model)
-
-
-def move_default(route, version):
-    Route.objects.filter(pk=route.pk).update(default_version=version)
-    publishing.mark_changed()
 
 
 def test_a_new_route_is_loaded_then_served(plant):
@@ -119,14 +86,17 @@ def test_the_new_default_is_loaded_before_the_old_one_is_unloaded(plant):
     move_default(route, new)
     plant.rounds(3)
     kept = dict(plant.engine.loaded)
+    let_former_cool()
     plant.clock.advance(UNLOAD_GRACE_S)
-    plant.rounds(1)
+    plant.rounds(2)
 
     assert set(kept) == {old, key_of(new)}
     assert set(plant.engine.loaded) == {key_of(new)}
     assert plant.engine.commands == [
         ("load", old),
         ("load", key_of(new)),
+        # It stays loaded, as long as nothing else needs the memory.
+        ("load", old),
         ("unload", old),
     ]
 
@@ -148,7 +118,7 @@ def test_a_controller_that_just_started_gives_loaded_versions_their_grace(plant,
     plant.rounds(2)
     extra = key_of(add_version(route))
     plant.engine.loaded[extra] = VersionStatus(key=extra, state="ready")
-    plant.reconciler = Reconciler(artifacts=home.artifacts)
+    plant.reconciler = Reconciler(home)
 
     plant.rounds(1)
     kept = extra in plant.engine.loaded
@@ -182,7 +152,7 @@ def test_a_failed_version_is_tried_again_in_time(plant):
     assert len(plant.engine.commands) == 1
     plant.engine.broken.clear()
 
-    plant.clock.advance(RETRY_FAILED_S)
+    plant.clock.advance(FIRST_WAIT_S)
     plant.rounds(2)
 
     assert served().default_version == route.default_version.version
@@ -193,7 +163,7 @@ def test_a_refused_version_is_tried_again_only_when_its_model_becomes_trusted(pl
     key = key_of(route.default_version)
     plant.engine.broken[key], plant.engine.refused = "not trusted", {key}
     plant.rounds(3)
-    plant.clock.advance(10 * RETRY_FAILED_S)
+    plant.clock.advance(10 * FIRST_WAIT_S)
     plant.rounds(3)
     assert len(plant.engine.commands) == 1
     plant.engine.broken.clear()
@@ -298,7 +268,7 @@ def test_nothing_is_written_while_nothing_changes(plant, django_assert_num_queri
     plant.rounds(3)
 
     with django_assert_num_queries(1):
-        plant.reconciler.reconcile({"cpu": plant.link}, now_s=plant.clock())
+        plant.reconciler.reconcile(plant.links, now_s=plant.clock())
 
 
 def test_a_changed_batching_reaches_the_engine_and_stops_nothing(plant):
@@ -439,7 +409,13 @@ def test_trust_and_rules_that_changed_reach_engines(plant, change):
     publishing.mark_changed()
     plant.rounds(2)
 
-    assert plant.engine.commands == [("load", key_of(route.default_version))] * 2
+    if change == "rules":
+        load = ("load", key_of(route.default_version))
+        assert plant.engine.commands == [load] * 2
+    else:
+        # It runs code now, so it has a process of its own.
+        (engine,) = plant.own(route.default_version).values()
+        assert engine.asked[key_of(route.default_version)].trusted
 
 
 def test_an_engine_that_restores_an_old_form_is_told_the_new_one(plant):
@@ -482,7 +458,7 @@ def test_a_version_that_fails_says_so_on_its_row_and_to_gateways(plant):
     assert publishing.models_change_count() == count
 
     plant.engine.broken.clear()
-    plant.clock.advance(RETRY_FAILED_S)
+    plant.clock.advance(FIRST_WAIT_S)
     plant.rounds(3)
 
     assert problem_of(version) == ""
@@ -510,7 +486,7 @@ def test_a_failure_stands_while_no_engine_runs_and_for_another_controller(plant,
     plant.rounds(2)
 
     plant.engine.reachable = False
-    plant.reconciler = Reconciler(artifacts=home.artifacts)
+    plant.reconciler = Reconciler(home)
     plant.rounds(2)
 
     assert "it is broken" in problem_of(route.default_version)
