@@ -14,6 +14,7 @@ import structlog
 from inference.controller.decision import Engines, Reports
 from inference.controller.wishes import Wish, is_program, size_of
 from inference.engine.wire.messages import VersionKey, VersionToLoad
+from inference.environments.turn import environment_folders
 from inference.installation.home import Home
 from inference.placement import plan_file, report_file
 from inference.placement.deciding import kind_of, place
@@ -54,11 +55,6 @@ class Running:
     @property
     def state(self) -> str:
         return "" if self.reported is None else self.reported.state
-
-
-def environments() -> dict[str, str]:
-    """Return the folders of the environments that are built, by their digests."""
-    return {}
 
 
 class Placer:
@@ -218,7 +214,7 @@ class Placer:
             for device in devices:
                 if device != "cpu" and (total := memory.get(device.replace(":", "-"))):
                     free[device] = int(total * _SHARE)
-            machines.append(Machine(host, devices, free, environments()))
+            machines.append(Machine(host, devices, free, environment_folders()))
         if machines:
             return tuple(machines)
         # Until a host reports, it has what it had.
@@ -226,7 +222,7 @@ class Placer:
             Machine(
                 host,
                 tuple(it.device for it in plan.processes if it.kind == "device"),
-                environments=environments(),
+                environments=environment_folders(),
             )
             for host, plan in self._current_plans().items()
         )
