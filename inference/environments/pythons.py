@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from inference.environments.needs import OLDEST_PYTHON
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
+@functools.cache
 def find(minor: str) -> Path | None:
     """Return the program of a Python such as 3.12, on the path or beside this one."""
     if minor == OWN:
@@ -18,9 +20,25 @@ def find(minor: str) -> Path | None:
     beside = os.pathsep.join(
         (str(Path(sys.executable).parent), str(Path(sys.base_prefix, "bin")))
     )
-    name = f"python{minor}"
-    found = shutil.which(name) or shutil.which(name, path=beside)
-    return Path(found) if found else None
+    for path in (None, beside):
+        program = shutil.which(f"python{minor}", path=path)
+        if program is not None and _runs(program, minor):
+            return Path(program)
+    return None
+
+
+def _runs(program: str, minor: str) -> bool:
+    """Return whether it is that Python: version managers leave names that fail."""
+    try:
+        answer = subprocess.run(
+            [program, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.stdout.strip() == minor
 
 
 @functools.cache
