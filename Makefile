@@ -37,7 +37,8 @@ torture: setup ## Run simulations and property tests with many more examples (lo
 	@MODELYARD_SIMULATIONS=10000 $(python) -m pytest -o timeout=3600 tests/accounts/quotas/test_lease_simulation.py
 	@MODELYARD_USAGE_SIMULATIONS=300 $(python) -m pytest -o timeout=3600 tests/accounts/usage/test_usage_simulation.py
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -m hypothesis --hypothesis-show-statistics
-	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 tests/accounts/admission/test_obedient_clients.py
+	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 tests/accounts/admission/test_obedient_clients.py \
+		tests/inference/placement/test_simulated_placement.py
 	@MODELYARD_TORTURE=20 $(python) -m pytest -o timeout=3600 -s tests/end_to_end/test_kills.py \
 		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \

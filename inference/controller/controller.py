@@ -262,7 +262,7 @@ class Controller:
             self._links.pop(name).stop()
             self._since.pop(name)
             self._recorded.pop(name, None)
-        if planned.keys() != self._planned:
+        if planned and planned.keys() != self._planned:
             # A process that is gone for good is no engine that does not answer.
             engine_records.forget(planned.keys())
             self._planned = set(planned)

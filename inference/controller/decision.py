@@ -131,6 +131,8 @@ def _without_quarantined(
     situation: Situation, model: str, desired: Variants, before: Served
 ) -> tuple[Variants, str]:
     """Return what to serve instead of quarantined versions, and why."""
+    if not situation.quarantined:
+        return desired, ""
 
     def reason(version: int | None) -> str | None:
         if version is None:

@@ -88,13 +88,12 @@ class Reconciler:
             now_s=now_s,
         )
         stale = _stale(reports, wish.forms)
-        holders = engines_of(placement.holders)
         decision = decide(
             Situation(
                 desired=wish.desired,
                 serving=wish.serving,
                 reports=reports,
-                holders=holders,
+                holders=engines_of(placement.holders),
                 staying=engines_of(placement.staying),
                 obstacles=wish.obstacles,
                 lacking={it.key: it.sentence for it in placement.lacking},
