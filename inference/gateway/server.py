@@ -171,6 +171,7 @@ async def serve(
         name=settings.name,
         boot_id=boot_id,
         ledger_report=settings.home.ledger_report,
+        host_report=settings.home.host_report,
         certificate_ends=lambda: (
             grpc_server.certificates.not_after
             if grpc_server is not None and grpc_server.certificates is not None

@@ -308,4 +308,9 @@ _GAUGES = {
     "grpc_certificate_ends_at_seconds": "When gRPC's certificate ends, Unix time.",
     "usage_roll_up_lag_seconds": "How long the oldest hour waits to be rolled up.",
     "ledger_report_age_seconds": "Time since the controller looked at the ledger.",
+    "host_report_age_seconds": "Time since the host looked at its processes.",
+    "process_running": "1 for an engine process that runs.",
+    "process_memory_bytes": "Memory of an engine process beyond an empty one.",
+    "process_deaths_today": "Deaths of processes while a version ran, in 24 hours.",
+    "version_quarantined": "1 for a version that its host does not start any more.",
 }

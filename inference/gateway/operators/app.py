@@ -22,6 +22,7 @@ from inference.gateway.operators.siblings import Siblings
 from inference.gateway.relay.relay import respond
 from inference.installation import ledger_report
 from inference.installation.ledger_report import Gauge, LedgerReport
+from inference.placement import report_file, report_gauges
 from inference.prediction.plan import PredictionPlan
 from inference.snapshot.tables import Tables
 
@@ -43,6 +44,7 @@ class Reporter:
         name: str = "gateway",
         boot_id: str = "",
         ledger_report: Path | None = None,
+        host_report: Path | None = None,
         certificate_ends: Callable[[], float | None] = lambda: None,
         cut_off: Callable[[], int] = int,
     ) -> None:
@@ -55,6 +57,7 @@ class Reporter:
         self._name = name
         self._boot_id = boot_id
         self._ledger_report = ledger_report
+        self._host_report = host_report
         self._certificate_ends = certificate_ends
         self._cut_off = cut_off
 
@@ -107,6 +110,10 @@ class Reporter:
             gauges.append(Gauge("grpc_certificate_ends_at_seconds", ends))
         if ledger is not None:
             gauges += ledger_report.gauges(ledger, now=time.time())
+        if self._host_report is not None:
+            host = report_file.read(self._host_report)
+            if host is not None:
+                gauges += report_gauges.gauges(host, now=time.time())
         return gauges
 
     async def ask_engines(self) -> None:

@@ -1,0 +1,31 @@
+"""Show a host's report as metrics, through the gateways of its machine."""
+
+from collections import Counter
+
+from inference.installation.ledger_report import Gauge
+from inference.placement.processes import HostReport
+
+
+def gauges(report: HostReport, *, now: float) -> list[Gauge]:
+    """Return the report's gauges; one of them is its age."""
+    found = [Gauge("host_report_age_seconds", max(0.0, now - report.at))]
+    for process in report.processes:
+        labels = {"engine": process.name}
+        found += [
+            Gauge("process_running", float(process.state == "running"), labels),
+            Gauge("process_memory_bytes", float(process.memory_bytes), labels),
+        ]
+        found += [
+            Gauge("version_quarantined", 1.0, _of(key.model, key.version))
+            for key in process.quarantined
+        ]
+    deaths = Counter(it.version for it in report.deaths if it.version is not None)
+    found += [
+        Gauge("process_deaths_today", float(count), _of(key.model, key.version))
+        for key, count in deaths.items()
+    ]
+    return found
+
+
+def _of(model: str, version: int) -> dict[str, str]:
+    return {"model": model, "version": str(version)}
