@@ -115,7 +115,7 @@ def running(home: Path, log: Path, *, gateways: int = 1) -> Iterator[Running]:
 
 def exported_model(home: Path) -> tuple[Path, Path]:
     """The default version's artifact folder, and the .pt2 file in it."""
-    for desired in (home / "engine").glob("*.json"):
+    for desired in (home / "engine").glob("c*.json"):
         for version in json.loads(desired.read_text()):
             if version["key"] == [MODEL, VERSION]:
                 artifact = Path(version["path"])
