@@ -115,8 +115,11 @@ class World:
         self._carry_out(placement)
         self.is_new = False
         again = self.place(self.situation())
-        # Where memory is short, `settle` checks that it comes to an end.
-        if not placement.lacking and recycled == self.recycle:
+        # Where memory is short, replicas may move once more, to make room for others;
+        # `settle` checks that this comes to an end.
+        alone = all(it.version.process.replicas == 1 for it in self.wishes.values())
+        fits = not placement.lacking and recycled == self.recycle
+        if self.is_roomy or (fits and alone):
             assert again.plans == placement.plans, "it changes its mind"
             assert again.holders == placement.holders
 
@@ -181,6 +184,7 @@ class World:
             process=self._rules(),
         )
         if wish.version.key not in self.wishes:
+            self._load_anew(wish.version.key)
             self.wishes[wish.version.key] = wish
             self.unwanted.pop(wish.version.key, None)
 
@@ -210,9 +214,7 @@ class World:
             case 1:
                 path = f"{version.path}+" if len(version.path) < 30 else "/a"
                 fields = {"path": path}
-                # It is loaded anew wherever it is; until then it does not answer.
-                here = {place for place in self.progress if place.key == key}
-                self.progress |= dict.fromkeys(here, 3)
+                self._load_anew(key)
             case 2:
                 fields = {"trusted": not version.trusted}
             case 3:
@@ -223,6 +225,11 @@ class World:
                 wish = _replaced(wish, priority=self.random.choice(list(Priority)))
         version = msgspec.structs.replace(version, **fields)
         self.wishes[key] = _replaced(wish, version=version)
+
+    def _load_anew(self, key):
+        """Let places load another artifact; until then they do not answer."""
+        here = {place for place in self.progress if place.key == key}
+        self.progress |= dict.fromkeys(here, 3)
 
     def _recycle(self):
         own = [
