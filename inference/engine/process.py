@@ -1,6 +1,7 @@
 """Be one engine process, from its settings to its exit code."""
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, cast
 
 import msgspec
 import psutil
@@ -40,8 +41,16 @@ class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 
-def run(settings: EngineSettings, order: EngineOrder | None = None) -> int:
-    """Serve until SIGTERM; without an order, as the engine of the settings' device."""
+def run(
+    settings: EngineSettings,
+    order: EngineOrder | None = None,
+    *,
+    output: int | None = None,
+) -> int:
+    """Serve until SIGTERM; without an order, as the engine of the settings' device.
+
+    `output` is the descriptor for our log; None: standard output.
+    """
     settings = msgspec.structs.replace(settings, device=found.resolve(settings.device))
     if not _is_here(settings.device):
         sys.stderr.write(
@@ -56,7 +65,7 @@ def run(settings: EngineSettings, order: EngineOrder | None = None) -> int:
             host_pid=os.getppid(),
             remembers=True,
         )
-    _configure_logging(order)
+    log = _configure_logging(order, output)
     _configure_libraries(settings)
     home = Home(settings.root)
     home.prepare()
@@ -81,7 +90,7 @@ def run(settings: EngineSettings, order: EngineOrder | None = None) -> int:
         notes = SharedNotes(Path(order.notes)) if order.notes else None
         listener = listen(home.engine_socket(order.name))
         if order.walled:
-            walls = _enter_sandbox(settings, order, keep=(lock, listener))
+            walls = _enter_sandbox(settings, order, keep=(lock, listener, log))
             if notes is not None:
                 notes.walls(walls)
         code = uvloop.run(_serve(settings, order, home, listener, notes))
@@ -198,7 +207,8 @@ def _configure_libraries(settings: EngineSettings) -> None:
     sys.setswitchinterval(0.001)
 
 
-def _configure_logging(order: EngineOrder) -> None:
+def _configure_logging(order: EngineOrder, output: int | None) -> "_Log":
+    log = _Log(sys.stdout.fileno() if output is None else output)
     level = logging.getLevelNamesMapping().get(
         os.environ.get("MODELYARD_ENGINE_LOG_LEVEL", "info").upper(), logging.INFO
     )
@@ -211,8 +221,29 @@ def _configure_logging(order: EngineOrder) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, log)),
     )
+    return log
+
+
+class _Log:
+    """Lines of our log; one that cannot be written is lost, and harms nothing.
+
+    The disk may be full, and a model may have closed or changed `sys.stdout`.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = os.dup(descriptor)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        pass
 
 
 def _name_the_process(order: EngineOrder) -> structlog.typing.Processor:

@@ -166,6 +166,7 @@ def _fork_again(order: EngineOrder, writer: int, link: socket.socket) -> NoRetur
 def _be_engine(order: EngineOrder) -> NoReturn:
     os.setsid()
     _end_with(order.host_pid)
+    log = os.dup(1) if order.logs_to_stdout else None
     _redirect(Path(order.output))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -178,7 +179,7 @@ def _be_engine(order: EngineOrder) -> NoReturn:
         engine_settings.from_environment(), device=order.device
     )
     sys.argv = ["modelyard-engine", order.name]
-    os._exit(process.run(settings, order))
+    os._exit(process.run(settings, order, output=log))
 
 
 def _end_with(host_pid: int) -> None:
@@ -194,7 +195,7 @@ def _end_with(host_pid: int) -> None:
 
 
 def _redirect(output: Path) -> None:
-    """Write standard output and errors to the process's own log."""
+    """Write standard output and errors, also of libraries, to the process's log."""
     log = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 
@@ -42,7 +43,9 @@ def main() -> int:
     )
     home = Home(settings.root)
     home.prepare()
-    host = EngineHost(home, devices, settings)
+    host = EngineHost(
+        home, devices, settings, logs_to_stdout=os.environ.get("LOG_TO") == "stdout"
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: host.request_stop())
     host.run()

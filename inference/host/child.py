@@ -65,7 +65,9 @@ class Child:
     def scratch(self) -> Path:
         return self._home.scratch(self.name)
 
-    def order(self, *, host_pid: int, readable: tuple[str, ...]) -> EngineOrder:
+    def order(
+        self, *, host_pid: int, readable: tuple[str, ...], logs_to_stdout: bool
+    ) -> EngineOrder:
         """Make its files anew, and return the order that starts it."""
         notes = self._home.engine_notes(self.name)
         if self._notes is not None:
@@ -94,6 +96,7 @@ class Child:
             network=process.network,
             refused=self.quarantined,
             output=str(self.log),
+            logs_to_stdout=logs_to_stdout,
             notes=str(notes),
             scratch=str(self.scratch) if self.walled else "",
             readable=readable,

@@ -14,7 +14,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -66,7 +65,7 @@ class EngineHost:
         name: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        start_zygote: Callable[[str, str, Path], ZygoteLink] | None = None,
+        logs_to_stdout: bool = False,
     ) -> None:
         self._home = home
         self._devices = tuple(devices)
@@ -74,7 +73,7 @@ class EngineHost:
         self._name = name or socket.gethostname()
         self._clock = clock
         self._wall_clock = wall_clock
-        self._start_zygote = start_zygote or _start_zygote
+        self._logs_to_stdout = logs_to_stdout
         self._plan = HostPlan()
         self._plan_seen: object = None
         self._children: dict[str, Child] = {}
@@ -187,10 +186,12 @@ class EngineHost:
             folder = self._plan.environments.get(environment, "")
             if environment != BASE_ENVIRONMENT and not folder:
                 return None
-            log = self._home.logs / f"zygote-{environment[:12]}.log"
+            log = None
+            if not self._logs_to_stdout:
+                log = self._home.logs / f"zygote-{environment[:12]}.log"
             self._zygotes_at[environment] = now + _FIRST_PAUSE_S
             try:
-                link = self._start_zygote(environment, folder, log)
+                link = ZygoteLink(environment, folder, log=log)
             except OSError as error:
                 logger.error(
                     "zygote_not_started", environment=environment, reason=str(error)
@@ -266,7 +267,12 @@ class EngineHost:
         readable = (folder,) if folder else ()
         child.state = "starting"
         child.started_at = now
-        if not link.ask(child.order(host_pid=os.getpid(), readable=readable)):
+        order = child.order(
+            host_pid=os.getpid(),
+            readable=readable,
+            logs_to_stdout=self._logs_to_stdout,
+        )
+        if not link.ask(order):
             self._pause(child, "its zygote took no more orders.")
 
     def _pause(self, child: Child, reason: str) -> None:
@@ -376,6 +382,7 @@ class EngineHost:
 
     def _died(self, child: Child, code: int) -> None:
         pid, child.pid = child.pid, 0
+        self._scratch.pop(child.name, None)
         # Whatever it started ends with it.
         _kill_session(pid)
         exit_code, signal_name = deaths.ended_by(code)
@@ -483,10 +490,6 @@ class EngineHost:
             self._sleep(0.02)
         for child in self._children.values():
             child.clean_up()
-
-
-def _start_zygote(environment: str, folder: str, log: Path) -> ZygoteLink:
-    return ZygoteLink(environment, folder, log=log)
 
 
 def _kill_session(leader: int) -> None:

@@ -24,10 +24,11 @@ _SOURCE = Path(__file__).resolve().parents[2]
 class ZygoteLink:
     """One zygote, and the orders that it has not answered yet."""
 
-    def __init__(self, environment: str, folder: str, *, log: Path) -> None:
+    def __init__(self, environment: str, folder: str, *, log: Path | None) -> None:
         """Start it: of this Python, or of an environment in `folder`.
 
-        Raises OSError if there is no Python.
+        Without a `log` it writes where this process does. Raises OSError if there is
+        no Python.
         """
         self.environment = environment
         self.ready = False
@@ -37,7 +38,8 @@ class ZygoteLink:
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, orders.MAX_DATAGRAM_BYTES)
         self._link.setblocking(False)
-        with child, log.open("ab") as output:
+        with child, contextlib.ExitStack() as files:
+            output = files.enter_context(log.open("ab")) if log is not None else None
             self.process = subprocess.Popen(
                 (
                     _python(environment, folder),

@@ -31,8 +31,10 @@ class EngineOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     network: bool = False
     # Versions that it must not load: they ended this process before.
     refused: tuple[VersionKey, ...] = ()
-    # Files and folders that it uses, made by the host.
+    # Files and folders that it uses. What models print goes to `output`.
     output: str = ""
+    # Our own log goes to the zygote's standard output, not to `output`.
+    logs_to_stdout: bool = False
     notes: str = ""
     scratch: str = ""
     # Further folders that it may read, e.g. its environment.

@@ -208,6 +208,7 @@ def common_environment() -> dict[str, str]:
         "MODELYARD_GRPC_PORT": str(settings.MODELYARD_GRPC_PORT),
         "MODELYARD_GATEWAYS": str(settings.MODELYARD_GATEWAYS),
         "MODELYARD_SITE_WORKERS": str(settings.MODELYARD_SITE_WORKERS),
+        "LOG_TO": settings.LOG_TO,
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "PYTHONUNBUFFERED": "1",
     }

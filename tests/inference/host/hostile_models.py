@@ -51,11 +51,16 @@ def _ignore_sigterm():
 
 
 def _fill_scratch():
+    for number in range(64):
+        with open(Path(os.environ["TMPDIR"], f"large-{number}"), "wb") as file:
+            file.write(b"\1" * 1_000_000)
+        time.sleep(0.2)
+
+
+def _write_large_file():
     with open(Path(os.environ["TMPDIR"], "large"), "wb") as file:
         for _ in range(64):
             file.write(b"\1" * 1_000_000)
-            file.flush()
-            time.sleep(0.2)
 
 
 def _open_files():

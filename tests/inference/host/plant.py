@@ -49,12 +49,17 @@ def save_model(folder: Path, *, at_load: str = "") -> Path:
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(Path(__file__).with_name("hostile_models.py")),
-            model_config={"at_load": at_load},
+            model_config={"at_load": ""},
             signature=ModelSignature(
                 inputs=schema, outputs=Schema([ColSpec("string", "did")])
             ),
             pip_requirements=["mlflow"],
         )
+    # Not before, because MLflow runs the model's code when it saves it.
+    described = folder / "MLmodel"
+    text = described.read_text()
+    assert "at_load: ''" in text
+    described.write_text(text.replace("at_load: ''", f"at_load: {at_load!r}"))
     return folder
 
 
@@ -132,8 +137,20 @@ class Plant:
         return found
 
     def process(self, version: VersionToLoad) -> ProcessReport:
-        name = process_name(version)
-        return next(one for one in self.report().processes if one.name == name)
+        """Return the report on a version's process, once there is one."""
+        name, found = process_name(version), []
+
+        def is_reported() -> bool:
+            found[:] = [it for it in self.report().processes if it.name == name]
+            return bool(found)
+
+        until(is_reported)
+        return found[0]
+
+    def pid(self, version: VersionToLoad) -> int:
+        """Return the id of a version's process, once it runs."""
+        until(lambda: self.process(version).pid)
+        return self.process(version).pid
 
     def deaths(self, version: VersionToLoad) -> list[Death]:
         return [one for one in self.report().deaths if one.version == version.key]

@@ -1,5 +1,6 @@
 """Run models that do their worst beside one that does not: it fails no call."""
 
+import contextlib
 import os
 import signal
 import time
@@ -74,10 +75,7 @@ def ends(plant, honest, version, *do, timeout_s=60.0):
     """Let a model end its process; return the death. The honest one goes on."""
     before = len(plant.deaths(version))
     with Caller(plant, honest) as caller:
-        assert lost(plant, version, *do, timeout_s=timeout_s) in (
-            EngineErrorCode.CONNECTION_LOST,
-            EngineErrorCode.DEADLINE_EXCEEDED,
-        )
+        assert lost(plant, version, *do, timeout_s=timeout_s) is EngineErrorCode.DIED
         until(lambda: len(plant.deaths(version)) > before)
         plant.wait_ready(version)
     assert caller.failures == []
@@ -94,18 +92,17 @@ def test_one_that_ends_its_process_is_named_with_its_last_words(plant, honest, p
     assert death.exit_code == 3
     assert death.rows == 1
     assert not death.loading
-    assert death.output == "the last words of the model"
+    assert death.output.endswith("the last words of the model")
     assert death.reason == (
         f"The process ended by itself with exit code 3 while {bad.key} predicted 1 row."
     )
 
 
 def test_one_that_crashes_is_named_with_its_signal(plant, honest, placed):
-    death = ends(plant, honest, placed(), "answer", "segfault")
+    death = ends(plant, honest, placed(), "segfault")
 
     assert death.signal == "SIGSEGV"
     assert death.exit_code is None
-    assert death.rows == 2
 
 
 def test_two_deaths_quarantine_it_until_it_is_released(plant, honest, placed):
@@ -123,7 +120,7 @@ def test_two_deaths_quarantine_it_until_it_is_released(plant, honest, placed):
 
     plant.wait_ready(bad)
     assert plant.ask(bad, "answer") == ["did answer"]
-    assert plant.process(bad).quarantined == ()
+    until(lambda: plant.process(bad).quarantined == ())
 
 
 def test_the_quarantine_outlives_the_host(plant, honest, placed):
@@ -160,7 +157,7 @@ def test_one_that_spins_in_python_is_ended(plant, honest, placed):
 def test_children_of_a_model_end_with_it(plant, honest, placed):
     bad = placed()
     plant.ask(bad, "fork_children")
-    leader = plant.process(bad).pid
+    leader = plant.pid(bad)
     children = psutil.Process(leader).children()
     assert len(children) == 3
 
@@ -182,7 +179,7 @@ def test_one_that_ignores_sigterm_is_killed(plant, artifact, honest):
     plant.place(bad)
     plant.wait_ready(bad)
     plant.ask(bad, "ignore_sigterm")
-    leader = psutil.Process(plant.process(bad).pid)
+    leader = psutil.Process(plant.pid(bad))
 
     plant.remove(bad)
 
@@ -196,7 +193,7 @@ def test_one_that_fills_its_scratch_folder_is_ended(plant, honest, placed):
     death = ends(plant, honest, bad, "fill_scratch")
 
     assert "scratch folder" in death.reason
-    assert list(plant.home.scratch(process_name(bad)).rglob("large")) == []
+    assert list(plant.home.scratch(process_name(bad)).rglob("large*")) == []
 
 
 def test_one_that_opens_many_files_harms_only_itself(plant, honest, placed):
@@ -211,7 +208,9 @@ def test_one_that_opens_many_files_harms_only_itself(plant, honest, placed):
 def test_one_that_prints_a_gigabyte_leaves_a_short_log(plant, honest, placed):
     bad = placed()
     with Caller(plant, honest) as caller:
-        plant.ask(bad, "print_much")
+        # No file may be larger than the scratch folder, its log neither.
+        with contextlib.suppress(EngineError):
+            plant.ask(bad, "print_much")
         until(lambda: plant.home.engine_log(process_name(bad)).stat().st_size < 2e7)
 
     assert caller.failures == []
@@ -249,7 +248,7 @@ def test_what_one_changes_in_its_process_stays_there(plant, honest, placed):
     assert plant.ask(honest, "answer") == ["did answer"]
 
 
-@pytest.mark.parametrize("deed", ["too_many", "sys_exit", "raise"])
+@pytest.mark.parametrize("deed", ["too_many", "sys_exit", "raise", "write_large_file"])
 def test_what_raises_fails_only_its_own_call(plant, honest, placed, deed):
     bad = placed()
     with pytest.raises(EngineError) as caught:
@@ -317,7 +316,7 @@ def test_one_that_dies_while_it_loads_is_quarantined(plant, folder, honest, at_l
 
 
 def test_engines_survive_their_zygote(plant, honest):
-    pid = plant.process(honest).pid
+    pid = plant.pid(honest)
     zygote = next(
         one
         for one in psutil.Process(plant.host.pid).children()
@@ -338,7 +337,7 @@ def test_engines_survive_their_zygote(plant, honest):
 
 
 def test_engines_end_with_their_host(plant, honest):
-    leader = psutil.Process(plant.process(honest).pid)
+    leader = psutil.Process(plant.pid(honest))
 
     plant.restart_host()
 
