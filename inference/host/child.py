@@ -8,7 +8,7 @@ from typing import Literal
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.notes import Note, NoteReader
 from inference.engine.wire.orders import EngineOrder
-from inference.host import output, sessions
+from inference.host import machine, output
 from inference.installation.home import Home
 from inference.placement.processes import EngineProcess, ProcessReport
 
@@ -120,7 +120,7 @@ class Child:
         if not self._empty_bytes and self._notes is not None:
             self._empty_bytes = self._notes.empty()
         if self._empty_bytes:
-            used = sessions.rss(self.pid) + self._others_bytes - self._empty_bytes
+            used = machine.rss(self.pid) + self._others_bytes - self._empty_bytes
             self.memory_bytes = max(used, 0)
 
     def sample(self, now: float) -> None:

@@ -18,7 +18,7 @@ logger = structlog.get_logger(__name__)
 MOST_DEATHS = 2
 WITHIN_S = 600.0
 _KEEP_S = 24 * 3600.0
-_KEEP = 500
+_KEEP = 100
 
 _decoder = msgspec.json.Decoder(list[Death])
 

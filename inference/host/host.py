@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -21,11 +21,12 @@ import structlog
 from inference.engine.settings import EngineSettings
 from inference.engine.wire.messages import BASE_ENVIRONMENT
 from inference.engine.wire.orders import Forked, NotForked
-from inference.host import bounds, cgroups, deaths, output, sessions
+from inference.host import bounds, cgroups, deaths, machine, output
 from inference.host.bounds import Use
 from inference.host.cgroups import Cgroups
 from inference.host.child import Child
 from inference.host.deaths import Deaths
+from inference.host.machine import Family
 from inference.host.zygote_link import ZygoteLink
 from inference.installation import walls
 from inference.installation.home import Home
@@ -37,7 +38,7 @@ logger = structlog.get_logger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 _TICK_S = 0.1
 _REPORT_S = 0.5
-_SESSIONS_S = 1.0
+_OFFSPRING_S = 1.0
 _SCRATCH_S = 5.0
 # Notes are looked at in each tick; what has to be read from files, less often.
 _USE_S = 0.3
@@ -82,7 +83,12 @@ class EngineHost:
         self._zygotes_at: dict[str, float] = {}
         self._deaths = Deaths(home.host_deaths)
         self._cgroups = Cgroups(cgroups.delegated())
-        self._members: dict[int, list[sessions.Stat]] = {}
+        self._family = Family()
+        # Children that nobody knew when they were last looked for: of models that
+        # died, or that left their parent on purpose.
+        self._strangers: set[int] = set()
+        # Processes that ended before their zygote said who they are.
+        self._ended: dict[int, int] = {}
         self._scratch: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._stopping = False
@@ -112,12 +118,11 @@ class EngineHost:
         self._hear_zygotes()
         self._reap()
         now = self._clock()
-        if self._is_due("sessions", _SESSIONS_S, now):
-            self._members = sessions.members()
-            self._measure_sessions()
+        if self._is_due("offspring", _OFFSPRING_S, now):
+            self._look_for_children()
         if self._is_due("scratch", _SCRATCH_S, now):
             self._scratch = {
-                name: sessions.folder_bytes(child.scratch)
+                name: machine.folder_bytes(child.scratch)
                 for name, child in self._children.items()
                 if child.pid and child.walled
             }
@@ -226,6 +231,10 @@ class EngineHost:
             self._pause(child, reply.reason)
         elif isinstance(reply, Forked):
             child.pid = reply.pid
+            if (code := self._ended.pop(reply.pid, None)) is not None:
+                child.started_at = self._clock()
+                self._died(child, code)
+                return
             self._cgroups.hold(child.process, reply.pid)
             child.state = "running"
             child.problem = ""
@@ -267,11 +276,15 @@ class EngineHost:
         readable = (folder,) if folder else ()
         child.state = "starting"
         child.started_at = now
-        order = child.order(
-            host_pid=os.getpid(),
-            readable=readable,
-            logs_to_stdout=self._logs_to_stdout,
-        )
+        try:
+            order = child.order(
+                host_pid=os.getpid(),
+                readable=readable,
+                logs_to_stdout=self._logs_to_stdout,
+            )
+        except OSError as error:
+            self._pause(child, f"its files cannot be made ({error.strerror}).")
+            return
         if not link.ask(order):
             self._pause(child, "its zygote took no more orders.")
 
@@ -291,7 +304,7 @@ class EngineHost:
             self._end(child, now)
         if child.state == "stopping" or child.asked:
             if now >= child.kill_at:
-                _kill_session(child.pid)
+                _kill_all(child.pid)
             return
         if child.walled and self._holds_nothing_else(child) and child.quarantined:
             self._end(child, now)
@@ -302,7 +315,7 @@ class EngineHost:
             stopped_at=child.stopped_at,
             memory_bytes=child.memory_bytes,
             scratch_bytes=self._scratch.get(child.name, 0),
-            processes=max(len(self._members.get(child.pid, ())), 1),
+            processes=1 + len(self._family.offspring(child.pid)),
         )
         found = bounds.broken(use, child.process, self._settings, now=now)
         if found:
@@ -314,25 +327,37 @@ class EngineHost:
         child.measure()
         child.sample(self._wall_clock())
         output.rotate(child.log)
-        leader = sessions.stat(child.pid)
+        leader = machine.stat(child.pid)
         if leader is None or leader.state not in "Tt":
             child.stopped_at = None
         elif child.stopped_at is None:
             child.stopped_at = now
 
-    def _measure_sessions(self) -> None:
+    def _look_for_children(self) -> None:
+        """Measure the children of engine processes; end those that nobody has."""
+        self._family = Family(machine.everyone())
+        known = {child.pid for child in self._children.values()}
+        known |= {link.process.pid for link in self._zygotes.values()}
         for child in self._children.values():
-            others = [
-                one.pid
-                for one in self._members.get(child.pid, ())
-                if one.pid != child.pid
-            ]
             if child.pid:
-                child.measure(sum(map(sessions.own_memory, others[:256])))
+                others = self._family.offspring(child.pid)
+                some = [one.pid for one in others[:256]]
+                child.measure(sum(map(machine.own_memory, some)))
+        me = os.getpid()
+        strangers = {
+            one.pid
+            for one in self._family.children(me)
+            if one.pid not in known and one.state != "Z"
+        }
+        # A process that was just forked is known within the second.
+        for pid in strangers & self._strangers:
+            logger.warning("stray_process_ended", pid=pid)
+            _kill(pid)
+        self._strangers = strangers
 
     def _free_memory(self) -> None:
         """If the machine's memory ends, end what uses most of it."""
-        total, free = sessions.free_memory()
+        total, free = machine.free_memory()
         if free > total * _LEAST_FREE:
             return
         largest = max(
@@ -359,7 +384,7 @@ class EngineHost:
         child.asked = reason
         child.kill_at = self._clock() + 1.0
         logger.error("engine_ended", engine=child.name, pid=child.pid, reason=reason)
-        _kill_session(child.pid)
+        _kill_all(child.pid)
 
     # Deaths
 
@@ -379,12 +404,18 @@ class EngineHost:
             child = next((c for c in self._children.values() if c.pid == pid), None)
             if child is not None:
                 self._died(child, code)
+            elif any(it.state == "starting" for it in self._children.values()):
+                self._ended[pid] = code
+            else:
+                self._ended.clear()
 
     def _died(self, child: Child, code: int) -> None:
         pid, child.pid = child.pid, 0
         self._scratch.pop(child.name, None)
-        # Whatever it started ends with it.
-        _kill_session(pid)
+        # Whatever it started ends with it. Those of other sessions are strangers now.
+        for one in machine.everyone():
+            if one.session == pid:
+                _kill(one.pid)
         exit_code, signal_name = deaths.ended_by(code)
         if child.state == "stopping" and not child.asked:
             logger.info("engine_stopped", engine=child.name, status=code)
@@ -435,7 +466,7 @@ class EngineHost:
     # Report
 
     def _report(self) -> None:
-        total, free = sessions.free_memory()
+        total, free = machine.free_memory()
         report = HostReport(
             host=self._name,
             at=self._wall_clock(),
@@ -486,20 +517,20 @@ class EngineHost:
                 for child in self._children.values():
                     if child.pid:
                         logger.error("engine_killed", engine=child.name, pid=child.pid)
-                        _kill_session(child.pid)
+                        _kill_all(child.pid)
             self._sleep(0.02)
         for child in self._children.values():
             child.clean_up()
 
 
-def _kill_session(leader: int) -> None:
-    """Kill a session's leader and all its other processes."""
+def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(leader, signal.SIGKILL)
-    for one in _session(leader):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(one.pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
 
 
-def _session(leader: int) -> Iterable[sessions.Stat]:
-    return sessions.members().get(leader, [])
+def _kill_all(leader: int) -> None:
+    """Kill a process and all that it started."""
+    found = Family(machine.everyone()).offspring(leader)
+    _kill(leader)
+    for one in found:
+        _kill(one.pid)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 LINES = 50
-_TAIL_BYTES = 64 * 1024
+_TAIL_BYTES = 16 * 1024
 _LOG_BYTES = 10 * 1024 * 1024
 # How our own log lines begin; people look for what the model wrote.
 _OWN = b'{"'

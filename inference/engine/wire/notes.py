@@ -10,6 +10,7 @@ trusts what it reads: the process may have written anything.
 """
 
 import mmap
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -106,8 +107,14 @@ class NoteReader:
     """Read the notes of one process; of one file, which is made here."""
 
     def __init__(self, path: Path) -> None:
+        """Make the file. Raises OSError if the disk has no room for it."""
         with path.open("w+b") as file:
-            file.truncate(_SIZE)
+            # All of it now: a write to a page for which the disk has no room would end
+            # the process (SIGBUS).
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, _SIZE)
+            else:
+                file.truncate(_SIZE)
             self._map = mmap.mmap(file.fileno(), _SIZE)
 
     def read(self) -> list[Note]:

@@ -168,6 +168,21 @@ def test_children_of_a_model_end_with_it(plant, honest, placed):
     plant.wait_ready(bad)
 
 
+def test_a_child_in_a_session_of_its_own_does_not_outlive_its_model(
+    plant, honest, placed
+):
+    bad = placed()
+    plant.ask(bad, "run_away")
+    leader = plant.pid(bad)
+    [child] = psutil.Process(leader).children()
+
+    os.kill(leader, signal.SIGKILL)
+
+    child.wait(10)
+    plant.wait_ready(bad)
+    plant.wait_ready(honest)
+
+
 def test_a_fork_bomb_is_ended(plant, honest, placed):
     death = ends(plant, honest, placed(), "fork_bomb")
 

@@ -1,7 +1,7 @@
-"""Find what each engine process and its own children use."""
+"""Find engine processes' own children, and what they all use."""
 
 import os
-from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,15 +50,38 @@ def stat(pid: int) -> Stat | None:
     return Stat(pid, state, int(parent), int(session))
 
 
-def members() -> dict[int, list[Stat]]:
-    """Return all processes by their session, whose leader has the session's id."""
-    found: dict[int, list[Stat]] = defaultdict(list)
+def everyone() -> list[Stat]:
+    """Return all processes of this machine."""
+    found = []
     for entry in os.scandir(_PROC):
         if entry.name.isdigit():
             one = stat(int(entry.name))
             if one is not None:
-                found[one.session].append(one)
+                found.append(one)
     return found
+
+
+class Family:
+    """Which process is whose child, at one moment."""
+
+    def __init__(self, processes: Iterable[Stat] = ()) -> None:
+        self._children: dict[int, list[Stat]] = {}
+        for one in processes:
+            self._children.setdefault(one.parent, []).append(one)
+
+    def children(self, pid: int) -> list[Stat]:
+        return self._children.get(pid, [])
+
+    def offspring(self, pid: int) -> list[Stat]:
+        """Return the children of a process, their children, and so on."""
+        found: dict[int, Stat] = {}
+        waiting = [pid]
+        while waiting:
+            for child in self.children(waiting.pop()):
+                if child.pid not in found:
+                    found[child.pid] = child
+                    waiting.append(child.pid)
+        return list(found.values())
 
 
 def free_memory() -> tuple[int, int]:
