@@ -330,6 +330,12 @@ def test_one_that_dies_while_it_loads_is_quarantined(plant, folder, honest, at_l
     assert caller.failures == []
 
 
+def test_a_process_has_the_name_of_its_engine(plant, honest):
+    shown = psutil.Process(plant.pid(honest)).cmdline()
+
+    assert shown[0] == f"modelyard-engine {process_name(honest)}"
+
+
 def test_engines_survive_their_zygote(plant, honest):
     pid = plant.pid(honest)
     zygote = next(
