@@ -27,6 +27,8 @@ from accounts.models import SpoolSegment, Usage
 from config.groups import ensure_groups
 from config.processes.specs import process_specs
 from inference.engine.server import EngineServer
+from inference.placement import report_file
+from inference.placement.processes import HostReport, ProcessReport
 from tests.factories import UserFactory
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 from tests.inference.engine.fakes import FakeRunner, fake_engine, ready
@@ -79,6 +81,7 @@ def engine(home, *versions, runner=None, load_s=0.0):
         await server.stop(1)
         served.close()
 
+    report_host(home)
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
     assert started.wait(60)
@@ -87,6 +90,20 @@ def engine(home, *versions, runner=None, load_s=0.0):
     finally:
         loops[0].call_soon_threadsafe(stop.set)
         thread.join()
+
+
+def report_host(home):
+    """Write what a host with one engine would report."""
+    process = ProcessReport(name="cpu", state="running", pid=os.getpid())
+    report_file.write(
+        home.host_report,
+        HostReport(
+            host=socket.gethostname(),
+            at=time.time(),
+            devices=("cpu",),
+            processes=(process,),
+        ),
+    )
 
 
 def site_answers(home):

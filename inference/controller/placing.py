@@ -14,7 +14,6 @@ import structlog
 from inference.controller.decision import Engines, Reports
 from inference.controller.wishes import Wish, is_program, size_of
 from inference.engine.wire.messages import VersionKey, VersionToLoad
-from inference.environments.turn import environment_folders
 from inference.installation.home import Home
 from inference.placement import plan_file, report_file
 from inference.placement.deciding import kind_of, place
@@ -204,7 +203,7 @@ class Placer:
             self._plans = {host: plan}
         return self._plans
 
-    def _machines(self, memory: Mapping[str, int]) -> tuple[Machine, ...]:
+    def _machines(self, wish: Wish, memory: Mapping[str, int]) -> tuple[Machine, ...]:
         machines = []
         for host, report in sorted(self.reports().items()):
             devices = report.devices or ("cpu",)
@@ -214,7 +213,7 @@ class Placer:
             for device in devices:
                 if device != "cpu" and (total := memory.get(device.replace(":", "-"))):
                     free[device] = int(total * _SHARE)
-            machines.append(Machine(host, devices, free, environment_folders()))
+            machines.append(Machine(host, devices, free, wish.environments))
         if machines:
             return tuple(machines)
         # Until a host reports, it has what it had.
@@ -222,7 +221,7 @@ class Placer:
             Machine(
                 host,
                 tuple(it.device for it in plan.processes if it.kind == "device"),
-                environments=environment_folders(),
+                environments=wish.environments,
             )
             for host, plan in self._current_plans().items()
         )
@@ -285,7 +284,7 @@ class Placer:
         if blocked:
             blocked -= {it.version.key for it in wanted}
         return PlacementSituation(
-            hosts=self._machines(memory),
+            hosts=self._machines(wish, memory),
             wanted=wanted,
             plans=self._current_plans(),
             holding=holding,

@@ -16,6 +16,7 @@ from inference.controller.callable_versions import (
 )
 from inference.controller.decision import Served, Variants
 from inference.engine.wire.messages import VersionKey, VersionToLoad
+from inference.environments.turn import environment_folders
 from inference.models import PredictionJob, ServingRoute, VersionCondition
 from inference.placement.situation import Priority
 
@@ -40,6 +41,8 @@ class Wish:
     # The obstacles that last until a person acts.
     lasting: dict[VersionKey, str] = field(default_factory=dict)
     conditions: dict[VersionKey, VersionCondition] = field(default_factory=dict)
+    # Folders of the environments that are built, by their digests.
+    environments: dict[str, str] = field(default_factory=dict)
 
     @property
     def quarantined(self) -> dict[VersionKey, str]:
@@ -61,7 +64,7 @@ class Wish:
 
 
 def read_wish(artifacts: Path, *, now: datetime) -> Wish:
-    wish = Wish()
+    wish = Wish(environments=environment_folders())
     for condition in VersionCondition.objects.all():
         wish.conditions[VersionKey(condition.model, condition.version)] = condition
     for route in ServingRoute.objects.all():

@@ -418,7 +418,7 @@ class Batcher:
         try:
             whole = parts.answer(entry)
         # A model may answer each part with outputs of another kind.
-        except (TypeError, ValueError) as cause:
+        except (EngineError, TypeError, ValueError) as cause:
             self._fail_with(execution.failed([entry], cause), to)
             return
         if whole is None:

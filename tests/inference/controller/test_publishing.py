@@ -438,10 +438,10 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries):
             ApiKeyFactory()
 
     populate(1)
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(13):
         assemble()
     populate(5)
-    with django_assert_num_queries(12):
+    with django_assert_num_queries(13):
         assemble()
 
     assert Customer.objects.count() == 6
