@@ -1,6 +1,7 @@
 """Say why an engine process died, and whether its version may start again."""
 
 import signal
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ MOST_DEATHS = 2
 WITHIN_S = 600.0
 _KEEP_S = 24 * 3600.0
 _KEEP = 100
+# A quarantine does not end by itself, so its deaths are kept for longer.
+_KEEP_LAST_S = 90 * 24 * 3600.0
 
 _decoder = msgspec.json.Decoder(list[Death])
 
@@ -44,7 +47,11 @@ def attribute(
     running = [note for note in notes if not note.loading] or list(notes)
     by_name = {str(version.key): version.key for version in process.versions}
     for note in running:
-        if (key := by_name.get(note.name) or _key(note.name)) is not None:
+        # Only the engine of a device, which runs nobody's code, may name others.
+        key = by_name.get(note.name)
+        if key is None and process.kind == "device":
+            key = _key(note.name)
+        if key is not None:
             return key, note
     if len(process.versions) == 1:
         return process.versions[0].key, None
@@ -54,7 +61,7 @@ def attribute(
 def _key(name: str) -> VersionKey | None:
     """Read the text of a VersionKey."""
     model, _, number = name.rpartition(" v")
-    return VersionKey(model, int(number)) if model and number.isdigit() else None
+    return VersionKey(model, int(number)) if model and number.isdecimal() else None
 
 
 def sentence(
@@ -93,8 +100,7 @@ class Deaths:
             self.all = []
 
     def add(self, death: Death) -> None:
-        kept = [one for one in self.all if death.at - one.at < _KEEP_S]
-        self.all = [*kept[-_KEEP + 1 :], death]
+        self.all = _worth_keeping([*self.all, death])
         try:
             whole_files.write(self._path, msgspec.json.encode(self.all))
         except OSError as error:
@@ -111,6 +117,21 @@ class Deaths:
             ):
                 counts.setdefault(death.version, []).append(death.at)
         return tuple(key for key, times in counts.items() if _are_close(times))
+
+
+def _worth_keeping(known: Sequence[Death]) -> list[Death]:
+    """Return the last deaths of each process, and those of a day without output."""
+    kept: list[Death] = []
+    seen: Counter[str] = Counter()
+    for place, death in enumerate(reversed(known)):
+        age_s = known[-1].at - death.at
+        seen[death.process] += 1
+        if seen[death.process] <= MOST_DEATHS and age_s < _KEEP_LAST_S:
+            kept.append(death)
+        elif place < _KEEP and age_s < _KEEP_S:
+            # The whole list is in each report.
+            kept.append(msgspec.structs.replace(death, output=""))
+    return kept[::-1]
 
 
 def _are_close(times: Iterable[float]) -> bool:

@@ -225,7 +225,8 @@ class EngineHost:
 
     def _heard(self, reply: Any) -> None:
         child = self._children.get(reply.name)
-        if child is None:
+        if child is None or child.pid:
+            # The plan dropped it meanwhile, or it was asked for twice: a stranger.
             return
         if isinstance(reply, NotForked):
             self._pause(child, reply.reason)
@@ -290,7 +291,7 @@ class EngineHost:
 
     def _pause(self, child: Child, reason: str) -> None:
         """Let a process wait before it starts again, longer each time."""
-        pause_s = min(_FIRST_PAUSE_S * 2**child.deaths, _LONGEST_PAUSE_S)
+        pause_s = min(_FIRST_PAUSE_S * 2 ** min(child.deaths, 16), _LONGEST_PAUSE_S)
         child.deaths += 1
         child.state = "waiting"
         child.start_at = self._clock() + pause_s
@@ -358,10 +359,14 @@ class EngineHost:
     def _free_memory(self) -> None:
         """If the machine's memory ends, end what uses most of it."""
         total, free = machine.free_memory()
-        if free > total * _LEAST_FREE:
+        if free > total * _LEAST_FREE or any(
+            # One at a time: a large process takes a while to give its memory back.
+            child.pid and child.asked
+            for child in self._children.values()
+        ):
             return
         largest = max(
-            (c for c in self._children.values() if c.pid and c.walled and not c.asked),
+            (c for c in self._children.values() if c.pid and c.walled),
             key=lambda child: child.memory_bytes,
             default=None,
         )

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from inference.engine.wire.messages import VersionKey, VersionToLoad
@@ -45,12 +46,22 @@ def test_what_loads_is_named_only_if_nothing_ran():
 def test_a_version_alone_in_its_process_is_always_named():
     assert deaths.attribute(process(CHURN), []) == (CHURN, None)
     # Whatever a model wrote into the shared memory.
-    assert deaths.attribute(process(CHURN), [note("\x00\x01")]) == (CHURN, None)
+    for forged in ("\x00\x01", RISK, "risk v\N{SUPERSCRIPT TWO}"):
+        assert deaths.attribute(process(CHURN), [note(forged)]) == (CHURN, None)
+
+
+def test_a_process_cannot_name_versions_that_it_does_not_hold():
+    forged = [note("risk v7", 1.0), note(CHURN, 2.0)]
+
+    assert deaths.attribute(process(CHURN, RISK), forged) == (CHURN, forged[1])
+    assert deaths.attribute(process(CHURN, RISK), forged[:1]) == (None, None)
 
 
 def test_the_engine_of_a_device_knows_no_versions_by_itself():
-    assert deaths.attribute(process(), [note(RISK)])[0] == RISK
-    assert deaths.attribute(process(), []) == (None, None)
+    device = EngineProcess(name="cpu", device="cpu")
+
+    assert deaths.attribute(device, [note(RISK)])[0] == RISK
+    assert deaths.attribute(device, []) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -115,12 +126,32 @@ def test_deaths_before_a_release_or_elsewhere_count_no_more(tmp_path):
     assert known.quarantined(process(RISK)) == (CHURN,)
 
 
-def test_deaths_are_kept_for_a_day(tmp_path):
+def test_deaths_are_kept_for_a_day_and_the_last_two_of_a_process_for_longer(tmp_path):
     known = Deaths(tmp_path / "deaths.json")
-    known.add(death(0.0))
-    known.add(death(90_000.0))
+    for at in (0.0, 1.0, 2.0, 90_000.0):
+        known.add(death(at))
+    known.add(death(100_000.0, process="q"))
 
-    assert [one.at for one in known.all] == [90_000.0]
+    assert [one.at for one in known.all] == [2.0, 90_000.0, 100_000.0]
+
+
+def test_a_quarantine_ends_neither_in_time_nor_by_the_deaths_of_others(tmp_path):
+    known = Deaths(tmp_path / "deaths.json")
+    for at in (10.0, 11.0):
+        known.add(death(at))
+    for at in range(600):
+        known.add(death(100_000.0 + at, process="q"))
+
+    assert known.quarantined(process(CHURN)) == (CHURN,)
+    assert len(known.all) == 102
+
+
+def test_the_output_of_the_last_two_deaths_of_a_process_is_kept(tmp_path):
+    known = Deaths(tmp_path / "deaths.json")
+    for at in (1.0, 2.0, 3.0):
+        known.add(msgspec.structs.replace(death(at), output=f"words {at:g}"))
+
+    assert [one.output for one in known.all] == ["", "words 2", "words 3"]
 
 
 @pytest.mark.parametrize("text", ["", "[{", '{"a": 1}', "\x00"])

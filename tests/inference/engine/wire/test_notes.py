@@ -77,3 +77,10 @@ def test_whatever_a_process_wrote_can_be_read(tmp_path):
 
         assert isinstance(reader.read(), list)
         assert reader.walls() == {}
+
+
+def test_the_notes_have_their_place_on_the_disk(tmp_path):
+    NoteReader(tmp_path / "notes")
+
+    found = (tmp_path / "notes").stat()
+    assert found.st_blocks * 512 >= found.st_size > 0
