@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from inference.engine.settings import EngineSettings
 from inference.engine.wire.notes import Note
+from inference.host.scratch import MOST_FILES
 from inference.placement.processes import EngineProcess
 
 # A piece may run so long if the plan does not say otherwise.
@@ -25,7 +26,8 @@ class Use(NamedTuple):
     # Since when the process is stopped (SIGSTOP); None: it is not.
     stopped_at: float | None
     memory_bytes: int
-    scratch_bytes: int = 0
+    # None: more files than are counted, or some that cannot be seen.
+    scratch_bytes: int | None = 0
     processes: int = 1
 
 
@@ -45,6 +47,11 @@ def broken(
     if 0 < limit < use.memory_bytes:
         return f"it used {use.memory_bytes // _MB} MB; its limit is {limit // _MB} MB."
     limit = settings.max_scratch_bytes
+    if use.scratch_bytes is None:
+        return (
+            f"its scratch folder cannot be measured: there are more than {MOST_FILES} "
+            "files, or folders too deep or closed to be read."
+        )
     if use.scratch_bytes > limit:
         return (
             f"it wrote {use.scratch_bytes // _MB} MB to its scratch folder; "

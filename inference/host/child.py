@@ -1,14 +1,13 @@
 """One engine process: what it should be, what it is, and what it uses."""
 
 import contextlib
-import shutil
 from pathlib import Path
 from typing import Literal
 
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.notes import Note, NoteReader
 from inference.engine.wire.orders import EngineOrder
-from inference.host import machine, output
+from inference.host import machine, output, scratch
 from inference.installation.home import Home
 from inference.placement.processes import EngineProcess, ProcessReport
 
@@ -74,7 +73,7 @@ class Child:
             self._notes.close()
         self._notes = NoteReader(notes)
         if self.walled:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            scratch.clear(self.scratch)
             self.scratch.mkdir(parents=True, mode=0o700)
         self._log_start = output.size(self.log)
         self._empty_bytes = self._others_bytes = self.memory_bytes = 0
@@ -140,7 +139,8 @@ class Child:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
         if self.walled:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                scratch.clear(self.scratch)
 
     def report(self) -> ProcessReport:
         return ProcessReport(

@@ -21,7 +21,7 @@ import structlog
 from inference.engine.settings import EngineSettings
 from inference.engine.wire.messages import BASE_ENVIRONMENT
 from inference.engine.wire.orders import Forked, NotForked
-from inference.host import bounds, cgroups, deaths, machine, output
+from inference.host import bounds, cgroups, deaths, machine, output, scratch
 from inference.host.bounds import Use
 from inference.host.cgroups import Cgroups
 from inference.host.child import Child
@@ -89,7 +89,7 @@ class EngineHost:
         self._strangers: set[int] = set()
         # Processes that ended before their zygote said who they are.
         self._ended: dict[int, int] = {}
-        self._scratch: dict[str, int] = {}
+        self._scratch: dict[str, int | None] = {}
         self._due: dict[str, float] = {}
         self._stopping = False
         self._woken, self._wake = socket.socketpair()
@@ -122,7 +122,7 @@ class EngineHost:
             self._look_for_children()
         if self._is_due("scratch", _SCRATCH_S, now):
             self._scratch = {
-                name: machine.folder_bytes(child.scratch)
+                name: scratch.measure(child.scratch)
                 for name, child in self._children.items()
                 if child.pid and child.walled
             }

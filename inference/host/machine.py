@@ -91,26 +91,3 @@ def free_memory() -> tuple[int, int]:
         name, _, rest = line.partition(":")
         values[name] = int(rest.split()[0]) * 1024
     return values["MemTotal"], values["MemAvailable"]
-
-
-def folder_bytes(folder: Path, *, most_files: int = 100_000) -> int:
-    """Return the bytes of a folder's files; stop counting at `most_files`."""
-    total = files = 0
-    waiting = [folder]
-    while waiting:
-        try:
-            entries = list(os.scandir(waiting.pop()))
-        except OSError:
-            continue
-        for entry in entries:
-            files += 1
-            try:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                else:
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-            except OSError:
-                continue
-        if files > most_files:
-            return total
-    return total

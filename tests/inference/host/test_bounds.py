@@ -48,6 +48,7 @@ def test_what_keeps_within_its_bounds_goes_on(use):
         (USE._replace(beat=NOW - 31), "did nothing for 30 s"),
         (USE._replace(stopped_at=NOW - 3.1), "SIGSTOP"),
         (USE._replace(scratch_bytes=1001), "scratch folder"),
+        (USE._replace(scratch_bytes=None), "cannot be measured"),
         (USE._replace(processes=6), "6 processes of its own; the limit is 5"),
     ],
 )
