@@ -110,10 +110,9 @@ class Zygote:
     def _receive(self) -> EngineOrder | None:
         """Return the next order; None: the host is gone."""
         try:
-            data = self._link.recv(orders.MAX_DATAGRAM_BYTES)
+            return orders.receive_order(self._link)
         except ConnectionError:
             return None
-        return orders.decode_order(data) if data else None
 
     def _reply(self, reply: orders.ZygoteReply) -> None:
         with contextlib.suppress(ConnectionError):  # the host ends; so do we

@@ -34,9 +34,6 @@ class ZygoteLink:
         self.ready = False
         self.waiting: list[str] = []
         self._link, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._link, child):
-            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                end.setsockopt(socket.SOL_SOCKET, option, orders.MAX_DATAGRAM_BYTES)
         self._link.setblocking(False)
         with child, contextlib.ExitStack() as files:
             output = files.enter_context(log.open("ab")) if log is not None else None
@@ -64,8 +61,8 @@ class ZygoteLink:
     def ask(self, order: EngineOrder) -> bool:
         """Send an order; return whether it could be sent."""
         try:
-            self._link.send(orders.encode(order))
-        except (BlockingIOError, ConnectionError):
+            orders.send_order(self._link, order)
+        except OSError:
             return False
         self.waiting.append(order.name)
         return True

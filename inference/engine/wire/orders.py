@@ -1,17 +1,17 @@
 """Define what a host asks of a zygote, over a pair of sockets.
 
-One datagram holds one message in MessagePack. A zygote answers in the order in which it
-was asked.
+One datagram holds one answer in MessagePack, or the descriptor of a file in memory with
+an order: a signature may have many columns, and a group many versions, but the kernel's
+settings bound a datagram. A zygote answers in the order in which it was asked.
 """
 
+import os
+import socket
 from typing import Any
 
 import msgspec
 
 from inference.engine.wire.messages import VersionKey, VersionToLoad
-
-# A version's description is the largest part; a signature may have many columns.
-MAX_DATAGRAM_BYTES = 4 * 1024 * 1024
 
 
 class EngineOrder(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,12 +65,27 @@ _orders = msgspec.msgpack.Decoder(EngineOrder)
 _replies = msgspec.msgpack.Decoder(ZygoteReply)
 
 
-def encode(message: EngineOrder | ZygoteReply) -> bytes:
-    return _encoder.encode(message)
+def send_order(link: socket.socket, order: EngineOrder) -> None:
+    """Send an order. Raises OSError."""
+    with os.fdopen(os.memfd_create("order"), "wb") as file:
+        file.write(_encoder.encode(order))
+        file.flush()
+        socket.send_fds(link, [b"o"], [file.fileno()])
 
 
-def decode_order(data: bytes) -> EngineOrder:
-    return _orders.decode(data)
+def receive_order(link: socket.socket) -> EngineOrder | None:
+    """Wait for the next order; None: the host is gone. Raises OSError."""
+    data, files, _, _ = socket.recv_fds(link, 1, 1)
+    if not data:
+        return None
+    with os.fdopen(files[0], "rb") as file:
+        # The host's position in the file is ours, too.
+        file.seek(0)
+        return _orders.decode(file.read())
+
+
+def encode(reply: ZygoteReply) -> bytes:
+    return _encoder.encode(reply)
 
 
 def decode_reply(data: bytes) -> Any:
