@@ -192,6 +192,7 @@ class EngineCore:
             timeout_s=timeout_s,
             customer_id=customer_id,
             name=str(key),
+            log_values=version.lane.log_values,
         )
 
     def _ready(self, key: VersionKey) -> VersionState:

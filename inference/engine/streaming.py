@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
-from inference.engine.batching import execution
+from inference.engine.batching import execution, redaction
+from inference.engine.devices import failures
 from inference.engine.runners.runner import StreamRunner
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Params, credits_of
@@ -55,6 +56,7 @@ class RunningStream:
         counters: dict[str, int],
         on_end: Callable[["RunningStream"], None],
         name: str = "",
+        log_values: bool = False,
     ) -> None:
         self.id = stream_id
         self._listener: StreamReader | None = listener
@@ -63,6 +65,7 @@ class RunningStream:
         self._on_end = on_end
         # Name of the version, for the log.
         self._name = name
+        self._log_values = log_values
         self._changed = threading.Condition()
         self._credits = min(max(credits, 0), MAX_CREDITS)
         self._cancelled = False
@@ -147,14 +150,18 @@ class RunningStream:
             chunks = self._make(runner, tensors, params)
         # A model may raise anything; also its sys.exit must not end the engine.
         except (Exception, SystemExit) as cause:
+            reason = failures.said(cause)
+            failure = execution.error_of(cause)
+            if not self._log_values:
+                reason = redaction.redacted(reason, [tensors])
+                failure = execution.without_values(failure, cause, reason)
             logger.warning(
                 "stream_failed",
                 version=self._name,
                 exception=type(cause).__name__,
-                reason=str(cause)[:500],
+                reason=reason[:500],
                 trace=execution.trace_of(cause),
             )
-            failure = _error(cause)
         # The loop is closed when the engine stops.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._finish, chunks, failure)
@@ -225,6 +232,7 @@ class Streams:
         timeout_s: float,
         customer_id: int = 0,
         name: str = "",
+        log_values: bool = False,
     ) -> RunningStream:
         """Start a stream; raise EngineError OVERLOADED if too many run already."""
         if not self._shares.take(customer_id):
@@ -250,6 +258,7 @@ class Streams:
             counters=self.counters,
             on_end=ended,
             name=name,
+            log_values=log_values,
         )
         self._running.add(stream)
         stream.start(runner, tensors, params, timeout_s=timeout_s)
@@ -269,12 +278,3 @@ def _encode(chunk: Any) -> msgspec.Raw:
     if len(data) > MAX_CHUNK_BYTES:
         raise ValueError(f"a chunk of {len(data)} bytes; {MAX_CHUNK_BYTES} may be sent")
     return msgspec.Raw(data)
-
-
-def _error(cause: BaseException) -> EngineError:
-    if isinstance(cause, EngineError):
-        return cause
-    return EngineError(
-        EngineErrorCode.MODEL_ERROR,
-        f"the model raised {type(cause).__name__}: {cause}"[:500],
-    )

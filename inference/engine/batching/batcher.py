@@ -451,6 +451,7 @@ class Batcher:
             message = redaction.redacted(
                 message, [entry.tensors for entry in outcome.entries]
             )
+            error = execution.without_values(error, cause, message)
         failure = BatchFailure(
             self._wall_clock(),
             error.code,

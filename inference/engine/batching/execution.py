@@ -71,7 +71,7 @@ def failed(
     trace = trace_of(cause)
     # The traceback's frames would keep the batch's tensors in device memory.
     cause.__traceback__ = None
-    error = _error(cause)
+    error = error_of(cause)
     if is_fatal(cause) and len(entries) > 1:
         # Perhaps no request or only one is the cause. A single request gets the
         # model's own error instead.
@@ -129,7 +129,7 @@ def _rows(tensors: Sequence[Tensor], start: int, stop: int) -> tuple[Tensor, ...
     return tuple(Tensor(tensor.name, tensor.data[start:stop]) for tensor in tensors)
 
 
-def _error(cause: BaseException) -> EngineError:
+def error_of(cause: BaseException) -> EngineError:
     if isinstance(cause, EngineError):
         return cause
     if failures.is_out_of_memory(cause):
@@ -138,10 +138,28 @@ def _error(cause: BaseException) -> EngineError:
             "the device has no memory left for this request",
             retry_after_ms=_NO_MEMORY_RETRY_MS,
         )
+    return _model_error(cause, failures.said(cause))
+
+
+def _model_error(cause: BaseException, message: str) -> EngineError:
     return EngineError(
         EngineErrorCode.MODEL_ERROR,
-        f"the model raised {type(cause).__name__}: {failures.said(cause)}"[:500],
+        f"the model raised {type(cause).__name__}: {message}"[:500],
     )
+
+
+def without_values(
+    error: EngineError, cause: BaseException, message: str
+) -> EngineError:
+    """Return the failure of a model with a message that holds no values of rows.
+
+    Gateways write it into their logs.
+    """
+    if error.code is not EngineErrorCode.MODEL_ERROR:
+        return error
+    if error is cause:
+        return EngineError(error.code, message)
+    return _model_error(cause, message)
 
 
 def trace_of(cause: BaseException) -> str:

@@ -173,6 +173,49 @@ def test_a_customer_who_floods_leaves_streams_for_others():
     run(main())
 
 
+class Untold(Exception):
+    def __str__(self):
+        raise RuntimeError("it has no text")
+
+
+@pytest.mark.parametrize(
+    ("cause", "log_values", "reason"),
+    [
+        (ValueError("no answer for 1234.5"), False, "no answer for […]"),
+        (ValueError("no answer for 1234.5"), True, "no answer for 1234.5"),
+        (Untold(), False, ""),
+    ],
+)
+def test_a_stream_that_fails_says_why_without_values(cause, log_values, reason):
+    class Failing(FakeStreamRunner):
+        def stream(self, tensors, params):
+            yield 1
+            raise cause
+
+    async def main():
+        streams, reader = Streams(1, loop=asyncio.get_running_loop()), Reader()
+
+        with structlog.testing.capture_logs() as logged:
+            streams.start(
+                1,
+                reader,
+                Failing(),
+                rows(1234.5),
+                None,
+                credits=WINDOW,
+                timeout_s=10.0,
+                log_values=log_values,
+            )
+            await threads_gone(streams)
+
+        assert logged[0]["reason"] == reason
+        assert reader.error.message == f"the model raised {type(cause).__name__}: " + (
+            reason
+        )
+
+    run(main())
+
+
 def test_a_model_that_fails_to_clean_up_fails_its_stream_only():
     class Untidy(FakeStreamRunner):
         def stream(self, tensors, params):

@@ -43,10 +43,11 @@ async def failing(home, **fields):
 
 
 async def fail(client, *values, request_id=""):
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError) as caught:
         await client.predict(
             PredictionCall(KEY, rows(*values), timeout_s=5, request_id=request_id)
         )
+    return caught.value
 
 
 def failures(engine):
@@ -58,8 +59,10 @@ def test_a_failure_names_requests_and_exception_without_values(tmp_path):
         engine, client = await failing(tmp_path)
 
         with structlog.testing.capture_logs() as logged:
-            await fail(client, 1234.5, 2, request_id="req_1")
+            error = await fail(client, 1234.5, 2, request_id="req_1")
 
+        # Gateways log it.
+        assert error.message == "the model raised ValueError: no answer for […]"
         [failure] = failures(engine)
         [line] = [one for one in logged if one["event"] == "batch_failed"]
         assert failure.request_ids == ("req_1",)
@@ -80,9 +83,10 @@ def test_values_are_logged_if_the_version_says_so_also_without_a_reload(tmp_path
         engine, client = await failing(tmp_path)
 
         engine.load(to_load(process=ProcessRules(log_values=True)))
-        await fail(client, 1234.5)
+        error = await fail(client, 1234.5)
 
         assert failures(engine)[0].message == "no answer for 1234.5"
+        assert error.message == "the model raised ValueError: no answer for 1234.5"
 
     run(main())
 
