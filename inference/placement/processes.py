@@ -97,7 +97,7 @@ class HostReport(msgspec.Struct, frozen=True):
     memory_used_bytes: int = 0
     walls: dict[str, str] = {}
     processes: tuple[ProcessReport, ...] = ()
-    # The newest last; kept for a day.
+    # The newest last; kept for a day, the last two of each process for longer.
     deaths: tuple[Death, ...] = ()
 
 

@@ -5,6 +5,8 @@ from collections import Counter
 from inference.installation.ledger_report import Gauge
 from inference.placement.processes import HostReport
 
+_A_DAY_S = 24 * 3600.0
+
 
 def gauges(report: HostReport, *, now: float) -> list[Gauge]:
     """Return the report's gauges; one of them is its age."""
@@ -19,7 +21,11 @@ def gauges(report: HostReport, *, now: float) -> list[Gauge]:
             Gauge("version_quarantined", 1.0, _of(key.model, key.version))
             for key in process.quarantined
         ]
-    deaths = Counter(it.version for it in report.deaths if it.version is not None)
+    deaths = Counter(
+        it.version
+        for it in report.deaths
+        if it.version is not None and now - it.at < _A_DAY_S
+    )
     found += [
         Gauge("process_deaths_today", float(count), _of(key.model, key.version))
         for key, count in deaths.items()

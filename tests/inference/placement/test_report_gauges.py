@@ -7,6 +7,9 @@ CHURN = VersionKey("churn", 3)
 
 def test_a_report_becomes_gauges():
     death = Death(at=1.0, process="churn-a1", version=CHURN, reason="It died.")
+    earlier = Death(
+        at=3.5 + 100.0 - 86_400.0, process="churn-a1", version=CHURN, reason=""
+    )
     report = HostReport(
         host="a",
         at=100.0,
@@ -14,7 +17,12 @@ def test_a_report_becomes_gauges():
             ProcessReport(name="cpu", state="running", memory_bytes=5),
             ProcessReport(name="churn-a1", state="quarantined", quarantined=(CHURN,)),
         ),
-        deaths=(death, death, Death(at=2.0, process="cpu", version=None, reason="")),
+        deaths=(
+            earlier,
+            death,
+            death,
+            Death(at=2.0, process="cpu", version=None, reason=""),
+        ),
     )
 
     found = report_gauges.gauges(report, now=103.5)
