@@ -24,7 +24,7 @@ from inference.engine.signatures.signature import (
     Signature,
     TensorInput,
 )
-from inference.engine.wire.messages import ProcessRules
+from inference.environments import needs
 from inference.uploads.serializers import StoredUploadSerializer, UploadSerializer
 from registry.rules import column_rules
 from registry.rules import metadata as registry_metadata
@@ -37,7 +37,7 @@ def named(sample):
 
 
 class Recorder:
-    """Replace `mlflow.pytorch`, and keep the arguments that log a model."""
+    """Replace a flavor of MLflow, and keep the arguments that log a model."""
 
     def log_model(self, *_, **given):
         self.given = given
@@ -56,7 +56,9 @@ def test_samples_for_data_scientists_say_what_we_read(sample):
 
     recorder = Recorder()
     names = {
-        "mlflow": SimpleNamespace(pytorch=recorder, pyfunc=mlflow.pyfunc),
+        "mlflow": SimpleNamespace(
+            pytorch=recorder, sklearn=recorder, pyfunc=mlflow.pyfunc
+        ),
         "ModelSignature": ModelSignature,
         "Schema": Schema,
         "TensorSpec": TensorSpec,
@@ -72,6 +74,11 @@ def test_samples_for_data_scientists_say_what_we_read(sample):
         assert writer.predict(None, pd.DataFrame({"prompt": ["good"]})) == ["good"]
         words = writer.predict_stream(None, {"prompt": "so good"})
         assert list(words) == ["so ", "good "]
+        return
+    given = getattr(recorder, "given", {})
+    if "pip_requirements" in given:
+        lines = given["pip_requirements"]
+        assert set(lines) < set(needs.to_install(lines))
         return
     if "signature" in names:
         signature, metadata = names["signature"].to_dict(), names["metadata"]
@@ -177,16 +184,6 @@ def test_samples_of_json_are_what_is_read_or_answered(sample):
     [check] = [check for member, check in CHECKS.items() if member in value]
 
     check(value, sample.text)
-
-
-def test_the_rules_for_processes_are_read_as_they_are_documented():
-    [sample] = [it for it in samples("python") if it.document == "docs/isolation.md"]
-    names = {}
-    exec(sample.text, names)
-
-    assert registry_metadata.check(names["metadata"]["modelyard"], {}) == []
-    read = msgspec.convert(names["metadata"]["modelyard"]["process"], ProcessRules)
-    assert read.replicas == 2
 
 
 def test_every_language_of_a_sample_is_one_that_is_run():
