@@ -40,6 +40,9 @@ _TICK_S = 0.1
 _REPORT_S = 0.5
 _OFFSPRING_S = 1.0
 _SCRATCH_S = 5.0
+_LEFTOVERS_S = 3600.0
+# Logs of processes that are gone are kept for so long.
+_KEEP_LOGS_S = 7 * 24 * 3600.0
 # Notes are looked at in each tick; what has to be read from files, less often.
 _USE_S = 0.3
 # A process is killed if it has not ended so long after it should have drained.
@@ -132,6 +135,8 @@ class EngineHost:
         for child in list(self._children.values()):
             self._tend(child, now)
         self._free_memory()
+        if self._is_due("leftovers", _LEFTOVERS_S, now):
+            self._remove_leftovers()
         if self._is_due("report", _REPORT_S, now):
             self._report()
 
@@ -467,6 +472,19 @@ class EngineHost:
         else:
             self._pause(child, reason)
         self._due["report"] = 0.0
+
+    def _remove_leftovers(self) -> None:
+        """Remove files of processes that are gone, or that an earlier host had."""
+        for folder in self._home.scratch("").glob("*"):
+            if folder.name not in self._children:
+                with contextlib.suppress(OSError):
+                    scratch.clear(folder)
+        oldest = self._wall_clock() - _KEEP_LOGS_S
+        for log in self._home.logs.glob("engine-*.log*"):
+            name = log.name.removeprefix("engine-").partition(".log")[0]
+            with contextlib.suppress(OSError):
+                if name not in self._children and log.stat().st_mtime < oldest:
+                    log.unlink()
 
     # Report
 

@@ -1,5 +1,6 @@
 """The host with a zygote that does as it is told by the test."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -146,3 +147,19 @@ def test_an_engine_that_was_asked_for_twice_runs_once(host, zygotes, sleeper, no
     until(lambda: is_gone(second.pid))
     second.wait()
     assert not is_gone(sleeper.pid)
+
+
+def test_what_processes_that_are_gone_left_is_removed(host, home, now):
+    left = home.scratch("risk-1a2b3c") / "file"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    logs = {name: home.engine_log(name) for name in ("cpu", "risk-1a2b3c.1", "new")}
+    for log in logs.values():
+        log.touch()
+    for name in ("cpu", "risk-1a2b3c.1"):
+        os.utime(logs[name], (0, 0))
+
+    host.tick()
+
+    assert not left.parent.exists()
+    assert {name for name, log in logs.items() if log.exists()} == {"cpu", "new"}
