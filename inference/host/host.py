@@ -227,6 +227,9 @@ class EngineHost:
                     self._pause(child, "its zygote died.")
             link.close()
             del self._zygotes[environment]
+            if link.ready:
+                # The next process that starts does not wait for its imports.
+                self._zygote(environment, self._clock())
 
     def _heard(self, reply: Any) -> None:
         child = self._children.get(reply.name)
