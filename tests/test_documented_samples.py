@@ -24,6 +24,7 @@ from inference.engine.signatures.signature import (
     Signature,
     TensorInput,
 )
+from inference.engine.wire.messages import ProcessRules
 from inference.environments import needs
 from inference.uploads.serializers import StoredUploadSerializer, UploadSerializer
 from registry.rules import column_rules
@@ -184,6 +185,16 @@ def test_samples_of_json_are_what_is_read_or_answered(sample):
     [check] = [check for member, check in CHECKS.items() if member in value]
 
     check(value, sample.text)
+
+
+def test_the_rules_for_processes_are_read_as_they_are_documented():
+    [sample] = [it for it in samples("python") if it.document == "docs/isolation.md"]
+    names = {}
+    exec(sample.text, names)
+
+    assert registry_metadata.check(names["metadata"]["modelyard"], {}) == []
+    read = msgspec.convert(names["metadata"]["modelyard"]["process"], ProcessRules)
+    assert read.replicas == 2
 
 
 def test_every_language_of_a_sample_is_one_that_is_run():

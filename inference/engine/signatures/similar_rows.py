@@ -159,7 +159,8 @@ def _varied(tensor: Tensor, signature: Signature, kinds: str, rows: int) -> Arra
         strengths = np.resize(_STRENGTHS, rows).reshape(-1, *[1] * (data.ndim - 1))
         moves = random.uniform(-1, 1, data.shape) * strengths
         numbers = data + moves * np.maximum(np.abs(data), 1)
-    if column is not None:
+    # numpy 1 clips by at least one bound.
+    if column is not None and (column.minimum, column.maximum) != (None, None):
         numbers = np.clip(numbers, column.minimum, column.maximum)
     return np.asarray(numbers).astype(data.dtype)
 
