@@ -175,7 +175,7 @@ def _burning(running: Running) -> contextlib.AbstractContextManager[None]:
 
 def _dying(running: Running) -> contextlib.AbstractContextManager[None]:
     def die(over: threading.Event) -> None:
-        _call(running, "isolation-die", -1.0)
+        _call(running, "isolation-die", 4711.0)
         running.manage("shell", "-c", _RELEASE)
         over.wait(_DIE_EVERY_S)
 

@@ -18,7 +18,7 @@ class Model(mlflow.pyfunc.PythonModel):
             ends_at = time.monotonic() + 0.5 * len(model_input)
             while time.monotonic() < ends_at:
                 pass
-        elif deed == "die" and float(model_input["x"].iloc[0]) < 0:
+        elif deed == "die" and float(model_input["x"].iloc[0]) == 4711.0:
             os._exit(1)
         return model_input["x"] * 2
 

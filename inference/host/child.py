@@ -4,6 +4,8 @@ import contextlib
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.notes import Note, NoteReader
 from inference.engine.wire.orders import EngineOrder
@@ -32,6 +34,8 @@ class Child:
         self.asked = ""
         self.problem = ""
         self.quarantined: tuple[VersionKey, ...] = ()
+        # Versions while whose load it died.
+        self.fragile: frozenset[VersionKey] = frozenset()
         # Deaths since it last ran well, and when it may start again (monotonic).
         self.deaths = 0
         self.start_at = 0.0
@@ -89,7 +93,10 @@ class Child:
             name=process.name,
             device=process.device,
             host_pid=host_pid,
-            versions=process.versions,
+            versions=tuple(
+                msgspec.structs.replace(version, fragile=version.key in self.fragile)
+                for version in process.versions
+            ),
             remembers=not self.walled,
             walled=self.walled,
             network=process.network,

@@ -106,6 +106,16 @@ class Deaths:
         except OSError as error:
             logger.error("deaths_not_kept", reason=str(error))
 
+    def fragile(self, process: EngineProcess) -> frozenset[VersionKey]:
+        """Return the versions while whose load a process died."""
+        return frozenset(
+            death.version
+            for death in self.all
+            if death.process == process.name
+            and death.loading
+            and death.version is not None
+        )
+
     def quarantined(self, process: EngineProcess) -> tuple[VersionKey, ...]:
         """Return the versions that a process must not load again."""
         counts: dict[VersionKey, list[float]] = {}

@@ -176,6 +176,7 @@ class EngineHost:
                 self._cgroups.limit(process)
             child.process = process
             child.quarantined = self._deaths.quarantined(process)
+            child.fragile = self._deaths.fragile(process)
             if released:
                 child.deaths, child.start_at, child.problem = 0, 0.0, ""
                 if child.state == "quarantined":
@@ -466,6 +467,7 @@ class EngineHost:
         with contextlib.suppress(OSError):
             self._home.engine_socket(child.name).unlink(missing_ok=True)
         child.quarantined = self._deaths.quarantined(child.process)
+        child.fragile = self._deaths.fragile(child.process)
         if self._clock() - child.started_at > _STABLE_S:
             child.deaths = 0
         if child.deaths == 0 and exit_code != 78:

@@ -91,6 +91,10 @@ RUNNERS: dict[str, RunnerKind] = {
 }
 
 
+_FRAGILE = (
+    "Its process died while it was loaded and checked with made-up rows, so whether "
+    "rows are independent is not known."
+)
 _NOT_CHECKED = (
     "Its metadata says that it is not deterministic, so that nobody can check whether "
     "the answer to a row depends on the other rows."
@@ -215,6 +219,8 @@ def _judge(
     """Check whether the answer to a row depends on other rows, and so on callers."""
     if not version.deterministic:
         return Independence(_NOT_CHECKED)
+    if version.fragile:
+        return Independence(_FRAGILE)
     plain = similar_rows.plain_row(signature) if logged is None else logged
     if plain is None:
         return Independence()

@@ -104,6 +104,8 @@ class VersionToLoad(msgspec.Struct, frozen=True):
     environment: str = BASE_ENVIRONMENT
     # Whether the same row always gets the same answer; checked when it is loaded.
     deterministic: bool = True
+    # Its process died while it loaded, so only rows of its example are tried.
+    fragile: bool = False
 
     def form(self) -> str:
         """Return a digest of the fields that cannot change without a new load."""

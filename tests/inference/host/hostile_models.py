@@ -152,8 +152,15 @@ class Model(mlflow.pyfunc.PythonModel):
                 continue
             elif name in DEEDS:
                 DEEDS[name]()
+            elif at_load == "made_up" and not is_known(name):
+                _exit()
             answers.append(f"did {do}")
         return answers * 2 if "too_many" in set(model_input["do"]) else answers
+
+
+def is_known(name):
+    """Return whether a text is one that a test sends, or of no row at all."""
+    return name in ("answer", "")
 
 
 at_load = ModelConfig(development_config={"at_load": ""}).get("at_load")
@@ -161,6 +168,6 @@ if at_load.startswith("import "):
     __import__(at_load.removeprefix("import "))
 elif at_load.startswith("sleep "):
     time.sleep(float(at_load.removeprefix("sleep ")))
-elif at_load:
+elif at_load and at_load != "made_up":
     DEEDS[at_load]()
 mlflow.models.set_model(Model())

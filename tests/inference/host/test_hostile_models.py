@@ -330,6 +330,21 @@ def test_one_that_dies_while_it_loads_is_quarantined(plant, folder, honest, at_l
     assert caller.failures == []
 
 
+def test_one_that_dies_of_made_up_rows_loads_without_them(plant, folder, honest):
+    odd = version(save_model(folder / "made-up", at_load="made_up"), "made-up")
+    plant.place(odd)
+
+    plant.wait_ready(odd)
+
+    [death] = plant.deaths(odd)
+    assert death.loading
+    assert plant.ask(odd, "answer") == ["did answer"]
+    client = plant.client(odd)
+    assert "made-up rows" in client.status().versions[0].apart
+    client.close()
+    plant.remove(odd)
+
+
 def test_a_process_has_the_name_of_its_engine(plant, honest):
     shown = psutil.Process(plant.pid(honest)).cmdline()
 
