@@ -15,7 +15,7 @@ class Model(mlflow.pyfunc.PythonModel):
         if deed == "sleep":
             time.sleep(0.3 * len(model_input))
         elif deed == "burn":
-            ends_at = time.monotonic() + 0.5 * len(model_input)
+            ends_at = time.monotonic() + 0.5 * float(model_input["x"].sum())
             while time.monotonic() < ends_at:
                 pass
         elif deed == "die" and float(model_input["x"].iloc[0]) == 4711.0:
