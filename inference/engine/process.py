@@ -63,7 +63,6 @@ def run(
             name=settings.name,
             device=settings.device,
             host_pid=os.getppid(),
-            remembers=True,
         )
     log = _configure_logging(order, output)
     _configure_libraries(settings)
@@ -153,7 +152,7 @@ async def _serve(
     engine = EngineCore(
         settings,
         on_fatal=fail,
-        remembers=order.remembers,
+        remembers=not order.walled,
         refused=order.refused,
         notes=notes,
     )

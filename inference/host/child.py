@@ -97,7 +97,6 @@ class Child:
                 msgspec.structs.replace(version, fragile=version.key in self.fragile)
                 for version in process.versions
             ),
-            remembers=not self.walled,
             walled=self.walled,
             network=process.network,
             refused=self.quarantined,

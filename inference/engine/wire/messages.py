@@ -75,10 +75,6 @@ class ProcessRules(msgspec.Struct, frozen=True, omit_defaults=True):
     # Whether logs of failed batches may hold values of rows.
     log_values: bool = False
 
-    @property
-    def max_run_ms(self) -> int:
-        return int(self.max_run_s * 1000)
-
 
 # The environment that the engine itself was installed in.
 BASE_ENVIRONMENT = "base"

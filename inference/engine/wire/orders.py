@@ -24,9 +24,8 @@ class EngineOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     host_pid: int
     # Those that it loads when it starts.
     versions: tuple[VersionToLoad, ...] = ()
-    # It keeps the list of its versions on disk; otherwise the host does.
-    remembers: bool = False
-    # It runs its authors' Python, in a sandbox.
+    # It runs its authors' Python, in a sandbox, and its host keeps the list of its
+    # versions; others keep that list themselves, on disk.
     walled: bool = False
     network: bool = False
     # Versions that it must not load: they ended this process before.
