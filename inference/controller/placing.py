@@ -14,7 +14,7 @@ import structlog
 from inference.controller.decision import Engines, Reports
 from inference.controller.wishes import Wish, is_program, size_of
 from inference.engine.wire.messages import VersionKey, VersionToLoad
-from inference.installation.home import Home
+from inference.installation.home import Home, engine_of_device
 from inference.placement import plan_file, report_file
 from inference.placement.deciding import kind_of, place
 from inference.placement.processes import (
@@ -211,7 +211,7 @@ class Placer:
             if report.memory_bytes:
                 free["cpu"] = int(report.memory_bytes * _SHARE)
             for device in devices:
-                if device != "cpu" and (total := memory.get(device.replace(":", "-"))):
+                if device != "cpu" and (total := memory.get(engine_of_device(device))):
                     free[device] = int(total * _SHARE)
             machines.append(Machine(host, devices, free, wish.environments))
         if machines:

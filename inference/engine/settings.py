@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from inference.installation.home import engine_of_device
+
 _PREFIX = "MODELYARD_ENGINE_"
 
 
@@ -94,7 +96,7 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def name(self) -> str:
         """The device as a file name, e.g. `cuda-0`."""
-        return self.device.replace(":", "-")
+        return engine_of_device(self.device)
 
     @property
     def root(self) -> Path:

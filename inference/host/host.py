@@ -29,7 +29,7 @@ from inference.host.deaths import Deaths
 from inference.host.machine import Family
 from inference.host.zygote_link import ZygoteLink
 from inference.installation import walls
-from inference.installation.home import Home
+from inference.installation.home import Home, engine_of_device
 from inference.placement import plan_file, report_file
 from inference.placement.processes import Death, EngineProcess, HostPlan, HostReport
 
@@ -159,10 +159,9 @@ class EngineHost:
 
     def _follow(self, plan: HostPlan) -> None:
         wanted = {
-            device.replace(":", "-"): EngineProcess(
-                name=device.replace(":", "-"), device=device
-            )
+            name: EngineProcess(name=name, device=device)
             for device in self._devices
+            for name in [engine_of_device(device)]
         }
         wanted |= {process.name: process for process in plan.processes}
         for name, process in wanted.items():

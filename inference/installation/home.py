@@ -16,6 +16,11 @@ import msgspec
 _LONGEST_RUN_DIR = 70
 
 
+def engine_of_device(device: str) -> str:
+    """Name the engine that a device's programs share; for `cuda:0` it is `cuda-0`."""
+    return device.replace(":", "-")
+
+
 class Home(msgspec.Struct, frozen=True):
     """The layout of MODELYARD_HOME."""
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from inference.engine.wire.messages import BASE_ENVIRONMENT, VersionKey, VersionToLoad
+from inference.installation.home import engine_of_device
 from inference.placement.processes import (
     EngineProcess,
     HostPlan,
@@ -200,7 +201,9 @@ class _Round:
             # One replica is what nobody asked for: every engine has each program.
             engines = engines[:replicas] if replicas > 1 else engines
             for number, (host, device) in enumerate(engines):
-                yield _Demand(wanted, "device", number, _engine(device), (host, device))
+                yield _Demand(
+                    wanted, "device", number, engine_of_device(device), (host, device)
+                )
             if replicas == 1 or not wanted.is_program:
                 return
         for number in range(len(engines), replicas):
@@ -210,7 +213,7 @@ class _Round:
         """Return hosts and devices: those that have the version first, then spread."""
         having = {found.place.holder for found in self._found.get(key, ())}
         engines = [
-            (Holder(host.name, _engine(device)) not in having, rank, host.name)
+            (Holder(host.name, engine_of_device(device)) not in having, rank, host.name)
             for host in self._hosts.values()
             for rank, device in enumerate(host.devices)
         ]
@@ -421,7 +424,7 @@ class _Round:
             host.name: HostPlan(
                 processes=(
                     *(
-                        EngineProcess(name=_engine(device), device=device)
+                        EngineProcess(name=engine_of_device(device), device=device)
                         for device in host.devices
                     ),
                     *processes[host.name],
@@ -465,10 +468,6 @@ def _devices(version: VersionToLoad, host: Machine) -> tuple[str, ...]:
     if "pytorch" not in version.flavors:
         return ("cpu",)
     return (*(device for device in host.devices if device != "cpu"), "cpu")
-
-
-def _engine(device: str) -> str:
-    return device.replace(":", "-")
 
 
 def _group(demand: _Demand, device: str) -> str:
