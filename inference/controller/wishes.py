@@ -17,6 +17,7 @@ from inference.controller.callable_versions import (
 from inference.controller.decision import Served, Variants
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.environments.turn import environment_folders
+from inference.installation import disk
 from inference.models import PredictionJob, ServingRoute, VersionCondition
 from inference.placement.situation import Priority
 
@@ -122,7 +123,7 @@ def is_program(path: str, flavors: tuple[str, ...]) -> bool:
 @functools.lru_cache(maxsize=10_000)
 def size_of(path: str) -> int:
     """Return the bytes of an artifact's files: an estimate of its memory."""
-    return sum(it.stat().st_size for it in Path(path).rglob("*") if it.is_file())
+    return disk.file_bytes(Path(path))
 
 
 def _desired(entry: CatalogModel) -> Variants:

@@ -4,6 +4,7 @@ pip reads the operator's own configuration (PIP_INDEX_URL, pip.conf and so on). 
 no other variable of this process, because building a package may run its code.
 """
 
+import errno
 import os
 import re
 import selectors
@@ -12,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import inference
 from inference.environments import folders, guard
 from inference.environments.folders import Built
+from inference.installation import disk
 
 # The end of the output that is kept.
 LOG_BYTES = 64 * 1024
@@ -254,23 +256,11 @@ def remove(folder: Path) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes that a folder takes on the disk."""
-    return sum(_sizes(folder))
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    pending = [str(folder)]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        yield entry.stat(follow_symlinks=False).st_blocks * 512
-        except FileNotFoundError:
-            # pip removed it meanwhile.
-            continue
+    """Return the bytes that a folder takes on the disk; raises OSError."""
+    used = disk.used_bytes(folder)
+    if used is None:
+        raise OSError(errno.EACCES, "a folder cannot be read", str(folder))
+    return used
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:

@@ -10,6 +10,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 
 from inference.environments.comparing import Installed
+from inference.installation import whole_files
 
 _MARK = "ready.json"
 
@@ -58,9 +59,7 @@ def read_list(path: Path) -> Built | None:
 
 
 def mark_ready(folder: Path, built: Built) -> None:
-    partial = folder / f"{_MARK}.partial"
-    partial.write_bytes(msgspec.json.encode(built))
-    partial.rename(folder / _MARK)
+    whole_files.write(folder / _MARK, msgspec.json.encode(built))
 
 
 def unmark(folder: Path) -> None:

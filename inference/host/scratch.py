@@ -1,10 +1,10 @@
 """Empty and measure scratch folders, whatever a model has made there."""
 
-import contextlib
-import os
 import shutil
 import subprocess
 from pathlib import Path
+
+from inference.installation import disk
 
 # More files than that are not counted; nor are folders whose paths are too long, or
 # that let nobody read them.
@@ -35,22 +35,4 @@ def clear(folder: Path) -> None:
 
 def measure(folder: Path, *, most_files: int = MOST_FILES) -> int | None:
     """Return the bytes of a folder's files; None if they cannot be counted."""
-    total = files = 0
-    waiting = [os.fspath(folder)]
-    while waiting:
-        try:
-            with os.scandir(waiting.pop()) as entries:
-                for entry in entries:
-                    files += 1
-                    if files > most_files:
-                        return None
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                        continue
-                    with contextlib.suppress(FileNotFoundError):
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # it was removed meanwhile
-        except OSError:
-            return None
-    return total
+    return disk.used_bytes(folder, most_files=most_files)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 def write(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Replace a file; `durable`: it also survives a power failure. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
         file.write(data)

@@ -34,4 +34,6 @@ def read(settings: EngineSettings) -> list[VersionToLoad]:
 
 def write(settings: EngineSettings, versions: Sequence[VersionToLoad]) -> None:
     """Replace the list atomically."""
-    whole_files.write(path_of(settings), msgspec.json.encode(versions))
+    path = path_of(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole_files.write(path, msgspec.json.encode(versions))

@@ -8,6 +8,7 @@ from typing import Protocol
 import psutil
 
 from inference.engine.devices import found
+from inference.installation import disk
 
 # Part of the memory for models if no budget is set; the rest is for batches and others.
 _SHARE = 0.8
@@ -54,7 +55,7 @@ def of_device(device: str) -> ModelMemory:
 
 def artifact_bytes(path: str) -> int:
     """Return the bytes of an artifact's files: about the memory its model needs."""
-    return sum(file.stat().st_size for file in Path(path).rglob("*") if file.is_file())
+    return disk.file_bytes(Path(path))
 
 
 def collect() -> None:
