@@ -10,6 +10,7 @@ from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.notes import Note, NoteReader
 from inference.engine.wire.orders import EngineOrder
 from inference.host import machine, output, scratch
+from inference.installation import log_files
 from inference.installation.home import Home
 from inference.placement.processes import EngineProcess, ProcessReport
 
@@ -79,7 +80,7 @@ class Child:
         if self.walled:
             scratch.clear(self.scratch)
             self.scratch.mkdir(parents=True, mode=0o700)
-        self._log_start = output.size(self.log)
+        self._log_start = log_files.size(self.log)
         self._empty_bytes = self._others_bytes = self.memory_bytes = 0
         self.samples = []
         self.stopped_at = None

@@ -7,7 +7,6 @@ supervisor ends for any reason.
 import contextlib
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import structlog
 
+from inference.installation import log_files
 from inference.installation.home import Home
 
 log = structlog.get_logger(__name__)
@@ -30,8 +30,6 @@ _LONGEST_BACKOFF_S = 10.0
 _AUTOGROUP_TRIES = 5
 # A child that has run this long has recovered; its next death counts as the first.
 _STABLE_AFTER_S = 20.0
-# A log file of this size is moved to `….log.1`, replacing the previous one.
-_LOG_BYTES = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Supervisor:
         home: Home,
         clock: Callable[[], float] = time.monotonic,
         log_to_files: bool = True,
-        log_bytes: int = _LOG_BYTES,
+        log_bytes: int = log_files.LOG_BYTES,
     ) -> None:
         """Write logs to files, or else to the standard output of this process."""
         self._home = home
@@ -105,7 +103,8 @@ class Supervisor:
         """Notice dead processes, restart those whose wait is over, rotate logs."""
         now = self._clock()
         for child in self._children:
-            self._rotate_log(child.spec.name)
+            if self._log_to_files:
+                log_files.rotate(self.log_path(child.spec.name), most=self._log_bytes)
             if child.process is None:
                 if now >= child.start_again_at:
                     self._start(child)
@@ -170,23 +169,6 @@ class Supervisor:
                 process.wait()
         for child in self._children:
             child.process = None
-
-    def _rotate_log(self, name: str) -> None:
-        """Keep a log within its size while its process writes to it.
-
-        The file is copied and then emptied, so the process need not open it again. Only
-        lines written between the two steps are lost, at most one.
-        """
-        path = self.log_path(name)
-        if not self._log_to_files or not path.exists():
-            return
-        if path.stat().st_size > self._log_bytes:
-            try:
-                shutil.copyfile(path, path.with_suffix(".log.1"))
-            except OSError as error:
-                # On a full disk, new lines are worth more than old ones.
-                log.warning("log_not_kept", name=name, reason=error.strerror)
-            os.truncate(path, 0)
 
     def _start(self, child: _Child) -> None:
         parent = os.getpid()

@@ -1,4 +1,5 @@
 from inference.host import output
+from inference.installation import log_files
 
 
 def test_the_last_lines_that_the_model_wrote_are_read(tmp_path):
@@ -12,7 +13,7 @@ def test_the_last_lines_that_the_model_wrote_are_read(tmp_path):
 def test_what_an_earlier_process_wrote_is_not_read(tmp_path):
     path = tmp_path / "engine.log"
     path.write_text("earlier\n")
-    start = output.size(path)
+    start = log_files.size(path)
     with path.open("a") as file:
         file.write("now\n")
 
