@@ -64,8 +64,11 @@ def run(
             device=settings.device,
             host_pid=os.getppid(),
         )
-    log = _configure_logging(order, output)
-    _configure_libraries(settings)
+    log = _configure_logging(settings, order, output)
+    configure_libraries(settings)
+    # Loading and explaining are Python code in threads: give the interpreter back to
+    # the event loop after 1 ms instead of the usual 5.
+    sys.setswitchinterval(0.001)
     home = Home(settings.root)
     home.prepare()
     # Later processes run the compiled code in this cache: only we may write there.
@@ -194,23 +197,20 @@ def _lock(home: Home, name: str) -> TextIO | None:
     return file
 
 
-def _configure_libraries(settings: EngineSettings) -> None:
-    # torch reads these at its first import, which comes later.
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+def configure_libraries(settings: EngineSettings) -> None:
+    """Set what libraries read when they are imported, which comes later."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, str(settings.torch_threads))
     # Engines have no credentials and read local folders only. Without this, MLflow
     # would look for a tracking store, or create one here.
     os.environ["MLFLOW_TRACKING_URI"] = "file:///nonexistent"
-    # Loading and explaining are Python code in threads: give the interpreter back to
-    # the event loop after 1 ms instead of the usual 5.
-    sys.setswitchinterval(0.001)
 
 
-def _configure_logging(order: EngineOrder, output: int | None) -> "_Log":
+def _configure_logging(
+    settings: EngineSettings, order: EngineOrder, output: int | None
+) -> "_Log":
     log = _Log(sys.stdout.fileno() if output is None else output)
-    level = logging.getLevelNamesMapping().get(
-        os.environ.get("MODELYARD_ENGINE_LOG_LEVEL", "info").upper(), logging.INFO
-    )
+    level = logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
     structlog.configure(
         processors=[
             _name_the_process(order),

@@ -48,8 +48,6 @@ _FOR_CODE = (
     "sklearn.linear_model",
     "sklearn.pipeline",
 )
-# Libraries start threads at import unless told otherwise.
-_ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def main() -> None:
@@ -58,9 +56,8 @@ def main() -> None:
     link = socket.socket(fileno=parser.parse_args().socket)
     link.set_inheritable(False)
     settings = engine_settings.from_environment()
-    for name in _ONE_THREAD:
-        os.environ.setdefault(name, str(settings.torch_threads))
-    os.environ["MLFLOW_TRACKING_URI"] = "file:///nonexistent"
+    # Unless they are told otherwise, libraries start threads when they are imported.
+    process.configure_libraries(settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Zygote(link, settings).run()
 

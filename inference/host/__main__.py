@@ -6,11 +6,10 @@ import os
 import signal
 import sys
 
-import structlog
-
 from inference.engine import settings as engine_settings
 from inference.engine.settings import InvalidSettings
 from inference.host.host import EngineHost
+from inference.installation import logs
 from inference.installation.home import Home
 
 _EX_CONFIG = 78
@@ -30,17 +29,9 @@ def main() -> int:
     except InvalidSettings as error:
         sys.stderr.write(f"{error}\n")
         return _EX_CONFIG
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping().get(settings.log_level.upper(), logging.INFO)
-        ),
-    )
+    level = settings.log_level.upper()
+    known = level in logging.getLevelNamesMapping()
+    logs.configure("host", level=level if known else "INFO")
     home = Home(settings.root)
     home.prepare()
     host = EngineHost(

@@ -1,6 +1,5 @@
 """Run a real host with models of one's own."""
 
-import json
 import os
 import signal
 import subprocess
@@ -230,8 +229,3 @@ def until(condition: Any, timeout_s: float = PATIENCE_S) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
-
-
-def host_log(plant: Plant) -> list[dict[str, Any]]:
-    text = (plant.home.logs / "host.log").read_text()
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
