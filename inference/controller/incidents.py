@@ -5,7 +5,6 @@ leaks become events, once each. A quarantine and slowness also become conditions
 the placement and the serving routes follow.
 """
 
-import itertools
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -19,12 +18,11 @@ from inference.controller.placing import Placer, Running
 from inference.controller.wishes import Wish
 from inference.engine.wire.messages import BatchFailure, VersionKey, VersionStatus
 from inference.models import VersionCondition, VersionEvent
+from inference.placement import quarantine
 from inference.placement.growth import steady_growth
 from inference.placement.processes import Death, HostReport
 from registry.mlflow.model_file import storable
 
-# Two deaths within this time quarantine a version.
-_DEATHS_S = 600.0
 # A version whose single row takes longer gets a process of its own.
 SLOW_S = 0.25
 _KEPT = timedelta(days=90)
@@ -159,8 +157,7 @@ class Incidents:
             for key, several in deaths.items():
                 shared = [it for it in several if _is_shared(running.get(it.process))]
                 times = [it.at for it in shared]
-                pairs = itertools.pairwise(times)
-                if any(after - before <= _DEATHS_S for before, after in pairs):
+                if quarantine.is_due(times):
                     found[key] = shared[-1].reason, shared[-1].process
         return found
 
@@ -226,12 +223,11 @@ class Incidents:
             return
         for failure in new:
             words = f"{failure.exception}: {failure.message}".strip(": ")
-            _store(
+            _store_of(
+                one,
                 Kind.FAILURE,
                 key,
                 at=_time(failure.at),
-                engine=one.planned.name,
-                host=one.host,
                 text=storable(words or failure.code),
                 detail=storable(failure.trace),
                 rows=failure.rows,
@@ -255,12 +251,11 @@ class Incidents:
         if self._load_errors[key] == error:
             return
         self._load_errors[key] = error
-        _store(
+        _store_of(
+            one,
             Kind.LOAD_FAILED,
             key,
             at=now,
-            engine=one.planned.name,
-            host=one.host,
             text=next(iter(error.splitlines()), "It failed."),
             detail=error,
         )
@@ -295,14 +290,7 @@ class Incidents:
         self._forms[key] = wish.forms[key]
         with transaction.atomic():
             _set_condition(key, slow_since=now)
-            _store(
-                Kind.MOVED,
-                key,
-                at=now,
-                engine=one.planned.name,
-                host=one.host,
-                text=text,
-            )
+            _store_of(one, Kind.MOVED, key, at=now, text=text)
         logger.info("version_is_slow", version=str(key), single_row_ms=milliseconds)
         return True
 
@@ -340,14 +328,7 @@ class Incidents:
         if not why or not self._placer.recycle(one.planned.name):
             return
         text = f"{why}, so a fresh process takes over."
-        _store(
-            Kind.RECYCLED,
-            key,
-            at=now,
-            engine=one.planned.name,
-            host=one.host,
-            text=text,
-        )
+        _store_of(one, Kind.RECYCLED, key, at=now, text=text)
 
     def _note_leak(self, one: Running, *, now: datetime) -> None:
         reported = one.reported
@@ -370,12 +351,11 @@ class Incidents:
             )
             if known.exists():
                 continue
-            _store(
+            _store_of(
+                one,
                 Kind.LEAK,
                 version.key,
                 at=now,
-                engine=reported.name,
-                host=one.host,
                 text=f"Its memory grows steadily, by {round(pace / _MIB)} MB per hour.",
             )
 
@@ -402,6 +382,11 @@ def _store(kind: str, key: VersionKey, **fields: object) -> None:
     VersionEvent.objects.create(
         kind=kind, model=key.model, version=key.version, **fields
     )
+
+
+def _store_of(one: Running, kind: str, key: VersionKey, **fields: object) -> None:
+    """Store what happened to a version in a process that its host runs."""
+    _store(kind, key, engine=one.planned.name, host=one.host, **fields)
 
 
 def _set_condition(key: VersionKey, **fields: object) -> None:

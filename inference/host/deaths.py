@@ -2,7 +2,7 @@
 
 import signal
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,13 +11,11 @@ import structlog
 from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.notes import Note
 from inference.installation import whole_files
+from inference.placement import quarantine
 from inference.placement.processes import Death, EngineProcess
 
 logger = structlog.get_logger(__name__)
 
-# So many deaths within so long quarantine a version.
-MOST_DEATHS = 2
-WITHIN_S = 600.0
 _KEEP_S = 24 * 3600.0
 _KEEP = 100
 # A quarantine does not end by itself, so its deaths are kept for longer.
@@ -126,7 +124,7 @@ class Deaths:
                 and death.at > process.released_at
             ):
                 counts.setdefault(death.version, []).append(death.at)
-        return tuple(key for key, times in counts.items() if _are_close(times))
+        return tuple(key for key, times in counts.items() if quarantine.is_due(times))
 
 
 def _worth_keeping(known: Sequence[Death]) -> list[Death]:
@@ -136,19 +134,9 @@ def _worth_keeping(known: Sequence[Death]) -> list[Death]:
     for place, death in enumerate(reversed(known)):
         age_s = known[-1].at - death.at
         seen[death.process] += 1
-        if seen[death.process] <= MOST_DEATHS and age_s < _KEEP_LAST_S:
+        if seen[death.process] <= quarantine.MOST_DEATHS and age_s < _KEEP_LAST_S:
             kept.append(death)
         elif place < _KEEP and age_s < _KEEP_S:
             # The whole list is in each report.
             kept.append(msgspec.structs.replace(death, output=""))
     return kept[::-1]
-
-
-def _are_close(times: Iterable[float]) -> bool:
-    """Return whether any `MOST_DEATHS` follow each other within the time."""
-    ordered = sorted(times)
-    last = MOST_DEATHS - 1
-    return any(
-        later - earlier < WITHIN_S
-        for earlier, later in zip(ordered, ordered[last:], strict=False)
-    )
