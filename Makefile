@@ -7,8 +7,8 @@ help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 run: ## Set up what is missing, then serve the demo until Ctrl-C
-	@deploy/setup.sh
-	@exec $(python) manage.py quickstart
+	@began=$$(date +%s); deploy/setup.sh || exit 1; \
+	exec $(python) -m config demo --packages-s $$(($$(date +%s) - began))
 
 setup: ## Make the virtual environment with the tools for development
 	@deploy/setup.sh dev
@@ -20,16 +20,18 @@ test-services: test-data test-faults ## Run tests on PostgreSQL, Redis and Rabbi
 
 test-data: setup ## Run the tests that store data, on services
 	@$(python) tests/services.py $(python) -m pytest -n auto --dist loadgroup \
-		-m "not processes and not browser" \
+		-m "stores and not processes and not browser" \
 		--ignore=tests/inference/engine --ignore=tests/inference/gateway \
 		tests/accounts tests/config tests/inference tests/registry
 
 test-faults: setup ## Run the tests that kill processes and stop databases, on services
-	@$(python) tests/services.py $(python) -m pytest tests/end_to_end/test_kills.py \
+	@$(python) tests/services.py $(python) -m pytest -n 2 --dist loadgroup \
+		tests/end_to_end/test_kills.py \
 		tests/end_to_end/test_worker_kills.py \
 		tests/end_to_end/test_database_outages.py \
 		tests/end_to_end/test_changes_reach_every_gateway.py \
 		tests/end_to_end/test_production.py \
+		tests/end_to_end/test_rollouts.py \
 		tests/inference/gateway/test_exact_limits.py \
 		tests/inference/gateway/test_ledger_after_kills.py
 

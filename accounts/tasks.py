@@ -6,9 +6,9 @@ from celery import shared_task
 from django.conf import settings
 from django.utils import timezone
 
-from accounts.customers import members
+from accounts.customers import members, notices, personal_keys
 from accounts.quotas import soft_limits
-from accounts.usage import retention, roll_ups, suspicions
+from accounts.usage import field_uses, retention, roll_ups, suspicions
 
 
 @shared_task
@@ -16,6 +16,12 @@ def look_at_soft_limits() -> None:
     """Warn customers whose quotas come near their limits."""
     soft_limits.look(now=timezone.now())
     soft_limits.notify(now=timezone.now())
+
+
+@shared_task
+def send_notices() -> None:
+    """Mail new notices to customers."""
+    notices.notify(now=timezone.now())
 
 
 @shared_task
@@ -32,9 +38,16 @@ def roll_up_usage() -> None:
 
 @shared_task
 def forget_usage_minutes() -> None:
-    """Delete minutes of usage that are old enough; their hours and days stay."""
+    """Delete minutes of usage that are old enough, and old uses of fields."""
     keep = datetime.timedelta(days=settings.USAGE_MINUTES_DAYS)
     retention.forget_minutes(now=timezone.now(), keep=keep)
+    field_uses.forget(now=timezone.now())
+
+
+@shared_task
+def end_personal_keys() -> None:
+    """Revoke the keys of staff who may not see models any more."""
+    personal_keys.end_forbidden()
 
 
 @shared_task

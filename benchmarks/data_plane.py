@@ -32,6 +32,7 @@ from inference.snapshot.contents import (
     CallableModel,
     CallableVersion,
     EngineAddress,
+    Shadow,
     Snapshot,
 )
 from registry.routing import Variant
@@ -132,7 +133,7 @@ class DataPlane:
             **fields,
         )
 
-    def publish(self, default: int, *others: int) -> None:
+    def publish(self, default: int, *others: int, shadow: Shadow | None = None) -> None:
         """Write a snapshot whose route has this default; the others can be named."""
         self._sequence += 1
         versions = sorted({default, *others}, reverse=True)
@@ -152,6 +153,7 @@ class DataPlane:
                         Variant(version=default, role="default", weight_percent=100),
                     ),
                     routed=True,
+                    shadow=shadow,
                 ),
             ),
             keys=tuple(

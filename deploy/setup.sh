@@ -12,22 +12,31 @@ if [ "$(cat "$venv/.installed-dev" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 stamp="$venv/.installed${extra:+-$extra}"
 if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
 
-python=""
-for candidate in "${PYTHON:-}" python3.11 python3 python; do
-    [ -n "$candidate" ] || continue
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+python="" without_venv=""
+for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3 python}; do
+    "$candidate" -c "$fits" 2>/dev/null || continue
+    if "$candidate" -c 'import venv, ensurepip' 2>/dev/null; then
         python="$candidate"
         break
     fi
+    without_venv="${without_venv:-$candidate}"
 done
-if [ -z "$python" ]; then
-    echo "Modelyard needs Python 3.11, but neither python3.11, python3 nor python is that." >&2
-    echo "Install it, or set its path: PYTHON=/path/to/python3.11 make run" >&2
+if [ -z "$python" ] && [ -n "$without_venv" ]; then
+    version="$("$without_venv" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+    echo "$without_venv cannot make virtual environments; install its venv module" >&2
+    echo "(on Debian and Ubuntu: sudo apt install python$version-venv) and run again." >&2
     exit 1
 fi
-if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
-    echo "This Python cannot make virtual environments; install its venv module" >&2
-    echo "(on Debian and Ubuntu: apt install python3.11-venv) and run again." >&2
+if [ -z "$python" ]; then
+    cat >&2 <<'END'
+Modelyard needs Python 3.11, 3.12 or 3.13, and none was found. Install one:
+  Debian 12 and 13, Ubuntu 24.04   sudo apt install python3-venv
+  Ubuntu 22.04                     sudo apt install python3.11-venv
+  Fedora                           sudo dnf install python3.13
+  macOS                            brew install python@3.13
+Or set the path of one that you have: PYTHON=/path/to/python3.13 make run
+END
     exit 1
 fi
 
@@ -38,7 +47,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 echo "Installing the pinned packages into $venv (about 2 GB; minutes on a first run)"
 log="$venv/install.log"
-# The pip of Python 3.11 takes twice the time; it is used if this upgrade fails.
+# Older versions of pip take twice the time; Python's own is used if this fails.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
     --upgrade pip==26.3 >"$log" 2>&1 || true
 "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \

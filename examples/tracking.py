@@ -104,8 +104,10 @@ def _count_versions(name: str) -> int:
 
 def _choose_experiment(name: str) -> None:
     if mlflow.get_experiment_by_name(name) is None:
-        root = os.environ.get("MODELYARD_ARTIFACT_ROOT")
-        location = (Path(root).resolve() / name).as_uri() if root else None
+        # With a store in a file, MLflow would put artifacts where this was started.
+        kind, _, file = mlflow.get_tracking_uri().partition(":///")
+        root = Path(file).resolve().parent / "artifacts" / name
+        location = root.as_uri() if kind == "sqlite" else None
         mlflow.create_experiment(name, artifact_location=location)
     mlflow.set_experiment(name)
 

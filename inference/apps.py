@@ -1,16 +1,20 @@
 """Connect the signals of the apps below."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.utils import timezone
 
 from inference.errors import rendering
 
 if TYPE_CHECKING:
     from accounts.models import ApiKey, Customer, Plan
+    from registry.changes import Person
+    from registry.models import ModelVersion
+    from registry.signals import Callers
 
 
 class InferenceConfig(AppConfig):
@@ -20,7 +24,7 @@ class InferenceConfig(AppConfig):
     def ready(self) -> None:
         from accounts.signals import access_changed, model_names_wanted
         from inference import checks  # noqa: F401 (registers checks)
-        from registry.signals import registry_changed
+        from registry.signals import callers_wanted, registry_changed, rollout_wanted
 
         rendering.set_site(settings.MODELYARD_PUBLIC_URL)
         access_changed.connect(
@@ -29,7 +33,12 @@ class InferenceConfig(AppConfig):
         registry_changed.connect(
             _models_changed, dispatch_uid="inference.controller.publishing"
         )
+        rollout_wanted.connect(
+            _start_rollout, dispatch_uid="inference.controller.rollouts"
+        )
+        registry_changed.connect(_follow_changes, dispatch_uid="inference.following")
         model_names_wanted.connect(_model_names, dispatch_uid="inference.model_names")
+        callers_wanted.connect(_callers, dispatch_uid="inference.callers")
 
 
 # Models can be imported only once the apps are ready.
@@ -65,7 +74,35 @@ def _models_changed(models: "Iterable[str] | None" = None, **_: Any) -> None:
         publishing.mark_changed(publishing.Kind.MODEL, models)
 
 
+def _start_rollout(version: "ModelVersion", why: str, **_: Any) -> None:
+    from inference.controller.rollouts import conduct
+
+    conduct.start_unless_running(version, why=why)
+
+
+def _follow_changes(
+    sender: type, models: "Iterable[str]" = (), by: "Person" = None, **_: Any
+) -> None:
+    from inference.following import followers, trust
+    from registry.models import RegisteredModel, Route
+
+    if sender is Route:
+        followers.follow_what_changed(models, by=by)
+    elif sender is RegisteredModel:
+        trust.end_requests(models)
+
+
 def _model_names(**_: Any) -> list[str]:
     from registry.models import RegisteredModel
 
     return list(RegisteredModel.objects.values_list("name", flat=True))
+
+
+def _callers(
+    model: str, using: "Mapping[str, int] | None" = None, **_: Any
+) -> "Callers":
+    from accounts.usage import reading
+    from registry.signals import Callers
+
+    named, count = reading.callers_of(model, now=timezone.now(), using=using)
+    return Callers(tuple(named), count, of_fields=using is not None)

@@ -9,6 +9,7 @@ from celery.signals import worker_shutting_down
 from django.utils import timezone
 
 from inference.environments import turn as environment_turn
+from inference.following import mails, telling
 from inference.jobs import sweep as job_sweep
 from inference.jobs.work import turn as job_runner
 from inference.jobs.work.claim_keeper import ClaimKeeper
@@ -45,6 +46,19 @@ def remove_old_jobs() -> None:
 def remove_expired_uploads() -> None:
     """Delete expired uploads."""
     uploaded_files.remove_expired(now=timezone.now())
+
+
+@shared_task
+def tell_followers() -> None:
+    """Tell people what happened to the models that they follow."""
+    telling.look(now=timezone.now())
+    mails.send(now=timezone.now())
+
+
+@shared_task
+def forget_messages() -> None:
+    """Delete messages that are old enough."""
+    telling.forget(now=timezone.now())
 
 
 # A build takes up to half an hour. The next message asks again if this one is lost.

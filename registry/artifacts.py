@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 from registry.mlflow import client
 from registry.mlflow.model_file import storable
 from registry.mlflow.types import ArtifactRefused, ModelRegistry, RegistryUnreachable
-from registry.models import ModelVersion
+from registry.models import ModelVersion, Route
 from registry.signals import registry_changed
 
 log = structlog.get_logger(__name__)
@@ -44,16 +44,11 @@ def connect() -> client.MlflowRegistry:
 
 def wanted() -> QuerySet[ModelVersion]:
     """Return the versions that may be called: those in a route or published."""
-    in_route = (
-        Q(default_in__isnull=False)
-        | Q(canary_in__isnull=False)
-        | Q(fallback_in__isnull=False)
-    )
-    return (
-        ModelVersion.objects.filter(in_route | Q(published=True))
-        .select_related("registered_model")
-        .distinct()
-    )
+    wanted = Q(published=True)
+    for name in Route.VERSIONS:
+        named = Route.objects.exclude(**{name: None}).order_by().values(name)
+        wanted |= Q(pk__in=named)
+    return ModelVersion.objects.filter(wanted).select_related("registered_model")
 
 
 def fetch_wanted(registry: ModelRegistry) -> list[ModelVersion]:
@@ -116,7 +111,7 @@ def _queue_fetch(version_id: int) -> bool:
         current_app.send_task(FETCH_TASK, (version_id,), retry=False)
     except (OperationalError, OSError) as error:
         # The next sync fetches it as well.
-        log.warning("fetch not queued", version=version_id, error=type(error).__name__)
+        log.warning("fetch_not_queued", version_id=version_id, reason=error)
         return False
     return True
 

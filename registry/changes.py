@@ -4,10 +4,10 @@ from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, Permissi
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from registry.models import ModelVersion, RegisteredModel, Route
+from registry.models import Deprecation, ModelVersion, RegisteredModel, Route
 from registry.signals import registry_changed
 
-Row = RegisteredModel | ModelVersion | Route
+Row = RegisteredModel | ModelVersion | Route | Deprecation
 # The person who makes a change; None is the machine itself. Views refuse anonymous
 # users.
 Person = AbstractBaseUser | AnonymousUser | None
@@ -20,13 +20,22 @@ def save(row: Row, *, by: Person, reason: str) -> None:
     network.
     """
     row._history_user = by  # type: ignore[union-attr]  # read by simple_history
-    row._change_reason = reason[:100]  # type: ignore[union-attr]  # read by simple_history
+    row._change_reason = reason  # type: ignore[union-attr]  # read by simple_history
     with transaction.atomic():
         if isinstance(row, RegisteredModel):
             _require_trust(row, by)
         row.save()
         model = row if isinstance(row, RegisteredModel) else row.registered_model
-        registry_changed.send(sender=type(row), models=[model.name])
+        registry_changed.send(sender=type(row), models=[model.name], by=by)
+
+
+def delete(row: Deprecation, *, by: Person) -> None:
+    """Delete `row`; its history keeps the person."""
+    row._history_user = by  # type: ignore[attr-defined]  # read by simple_history
+    with transaction.atomic():
+        name = row.registered_model.name
+        row.delete()
+        registry_changed.send(sender=type(row), models=[name])
 
 
 def _require_trust(model: RegisteredModel, by: Person) -> None:

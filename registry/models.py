@@ -1,10 +1,20 @@
 """Registered models, their versions and aliases, and the routes to them."""
 
+from collections.abc import Sequence
+
 from django.conf import settings
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import (
+    MaxValueValidator,
+    MinValueValidator,
+    RegexValidator,
+)
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 from simple_history.models import HistoricalRecords
+
+from registry.shares import canaries, constraints
+from registry.shares.canaries import Canary
 
 
 class RegistrySync(models.Model):
@@ -66,6 +76,7 @@ class RegisteredModel(models.Model):
         null=True, blank=True, help_text="When the model disappeared from MLflow."
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    # Reasons are kept whole: the usual field ends after 100 characters.
     history = HistoricalRecords()
 
     class Meta:
@@ -104,6 +115,12 @@ class ModelVersion(models.Model):
     registered_at = models.DateTimeField(help_text="When MLflow registered it.")
     tags = models.JSONField(default=dict, blank=True)
     metrics = models.JSONField(default=dict, blank=True)
+    params = models.JSONField(
+        default=dict, blank=True, help_text="Parameters of its training run."
+    )
+    trained_by = models.CharField(
+        max_length=255, blank=True, help_text="Whose training run it was, for MLflow."
+    )
     flavors = models.JSONField(
         default=list, blank=True, help_text="Names of the MLflow flavors, sorted."
     )
@@ -195,21 +212,70 @@ class Alias(models.Model):
         return self.name
 
 
+class RolloutPlan(models.Model):
+    """A named plan by which canaries become defaults; see `rules/rollout_plans.py`."""
+
+    name = models.CharField(max_length=100, unique=True)
+    plan = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text='What differs from the usual plan, e.g. {"stages": '
+        '[{"weight_percent": 5, "least_minutes": 10, "least_calls": 100}], '
+        '"last_step": "second_person"}.',
+    )
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def default_fallback_on() -> list[str]:
     return ["OVERLOADED", "MODEL_UNAVAILABLE", "INFERENCE_TIMEOUT"]
 
 
+def _further_canary() -> "models.ForeignKey[ModelVersion | None]":
+    return models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, related_name="+", null=True, blank=True
+    )
+
+
 class Route(models.Model):
-    """What a caller addresses: a default version and perhaps a canary.
+    """What a caller addresses: a default version and up to four canaries.
 
     These are the *desired* variants; `inference` serves them once the engines have
-    loaded them. Both weights are in one row so that a database constraint can keep
-    their sum at 100.
+    loaded them. All weights are in one row so that a database constraint can keep
+    their sum at 100. `registry/shares/canaries.py` reads and writes the canaries.
     """
+
+    # Its fields that name versions.
+    VERSIONS = (
+        "default_version",
+        *canaries.VERSIONS,
+        "fallback_version",
+        "shadow_version",
+    )
 
     class CacheScope(models.TextChoices):
         CUSTOMER = "customer", "each customer has its own"
         EVERYONE = "everyone", "shared by all customers"
+
+    class Sticky(models.TextChoices):
+        OFF = "off", "no: exact shares of all calls"
+        KEY = "key", "by API key"
+        HEADER = "header", "by the header X-Sticky-Key"
+
+    class AliasFollows(models.TextChoices):
+        OFF = "off", "neither moves the other"
+        PROMOTION = "promotion", "promoting moves the alias"
+        ALIAS = "alias", "moving the alias promotes"
+        BOTH = "both", "both: each moves the other"
+
+    class AliasStarts(models.TextChoices):
+        DEFAULT = "default", "the version becomes the default at once"
+        ROLLOUT = "rollout", "a rollout by the route's plan starts"
 
     registered_model = models.OneToOneField(
         RegisteredModel, on_delete=models.CASCADE, related_name="route"
@@ -222,11 +288,26 @@ class Route(models.Model):
     canary_version = models.ForeignKey(
         ModelVersion,
         on_delete=models.PROTECT,
-        related_name="canary_in",
+        related_name="+",
         null=True,
         blank=True,
     )
     canary_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_2_version = _further_canary()
+    canary_2_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_3_version = _further_canary()
+    canary_3_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_4_version = _further_canary()
+    canary_4_weight_percent = models.PositiveSmallIntegerField(default=0)
+    sticky = models.CharField(
+        "callers keep their version",
+        max_length=8,
+        choices=Sticky.choices,
+        default=Sticky.OFF,
+        help_text="While weights stay as they are. Rollouts then count keys instead of "
+        "calls, and need more of them. Calls with X-Sticky-Key keep their version in "
+        "any case; only by the header do they count as evidence.",
+    )
     low_confidence_below = models.FloatField(
         null=True,
         blank=True,
@@ -288,6 +369,62 @@ class Route(models.Model):
         help_text="The errors that a fallback stands in for: OVERLOADED, "
         "MODEL_UNAVAILABLE, INFERENCE_TIMEOUT, MODEL_ERROR.",
     )
+    rollout_plan = models.ForeignKey(
+        RolloutPlan,
+        on_delete=models.PROTECT,
+        related_name="routes",
+        null=True,
+        blank=True,
+        help_text="How its canaries become the default. Empty: the usual plan.",
+    )
+    alias = models.CharField(
+        max_length=255,
+        blank=True,
+        validators=[RegexValidator(r"^(?!latest$|[vV]\d+$)[\w-]+$")],
+        help_text="The alias in MLflow that names its default, e.g. champion.",
+    )
+    alias_follows = models.CharField(
+        "alias and default",
+        max_length=16,
+        choices=AliasFollows.choices,
+        default=AliasFollows.OFF,
+        help_text="From the next change on.",
+    )
+    alias_starts = models.CharField(
+        "when the alias was moved",
+        max_length=16,
+        choices=AliasStarts.choices,
+        default=AliasStarts.DEFAULT,
+        help_text="Only if moving the alias promotes.",
+    )
+    shadow_version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.PROTECT,
+        related_name="shadow_in",
+        null=True,
+        blank=True,
+        help_text="Gets copies of predict calls after the default has answered them, "
+        "and answers nobody. Not charged.",
+    )
+    shadow_percent = models.PositiveSmallIntegerField(
+        "share of the shadow (%)",
+        default=0,
+        validators=[MaxValueValidator(100)],
+        help_text="So many percent of the default's predict calls are copied.",
+    )
+    shadow_tolerance_percent = models.FloatField(
+        "tolerance (%)",
+        default=1.0,
+        validators=[MinValueValidator(0), MaxValueValidator(100)],
+        help_text="Numbers of the shadow that differ by no more than this are the "
+        "same answer. Labels have to be equal.",
+    )
+    keeps_examples = models.BooleanField(
+        "keep examples",
+        default=False,
+        help_text="Keep up to 100 inputs of callers that the shadow answered "
+        "otherwise, each for at most 7 days.",
+    )
     updated_at = models.DateTimeField(auto_now=True)
     updated_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -296,33 +433,126 @@ class Route(models.Model):
         blank=True,
         related_name="+",
     )
+    # Reasons are kept whole: the usual field ends after 100 characters.
     history = HistoricalRecords()
 
     class Meta:
         ordering = ["registered_model__name"]
+        permissions = [
+            ("override_schema", "Can give calls to a version that breaks callers")
+        ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(default_weight_percent=100 - F("canary_weight_percent")),
+                condition=constraints.weights_sum_to_100(),
                 name="registry_route_weights_sum_to_100",
             ),
             models.CheckConstraint(
-                condition=Q(canary_weight_percent__lte=100),
-                name="registry_route_canary_weight_at_most_100",
-            ),
-            models.CheckConstraint(
-                condition=Q(canary_version__isnull=False) | Q(canary_weight_percent=0),
+                condition=constraints.no_weight_without_canary(),
                 name="registry_route_no_weight_without_canary",
             ),
             models.CheckConstraint(
-                condition=Q(canary_version__isnull=True)
-                | ~Q(canary_version=F("default_version")),
-                name="registry_route_canary_differs_from_default",
+                condition=constraints.versions_differ(),
+                name="registry_route_versions_differ",
+            ),
+            models.CheckConstraint(
+                condition=Q(shadow_version__isnull=True)
+                | ~Q(shadow_version=F("default_version")),
+                name="registry_route_shadow_differs_from_default",
+            ),
+            models.CheckConstraint(
+                condition=Q(shadow_percent=0)
+                | Q(shadow_version__isnull=False, shadow_percent__lte=100),
+                name="registry_route_shadow_share_of_a_shadow",
             ),
             models.CheckConstraint(
                 condition=Q(cache_ttl_s__lte=86_400),
                 name="registry_route_cache_ttl_at_most_a_day",
             ),
+            models.CheckConstraint(
+                condition=Q(alias_follows="off") | ~Q(alias=""),
+                name="registry_route_follows_a_named_alias",
+            ),
         ]
 
     def __str__(self) -> str:
         return f"route {self.registered_model.name}"
+
+    @property
+    def canaries(self) -> tuple[Canary[ModelVersion], ...]:
+        return canaries.of(self)
+
+    def set_canaries(self, chosen: Sequence[Canary[ModelVersion]]) -> None:
+        for name, value in canaries.columns(chosen).items():
+            setattr(self, name, value)
+
+    def weight_of(self, version_id: int) -> int | None:
+        """Return the weight of a canary; None if the version is none of them."""
+        return dict(canaries.of(self, suffix="_id")).get(version_id)
+
+
+class AliasState(models.Model):
+    """Where the alias of a route stands in MLflow, and where it has to stand."""
+
+    route = models.OneToOneField(
+        Route, on_delete=models.CASCADE, related_name="alias_state"
+    )
+    # Where it stood when that was last dealt with; None: nowhere.
+    seen_version = models.PositiveIntegerField(null=True, blank=True)
+    # Where it still has to be set in MLflow; None: nowhere.
+    wanted_version = models.PositiveIntegerField(null=True, blank=True)
+    problem = models.TextField(blank=True)
+    # Grows with each writing of the fields above.
+    revision = models.PositiveBigIntegerField(default=0)
+    # One process at a time moves it.
+    claimed_until = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"alias of {self.route}"
+
+
+class Deprecation(models.Model):
+    """The announced end of a model, or of one version of it."""
+
+    registered_model = models.ForeignKey(
+        RegisteredModel, on_delete=models.CASCADE, related_name="deprecations"
+    )
+    version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.CASCADE,
+        related_name="deprecations",
+        null=True,
+        blank=True,
+        help_text="It ends for those who call it by its number or an alias; the route "
+        "goes on. Empty: the whole model ends.",
+    )
+    deprecated_at = models.DateTimeField(
+        default=timezone.now, help_text="From then on, callers should use another."
+    )
+    ends_at = models.DateTimeField(help_text="From then on, calls get 410.")
+    use_instead = models.CharField(
+        max_length=500,
+        help_text="A sentence for callers, e.g. Use version 4, which takes the same "
+        "input.",
+    )
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["ends_at", "pk"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["registered_model"],
+                condition=Q(version=None),
+                name="registry_one_deprecation_of_a_model",
+            ),
+            models.UniqueConstraint(
+                fields=["version"], name="registry_one_deprecation_of_a_version"
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at__gte=F("deprecated_at")),
+                name="registry_deprecation_ends_after_it_begins",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        named = self.registered_model if self.version is None else self.version
+        return f"end of {named}"

@@ -17,8 +17,10 @@ import structlog
 from django.db import DataError, models, transaction
 from django.utils import timezone
 
-from registry import artifacts, changes, sync_run
+from registry import artifacts, changes, routes, sync_run
+from registry.aliases import following, moving
 from registry.mlflow import model_file
+from registry.mlflow.patience import Patience
 from registry.mlflow.requirements_file import UNKNOWN_PYTHON
 from registry.mlflow.types import (
     ArtifactRefused,
@@ -27,10 +29,12 @@ from registry.mlflow.types import (
     RegistryUnreachable,
     RemoteModel,
     RemoteVersion,
+    Training,
 )
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
+from registry.routes import RouteError
 from registry.rules import metadata
-from registry.signals import registry_changed
+from registry.signals import registry_changed, rollout_wanted
 from registry.sync_run import Outcome
 
 log = structlog.get_logger(__name__)
@@ -39,8 +43,9 @@ log = structlog.get_logger(__name__)
 # may come back. Each costs MLflow queries, so a sync asks again for at most this many
 # versions in use and as many others, chosen at random so that each gets its turn.
 AGAIN = 100
-# A store of artifacts that is down may answer each question only after many seconds.
-_FAILURES = 10
+# An MLflow or a store of artifacts that is down may answer each question only after
+# many seconds. A sync loses no more than this to each of them.
+PATIENCE_S = 60.0
 CHAMPION = "champion"
 _LARGE = (
     "signature",
@@ -70,10 +75,10 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class VersionReading:
-    """A remote version with its metrics and MLmodel file; None keeps what is stored."""
+    """A remote version, its training and MLmodel file; None keeps what is stored."""
 
     remote: RemoteVersion
-    metrics: dict[str, float | None] | None
+    training: Training | None
     file: ModelFile | None
     file_problem: str = ""
 
@@ -104,13 +109,17 @@ def synchronise(registry: ModelRegistry) -> Outcome:
 
 
 def _synchronise(registry: ModelRegistry, *, now: datetime) -> Outcome:
+    # First, so that MLflow answers with our own moves.
+    moving.move_wanted(registry)
+    revisions = following.revisions()
     try:
         remote = registry.models()
         known = _read_known()
         readings = _read(registry, remote, known)
     except RegistryUnreachable as error:
-        log.warning("mlflow unreachable", error=str(error))
+        log.warning("mlflow_unreachable", outage="mlflow", reason=str(error))
         return Outcome(ran=True, error=str(error))
+    log.info("mlflow_reachable", outage_over="mlflow")
     changed, refused = [], []
     for model in remote:
         if not _differs(model, readings[model.name], known):
@@ -123,6 +132,7 @@ def _synchronise(registry: ModelRegistry, *, now: datetime) -> Outcome:
             log.warning("model not stored", model=model.name, error=str(error))
             refused.append(model.name)
     changed += _mark_missing({model.name for model in remote}, now=now)
+    following.follow(remote, known=revisions, promote=_promote)
     not_fetched = artifacts.fetch_wanted(registry)
     outcome = Outcome(
         ran=True,
@@ -159,28 +169,29 @@ def _read_known() -> _Known:
 def _read(
     registry: ModelRegistry, remote: Sequence[RemoteModel], known: _Known
 ) -> dict[str, list[VersionReading]]:
-    """Ask MLflow for metrics and MLmodel files; return readings by model name."""
-    metrics, files = _due(remote, known)
+    """Ask MLflow for trainings and MLmodel files; return readings by model name."""
+    trainings, files = _due(remote, known)
     readings: dict[str, list[VersionReading]] = {}
-    failures = 0
+    with_files, with_trainings = Patience(PATIENCE_S), Patience(PATIENCE_S)
     for model in remote:
         readings[model.name] = []
         for version in model.versions:
             asked = (model.name, version.version)
             file, problem = None, ""
-            if asked in files and failures < _FAILURES:
+            if asked in files and not with_files.has_ended:
                 try:
-                    file = registry.model_file(*asked)
+                    with with_files.asking():
+                        file = registry.model_file(*asked)
                 except (ArtifactRefused, RegistryUnreachable) as error:
                     # The list was answered, so only this artifact's store fails.
                     problem = model_file.storable(str(error))
-                    failures += isinstance(error, RegistryUnreachable)
+            training = None
+            if asked in trainings and not with_trainings.has_ended:
+                training = _training(registry, model.name, version, with_trainings)
             readings[model.name].append(
                 VersionReading(
                     remote=version,
-                    metrics=registry.metrics(model.name, version)
-                    if asked in metrics
-                    else None,
+                    training=training,
                     file=file,
                     file_problem=problem,
                 )
@@ -188,11 +199,27 @@ def _read(
     return readings
 
 
+def _training(
+    registry: ModelRegistry, name: str, version: RemoteVersion, patience: Patience
+) -> Training | None:
+    """Return how a version was trained; None if MLflow does not say.
+
+    Its run may be another team's. The version is registered all the same, and a later
+    sync asks again.
+    """
+    try:
+        with patience.asking():
+            return registry.training(name, version)
+    except RegistryUnreachable as error:
+        log.warning("training_not_read", reason=str(error))
+        return None
+
+
 _Asked = set[tuple[str, int]]
 
 
 def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
-    """Choose versions whose metrics, and versions whose files, are read now."""
+    """Choose versions whose trainings, and versions whose files, are read now."""
     new: _Asked = set()
     in_use: list[tuple[str, int]] = []
     others: list[tuple[str, int]] = []
@@ -216,11 +243,11 @@ def _due(remote: Sequence[RemoteModel], known: _Known) -> tuple[_Asked, _Asked]:
                 unread.append(asked)
             elif not row.python_version:
                 without_requirements.append(asked)
-    metrics = new.union(_some(in_use), _some(others))
+    trainings = new.union(_some(in_use), _some(others))
     used = set(in_use)
     first = [asked for asked in without_requirements if asked in used]
     files = new.union(_some(unread), _some(first or without_requirements))
-    return metrics, files - not_ready
+    return trainings, files - not_ready
 
 
 def _some(versions: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -318,8 +345,12 @@ def _fields(row: ModelVersion, reading: VersionReading) -> dict[str, Any]:
             "artifact_digest": "",
             "artifact_error": "",
         }
-    if reading.metrics is not None:
-        fields["metrics"] = reading.metrics
+    if reading.training is not None:
+        fields |= {
+            "metrics": dict(reading.training.metrics),
+            "params": dict(reading.training.params),
+            "trained_by": reading.training.user,
+        }
     if reading.file is not None:
         file = reading.file
         problems = [*file.problems, *metadata.check(file.metadata, file.signature)]
@@ -393,6 +424,21 @@ def _create_first_route(model: RegisteredModel) -> bool:
     route = Route(registered_model=model, default_version=champion.version)
     changes.save(route, by=None, reason=f"alias {CHAMPION} at the first sync")
     return True
+
+
+def _promote(route: Route, version: ModelVersion) -> str:
+    """Do what the route says when its alias was moved; return why not, or nothing."""
+    if version.serving_problem:
+        return f"{version} cannot be served: {version.serving_problem}"
+    why = f"the alias {route.alias} was moved to it in MLflow"
+    try:
+        if route.alias_starts == Route.AliasStarts.ROLLOUT:
+            rollout_wanted.send(sender=Route, version=version, why=why)
+        else:
+            routes.make_default(version, by=None, why=why)
+    except RouteError as error:
+        return str(error)
+    return ""
 
 
 def _mark_missing(present: set[str], *, now: datetime) -> list[str]:

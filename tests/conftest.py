@@ -4,6 +4,7 @@ import time
 
 import pytest
 from django.conf import settings as django_settings
+from django.contrib import admin
 from django.core.cache import cache
 from django.db import connection
 from django.utils import timezone
@@ -26,6 +27,20 @@ def pytest_make_parametrize_id(val, argname):
     if isinstance(val, str) and ("my_live_" in val or "my_test_" in val):
         return argname
     return None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the tests that store data; only these depend on the kind of database."""
+    for item in items:
+        asks = {"db", "transactional_db"} & set(getattr(item, "fixturenames", ()))
+        if asks or item.get_closest_marker("django_db"):
+            item.add_marker(pytest.mark.stores)
+
+
+def pytest_sessionstart():
+    # Some modules have a test for each page, and look for the pages when collected.
+    admin.autodiscover()
 
 
 def pytest_collection_finish():

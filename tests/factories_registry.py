@@ -80,3 +80,17 @@ class RouteFactory(DjangoModelFactory[Route]):
             canary_weight_percent=10,
             default_weight_percent=90,
         )
+
+
+def breaking_version(route: Route) -> ModelVersion:
+    """Return a version without the column `height` and the label `large`."""
+    tensor = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 1]}}
+    return ModelVersionFactory.create(
+        registered_model=route.registered_model,
+        signature={"inputs": [tensor], "outputs": TENSOR_SIGNATURE["outputs"]},
+        metadata={
+            "task": "classification",
+            "columns": ["width"],
+            "labels": ["small", "medium"],
+        },
+    )

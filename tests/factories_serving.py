@@ -7,16 +7,20 @@ import factory
 from django.utils import timezone
 from factory.django import DjangoModelFactory
 
+from inference.controller.rollouts import stored_sums
 from inference.models import (
     Engine,
     Host,
     LoadedVersion,
     ModelEnvironment,
+    Rollout,
     ServingRoute,
     VersionCondition,
     VersionEvent,
 )
 from registry.models import ModelVersion, Route
+from registry.rules.rollout_plans import Plan
+from tests.factories_registry import ModelVersionFactory
 
 _AT = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 
@@ -135,3 +139,23 @@ class ModelEnvironmentFactory(DjangoModelFactory[ModelEnvironment]):
     python = "3.11"
     requirements = factory.LazyFunction(lambda: ["lightgbm==4.6.0"])
     state = ModelEnvironment.State.READY
+
+
+class RolloutFactory(DjangoModelFactory[Rollout]):
+    """A rollout without calls, by the usual plan."""
+
+    class Meta:
+        model = Rollout
+
+    version = factory.SubFactory(ModelVersionFactory)
+    registered_model = factory.SelfAttribute("version.registered_model")
+    default_version = factory.SubFactory(
+        ModelVersionFactory,
+        registered_model=factory.SelfAttribute("..registered_model"),
+    )
+    plan = factory.LazyFunction(lambda: stored_sums.as_json(Plan()))
+    sums = factory.LazyFunction(
+        lambda: stored_sums.as_json(stored_sums.counter_of(Plan()).start())
+    )
+    weight_percent = 1
+    started_at = factory.LazyFunction(timezone.now)

@@ -1,6 +1,7 @@
 """Stand-ins, written by hand, for services that tests do not run."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from registry.mlflow.types import (
     RegistryUnreachable,
     RemoteModel,
     RemoteVersion,
+    Training,
 )
 
 
@@ -199,11 +201,15 @@ class FakeMlflow:
     def __init__(self) -> None:
         self.remote: dict[str, RemoteModel] = {}
         self.metrics_of: dict[tuple[str, int], dict[str, float | None]] = {}
+        self.params_of: dict[tuple[str, int], dict[str, str]] = {}
+        self.user = ""
         self.files: dict[tuple[str, int], ModelFile] = {}
         self.artifacts: dict[tuple[str, int], dict[str, bytes]] = {}
         self.unreachable = ""
         self.unreadable: dict[tuple[str, int], str] = {}
         self.downloads: list[tuple[str, int]] = []
+        # Aliases that were moved by us.
+        self.moved: list[tuple[str, str, int]] = []
 
     def add(
         self,
@@ -243,13 +249,31 @@ class FakeMlflow:
                 (name, number), {"MLmodel": b"flavors: {}", "data/model.pt2": b"m"}
             )
 
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        self._answer()
+        if version not in {known.version for known in self.remote[name].versions}:
+            raise RegistryUnreachable(f"MLflow has no {name} v{version}.")
+        self.moved.append((name, alias, version))
+        self.point(name, alias, version)
+
+    def point(self, name: str, alias: str, version: int | None) -> None:
+        """Move an alias as a person does in MLflow; None deletes it."""
+        model = self.remote[name]
+        aliases = {**model.aliases, alias: version}
+        kept = {alias: at for alias, at in aliases.items() if at is not None}
+        self.remote[name] = replace(model, aliases=kept)
+
     def models(self) -> list[RemoteModel]:
         self._answer()
         return list(self.remote.values())
 
-    def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]:
+    def training(self, name: str, version: RemoteVersion) -> Training:
         self._answer()
-        return self.metrics_of.get((name, version.version), {})
+        return Training(
+            metrics=self.metrics_of.get((name, version.version), {}),
+            params=self.params_of.get((name, version.version), {}),
+            user=self.user,
+        )
 
     def model_file(self, name: str, version: int) -> ModelFile:
         self._answer((name, version))

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import threading
 import time
 from dataclasses import dataclass
@@ -20,13 +21,17 @@ _ANSWER_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call; `status` is the HTTP status, or 0 if no answer came."""
+    """One call; `status` is the HTTP status, or 0 if no answer came.
+
+    `code` is the code of an error that was answered.
+    """
 
     token: str
     request_id: str
     sent: float
     took: float
     status: int
+    code: str = ""
 
     @property
     def gateway(self):
@@ -40,7 +45,7 @@ class HttpConnection:
         self._streams = None
 
     async def ask(self, token):
-        """Return request id and status of one answer."""
+        """Return request id, status and code of one answer."""
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams
@@ -52,8 +57,10 @@ class HttpConnection:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         first, *lines = head.strip().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
-        await reader.readexactly(int(headers["content-length"]))
-        return headers["x-request-id"], int(first.split()[1])
+        body = await reader.readexactly(int(headers["content-length"]))
+        status = int(first.split()[1])
+        code = "" if status == 200 else json.loads(body)["error"]["code"]
+        return headers["x-request-id"], status, code
 
     async def close(self):
         if self._streams is not None:
@@ -85,8 +92,8 @@ class GrpcConnection:
         try:
             await self._infer(self._request, metadata=(("x-api-key", token),))
         except aio.AioRpcError as error:
-            return "", self._STATUSES.get(error.code(), 0)
-        return "", 200
+            return "", self._STATUSES.get(error.code(), 0), error.code().name
+        return "", 200, ""
 
     async def close(self):
         await self._channel.close()
@@ -143,13 +150,13 @@ class Load:
             sent = time.monotonic()
             try:
                 async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                    request_id, status = await connection.ask(token)
-            except (OSError, EOFError, TimeoutError):
-                request_id, status = "", 0
+                    request_id, status, code = await connection.ask(token)
+            except (OSError, EOFError, TimeoutError) as error:
+                request_id, status, code = "", 0, type(error).__name__
                 await connection.close()
                 connection = self._connect(self._port)
             took = time.monotonic() - sent
-            self.calls.append(Call(token, request_id, sent, took, status))
+            self.calls.append(Call(token, request_id, sent, took, status, code))
             await asyncio.sleep(self._pause_s)
         await connection.close()
 

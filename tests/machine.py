@@ -33,23 +33,13 @@ from tests.factories import UserFactory
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 from tests.inference.engine.fakes import FakeRunner, fake_engine, ready
 from tests.inference.gateway.test_several_processes import Gateways
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "doubler"
 PREDICT = f"/api/v1/models/{MODEL}/predict"
 BODY = b'{"instances": [{"width": 1.0, "height": 2.0}]}'
 PASSWORD = "correct horse battery staple"
-# Time for any expected event, also on a busy machine.
-PATIENCE_S = 60.0
-
-
-def wait_until(condition, *, what, timeout_s=PATIENCE_S):
-    """Poll until `condition()` is true; return its value."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come about"
-        time.sleep(0.05)
-    return value
 
 
 def database_url(*, port=None):
@@ -63,14 +53,14 @@ def database_url(*, port=None):
 
 
 @contextlib.contextmanager
-def engine(home, *versions, runner=None, load_s=0.0):
+def engine(home, *versions, runner=None, **options):
     """Serve an engine that has loaded these versions, in a thread with its own loop."""
     stop, started = asyncio.Event(), threading.Event()
     loops = []
 
     async def main():
         loops.append(asyncio.get_running_loop())
-        served = fake_engine(home.root, runner or FakeRunner(), load_s=load_s)
+        served = fake_engine(home.root, runner or FakeRunner(), **options)
         server = EngineServer(served, home.engine_socket("cpu"), clock=served.clock)
         await server.start()
         for version in versions:
@@ -168,17 +158,27 @@ class Machine:
             self.kill(name)
 
     def answers(self, token, *, status=200):
-        """Return whether a prediction with this key gets the status."""
+        """Return whether every gateway answers a prediction with the status."""
         headers = {"authorization": f"Bearer {token}"}
-        with contextlib.suppress(httpx.TransportError):
-            answer = httpx.post(
-                f"{self.url}{PREDICT}",
-                content=BODY,
-                headers=headers,
-                timeout=10,
-                verify=False,
-            )
-            return answer.status_code == status
+        gateways = set()
+        # Each call has a connection of its own, which the kernel gives to any gateway.
+        for _ in range(20 * len(self.gateways.names)):
+            try:
+                answer = httpx.post(
+                    f"{self.url}{PREDICT}",
+                    content=BODY,
+                    headers=headers,
+                    timeout=10,
+                    verify=False,
+                )
+            except httpx.TransportError:
+                return False
+            if answer.status_code != status:
+                return False
+            # Ids of requests begin with the gateway's.
+            gateways.add(answer.headers["x-request-id"][:20])
+            if len(gateways) == len(self.gateways.names):
+                return True
         return False
 
     def spooled(self):
@@ -198,13 +198,24 @@ class Machine:
 
 
 @contextlib.contextmanager
-def running(*, gateways=4, database=None, runner=None, load_s=0.0, **environment):
-    """Yield a machine that serves MODEL to all keys that exist by then."""
+def running(
+    *,
+    gateways=4,
+    database=None,
+    runner=None,
+    runners=None,
+    load_s=0.0,
+    **environment,
+):
+    """Yield a machine that serves MODEL to all keys that exist by then.
+
+    `runners` holds the runners of single versions; all others have `runner`.
+    """
     version = ModelVersionFactory(registered_model__name=MODEL, version=1)
     RouteFactory(default_version=version)
     machine = Machine(gateways=gateways, database=database, **environment)
     try:
-        with engine(machine.home, runner=runner, load_s=load_s):
+        with engine(machine.home, runner=runner, runners=runners, load_s=load_s):
             machine.start("internal")
             machine.start("site")
             machine.start("controller")

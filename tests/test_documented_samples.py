@@ -27,7 +27,7 @@ from inference.engine.signatures.signature import (
 from inference.engine.wire.messages import ProcessRules
 from inference.environments import needs
 from inference.uploads.serializers import StoredUploadSerializer, UploadSerializer
-from registry.rules import column_rules
+from registry.rules import column_rules, rollout_plans
 from registry.rules import metadata as registry_metadata
 from registry.rules.column_rules import InputColumn
 from tests.documented_samples import logs_a_model, samples
@@ -166,6 +166,10 @@ def are_rules(value, _):
     assert column_rules.problems_of_route(value, RULED) == []
 
 
+def is_the_usual_plan(value, _):
+    assert rollout_plans.parse(value) == rollout_plans.Plan()
+
+
 # The first of these members that a sample has decides its check.
 CHECKS = {
     "instances": read_request,
@@ -173,6 +177,7 @@ CHECKS = {
     "error": fits_an_error,
     "input_uri": is_an_upload,
     "age": are_rules,
+    "stages": is_the_usual_plan,
 }
 
 

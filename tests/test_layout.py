@@ -37,11 +37,11 @@ ROOTS = {
     "inference": {"apps", "checks", "tasks"},
     "registry": {
         *("apps", "artifacts", "changes", "models", "routes", "routing", "signals"),
-        *("sync", "sync_run", "tasks"),
+        *("schema_gate", "sync", "sync_run", "tasks"),
     },
     "platform/config": {
-        *("admin", "apps", "celery", "groups", "mail", "settings", "unfold", "urls"),
-        *("urls_internal", "wsgi"),
+        *("__main__", "admin", "apps", "celery", "command_line", "groups", "mail"),
+        *("settings", "unfold", "urls", "urls_internal", "wsgi"),
     },
 }
 

@@ -20,6 +20,7 @@ _SCOPE_TEXTS = {
     "predict": "predict: single and batch predictions",
     "explain": "explain: SHAP explanations",
     "jobs": "jobs: submit, watch and cancel jobs",
+    "feedback": "feedback: say how good answers were",
     "usage": "usage: read the customer's usage",
     "models:read": "models:read: list models and their signatures",
 }

@@ -5,8 +5,15 @@ from typing import Any, Literal
 
 import msgspec
 
-Scope = Literal["predict", "explain", "jobs", "usage", "models:read"]
-SCOPES: tuple[Scope, ...] = ("predict", "explain", "jobs", "usage", "models:read")
+Scope = Literal["predict", "explain", "jobs", "feedback", "usage", "models:read"]
+SCOPES: tuple[Scope, ...] = (
+    "predict",
+    "explain",
+    "jobs",
+    "feedback",
+    "usage",
+    "models:read",
+)
 
 # What set a limit: the plan, an override for the customer, the key, or the site.
 Source = Literal["plan", "override", "key", "site"]

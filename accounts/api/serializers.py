@@ -25,7 +25,7 @@ _DEFAULT = {
 _OFFSET_AFTER_BLANK = re.compile(r"(:[\d.]+) (\d\d(:?\d\d)?)$", re.ASCII)
 
 
-class _DateOrTime(serializers.DateTimeField):
+class DateOrTime(serializers.DateTimeField):
     """A UTC day (`2026-11-01`) or a point in time (`2026-11-01T10:00:00Z`)."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -77,12 +77,12 @@ class UsageQuerySerializer(QuerySerializer):
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
         # `from` cannot be the name of an attribute.
         return {
-            "from": _DateOrTime(
+            "from": DateOrTime(
                 required=False,
                 help_text="Default: 30 days before `to`; by hour one day, by minute"
                 " one hour.",
             ),
-            "to": _DateOrTime(required=False, help_text="Default: now."),
+            "to": DateOrTime(required=False, help_text="Default: now."),
         } | super().get_fields()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:

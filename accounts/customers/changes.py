@@ -20,7 +20,7 @@ def note(customer: Customer, reason: str) -> None:
     Its fields are read again, so that changes made meanwhile stay.
     """
     customer = Customer.objects.select_for_update().get(pk=customer.pk)
-    customer._change_reason = reason[:100]  # type: ignore[attr-defined]  # read by simple_history
+    customer._change_reason = reason  # type: ignore[attr-defined]  # read by simple_history
     customer.save(update_fields=["name"])
 
 

@@ -8,7 +8,6 @@ printed to a log.
 import re
 from dataclasses import dataclass, field
 
-import structlog
 from axes.utils import reset as forget_failed_sign_ins
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -16,13 +15,13 @@ from django.contrib.auth.tokens import default_token_generator
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
-from django.core.mail import send_mail
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.urls import reverse
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
 
+from accounts.customers import mails
 from accounts.models import Customer
 
 _PRINTING_BACKENDS = {
@@ -31,8 +30,6 @@ _PRINTING_BACKENDS = {
 # Least time between two links for a forgotten password, so that nobody can fill
 # another person's mailbox.
 _SECONDS_BETWEEN_MAILS = 120
-
-logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +185,4 @@ def _tell(person: User, customer: Customer) -> bool:
 def _send(person: User, *, subject: str, message: str) -> bool:
     if not mail_is_set_up() or not person.email:
         return False
-    try:
-        # A name may have a line break, which a subject cannot have.
-        in_one_line = " ".join(subject.split())
-        return bool(send_mail(in_one_line, message, None, [person.email]))
-    except OSError as error:
-        logger.warning("member_mail_not_sent", reason=type(error).__name__)
-        return False
+    return bool(mails.send(person.email, subject=subject, message=message))

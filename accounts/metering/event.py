@@ -5,6 +5,36 @@ import msgspec
 from accounts.admission.limits import ReachedLimit
 
 
+class Dealt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a route with a canary dealt a call, and whether the version in charge failed.
+
+    The version in charge may differ from the one that answered.
+    """
+
+    # The version of the canary that got the call, or else of the route's first canary.
+    canary: int
+    to_canary: bool
+    # The chance of that canary, not of the default, that the call had.
+    chance: float
+    # Why the version in charge did not answer; empty if it did.
+    fault: str = ""
+    # If the default got the call: its chances of the further canaries, by version.
+    others: tuple[tuple[int, float], ...] = ()
+    # What keeps its variant, if a hash dealt it instead of a block: only its first
+    # error is evidence. Another stage has others; it tells nobody's key.
+    unit: str = ""
+    # A code of the first prediction (`inference/prediction/first_prediction.py`), in
+    # two bytes; less than 0 if there is none to compare.
+    predicted: int = -1
+    # The rows of a call that its caller gave up while the version in charge worked.
+    given_up_rows: int = 0
+
+    @property
+    def chances(self) -> dict[int, float]:
+        """Return the chance of each canary of which the call says something."""
+        return {self.canary: self.chance, **dict(self.others)}
+
+
 class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One answered or refused call.
 
@@ -43,3 +73,8 @@ class UsageEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     network: str = ""
     # What the caller of a refused call was told.
     message: str = ""
+    # Only of calls that a route with a canary dealt.
+    dealt: Dealt | None = None
+    # Bits of the inputs that callers may leave out and this one sent. Only of models
+    # that have such inputs.
+    used: int | None = None

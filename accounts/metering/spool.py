@@ -1,9 +1,11 @@
 """Write usage events to disk before their answers leave, and read them back.
 
 A segment is a file of frames, `<u32 length> <u32 CRC-32> <event in MessagePack>`,
-little-endian. Its writer holds an exclusive lock while it appends, so a segment without
-a lock is complete, even if its writer died. If a crash cut a frame short, its answer
-never left; readers stop before it.
+little-endian. What copies of calls found (`comparison.py`) is between the events: an
+event is an array in MessagePack, and such a frame is a map. The writer of a segment
+holds an exclusive lock while it appends, so a segment without a lock is complete, even
+if its writer died. If a crash cut a frame short, its answer never left; readers stop
+before it.
 """
 
 import fcntl
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from accounts.metering.comparison import ComparedCalls
 from accounts.metering.event import UsageEvent
 
 SUFFIX = ".spool"
@@ -26,9 +29,13 @@ DEFAULT_TOTAL_BYTES = 4 * 1024**3
 
 # More than most events.
 _PROBE_BYTES = 4096
+_SETTLING_S = 2.0
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(UsageEvent)
+_compared_decoder = msgspec.msgpack.Decoder(ComparedCalls)
+# First bytes of a map in MessagePack with up to 15 members, and with more.
+_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 
 
 class SpoolUnavailable(Exception):
@@ -45,11 +52,13 @@ class SpoolWriter:
         *,
         max_segment_bytes: int = _DEFAULT_SEGMENT_BYTES,
         max_total_bytes: int = DEFAULT_TOTAL_BYTES,
+        file_mode: int = 0o600,
     ) -> None:
         self._folder = folder
         self._boot_id = boot_id
         self._max_segment_bytes = max_segment_bytes
-        self._max_total_bytes = max_total_bytes
+        self.max_total_bytes = max_total_bytes
+        self._file_mode = file_mode
         self._number = 0
         self._written = 0
         # Whether events were written since the last `sync`.
@@ -60,6 +69,8 @@ class SpoolWriter:
             self._file = self._open()
         except OSError as error:
             raise SpoolUnavailable(os.strerror(error.errno or 0)) from error
+        # Bytes of all segments when last measured.
+        self.used_bytes = 0
         self._allowed = 0
         self.measure()
 
@@ -128,7 +139,8 @@ class SpoolWriter:
             except FileNotFoundError:
                 # Another process removed it, as it was ingested.
                 continue
-        self._allowed = max(0, self._max_total_bytes - used)
+        self.used_bytes = used
+        self._allowed = max(0, self.max_total_bytes - used)
 
     def close(self) -> None:
         """Flush and close the segments: they are complete now."""
@@ -151,20 +163,29 @@ class SpoolWriter:
     def _open(self) -> int:
         path = self._folder / f"{self._boot_id}-{self._number + 1}{SUFFIX}"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        file = os.open(path, flags, 0o600)
+        file = os.open(path, flags, self._file_mode)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._number += 1
         self._written = 0
         return file
 
 
-def encode_event(event: UsageEvent) -> bytes:
+def encode_event(event: UsageEvent | ComparedCalls) -> bytes:
     payload = _encoder.encode(event)
     return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[UsageEvent, int]]:
-    """Yield the events from `offset` on, each with the offset after it.
+    """Yield the usage events from `offset` on, as `read` does."""
+    for found, after in read(path, offset):
+        if isinstance(found, UsageEvent):
+            yield found, after
+
+
+def read(
+    path: Path, offset: int = 0
+) -> Iterator[tuple[UsageEvent | ComparedCalls, int]]:
+    """Yield all that was written from `offset` on, each with the offset after it.
 
     Stops at the end, and before a frame that is torn or damaged.
     """
@@ -178,10 +199,14 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[UsageEvent, int]]
             if length > _MAX_EVENT_BYTES:
                 return
             payload = file.read(length)
-            if len(payload) < length or zlib.crc32(payload) != checksum:
+            if not payload or len(payload) < length or zlib.crc32(payload) != checksum:
                 return
             try:
-                event = _decoder.decode(payload)
+                event: UsageEvent | ComparedCalls = (
+                    _compared_decoder.decode(payload)
+                    if payload[0] in _MAPS
+                    else _decoder.decode(payload)
+                )
             except msgspec.DecodeError:
                 return
             offset += _FRAME.size + length
@@ -207,6 +232,17 @@ def find_events(folder: Path, request_id: str) -> Iterator[UsageEvent]:
 def boot_id_of(path: Path) -> str:
     """Return the boot id of a segment's writer, who is also the holder of leases."""
     return path.name.removesuffix(SUFFIX).rpartition("-")[0]
+
+
+def is_finished(path: Path, *, now: float) -> bool:
+    """Return whether nothing will be appended to a segment any more.
+
+    A very young one never counts: its writer may have created but not yet locked it.
+    `now` is in seconds since the epoch.
+    """
+    if now - path.stat().st_mtime < _SETTLING_S:
+        return False
+    return not is_being_written(path)
 
 
 def is_being_written(path: Path) -> bool:

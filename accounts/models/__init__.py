@@ -2,6 +2,7 @@
 
 from accounts.models.customers import ApiKey, Customer
 from accounts.models.incidents import KeyNetworks, Refusal, Suspicion
+from accounts.models.notices import Notice
 from accounts.models.plans import (
     Plan,
     Price,
@@ -12,6 +13,7 @@ from accounts.models.plans import (
 from accounts.models.quotas import Lease, LimitEvent, QuotaCounter
 from accounts.models.statements import Statement
 from accounts.models.usage import (
+    FieldUse,
     SpoolSegment,
     UnrolledHour,
     Usage,
@@ -23,9 +25,11 @@ from accounts.models.usage import (
 __all__ = [
     "ApiKey",
     "Customer",
+    "FieldUse",
     "KeyNetworks",
     "Lease",
     "LimitEvent",
+    "Notice",
     "Plan",
     "Price",
     "QuotaCounter",

@@ -78,12 +78,22 @@ class Customer(models.Model):
     members = models.ManyToManyField(
         settings.AUTH_USER_MODEL, blank=True, related_name="customers"
     )
+    for_staff = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="Holds the personal keys of staff.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     history = HistoricalRecords(excluded_fields=["name_as_read"])
 
     class Meta:
         ordering = ["name"]
         constraints = [
+            models.UniqueConstraint(
+                fields=["for_staff"],
+                condition=Q(for_staff=True),
+                name="accounts_customer_one_for_staff",
+            ),
             models.CheckConstraint(
                 condition=Q(archived_at=None) | Q(active=False),
                 name="accounts_customer_archived_is_inactive",

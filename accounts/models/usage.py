@@ -205,6 +205,35 @@ class UnrolledHour(models.Model):
         return f"{self.customer_id} {self.hour}"
 
 
+class FieldUse(models.Model):
+    """Which inputs that may be left out a key's calls of one day used."""
+
+    customer = models.ForeignKey(Customer, on_delete=models.CASCADE, related_name="+")
+    model = models.CharField(max_length=255)
+    day = models.DateField()
+    key_id = models.CharField(max_length=32)
+    version = models.CharField(max_length=32)
+    used = models.PositiveBigIntegerField(
+        default=0, help_text="A bit for each optional input of the version."
+    )
+    requests = models.PositiveBigIntegerField(
+        default=0, help_text="Answered calls that the bits are of."
+    )
+
+    class Meta:
+        verbose_name_plural = "uses of fields"
+        constraints = [
+            # Readers select by the first fields.
+            models.UniqueConstraint(
+                fields=["model", "day", "key_id", "version"],
+                name="accounts_field_use_once_a_day",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key_id} {self.model} v{self.version} {self.day}"
+
+
 class UsageKeeping(models.Model):
     """The one row that says since when minutes are kept; a lock for roll-ups."""
 

@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404, render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
+from accounts.customers import notices
 from accounts.models import Customer
 from accounts.quotas import display
 
@@ -53,10 +54,12 @@ def show(
     **context: Any,
 ) -> HttpResponse:
     """Render a page of the portal in the frame that all pages share."""
+    now = timezone.now()
     frame = {
         "customer": customer,
         "customers": customers_of(cast(User, request.user)),
         "section": section,
-        "banners": display.banners(customer, now=timezone.now()),
+        "banners": display.banners(customer, now=now),
+        "notices": notices.current(customer, now=now),
     }
     return render(request, f"portal/{template}", frame | context, status=status)

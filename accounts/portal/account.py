@@ -116,7 +116,7 @@ def forgotten(request: HttpRequest) -> HttpResponse:
             # By a worker: the time that an answer takes would show it as well.
             tasks.send_forgotten.apply_async((form.cleaned_data["email"],), retry=False)
         except (OperationalError, OSError) as error:
-            logger.warning("forgotten_not_queued", error=type(error).__name__)
+            logger.warning("forgotten_not_queued", reason=error)
     return render(
         request,
         "portal/forgotten.html",

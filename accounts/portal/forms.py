@@ -12,6 +12,7 @@ _SCOPE_TEXTS = {
     "predict": "Predict: single and batch predictions",
     "explain": "Explain: why a prediction came out as it did",
     "jobs": "Jobs: submit, watch and cancel large predictions",
+    "feedback": "Feedback: say how good answers were",
     "usage": "Usage: read this customer's usage",
     "models:read": "Models: list models and their signatures",
 }

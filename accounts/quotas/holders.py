@@ -2,7 +2,6 @@
 
 import http.client
 import socket
-from pathlib import Path
 
 import msgspec
 import structlog
@@ -20,8 +19,11 @@ logger = structlog.get_logger(__name__)
 def ask(holder: str, recall: Recall) -> Recalled | None:
     """Recall units from a gateway, over the Unix socket that is named after it."""
     for path in settings.HOME.run.glob(f"*.{holder}.sock"):
-        connection = _SocketConnection(path)
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
         try:
+            connection.sock.settimeout(_TIMEOUT_S)
+            connection.sock.connect(str(path))
             connection.request(
                 "POST",
                 "/recall",
@@ -32,18 +34,7 @@ def ask(holder: str, recall: Recall) -> Recalled | None:
             if response.status == 200:
                 return _decoder.decode(response.read())
         except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-            logger.warning("recall_failed", holder=holder, error=type(error).__name__)
+            logger.warning("recall_failed", holder=holder, reason=error)
         finally:
             connection.close()
     return None
-
-
-class _SocketConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(_TIMEOUT_S)
-        self.sock.connect(str(self._path))

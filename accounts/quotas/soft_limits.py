@@ -8,24 +8,20 @@ import datetime
 from collections.abc import Iterator
 from typing import cast
 
-import structlog
 from django.conf import settings
-from django.core.mail import send_mail
 from django.db.models import Manager, Q, QuerySet
 
 from accounts.admission.limit_words import PERIOD_ADJECTIVES
 from accounts.admission.limits import Period
 from accounts.admission.overrides import PERIODS
 from accounts.admission.windows import window_of
-from accounts.customers import plans
+from accounts.customers import mails, plans
 from accounts.models import Customer, LimitEvent
 from accounts.usage import reading, spans
 
 THRESHOLDS_PERCENT = (80, 100)
 # Customers without a call for this long have used nothing since the last look.
 _RECENT = datetime.timedelta(minutes=15)
-
-logger = structlog.get_logger(__name__)
 
 
 def look(*, now: datetime.datetime) -> list[LimitEvent]:
@@ -162,19 +158,15 @@ def _send(event: LimitEvent, *, now: datetime.datetime) -> int:
     else:
         state = "is used up" if event.threshold_percent >= 100 else "is running low"
     unit = event.get_unit_display()
-    try:
-        return send_mail(
-            subject=f"Your {quota} quota {state}",
-            message=(
-                f"{event.customer.name} has used {event.used:,} of {event.limit:,}"
-                f" {unit} of the {quota} quota of the plan"
-                f" {event.customer.plan.name}.\n\n"
-                f"See {settings.MODELYARD_PUBLIC_URL}/portal/ for details. {ends}\n"
-            ),
-            from_email=None,
-            recipient_list=[event.customer.contact_email],
-        )
-    except OSError as error:
-        # The event is stored and shown. A missing mail server must not stop the others.
-        logger.warning("limit_mail_not_sent", reason=type(error).__name__)
-        return 0
+    # The event is stored and shown as well.
+    return mails.send(
+        event.customer.contact_email,
+        subject=f"Your {quota} quota {state}",
+        message=(
+            f"{event.customer.name} has used {event.used:,} of {event.limit:,}"
+            f" {unit} of the {quota} quota of the plan"
+            f" {event.customer.plan.name}.\n\n"
+            f"See {settings.MODELYARD_PUBLIC_URL}/portal/ for details. {ends}\n"
+        ),
+        customer_id=event.customer_id,
+    )

@@ -11,7 +11,7 @@ from django.db.models.functions import Trunc
 
 from accounts.admission.windows import window_of
 from accounts.models import ApiKey, Customer, Usage, UsageDay, UsageHour
-from accounts.usage import grains
+from accounts.usage import field_uses, grains
 from accounts.usage.grains import Grain
 from accounts.usage.spans import _GRAINS, Span, between, minutes, of_minutes
 
@@ -23,6 +23,8 @@ _UNIT_FIELDS = {
     "shap_samples": "charged_shap_samples",
 }
 CHARGED = tuple(_UNIT_FIELDS.values())
+
+_RECENT = datetime.timedelta(days=30)
 
 
 class Totals(TypedDict):
@@ -230,6 +232,41 @@ def name_customers(rows: Iterable[dict[str, Any]]) -> None:
     known = Customer.objects.in_bulk([row["customer_id"] for row in rows])
     for row in rows:
         row["name"] = known[row["customer_id"]].name
+
+
+def callers_of(
+    model: str,
+    *,
+    now: datetime.datetime,
+    most: int = 10,
+    using: Mapping[str, int] | None = None,
+) -> tuple[list[str], int]:
+    """Name the keys that a model answered in the last 30 days, most calls first.
+
+    Returns the customer and key of `most` of them, and how many there are. `using`
+    leaves out keys none of whose calls used these optional inputs: bits by version.
+    A key with calls of which nobody knows, as of jobs, stays.
+    """
+    since = now - _RECENT
+    span = between(since, now).filter(model=model, status__lt=400)
+    sums = {"requests": Sum("requests")}
+    found = summed(span, "customer_id", "key_id", sums=sums)
+    if using is not None:
+        without = field_uses.without(model, bits=using, since=since)
+        found = {
+            group: counts
+            for group, counts in found.items()
+            if counts["requests"] > without.get(str(group[1]), 0)
+        }
+    ordered = sorted(found, key=lambda group: (-found[group]["requests"], group))
+    named = []
+    for customer_id, key_id in ordered[:most]:
+        row = {"customer_id": customer_id, "key_id": key_id}
+        name_keys(customer_id, [row])
+        key = row["name"]
+        name_customers([row])
+        named.append(f"{row['name']} (key {key})")
+    return named, len(found)
 
 
 def charged_units(

@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts.metering.event import UsageEvent
 from accounts.models import ApiKey, Customer, SpoolSegment, Usage
 from accounts.models.usage import USAGE_IDENTITY
-from accounts.usage import grains, key_networks, refused_calls, roll_ups
+from accounts.usage import field_uses, grains, key_networks, refused_calls, roll_ups
 from accounts.usage.latencies import bucket_of
 
 # `last_used_at` is for people: a minute is exact enough, and saves writes.
@@ -28,8 +28,11 @@ def record(
     ingested_bytes: int,
     *,
     start_bytes: int | None = None,
+    also: Callable[[list[UsageEvent]], None] | None = None,
 ) -> bool:
     """Add events to usage and advance the segment's offset, both or neither.
+
+    `also` gets the same events in the same transaction.
 
     Return False and add nothing if the offset is there already, or if it is not at
     `start_bytes`, where the events were read from.
@@ -39,7 +42,10 @@ def record(
         return False
     if start_bytes is not None and place.ingested_bytes != start_bytes:
         return False
-    _add(segment, list(events))
+    events = list(events)
+    _add(segment, events)
+    if also is not None:
+        also(events)
     place.ingested_bytes = ingested_bytes
     place.save(update_fields=["ingested_bytes"])
     return True
@@ -62,6 +68,7 @@ def _add(segment: str, events: list[UsageEvent]) -> None:
     _add_minutes(segment, [event for event in events if event.at >= kept_from])
     refused_calls.keep(events)
     key_networks.keep(events)
+    field_uses.keep(events)
     _note_last_use(events)
 
 

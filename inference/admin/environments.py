@@ -62,6 +62,7 @@ class ModelEnvironmentAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
     )
     readonly_fields = fields
     list_before_template = "inference/environments_note.html"
+    has_history = True
     actions_row = ("build_again",)
     actions_detail = ("build_again",)
 

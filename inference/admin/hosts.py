@@ -8,6 +8,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
@@ -68,9 +69,9 @@ class HostAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold is untype
             return columns.label("away", "danger")
         return columns.label("running", "success")
 
-    @display(description="Devices", empty_value="none")
-    def device_names(self, host: Host) -> str | None:
-        return ", ".join(map(str, host.devices)) or None
+    @display(description="Devices")
+    def device_names(self, host: Host) -> str:
+        return ", ".join(map(str, host.devices)) or "none"
 
     @display(description="Memory in use", ordering="memory_used_bytes")
     def memory(self, host: Host) -> str:
@@ -92,8 +93,8 @@ class HostAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold is untype
         count = len(host.lacking)
         return f"{count} version{'' if count == 1 else 's'}" if count else "–"
 
-    @display(description="Does not fit", empty_value="Everything fits.")
-    def lacking_shown(self, host: Host) -> SafeString | None:
+    @display(description="Does not fit")
+    def lacking_shown(self, host: Host) -> SafeString | str:
         return (
             format_html_join(
                 "",
@@ -103,19 +104,19 @@ class HostAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold is untype
                     for entry in host.lacking
                 ),
             )
-            or None
+            or "Everything fits."
         )
 
-    @display(description="Processes", empty_value="none yet")
-    def processes(self, host: Host) -> SafeString | None:
+    @display(description="Processes")
+    def processes(self, host: Host) -> SafeString | str:
         count = Engine.objects.filter(host=host.name).count()
         if not count:
-            return None
+            return "none yet"
         return format_html(
             '<a class="text-primary-600 dark:text-primary-500" '
-            'href="{}?host={}">{} engine process{}</a>',
+            'href="{}?{}">{} engine process{}</a>',
             reverse("admin:inference_engine_changelist"),
-            host.name,
+            urlencode({"host": host.name}),
             count,
             "" if count == 1 else "es",
         )

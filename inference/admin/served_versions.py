@@ -3,27 +3,40 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 from unfold.forms import BaseDialogForm
 
-from inference.admin import state_labels
+from accounts.customers import personal_keys
+from inference.admin import state_labels, version_events
+from inference.admin.cards import version_card
+from inference.admin.following.buttons import AskForTrust, may_ask
+from inference.admin.rollouts.pages import StartRolloutForm
+from inference.admin.trying import pages as trying
 from inference.admin.version_report import report_on
 from inference.conditions import requests
 from inference.conditions.reading import VersionStates
 from inference.conditions.states import ServingState, StateReport
+from inference.controller.rollouts import conduct
+from inference.following import trust
 from registry.admin import ModelVersionAdmin
-from registry.admin.dialogs import dialog
-from registry.admin.lookup import require_key
+from registry.admin.dialogs import dialog, go_back, go_to
+from registry.admin.lookup import get_or_404, require_key
 from registry.admin.versions import CHANGE_ROUTE
 from registry.models import ModelVersion
+from registry.routes import RouteError
 
 # Trying again may help these; a reason says that one process of several failed.
-_RETRIED = (ServingState.FAILED, ServingState.WAITING, ServingState.MISFIT)
+_RETRIED = (
+    *(ServingState.FAILED, ServingState.MISFIT),
+    *(ServingState.WAITING, ServingState.NO_MEMORY),
+)
 
 
 class ReleaseForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untyped
@@ -52,7 +65,7 @@ admin.site.unregister(ModelVersion)
 
 
 @admin.register(ModelVersion)
-class ServedVersionAdmin(ModelVersionAdmin):
+class ServedVersionAdmin(AskForTrust, ModelVersionAdmin):
     """The registry knows no engines, so their part of its pages is added here."""
 
     list_display = (
@@ -65,9 +78,51 @@ class ServedVersionAdmin(ModelVersionAdmin):
             if name not in ("title", "artifact")
         ),
     )
-    actions_detail = ("load_again", "release", *ModelVersionAdmin.actions_detail)
+    actions_row = ("start_rollout", *ModelVersionAdmin.actions_row)
+    actions_detail = (
+        "try_it",
+        "start_rollout",
+        "ask_for_trust",
+        "load_again",
+        "release",
+        *ModelVersionAdmin.actions_detail,
+    )
     change_form_outer_before_template = "inference/version_serving.html"
     change_form_outer_after_template = "inference/version_events.html"
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                "<path:object_id>/try/",
+                self.admin_site.admin_view(self.try_view),
+                name="registry_modelversion_try",
+            ),
+            path(
+                "<path:object_id>/try/rows",
+                self.admin_site.admin_view(self.try_rows_view),
+                name="registry_modelversion_try_rows",
+            ),
+        ]
+        return [*own, *super().get_urls()]
+
+    def try_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        version = get_or_404(self, request, object_id)
+        return trying.page(request, version, site=self.admin_site)
+
+    def try_rows_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return trying.read_rows(request, get_or_404(self, request, object_id))
+
+    def has_try_permission(self, request: HttpRequest, *_: Any) -> bool:
+        return personal_keys.may_hold(request.user)
+
+    @action(
+        description="Try it",
+        icon="experiment",
+        permissions=["try"],
+        variant=ActionVariant.PRIMARY,
+    )
+    def try_it(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return go_to(request, trying.url_of(get_or_404(self, request, object_id)))
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)
@@ -90,6 +145,10 @@ class ServedVersionAdmin(ModelVersionAdmin):
         version = self.get_object(request, object_id)
         context = dict(extra_context or {})
         may = request.user.has_perm
+        if version is not None and may("inference.view_rollout"):
+            context["rollouts"] = version.rollouts.listed()
+        if version is not None:
+            context["card"] = version_card.of(version)
         if version is not None and may("inference.view_loadedversion"):
             state = self._state_of(request, version)
             with_events = may("inference.view_versionevent")
@@ -97,6 +156,8 @@ class ServedVersionAdmin(ModelVersionAdmin):
                 "serving": report_on(version, state=state, with_events=with_events),
                 "state_label": state_labels.label(state),
                 "with_events": with_events,
+                "trust_request": trust.request_of(version.registered_model),
+                "events_url": version_events.list_url(version),
             }
         response: HttpResponse = super().change_view(
             request, object_id, form_url, context
@@ -104,16 +165,22 @@ class ServedVersionAdmin(ModelVersionAdmin):
         return response
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Offer to load again and to release only where it can help."""
+        """Offer what can help: a header of fewer buttons has room for the name."""
         actions: list[Any] = super().get_actions_detail(request, object_id)
         version = self.get_object(request, object_id)
         if version is None:
             return actions
         report = self._state_of(request, version)
-        hidden = set()
+        route = getattr(version.registered_model, "route", None)
+        is_canary = route is not None and route.weight_of(version.pk) is not None
+        hidden = set() if is_canary else {"stop_canary"}
+        if route is not None and route.default_version_id == version.pk:
+            hidden |= {"make_default", "start_canary", "start_rollout"}
         if report.state is not ServingState.QUARANTINED:
             hidden.add("release")
-        if report.state is ServingState.QUARANTINED or (
+        if not may_ask(version.registered_model, request.user):
+            hidden.add("ask_for_trust")
+        if report.state in (ServingState.QUARANTINED, ServingState.UNTRUSTED) or (
             report.state not in _RETRIED and not report.reason
         ):
             hidden.add("load_again")
@@ -128,6 +195,40 @@ class ServedVersionAdmin(ModelVersionAdmin):
             found = VersionStates([version.registered_model.name]).of(version)
             request.state_of_version = found
         return found
+
+    @action(
+        description="Start rollout",
+        icon="rocket_launch",
+        permissions=CHANGE_ROUTE,
+        variant=ActionVariant.PRIMARY,
+        dialog=dialog(
+            "Roll this version out step by step?",
+            submit="Start rollout",
+            form=StartRolloutForm,
+        ),
+    )
+    def start_rollout(
+        self, request: HttpRequest, form: StartRolloutForm, object_id: str
+    ) -> HttpResponse:
+        version = get_or_404(self, request, object_id)
+        try:
+            named = form.cleaned_data["plan"]
+            plan = None if named is None else conduct.plan_named(named)
+            rollout = conduct.start(
+                version,
+                by=request.user,
+                plan=plan,
+                override=form.override,
+                why=form.reason,
+            )
+        except RouteError as error:
+            messages.error(request, str(error))
+            page = reverse("admin:registry_modelversion_change", args=[version.pk])
+            return go_back(request, otherwise=page)
+        self.log_change(request, version, f"The rollout of {version} began.")
+        return go_to(
+            request, reverse("admin:inference_rollout_change", args=[rollout.pk])
+        )
 
     @action(
         description="Load again",

@@ -1,25 +1,20 @@
-"""Admin pages of engines, loaded versions, serving routes and the snapshot.
-
-They follow from settings in the registry, so they cannot be edited.
-"""
+"""Admin pages of engines: what each is, and which versions it holds."""
 
 from typing import Any
 
-from django.conf import settings
 from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import display
 
 from inference.admin import hosts, sparkline
 from inference.admin.read_only import ReadOnly
-from inference.controller import callable_versions
-from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
+from inference.models import Engine, LoadedVersion
 from registry.admin import columns
 
 _STATE_COLORS = {
@@ -36,6 +31,10 @@ _HOLDS = {
     Engine.Kind.GROUP: "a group",
 }
 _SHOWN_OF_DIGEST = 12
+
+
+def _state_label(row: Engine | LoadedVersion) -> SafeString:
+    return columns.label(row.get_state_display(), _STATE_COLORS[row.state])
 
 
 class _Error:
@@ -64,17 +63,17 @@ class LoadedVersionInline(_Error, ReadOnly, TabularInline):  # type: ignore[misc
     hide_title = True
     verbose_name_plural = "Versions on this engine"
 
-    @display(description="State", label=_STATE_COLORS)
-    def state_label(self, version: LoadedVersion) -> str:
-        return version.state
+    @display(description="State", ordering="state")
+    def state_label(self, version: LoadedVersion) -> SafeString:
+        return _state_label(version)
 
-    @display(description="Loaded in", empty_value="–")
+    @display(description="Loaded in", ordering="load_ms", empty_value="–")
     def loaded_in(self, version: LoadedVersion) -> str | None:
         if version.load_ms is None:
             return None
         return f"{version.load_ms / 1000:.1f} s"
 
-    @display(description="Memory")
+    @display(description="Memory", ordering="memory_bytes")
     def memory(self, version: LoadedVersion) -> str:
         return str(filesizeformat(version.memory_bytes))
 
@@ -104,7 +103,7 @@ class EngineAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
                     "device_memory",
                     "environment",
                     "address",
-                    "pid",
+                    "process_id",
                     "started_at",
                 )
             },
@@ -132,9 +131,9 @@ class EngineAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
             ),
         )
 
-    @display(description="State", ordering="state", label=_STATE_COLORS)
-    def state_label(self, engine: Engine) -> str:
-        return engine.state
+    @display(description="State", ordering="state")
+    def state_label(self, engine: Engine) -> SafeString:
+        return _state_label(engine)
 
     @display(description="Memory", ordering="memory_bytes")
     def memory(self, engine: Engine) -> SafeString:
@@ -143,19 +142,23 @@ class EngineAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
             filesizeformat(engine.memory_bytes),
         )
 
-    @display(description="Memory limit", empty_value="none")
-    def memory_limit(self, engine: Engine) -> str | None:
+    @display(description="Memory limit")
+    def memory_limit(self, engine: Engine) -> str:
         if not engine.memory_limit_bytes:
-            return None
+            return "none"
         return f"{filesizeformat(engine.memory_limit_bytes)} beyond an empty process"
 
-    @display(description="Memory over time", empty_value="not measured yet")
-    def memory_over_time(self, engine: Engine) -> SafeString | None:
+    @display(description="Memory over time")
+    def memory_over_time(self, engine: Engine) -> SafeString | str:
         drawn = sparkline.draw(engine.memory_samples)
         if drawn is None:
-            return None
+            return "not measured yet"
         context = {"memory": drawn}
         return SafeString(render_to_string("inference/sparkline.html", context))
+
+    @display(description="Process id", empty_value="–")
+    def process_id(self, engine: Engine) -> int | None:
+        return engine.pid
 
     @display(description="Holds", ordering="kind")
     def holds(self, engine: Engine) -> str:
@@ -164,7 +167,7 @@ class EngineAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
     @display(description="Where", ordering="host")
     def place(self, engine: Engine) -> SafeString:
         return format_html(
-            '<span class="whitespace-nowrap">{}</span><br>{}',
+            "<div><div>{}</div><div>{}</div></div>",
             ", ".join(filter(None, (engine.host, engine.device))) or "–",
             engine.environment[:_SHOWN_OF_DIGEST],
         )
@@ -190,112 +193,7 @@ class EngineAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
 
     @display(description="Versions", ordering="failed_count")
     def versions(self, engine: Any) -> str:
+        if engine.state != Engine.State.RUNNING:
+            return "–"
         failed = f", {engine.failed_count} failed" if engine.failed_count else ""
         return f"{engine.ready_count} ready{failed}"
-
-
-@admin.register(LoadedVersion)
-class LoadedVersionAdmin(_Error, ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = (
-        "model",
-        "version",
-        "engine",
-        "state_label",
-        "memory",
-        "error_text",
-        "load_ms",
-        "updated_at",
-    )
-    list_select_related = ("engine",)
-    list_filter = ("state", "engine")
-    search_fields = ("model",)
-    ordering = ("-updated_at", "-pk")
-    list_per_page = 50
-    fields = (
-        "engine",
-        "model",
-        "version",
-        "state",
-        "memory",
-        "notes",
-        "apart",
-        "error_text",
-        "load_ms",
-        "updated_at",
-    )
-    readonly_fields = fields
-    list_before_template = "inference/loaded_versions_note.html"
-
-    @display(description="State", ordering="state", label=_STATE_COLORS)
-    def state_label(self, version: LoadedVersion) -> str:
-        return version.state
-
-    @display(description="Memory", ordering="memory_bytes")
-    def memory(self, version: LoadedVersion) -> str:
-        return str(filesizeformat(version.memory_bytes))
-
-
-@admin.register(ServingRoute)
-class ServingRouteAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = (
-        "model",
-        "default",
-        "canary",
-        "waits",
-        "moved_at",
-    )
-    search_fields = ("model",)
-    ordering = ("-moved_at", "-pk")
-    list_per_page = 50
-    fields = (
-        "model",
-        "default_version",
-        "default_weight_percent",
-        "canary_version",
-        "canary_weight_percent",
-        "former_version",
-        "waits",
-        "moved_at",
-    )
-    readonly_fields = fields
-    list_before_template = "inference/serving_routes_note.html"
-
-    @display(description="Default", ordering="default_version")
-    def default(self, route: ServingRoute) -> str:
-        if route.default_version is None:
-            return "nothing yet"
-        return f"v{route.default_version}, {route.default_weight_percent} %"
-
-    @display(description="Waiting for", empty_value="–")
-    def waits(self, route: ServingRoute) -> SafeString | None:
-        return columns.folded(route.waiting_for) if route.waiting_for else None
-
-    @display(description="Canary", ordering="canary_version", empty_value="none")
-    def canary(self, route: ServingRoute) -> str | None:
-        if route.canary_version is None:
-            return None
-        return f"v{route.canary_version}, {route.canary_weight_percent} %"
-
-
-@admin.register(SnapshotState)
-class SnapshotStateAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]
-    list_display = ("__str__", "is_current", "published_at")
-    fields = ("changed", "published", "published_at", "left_out")
-    readonly_fields = fields
-    list_before_template = "inference/snapshot_note.html"
-
-    @display(description="Up to date", boolean=True)
-    def is_current(self, state: SnapshotState) -> bool:
-        return state.published >= state.changed
-
-    @display(description="Versions left out")
-    def left_out(self, state: SnapshotState) -> SafeString | str:
-        """List the versions that should be callable but are not, with the reasons."""
-        # Cached: a page asks several times, and each answer reads every version.
-        found: SafeString | str | None = getattr(state, "_left_out", None)
-        if found is None:
-            reasons = callable_versions.reasons(artifacts=settings.HOME.artifacts)
-            lines = format_html_join("", "<li>{}: {}</li>", reasons)
-            found = format_html("<ul>{}</ul>", lines) if reasons else "none"
-            state._left_out = found  # type: ignore[attr-defined]
-        return found

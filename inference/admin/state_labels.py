@@ -17,9 +17,11 @@ COLOURS = {
     ServingState.READY: "info",
     ServingState.LOADING: "info",
     ServingState.WAITING: "warning",
+    ServingState.NO_MEMORY: "warning",
     ServingState.QUARANTINED: "danger",
     ServingState.FAILED: "danger",
     ServingState.MISFIT: "danger",
+    ServingState.UNTRUSTED: "danger",
 }
 
 

@@ -7,14 +7,17 @@ from django.db.models import QuerySet
 from inference.admin import sparkline
 from inference.admin.sparkline import Sparkline
 from inference.conditions.states import StateReport
+from inference.controller import callable_versions
+from inference.controller.callable_versions import CatalogModel
 from inference.models import (
     Engine,
     LoadedVersion,
     ModelEnvironment,
+    ServingRoute,
     VersionCondition,
     VersionEvent,
 )
-from registry.models import ModelVersion
+from registry.models import ModelVersion, Route
 
 FAILURES_SHOWN = 20
 _DEATHS_SHOWN = 20
@@ -41,6 +44,8 @@ class VersionReport:
     # Why its requests share no batches.
     apart: str
     environment: str
+    # How its processes are to run, as somebody said; empty: nobody did.
+    process_rules: str
     fit: str
     findings: list[str]
     condition: VersionCondition | None
@@ -68,6 +73,7 @@ def report_on(
         processes=[_process(row) for row in loaded],
         apart=next((row.apart for row in loaded if row.apart), ""),
         environment=_environment(version),
+        process_rules=_process_rules(version),
         fit=str(fit.get("verdict", "")),
         findings=[str(finding) for finding in fit.get("findings", [])],
         condition=VersionCondition.objects.select_related("asked_by")
@@ -91,6 +97,28 @@ def _process(loaded: LoadedVersion) -> HoldingProcess:
         memory_bytes=int(samples[-1][1]) if samples else loaded.memory_bytes,
         memory=sparkline.draw(samples),
     )
+
+
+def _process_rules(version: ModelVersion) -> str:
+    """Say which rules hold: the version's own, overridden by its model and route."""
+    if version.metadata_errors:
+        # They may be of any shape.
+        return ""
+    model = version.registered_model
+    route = Route.objects.filter(registered_model=model, enabled=True).select_related(
+        *Route.VERSIONS
+    )
+    serving = ServingRoute.objects.filter(model=model.name)
+    entry = CatalogModel(model, route=route.first(), serving=serving.first())
+    said = callable_versions.process_rules(entry, version)
+    # PostgreSQL keeps no order of members.
+    return ", ".join(f"{name} {_typed(value)}" for name, value in sorted(said.items()))
+
+
+def _typed(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _environment(version: ModelVersion) -> str:

@@ -41,6 +41,7 @@ from inference.installation.home import Home
 from inference.prediction.callers import rate_headers
 from inference.prediction.effects import (
     Answer,
+    CallAbandoned,
     Effect,
     EngineCall,
     ExplainCall,
@@ -53,7 +54,6 @@ from inference.prediction.effects import (
     ReadUpload,
     SendHead,
     SendPiece,
-    StreamAbandoned,
 )
 from inference.prediction.plan import PredictionPlan, Steps
 from inference.snapshot.tables import Tables
@@ -161,8 +161,9 @@ class ApiDriver:
         try:
             with self._lock:
                 self._record(answer.event)
+            logger.info("spool_available", outage_over="spool")
         except spool.SpoolUnavailable as error:
-            logger.error("spool_unavailable", error=str(error))
+            logger.error("spool_unavailable", outage="spool", reason=str(error))
             with self._lock:
                 return self._plan.unrecorded(call, answer)
         return answer
@@ -226,7 +227,7 @@ class ApiDriver:
         """Record a stream whose client left."""
         try:
             with self._lock:
-                steps.throw(StreamAbandoned())
+                steps.throw(CallAbandoned())
         except StopIteration as stop:
             self._recorded(call, stop.value)
 
@@ -261,10 +262,12 @@ class ApiDriver:
         try:
             # The database is near, so borrow nothing ahead that others might need.
             needed = msgspec.structs.replace(request, units=request.minimum)
-            return leases.grant(self.boot_id, needed, ask_holder=holders.ask)
+            grant = leases.grant(self.boot_id, needed, ask_holder=holders.ask)
         except django.db.Error as error:
-            logger.warning("lease_unavailable", error=type(error).__name__)
+            logger.warning("lease_unavailable", outage="leases", reason=error)
             raise refusals.not_leased() from error
+        logger.info("leases_available", outage_over="leases")
+        return grant
 
     def _ask(
         self, call: EngineCall | ExplainCall, ask: Callable[[PredictingClient], Any]

@@ -1,5 +1,6 @@
 """Describe models as `GET /api/v1/models` does. Without I/O."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from accounts.admission.limits import Limits
 from inference.api.openapi.typed_operations import can_explain
 from inference.engine.signatures.signature import Column, Layout, Signature
-from inference.snapshot.contents import CallableModel, CallableVersion
+from inference.snapshot.contents import CallableModel, CallableVersion, Ending
 
 
 def summary(model: CallableModel) -> dict[str, Any]:
@@ -23,11 +24,25 @@ def summary(model: CallableModel) -> dict[str, Any]:
             {
                 "version": str(version.version),
                 "aliases": list(version.aliases),
-                "deprecated_at": None,
+                **_ending(model.ending_of(version)),
             }
             for version in model.versions
         ],
     }
+
+
+def _ending(ending: Ending | None) -> dict[str, str | None]:
+    if ending is None:
+        return {"deprecated_at": None, "sunset_at": None, "use_instead": None}
+    return {
+        "deprecated_at": _time(ending.deprecated_at),
+        "sunset_at": _time(ending.ends_at),
+        "use_instead": ending.use_instead,
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def card(model: CallableModel, limits: Limits) -> dict[str, Any]:

@@ -4,29 +4,18 @@ In an outage one of them is away, full or read-only.
 """
 
 import errno
+import functools
 import sqlite3
 
 import diskcache_community
 import django.db
-import redis
 from django_redis.exceptions import ConnectionInterrupted
 
 from inference.errors.api_error import ApiError, ErrorCode
 
 RETRY_S = 5.0
 MESSAGE = "This cannot be answered right now. Try again; predictions go on."
-_OUTAGES = (
-    django.db.OperationalError,
-    django.db.InterfaceError,
-    ConnectionInterrupted,
-    redis.ConnectionError,
-    redis.TimeoutError,
-    redis.ReadOnlyError,
-    redis.exceptions.OutOfMemoryError,
-    # From the cache in files, which uses SQLite without Django.
-    sqlite3.OperationalError,
-    diskcache_community.Timeout,
-)
+_DATABASE = (django.db.OperationalError, django.db.InterfaceError)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _DISK = _FULL | {errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 # PostgreSQL's code for a standby, or for a server that was made read-only.
@@ -35,13 +24,38 @@ _READ_ONLY = "25006"
 
 def is_outage(exception: BaseException | None) -> bool:
     """Return whether a call failed only because of an outage behind the site."""
-    if isinstance(exception, _OUTAGES):
-        return True
+    return part_of(exception) is not None
+
+
+def part_of(exception: BaseException | None) -> str | None:
+    """Return what is away: `database`, `cache`, `disk`, or None for another error."""
+    if isinstance(exception, _DATABASE):
+        return "database"
     if isinstance(exception, OSError):
-        return exception.errno in _DISK
+        return "disk" if exception.errno in _DISK else None
+    if isinstance(exception, _of_cache()):
+        return "cache"
     if isinstance(exception, django.db.InternalError):
-        return getattr(exception.__cause__, "sqlstate", None) == _READ_ONLY
-    return False
+        read_only = getattr(exception.__cause__, "sqlstate", None) == _READ_ONLY
+        return "database" if read_only else None
+    return None
+
+
+@functools.cache
+def _of_cache() -> tuple[type[Exception], ...]:
+    # Deferred: redis takes a tenth of a second to import, and many need no cache.
+    import redis
+
+    return (
+        ConnectionInterrupted,
+        redis.ConnectionError,
+        redis.TimeoutError,
+        redis.ReadOnlyError,
+        redis.exceptions.OutOfMemoryError,
+        # From the cache in files, which uses SQLite without Django.
+        sqlite3.OperationalError,
+        diskcache_community.Timeout,
+    )
 
 
 def away(exception: BaseException | None = None) -> ApiError:

@@ -13,6 +13,12 @@ class VersionSerializer(serializers.Serializer[Any]):
     version = serializers.CharField()
     aliases = serializers.ListField(child=serializers.CharField())
     deprecated_at = serializers.DateTimeField(allow_null=True)
+    sunset_at = serializers.DateTimeField(
+        allow_null=True, help_text="From then on, calls that name it get 410."
+    )
+    use_instead = serializers.CharField(
+        allow_null=True, help_text="What to call instead, as a sentence."
+    )
 
 
 class ModelSummarySerializer(serializers.Serializer[Any]):

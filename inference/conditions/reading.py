@@ -2,8 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Collection
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
+
+from django.conf import settings
 
 from inference.conditions.states import (
     OnEngine,
@@ -11,6 +14,7 @@ from inference.conditions.states import (
     VersionFacts,
     state_of,
 )
+from inference.controller import wishes
 from inference.controller.callable_versions import named_versions
 from inference.engine.wire.messages import BASE_ENVIRONMENT, VersionKey
 from inference.models import (
@@ -24,7 +28,6 @@ from inference.models import (
 )
 from registry.models import ModelVersion, Route
 
-_ROLES = ("default_version_id", "canary_version_id", "fallback_version_id")
 # What a state is decided from.
 _COLUMNS = (
     "version",
@@ -33,6 +36,8 @@ _COLUMNS = (
     "environment_fit",
     "artifact_state",
     "artifact_error",
+    "artifact_digest",
+    "flavors",
     "serving_problem",
     "metadata_errors",
     "registered_model__name",
@@ -62,13 +67,17 @@ class VersionStates:
     def of(self, version: ModelVersion) -> StateReport:
         return state_of(self._facts(version))
 
+    def if_called(self, version: ModelVersion) -> StateReport:
+        """Return the state that it would have if a route named it, or has now."""
+        return state_of(replace(self._facts(version), called_for=True))
+
     def _facts(self, version: ModelVersion) -> VersionFacts:
         key = VersionKey(version.registered_model.name, version.version)
         serving = self._serving.get(key.model)
         served_as = ""
         if serving is not None and key.version == serving.default_version:
             served_as = "default"
-        elif serving is not None and key.version == serving.canary_version:
+        elif serving is not None and key.version in dict(serving.canaries):
             served_as = "canary"
         on_engines = self._on_engines.get(key, ())
         if any(each.answers for each in on_engines):
@@ -86,6 +95,7 @@ class VersionStates:
             quarantined=key in self._quarantines,
             quarantine=self._quarantines.get(key, ""),
             misfit=misfit,
+            untrusted=needs_trust(version),
             problem=_problem(version),
             waits_for=_waits_for(version, environment),
         )
@@ -142,11 +152,20 @@ def _of(models: Collection[str] | None, rows: Any) -> Any:
 def _on_engines(models: Collection[str] | None) -> dict[VersionKey, list[OnEngine]]:
     found: dict[VersionKey, list[OnEngine]] = defaultdict(list)
     rows = _of(models, LoadedVersion.objects).order_by("engine__name")
-    for model, version, engine, engine_state, state, error in rows.values_list(
-        "model", "version", "engine__name", "engine__state", "state", "error"
+    columns = (
+        *("model", "version", "state", "error"),
+        *("engine__name", "engine__state", "engine__error"),
+    )
+    for model, version, state, error, name, engine_state, why_away in rows.values_list(
+        *columns
     ):
         running = engine_state == Engine.State.RUNNING
-        on_engine = OnEngine(engine=engine, running=running, state=state, error=error)
+        on_engine = OnEngine(
+            engine=name,
+            running=running,
+            state=state,
+            error=error if running else why_away,
+        )
         found[VersionKey(model, version)].append(on_engine)
     return found
 
@@ -157,7 +176,7 @@ def _routed(models: Collection[str] | None) -> set[int]:
         routes = routes.filter(registered_model__name__in=models)
     return {
         version_id
-        for route in routes.order_by().values_list(*_ROLES)
+        for route in routes.order_by().values_list(*Route.VERSIONS)
         for version_id in route
         if version_id is not None
     }
@@ -182,6 +201,21 @@ def _problem(version: ModelVersion) -> str:
     if version.artifact_state == ModelVersion.ArtifactState.FAILED:
         return f"Its artifact could not be fetched: {version.artifact_error}"
     return version.serving_problem or " ".join(map(str, version.metadata_errors))
+
+
+def needs_trust(version: ModelVersion) -> bool:
+    """Return whether it runs its author's code, which nobody has trusted yet.
+
+    Whether a torch model does is known only once its artifact is here.
+    """
+    flavors = tuple(version.flavors)
+    if version.registered_model.trusted or "python_function" not in flavors:
+        return False
+    if "pytorch" not in flavors:
+        return True
+    path = settings.HOME.artifacts / version.artifact_digest
+    is_here = version.artifact_state == ModelVersion.ArtifactState.READY
+    return is_here and path.is_dir() and not wishes.is_program(str(path), flavors)
 
 
 def _waits_for(version: ModelVersion, environment: ModelEnvironment | None) -> str:

@@ -20,12 +20,17 @@ class RequestRefused(RouteError):
 def load_again(version: ModelVersion, *, by: Any, now: datetime) -> None:
     """Let the controller try at once to load a version that waits or failed.
 
+    A replica that its host gave up starts again: deaths before `now` count no more.
     Raises RequestRefused if trying again cannot help.
     """
     name = version.registered_model.name
     report = VersionStates([name]).of(version)
     if report.state is ServingState.QUARANTINED:
         raise RequestRefused(f"{version} is quarantined: release it instead.")
+    if report.state is ServingState.UNTRUSTED:
+        raise RequestRefused(
+            f"{version} is untrusted: an administrator must trust its model first."
+        )
     if report.state is ServingState.UNCALLED:
         raise RequestRefused(
             f"Nothing calls for {version}, so no engine loads it. Make it the default "
@@ -37,6 +42,7 @@ def load_again(version: ModelVersion, *, by: Any, now: datetime) -> None:
         )
     loaded = report.state not in (
         ServingState.WAITING,
+        ServingState.NO_MEMORY,
         ServingState.FAILED,
         ServingState.MISFIT,
     )
@@ -46,7 +52,7 @@ def load_again(version: ModelVersion, *, by: Any, now: datetime) -> None:
         VersionCondition.objects.update_or_create(
             model=name,
             version=version.version,
-            defaults={"load_again_at": now, "asked_by": by},
+            defaults={"load_again_at": now, "released_at": now, "asked_by": by},
         )
         publishing.mark_changed(publishing.Kind.MODEL, [name])
 

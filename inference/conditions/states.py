@@ -13,16 +13,24 @@ class ServingState(StrEnum):
     READY = "ready"
     LOADING = "loading"
     WAITING = "waiting"
+    NO_MEMORY = "waiting for memory"
     QUARANTINED = "quarantined"
     FAILED = "failed"
     MISFIT = "does not fit"
+    UNTRUSTED = "untrusted"
     UNCALLED = "not called for"
 
 
 # People must act on these.
 TROUBLES = frozenset(
-    {ServingState.QUARANTINED, ServingState.FAILED, ServingState.MISFIT}
+    {
+        ServingState.QUARANTINED,
+        ServingState.FAILED,
+        ServingState.MISFIT,
+        ServingState.UNTRUSTED,
+    }
 )
+_UNTRUSTED = "It runs its author's code, and no administrator has trusted its model."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,7 @@ class OnEngine:
     running: bool
     # As in `LoadedVersion.State`.
     state: str
+    # Why the version failed there, or why the engine does not run.
     error: str = ""
 
     @property
@@ -55,6 +64,8 @@ class VersionFacts:
     quarantine: str = ""
     # Why no process can hold it: its packages, or its memory.
     misfit: str = ""
+    # It runs its author's code, which nobody has trusted yet.
+    untrusted: bool = False
     # Why it cannot be loaded until somebody acts.
     problem: str = ""
     # What it waits for, if nothing is wrong.
@@ -84,9 +95,12 @@ def state_of(facts: VersionFacts) -> StateReport:
     failure = f"On {failed[0].engine}: {failed[0].error}" if failed else ""
     if any(each.answers for each in here):
         # It answers, though one of its processes may not.
-        return StateReport(_SERVED.get(facts.served_as, ServingState.READY), failure)
+        reason = failure or _why_away(facts.on_engines)
+        return StateReport(_SERVED.get(facts.served_as, ServingState.READY), reason)
     if not facts.called_for:
         return StateReport(ServingState.UNCALLED)
+    if facts.untrusted:
+        return StateReport(ServingState.UNTRUSTED, _UNTRUSTED)
     if facts.misfit:
         return StateReport(ServingState.MISFIT, facts.misfit)
     if facts.problem or failed:
@@ -95,9 +109,18 @@ def state_of(facts: VersionFacts) -> StateReport:
         return StateReport(ServingState.LOADING)
     if here:
         reason = "It loads when somebody calls it: others needed its memory."
-    elif facts.on_engines:
+        return StateReport(ServingState.NO_MEMORY, reason)
+    if facts.on_engines:
         away = facts.on_engines[0].engine
         reason = f"Its engine {away} does not answer."
     else:
         reason = facts.waits_for or "No engine has begun to load it."
     return StateReport(ServingState.WAITING, reason)
+
+
+def _why_away(engines: Sequence[OnEngine]) -> str:
+    """Say which process of a version does not run; empty: all do."""
+    for each in engines:
+        if not each.running:
+            return f"Its process {each.engine} does not run. {each.error}".rstrip()
+    return ""

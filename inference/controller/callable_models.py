@@ -22,8 +22,11 @@ from inference.snapshot.contents import (
     CallableModel,
     Fallback,
     FixedAnswer,
+    Shadow,
+    Sticky,
 )
 from registry.routing import Variant
+from registry.shares import canaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def _callable_model(
         try:
             described = callable_version(entry, version, artifacts=artifacts)
         except NotCallable:
-            # The admin shows the reason (`callable_versions.reasons`).
+            # `modelyard check` shows the reason (`callable_versions.reasons`).
             continue
         key = VersionKey(entry.name, version.version)
         where = held.get(key, _NOWHERE)
@@ -131,7 +134,36 @@ def _callable_model(
         fallback=_fallback(entry, callable_numbers=numbers),
         broken=tuple(sorted(broken)),
         stuck=stuck,
+        ending=entry.endings.get(None),
+        shadow=_shadow(entry, callable_numbers=numbers),
+        sticky=_sticky(entry),
     )
+
+
+def _shadow(entry: CatalogModel, *, callable_numbers: set[int]) -> Shadow | None:
+    """Describe the route's shadow if it gets copies and can be called."""
+    route = entry.route
+    if route is None or route.shadow_version is None or not route.shadow_percent:
+        return None
+    if route.shadow_version.version not in callable_numbers:
+        return None
+    return Shadow(
+        version=route.shadow_version.version,
+        percent=route.shadow_percent,
+        tolerance=route.shadow_tolerance_percent / 100,
+        keeps_examples=route.keeps_examples,
+    )
+
+
+def _sticky(entry: CatalogModel) -> Sticky | None:
+    route, serving = entry.route, entry.serving
+    # A route that was served before there were salts has one after its next move.
+    if route is None or serving is None or not serving.salt:
+        return None
+    if route.sticky == route.Sticky.OFF:
+        return None
+    by_key = route.sticky == route.Sticky.KEY
+    return Sticky("key" if by_key else "header", serving.salt)
 
 
 def _cache(entry: CatalogModel) -> CachePolicy | None:
@@ -164,7 +196,7 @@ def _fallback(entry: CatalogModel, *, callable_numbers: set[int]) -> Fallback | 
 def _variants(
     entry: CatalogModel, *, callable_numbers: set[int]
 ) -> tuple[Variant, ...]:
-    """Return the serving variants; a canary that cannot be called gets no share."""
+    """Return the serving variants; canaries that cannot be called get no share."""
     serving = entry.serving
     if entry.route is None or serving is None:
         return ()
@@ -172,18 +204,9 @@ def _variants(
         return ()
     default_version = serving.default_version
     assert default_version is not None
-    if serving.canary_version not in callable_numbers:
-        return (Variant(version=default_version, role="default", weight_percent=100),)
-    assert serving.canary_version is not None
+    chosen = [it for it in serving.canaries if it.version in callable_numbers]
+    rest = 100 - canaries.total(chosen)
     return (
-        Variant(
-            version=default_version,
-            role="default",
-            weight_percent=serving.default_weight_percent,
-        ),
-        Variant(
-            version=serving.canary_version,
-            role="canary",
-            weight_percent=serving.canary_weight_percent,
-        ),
+        Variant(version=default_version, role="default", weight_percent=rest),
+        *(Variant(version, "canary", weight) for version, weight in chosen),
     )

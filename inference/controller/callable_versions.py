@@ -33,14 +33,14 @@ from inference.models import (
     ServingRoute,
     VersionCondition,
 )
-from inference.snapshot.contents import CallableVersion
-from registry.models import Alias, ModelVersion, RegisteredModel, Route
+from inference.snapshot.contents import CallableVersion, Ending
+from registry.models import Alias, Deprecation, ModelVersion, RegisteredModel, Route
+from registry.shares import canaries
 
-_ROLES = ("default_version", "canary_version", "fallback_version")
 # Columns that routes need not read: their versions are read together with all others.
 _NOT_OF_ROUTES = [
     f"{role}__{field}"
-    for role in _ROLES
+    for role in Route.VERSIONS
     for field in ("tags", "metrics", "signature", "metadata", "input_example")
 ]
 
@@ -64,6 +64,8 @@ class CatalogModel:
     versions: dict[int, ModelVersion] = field(default_factory=dict)
     # Names of the aliases by version.
     aliases: dict[int, list[str]] = field(default_factory=dict)
+    # Announced ends by version; None: of the whole model.
+    endings: dict[int | None, Ending] = field(default_factory=dict)
     # The environments that were asked for, by digest.
     environments: Mapping[str, ModelEnvironment] = field(default_factory=dict)
 
@@ -75,17 +77,11 @@ class CatalogModel:
         """Return whether a route names the version or gateways still serve it."""
         named: list[int | None] = []
         if self.route is not None:
-            named = [
-                version.version
-                for version in (
-                    self.route.default_version,
-                    self.route.canary_version,
-                    self.route.fallback_version,
-                )
-                if version is not None
-            ]
+            versions = [getattr(self.route, name) for name in Route.VERSIONS]
+            named = [version.version for version in versions if version is not None]
         if self.serving is not None:
-            named += [self.serving.default_version, self.serving.canary_version]
+            named.append(self.serving.default_version)
+            named += [canary.version for canary in self.serving.canaries]
         return number in named
 
 
@@ -109,7 +105,7 @@ def read_catalog(
     }
     routes = {
         route.registered_model_id: route
-        for route in _of(names, Route.objects.select_related(*_ROLES)).defer(
+        for route in _of(names, Route.objects.select_related(*Route.VERSIONS)).defer(
             *_NOT_OF_ROUTES
         )
     }
@@ -124,6 +120,12 @@ def read_catalog(
         names, Alias.objects.order_by("name")
     ).values_list("registered_model_id", "version__version", "name"):
         aliases[model_id][number].append(name)
+    endings: dict[int, dict[int | None, Ending]] = defaultdict(dict)
+    for row in _of(names, Deprecation.objects.select_related("version")):
+        number = None if row.version is None else row.version.version
+        endings[row.registered_model_id][number] = Ending(
+            row.deprecated_at.timestamp(), row.ends_at.timestamp(), row.use_instead
+        )
     environments = {
         row.digest: row
         for row in ModelEnvironment.objects.only("digest", "state", "error")
@@ -138,6 +140,7 @@ def read_catalog(
                 serving=serving.get(model.name),
                 versions=versions[model.pk],
                 aliases=aliases[model.pk],
+                endings=endings[model.pk],
                 environments=environments,
             )
         )
@@ -154,17 +157,15 @@ def _of(
 def named_versions() -> QuerySet[ModelVersion]:
     """Return the versions that are published, or that a route names or serves."""
     routes = Route.objects.filter(enabled=True)
+    is_served = Q()
+    for name in ("default_version", *canaries.VERSIONS):
+        is_served |= Q(**{name: OuterRef("version")})
     served = ServingRoute.objects.filter(
-        Q(default_version=OuterRef("version")) | Q(canary_version=OuterRef("version")),
-        model=OuterRef("registered_model__name"),
+        is_served, model=OuterRef("registered_model__name")
     )
-    named = (
-        Q(published=True)
-        | Q(pk__in=routes.values("default_version"))
-        | Q(pk__in=routes.exclude(canary_version=None).values("canary_version"))
-        | Q(pk__in=routes.exclude(fallback_version=None).values("fallback_version"))
-        | Q(Exists(served))
-    )
+    named = Q(published=True) | Q(Exists(served))
+    for name in Route.VERSIONS:
+        named |= Q(pk__in=routes.exclude(**{name: None}).values(name))
     return ModelVersion.objects.filter(named)
 
 
@@ -244,12 +245,17 @@ def _require_environment(entry: CatalogModel, version: ModelVersion) -> None:
         raise NotCallable(f"its environment could not be built. {row.error}")
 
 
-def _process(entry: CatalogModel, version: ModelVersion) -> ProcessRules:
+def process_rules(entry: CatalogModel, version: ModelVersion) -> dict[str, Any]:
     """Return the version's own rules, overridden by those of its model and route."""
     said = {**version.metadata.get("process", {}), **entry.model.process}
     replicas = entry.route.replicas if entry.route is not None else None
     if replicas and entry.is_routed(version.version):
         said["replicas"] = replicas
+    return said
+
+
+def _process(entry: CatalogModel, version: ModelVersion) -> ProcessRules:
+    said = process_rules(entry, version)
     # The model asks, and an administrator agrees.
     said["network"] = bool(said.get("network")) and entry.model.network
     try:
@@ -284,6 +290,7 @@ def callable_version(
         artifact=version.artifact_digest,
         deterministic=to_load.deterministic,
         repeatable=to_load.process.repeatable,
+        ending=entry.endings.get(version.version),
     )
     # A version that cannot be encoded must not keep the others from being published.
     try:
@@ -312,12 +319,14 @@ def _signature(
 
 
 def reasons(*, artifacts: Path) -> list[tuple[str, str]]:
-    """Return each version that should be callable but is not, with the reason."""
+    """Return each version that is not callable until somebody acts, with the reason."""
     left_out = []
     for entry in read_catalog():
         for version in entry.versions.values():
             try:
                 callable_version(entry, version, artifacts=artifacts)
+            except NotYetCallable:
+                continue
             except NotCallable as reason:
                 left_out.append((f"{entry.name} v{version.version}", str(reason)))
     return left_out

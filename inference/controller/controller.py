@@ -28,10 +28,14 @@ from inference.controller import (
 from inference.controller.engine_links import EngineLink
 from inference.controller.leadership import LEADERSHIP_TTL_S, Predecessor, lead, resign
 from inference.controller.reconciling import Reconciler
+from inference.controller.rollouts import examples, feedback
+from inference.controller.rollouts import step as rollouts
 from inference.engine.clients.blocking_client import BlockingEngineClient
+from inference.feedback import storing
 from inference.installation import ledger_report
 from inference.installation.home import Home
 from inference.installation.ledger_report import JobCounts
+from inference.metrics.counts import HERE
 from inference.models import JobTotals
 from inference.snapshot import snapshot_file
 from inference.snapshot.contents import Snapshot
@@ -40,6 +44,7 @@ _RENEW_S = 3.0
 _PUBLISH_S = 0.2
 _RECONCILE_S = 0.5
 _INGEST_S = 1.0
+_ROLLOUTS_S = 1.0
 _CLEAN_UP_S = 600.0
 _CLOCK_TOLERANCE_S = 2.0
 # Rows are updated at once if an engine's report changed, else this often.
@@ -111,6 +116,8 @@ class Controller:
         self._guard("clock", self._check_clock)
         self._guard("publish", self._publish_if_changed)
         self._every("reconcile", _RECONCILE_S, self._reconcile)
+        self._every("feedback", _ROLLOUTS_S, self._count_feedback)
+        self._every("rollouts", _ROLLOUTS_S, self._step_rollouts)
         self._every("report_ledger", _RECORD_S, self._report_ledger)
         self._every("clean_up", _CLEAN_UP_S, self._clean_up)
 
@@ -132,17 +139,30 @@ class Controller:
         self._guard(name, action)
 
     def _guard(self, step: str, action: Callable[[], None]) -> None:
+        failing = f"controller step {step}"
         try:
             action()
-        except django.db.Error as error:
-            # The text may hold data; the class tells an outage from a broken query.
+        except (django.db.OperationalError, django.db.InterfaceError) as error:
+            HERE.add("controller_step_failures", step)
             logger.warning(
-                "database_unavailable", step=step, error=type(error).__name__
+                "database_unavailable", outage="database", step=step, reason=error
             )
             connection.close()
-        except Exception:
+        except django.db.Error as error:
+            HERE.add("controller_step_failures", step)
+            # No traceback: its last line may hold data.
+            logger.error(
+                "controller_step_failed", outage=failing, step=step, reason=error
+            )
+            connection.close()
+        except Exception as error:
+            HERE.add("controller_step_failures", step)
             # The process's boundary: the other steps continue.
-            logger.exception("controller_step_failed", step=step)
+            logger.exception(
+                "controller_step_failed", outage=failing, step=step, reason=error
+            )
+        else:
+            logger.info("controller_step_recovered", outage_over=failing, step=step)
 
     def _lead(self) -> None:
         asked_s = self._clock()
@@ -151,13 +171,18 @@ class Controller:
             ownership.claim(self._home, now=timezone.now())
         except ownership.OtherHome as error:
             self._leads_until = 0.0
-            logger.error("database_of_another_home", reason=str(error))
+            logger.error(
+                "database_of_another_home", outage="ownership", reason=str(error)
+            )
             if isinstance(error, ownership.TakenOver):
                 self._withdraw()
             return
         self._withdrawn = False
+        logger.info("database_of_this_home", outage_over="ownership")
         self._predecessor.dismiss(now=timezone.now())
-        if not lead(self.holder, now=timezone.now()):
+        leads = lead(self.holder, now=timezone.now())
+        logger.info("database_available", outage_over="database")
+        if not leads:
             self._leads_until = 0.0
             # A standby tries more often than the leader renews.
             self._due["lead"] = asked_s + 1.0
@@ -205,6 +230,7 @@ class Controller:
         started_s = self._clock()
         published = self._publisher.publish(now=timezone.now())
         self._reconciler.saw_published(published.models)
+        HERE.add("snapshots_published", "whole" if published.whole else "changes")
         logger.info(
             "snapshot_published",
             sequence=published.sequence,
@@ -277,8 +303,19 @@ class Controller:
         now = timezone.now()
         done = ledger.ingest(self._home.spool, now=now)
         if not done.caught_up:
-            logger.warning("spool_ingestion_is_behind", events=done.events)
+            logger.warning(
+                "spool_ingestion_is_behind", outage="ingestion", events=done.events
+            )
+        else:
+            logger.info("spool_ingestion_caught_up", outage_over="ingestion")
         ledger.settle_dead_holders(self._home.spool, now=now)
+        examples.take(self._home.shadow_examples)
+
+    def _count_feedback(self) -> None:
+        feedback.count(now=timezone.now())
+
+    def _step_rollouts(self) -> None:
+        rollouts.step(now=timezone.now())
 
     def _report_ledger(self) -> None:
         now = timezone.now()
@@ -305,6 +342,8 @@ class Controller:
             self._home.spool, now=now, max_bytes=settings.MODELYARD_SPOOL_MAX_BYTES
         )
         incidents.prune(now=now)
+        examples.delete_old(now=now)
+        storing.delete_old(now=now)
 
 
 def _start_link(name: str, address: str) -> EngineLink:

@@ -12,11 +12,12 @@ version leaves an engine once no gateway can name it there. So a move fails no r
 A version that is quarantined answers nothing: the former default stands in for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from inference.engine.wire.messages import VersionKey, VersionStatus
+from registry.shares.canaries import Canary
 
 # The reports of the engines that answer, by the engine's name.
 Reports = Mapping[str, Mapping[VersionKey, VersionStatus]]
@@ -27,18 +28,22 @@ Engines = Mapping[VersionKey, AbstractSet[str]]
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """The versions of a route, with the canary's share; the default gets the rest."""
+    """The versions of a route, with shares of canaries; the default gets the rest."""
 
     default: int
-    canary: int | None = None
-    canary_weight_percent: int = 0
+    canaries: tuple[Canary[int], ...] = ()
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        return (self.default, *(canary.version for canary in self.canaries))
 
     def keys(self, model: str) -> frozenset[VersionKey]:
-        return frozenset(
-            VersionKey(model, version)
-            for version in (self.default, self.canary)
-            if version is not None
-        )
+        return frozenset(VersionKey(model, version) for version in self.versions)
+
+    def only(self, is_fit: Callable[[int], bool]) -> "Variants":
+        """Return the variants without canaries that are not fit."""
+        fit = tuple(canary for canary in self.canaries if is_fit(canary.version))
+        return Variants(self.default, fit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,23 +139,21 @@ def _without_quarantined(
     if not situation.quarantined:
         return desired, ""
 
-    def reason(version: int | None) -> str | None:
-        if version is None:
-            return None
+    def reason(version: int) -> str | None:
         return situation.quarantined.get(VersionKey(model, version))
 
-    texts = []
-    if why := reason(desired.canary):
-        texts.append(f"version {desired.canary} is quarantined: {why}")
-        desired = Variants(desired.default)
+    texts = [
+        f"version {version} is quarantined: {why}"
+        for version, _ in desired.canaries
+        if (why := reason(version))
+    ]
+    desired = desired.only(lambda version: not reason(version))
     why = reason(desired.default)
     if why is None:
         return desired, "; ".join(texts)
     current = before.variants
     if current is not None and reason(current.default) is None:
-        stand_in = current
-        if reason(current.canary):
-            stand_in = Variants(current.default)
+        stand_in = current.only(lambda version: not reason(version))
     elif before.former is None or reason(before.former) is not None:
         return desired, "; ".join(texts)
     else:
@@ -178,21 +181,20 @@ def _follow(
 ) -> Served:
     waiting = {
         version: reason
-        for version in (desired.default, desired.canary)
-        if version is not None
-        and (reason := _why_not_ready(situation, VersionKey(model, version)))
+        for version in desired.versions
+        if (reason := _why_not_ready(situation, VersionKey(model, version)))
     }
-    if not waiting:
-        return Served(desired)
     text = "; ".join(f"version {v} {reason}" for v, reason in waiting.items())
-    if current is None and desired.default not in waiting:
-        # A canary that is not ready must not keep a new route from answering.
-        return Served(Variants(desired.default), waiting_for=text)
-    if current is not None and desired.keys(model) <= current.keys(model):
-        # No new version, for example a canary is stopped while an engine restarts
-        # empty: the old variants would not be ready sooner.
-        return Served(desired, waiting_for=text)
-    return Served(current, waiting_for=text)
+    # While an engine restarts empty, what it served would not be ready sooner.
+    served = () if current is None else current.versions
+
+    def is_fit(version: int) -> bool:
+        return version not in waiting or version in served
+
+    if not is_fit(desired.default):
+        return Served(current, waiting_for=text)
+    # A canary that is not ready must keep neither the route nor others from moving.
+    return Served(desired.only(is_fit), waiting_for=text)
 
 
 def _why_not_ready(situation: Situation, key: VersionKey) -> str:

@@ -135,7 +135,7 @@ class EngineLink:
                 engine=self._view.name,
                 version=str(key),
                 command="unload" if isinstance(command, VersionKey) else "load",
-                error=error.message,
+                reason=error.message,
             )
 
     def start(self) -> None:
@@ -154,7 +154,17 @@ class EngineLink:
                 self.poll()
             except Exception:
                 # The thread's boundary: one bad reply must not end the link.
-                logger.exception("engine_link_failed", engine=self._view.name)
+                logger.exception(
+                    "engine_link_failed",
+                    outage=f"link to {self._view.name}",
+                    engine=self._view.name,
+                )
+            else:
+                logger.info(
+                    "engine_link_works",
+                    outage_over=f"link to {self._view.name}",
+                    engine=self._view.name,
+                )
             self._wake.wait(_POLL_S)
             self._wake.clear()
 

@@ -9,7 +9,7 @@ from django.db import transaction
 from inference.controller import publishing
 from inference.controller.engine_links import EngineView
 from inference.controller.placing import Running
-from inference.engine.wire.messages import VersionKey, VersionStatus
+from inference.engine.wire.messages import EngineStatus, VersionKey, VersionStatus
 from inference.models import Engine, Host, LoadedVersion
 from inference.placement.processes import HostReport
 from inference.placement.situation import Lacking
@@ -44,13 +44,13 @@ def record(
             _record_process(engine, running)
         changed: set[str] = set()
         if view.status is None:
-            moved |= _unreachable(engine, view)
+            moved |= _unreachable(engine, view, running)
         else:
             moved |= engine.state != Engine.State.RUNNING
             engine.state = Engine.State.RUNNING
             engine.device = view.status.device
             engine.pid = view.status.pid
-            engine.memory_bytes = view.status.memory_bytes
+            engine.memory_bytes = _memory(view.status, running)
             if view.status.device_status is not None:
                 device = view.status.device_status
                 engine.device_title = device.title[:100]
@@ -69,6 +69,16 @@ def record(
             changed |= _models_of(engine)
         if changed:
             publishing.mark_changed(publishing.Kind.MODEL, changed)
+
+
+def _memory(status: EngineStatus, running: Running | None) -> int:
+    """Return the memory of a process; of one with its author's code, its own only.
+
+    Such processes share their libraries, which would be counted once for each.
+    """
+    if running is None or running.reported is None or running.planned.kind == "device":
+        return status.memory_bytes
+    return running.reported.memory_bytes
 
 
 def _models_of(engine: Engine) -> set[str]:
@@ -138,12 +148,15 @@ def record_host(report: HostReport, lacking: tuple[Lacking, ...]) -> None:
     )
 
 
-def _unreachable(engine: Engine, view: EngineView) -> bool:
+def _unreachable(engine: Engine, view: EngineView, running: Running | None) -> bool:
     """Mark the engine as unreachable; its versions keep their rows for its return."""
     was_running = engine.state == Engine.State.RUNNING
+    reported = running.reported if running is not None else None
     engine.state = Engine.State.UNREACHABLE
-    engine.error = view.error
+    # Its host knows why it does not run.
+    engine.error = (reported.problem if reported is not None else "") or view.error
     engine.pid = None
+    engine.memory_bytes = 0
     return was_running
 
 

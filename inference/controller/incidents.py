@@ -132,10 +132,11 @@ class Incidents:
     ) -> dict[VersionKey, tuple[str, str]]:
         """Return why versions are quarantined, and on which process.
 
-        A host quarantines processes of one version by itself. In a process that others
-        share, only the version is.
+        A host quarantines processes of one version by itself; the version is once no
+        process of it survives. In a process that others share, only the version is.
         """
         found = {}
+        surviving = self._surviving(running)
         for host, report in self._placer.reports().items():
             deaths: dict[VersionKey, list[Death]] = {}
             for death in report.deaths:
@@ -149,6 +150,8 @@ class Incidents:
                     continue
                 for version in one.planned.versions[:1]:
                     key = version.key
+                    if key in surviving:
+                        continue
                     if key in deaths or not wish.released_at(key):
                         last = deaths[key][-1].reason if key in deaths else ""
                         found[key] = last or process.problem, process.name
@@ -160,6 +163,17 @@ class Incidents:
                 if quarantine.is_due(times):
                     found[key] = shared[-1].reason, shared[-1].process
         return found
+
+    def _surviving(self, running: Mapping[str, Running]) -> set[VersionKey]:
+        """Return the versions that have a process which its host did not give up."""
+        given_up = ("", "quarantined")
+        alive = {name for name, one in running.items() if one.state not in given_up}
+        holders = self._placer.placement.holders
+        return {
+            key
+            for key, several in holders.items()
+            if any(holder.process in alive for holder in several)
+        }
 
     def _quarantine(
         self, key: VersionKey, why: tuple[str, str], form: str, *, now: datetime

@@ -5,24 +5,25 @@ committed together (`accounts/usage/recording.py`), so after a crash between any
 steps the next round continues at the last committed offset.
 """
 
+import functools
 import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
 
-from accounts.metering import spool
+from accounts.metering import calls, spool
+from accounts.metering.comparison import ComparedCalls
 from accounts.metering.event import UsageEvent
 from accounts.models import Lease, SpoolSegment
 from accounts.quotas import leases
 from accounts.usage import recording
+from inference.controller.rollouts import comparing, feeding
 
 # Keeps each transaction well under 50 ms.
 _EVENTS_PER_TRANSACTION = 2000
-_SETTLING_S = 2.0
 KEEP_SEGMENTS = timedelta(days=7)
 # A process takes leases before it writes its first event. A holder without any segment
 # counts as dead only once its lease is this old.
@@ -53,14 +54,18 @@ def ingest(folder: Path, *, now: datetime, budget_s: float = 0.3) -> Ingested:
             continue
         offset = segment.ingested_bytes if segment is not None else 0
         # Checked before reading: a writer that is dead now appends nothing later.
-        finished = _is_finished(path, now=now)
+        finished = spool.is_finished(path, now=now.timestamp())
         end = path.stat().st_size
         torn = False
         while offset < end and not torn and time.monotonic() < deadline:
-            batch, next_offset = _read_batch(path, offset)
-            torn = not batch
-            if batch and recording.record(
-                path.name, batch, next_offset, start_bytes=offset
+            batch, compared, next_offset = _read_batch(path, offset)
+            torn = not batch and not compared
+            if not torn and recording.record(
+                path.name,
+                batch,
+                next_offset,
+                start_bytes=offset,
+                also=functools.partial(_feed, compared),
             ):
                 events += len(batch)
             offset = next_offset
@@ -72,23 +77,25 @@ def ingest(folder: Path, *, now: datetime, budget_s: float = 0.3) -> Ingested:
     return Ingested(events=events, completed=completed, caught_up=caught_up)
 
 
-def _is_finished(path: Path, *, now: datetime) -> bool:
-    """Return whether nothing will be appended to a segment any more.
-
-    A very young one never counts: its writer may have created but not yet locked it.
-    """
-    if now.timestamp() - path.stat().st_mtime < _SETTLING_S:
-        return False
-    return not spool.is_being_written(path)
+def _feed(compared: list[ComparedCalls], events: list[UsageEvent]) -> None:
+    # The rollouts of both are locked at once, in the order of all who lock them.
+    feeding.feed(events, also_lock={each.model for each in compared})
+    comparing.count(compared)
 
 
-def _read_batch(path: Path, offset: int) -> tuple[list[UsageEvent], int]:
+def _read_batch(
+    path: Path, offset: int
+) -> tuple[list[UsageEvent], list[ComparedCalls], int]:
     batch: list[UsageEvent] = []
-    pairs: Iterator[tuple[UsageEvent, int]] = spool.read_events(path, offset)
-    for event, next_offset in itertools.islice(pairs, _EVENTS_PER_TRANSACTION):
-        batch.append(event)
+    compared: list[ComparedCalls] = []
+    pairs = spool.read(path, offset)
+    for found, next_offset in itertools.islice(pairs, _EVENTS_PER_TRANSACTION):
+        if isinstance(found, UsageEvent):
+            batch.append(found)
+        else:
+            compared.append(found)
         offset = next_offset
-    return batch, offset
+    return batch, compared, offset
 
 
 def _complete(name: str, offset: int, *, lost_bytes: int, now: datetime) -> None:
@@ -149,11 +156,12 @@ def delete_old_segments(
     )
     deleted = 0
     for segment in old:
-        (folder / segment.name).unlink(missing_ok=True)
+        calls.delete(folder / segment.name)
         if spool.boot_id_of(folder / segment.name) in holders:
             continue
         segment.delete()
         deleted += 1
+    calls.delete_orphans(folder)
     return deleted
 
 
@@ -165,7 +173,7 @@ def _make_room(folder: Path, max_bytes: int) -> None:
         return
     read = SpoolSegment.objects.filter(name__in=sizes).exclude(completed_at=None)
     for name in read.order_by("completed_at", "pk").values_list("name", flat=True):
-        (folder / name).unlink(missing_ok=True)
+        calls.delete(folder / name)
         logger.info("spool_segment_deleted_early", segment=name)
         excess -= sizes[name]
         if excess <= 0:

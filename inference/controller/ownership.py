@@ -34,12 +34,7 @@ def claim(home: Home, *, now: datetime) -> None:
         fresh = DatabaseHome(pk=1, home_id=identity, since=now, **here)
         DatabaseHome.objects.bulk_create([fresh], ignore_conflicts=True)
         owner = DatabaseHome.objects.get(pk=1)
-    if owner.home_id != identity:
-        raise TakenOver(
-            f"The database belongs to the home {owner}, since {owner.since:%Y-%m-%d}. "
-            "One database serves one home: use another database, or move that home "
-            "here. If it is gone for good: manage.py take_over"
-        )
+    _require(owner, identity)
     if {"host": owner.host, "path": owner.path} == here:
         return
     if _runs(now):
@@ -48,6 +43,22 @@ def claim(home: Home, *, now: datetime) -> None:
             "if its host has just died, try again in ten seconds."
         )
     DatabaseHome.objects.filter(pk=1).update(since=now, **here)
+
+
+def check(home: Home) -> None:
+    """Raise TakenOver if another home owns the database."""
+    owner = DatabaseHome.objects.filter(pk=1).first()
+    if owner is not None:
+        _require(owner, home.identity())
+
+
+def _require(owner: DatabaseHome, identity: str) -> None:
+    if owner.home_id != identity:
+        raise TakenOver(
+            f"The database belongs to the home {owner}, since {owner.since:%Y-%m-%d}. "
+            "One database serves one home: use another database, or move that home "
+            "here. If it is gone for good: modelyard take_over"
+        )
 
 
 def take_over(home: Home, *, now: datetime) -> str:

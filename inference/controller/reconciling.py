@@ -1,5 +1,6 @@
 """Make engines and serving routes follow the desired routes; see `decision.py`."""
 
+import secrets
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -27,6 +28,7 @@ from inference.placement.situation import Placement
 from inference.snapshot.contents import CallableModel
 from registry.mlflow.model_file import storable
 from registry.models import ModelVersion
+from registry.shares import canaries
 
 # A gateway reads a new snapshot within 1 s; requests in flight end within their
 # deadline, and an engine finishes what it has queued before it unloads.
@@ -276,7 +278,7 @@ def _move(before: Mapping[str, Served], after: Mapping[str, Served]) -> bool:
             "serving_route_moved" if moved else "serving_route_waits",
             model=model,
             default=served.variants.default if served.variants else None,
-            canary=served.variants.canary if served.variants else None,
+            canaries=served.variants.canaries if served.variants else (),
             waiting_for=served.waiting_for,
         )
     _remove(before.keys() - after.keys())
@@ -287,14 +289,12 @@ def _store(model: str, served: Served, *, moved: bool) -> None:
     values: dict[str, object] = {"waiting_for": served.waiting_for}
     if moved:
         variants = served.variants
-        weight = variants.canary_weight_percent if variants else 0
+        values |= canaries.columns(variants.canaries if variants else ())
         values |= {
             "default_version": variants.default if variants else None,
-            "canary_version": variants.canary if variants else None,
-            "default_weight_percent": 100 - weight,
-            "canary_weight_percent": weight,
             "former_version": served.former,
             "moved_at": timezone.now(),
+            "salt": secrets.token_hex(16),
         }
     ServingRoute.objects.update_or_create(model=model, defaults=values)
 

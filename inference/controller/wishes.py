@@ -20,6 +20,7 @@ from inference.environments.turn import environment_folders
 from inference.installation import disk
 from inference.models import PredictionJob, ServingRoute, VersionCondition
 from inference.placement.situation import Priority
+from registry.shares.canaries import Canary
 
 # The former default of a route stays loaded for so long, if there is room.
 WARM = timedelta(hours=1)
@@ -129,24 +130,15 @@ def size_of(path: str) -> int:
 def _desired(entry: CatalogModel) -> Variants:
     route = entry.route
     assert route is not None
-    if route.canary_version is None:
-        return Variants(route.default_version.version)
-    return Variants(
-        route.default_version.version,
-        canary=route.canary_version.version,
-        canary_weight_percent=route.canary_weight_percent,
-    )
+    numbered = [Canary(it.version.version, it.weight_percent) for it in route.canaries]
+    return Variants(route.default_version.version, tuple(numbered))
 
 
 def _served(route: ServingRoute) -> Served:
     if route.default_version is None:
         return Served(None, waiting_for=route.waiting_for, former=route.former_version)
     return Served(
-        Variants(
-            route.default_version,
-            canary=route.canary_version,
-            canary_weight_percent=route.canary_weight_percent,
-        ),
+        Variants(route.default_version, route.canaries),
         waiting_for=route.waiting_for,
         former=route.former_version,
     )

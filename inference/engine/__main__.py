@@ -22,7 +22,7 @@ def main() -> int:
         settings = engine_settings.from_environment(environ)
     except InvalidSettings as error:
         sys.stderr.write(f"{error}\n")
-        return process.EX_CONFIG
+        return os.EX_CONFIG
     return process.run(settings)
 
 

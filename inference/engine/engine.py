@@ -31,6 +31,7 @@ from inference.engine.wire.messages import (
     VersionToLoad,
 )
 from inference.engine.wire.tensors import Tensor
+from inference.metrics import own_use
 
 _MAX_LAYOUTS = 64
 _DRAINING_RETRY_MS = 1000
@@ -89,9 +90,9 @@ class EngineCore:
 
     # Versions
 
-    def prepare(self) -> None:
-        """Import the libraries in the background, before the first load."""
-        self.versions.prepare()
+    def prepare(self, done: Callable[[], None] = lambda: None) -> None:
+        """Import the libraries in the background, then call `done` and load."""
+        self.versions.prepare(done)
 
     def restore(self) -> None:
         """Load the versions that an earlier process was asked to load."""
@@ -134,6 +135,7 @@ class EngineCore:
         timeout_s: float,
         priority: Priority = "interactive",
         customer_id: int = 0,
+        request_id: str = "",
     ) -> ExplainTask:
         """Queue an explanation; raise EngineError if it cannot be accepted."""
         version = self._ready(key)
@@ -143,12 +145,17 @@ class EngineCore:
         deadline = self.clock() + timeout_s
         task = ExplainTask(
             version.model.until(
-                deadline, self.clock, job=priority == "job", customer_id=customer_id
+                deadline,
+                self.clock,
+                job=priority == "job",
+                customer_id=customer_id,
+                request_id=request_id,
             ),
             tensors,
             options,
             deadline=deadline,
             customer_id=customer_id,
+            request_id=request_id,
             clock=self.clock,
         )
         self._explain_thread.submit(task)
@@ -168,6 +175,7 @@ class EngineCore:
         timeout_s: float,
         stream_id: int = 0,
         customer_id: int = 0,
+        request_id: str = "",
     ) -> RunningStream:
         """Begin to stream; raise EngineError if it cannot be accepted."""
         version = self._ready(key)
@@ -192,6 +200,7 @@ class EngineCore:
             timeout_s=timeout_s,
             customer_id=customer_id,
             name=str(key),
+            request_id=request_id,
             log_values=version.lane.log_values,
         )
 
@@ -232,9 +241,15 @@ class EngineCore:
                 "queued_bytes": self.batcher.room.nbytes,
                 "versions_memory_bytes": self.versions.nbytes,
                 "memory_budget_bytes": self.versions.budget,
+                "cpu_us": int(time.process_time() * 1e6),
+                "open_files": own_use.open_files(),
             }
             | opening.counters(self.settings.device),
             device_status=self._device_status(),
+            distributions={
+                "batch_rows": self.batcher.batch_rows.spread(),
+                "queue_seconds": self.batcher.queue_seconds.spread(),
+            },
         )
 
     def _device_status(self) -> DeviceStatus | None:

@@ -107,6 +107,7 @@ class InProcessEngineClient:
             credits=inbox.WINDOW,
             timeout_s=call.timeout_s,
             customer_id=call.customer_id,
+            request_id=call.request_id,
         )
         try:
             async for chunk in box.chunks():
@@ -123,6 +124,7 @@ class InProcessEngineClient:
             timeout_s=call.timeout_s,
             priority=call.priority,
             customer_id=call.customer_id,
+            request_id=call.request_id,
         )
         try:
             result = await asyncio.wait_for(

@@ -28,12 +28,10 @@ from inference.engine.settings import EngineSettings
 from inference.engine.wire.notes import SharedNotes
 from inference.engine.wire.orders import EngineOrder
 from inference.installation.home import Home
+from inference.installation.log_lines import logs
 
 logger = structlog.get_logger()
 
-# Exit codes of sysexits.h: a configuration error; a failed device, so restart.
-EX_CONFIG = 78
-_EX_SOFTWARE = 70
 _BEAT_S = 1.0
 
 
@@ -57,7 +55,7 @@ def run(
             f"There is no device {settings.device} here; there is "
             f"{', '.join(found.devices())}.\n"
         )
-        return EX_CONFIG
+        return os.EX_CONFIG
     if order is None:
         order = EngineOrder(
             name=settings.name,
@@ -87,7 +85,7 @@ def run(
     lock = _lock(home, order.name)
     if lock is None:
         sys.stderr.write(f"Another engine {order.name} runs in {home.root}.\n")
-        return EX_CONFIG
+        return os.EX_CONFIG
     with lock:
         notes = SharedNotes(Path(order.notes)) if order.notes else None
         listener = listen(home.engine_socket(order.name))
@@ -146,7 +144,7 @@ async def _serve(
         nonlocal code
         if code:
             return  # every batch in flight reports the same failure
-        code = _EX_SOFTWARE
+        code = os.EX_SOFTWARE
         logger.error("device_failed", device=settings.device)
         stop.set()
 
@@ -163,12 +161,18 @@ async def _serve(
     server = EngineServer(engine, path, clock=time.monotonic)
     await server.start(listener)
     logger.info("listening", socket=str(path), device=settings.device, pid=os.getpid())
+
+    def note_memory() -> None:
+        if notes is not None:
+            notes.empty(psutil.Process().memory_info().rss)
+
     if notes is not None:
-        notes.empty(psutil.Process().memory_info().rss)
         _beat(loop, notes)
-    if not order.walled:
-        # Others got their libraries from the zygote, whose memory they share.
-        engine.prepare()
+    if order.walled:
+        # It got its libraries from the zygote, whose memory all share.
+        note_memory()
+    else:
+        engine.prepare(note_memory)
     engine.restore()
     for version in order.versions:
         engine.load(version)
@@ -215,8 +219,10 @@ def _configure_logging(
         processors=[
             _name_the_process(order),
             structlog.processors.add_log_level,
+            logs.hold_back,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            logs.make_fit,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

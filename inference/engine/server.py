@@ -18,7 +18,7 @@ from inference.engine.explaining.plugins import ExplainResult, ExplainTask
 from inference.engine.streaming import RunningStream
 from inference.engine.wire import frames
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from inference.engine.wire.frames import FrameDecoder, MalformedFrame
+from inference.engine.wire.frames import ForeignFormat, FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import (
     Accepted,
     Cancel,
@@ -37,6 +37,7 @@ from inference.engine.wire.messages import (
     Unload,
 )
 from inference.engine.wire.tensors import InvalidTensor, Tensor
+from inference.installation import modes
 
 logger = structlog.get_logger()
 
@@ -103,11 +104,17 @@ class EngineConnection(asyncio.Protocol):
         try:
             for frame in self._decoder.feed(data):
                 self._handle(frames.decode_request(frame.header), frame.body)
+        except ForeignFormat as error:
+            # The client reads no more of the answer than its format.
+            self._send(Failed(0, EngineErrorCode.BAD_REQUEST, str(error)))
+            self._give_up(error)
         except MalformedFrame as error:
-            self._engine.counters["malformed_frames"] += 1
-            logger.warning("malformed_frame", reason=str(error))
-            if self._transport is not None:
-                self._transport.close()
+            self._give_up(error)
+
+    def _give_up(self, error: MalformedFrame) -> None:
+        self._engine.counters["malformed_frames"] += 1
+        logger.warning("malformed_frame", reason=str(error))
+        self.close()
 
     # Requests
 
@@ -177,6 +184,7 @@ class EngineConnection(asyncio.Protocol):
                 timeout_s=timeout_s,
                 priority=request.priority,
                 customer_id=request.customer_id,
+                request_id=request.request_id,
             )
         except EngineError as error:
             self._send_error(request.id, error)
@@ -203,6 +211,7 @@ class EngineConnection(asyncio.Protocol):
                 timeout_s=timeout_ms / 1000 if timeout_ms > 0 else _FOREVER_S,
                 stream_id=request.id,
                 customer_id=request.customer_id,
+                request_id=request.request_id,
             )
         except EngineError as error:
             self._send_error(request.id, error)
@@ -325,17 +334,17 @@ def _decoded(headers: tuple[TensorHeader, ...], body: memoryview) -> tuple[Tenso
 def listen(path: Path) -> socket.socket:
     """Take over a socket's path; the engine that had it must have ended."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.parent.chmod(0o700)
+    modes.close_to_others(path.parent)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
-    path.chmod(0o600)
+    path.chmod(modes.of_files(path.parent))
     listener.listen(_BACKLOG)
     return listener
 
 
 class EngineServer:
-    """Listen on a Unix socket in a folder that only this user may enter."""
+    """Listen on a Unix socket in a folder of this installation."""
 
     def __init__(
         self, engine: EngineCore, path: Path, *, clock: Callable[[], float]

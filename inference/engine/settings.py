@@ -91,7 +91,7 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Time for accepted requests to finish after SIGTERM."""
 
     log_level: str = "info"
-    """Lowest level to log: `debug`, `info`, `warning` or `error`."""
+    """Lowest level to log, otherwise that of LOG_LEVEL: `debug`, `info`, `warning`…"""
 
     @property
     def name(self) -> str:
@@ -112,6 +112,8 @@ def from_environment(environ: Mapping[str, str] | None = None) -> EngineSettings
     if environ is None:
         environ = os.environ
     values: dict[str, object] = {}
+    if level := environ.get("LOG_LEVEL"):
+        values["log_level"] = level
     if home := environ.get("MODELYARD_HOME"):
         values["home"] = home
     for field in EngineSettings.__struct_fields__:

@@ -56,6 +56,7 @@ class RunningStream:
         counters: dict[str, int],
         on_end: Callable[["RunningStream"], None],
         name: str = "",
+        request_id: str = "",
         log_values: bool = False,
     ) -> None:
         self.id = stream_id
@@ -63,8 +64,9 @@ class RunningStream:
         self._loop = loop
         self._counters = counters
         self._on_end = on_end
-        # Name of the version, for the log.
+        # Name of the version and id of the request, for the log.
         self._name = name
+        self._request_id = request_id
         self._log_values = log_values
         self._changed = threading.Condition()
         self._credits = min(max(credits, 0), MAX_CREDITS)
@@ -158,6 +160,7 @@ class RunningStream:
             logger.warning(
                 "stream_failed",
                 version=self._name,
+                request_id=self._request_id,
                 exception=type(cause).__name__,
                 reason=reason[:500],
                 trace=execution.trace_of(cause),
@@ -232,6 +235,7 @@ class Streams:
         timeout_s: float,
         customer_id: int = 0,
         name: str = "",
+        request_id: str = "",
         log_values: bool = False,
     ) -> RunningStream:
         """Start a stream; raise EngineError OVERLOADED if too many run already."""
@@ -258,6 +262,7 @@ class Streams:
             counters=self.counters,
             on_end=ended,
             name=name,
+            request_id=request_id,
             log_values=log_values,
         )
         self._running.add(stream)

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import ctypes
 import gc
-import importlib
 import os
 import random
 import resource
@@ -29,25 +28,15 @@ from typing import NoReturn
 import msgspec
 import psutil
 
-from inference.engine import process
+from inference.engine import libraries, process
 from inference.engine import settings as engine_settings
-from inference.engine.runners import torch_export
 from inference.engine.settings import EngineSettings
 from inference.engine.wire import orders
 from inference.engine.wire.orders import EngineOrder, Forked, Imported, NotForked
 
 _PR_SET_PDEATHSIG = 1
-# Imported in this order, as far as they are installed. Torch programs need no more
-# than the first, so their engines need not wait for the others.
-_FOR_PROGRAMS = ("numpy", "torch")
-_FOR_CODE = (
-    "pandas",
-    "scipy.special",
-    "mlflow.pyfunc",
-    "sklearn.ensemble",
-    "sklearn.linear_model",
-    "sklearn.pipeline",
-)
+# The time in which processes load their versions undisturbed by further imports.
+_UNDISTURBED_S = 3.0
 
 
 def main() -> None:
@@ -65,44 +54,55 @@ def main() -> None:
 class Zygote:
     def __init__(self, link: socket.socket, settings: EngineSettings) -> None:
         self._link = link
-        self._settings = settings
-        # Orders that wait for further imports.
+        self._plugins = tuple(name.partition(":")[0] for name in settings.plugins)
+        # Steps of imports that are done.
+        self._steps = 0
+        # Orders that wait for further steps.
         self._waiting: list[EngineOrder] = []
 
     def run(self) -> None:
         """Import the libraries, then fork for each order until the host is gone."""
-        started = time.monotonic()
-        _import(_FOR_PROGRAMS)
-        with contextlib.suppress(ImportError):
-            torch_export.prepare()
-        plugins = [name.partition(":")[0] for name in self._settings.plugins]
-        for name in (*_FOR_CODE, *plugins):
-            self._serve_programs()
-            _import((name,))
-        # Collections in the children must not touch the memory that all share.
+        # Imports leave next to nothing to collect, and looking for it takes a tenth of
+        # their time.
+        gc.disable()
+        seconds = 0.0
+        for names in (*libraries.STEPS, self._plugins):
+            started = time.monotonic()
+            libraries.import_step(names)
+            self._steps += 1
+            # Collections in the children must not touch the memory that all share.
+            gc.freeze()
+            seconds += time.monotonic() - started
+            self._fork_those_that_can()
         gc.collect()
         gc.freeze()
-        self._reply(
-            Imported(
-                int((time.monotonic() - started) * 1000),
-                psutil.Process().memory_info().rss,
-            )
-        )
-        for order in self._waiting:
+        gc.enable()
+        self._reply(Imported(int(seconds * 1000), _memory_bytes()))
+        while (order := self._receive()) is not None:
             self._fork(order)
-        while (order_ := self._receive()) is not None:
-            self._fork(order_)
 
-    def _serve_programs(self) -> None:
-        """Fork for the orders that need no further imports."""
-        while select.select([self._link], [], [], 0)[0]:
-            order = self._receive()
-            if order is None:
-                sys.exit(0)
-            if order.walled:
+    def _fork_those_that_can(self) -> None:
+        """Fork for the orders that need no further imports, and give them some time.
+
+        Return at once if others wait for further imports, or if nobody has asked.
+        """
+        pause_s = 0.0
+        while True:
+            while select.select([self._link], [], [], pause_s)[0]:
+                pause_s = 0.0
+                order = self._receive()
+                if order is None:
+                    sys.exit(0)
                 self._waiting.append(order)
-            else:
-                self._fork(order)
+            asked, self._waiting = self._waiting, []
+            for order in asked:
+                if libraries.steps_for(order) <= self._steps:
+                    self._fork(order)
+                else:
+                    self._waiting.append(order)
+            if self._waiting or not asked:
+                return
+            pause_s = _UNDISTURBED_S
 
     def _receive(self) -> EngineOrder | None:
         """Return the next order; None: the host is gone."""
@@ -131,17 +131,13 @@ class Zygote:
             pid = pipe.read()
         os.waitpid(between, 0)
         if pid:
-            self._reply(Forked(order.name, int(pid)))
+            self._reply(Forked(order.name, int(pid), _memory_bytes()))
         else:
             self._reply(NotForked(order.name, "the process could not fork"))
 
 
-def _import(names: tuple[str, ...]) -> None:
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue  # a model that needs it fails to load, and says so
+def _memory_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 def _fork_again(order: EngineOrder, writer: int, link: socket.socket) -> NoReturn:
@@ -160,6 +156,7 @@ def _fork_again(order: EngineOrder, writer: int, link: socket.socket) -> NoRetur
 
 
 def _be_engine(order: EngineOrder) -> NoReturn:
+    gc.enable()
     os.setsid()
     _end_with(order.host_pid)
     log = os.dup(1) if order.logs_to_stdout else None

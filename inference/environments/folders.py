@@ -26,6 +26,9 @@ class Built(msgspec.Struct, frozen=True):
         return Installed(python=self.python, packages=self.packages)
 
 
+_decoder = msgspec.json.Decoder(Built)
+
+
 @functools.cache
 def base() -> Installed:
     """Return what this installation has; it changes only while nothing runs."""
@@ -52,10 +55,7 @@ def built(folder: Path) -> Built | None:
 
 def read_list(path: Path) -> Built | None:
     """Read what an environment listed of itself; None if there is no such list."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Built)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return whole_files.read(path, _decoder)
 
 
 def mark_ready(folder: Path, built: Built) -> None:

@@ -85,7 +85,7 @@ def hint() -> None:
     try:
         current_app.send_task(TASK, retry=False)
     except (OperationalError, OSError) as error:
-        logger.warning("build_not_queued", error=type(error).__name__)
+        logger.warning("build_not_queued", outage="broker", reason=error)
 
 
 def environment_folders() -> dict[str, str]:
@@ -144,10 +144,9 @@ def _needed() -> list[ModelVersion]:
     unfinished = PredictionJob.objects.unfinished().order_by()
     of_jobs = set(unfinished.values_list("model", "version").distinct())
     served: set[tuple[str, int | None]] = set(of_jobs)
-    for model, default, canary in ServingRoute.objects.values_list(
-        "model", "default_version", "canary_version"
-    ):
-        served |= {(model, default), (model, canary)}
+    for route in ServingRoute.objects.all():
+        served.add((route.model, route.default_version))
+        served |= {(route.model, canary.version) for canary in route.canaries}
     models = RegisteredModel.objects.filter(name__in={model for model, _ in served})
     others = ModelVersion.objects.filter(registered_model__in=models)
     fields = (

@@ -71,8 +71,10 @@ ADVICE: dict[ErrorCode, Advice] = {
         "Read the object again, and see whether the call still makes sense.",
     ),
     ErrorCode.GONE: Advice(
-        "The object existed, but its retention period has ended.",
-        "Create it again if you still need it.",
+        "The object existed, but its retention period has ended; or the announced end "
+        "of the model or version has come.",
+        "Create the object again if you still need it; call what the message names "
+        "instead of the model or version.",
     ),
     ErrorCode.TOO_LARGE: Advice(
         "The body has too many bytes, or the request too many rows.",

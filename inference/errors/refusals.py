@@ -1,6 +1,8 @@
 """Make the errors that refuse a call, with the messages that callers read."""
 
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from typing import Protocol
 
 from accounts.admission.admission import POLICY_HEADER, Admission
 from accounts.admission.key_admission import KeyAdmission
@@ -38,6 +40,31 @@ _KEY_PROBLEMS: dict[KeyProblem | None, str] = {
     "revoked": "This API key was revoked. Use its successor, or make another.",
     "inactive": "The customer of this API key is inactive. Ask your account manager.",
 }
+
+
+class _Ending(Protocol):
+    """The announced end of a model or version, in seconds since the epoch."""
+
+    @property
+    def ends_at(self) -> float: ...
+
+    @property
+    def use_instead(self) -> str: ...
+
+
+def require_not_ended(ending: _Ending, now: float) -> None:
+    """Raise ApiError GONE once the announced end has come."""
+    if now < ending.ends_at:
+        return
+    ended_at = datetime.fromtimestamp(ending.ends_at, UTC)
+    raise ApiError(
+        ErrorCode.GONE,
+        f"It ended at {ended_at:%Y-%m-%d %H:%M} UTC. {ending.use_instead}".strip(),
+        facts={
+            "ended_at": ended_at.isoformat(),
+            "use_instead": ending.use_instead,
+        },
+    )
 
 
 def invalid(message: str) -> ApiError:

@@ -19,9 +19,9 @@ from inference.gateway.stream_sender import StreamSender
 from inference.prediction.effects import (
     STREAM_EFFECTS,
     Answer,
+    CallAbandoned,
     Effect,
     NeedBody,
-    StreamAbandoned,
 )
 
 logger = structlog.get_logger(__name__)
@@ -136,9 +136,11 @@ class PredictionExchange(PlanRun, Exchange):
         self._driver.metrics.abandoned += 1
         if self._sender is not None and self._sender.begun:
             self._stop_waiting()
-            self.fail(StreamAbandoned())
-        else:
+            self.fail(CallAbandoned())
+        elif self._sender is not None:
             self._end()
+        else:
+            self._leave()
 
     def sweep(self, now: float) -> None:
         if self._max_bytes is None or now <= self._body_deadline:
@@ -267,6 +269,9 @@ class PredictionExchange(PlanRun, Exchange):
 
     def _request_id(self) -> str:
         return self._driver.request_id(self._head.facts)
+
+    def _received_bytes(self) -> int:
+        return self._size
 
     def _end(self) -> None:
         self._max_bytes = None

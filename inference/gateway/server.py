@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import os
 import secrets
 import signal
 import socket
@@ -23,6 +24,7 @@ from inference.dialects.open_inference.over_http import OPEN_INFERENCE
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.gateway.app import GatewayApp
 from inference.gateway.bounds import Bytes, UploadSlots
+from inference.gateway.driver.call_log import CallLog
 from inference.gateway.driver.driver import MAX_LARGE_BYTES, GatewayDriver
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.lease_client import LeaseClient
@@ -31,12 +33,15 @@ from inference.gateway.driver.upload_reader import InputFiles
 from inference.gateway.http1.asgi import answered_by
 from inference.gateway.http1.listener import Application, Listener
 from inference.gateway.metrics.calls import Metrics
+from inference.gateway.metrics.processes import ALWAYS, site_names
 from inference.gateway.operators.app import ControlApp, OperatorApp, Reporter
 from inference.gateway.operators.siblings import Siblings
 from inference.gateway.relay.buffers import Buffers
 from inference.gateway.relay.clients import Clients, SlowBodies
 from inference.gateway.relay.relay import Relay
 from inference.gateway.settings import SITE_THREADS, GatewaySettings, gateway_names
+from inference.installation import modes
+from inference.installation.preparing import prepare_or_exit
 from inference.installation.sockets import bind_control, http_over
 from inference.prediction.cache import PredictionCache
 from inference.prediction.plan import PredictionPlan
@@ -65,7 +70,7 @@ async def serve(
     settings: GatewaySettings, public: socket.socket, operator: socket.socket
 ) -> None:
     """Serve both sockets until SIGTERM or SIGINT, then drain."""
-    settings.home.prepare()
+    prepare_or_exit(settings.home, os.environ)
     boot_id = secrets.token_hex(8)
     counts = SharedCounts(
         settings.home.shared_counts,
@@ -104,7 +109,11 @@ async def serve(
     engines = Engines(SocketEngineClient, tables)
     try:
         writer = SpoolWriter(
-            settings.home.spool, boot_id, max_total_bytes=settings.spool_max_bytes
+            settings.home.spool,
+            boot_id,
+            max_total_bytes=settings.spool_max_bytes,
+            # The controller reads and deletes what gateways wrote.
+            file_mode=modes.of_files(settings.home.spool),
         )
     except SpoolUnavailable as error:
         sys.exit(f"The gateway cannot write to {settings.home.spool}: {error}.")
@@ -144,6 +153,10 @@ async def serve(
         metrics=metrics,
         files=files,
         body_timeout_s=settings.body_timeout_s,
+        calls=CallLog(settings.log_calls, trusted_proxies=trusted_proxies)
+        if settings.log_calls
+        else None,
+        examples=settings.home.shadow_examples,
         max_image_pixels=settings.max_image_pixels,
         # Two of the largest bodies must find room, even if one customer sends both.
         max_large_bytes=max(
@@ -157,6 +170,7 @@ async def serve(
     NATIVE.max_binary_body_bytes = settings.max_binary_body_bytes
     grpc_server = _grpc_server(driver, settings) if settings.grpc_port else None
     public_listener = _listener(app.read, settings, trusted_proxies)
+    metrics.cut_off = lambda: public_listener.cut_off
     metrics.bounds |= {
         "http_connections": public_listener.places,
         "relayed_bytes": relay.buffers.held,
@@ -170,18 +184,23 @@ async def serve(
         leases=leases,
         name=settings.name,
         boot_id=boot_id,
-        ledger_report=settings.home.ledger_report,
-        host_report=settings.home.host_report,
+        home=settings.home,
         certificate_ends=lambda: (
             grpc_server.certificates.not_after
             if grpc_server is not None and grpc_server.certificates is not None
             else None
         ),
-        cut_off=lambda: public_listener.cut_off,
+        forwarders=relay.forwarders,
     )
     names = gateway_names(settings.gateways)
     siblings = Siblings(settings.home.run, own_name=settings.name, names=names)
-    operator_app = OperatorApp(reporter, siblings=siblings, names=names)
+    operator_app = OperatorApp(
+        reporter,
+        siblings=siblings,
+        names=names,
+        home=settings.home,
+        others=(*ALWAYS, *site_names(settings.site_workers)),
+    )
     control_socket = settings.home.gateway_socket(settings.name, boot_id)
 
     def follow(delta: Delta) -> None:
@@ -236,6 +255,7 @@ async def serve(
     buffers.close()
     await files.close()
     await engines.close()
+    driver.shadows.flush()
     recorder.close()
     logger.info("gateway_stopped", boot_id=boot_id)
 
@@ -265,7 +285,7 @@ def _grpc_server(driver: GatewayDriver, settings: GatewaySettings) -> "GrpcServe
                 host=settings.host,
                 port=settings.grpc_port,
                 max_message_bytes=settings.max_binary_body_bytes,
-                shared=settings.gateways > 1,
+                shared=True,
                 certificate=settings.grpc_certificate,
                 key=settings.grpc_key,
                 client_ca=settings.grpc_client_ca,

@@ -13,6 +13,7 @@ from inference.dialects.open_inference.over_http import DEFAULT_MAX_BINARY_BODY_
 from inference.gateway.relay.buffers import MEMORY_BYTES
 from inference.gateway.relay.relay import MIN_BYTES_PER_S
 from inference.installation.home import Home
+from inference.installation.log_lines import logs
 from inference.prediction import cache
 from inference.prediction.plan import DEFAULT_TIMEOUT_S, MAX_BODY_BYTES
 from inference.prediction.streamed_plan import DEFAULT_MAX_STREAM_S, DEFAULT_MAX_STREAMS
@@ -89,6 +90,16 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     # Requests in flight finish within this time after SIGTERM.
     drain_timeout_s: float = 25.0
     log_level: str = "INFO"
+    # The share of calls that are logged; with 0 not even errors are.
+    log_calls: float = 0.0
+
+
+def files_needed(connections: int) -> int:
+    """Return how many files a gateway opens: each client may need a socket and a file.
+
+    Others are sockets of engines, spool segments and libraries.
+    """
+    return 2 * connections + 256
 
 
 def gateway_count(text: str) -> int:
@@ -104,6 +115,21 @@ def gateway_count(text: str) -> int:
 def gateway_names(count: int) -> tuple[str, ...]:
     """Return the names of the gateways of one machine."""
     return ("gateway", *(f"gateway-{number}" for number in range(2, count + 1)))
+
+
+def _share_of_calls(text: str) -> float:
+    """Read LOG_CALLS; raises ValueError."""
+    if text in ("", "off"):
+        return 0.0
+    try:
+        share = 1.0 if text == "all" else float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 1:
+        raise ValueError(
+            f"LOG_CALLS is {text!r}: write off, all, or a share of calls such as 0.01."
+        )
+    return share
 
 
 def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
@@ -202,5 +228,6 @@ def from_environment(environment: Mapping[str, str]) -> GatewaySettings:
         body_timeout_s=number("MODELYARD_BODY_TIMEOUT_S", float, 20.0),
         overdraft_percent=number("MODELYARD_OVERDRAFT_PERCENT", float, 5.0),
         spool_max_bytes=number("MODELYARD_SPOOL_MAX_BYTES", int, 4 * 1024**3),
-        log_level=environment.get("LOG_LEVEL") or "INFO",
+        log_level=logs.level_of(environment),
+        log_calls=_share_of_calls(environment.get("LOG_CALLS", "")),
     )

@@ -1,9 +1,8 @@
 """Hold the memory of engine processes by cgroups v2, where they are delegated.
 
-A service manager delegates by `Delegate=memory` and `DelegateSubgroup=…`
-(systemd.resource-control(5)): the service's processes stand in the subgroup, and the
-cgroup above it, which holds none, is ours to divide. Without it the host watches the
-memory itself.
+A service manager delegates by `Delegate=memory` (systemd.resource-control(5)). The
+service's processes stand in a subgroup, and the cgroup above it, which holds none, is
+ours to divide. Without it the host watches the memory itself.
 """
 
 import contextlib
@@ -16,6 +15,8 @@ from inference.placement.processes import EngineProcess
 
 logger = structlog.get_logger(__name__)
 
+_OWN = Path("/proc/self/cgroup")
+_ROOT = Path("/sys/fs/cgroup")
 # What a process uses beyond its models, and does not share with the zygote.
 _EMPTY_BYTES = 64 * 1024 * 1024
 
@@ -82,17 +83,32 @@ class Cgroups:
                 (self._folder / f"engine-{name}").rmdir()
 
 
-def delegated(
-    *,
-    own: Path = Path("/proc/self/cgroup"),
-    root: Path = Path("/sys/fs/cgroup"),
-) -> Path | None:
-    """Return the cgroup that this process may divide; None: there is none."""
+def make_room(*, own: Path = _OWN, root: Path = _ROOT) -> None:
+    """Move this process into a subgroup of its cgroup, if that was delegated to it.
+
+    From version 254 on, systemd does so if `DelegateSubgroup=` asks for it. Call it
+    before other processes start: who is not alone in a cgroup, say a terminal's, stays.
+    """
+    path = _path(own)
+    if not path or delegated(own=own, root=root) is not None:
+        return
+    folder = root / path.lstrip("/")
     try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return None
-    path = next((line[3:] for line in lines if line.startswith("0::")), "")
+        # A service manager gives the cgroup to the user of the service.
+        is_ours = folder.stat().st_uid == os.geteuid() != 0
+        if not is_ours or (folder / "cgroup.procs").read_text().split() != [
+            str(os.getpid())
+        ]:
+            return
+        (folder / "main").mkdir(exist_ok=True)
+        (folder / "main" / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError as error:
+        logger.warning("cgroups_not_usable", reason=str(error))
+
+
+def delegated(*, own: Path = _OWN, root: Path = _ROOT) -> Path | None:
+    """Return the cgroup that this process may divide; None: there is none."""
+    path = _path(own)
     if path.count("/") < 2:
         return None
     folder = root / path.lstrip("/").rpartition("/")[0]
@@ -103,3 +119,12 @@ def delegated(
         return None
     may_write = os.access(folder / "cgroup.subtree_control", os.W_OK)
     return folder if has_memory and may_write and not holds_processes else None
+
+
+def _path(own: Path) -> str:
+    """Return the path of the cgroup of version 2 of this process; empty: none."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line[3:] for line in lines if line.startswith("0::")), "")

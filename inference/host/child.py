@@ -10,8 +10,8 @@ from inference.engine.wire.messages import VersionKey
 from inference.engine.wire.notes import Note, NoteReader
 from inference.engine.wire.orders import EngineOrder
 from inference.host import machine, output, scratch
-from inference.installation import log_files
 from inference.installation.home import Home
+from inference.installation.log_lines import log_files
 from inference.placement.processes import EngineProcess, ProcessReport
 
 # Memory is reported once a minute, for four hours.
@@ -48,6 +48,8 @@ class Child:
         self.stopped_at: float | None = None
         self.memory_bytes = 0
         self.samples: list[tuple[float, int]] = []
+        # More than this cannot be there without its models, whatever it notes.
+        self.most_empty_bytes = 1 << 62
         self._empty_bytes = 0
         self._others_bytes = 0
         self._log_start = 0
@@ -124,7 +126,7 @@ class Child:
         if others_bytes is not None:
             self._others_bytes = others_bytes
         if not self._empty_bytes and self._notes is not None:
-            self._empty_bytes = self._notes.empty()
+            self._empty_bytes = min(self._notes.empty(), self.most_empty_bytes)
         if self._empty_bytes:
             used = machine.rss(self.pid) + self._others_bytes - self._empty_bytes
             self.memory_bytes = max(used, 0)

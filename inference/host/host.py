@@ -8,10 +8,12 @@ not start a version again that died twice within ten minutes.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +32,7 @@ from inference.host.machine import Family
 from inference.host.zygote_link import ZygoteLink
 from inference.installation import walls
 from inference.installation.home import Home, engine_of_device
+from inference.metrics.own_reports import INTERVAL_S, ReportFile
 from inference.placement import plan_file, report_file
 from inference.placement.processes import Death, EngineProcess, HostPlan, HostReport
 
@@ -53,6 +56,10 @@ _LONGEST_PAUSE_S = 60.0
 _STABLE_S = 60.0
 # A fork takes milliseconds, but the zygote may still import.
 _MOST_STARTING_S = 120.0
+# What an empty process has beyond its zygote, at most.
+_OWN_BYTES = 64 * 1024 * 1024
+# A process that was replaced has loaded its versions by then, or waits for memory.
+_RENEWED_S = 2.0
 # The kernel would choose somebody else.
 _LEAST_FREE = 0.03
 
@@ -84,6 +91,10 @@ class EngineHost:
         self._zygotes: dict[str, ZygoteLink] = {}
         # When each zygote may start again.
         self._zygotes_at: dict[str, float] = {}
+        # New zygotes, and the processes that they have still to replace.
+        self._fresh: dict[str, ZygoteLink] = {}
+        self._renewing: list[Child] = []
+        self._renew_asked = False
         self._deaths = Deaths(home.host_deaths)
         self._cgroups = Cgroups(cgroups.delegated())
         self._family = Family()
@@ -92,8 +103,11 @@ class EngineHost:
         self._strangers: set[int] = set()
         # Processes that ended before their zygote said who they are.
         self._ended: dict[int, int] = {}
-        self._scratch: dict[str, int | None] = {}
+        # Bytes in the scratch folders of processes, by their ids.
+        self._scratch: dict[int, int | None] = {}
+        self._measuring = threading.Thread()
         self._due: dict[str, float] = {}
+        self._own_report: ReportFile | None = None
         self._stopping = False
         self._woken, self._wake = socket.socketpair()
         for end in (self._woken, self._wake):
@@ -102,12 +116,19 @@ class EngineHost:
     def request_stop(self) -> None:
         self._stopping = True
 
+    def request_renewal(self) -> None:
+        """Replace zygotes and engine processes; they run the code of now."""
+        self._renew_asked = True
+
     def run(self) -> None:
         """Run until `request_stop`, then stop all processes."""
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._own_report = ReportFile(self._home.own_reports, "host")
         # A child's end wakes the host at once.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        self._end_orphans()
+        scratch.finish(self._home.scratch(""))
         try:
             while not self._stopping:
                 self.tick()
@@ -124,14 +145,11 @@ class EngineHost:
         if self._is_due("offspring", _OFFSPRING_S, now):
             self._look_for_children()
         if self._is_due("scratch", _SCRATCH_S, now):
-            self._scratch = {
-                name: scratch.measure(child.scratch)
-                for name, child in self._children.items()
-                if child.pid and child.walled
-            }
+            self._measure_scratch()
         if self._is_due("use", _USE_S, now):
             for child in self._children.values():
                 self._measure(child, now)
+        self._renew(now)
         for child in list(self._children.values()):
             self._tend(child, now)
         self._free_memory()
@@ -139,6 +157,8 @@ class EngineHost:
             self._remove_leftovers()
         if self._is_due("report", _REPORT_S, now):
             self._report()
+        if self._own_report and self._is_due("own_report", INTERVAL_S, now):
+            self._report_itself(self._own_report)
 
     # Plan
 
@@ -193,28 +213,35 @@ class EngineHost:
         """Return the zygote of an environment, started if need be."""
         link = self._zygotes.get(environment)
         if link is None and now >= self._zygotes_at.get(environment, 0.0):
-            folder = self._plan.environments.get(environment, "")
-            if environment != BASE_ENVIRONMENT and not folder:
-                return None
-            log = None
-            if not self._logs_to_stdout:
-                log = self._home.logs / f"zygote-{environment[:12]}.log"
-            self._zygotes_at[environment] = now + _FIRST_PAUSE_S
-            try:
-                link = ZygoteLink(environment, folder, log=log)
-            except OSError as error:
-                logger.error(
-                    "zygote_not_started", environment=environment, reason=str(error)
-                )
-                self._zygotes_at[environment] = now + _LONGEST_PAUSE_S
-                return None
-            self._zygotes[environment] = link
+            link = self._start_zygote(environment)
+            if link is not None:
+                self._zygotes[environment] = link
         return link
+
+    def _start_zygote(self, environment: str) -> ZygoteLink | None:
+        folder = self._plan.environments.get(environment, "")
+        if environment != BASE_ENVIRONMENT and not folder:
+            return None
+        log = None
+        if not self._logs_to_stdout:
+            log = self._home.logs / f"zygote-{environment[:12]}.log"
+        self._zygotes_at[environment] = self._clock() + _FIRST_PAUSE_S
+        try:
+            return ZygoteLink(environment, folder, log=log)
+        except OSError as error:
+            logger.error(
+                "zygote_not_started", environment=environment, reason=str(error)
+            )
+            self._zygotes_at[environment] = self._clock() + _LONGEST_PAUSE_S
+            return None
+
+    def _links(self) -> list[ZygoteLink]:
+        return [*self._zygotes.values(), *self._fresh.values()]
 
     def _hear_zygotes(self) -> None:
         for environment, link in list(self._zygotes.items()):
             for reply in link.replies():
-                self._heard(reply)
+                self._heard(reply, link)
             if link.process.poll() is None:
                 continue
             # Its engines go on; who waited for it asks the next one.
@@ -227,14 +254,23 @@ class EngineHost:
                     self._pause(child, "its zygote died.")
             link.close()
             del self._zygotes[environment]
-            if link.ready:
+            if link.works:
                 # The next process that starts does not wait for its imports.
                 self._zygote(environment, self._clock())
 
-    def _heard(self, reply: Any) -> None:
+    def _end_zygote(self, environment: str, reason: str) -> None:
+        """Let another zygote take over from one that hangs."""
+        link = self._zygotes.get(environment)
+        if link is not None and link.ready:
+            logger.error("zygote_ended", environment=environment, reason=reason)
+            link.process.kill()
+
+    def _heard(self, reply: Any, link: ZygoteLink) -> None:
         child = self._children.get(reply.name)
         if child is None or child.pid:
-            # The plan dropped it meanwhile, or it was asked for twice: a stranger.
+            # The plan dropped it meanwhile, or it was asked for twice.
+            if isinstance(reply, Forked) and reply.pid not in self._ended:
+                _kill(reply.pid)
             return
         if isinstance(reply, NotForked):
             self._pause(child, reply.reason)
@@ -245,11 +281,51 @@ class EngineHost:
                 self._died(child, code)
                 return
             self._cgroups.hold(child.process, reply.pid)
+            if reply.memory_bytes:
+                child.most_empty_bytes = reply.memory_bytes + _OWN_BYTES
             child.state = "running"
             child.problem = ""
             child.started_at = self._clock()
             child.started_wall = self._wall_clock()
             logger.info("engine_started", engine=child.name, pid=child.pid)
+
+    def _renew(self, now: float) -> None:
+        """Start new zygotes; those that are ready replace processes one by one."""
+        if self._renew_asked:
+            self._renew_asked = False
+            for environment in [*self._zygotes]:
+                if environment not in self._fresh:
+                    link = self._start_zygote(environment)
+                    if link is not None:
+                        self._fresh[environment] = link
+        for environment, link in [*self._fresh.items()]:
+            for reply in link.replies():
+                self._heard(reply, link)
+            gone = link.process.poll() is not None
+            if not gone and not link.ready:
+                continue
+            del self._fresh[environment]
+            if gone or environment not in self._zygotes:
+                # The former zygote goes on.
+                logger.error("zygote_not_renewed", environment=environment)
+                link.close()
+                continue
+            self._zygotes.pop(environment).close()
+            self._zygotes[environment] = link
+            self._renewing += [
+                child
+                for child in self._children.values()
+                if child.pid and child.process.environment == environment
+            ]
+        busy = any(
+            child.state in ("starting", "stopping")
+            or (child.pid and now - child.started_at < _RENEWED_S)
+            for child in self._children.values()
+        )
+        if self._renewing and not busy:
+            child = self._renewing.pop(0)
+            if child.pid and child.state == "running":
+                self._end(child, now)
 
     # Processes
 
@@ -263,6 +339,7 @@ class EngineHost:
         elif child.state == "starting":
             if now - child.started_at > _MOST_STARTING_S:
                 self._pause(child, "its zygote did not answer.")
+                self._end_zygote(child.process.environment, "it did not answer")
         elif child.walled and child.quarantined and self._holds_nothing_else(child):
             child.state = "quarantined"
             child.problem = "It died twice within ten minutes."
@@ -323,7 +400,7 @@ class EngineHost:
             beat=child.beat(),
             stopped_at=child.stopped_at,
             memory_bytes=child.memory_bytes,
-            scratch_bytes=self._scratch.get(child.name, 0),
+            scratch_bytes=self._scratch.get(child.pid, 0),
             processes=1 + len(self._family.offspring(child.pid)),
         )
         found = bounds.broken(use, child.process, self._settings, now=now)
@@ -342,23 +419,52 @@ class EngineHost:
         elif child.stopped_at is None:
             child.stopped_at = now
 
+    def _measure_scratch(self) -> None:
+        """Measure scratch folders in a thread: many files take seconds."""
+        if self._measuring.is_alive():
+            return
+        folders = {
+            child.pid: child.scratch
+            for child in self._children.values()
+            if child.pid and child.walled
+        }
+
+        def measure() -> None:
+            self._scratch = {
+                pid: scratch.measure(folder) for pid, folder in folders.items()
+            }
+
+        self._measuring = threading.Thread(target=measure, daemon=True)
+        self._measuring.start()
+
     def _look_for_children(self) -> None:
         """Measure the children of engine processes; end those that nobody has."""
         self._family = Family(machine.everyone())
         known = {child.pid for child in self._children.values()}
-        known |= {link.process.pid for link in self._zygotes.values()}
+        known |= {link.process.pid for link in self._links()}
         for child in self._children.values():
             if child.pid:
                 others = self._family.offspring(child.pid)
                 some = [one.pid for one in others[:256]]
                 child.measure(sum(map(machine.own_memory, some)))
+        for link in self._zygotes.values():
+            found = machine.stat(link.process.pid)
+            was_stopped, link.stopped = (
+                link.stopped,
+                found is not None and (found.state == "T"),
+            )
+            # A debugger stops it for a moment, too.
+            if was_stopped and link.stopped:
+                self._end_zygote(link.environment, "it had been stopped")
         me = os.getpid()
         strangers = {
             one.pid
             for one in self._family.children(me)
             if one.pid not in known and one.state != "Z"
         }
-        # A process that was just forked is known within the second.
+        if any(child.state == "starting" for child in self._children.values()):
+            # One that was just forked may be ours before its zygote said so.
+            strangers.clear()
         for pid in strangers & self._strangers:
             logger.warning("stray_process_ended", pid=pid)
             _kill(pid)
@@ -411,7 +517,7 @@ class EngineHost:
             if pid == 0:
                 return
             code = os.waitstatus_to_exitcode(status)
-            for link in self._zygotes.values():
+            for link in self._links():
                 if link.process.pid == pid:
                     link.process.returncode = code
             child = next((c for c in self._children.values() if c.pid == pid), None)
@@ -424,7 +530,6 @@ class EngineHost:
 
     def _died(self, child: Child, code: int) -> None:
         pid, child.pid = child.pid, 0
-        self._scratch.pop(child.name, None)
         # Whatever it started ends with it. Those of other sessions are strangers now.
         for one in machine.everyone():
             if one.session == pid:
@@ -438,6 +543,9 @@ class EngineHost:
             child.asked = child.asked or "it used more memory than its limit."
             self._cgroups.remove(child.name)
         key, note = deaths.attribute(child.process, child.notes())
+        if exit_code == os.EX_CONFIG and not child.beat():
+            # It had loaded nothing: this machine is at fault, not a version.
+            key = note = None
         reason = deaths.sentence(
             asked=child.asked, exit_code=exit_code, signal_name=signal_name, note=note
         )
@@ -469,7 +577,7 @@ class EngineHost:
         child.fragile = self._deaths.fragile(child.process)
         if self._clock() - child.started_at > _STABLE_S:
             child.deaths = 0
-        if child.deaths == 0 and exit_code != 78:
+        if child.deaths == 0 and exit_code != os.EX_CONFIG:
             # The first time it starts again at once: its callers wait.
             child.deaths = 1
             child.state, child.problem, child.start_at = "waiting", reason, 0.0
@@ -477,10 +585,17 @@ class EngineHost:
             self._pause(child, reason)
         self._due["report"] = 0.0
 
+    def _end_orphans(self) -> None:
+        """End what models of an earlier host left, which was killed."""
+        runs, scratches = self._home.engine_notes(""), self._home.scratch("")
+        for pid in machine.users_of(str(runs).removesuffix(".notes"), f"{scratches}/"):
+            logger.warning("orphan_ended", pid=pid)
+            _kill(pid)
+
     def _remove_leftovers(self) -> None:
         """Remove files of processes that are gone, or that an earlier host had."""
         for folder in self._home.scratch("").glob("*"):
-            if folder.name not in self._children:
+            if folder.name not in self._children and not scratch.is_removed(folder):
                 with contextlib.suppress(OSError):
                     scratch.clear(folder)
         oldest = self._wall_clock() - _KEEP_LOGS_S
@@ -489,6 +604,11 @@ class EngineHost:
             with contextlib.suppress(OSError):
                 if name not in self._children and log.stat().st_mtime < oldest:
                     log.unlink()
+        for lock in self._home.engine.glob("*.lock"):
+            if lock.stem not in self._children:
+                with contextlib.suppress(OSError), lock.open() as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock.unlink()
 
     # Report
 
@@ -507,7 +627,17 @@ class EngineHost:
         try:
             report_file.write(self._home.host_report, report)
         except OSError as error:
-            logger.error("report_not_written", reason=str(error))
+            logger.error("report_not_written", outage="report", reason=error)
+        else:
+            logger.info("report_written", outage_over="report")
+
+    def _report_itself(self, file: ReportFile) -> None:
+        try:
+            file.write()
+        except OSError as error:
+            logger.error("report_not_written", outage="own report", reason=error)
+        else:
+            logger.info("report_written", outage_over="own report")
 
     def _walls(self) -> dict[str, str]:
         """Say what holds the processes of this machine."""
@@ -524,7 +654,7 @@ class EngineHost:
 
     def _sleep(self, seconds: float) -> None:
         """Wait for a child's end, a zygote's reply, or the next tick."""
-        waiting: list[Any] = [self._woken, *self._zygotes.values()]
+        waiting: list[Any] = [self._woken, *self._links()]
         ready, _, _ = select.select(waiting, [], [], seconds)
         if self._woken in ready:
             with contextlib.suppress(BlockingIOError):
@@ -532,9 +662,10 @@ class EngineHost:
 
     def _stop_all(self) -> None:
         now = self._clock()
-        for link in self._zygotes.values():
+        for link in self._links():
             link.close()
         self._zygotes.clear()
+        self._fresh.clear()
         for child in self._children.values():
             if child.pid:
                 self._end(child, now)

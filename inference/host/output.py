@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from inference.installation import log_files
+from inference.installation.log_lines import log_files
 
 LINES = 50
 _TAIL_BYTES = 16 * 1024

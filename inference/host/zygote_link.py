@@ -31,7 +31,10 @@ class ZygoteLink:
         no Python.
         """
         self.environment = environment
-        self.ready = False
+        # It has imported all libraries; it works once it has forked, which is sooner.
+        self.ready = self.works = False
+        # Whether it was stopped (SIGSTOP) when it was last looked at.
+        self.stopped = False
         self.waiting: list[str] = []
         self._link, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._link.setblocking(False)
@@ -79,7 +82,7 @@ class ZygoteLink:
                 return found
             reply = orders.decode_reply(data)
             if isinstance(reply, orders.Imported):
-                self.ready = True
+                self.ready = self.works = True
                 logger.info(
                     "zygote_ready",
                     environment=self.environment,
@@ -89,6 +92,7 @@ class ZygoteLink:
             else:
                 with contextlib.suppress(ValueError):
                     self.waiting.remove(reply.name)
+                self.works = self.works or isinstance(reply, orders.Forked)
                 found.append(reply)
 
     def close(self) -> None:

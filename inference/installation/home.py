@@ -1,15 +1,15 @@
 """Name the files and folders of one installation, for gateway, engine and Django."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import secrets
-import stat
 import tempfile
 from pathlib import Path
 
 import msgspec
+
+from inference.installation import modes
 
 # A Unix socket's path must fit sockaddr_un.sun_path: on Linux 108 bytes including the
 # final NUL. The longest names in `run` are those of engine sockets.
@@ -154,6 +154,25 @@ class Home(msgspec.Struct, frozen=True):
         """The state of the ledger, as this machine's controller last saw it."""
         return self.run / "ledger.json"
 
+    @property
+    def facts(self) -> Path:
+        """What database and broker say, for metrics."""
+        return self.run / "facts.json"
+
+    @property
+    def own_reports(self) -> Path:
+        """What processes without a port count of themselves, a file each."""
+        return self.run / "reports"
+
+    @property
+    def shadow_examples(self) -> Path:
+        """Calls that shadows answered otherwise, until the controller has read them."""
+        return self.run / "examples"
+
+    def sign_of_life(self, process: str) -> Path:
+        """The file that a process without a port touches every few seconds."""
+        return self.own_reports / f"{process}.lock"
+
     def gateway_socket(self, name: str, boot_id: str) -> Path:
         """Return a gateway's control socket; `name` is a process like `gateway-2`."""
         return self.run / f"{name}.{boot_id}.sock"
@@ -162,13 +181,19 @@ class Home(msgspec.Struct, frozen=True):
         """Return an engine's socket; `name` is its device, like `cpu` or `cuda-0`."""
         return self.run / f"engine-{name}.sock"
 
+    @property
+    def home_id(self) -> Path:
+        """The id of this home, there as soon as it has served."""
+        return self.root / "home_id"
+
     def identity(self) -> str:
         """Return this home's id, made once and kept when the folder moves."""
-        path = self.root / "home_id"
+        path = self.home_id
         try:
             return path.read_text()
         except FileNotFoundError:
-            partial = path.with_suffix(f".{os.getpid()}.partial")
+            # Not by process id: in containers, several processes have the same.
+            partial = path.with_suffix(f".{secrets.token_hex(8)}.partial")
             partial.write_text(secrets.token_hex(16))
         with contextlib.suppress(FileExistsError):
             # Only one of several processes can make the link; the others read its id.
@@ -181,17 +206,14 @@ class Home(msgspec.Struct, frozen=True):
         return self.root / "static"
 
     def prepare(self) -> None:
-        """Create every folder, private to the user; make existing ones private too.
+        """Create every folder, closed to others; close existing ones too.
 
         Raises OSError, also for a folder that all users share.
         """
         for path in (self.root, self.run):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mode = path.stat().st_mode
-            if mode & stat.S_ISVTX:
-                raise PermissionError(errno.EPERM, "all users share this folder", path)
-            if mode & 0o077:
-                path.chmod(0o700)
+            mode = 0o770 if modes.is_shared(path.parent) else 0o700
+            path.mkdir(parents=True, exist_ok=True, mode=mode)
+            modes.close_to_others(path)
         for path in (
             self.mlflow,
             self.artifacts,
@@ -206,5 +228,10 @@ class Home(msgspec.Struct, frozen=True):
             self.uploads,
             self.static,
             self.relayed,
+            self.root / "scratch",
         ):
             path.mkdir(parents=True, exist_ok=True)
+        # Only this tells of a folder that was there already. Each process has a socket,
+        # a lock or a report in it. It fails with EROFS or EACCES.
+        with tempfile.TemporaryFile(dir=self.run):
+            pass

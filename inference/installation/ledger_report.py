@@ -9,6 +9,9 @@ import msgspec
 
 from inference.installation import whole_files
 
+# An older report says nothing of the present.
+MOST_AGE_S = 60.0
+
 
 class JobCounts(msgspec.Struct, frozen=True):
     """All predictions by jobs with one version; gateways do not count these."""
@@ -46,15 +49,12 @@ def write(path: Path, report: LedgerReport) -> None:
 
 def read(path: Path) -> LedgerReport | None:
     """Return the report; None if it is missing or unreadable."""
-    try:
-        return _decoder.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
+    return whole_files.read(path, _decoder)
 
 
 def gauges(report: LedgerReport, *, now: float) -> list[Gauge]:
-    """Return the report's gauges; one of them is its age."""
-    return [
-        Gauge("usage_roll_up_lag_seconds", report.roll_up_lag_s),
-        Gauge("ledger_report_age_seconds", max(0.0, now - report.at)),
-    ]
+    """Return the report's gauges: its age, and what it says while it is fresh."""
+    age = Gauge("ledger_report_age_seconds", max(0.0, now - report.at))
+    if age.value > MOST_AGE_S:
+        return [age]
+    return [Gauge("usage_roll_up_lag_seconds", report.roll_up_lag_s), age]

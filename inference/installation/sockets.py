@@ -7,6 +7,8 @@ from pathlib import Path
 
 import httpx
 
+from inference.installation import modes
+
 
 def bind_port(host: str, port: int, *, shared: bool) -> socket.socket:
     """Bind a TCP port, or exit with a message; `shared`: with other gateways."""
@@ -47,7 +49,7 @@ def bind_control(path: Path) -> socket.socket:
         stale.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
-    path.chmod(0o600)
+    path.chmod(modes.of_files(path.parent))
     listener.setblocking(False)
     return listener
 

@@ -2,6 +2,19 @@
 
 import os
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+def read(path: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Return what a file of JSON holds; None if it is missing or unreadable."""
+    try:
+        return decoder.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def write(path: Path, data: bytes, *, durable: bool = True) -> None:

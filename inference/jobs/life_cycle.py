@@ -37,6 +37,7 @@ from inference.errors.api_error import ApiError, ErrorCode, Problem
 from inference.jobs import charging as job_metering
 from inference.jobs import files
 from inference.models import JobChunk, JobTurn, PredictionJob
+from inference.snapshot.contents import Ending
 
 # With a sweep every 10 s, a dead worker's job starts again within 30 s.
 CLAIM_S = 15.0
@@ -66,6 +67,10 @@ class Claim:
 
     job_id: str
     token: int
+    # For logs: whose job it is, and which request submitted it.
+    customer_id: int = 0
+    key_id: str = ""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,8 @@ class JobTarget:
     version: int
     variant: str
     signature: Signature
+    # What its caller is told of its end.
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,7 @@ def submit(
     target: JobTarget,
     stored: files.StoredInput,
     options: dict[str, Any],
+    request_id: str = "",
 ) -> PredictionJob:
     """Accept a job whose input is stored, and send a hint once that is committed.
 
@@ -132,8 +140,17 @@ def submit(
             input_bytes=stored.bytes,
             rows_total=stored.rows,
             options=options,
+            request_id=request_id,
         )
         transaction.on_commit(dispatch)
+    logger.info(
+        "job_submitted",
+        job=job_id,
+        customer_id=job.customer_id,
+        key_id=api_key.key_id,
+        version=f"{job.model}/{job.version}",
+        bytes=job.input_bytes,
+    )
     return job
 
 
@@ -206,7 +223,7 @@ def dispatch() -> bool:
             ignore_result=True,
         )
     except (KombuError, ChannelError, OSError) as error:
-        logger.warning("job_hint_not_sent", error=type(error).__name__)
+        logger.warning("job_hint_not_sent", outage="broker", reason=error)
         return False
     return True
 
@@ -278,12 +295,20 @@ def claim(job_id: str, *, worker: str, now: datetime) -> Claim | None:
         if not claimed:
             quarantine(waiting, now=now)
             return None
-        jobs = PredictionJob.objects.values_list("lease_token", "customer")
-        token, customer = jobs.get(pk=job_id)
+        jobs = PredictionJob.objects.values_list(
+            "lease_token", "customer", "api_key__key_id", "request_id"
+        )
+        token, customer, key_id, request_id = jobs.get(pk=job_id)
         JobTurn.objects.update_or_create(
             customer_id=customer, defaults={"began_at": now}
         )
-        return Claim(job_id=job_id, token=token)
+        return Claim(
+            job_id=job_id,
+            token=token,
+            customer_id=customer,
+            key_id=key_id,
+            request_id=request_id,
+        )
 
 
 def quarantine(jobs: QuerySet[PredictionJob], *, now: datetime) -> int:

@@ -1,5 +1,7 @@
 """Choose the version that a job uses, from those that gateways may serve now."""
 
+import time
+
 import msgspec
 
 from inference.api import driver
@@ -17,18 +19,24 @@ def choose(
     *,
     version: str | None,
     sticky_key: str,
+    key_id: str,
     allowed_models: tuple[str, ...],
 ) -> JobTarget:
     """Return the requested version, or one that the route's weights choose.
 
-    `version` is a number or an alias. Raises ApiError: NOT_FOUND, also for models that
+    `version` is a number or an alias. A route that is sticky by API key deals by
+    `key_id`, as gateways do. Raises ApiError: NOT_FOUND, also for models that
     the key may not call; MODEL_UNAVAILABLE while nothing is served.
     """
     model = _find(name, allowed_models=allowed_models)
+    ending = model.ending
     if version is not None:
         chosen = _named(model, version)
+        ending = model.ending_of(chosen)
     elif model.variants:
-        variant = choose_pinned(model.variants, salt=name, sticky_key=sticky_key)
+        if model.sticky is not None and model.sticky.by == "key":
+            sticky_key = key_id
+        variant = choose_pinned(model.variants, salt=model.salt, sticky_key=sticky_key)
         chosen = next(one for one in model.versions if one.version == variant.version)
     elif model.stuck:
         raise refusals.not_served_because(model.stuck)
@@ -38,6 +46,8 @@ def choose(
             f"Model {name!r} is not ready yet.",
             retry_after_s=5.0,
         )
+    if ending is not None:
+        refusals.require_not_ended(ending, time.time())
     if chosen.quarantined:
         raise refusals.quarantined()
     return JobTarget(
@@ -45,6 +55,7 @@ def choose(
         version=chosen.version,
         variant=_variant(model, chosen.version),
         signature=_signature(model, chosen),
+        ending=ending,
     )
 
 

@@ -74,6 +74,14 @@ class PredictionJob(models.Model):
     waiting_since = models.DateTimeField(
         null=True, blank=True, help_text="Since when no engine takes its next rows."
     )
+    request_id = models.CharField(
+        max_length=128,
+        blank=True,
+        default="",
+        # During an upgrade, older processes insert rows without it.
+        db_default="",
+        help_text="Of the request that submitted it.",
+    )
     error_code = models.CharField(max_length=40, blank=True)
     error_message = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -1,5 +1,7 @@
 """Hosts, what happened to versions in their processes, and environments."""
 
+from typing import Self
+
 from django.conf import settings
 from django.db import models
 
@@ -31,6 +33,13 @@ class Host(models.Model):
         return self.name
 
 
+class VersionEventQuerySet(models.QuerySet["VersionEvent"]):
+    def untold(self) -> Self:
+        """Select what followers are told of, and have not been told yet."""
+        kinds = VersionEvent.Kind.QUARANTINED, VersionEvent.Kind.LOAD_FAILED
+        return self.filter(told_at=None, kind__in=kinds)
+
+
 class VersionEvent(models.Model):
     """Something that happened to a version while it was served."""
 
@@ -57,13 +66,23 @@ class VersionEvent(models.Model):
     signal = models.CharField(max_length=16, blank=True)
     rows = models.PositiveIntegerField(default=0)
     request_ids = models.JSONField(default=list, blank=True)
+    # When the followers of its model were told; most kinds are not told.
+    told_at = models.DateTimeField(null=True, blank=True)
+
+    objects = VersionEventQuerySet.as_manager()
 
     class Meta:
         ordering = ["-at", "-pk"]
         indexes = [
             models.Index(
                 fields=["model", "version", "-at"], name="inference_version_event"
-            )
+            ),
+            # A worker looks for them every few seconds.
+            models.Index(
+                fields=["kind", "at"],
+                condition=models.Q(told_at=None),
+                name="inference_version_event_untold",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,7 +1,10 @@
 """Engines, their loaded versions, serving routes, snapshots and the leader."""
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Q
+
+from registry.shares import canaries, constraints
+from registry.shares.canaries import Canary
 
 
 class SnapshotState(models.Model):
@@ -182,7 +185,7 @@ class LoadedVersion(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.model} v{self.version} on {self.engine_id}"
+        return f"{self.model} v{self.version} on {self.engine}"
 
 
 class ServingRoute(models.Model):
@@ -195,6 +198,17 @@ class ServingRoute(models.Model):
     default_weight_percent = models.PositiveSmallIntegerField(default=100)
     canary_version = models.PositiveIntegerField(null=True, blank=True)
     canary_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_2_version = models.PositiveIntegerField(null=True, blank=True)
+    canary_2_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_3_version = models.PositiveIntegerField(null=True, blank=True)
+    canary_3_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_4_version = models.PositiveIntegerField(null=True, blank=True)
+    canary_4_weight_percent = models.PositiveSmallIntegerField(default=0)
+    salt = models.CharField(
+        max_length=32,
+        blank=True,
+        help_text="Secret; deals sticky callers, anew whenever the variants change.",
+    )
     former_version = models.PositiveIntegerField(
         null=True,
         blank=True,
@@ -210,7 +224,7 @@ class ServingRoute(models.Model):
         ordering = ["model"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(default_weight_percent=100 - F("canary_weight_percent")),
+                condition=constraints.weights_sum_to_100(),
                 name="inference_serving_weights_sum_to_100",
             ),
             models.CheckConstraint(
@@ -222,3 +236,7 @@ class ServingRoute(models.Model):
 
     def __str__(self) -> str:
         return self.model
+
+    @property
+    def canaries(self) -> tuple[Canary[int], ...]:
+        return canaries.of(self)

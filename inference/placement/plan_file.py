@@ -6,7 +6,7 @@ import msgspec
 import structlog
 
 from inference.installation import whole_files
-from inference.placement.processes import HostPlan
+from inference.placement.processes import PLAN_FORMAT, HostPlan
 
 logger = structlog.get_logger(__name__)
 
@@ -26,11 +26,16 @@ def write(path: Path, plan: HostPlan) -> bool:
 
 
 def read(path: Path) -> HostPlan | None:
-    """Return the plan; None if it is missing or unreadable."""
+    """Return the plan; None if it is missing, unreadable or of another format."""
     try:
-        return _decoder.decode(path.read_bytes())
+        plan = _decoder.decode(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
         logger.error("plan_unreadable", path=str(path), reason=str(error))
         return None
+    if plan.format != PLAN_FORMAT:
+        reason = f"it has format {plan.format}, and this code reads {PLAN_FORMAT}"
+        logger.error("plan_unreadable", path=str(path), reason=reason)
+        return None
+    return plan

@@ -17,6 +17,9 @@ from inference.engine.wire.messages import (
 )
 
 Kind = Literal["device", "own", "group"]
+# Each grows when older code would misunderstand a plan, or a report.
+PLAN_FORMAT = 1
+REPORT_FORMAT = 1
 
 
 class EngineProcess(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -43,6 +46,7 @@ class HostPlan(msgspec.Struct, frozen=True):
     processes: tuple[EngineProcess, ...] = ()
     # Folders of the environments that are built, by their digests.
     environments: dict[str, str] = {}
+    format: int = PLAN_FORMAT
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -92,6 +96,7 @@ class HostReport(msgspec.Struct, frozen=True):
     host: str
     # Seconds since the epoch.
     at: float
+    format: int = REPORT_FORMAT
     devices: tuple[str, ...] = ()
     memory_bytes: int = 0
     memory_used_bytes: int = 0

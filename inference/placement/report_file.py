@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from inference.installation import whole_files
-from inference.placement.processes import HostReport
+from inference.placement.processes import REPORT_FORMAT, HostReport
 
 _decoder = msgspec.json.Decoder(HostReport)
 
@@ -16,8 +16,6 @@ def write(path: Path, report: HostReport) -> None:
 
 
 def read(path: Path) -> HostReport | None:
-    """Return the report; None if it is missing or unreadable."""
-    try:
-        return _decoder.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
+    """Return the report; None if it is missing, unreadable or of another format."""
+    report = whole_files.read(path, _decoder)
+    return report if report and report.format == REPORT_FORMAT else None

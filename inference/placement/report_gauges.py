@@ -2,15 +2,17 @@
 
 from collections import Counter
 
-from inference.installation.ledger_report import Gauge
+from inference.installation.ledger_report import MOST_AGE_S, Gauge
 from inference.placement.processes import HostReport
 
 _A_DAY_S = 24 * 3600.0
 
 
 def gauges(report: HostReport, *, now: float) -> list[Gauge]:
-    """Return the report's gauges; one of them is its age."""
+    """Return the report's gauges: its age, and what it says while it is fresh."""
     found = [Gauge("host_report_age_seconds", max(0.0, now - report.at))]
+    if found[0].value > MOST_AGE_S:
+        return found
     for process in report.processes:
         labels = {"engine": process.name}
         found += [

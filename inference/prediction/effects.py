@@ -15,6 +15,9 @@ from accounts.metering.event import UsageEvent
 from inference.codecs.images import EncodedImages
 from inference.dialects.dialect import Headers
 from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
+from inference.engine.wire.tensors import Prediction
+from inference.prediction.stages import PreparedCall
+from inference.snapshot.targets import ShadowTarget
 
 
 class NeedBody(msgspec.Struct, frozen=True, gc=False):
@@ -74,8 +77,8 @@ class NoChunk(enum.Enum):
     NOTHING_YET = "nothing yet"
 
 
-class StreamAbandoned(Exception):
-    """Thrown into the plan when the client left; the plan still returns an event."""
+class CallAbandoned(Exception):
+    """Thrown into the plan when the client left; the plan returns an event for it."""
 
 
 class OpenStream(StreamCall, frozen=True, kw_only=True):
@@ -103,7 +106,7 @@ class SendHead(msgspec.Struct, frozen=True):
 class SendPiece(msgspec.Struct, frozen=True):
     """Send a piece of the body, and wait until the client has read enough of it.
 
-    Fails with StreamAbandoned after `timeout_s`.
+    Fails with CallAbandoned after `timeout_s`.
     """
 
     data: bytes
@@ -114,6 +117,18 @@ StreamEffect = OpenStream | NextChunk | SendHead | SendPiece
 STREAM_EFFECTS = frozenset({OpenStream, NextChunk, SendHead, SendPiece})
 
 
+class ShadowCopy(msgspec.Struct, frozen=True, gc=False):
+    """A call that the default answered, to be sent to the shadow once the answer left.
+
+    Nobody waits for it, so a driver may drop it.
+    """
+
+    shadow: ShadowTarget
+    call: PreparedCall
+    # What the default answered.
+    prediction: Prediction
+
+
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """The answer to send once its event is recorded; without an event, send it now."""
 
@@ -121,6 +136,9 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     body: bytes
     event: UsageEvent | None
+    # How long its rows waited in the engine.
+    queue_us: int = 0
+    copy: ShadowCopy | None = None
 
 
 Effect = (

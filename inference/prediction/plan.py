@@ -17,14 +17,16 @@ from collections.abc import Callable, Generator
 from typing import Any, Literal
 
 import msgspec
+import structlog
 
 from accounts.admission.limits import LeaseRequest
 from accounts.admission.networks import Networks
+from inference.codecs.decoding import DecodedRequest
 from inference.codecs.options import Options
 from inference.dialects import call_headers
 from inference.dialects.dialect import AnswersFixed, Call, Finished, Headers, ReadsFiles
 from inference.engine.signatures.signature import UnsupportedSignature
-from inference.engine.wire.errors import EngineError
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Explained, ExplainOptions
 from inference.engine.wire.tensors import Prediction, Tensor
 from inference.errors import refusals
@@ -33,13 +35,17 @@ from inference.prediction import (
     cache,
     callers,
     fallbacks,
+    first_prediction,
+    refused,
     row_sources,
     rows_apart,
+    shadow,
     version_choice,
 )
 from inference.prediction.cache import PredictionCache
 from inference.prediction.effects import (
     Answer,
+    CallAbandoned,
     Effect,
     EngineCall,
     ExplainCall,
@@ -47,6 +53,8 @@ from inference.prediction.effects import (
     NeedUnits,
 )
 from inference.prediction.stages import (
+    CLIENT_LEFT_CODE,
+    CLIENT_LEFT_STATUS,
     KnownCall,
     PreparedCall,
     ReceivedCall,
@@ -57,7 +65,7 @@ from inference.prediction.stages import (
 from inference.prediction.streamed_plan import StreamedPrediction, StreamLimits
 from inference.snapshot.contents import CachePolicy
 from inference.snapshot.tables import Tables
-from inference.snapshot.targets import fallback_json
+from inference.snapshot.targets import Target, fallback_json
 
 DEFAULT_TIMEOUT_S = 30.0
 # Characters of an error's message that are kept for the page of refusals.
@@ -68,7 +76,12 @@ MAX_BODY_BYTES = 2 * 1024 * 1024
 # Other calls may spend a lease before the call that asked for it.
 _MAX_LEASES_PER_CALL = 64
 
+# What encoding may raise for an output that no format can hold.
+_NOT_ENCODED = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
 Steps = Generator[Effect, Any, Answer]
+
+logger = structlog.get_logger(__name__)
 
 
 class PredictionPlan:
@@ -126,6 +139,8 @@ class PredictionPlan:
         except EngineError as error:
             log_failure(known, error)
             return self._refuse(known, refusals.of_engine(error))
+        except CallAbandoned:
+            return self._given_up(known)
         finally:
             # This also runs when the driver closes the generator early.
             admission = known.entry.admission
@@ -215,10 +230,9 @@ class PredictionPlan:
 
     def _predict(self, known: KnownCall) -> Steps:
         call = yield from self._prepare(known)
-        decoded, explains = call.decoded, call.explains
         admission = known.entry.admission
         for _ in range(_MAX_LEASES_PER_CALL):
-            needed = self._spend(known, explains=explains)
+            needed = self._spend(known, explains=call.explains)
             if needed is None:
                 break
             grant = yield NeedUnits(needed, admission)
@@ -230,11 +244,39 @@ class PredictionPlan:
                 "Your quota could not be checked in time. Try again.",
                 retry_after_s=1.0,
             )
-        remaining_s = self._remaining_s(call)
         if known.call.operation == "stream":
+            self._remaining_s(call)
             return (yield from self._streamed.steps(call))
+        try:
+            return (yield from self._compute(call))
+        except EngineError as error:
+            if not refused.by_engine(known, error):
+                raise
+            return (yield from self._compute_by_default(call, error))
+
+    def _compute_by_default(self, call: PreparedCall, error: EngineError) -> Steps:
+        """Let the default answer; raise the canary's error if it cannot."""
+        known, canary, default = call.known, call.target, call.model.default
+        if default is None:
+            raise error
+        known.target, known.fault = default, refused.INPUT_REFUSED
+        try:
+            decoded = yield from self._read(known, default, call.body, call.timeout_s)
+            if decoded.rows == call.decoded.rows:
+                other = msgspec.structs.replace(call, target=default, decoded=decoded)
+                return (yield from self._compute(other))
+        except (ApiError, EngineError):
+            # The error of the version in charge says more.
+            pass
+        known.target, known.fault = canary, ""
+        raise error
+
+    def _compute(self, call: PreparedCall) -> Steps:
+        """Predict and explain the rows, by the engine or from the cache."""
+        known, decoded, explains = call.known, call.decoded, call.explains
+        remaining_s = self._remaining_s(call)
         result: Prediction | None = None
-        cache_key = None
+        cache_key = new_key = None
         rows = decoded.rows
         if call.target.cache is not None and rows and not explains:
             cache_key, result = self._look_up(call, call.target.cache)
@@ -242,6 +284,11 @@ class PredictionPlan:
             try:
                 result = yield _engine_call(call, decoded.tensors, remaining_s)
             except EngineError as error:
+                if refused.by_engine(known, error):
+                    raise
+                if known.fault and error.code in refused.BY_ENGINE:
+                    # The default does not take all rows either.
+                    known.fault = ""
                 apart = yield from self._rows_apart(call, error)
                 if apart is None and explains:
                     raise
@@ -249,18 +296,14 @@ class PredictionPlan:
                 if apart is None:
                     error_told = refusals.of_engine(error)
                     return (yield from self._fall_back(call, error_told))
+                if error.code is EngineErrorCode.MODEL_ERROR:
+                    known.fault = known.fault or ErrorCode.MODEL_ERROR
                 # The key is of the whole request, and some of its rows failed.
                 cache_key = None
                 call, result = apart
             known.compute_us += result.compute_us
             known.queue_us = result.queue_us
-            if cache_key is not None:
-                self.cache.put(
-                    cache_key,
-                    result,
-                    customer_id=known.customer_id,
-                    now_s=self._timer(),
-                )
+            new_key = cache_key
         explained = None
         if rows and explains:
             explained = yield ExplainCall(
@@ -270,12 +313,27 @@ class PredictionPlan:
                 self._remaining_s(call),
                 _explain_options(known.call, call.decoded.options),
                 known.customer_id,
+                request_id=known.request_id,
                 engines=call.target.engines,
             )
             known.compute_us += explained.compute_us
             known.queue_us += explained.queue_us
             known.samples = explained.samples
-        return self._answer(call, result, explained)
+        try:
+            answer = self._answer(call, result, explained)
+        except EngineError as error:
+            if explains:
+                raise
+            log_failure(known, error)
+            return (yield from self._fall_back(call, refusals.of_engine(error)))
+        if new_key is not None and result is not None:
+            # Only what can be sent; else every hit would fail.
+            self.cache.put(
+                new_key, result, customer_id=known.customer_id, now_s=self._timer()
+            )
+        if call.model.shadow is not None and result is not None:
+            return shadow.with_copy(answer, call.model.shadow, call, result)
+        return answer
 
     def _prepare(self, known: KnownCall) -> Generator[Effect, Any, PreparedCall]:
         """Choose the version, wait for the body, and decode it for that version."""
@@ -288,7 +346,7 @@ class PredictionPlan:
             timeout_s = min(timeout_s, call_headers.require_deadline(deadline_s))
         model = known.model
         if model is not None:
-            known.target = version_choice.choose_target(call, model)
+            version_choice.choose_target(known, model)
         max_bytes = dialect.prepare(call) or self._max_body_bytes
         limits = entry.admission.limits
         own_bytes = limits.max_body_bytes
@@ -301,21 +359,13 @@ class PredictionPlan:
             known.model = model
         target = known.target
         if target is None:
-            target = known.target = version_choice.choose_target(call, model)
-        try:
-            decoded = dialect.decode(call, target, body, limits)
-        except UnsupportedSignature as error:
-            raise refusals.broken() from error
-        except ApiError:
-            # Only a body without instances can name a file, so look only now.
-            asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None
-            if asked is None:
-                raise
-            decoded = yield from row_sources.read_file(known, target, asked)
-        if decoded.images is not None:
-            remaining_s = timeout_s - (self._timer() - known.started)
-            decoded = yield from row_sources.read_images(
-                decoded, entry.key.customer_id, remaining_s
+            target = version_choice.choose_target(known, model)
+        default = model.default if known.is_on_canary else None
+        if default is None:
+            decoded = yield from self._read(known, target, body, timeout_s)
+        else:
+            target, decoded = yield from self._read_by_either(
+                known, target, default, body, timeout_s
             )
         known.rows = decoded.rows
         wanted_ms = decoded.options.timeout_ms
@@ -323,6 +373,67 @@ class PredictionPlan:
             timeout_s = min(timeout_s, wanted_ms / 1000)
         explains = call.explain is True or call.operation == "explain"
         return PreparedCall(known, model, target, body, decoded, timeout_s, explains)
+
+    def _read_by_either(
+        self,
+        known: KnownCall,
+        canary: Target,
+        default: Target,
+        body: bytes,
+        timeout_s: float,
+    ) -> Generator[Effect, Any, tuple[Target, DecodedRequest]]:
+        """Read a body for the canary, or for the default if only the canary refuses it.
+
+        The same holds if only the canary refuses some of its rows. Raises ApiError.
+        """
+        decoded, refusal = None, None
+        try:
+            decoded = yield from self._read(known, canary, body, timeout_s)
+        except ApiError as error:
+            if error.code not in refused.BY_DECODER:
+                raise
+            refusal = error
+        if decoded is not None and not decoded.problems:
+            return canary, decoded
+        try:
+            others = yield from self._read(known, default, body, timeout_s)
+        except ApiError:
+            others = None
+        if others is not None and (decoded is None or others.rows > decoded.rows):
+            known.target, known.fault = default, refused.INPUT_REFUSED
+            return default, others
+        if decoded is not None:
+            return canary, decoded
+        assert refusal is not None
+        raise refusal
+
+    def _read(
+        self, known: KnownCall, target: Target, body: bytes, timeout_s: float
+    ) -> Generator[Effect, Any, DecodedRequest]:
+        """Read a body for one version, with the files and images that it names."""
+        decoded = yield from self._decode(known, target, body)
+        if decoded.images is not None:
+            remaining_s = timeout_s - (self._timer() - known.started)
+            decoded = yield from row_sources.read_images(
+                decoded, known.customer_id, remaining_s
+            )
+        return decoded
+
+    def _decode(
+        self, known: KnownCall, target: Target, body: bytes
+    ) -> Generator[Effect, Any, DecodedRequest]:
+        call, limits = known.call, known.entry.admission.limits
+        dialect = call.dialect
+        try:
+            return dialect.decode(call, target, body, limits)
+        except UnsupportedSignature as error:
+            raise refusals.broken() from error
+        except ApiError:
+            # Only a body without instances can name a file, so look only now.
+            asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None
+            if asked is None:
+                raise
+            return (yield from row_sources.read_file(known, target, asked))
 
     def _spend(self, known: KnownCall, *, explains: bool) -> LeaseRequest | None:
         """Spend units for the rows, or return the lease that is needed first.
@@ -425,11 +536,20 @@ class PredictionPlan:
                 # The error of the version in charge says more.
                 pass
             else:
+                before = known.target, known.fault, known.compute_us, known.queue_us
+                known.fault = known.fault or error.code
                 known.target, known.fallback = target, "version"
                 known.compute_us = result.compute_us
                 known.queue_us = result.queue_us
-                self._fallback_log.note(known, error)
-                return self._answer(other, result, None)
+                try:
+                    answer = self._answer(other, result, None)
+                except EngineError:
+                    known.target, known.fault = before[:2]
+                    known.compute_us, known.queue_us = before[2:]
+                    known.fallback = ""
+                else:
+                    self._fallback_log.note(known, error)
+                    return answer
         encoded = None
         dialect = known.call.dialect
         if fallback.answer is not None and isinstance(dialect, AnswersFixed):
@@ -441,6 +561,7 @@ class PredictionPlan:
             )
         if encoded is None:
             raise error
+        known.fault = known.fault or error.code
         known.target, known.fallback = None, "fixed"
         self._fallback_log.note(known, error)
         return self._wrap_up(known, *encoded)
@@ -451,20 +572,27 @@ class PredictionPlan:
         prediction: Prediction | None,
         explained: Explained | None,
     ) -> Answer:
-        known = call.known
-        return self._wrap_up(
-            known,
-            *known.call.dialect.encode(
-                Finished(
-                    known.call,
-                    known.request_id,
-                    call.target,
-                    call.decoded,
-                    prediction,
-                    explained,
-                )
-            ),
+        known, optional = call.known, call.target.optional
+        finished = Finished(
+            known.call,
+            known.request_id,
+            call.target,
+            call.decoded,
+            prediction,
+            explained,
         )
+        try:
+            encoded = known.call.dialect.encode(finished)
+        except _NOT_ENCODED as error:
+            # A model may return anything; its owner finds the rest in the log.
+            logger.exception("output_not_encoded", request_id=known.request_id)
+            message = f"its output cannot be encoded: {error}"
+            raise EngineError(EngineErrorCode.MODEL_ERROR, message) from error
+        if optional is not None:
+            known.used = optional.used(call.decoded)
+        if known.is_compared and prediction is not None:
+            known.predicted = first_prediction.code_of(prediction)
+        return self._wrap_up(known, *encoded)
 
     def _wrap_up(
         self,
@@ -501,14 +629,16 @@ class PredictionPlan:
         ]
         headers += known.entry.admission.headers(known.now)
         if target is not None:
-            headers.append(target.version_header)
+            headers += target.headers
+        elif known.model is not None:
+            headers += known.model.headers
         if extra:
             headers += extra
         if known.cached:
             headers.append((b"x-cache", known.cached))
         if known.fallback:
             headers.append((b"x-fallback", known.fallback.encode()))
-        return Answer(200, headers, body, event)
+        return Answer(200, headers, body, event, known.queue_us)
 
     def _refuse(self, known: KnownCall, error: ApiError) -> Answer:
         entry = known.entry
@@ -524,7 +654,9 @@ class PredictionPlan:
             known.spent = False
             known.reserved = ()
         if known.target is not None:
-            headers.append(known.target.version_header)
+            headers += known.target.headers
+        elif known.model is not None:
+            headers += known.model.headers
         headers += refusals.rate_headers(entry.admission, known.limit, known.now)
         total_us = int((self._timer() - known.started) * 1e6)
         event = usage_event(
@@ -536,6 +668,23 @@ class PredictionPlan:
             total_us=total_us,
         )
         return Answer(status, headers, body, event)
+
+    def _given_up(self, known: KnownCall) -> Answer:
+        """Tell a rollout of a call whose caller left before the version answered.
+
+        Else a version that hangs looks well: only those who wait for it would count.
+        """
+        event = None
+        if known.canary and known.asked:
+            event = usage_event(
+                known,
+                boot_id=self._boot_id,
+                status=CLIENT_LEFT_STATUS,
+                code=CLIENT_LEFT_CODE,
+                charged=False,
+                total_us=int((self._timer() - known.started) * 1e6),
+            )
+        return Answer(CLIENT_LEFT_STATUS, [], b"", event)
 
 
 def _refuse_stranger(received: ReceivedCall, error: ApiError) -> Answer:
@@ -554,6 +703,7 @@ def _engine_call(
     target = call.target
     if target.quarantined:
         raise quarantined(target.key)
+    call.known.asked = True
     return EngineCall(
         target.key,
         tensors,

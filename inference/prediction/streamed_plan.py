@@ -17,9 +17,10 @@ from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
 from inference.installation.shares import Shares
-from inference.prediction import fallbacks, row_sources
+from inference.prediction import fallbacks, refused, row_sources
 from inference.prediction.effects import (
     Answer,
+    CallAbandoned,
     ChunkSource,
     Effect,
     NextChunk,
@@ -27,11 +28,12 @@ from inference.prediction.effects import (
     OpenStream,
     SendHead,
     SendPiece,
-    StreamAbandoned,
     StreamEffect,
 )
 from inference.prediction.fallbacks import FallbackLog
 from inference.prediction.stages import (
+    CLIENT_LEFT_CODE,
+    CLIENT_LEFT_STATUS,
     KnownCall,
     PreparedCall,
     log_failure,
@@ -89,6 +91,8 @@ class StreamedAnswer(msgspec.Struct):
     headers: Headers
     # Seconds since the call began.
     elapsed: Callable[[], float]
+    # An engine was asked for it.
+    asked: bool = False
     # The head was sent, so a fallback cannot answer any more.
     begun: bool = False
 
@@ -144,6 +148,7 @@ def _open(
 ) -> Generator[StreamEffect, Any, tuple[ChunkSource, Any]]:
     if call.target.quarantined:
         raise quarantined(call.target.key)
+    call.asked = True
     try:
         source: ChunkSource = yield call.opening
         chunk = yield _next(call, source)
@@ -163,11 +168,6 @@ def _left(call: StreamedAnswer) -> float:
     if left <= 0:
         raise refusals.too_late()
     return left
-
-
-# In events and logs only: the client is gone.
-CLIENT_LEFT_STATUS = 499
-CLIENT_LEFT_CODE = "CLIENT_LEFT"
 
 
 class StreamedPrediction:
@@ -195,13 +195,14 @@ class StreamedPrediction:
             try:
                 last = yield from stream(streamed, self._limits)
             except (ApiError, EngineError) as error:
+                known.asked = streamed.asked
                 if streamed.begun:
                     raise
                 if isinstance(error, EngineError):
                     log_failure(known, error)
                     error = refusals.of_engine(error)
                 last = yield from self._stream_instead(call, error)
-        except StreamAbandoned:
+        except CallAbandoned:
             # The model has worked, so the call is charged.
             status, code = CLIENT_LEFT_STATUS, CLIENT_LEFT_CODE
         finally:
@@ -222,6 +223,9 @@ class StreamedPrediction:
 
     def _streamed(self, call: PreparedCall) -> StreamedAnswer:
         known, target = call.known, call.target
+        # Another version may have been tried before.
+        optional = target.optional
+        known.used = None if optional is None else optional.used(call.decoded)
         return StreamedAnswer(
             OpenStream(
                 target.key,
@@ -229,11 +233,12 @@ class StreamedPrediction:
                 call.timeout_s,
                 call.decoded.params,
                 known.customer_id,
+                known.request_id,
                 engines=target.engines,
             ),
             target,
             known.request_id,
-            [*self._stream_headers(known), target.version_header],
+            [*self._stream_headers(known), *target.headers],
             lambda: self._timer() - known.started,
         )
 
@@ -250,35 +255,63 @@ class StreamedPrediction:
     def _stream_instead(
         self, call: PreparedCall, error: ApiError
     ) -> Generator[Effect, Any, bytes]:
-        """Stream from the route's fallback, or send its fixed answer as one chunk."""
+        """Stream from another version, or send the fixed answer as one chunk.
+
+        What only the canary refuses, the default streams; else the route's fallback.
+        """
         known = call.known
+        default = call.model.default
+        if (
+            known.is_on_canary
+            and default is not None
+            and error.code in refused.BY_DECODER
+        ):
+            last = yield from self._stream_from(
+                default, call, fault=refused.INPUT_REFUSED
+            )
+            if last is not None:
+                return last
         fallback, target = fallbacks.of_route(call, error)
-        remaining_s = call.remaining_s(self._timer())
-        if target is not None and remaining_s > 0:
-            streamed = None
-            try:
-                other = yield from row_sources.decode_for(target, call, remaining_s)
-                known.target, known.fallback = target, "version"
-                streamed = self._streamed(other)
-                last: bytes = yield from stream(streamed, self._limits)
-            except (ApiError, EngineError, UnsupportedSignature):
-                if streamed is not None and streamed.begun:
-                    raise
-                # The error of the version in charge says more.
-                known.target, known.fallback = call.target, ""
-            else:
+        if target is not None:
+            last = yield from self._stream_from(
+                target, call, fault=error.code, fallback="version"
+            )
+            if last is not None:
                 self._fallback_log.note(known, error)
                 return last
         if fallback.answer is None:
             raise error
-        known.target, known.fallback = None, "fixed"
+        known.target, known.fallback, known.fault = None, "fixed", error.code
         self._fallback_log.note(known, error)
         return (
             yield from send_fixed(
                 fallback.answer.prediction,
                 fallback_json(call.model.model.name, None, reason=error.code),
                 request_id=known.request_id,
-                headers=self._stream_headers(known),
+                headers=[*self._stream_headers(known), *call.model.headers],
                 elapsed_s=self._timer() - known.started,
             )
         )
+
+    def _stream_from(
+        self, target: Target, call: PreparedCall, *, fault: str, fallback: str = ""
+    ) -> Generator[Effect, Any, bytes | None]:
+        """Stream from a version that was not in charge; None if it cannot begin."""
+        known = call.known
+        remaining_s = call.remaining_s(self._timer())
+        if remaining_s <= 0:
+            return None
+        before = known.fault
+        streamed = None
+        try:
+            other = yield from row_sources.decode_for(target, call, remaining_s)
+            known.target, known.fallback, known.fault = target, fallback, fault
+            streamed = self._streamed(other)
+            last: bytes = yield from stream(streamed, self._limits)
+        except (ApiError, EngineError, UnsupportedSignature):
+            if streamed is not None and streamed.begun:
+                raise
+            # The error of the version in charge says more.
+            known.target, known.fallback, known.fault = call.target, "", before
+            return None
+        return last

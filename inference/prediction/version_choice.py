@@ -8,9 +8,11 @@ from inference.codecs.strict_json import parse_object
 from inference.dialects.dialect import Call
 from inference.errors import refusals
 from inference.errors.api_error import ApiError, ErrorCode
+from inference.prediction.stages import KnownCall
 from inference.snapshot.keys import KeyEntry
 from inference.snapshot.tables import Tables
 from inference.snapshot.targets import ModelEntry, Target
+from registry.routing import name_unit
 
 
 class _NamedModel(msgspec.Struct):
@@ -45,11 +47,12 @@ def model_of_body(
     return find_model(tables, name, entry)
 
 
-def choose_target(call: Call, model: ModelEntry) -> Target:
+def choose_target(known: KnownCall, model: ModelEntry) -> Target:
     """Choose the version that answers: the one asked for, or the route's choice.
 
     Raises ApiError NOT_FOUND, or MODEL_UNAVAILABLE while nothing is served.
     """
+    call = known.call
     version = call.named_version
     if version is not None:
         target = model.named(version)
@@ -57,10 +60,37 @@ def choose_target(call: Call, model: ModelEntry) -> Target:
             raise refusals.broken()
         if target is None:
             raise ApiError(ErrorCode.NOT_FOUND, refusals.NO_MODEL)
+    elif model.sticks_to_keys:
+        target = _pin(known, model, known.entry.key.key_id)
     elif call.head.sticky_key is not None:
-        target = model.pinned(call.head.sticky_key)
+        target = _pin(known, model, call.head.sticky_key)
     else:
-        target = model.next()
+        target, chance, others = model.next()
+        if model.canary:
+            known.chance, known.others = chance, others
+            # By its time alone, so that no side is preferred.
+            known.is_compared = known.entry.is_first_of_second(known.now)
+            if target is not None and target.variant == "canary":
+                known.canary, known.to_canary = target.key.version, True
+            else:
+                known.canary = model.canary
     if target is None:
         raise refusals.not_served_because(model.model.stuck)
+    known.target = target
+    if target.ending is not None:
+        refusals.require_not_ended(target.ending, known.now)
+    return target
+
+
+def _pin(known: KnownCall, model: ModelEntry, sticky_key: str) -> Target | None:
+    """Choose the version that a sticky caller keeps; it is evidence with a salt."""
+    target = model.pinned(sticky_key)
+    sticky = model.model.sticky
+    if target is None or not model.canary or sticky is None:
+        return target
+    known.chance, known.others = model.chances_of(target.key.version)
+    known.to_canary = target.variant == "canary"
+    known.canary = target.key.version if known.to_canary else model.canary
+    known.unit = name_unit(sticky.salt, sticky_key)
+    known.is_compared = known.entry.is_first_of_second(known.now)
     return target

@@ -26,6 +26,15 @@ PART_BYTES = 32 * 1024
 _BLOCK_BYTES = 1024
 
 
+class Ending(msgspec.Struct, frozen=True, gc=False):
+    """The announced end of a model or a version, in seconds since the epoch."""
+
+    deprecated_at: float
+    ends_at: float
+    # A sentence for callers.
+    use_instead: str = ""
+
+
 class CallableVersion(msgspec.Struct, frozen=True):
     """A version that an engine has loaded or is going to load."""
 
@@ -44,6 +53,8 @@ class CallableVersion(msgspec.Struct, frozen=True):
     repeatable: bool = True
     # Its processes died, and no engine has it until a person acts.
     quarantined: bool = False
+    # For those who call it by its number or an alias.
+    ending: Ending | None = None
 
 
 class CachePolicy(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +79,25 @@ class Fallback(msgspec.Struct, frozen=True):
     answer: FixedAnswer | None = None
 
 
+class Shadow(msgspec.Struct, frozen=True, gc=False):
+    """A version that gets copies of the default's calls and answers nobody."""
+
+    version: int
+    # Share of the default's calls.
+    percent: int
+    # Numbers that differ by no more than this part are the same answer.
+    tolerance: float = 0.01
+    keeps_examples: bool = False
+
+
+class Sticky(msgspec.Struct, frozen=True):
+    """By what callers of a route keep their version, as evidence of rollouts."""
+
+    by: Literal["key", "header"]
+    # Secret, and new in each stage, so that a hash is as good as a dealt turn.
+    salt: str
+
+
 class CallableModel(msgspec.Struct, frozen=True):
     """One model: its callable versions and the serving variants of its route."""
 
@@ -86,6 +116,23 @@ class CallableModel(msgspec.Struct, frozen=True):
     broken: tuple[str, ...] = ()
     # Why nothing is served and waiting does not help; empty: it may help.
     stuck: Literal["", "broken", "quarantined"] = ""
+    # For all calls.
+    ending: Ending | None = None
+    shadow: Shadow | None = None
+    # None: only who sends X-Sticky-Key keeps its version, and is no evidence.
+    sticky: Sticky | None = None
+
+    @property
+    def salt(self) -> str:
+        """Return what sticky callers are dealt by."""
+        return self.name if self.sticky is None else self.sticky.salt
+
+    def ending_of(self, version: CallableVersion) -> Ending | None:
+        """Return what ends first for those who name the version."""
+        ending = version.ending
+        if ending is None or (self.ending and self.ending.ends_at < ending.ends_at):
+            return self.ending
+        return ending
 
 
 class AccessKey(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -13,6 +13,7 @@ class KeyEntry:
     """An API key in use, with its admission and back-off."""
 
     __slots__ = (
+        "_compared_at",
         "admission",
         "back_off",
         "key",
@@ -36,8 +37,18 @@ class KeyEntry:
         self.models = frozenset(key.models) if key.models else None
         self.networks = Networks(key.networks) if key.networks else None
         self.seen_networks = SeenNetworks()
+        # The second of its newest call whose prediction is compared.
+        self._compared_at = 0
         # The token in `Tables`, if it is remembered there.
         self.token: bytes | None = None
+
+    def is_first_of_second(self, now: float) -> bool:
+        """Return whether this second has had no call whose prediction is compared."""
+        second = int(now)
+        if second == self._compared_at:
+            return False
+        self._compared_at = second
+        return True
 
     def enter(self, now: float) -> LimitRefusal | None:
         """Count one call, or refuse it; a counted call must leave `admission` later."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from inference.installation import modes
 from inference.snapshot import contents
 from inference.snapshot.contents import Contents, Delta, Snapshot
 
@@ -48,6 +49,7 @@ class SnapshotWriter:
             prefix=f"{path.name}.", suffix=".partial", dir=path.parent
         )
         try:
+            os.fchmod(self._file, modes.of_files(path.parent))
             _write(self._file, _HEAD.pack(_MAGIC, os.urandom(16)))
             self.whole_bytes = self._append(contents.whole(whole), complete=False)
         except BaseException:
@@ -153,8 +155,13 @@ class SnapshotReader:
 
     def _parts(self, file: int) -> Iterator[Delta]:
         head = os.pread(file, _HEAD.size, 0)
-        if len(head) < _HEAD.size or head[:8] != _MAGIC:
+        if len(head) < _HEAD.size or head[:6] != _MAGIC[:6]:
             raise SnapshotCorrupt("the magic number does not match")
+        if head[:8] != _MAGIC:
+            raise SnapshotCorrupt(
+                f"it has format {head[6:8].decode(errors='replace')}, and this code "
+                f"reads {_MAGIC[6:].decode()}"
+            )
         if head != self._head:
             self._head, self._offset = head, _HEAD.size
         delta = None

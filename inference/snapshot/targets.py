@@ -1,16 +1,24 @@
 """Choose the version of a model that answers, and compile what its calls need."""
 
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from inference.codecs.answers import AnswerEncoder
 from inference.codecs.decoding import InstanceDecoder
+from inference.codecs.optional_inputs import OptionalInputs, optional_inputs_of
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.messages import VersionKey
-from inference.snapshot.contents import CachePolicy, CallableModel, CallableVersion
-from registry.routing import Variant, Wheel, choose_pinned
+from inference.snapshot.contents import (
+    CachePolicy,
+    CallableModel,
+    CallableVersion,
+    Ending,
+)
+from registry.routing import Chances, Deal, Variant, chances_by_weight, choose_pinned
 
 Made = TypeVar("Made")
 # Variant of a version that is called by its number, outside the route.
@@ -29,14 +37,16 @@ class Target:
         "_tools",
         "cache",
         "cache_key",
+        "ending",
         "engines",
+        "headers",
         "key",
         "model_json",
+        "optional",
         "quarantined",
         "repeatable",
         "variant",
         "version",
-        "version_header",
     )
 
     def __init__(
@@ -46,10 +56,16 @@ class Target:
         *,
         variant: str,
         before: "Target | None" = None,
+        ending: Ending | None = None,
     ) -> None:
         self.key = VersionKey(model.name, version.version)
         self.version = str(version.version)
-        self.version_header = (b"x-model-version", self.version.encode())
+        self.ending = ending
+        # What each answer of it has.
+        self.headers = (
+            (b"x-model-version", self.version.encode()),
+            *(() if ending is None else ending_headers(model.name, ending)),
+        )
         self.variant = variant
         self.engines = version.engines
         self.repeatable = version.repeatable
@@ -69,6 +85,9 @@ class Target:
         ):
             self._tools = before._tools
             self._compiled = before._compiled
+            self.optional: OptionalInputs | None = before.optional
+        else:
+            self.optional = optional_inputs_of(self._signature)
 
     @property
     def signature(self) -> Signature:
@@ -94,13 +113,39 @@ class Target:
         return made
 
 
+class ShadowTarget(msgspec.Struct, frozen=True, gc=False):
+    """The version that gets copies of the default's calls."""
+
+    target: Target
+    default: int
+    percent: int
+    tolerance: float
+    keeps_examples: bool
+    # It reads every body as the default does.
+    reads_same: bool
+
+
 class ModelEntry:
     """A model with its route and its callable versions."""
 
-    __slots__ = ("_by_name", "_by_number", "_fallbacks", "_wheel", "model")
+    __slots__ = (
+        "_by_name",
+        "_by_number",
+        "_deal",
+        "_fallbacks",
+        "canary",
+        "headers",
+        "model",
+        "shadow",
+        "sticks_to_keys",
+    )
 
     def __init__(self, model: CallableModel, before: "ModelEntry | None") -> None:
         self.model = model
+        # What each answer has that no version gives.
+        self.headers = (
+            () if model.ending is None else ending_headers(model.name, model.ending)
+        )
         roles = {variant.version: variant.role for variant in model.variants}
         previous = before._by_number if before is not None else {}
         self._by_number: dict[int, Target] = {
@@ -109,27 +154,70 @@ class ModelEntry:
                 version,
                 variant=roles.get(version.version, PUBLISHED),
                 before=previous.get(version.version),
+                ending=model.ending,
             )
             for version in model.versions
         }
+        named = {version.version: self._named(version) for version in model.versions}
         self._by_name = {
-            alias: self._by_number[version.version]
+            alias: named[version.version]
             for version in model.versions
             for alias in version.aliases
         }
         # After the aliases, because an alias may be another version's number.
-        self._by_name |= {str(n): target for n, target in self._by_number.items()}
+        self._by_name |= {str(n): target for n, target in named.items()}
         # Targets of the fallback by reason, made when first needed.
         self._fallbacks: dict[str, Target] = {}
+        # The first version that gets a share of the calls, beside the default.
+        self.canary = next((v.version for v in model.variants if v.role == "canary"), 0)
+        self.shadow = self._shadow()
+        sticky = model.sticky
+        self.sticks_to_keys = sticky is not None and sticky.by == "key"
         if before is not None and before.model.variants == model.variants:
-            # Keep the wheel at its position, so that shares stay exact.
-            self._wheel: Wheel | None = before._wheel
+            # Go on with the block that was begun, so that shares stay exact.
+            self._deal: Deal | None = before._deal
         else:
-            self._wheel = Wheel(model.variants) if model.variants else None
+            self._deal = Deal(model.variants) if model.variants else None
+
+    def _shadow(self) -> ShadowTarget | None:
+        """Return what gets copies; None if there is no shadow, or it is the default."""
+        wanted, default = self.model.shadow, self.default
+        if wanted is None or default is None:
+            return None
+        target = self._by_number.get(wanted.version)
+        if target is None or target is default or target.quarantined:
+            return None
+        return ShadowTarget(
+            target,
+            default.key.version,
+            wanted.percent,
+            wanted.tolerance,
+            wanted.keeps_examples,
+            target.signature == default.signature,
+        )
+
+    def _named(self, version: CallableVersion) -> Target:
+        """Return the target for callers who name the version, who are told its end."""
+        target = self._by_number[version.version]
+        ending = self.model.ending_of(version)
+        if ending == target.ending:
+            return target
+        return Target(
+            self.model, version, variant=target.variant, before=target, ending=ending
+        )
 
     def named(self, version: str) -> Target | None:
         """Find a version by its number or an alias."""
         return self._by_name.get(version)
+
+    def numbered(self, version: int) -> Target | None:
+        """Find a version by its number, whatever aliases there are."""
+        return self._by_number.get(version)
+
+    @property
+    def targets(self) -> list[Target]:
+        """All callable versions, the newest first."""
+        return [self._by_number[number] for number in sorted(self._by_number)[::-1]]
 
     def fallback(self, reason: str) -> Target | None:
         """Return the version that answers after an error with the code `reason`."""
@@ -142,7 +230,13 @@ class ModelEntry:
         )
         if target is None and version is not None:
             before = self._by_number[version.version]
-            target = Target(self.model, version, variant=FALLBACK, before=before)
+            target = Target(
+                self.model,
+                version,
+                variant=FALLBACK,
+                before=before,
+                ending=self.model.ending,
+            )
             target.model_json = fallback_json(
                 self.model.name, target.version, reason=reason
             )
@@ -155,11 +249,15 @@ class ModelEntry:
         variants = (v for v in self.model.variants if v.role == "default")
         return next((self._target(variant) for variant in variants), None)
 
-    def next(self) -> Target | None:
-        """Choose for a call without a sticky key; None while no default is served."""
-        if self._wheel is None:
-            return None
-        return self._target(self._wheel.next())
+    def next(self) -> tuple[Target | None, float, Chances]:
+        """Choose for a call without a sticky key, with its chances of canaries.
+
+        None while no default is served. The chances are those of `Deal.next`.
+        """
+        if self._deal is None:
+            return None, 0.0, ()
+        variant, chance, others = self._deal.next()
+        return self._target(variant), chance, others
 
     def pinned(self, sticky_key: str) -> Target | None:
         """Choose the version for a sticky key: always the same for the same key."""
@@ -167,11 +265,26 @@ class ModelEntry:
         if not model.variants:
             return None
         return self._target(
-            choose_pinned(model.variants, salt=model.name, sticky_key=sticky_key)
+            choose_pinned(model.variants, salt=model.salt, sticky_key=sticky_key)
         )
+
+    def chances_of(self, version: int) -> tuple[float, Chances]:
+        """Return the chances that a sticky caller of a version had; see `Deal.next`."""
+        return chances_by_weight(self.model.variants, version=version)
 
     def _target(self, variant: Variant) -> Target:
         return self._by_number[variant.version]
+
+
+def ending_headers(model: str, ending: Ending) -> tuple[tuple[bytes, bytes], ...]:
+    """Write the headers of RFC 9745 and RFC 8594, and where people read more."""
+    sunset = formatdate(ending.ends_at, usegmt=True)
+    link = f'</docs/?model={quote(model, safe="")}>; rel="deprecation"'
+    return (
+        (b"deprecation", b"@%d" % ending.deprecated_at),
+        (b"sunset", sunset.encode()),
+        (b"link", f'{link}; type="text/html"'.encode()),
+    )
 
 
 class _FallbackUsed(msgspec.Struct):

@@ -56,6 +56,7 @@ class SnapshotWatcher:
                 self._tables.take(delta)
                 if delta.last:
                     self._on_change(delta)
+                    logger.info("snapshot_readable", outage_over="snapshot")
                     logger.info(
                         "snapshot_taken", sequence=delta.sequence, base=delta.base
                     )
@@ -64,7 +65,7 @@ class SnapshotWatcher:
             logger.warning("snapshot_delta_missed", reason=str(missed))
             self._reader.start_over()
         except (SnapshotCorrupt, OSError) as error:
-            logger.error("snapshot_unreadable", reason=str(error))
+            logger.error("snapshot_unreadable", outage="snapshot", reason=error)
         except Exception:
             # Whatever this file holds, the gateway goes on with what it has.
             logger.exception("snapshot_refused")

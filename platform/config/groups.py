@@ -15,8 +15,10 @@ def _of(*app_labels: str) -> Q:
 
 
 GROUPS: dict[str, Q] = {
-    # Only administrators may trust a model's code.
-    "data scientists": (_of("registry") & ~Q(codename="trust_registeredmodel"))
+    # Only administrators may trust a model's code, or break callers on purpose.
+    "data scientists": (
+        _of("registry") & ~Q(codename__in=("trust_registeredmodel", "override_schema"))
+    )
     | (_of("inference") & _VIEW),
     "account managers": _of("accounts"),
     "operators": (

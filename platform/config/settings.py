@@ -3,7 +3,7 @@
 Every variable is listed with its default in docs/settings.md.
 """
 
-import fcntl
+import logging
 import os
 from importlib import metadata
 from pathlib import Path
@@ -11,32 +11,35 @@ from urllib.parse import quote
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.utils import get_random_secret_key
 
 from config import mail
 from config.middleware.content_policy import (
     CONTENT_SECURITY_POLICY as CONTENT_SECURITY_POLICY,
 )
+from config.processes import secret_key
 from config.unfold import UNFOLD as UNFOLD
 from inference.gateway.settings import gateway_count
-from inference.installation import logs
 from inference.installation.home import Home
+from inference.installation.log_lines import logs
+from inference.installation.preparing import HomeUnusable, prepare
 
+# The checkout, or the folder with the same tree that a wheel installs.
 BASE_DIR = Path(__file__).resolve().parents[2]
 env = environ.FileAwareEnv()
 
 # Where this installation keeps its files
 
-MODELYARD_HOME = Path(env("MODELYARD_HOME", default=str(BASE_DIR / "var"))).resolve()
+_beside = BASE_DIR if (BASE_DIR / "manage.py").exists() else Path.cwd()
+MODELYARD_HOME = Path(env("MODELYARD_HOME", default=str(_beside / "var"))).resolve()
 HOME = Home(MODELYARD_HOME)
 # Set by the supervisor in the processes that it starts.
 MODELYARD_PROCESS = env("MODELYARD_PROCESS", default="")
 try:
-    HOME.prepare()
+    prepare(HOME, os.environ)
     _home_is_read_only = False
-except OSError:
+except HomeUnusable as error:
     if MODELYARD_PROCESS:
-        raise
+        raise ImproperlyConfigured(str(error)) from error
     # Commands like `check` work without writing; `serve` reports the problem.
     _home_is_read_only = True
 MODELYARD_HOST = env("MODELYARD_HOST", default="127.0.0.1")
@@ -63,30 +66,8 @@ MODELYARD_ENVIRONMENT = env("MODELYARD_ENVIRONMENT", default="demo")
 
 DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost", "[::1]"])
-
-
-def _secret_key() -> str:
-    """Return the installation's own secret key; create it on the first start.
-
-    The lock lets one process create it. The file appears by a rename, so a process that
-    is killed never leaves an empty one.
-    """
-    path, partial = HOME.secret_key, HOME.secret_key.with_suffix(".partial")
-    folder = os.open(HOME.root, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        if not path.exists() or not path.read_text():
-            partial.touch(mode=0o600)
-            partial.write_text(get_random_secret_key())
-            partial.replace(path)
-    finally:
-        os.close(folder)
-    return path.read_text()
-
-
-SECRET_KEY = env("SECRET_KEY", default="") or (
-    get_random_secret_key() if _home_is_read_only else _secret_key()
-)
+# Empty if the home's own key is lost: `serve` refuses then, and nothing is signed.
+SECRET_KEY = env("SECRET_KEY", default="") or secret_key.of_home(HOME)
 HTTPS = env.bool("HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=31_536_000 if HTTPS else 0)
@@ -105,7 +86,7 @@ INSTALLED_APPS = [
     "unfold",
     "unfold.contrib.filters",
     "unfold.contrib.simple_history",
-    "django.contrib.admin",
+    "config.apps.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.humanize",
@@ -125,7 +106,8 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    # First: the others are for public requests.
+    "config.middleware.site_counts.SiteCountsMiddleware",
+    # Early: the others are for public requests.
     "config.middleware.internal_calls.InternalCallMiddleware",
     "config.middleware.request_log.RequestLogMiddleware",
     "config.middleware.hosts.KnownHostMiddleware",
@@ -162,16 +144,20 @@ TEMPLATES = [
     }
 ]
 
-# Logs: every process writes JSON lines, see inference/installation/logs.py
+# Logs: every process writes JSON lines, see inference/installation/log_lines/logs.py
 
 # `files` below MODELYARD_HOME, or `stdout`: the output of `serve`, for a journal.
 LOG_TO = env("LOG_TO", default="files")
 # Log every request to the site, not only failures.
 LOG_REQUESTS = env.bool("LOG_REQUESTS", default=False)
 # People at the command line want to read only the command's own output.
-LOG_LEVEL = env("LOG_LEVEL", default="INFO" if MODELYARD_PROCESS else "WARNING")
+LOG_LEVEL = env("LOG_LEVEL", default="INFO" if MODELYARD_PROCESS else "WARNING").upper()
+if LOG_LEVEL not in logging.getLevelNamesMapping():
+    raise ImproperlyConfigured("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
 LOGGING_CONFIG = None
-logs.configure(MODELYARD_PROCESS or "manage", level=LOG_LEVEL)
+logs.configure(
+    MODELYARD_PROCESS or "manage", level=LOG_LEVEL, uncaught=bool(MODELYARD_PROCESS)
+)
 
 # Data
 
@@ -276,15 +262,22 @@ CELERY_BEAT_SCHEDULE = {
         "task": "accounts.tasks.look_at_soft_limits",
         "schedule": 60.0,
     },
+    "send-notices": {"task": "accounts.tasks.send_notices", "schedule": 60.0},
     "look-for-suspicions": {
         "task": "accounts.tasks.look_for_suspicions",
         "schedule": 300.0,
+    },
+    "end-personal-keys": {
+        "task": "accounts.tasks.end_personal_keys",
+        "schedule": 60.0,
     },
     "roll-up-usage": {"task": "accounts.tasks.roll_up_usage", "schedule": 30.0},
     "forget-usage-minutes": {
         "task": "accounts.tasks.forget_usage_minutes",
         "schedule": 600.0,
     },
+    "tell-followers": {"task": "inference.tasks.tell_followers", "schedule": 10.0},
+    "forget-messages": {"task": "inference.tasks.forget_messages", "schedule": 3600.0},
     "remove-expired-uploads": {
         "task": "inference.tasks.remove_expired_uploads",
         "schedule": 300.0,
@@ -301,6 +294,9 @@ JOB_FILE_MAX_BYTES = env.int("JOB_FILE_MAX_BYTES", default=1_000_000_000)
 JOB_RETENTION_DAYS = env.int("JOB_RETENTION_DAYS", default=7)
 # Uploads become a job's input by a rename, so they are on the same disk as inputs.
 FILE_UPLOAD_TEMP_DIR = None if _home_is_read_only else str(HOME.jobs)
+
+# Instances that a customer may say something of on a UTC day.
+MODELYARD_FEEDBACK_PER_DAY = env.int("MODELYARD_FEEDBACK_PER_DAY", default=100_000)
 
 # Uploads: files that are sent first and named in a prediction or job later
 
@@ -433,7 +429,13 @@ CSRF_FAILURE_VIEW = "config.pages.error_pages.csrf_failure"
 PASSWORD_RESET_TIMEOUT = 3 * 24 * 3600
 # For example smtp+tls://user:password@host:587; without it, mail is printed to the log.
 _mail = mail.settings_of(env("EMAIL_URL", default=""))
-EMAIL_BACKEND = env("EMAIL_BACKEND", default=_mail["EMAIL_BACKEND"])
+MAIL_BACKEND = env("EMAIL_BACKEND", default=_mail["EMAIL_BACKEND"])
+# What only prints cannot fail, and is known by its name.
+EMAIL_BACKEND = (
+    MAIL_BACKEND
+    if MAIL_BACKEND.endswith((".console.EmailBackend", ".dummy.EmailBackend"))
+    else "config.monitoring.mails.CountedBackend"
+)
 EMAIL_HOST = _mail["EMAIL_HOST"]
 EMAIL_PORT = _mail["EMAIL_PORT"]
 EMAIL_HOST_USER = _mail["EMAIL_HOST_USER"]
@@ -450,6 +452,9 @@ USE_TZ = True
 USE_I18N = False
 # Times in the admin include their zone.
 FORMAT_MODULE_PATH = "config.formats"
+
+# Keep the whole reason of each change; by default, 100 characters.
+SIMPLE_HISTORY_HISTORY_CHANGE_REASON_USE_TEXT_FIELD = True
 
 STATIC_URL = "/static/"
 # An empty folder: WhiteNoise warns at every start if it is missing.

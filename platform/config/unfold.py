@@ -22,6 +22,7 @@ UNFOLD: dict[str, Any] = {
     "BORDER_RADIUS": "6px",
     "ENVIRONMENT": "config.pages.navigation.environment",
     "DASHBOARD_CALLBACK": "config.pages.dashboard.add_context",
+    "ACCOUNT": {"navigation": "config.pages.navigation.account_links"},
     "SIDEBAR": {
         "show_search": True,
         "show_all_applications": False,

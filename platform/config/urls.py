@@ -1,12 +1,15 @@
 """The public URLs of the site; `urls_internal` holds those for our own processes."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
-from config.pages import docs
+from accounts.admin.personal import pages as personal_pages
+from config.pages import check, docs, messages
 from config.pages.login import login, portal_forgotten, portal_sign_in, portal_sign_out
 from config.pages.search import search
+
+admin.autodiscover()
 
 urlpatterns = [
     path("", docs.start, name="start"),
@@ -22,6 +25,39 @@ urlpatterns = [
     # Before the admin's URLs, because it replaces the admin's own login page.
     path("admin/login/", login),
     path("admin/search/", admin.site.admin_view(search)),
+    path("admin/messages/", admin.site.admin_view(messages.page), name="messages"),
+    path(
+        "admin/messages/read",
+        admin.site.admin_view(messages.read_all),
+        name="messages-read",
+    ),
+    path(
+        "admin/messages/by-mail",
+        admin.site.admin_view(messages.by_mail),
+        name="messages-by-mail",
+    ),
+    path(
+        "admin/messages/<int:message_id>",
+        admin.site.admin_view(messages.follow_link),
+        name="message",
+    ),
+    path("admin/check/", admin.site.admin_view(check.page), name="check"),
+    path(
+        "admin/check/summary",
+        admin.site.admin_view(check.summary),
+        name="check-summary",
+    ),
+    path("admin/my-key/", admin.site.admin_view(personal_pages.my_key), name="my-key"),
+    path(
+        "admin/my-key/for-a-page",
+        admin.site.admin_view(personal_pages.key_for_a_page),
+        name="key-for-a-page",
+    ),
+    # Bookmarks of pages that the page of a route replaced.
+    re_path(
+        "^admin/inference/(?:loadedversion|servingroute|snapshotstate)/",
+        RedirectView.as_view(url="/admin/registry/route/"),
+    ),
     path("admin/", admin.site.urls),
     path("portal/sign-in/", portal_sign_in, name="portal-sign-in"),
     path("portal/sign-out/", portal_sign_out, name="portal-sign-out"),

@@ -9,7 +9,8 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from registry.models import ModelVersion, Route
+from registry.models import Alias, ModelVersion, Route
+from registry.routes import traffic_of
 
 _SHOWN_METRICS = 3
 _LONGEST_PROBLEM = 120
@@ -83,7 +84,7 @@ def _number(value: object) -> str:
 
 
 def split(route: Route | None) -> SafeString:
-    """Render the desired shares of default and canary as one bar with its text."""
+    """Render the desired shares of default and canaries as one bar with its text."""
     if route is None:
         return _NOTHING
     return SafeString(render_to_string("registry/split.html", {"route": route}))
@@ -91,10 +92,7 @@ def split(route: Route | None) -> SafeString:
 
 def split_text(route: Any) -> str:
     """Describe the shares in words; `route` may be a record of the history."""
-    text = f"v{route.default_version.version} {route.default_weight_percent} %"
-    if route.canary_version:
-        text += f", v{route.canary_version.version} {route.canary_weight_percent} %"
-    return text if route.enabled else f"{text}, off"
+    return traffic_of(route).in_words()
 
 
 def aliases(version: ModelVersion) -> SafeString:
@@ -102,13 +100,32 @@ def aliases(version: ModelVersion) -> SafeString:
     return _beside(found)
 
 
+def alias_place(route: Route) -> SafeString | None:
+    """Tell where the last sync saw the route's alias, and where it is still to be."""
+    if not route.alias:
+        return None
+    found = Alias.objects.filter(
+        registered_model_id=route.registered_model_id, name=route.alias
+    )
+    alias = found.select_related("version").first()
+    state = getattr(route, "alias_state", None)
+    waits = ""
+    if state is not None and state.wanted_version is not None:
+        waits = f"; it has still to be moved to v{state.wanted_version}"
+    if alias is None:
+        return format_html("nowhere, at the last sync{}", waits)
+    return format_html("{}, at the last sync{}", version_link(alias.version), waits)
+
+
 def roles(version: ModelVersion) -> SafeString:
-    """Render the version's roles in the desired routes, which should be prefetched."""
-    found = [label("default", "success") for _ in version.default_in.all()]
-    found += [
-        label(f"canary {route.canary_weight_percent} %", "warning")
-        for route in version.canary_in.all()
-    ]
+    """Render the version's roles in its model's route, which should be selected."""
+    found = []
+    route = getattr(version.registered_model, "route", None)
+    if route is not None and route.default_version_id == version.pk:
+        found.append(label("default", "success"))
+    weight = None if route is None else route.weight_of(version.pk)
+    if weight is not None:
+        found.append(label(f"canary {weight} %", "warning"))
     if version.published:
         found.append(label("published", "info"))
     return _beside(found)
@@ -140,8 +157,8 @@ def first_problem(of: ModelVersion | Route) -> SafeString:
         return _NOTHING
     more = f" +{len(sentences) - 1}" if len(sentences) > 1 else ""
     return format_html(
-        '<div class="whitespace-normal max-w-sm text-red-700 dark:text-red-400" '
-        'title="{}">{}{}</div>',
+        '<div class="whitespace-normal min-w-52 max-w-sm text-red-700 '
+        'dark:text-red-400" title="{}">{}{}</div>',
         " ".join(in_short(each) for each in sentences),
         in_short(sentences[0], longest=_LONGEST_PROBLEM),
         more,
@@ -151,8 +168,10 @@ def first_problem(of: ModelVersion | Route) -> SafeString:
 def _problems(of: ModelVersion | Route) -> list[str]:
     if isinstance(of, ModelVersion):
         return _problems_of_version(of)
-    versions = (of.default_version, of.canary_version, of.fallback_version)
-    return [
+    versions = [getattr(of, name) for name in Route.VERSIONS]
+    state = getattr(of, "alias_state", None)
+    of_alias = [f"Alias {of.alias}: {state.problem}"] if state and state.problem else []
+    return of_alias + [
         f"v{version.version}: {sentence}"
         for version in dict.fromkeys(versions)
         if version is not None

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.utils.http import url_has_allowed_host_and_scheme
 from unfold.forms import BaseDialogForm
-from unfold.widgets import UnfoldAdminIntegerFieldWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from registry.admin.lookup import require_key
 from registry.artifacts import NotAsked
@@ -29,15 +29,35 @@ class RouteChangeForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untype
         require_key(ModelVersion, str(object_id))
         versions = ModelVersion.objects.select_related("registered_model")
         version = get_object_or_404(versions, pk=str(object_id))
-        route = Route.objects.select_related("default_version", "canary_version")
+        route = Route.objects.select_related(*Route.VERSIONS)
         return {
             "version": version,
             "route": route.filter(registered_model=version.registered_model).first(),
         }
 
 
-class CanaryForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untyped
-    """Ask for confirmation about the canary that is shown, not about a later one."""
+class ReasonForm(forms.Form):
+    """Ask why the traffic changes; who has no reason to give leaves it empty."""
+
+    why = forms.CharField(
+        label="Why",
+        required=False,
+        max_length=300,
+        help_text="Optional. The route's history keeps it.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+
+    @property
+    def reason(self) -> str:
+        return " ".join(self.cleaned_data.get("why", "").split())
+
+
+class StopCanaryForm(RouteChangeForm, ReasonForm):
+    """Ask for confirmation that the canary ends."""
+
+
+class CanaryForm(BaseDialogForm, ReasonForm):  # type: ignore[misc]  # unfold is untyped
+    """Ask for confirmation about the canary that is shown, or which one of several."""
 
     form_before_template = "registry/route_change.html"
     canary = forms.IntegerField(required=False, widget=forms.HiddenInput)
@@ -46,27 +66,32 @@ class CanaryForm(BaseDialogForm):  # type: ignore[misc]  # unfold is untyped
         super().__init__(*args, **kwargs)
         require_key(Route, str(self.object_id))
         routes = Route.objects.select_related(
-            "registered_model", "default_version", "canary_version__registered_model"
+            "registered_model",
+            *(f"{name}__registered_model" for name in Route.VERSIONS),
         )
-        self._route = get_object_or_404(routes, pk=str(self.object_id))
-        self.fields["canary"].initial = self._route.canary_version_id
+        self.route = get_object_or_404(routes, pk=str(self.object_id))
+        self.fields["canary"].initial = self.route.canary_version_id
+        if len(self.route.canaries) > 1:
+            self.fields["canary"] = forms.TypedChoiceField(
+                coerce=int,
+                choices=[
+                    (version.pk, f"v{version.version}, {weight} %")
+                    for version, weight in self.route.canaries
+                ],
+                widget=UnfoldAdminSelectWidget,
+            )
 
     def get_before_template_context(
         self, request: HttpRequest, object_id: int | str | None = None
     ) -> dict[str, Any]:
-        version = self._route.canary_version or self._route.default_version
-        return {"version": version, "route": self._route}
+        version = self.route.canary_version or self.route.default_version
+        return {"version": version, "route": self.route}
 
 
-class StartCanaryForm(RouteChangeForm):
-    weight_percent = forms.IntegerField(
-        label="Weight in percent",
-        help_text="Share of the model's requests, exact over every 100 of them.",
-        min_value=0,
-        max_value=100,
-        initial=10,
-        widget=UnfoldAdminIntegerFieldWidget,
-    )
+class NewTrafficForm(RouteChangeForm):
+    """Say first whether the version could answer the calls that it is to get."""
+
+    form_before_template = "registry/new_traffic.html"
 
 
 def dialog(
@@ -100,7 +125,12 @@ def go_back(request: HttpRequest, *, otherwise: str) -> HttpResponse:
     back = urldefrag(request.headers.get("HX-Current-URL", "")).url
     if not url_has_allowed_host_and_scheme(back, {request.get_host()}):
         back = otherwise
+    return go_to(request, back)
+
+
+def go_to(request: HttpRequest, page: str) -> HttpResponse:
+    """Open a page after a dialog."""
     if "HX-Request" in request.headers:
         # htmx would follow a redirect inside the dialog.
-        return HttpResponse(headers={"HX-Redirect": back})
-    return HttpResponseRedirect(back)
+        return HttpResponse(headers={"HX-Redirect": page})
+    return HttpResponseRedirect(page)

@@ -20,7 +20,7 @@ from registry.admin.json_field import JsonTextField
 from registry.admin.lookup import get_or_404
 from registry.admin.sync import SyncBannerMixin
 from registry.admin.versions import VersionColumns
-from registry.models import ModelVersion, RegisteredModel
+from registry.models import ModelVersion, RegisteredModel, Route
 from registry.rules import metadata
 
 # A trusted model runs its author's code, so what the code may do has a permission of
@@ -79,15 +79,14 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
     list_display = ("name", "traffic", "version_count", "state", "trusted", "public")
     list_select_related = (
         "route",
-        "route__default_version",
-        "route__canary_version",
+        *(f"route__{name}" for name in Route.VERSIONS),
     )
     list_filter = ("trusted", "public")
     search_fields = ("name", "description")
     ordering = ("-created_at", "-pk")
     list_per_page = 50
     inlines = (VersionInline,)
-    actions_detail = ("make_site_default",)
+    actions_detail: tuple[str, ...] = ("make_site_default",)
     history_list_display = ("trusted", "network", "public")
     fieldsets = (
         (None, {"fields": ("name", "description", "traffic", "state")}),
@@ -95,7 +94,7 @@ class RegisteredModelAdmin(SyncBannerMixin, HistoryAdmin):
         ("Its code", {"fields": (*_TRUST, "process")}),
         ("In MLflow", {"fields": ("tags", "missing_since", "created_at")}),
     )
-    readonly_fields = (
+    readonly_fields: tuple[str, ...] = (
         "name",
         "description",
         "traffic",

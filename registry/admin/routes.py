@@ -1,6 +1,7 @@
 """Admin pages of routes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -10,18 +11,22 @@ from django.utils.safestring import SafeString
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
-from registry import routes
+from registry import routes, schema_gate
 from registry.admin import columns, rules
 from registry.admin.dialogs import CanaryForm, answer, dialog
-from registry.admin.history import HistoryAdmin
+from registry.admin.differences import PromoteCanaryForm
 from registry.admin.lookup import get_or_404
 from registry.admin.route_form import RouteForm
+from registry.admin.route_traffic import TrafficHistoryAdmin
 from registry.admin.sync import SyncBannerMixin
 from registry.models import Route
+from registry.shares import canaries
+
+_OVERRIDE = ("override_reason",)
 
 
 @admin.register(Route)
-class RouteAdmin(SyncBannerMixin, HistoryAdmin):
+class RouteAdmin(SyncBannerMixin, TrafficHistoryAdmin):
     form = RouteForm
     list_display: tuple[str, ...] = (
         "model_name",
@@ -33,10 +38,9 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     )
     list_select_related = (
         "registered_model",
-        "default_version",
-        "canary_version",
-        "fallback_version",
+        *Route.VERSIONS,
         "updated_by",
+        "alias_state",
     )
     search_fields = ("registered_model__name",)
     ordering = ("-updated_at", "-pk")
@@ -49,6 +53,7 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         "problems",
         "default_weight_percent",
         "model_rules",
+        "alias_place",
         "updated_at",
         "updated_by_name",
     )
@@ -62,8 +67,35 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
                     "default_weight_percent",
                     "canary_version",
                     "canary_weight_percent",
+                    *_OVERRIDE,
+                    "sticky",
+                    "rollout_plan",
                 )
             },
+        ),
+        (
+            "Further canaries",
+            {
+                "classes": ("collapse",),
+                "fields": tuple(
+                    zip(canaries.VERSIONS[1:], canaries.WEIGHTS[1:], strict=True)
+                ),
+            },
+        ),
+        (
+            "Shadow",
+            {
+                "fields": (
+                    "shadow_version",
+                    "shadow_percent",
+                    "shadow_tolerance_percent",
+                    "keeps_examples",
+                )
+            },
+        ),
+        (
+            "Alias in MLflow",
+            {"fields": ("alias", "alias_follows", "alias_starts", "alias_place")},
         ),
         (
             "Instead of what the model's metadata says",
@@ -89,7 +121,25 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         self, request: HttpRequest, obj: Route, form: Any, change: bool
     ) -> None:
         changed = ", ".join(form.changed_data) or "nothing"
-        routes.save(obj, by=request.user, reason=f"changed {changed} in the admin")
+        reason = f"changed {changed} in the admin{form.override_note}"
+        routes.save(obj, by=request.user, reason=reason)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Ask for the reason of an override only where it is allowed."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if schema_gate.may_override(request.user):
+            return fieldsets
+        return [
+            (title, {**rest, "fields": [it for it in fields if it not in _OVERRIDE]})
+            for title, rest in fieldsets
+            for fields in [rest["fields"]]
+        ]
+
+    def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        # Made for each request.
+        form = super().get_form(request, *args, **kwargs)
+        form.person = request.user
+        return form
 
     @display(description="model", ordering="registered_model__name")
     def model_name(self, route: Route) -> str:
@@ -116,6 +166,10 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     def model_rules(self, route: Route) -> SafeString:
         return rules.own_rules(route.default_version)
 
+    @display(description="where it stands", empty_value="–")
+    def alias_place(self, route: Route) -> SafeString | None:
+        return columns.alias_place(route)
+
     def traffic(self, record: Any) -> str:
         """Describe how a historical record divided the traffic."""
         return columns.split_text(record)
@@ -126,21 +180,24 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         permissions=["move_route"],
         variant=ActionVariant.PRIMARY,
         dialog=dialog(
-            "Make the canary the default?", submit="Promote canary", form=CanaryForm
+            "Make the canary the default?",
+            submit="Promote canary",
+            form=PromoteCanaryForm,
         ),
     )
     def promote_canary(
-        self, request: HttpRequest, form: CanaryForm, object_id: str
+        self, request: HttpRequest, form: PromoteCanaryForm, object_id: str
     ) -> HttpResponse:
         done = "The canary is the default now."
-        return self._do(request, form, object_id, routes.promote_canary, done)
+        promote = partial(routes.promote_canary, override=form.override)
+        return self._do(request, form, object_id, promote, done)
 
     @action(
         description="Stop canary",
         icon="stop_circle",
         permissions=["move_route"],
         dialog=dialog(
-            "Send all traffic to the default again?",
+            "Send the canary's calls to the default again?",
             submit="Stop canary",
             form=CanaryForm,
         ),
@@ -148,16 +205,23 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
     def stop_canary(
         self, request: HttpRequest, form: CanaryForm, object_id: str
     ) -> HttpResponse:
-        done = "The canary was stopped; the default gets everything."
+        done = "The canary was stopped; the default gets its calls."
         return self._do(request, form, object_id, routes.stop_canary, done)
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
-        """Offer the actions on a canary only if the route has one."""
+        """Offer the actions on a canary only if the route has one.
+
+        Of several, each is promoted from its own page, which says what callers notice.
+        """
         route = self.get_object(request, object_id)
-        if route is not None and route.canary_version_id is None:
-            return []
+        number = 0 if route is None else len(route.canaries)
         actions: list[Any] = super().get_actions_detail(request, object_id)
-        return actions
+        offered = {"promote_canary", "stop_canary"} if number == 1 else {"stop_canary"}
+        return [
+            each
+            for each in actions
+            if number and each.method.original_function_name in offered
+        ]
 
     def _do(
         self,
@@ -170,7 +234,12 @@ class RouteAdmin(SyncBannerMixin, HistoryAdmin):
         route = get_or_404(self, request, object_id)
         return answer(
             request,
-            lambda: change(route, by=request.user, seen=form.cleaned_data["canary"]),
+            lambda: change(
+                route,
+                by=request.user,
+                seen=form.cleaned_data["canary"],
+                why=form.reason,
+            ),
             done=done,
             otherwise=reverse("admin:registry_route_change", args=[route.pk]),
         )

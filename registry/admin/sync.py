@@ -75,11 +75,11 @@ class SyncBannerMixin(RegistryPermissionsMixin):
         try:
             sync_registry.apply_async(retry=False)
         except (OperationalError, OSError) as error:
-            log.warning("sync not queued", error=type(error).__name__)
+            log.warning("sync_not_queued", reason=error)
             messages.error(
                 request,
                 "The message broker cannot be reached, so no worker was asked. "
-                "`manage.py sync_registry` synchronises without it.",
+                "`modelyard sync_registry` synchronises without it.",
             )
         else:
             messages.success(

@@ -1,5 +1,6 @@
 """Admin pages of model versions."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +16,20 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from registry import artifacts, routes
-from registry.admin import columns, dialogs, rules
-from registry.admin.dialogs import RouteChangeForm, StartCanaryForm, dialog
+from registry.admin import columns, dialogs, differences, rules
+from registry.admin.dialogs import (
+    NewTrafficForm,
+    RouteChangeForm,
+    StopCanaryForm,
+    dialog,
+)
+from registry.admin.differences import GatedForm, StartCanaryForm
 from registry.admin.lookup import get_or_404
 from registry.admin.sync import SyncBannerMixin
 from registry.models import ModelVersion, Route
 
 CHANGE_ROUTE = ["move_route"]
+_NUMBERED = re.compile(r"(.*?)\s*\bv(\d{1,9})")
 
 
 class VersionColumns:
@@ -35,9 +43,8 @@ class VersionColumns:
 
     def get_queryset(self, request: HttpRequest) -> models.QuerySet[ModelVersion]:
         versions: models.QuerySet[ModelVersion] = super().get_queryset(request)  # type: ignore[misc]
-        return versions.select_related("registered_model").prefetch_related(
-            "aliases", "default_in", "canary_in"
-        )
+        found = versions.select_related("registered_model__route")
+        return found.prefetch_related("aliases")
 
     @display(description="role")
     def roles(self, version: ModelVersion) -> SafeString:
@@ -90,10 +97,10 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         "withdraw",
         "fetch_artifact",
     )
-    actions_row = _row_actions
+    actions_row: tuple[str, ...] = _row_actions
     actions_detail: tuple[Any, ...] = (
-        *_row_actions[:3],
-        {"title": "More", "items": list(_row_actions[3:])},
+        *_row_actions[:2],
+        {"title": "More", "items": list(_row_actions[2:])},
     )
     fieldsets = (
         (
@@ -111,7 +118,7 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         ),
         (
             "Served as",
-            {"fields": ("inputs", "published")},
+            {"fields": ("inputs", "differences", "published")},
         ),
         (
             "As it was logged",
@@ -128,8 +135,8 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
             "In MLflow",
             {
                 "fields": (
-                    "run_id",
-                    "mlflow_status",
+                    "mlflow_run",
+                    "status",
                     "registered_at",
                     "tags",
                     "missing_since",
@@ -141,9 +148,30 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: Any, search_term: str
+    ) -> tuple[Any, bool]:
+        """Find a version also as pages name it: a model's name and "v3"."""
+        numbered = _NUMBERED.fullmatch(search_term.strip())
+        if numbered is not None:
+            queryset = queryset.filter(version=int(numbered[2]))
+            search_term = numbered[1]
+        found: tuple[Any, bool] = super().get_search_results(
+            request, queryset, search_term
+        )
+        return found
+
     @display(description="version", ordering="registered_model__name")
     def title(self, version: ModelVersion) -> str:
         return str(version)
+
+    @display(description="MLflow run")
+    def mlflow_run(self, version: ModelVersion) -> str:
+        return version.run_id
+
+    @display(description="MLflow status")
+    def status(self, version: ModelVersion) -> str:
+        return version.mlflow_status
 
     @display(description="metrics")
     def all_metrics(self, version: ModelVersion) -> SafeString:
@@ -152,6 +180,10 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
     @display(description="inputs")
     def inputs(self, version: ModelVersion) -> SafeString:
         return rules.own_rules(version)
+
+    @display(description="differences to the route")
+    def differences(self, version: ModelVersion) -> SafeString:
+        return differences.told(version)
 
     @display(description="problems")
     def first_problem(self, version: ModelVersion) -> SafeString:
@@ -164,17 +196,19 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         dialog=dialog(
             "Make this version the default?",
             submit="Make default",
-            form=RouteChangeForm,
+            form=GatedForm,
         ),
         variant=ActionVariant.PRIMARY,
     )
     def make_default(
-        self, request: HttpRequest, form: RouteChangeForm, object_id: str
+        self, request: HttpRequest, form: GatedForm, object_id: str
     ) -> HttpResponse:
         return self._do(
             request,
             object_id,
-            lambda version: routes.make_default(version, by=request.user),
+            lambda version: routes.make_default(
+                version, by=request.user, override=form.override, why=form.reason
+            ),
             "{} is the default now. Requests move once the engines have it loaded.",
         )
 
@@ -196,9 +230,13 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
             request,
             object_id,
             lambda version: routes.start_canary(
-                version, weight_percent=weight, by=request.user
+                version,
+                weight_percent=weight,
+                by=request.user,
+                override=form.override,
+                why=form.reason,
             ),
-            f"{{}} is the canary now, with {weight} % of the requests once the "
+            f"{{}} is a canary now, with {weight} % of the requests once the "
             "engines have it loaded.",
         )
 
@@ -207,19 +245,21 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         icon="stop_circle",
         permissions=CHANGE_ROUTE,
         dialog=dialog(
-            "Send all traffic to the default again?",
+            "Send its calls to the default again?",
             submit="Stop canary",
-            form=RouteChangeForm,
+            form=StopCanaryForm,
         ),
     )
     def stop_canary(
-        self, request: HttpRequest, form: RouteChangeForm, object_id: str
+        self, request: HttpRequest, form: StopCanaryForm, object_id: str
     ) -> HttpResponse:
         return self._do(
             request,
             object_id,
-            lambda version: routes.stop_canary(_route_of(version), by=request.user),
-            "The canary was stopped; the default gets everything.",
+            lambda version: routes.stop_canary(
+                _route_of(version), by=request.user, seen=version.pk, why=form.reason
+            ),
+            "{} is no canary any more; the default gets its calls.",
         )
 
     @action(
@@ -227,11 +267,11 @@ class ModelVersionAdmin(VersionColumns, SyncBannerMixin, ModelAdmin):  # type: i
         icon="public",
         permissions=CHANGE_ROUTE,
         dialog=dialog(
-            "Let callers name this version?", submit="Publish", form=RouteChangeForm
+            "Let callers name this version?", submit="Publish", form=NewTrafficForm
         ),
     )
     def publish(
-        self, request: HttpRequest, form: RouteChangeForm, object_id: str
+        self, request: HttpRequest, form: NewTrafficForm, object_id: str
     ) -> HttpResponse:
         return self._do(
             request,

@@ -6,7 +6,7 @@ Only the worker and commands call them, so web processes need not pay for it.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,12 +25,20 @@ from registry.mlflow.types import (
     RegistryUnreachable,
     RemoteModel,
     RemoteVersion,
+    Training,
 )
 
 log = structlog.get_logger(__name__)
 
 _PAGE = 1000
 _MAX_METRICS = 50
+_MAX_PARAMS = 100
+_LONGEST_PARAM = 500
+# What MLflow's own API takes of a tag of a version. Some of its stores bound nothing,
+# and a page must not show megabytes.
+_LONGEST_TAG = 5000
+_MAX_TAGS = 200
+_LONGEST_DESCRIPTION = 100_000
 # An absent server must cost a sync seconds, not the minutes that MLflow's defaults
 # allow. MLflow reads these from the environment only.
 _ENVIRONMENT = {
@@ -38,6 +46,16 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_NO_ACCESS = (
+    "Our account in MLflow may not do this: give it the permission, or check the name "
+    "and the password in MLFLOW_TRACKING_URI."
+)
+# What to do about the codes of MLflow's errors.
+_HINTS = {
+    "RESOURCE_DOES_NOT_EXIST": "It does not exist there any more.",
+    "PERMISSION_DENIED": _NO_ACCESS,
+    "UNAUTHENTICATED": _NO_ACCESS,
 }
 
 
@@ -66,8 +84,8 @@ class MlflowRegistry:
             return [
                 RemoteModel(
                     name=model.name,
-                    description=storable(model.description or ""),
-                    tags=model_file.plain(dict(model.tags)),
+                    description=_cut(model.description or "", _LONGEST_DESCRIPTION),
+                    tags=_tags(model.tags),
                     aliases={
                         storable(alias): int(number)
                         for alias, number in model.aliases.items()
@@ -78,14 +96,21 @@ class MlflowRegistry:
                 if _is_storable(model.name)
             ]
 
-    def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]:
-        """Return the run's metrics, overridden by those of the logged model itself."""
+    def training(self, name: str, version: RemoteVersion) -> Training:
+        """Return the run's metrics and parameters, and whose run it was.
+
+        The metrics of the logged model itself override those of the run.
+        """
         with self._answering(f"show the metrics of {name} v{version.version}"):
             client = self._connect()
             found: dict[str, float] = {}
+            params: dict[str, str] = {}
+            user = ""
             if version.run_id:
                 run = _unless_deleted(lambda: client.get_run(version.run_id))
                 found |= run.data.metrics if run else {}
+                params = run.data.params if run else {}
+                user = run.data.tags.get("mlflow.user", "") if run else ""
             model_id = _logged_model_id(version.source)
             if model_id:
                 logged = _unless_deleted(lambda: client.get_logged_model(model_id))
@@ -94,8 +119,14 @@ class MlflowRegistry:
         # `system/` holds processor and memory load during training.
         names = sorted(key for key in found if not key.startswith("system/"))
         kept = {key: found[key] for key in names[:_MAX_METRICS]}
-        metrics: dict[str, float | None] = model_file.plain(kept)
-        return metrics
+        return Training(
+            metrics=model_file.plain(kept),
+            params={
+                storable(key): storable(params[key])[:_LONGEST_PARAM]
+                for key in sorted(params)[:_MAX_PARAMS]
+            },
+            user=storable(user)[:255],
+        )
 
     def model_file(self, name: str, version: int) -> ModelFile:
         with self._answering(f"show the description of {name} v{version}"):
@@ -118,6 +149,10 @@ class MlflowRegistry:
     def download(self, name: str, version: int, *, into: Path, max_bytes: int) -> None:
         with self._answering(f"hand out the artifact of {name} v{version}"):
             self._source(name, version).copy(into, max_bytes=max_bytes)
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        with self._answering(f"move the alias {alias} of {name} to v{version}"):
+            self._connect().set_registered_model_alias(name, alias, str(version))
 
     def _connect(self) -> Any:
         if self._client is not None:
@@ -164,10 +199,8 @@ class MlflowRegistry:
             # MLflow passes on errors of SQLAlchemy, requests, botocore and others,
             # whose texts may quote URIs with passwords.
             reason = getattr(error, "error_code", None) or type(error).__name__
-            hint = (
-                "It does not exist there any more."
-                if reason == "RESOURCE_DOES_NOT_EXIST"
-                else "Check that it runs and that MLFLOW_TRACKING_URI is right."
+            hint = _HINTS.get(
+                reason, "Check that it runs and that MLFLOW_TRACKING_URI is right."
             )
             raise RegistryUnreachable(
                 f"MLflow at {shown_uri(self._uri)} did not {what} ({reason}). {hint}"
@@ -283,9 +316,21 @@ def _remote_version(version: Any) -> RemoteVersion:
         run_id=storable(version.run_id or ""),
         status=storable(version.status or ""),
         registered_at=registered_at,
-        description=storable(version.description or ""),
-        tags=model_file.plain(dict(version.tags)),
+        description=_cut(version.description or "", _LONGEST_DESCRIPTION),
+        tags=_tags(version.tags),
     )
+
+
+def _tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        storable(name): _cut(str(tags[name]), _LONGEST_TAG)
+        for name in sorted(tags)[:_MAX_TAGS]
+    }
+
+
+def _cut(text: str, longest: int) -> str:
+    text = storable(text)
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _is_storable(name: str) -> bool:

@@ -39,6 +39,16 @@ class RemoteModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """What MLflow knows of how a version was trained."""
+
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    # Whose run it was; empty: unknown.
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFile:
     """The `MLmodel` file of an artifact, and its input example."""
 
@@ -63,13 +73,15 @@ class ModelRegistry(Protocol):
 
     def models(self) -> list[RemoteModel]: ...
 
-    def metrics(self, name: str, version: RemoteVersion) -> dict[str, float | None]: ...
+    def training(self, name: str, version: RemoteVersion) -> Training: ...
 
     def model_file(self, name: str, version: int) -> ModelFile: ...
 
     def download(
         self, name: str, version: int, *, into: Path, max_bytes: int
     ) -> None: ...
+
+    def set_alias(self, name: str, alias: str, version: int) -> None: ...
 
 
 def input_name(spec: Json, unnamed: str = "input") -> str:

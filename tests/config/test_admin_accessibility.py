@@ -11,21 +11,25 @@ from django.utils import timezone
 from accounts.models import Customer, Price
 from accounts.quotas import soft_limits
 from accounts.usage import recording, statements
-from inference.models import Engine, VersionEvent
+from inference.controller.rollouts import conduct, stored_sums
+from inference.models import Engine, Rollout, VersionEvent
+from registry.models import RolloutPlan
 from tests import accessibility
 from tests.accounts.quotas.test_leases import event
 from tests.accounts.usage.test_refused_calls import refused
 from tests.browsing import CHROMIUM, Visit, launched
 from tests.factories import CustomerFactory, UserFactory, issue_key
-from tests.factories_registry import RouteFactory
+from tests.factories_registry import ModelVersionFactory, RouteFactory
 from tests.factories_serving import (
     EngineFactory,
     HostFactory,
     LoadedVersionFactory,
+    RolloutFactory,
     VersionConditionFactory,
     VersionEventFactory,
     lacking,
 )
+from tests.inference.rollouts.simulated import World, count
 
 pytestmark = [
     pytest.mark.browser,
@@ -78,6 +82,8 @@ def one_of_each():
     route = RouteFactory.create(with_canary=True)
     host, engine, loaded = served_by_a_process(route)
     return [
+        rollout_of(route),
+        RolloutPlan.objects.create(name="careful", plan={"last_step": "second_person"}),
         host,
         engine,
         loaded,
@@ -91,6 +97,27 @@ def one_of_each():
         route.registered_model,
         Group.objects.first(),
     ]
+
+
+def rollout_of(route):
+    """Make a paused rollout with many numbers, after one of each other state."""
+    of_route = {
+        "version": route.canary_version,
+        "default_version": route.default_version,
+    }
+    for state in Rollout.State:
+        if state not in Rollout.ACTIVE:
+            RolloutFactory.create(state=state, ended_at=timezone.now(), **of_route)
+    sums = count(World(error_rate=0.02, calls=1000), seed=1)
+    rollout = RolloutFactory.create(
+        sums=stored_sums.as_json(sums),
+        stage_began_at=timezone.now(),
+        started_by=UserFactory.create(),
+        **of_route,
+    )
+    reason = "It failed:\n" + "  a line of a trace\n" * 25
+    conduct.pause(rollout, by=None, reason=reason, guard="errors")
+    return rollout
 
 
 def served_by_a_process(route):
@@ -121,6 +148,8 @@ def served_by_a_process(route):
 
 def paths():
     yield reverse("admin:index")
+    yield reverse("my-key")
+    yield reverse("messages")
     things = {thing._meta.model_name: thing for thing in one_of_each()}
     for model in admin.site._registry:
         app, name = model._meta.app_label, model._meta.model_name
@@ -136,6 +165,8 @@ def paths():
                 yield reverse(f"admin:{app}_{name}_history", args=[pk])
                 name_of_record = f"admin:{app}_{name}_simple_history"
                 yield reverse(name_of_record, args=[pk, record.pk])
+            if name == "modelversion":
+                yield reverse("admin:registry_modelversion_try", args=[pk])
             for dialog in DIALOGS.get(name, ()):
                 yield reverse(f"admin:{app}_{name}_{dialog}", args=[pk])
 
@@ -172,3 +203,29 @@ def test_every_page_can_be_read_by_everybody(visit):
     assert complaints == []
     assert {path: problems for path, problems in found.items() if problems} == {}
     assert seen > 40
+
+
+def test_a_rollout_is_started_and_moved_with_the_keyboard(visit):
+    route = RouteFactory.create(default_version__registered_model__name="m" * 200)
+    version = ModelVersionFactory.create(registered_model=route.registered_model)
+    page = visit.page
+    visit.come_in(UserFactory.create(is_staff=True, is_superuser=True))
+    visit.open(f"/admin/registry/modelversion/{version.pk}/change/")
+
+    page.focus("a:has-text('Start rollout')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#dialog")
+    found = {"start": problems_of(visit)}
+    page.focus("#dialog button:has-text('Start rollout')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rollout")
+    page.focus("a:has-text('Roll back')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#dialog")
+    found["roll back"] = problems_of(visit)
+    page.focus("#dialog button:has-text('Roll back')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rollout :text-is('rolled back')")
+
+    assert found == {"start": {}, "roll back": {}}
+    assert visit.complaints == []

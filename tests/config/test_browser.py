@@ -326,3 +326,46 @@ def test_pages_of_hosts_and_engines_fit_whatever_they_are_called(desktop, boss, 
         assert_fits(desktop)
     desktop.open(f"/admin/registry/modelversion/{version.pk}/change/")
     assert_fits(desktop)
+
+
+# Texts that reach beyond the box that they are in, or under what is beside it.
+CUT = """() => [...document.querySelectorAll("#result_list td, #result_list tbody th")]
+  .filter((cell) => cell.checkVisibility() && cell.scrollWidth > cell.clientWidth + 1)
+  .map((cell) => cell.className.split(" ")[0])"""
+
+
+def test_nothing_in_a_list_is_cut_on_a_phone(desktop, boss):
+    route = RouteFactory.create(
+        default_version__registered_model__name=LONG, with_canary=True
+    )
+    VersionConditionFactory.create(of=route.canary_version, reason="It died twice.")
+    error = "ValueError: the model cannot read this row, whose name is " + LONG
+    engine = EngineFactory.create(host=LONG, name=LONG, error=error)
+    HostFactory.create(name=LONG, error=error)
+    VersionEventFactory.create(
+        of=route.default_version, engine=engine.name, host=LONG, text=error
+    )
+    desktop.come_in(boss)
+    desktop.look(390)
+
+    for path in (
+        "registry/route/",
+        "registry/modelversion/",
+        "inference/host/",
+        "inference/engine/",
+        "inference/versionevent/",
+    ):
+        desktop.open(f"/admin/{path}", "[data-label]")
+        assert desktop.page.evaluate(CUT) == [], path
+
+
+def test_columns_are_called_on_a_phone_as_on_a_large_screen(desktop, boss):
+    HostFactory.create()
+    desktop.come_in(boss)
+    desktop.look(390)
+
+    desktop.open("/admin/inference/host/", "[data-label='Memory in use']")
+
+    cell = desktop.page.locator("#result_list .field-memory")
+    style = "cell => getComputedStyle(cell, '::before').textTransform"
+    assert cell.evaluate(style) == "none"

@@ -28,7 +28,7 @@ def set_up(monkeypatch):
         monkeypatch.setattr(f"{MODULE}.before_start.check_database", lambda: None)
         monkeypatch.setattr(f"{MODULE}.first_run.steps", lambda: steps)
         monkeypatch.setattr(
-            f"{MODULE}.process_specs", lambda: pytest.fail("it went on to serve")
+            f"{MODULE}.specs.supervisor", lambda: pytest.fail("it went on to serve")
         )
         call_command("quickstart")
 
@@ -43,10 +43,10 @@ def test_stop_that_a_step_swallows_still_stops_the_set_up(set_up, number):
             signal.raise_signal(number)
         return "done"
 
-    later = Step("Later", lambda: True, lambda _say: pytest.fail("it went on"))
+    later = Step("Later", "part", lambda: True, lambda _say: pytest.fail("it went on"))
 
     with pytest.raises(CommandError, match="the next `make run` goes on"):
-        set_up(Step("First", lambda: True, swallow), later)
+        set_up(Step("First", "part", lambda: True, swallow), later)
 
 
 def test_stop_during_the_last_step_starts_nothing(set_up):
@@ -56,7 +56,7 @@ def test_stop_during_the_last_step_starts_nothing(set_up):
         return "done"
 
     with pytest.raises(CommandError, match="the next `make run` goes on"):
-        set_up(Step("Only", lambda: True, swallow))
+        set_up(Step("Only", "part", lambda: True, swallow))
 
 
 def test_stop_is_felt_at_once(set_up):
@@ -65,4 +65,4 @@ def test_stop_is_felt_at_once(set_up):
         pytest.fail("it went on")
 
     with pytest.raises(CommandError, match="the next `make run` goes on"):
-        set_up(Step("Only", lambda: True, wait))
+        set_up(Step("Only", "part", lambda: True, wait))

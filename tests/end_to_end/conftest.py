@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +69,31 @@ class Installation:
         )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Run all tests of the demo in one worker: it takes a minute to start."""
+    for item in items:
+        if "modelyard" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("modelyard"))
+            item.add_marker(pytest.mark.timeout(900))
+
+
 def free_ports() -> int:
     """Return a free port; the next two, for operators and gRPC, are free too."""
     return free_port(3)
+
+
+def listen(process: subprocess.Popen[str]) -> list[str]:
+    """Return the lines that a process prints from now on; they grow as it goes on."""
+    said: list[str] = []
+
+    def read() -> None:
+        assert process.stdout is not None
+        with process.stdout as lines:
+            said.extend(lines)
+
+    threading.Thread(target=read, daemon=True).start()
+    return said
 
 
 def read_card(process: subprocess.Popen[str]) -> list[str]:
@@ -86,11 +110,10 @@ def read_card(process: subprocess.Popen[str]) -> list[str]:
 def stop(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Send SIGTERM and return the descendants that were alive before it."""
     if process.poll() is not None:
-        process.communicate()
         return []
     members = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE_S)
+    process.wait(timeout=PATIENCE_S)
     return members
 
 
@@ -111,6 +134,16 @@ class Running:
     installation: Installation
     first_run: FirstRun
     client: httpx.Client
+    process: subprocess.Popen[str]
+    # What it printed after its card.
+    said: list[str]
+
+    def require_alive(self) -> None:
+        """Fail with its last words if it has ended, instead of at each call."""
+        status = self.process.poll()
+        if status is not None:
+            words = "".join(self.said[-40:])
+            pytest.fail(f"the demo ended with {status}:\n{words}", pytrace=False)
 
     @property
     def card(self) -> list[str]:
@@ -134,6 +167,13 @@ class Running:
             f"/api/v1/models/{model}/predict", json=body, headers=self.headers(token)
         )
 
+    def asking(self, model: str) -> Callable[[httpx.Client], httpx.Response]:
+        """Return a function that asks a model on another client, without a limit."""
+        url = f"{self.demo['base_url']}/api/v1/models/{model}/predict"
+        body = {"instances": self.rows(model)[:1]}
+        headers = self.headers(self.demo["bench_api_key"])
+        return lambda client: client.post(url, json=body, headers=headers)
+
 
 @pytest.fixture(scope="session")
 def modelyard(tmp_path_factory):
@@ -143,6 +183,7 @@ def modelyard(tmp_path_factory):
     process = installation.start()
     try:
         card = read_card(process)
+        listen(process)
         took_s = time.monotonic() - started
         members = stop(process)
         # Their supervisor is gone, so the system may need a moment to end the last.
@@ -150,6 +191,7 @@ def modelyard(tmp_path_factory):
         started = time.monotonic()
         process = installation.start()
         second_card = read_card(process)
+        said = listen(process)
         first_run = FirstRun(
             card,
             survivors,
@@ -160,17 +202,13 @@ def modelyard(tmp_path_factory):
         )
         base_url = installation.demo["base_url"]
         with httpx.Client(base_url=base_url, timeout=60) as client:
-            yield Running(installation, first_run, client)
+            yield Running(installation, first_run, client, process, said)
     finally:
         stop(process)
 
 
-def wait_for(condition, *, timeout_s=60.0, what="the condition"):
-    """Poll until `condition()` is true and return its value."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"{what} did not come about"
-        time.sleep(0.1)
+@pytest.fixture(autouse=True)
+def demo_is_alive(request):
+    """Say why it has ended, once for each test that needs it."""
+    if "modelyard" in request.fixturenames:
+        request.getfixturevalue("modelyard").require_alive()

@@ -7,6 +7,8 @@ import mlflow
 
 class Echo(mlflow.pyfunc.PythonModel):
     def predict(self, context, model_input, params=None):
+        if "please fail" in list(model_input["text"]):
+            raise RuntimeError("it was asked to fail")
         return [str(text) for text in model_input["text"]]
 
     def predict_stream(self, context, model_input, params=None):

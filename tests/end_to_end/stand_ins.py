@@ -1,4 +1,4 @@
-"""Replace a machine's own programs for the commands of docs/deployment.md.
+"""Replace a machine's own programs for the commands of docs/install.md.
 
 Each program is this file under another name, first in PATH. They do not change the
 machine: `sudo` does not switch users, and /opt, /etc and /var are below one folder.

@@ -16,11 +16,7 @@ import pytest
 from tests.documented_samples import logs_a_model, samples
 from tests.end_to_end.conftest import ROOT
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("modelyard"),
-]
+pytestmark = pytest.mark.processes
 
 TEXT = (ROOT / "docs" / "protocols.md").read_text()
 COMMANDS = {

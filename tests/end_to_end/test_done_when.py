@@ -1,6 +1,5 @@
 """Test what a person new to Modelyard does in the first hour, from the outside."""
 
-import collections
 import csv
 import io
 import json
@@ -11,13 +10,10 @@ import subprocess
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import ROOT, wait_for
+from tests.end_to_end.conftest import ROOT
+from tests.waiting import wait_until
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("modelyard"),
-]
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +89,13 @@ def test_every_demo_model_predicts(modelyard, model):
 def test_canary_gets_its_tenth_and_then_its_half(modelyard):
     bench = modelyard.demo["bench_api_key"]
 
-    def split():
-        return collections.Counter(
+    def canaries():
+        """Return how many of 100 calls, of two blocks in part, reach the canary."""
+        versions = [
             modelyard.predict(token=bench).json()["model"]["version"]
             for _ in range(100)
-        )
+        ]
+        return versions.count("3")
 
     def set_weight(percent):
         code = (
@@ -110,9 +108,9 @@ def test_canary_gets_its_tenth_and_then_its_half(modelyard):
         modelyard.installation.manage("shell", "-c", code).check_returncode()
 
     # Another test may just have moved it back.
-    wait_for(lambda: split() == {"2": 90, "3": 10}, what="a tenth")
+    wait_until(lambda: 0 < canaries() <= 20, what="a tenth")
     set_weight(50)
-    wait_for(lambda: split() == {"2": 50, "3": 50}, what="an even split")
+    wait_until(lambda: 32 <= canaries() <= 68, what="a half")
     set_weight(10)
 
 
@@ -183,10 +181,13 @@ def test_csv_job_gives_its_results_back_as_csv(modelyard):
     url = f"/api/v1/jobs/{submitted.json()['id']}"
 
     def finished():
-        job = modelyard.client.get(url, headers=modelyard.headers()).json()
+        answer = modelyard.client.get(url, headers=modelyard.headers())
+        assert answer.status_code == 200, answer.text
+        job = answer.json()
         return job if job["status"] not in ("pending", "processing") else None
 
-    job = wait_for(finished, timeout_s=180, what="the end of the job")
+    # The plan of this key allows 20 requests a second.
+    job = wait_until(finished, timeout_s=180, what="the end of the job", pause_s=0.2)
     assert job["status"] == "completed", job
     result = modelyard.client.get(
         f"{url}/result",
@@ -203,7 +204,7 @@ def test_key_is_issued_exhausted_and_revoked(modelyard):
         "print(api_keys.issue(customer, name='k', scopes=['predict']).token)"
     )
     token = modelyard.installation.manage("shell", "-c", code).stdout.split()[-1]
-    wait_for(
+    wait_until(
         lambda: modelyard.predict(token=token, instances=[]).status_code == 400,
         what="the new key",
     )
@@ -215,7 +216,7 @@ def test_key_is_issued_exhausted_and_revoked(modelyard):
         "api_keys.revoke(ApiKey.objects.get(customer__name='Tiny'))"
     )
     modelyard.installation.manage("shell", "-c", code)
-    wait_for(
+    wait_until(
         lambda: modelyard.predict(token=token).status_code == 401,
         what="the revocation",
     )
@@ -252,7 +253,8 @@ def test_traffic_reaches_the_ledger_and_the_usage_endpoint(modelyard):
         assert response.status_code == 200, response.text
         return sum(bucket["requests"] for bucket in response.json()["data"])
 
-    assert wait_for(counted, what="usage") > 0
+    # The plan of this key allows 20 requests a second.
+    assert wait_until(counted, what="usage", pause_s=0.2) > 0
 
 
 def test_metrics_are_on_the_operator_port_only(modelyard):

@@ -43,11 +43,7 @@ def _why_not():
     return ""
 
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("modelyard"),
-]
+pytestmark = pytest.mark.processes
 
 
 def _installed(pins, install):

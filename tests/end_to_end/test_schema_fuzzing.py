@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("modelyard"),
-]
+pytestmark = pytest.mark.processes
 
 SEED = 20261120
 # 503 and 504 are allowed: they say that we are busy, not that we failed.

@@ -1,16 +1,13 @@
 """Test to start twice, to start on a taken port, and to stop everything."""
 
+import re
 import socket
 
 import pytest
 
 from tests.end_to_end.conftest import PATIENCE_S, Installation, free_ports
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.timeout(900),
-    pytest.mark.xdist_group("modelyard"),
-]
+pytestmark = pytest.mark.processes
 
 
 def test_home_in_use_is_refused_with_a_clear_sentence(modelyard):
@@ -48,6 +45,21 @@ def test_the_card_names_the_demos_registry_and_everybody_who_may_sign_in(modelya
     assert len(demo["staff"]) == 3
     for name, password in demo["staff"].items():
         assert f"{name} / {password}" in card
+
+
+def test_it_says_what_took_the_time(modelyard):
+    told = [
+        [line for line in card if line.startswith("Ready after")]
+        for card in (modelyard.first_run.card, modelyard.first_run.second_card)
+    ]
+
+    number = r"[\d.]+ s"
+    assert re.fullmatch(
+        f"Ready after {number}: database {number}, training {number}, "
+        f"demo data {number}, start {number}.",
+        told[0][0],
+    )
+    assert re.fullmatch(f"Ready after {number}: start {number}.", told[1][0])
 
 
 def test_second_run_finds_everything_in_place_and_is_ready_soon(modelyard):

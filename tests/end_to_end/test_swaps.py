@@ -21,6 +21,7 @@ from benchmarks.open_loop import Generator
 from config.processes.supervisor import ProcessSpec, Supervisor
 from inference.engine.wire.messages import VersionKey
 from inference.prediction.plan import DEFAULT_TIMEOUT_S
+from tests.waiting import until
 
 pytestmark = pytest.mark.processes
 
@@ -135,12 +136,6 @@ def poison(plane, supervisor):
     )
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(request, timeout=10)
-
-
-async def until(condition):
-    """Wait for a condition; the test's own time-out ends a vain wait."""
-    while not condition():
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("harm", [kill, poison])

@@ -94,6 +94,12 @@ def leave_torn_hints(home):
         )
 
 
+def charged(key):
+    """Return how many requests the ledger charges its customer."""
+    usage = Usage.objects.filter(customer=key.customer)
+    return usage.aggregate(n=Sum("charged_requests"))["n"]
+
+
 def seconds_until_more_rows():
     began, known = time.monotonic(), progress()
     machine.wait_until(lambda: progress() > known, what="more rows")
@@ -127,6 +133,7 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
         machine.wait_until(lambda: plant.answers(calls_key.token), what="a prediction")
         machine.wait_until(plant.ingested, what="the first event in the ledger")
         before = set().union(*plant.spooled().values())
+        charged_before = charged(calls_key.key)
         job_ids = [submit(plant, jobs_key.token, number) for number in range(JOBS)]
         plant.start("worker")
         plant.start("beat")
@@ -143,7 +150,7 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
         results = [result(plant, jobs_key.token, job_id) for job_id in job_ids]
         events = set().union(*plant.spooled().values())
 
-    assert longest_s < RESTART_S + machine.PATIENCE_S / 2
+    assert longest_s < RESTART_S + 30
     for number, found in enumerate(results):
         first = first_value(number)
         scores = [one["score"] for one in found["predictions"]]
@@ -161,8 +168,5 @@ def test_no_row_is_lost_or_done_twice_whatever_is_killed(home):
     # No other caller was affected.
     assert {call.status for call in load.calls} == {200}
     assert sorted(load.answered()) == sorted(events - before)
-    charged = Usage.objects.filter(customer=calls_key.key.customer).aggregate(
-        n=Sum("charged_requests")
-    )
-    # One call before the load checked that the gateway serves.
-    assert charged["n"] == len(load.calls) + 1
+    # Calls before the load checked that the gateways serve.
+    assert charged(calls_key.key) - charged_before == len(load.calls)

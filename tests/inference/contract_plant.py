@@ -77,6 +77,11 @@ ORDERS = Signature(
 SIZES_KEY = VersionKey("sizes", 1)
 PICTURES_KEY = VersionKey("pictures", 1)
 VECTORS_KEY = VersionKey("vectors", 1)
+# Its canary wants another column, and no engine has it.
+TRIAL_KEY = VersionKey("trial", 1)
+WIDER = msgspec.structs.replace(
+    SIZES, columns=(*SIZES.columns, Column(name="depth")), shape=(3,)
+)
 SPELLER = msgspec.structs.replace(TEXTS, columns=(Column(name="text", dtype="str"),))
 SPELLER_KEY = VersionKey("speller", 1)
 
@@ -163,6 +168,7 @@ class RunningEngine:
         for key, signature, artifact in (
             (SIZES_KEY, SIZES, self._artifact),
             (VECTORS_KEY, VECTORS, self._artifact),
+            (TRIAL_KEY, SIZES, self._artifact),
             (PICTURES_KEY, PICTURES, self._pictures),
         ):
             client.load(
@@ -292,18 +298,25 @@ def publish(home: Home, *, engine: Path, stuck: Path) -> Published:
 
 
 def _models() -> tuple[CallableModel, ...]:
-    def model(name: str, signature: Signature, engine: str, **fields: Any) -> Any:
+    def model(
+        name: str,
+        signature: Signature,
+        engine: str,
+        *,
+        canary: Signature | None = None,
+        **fields: Any,
+    ) -> Any:
         version = CallableVersion(
             version=1, signature=signature, aliases=("champion",), engines=(engine,)
         )
-        default = Variant(version=1, role="default", weight_percent=100)
+        versions: tuple[CallableVersion, ...] = (version,)
+        weight = 100 if canary is None else 0
+        variants = (Variant(version=1, role="default", weight_percent=weight),)
+        if canary is not None:
+            versions += (CallableVersion(2, canary, engines=("gone",)),)
+            variants += (Variant(version=2, role="canary", weight_percent=100),)
         return CallableModel(
-            **{
-                "name": name,
-                "versions": (version,),
-                "variants": (default,),
-                **fields,
-            }
+            **{"name": name, "versions": versions, "variants": variants, **fields}
         )
 
     return (
@@ -317,4 +330,7 @@ def _models() -> tuple[CallableModel, ...]:
         model("slow", SIZES, "stuck"),
         model("away", SIZES, "gone"),
         model("waiting", SIZES, "cpu", variants=()),
+        # All calls are dealt to their canaries.
+        model("trial", SIZES, "cpu", canary=WIDER),
+        model("astray", SIZES, "cpu", canary=SIZES),
     )

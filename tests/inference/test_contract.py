@@ -106,7 +106,33 @@ TOKENS = "/api/v1/models/tokens/predict"
 ORDERS = "/api/v1/models/orders/predict"
 ORDER = {"placed": "2026-11-20T10:30:00Z"}
 
+TRIAL = "/api/v1/models/trial/predict"
+ASTRAY = "/api/v1/models/astray/predict"
+
 CASES = [
+    Case("a row that only the canary refuses", 200, path=TRIAL, says='"version":"1"'),
+    Case(
+        "rows that only the canary refuses",
+        200,
+        path=f"{TRIAL}/batch",
+        body=rows(ROW, ROW),
+        says='"version":"1"',
+    ),
+    Case(
+        "an explanation that only the canary refuses",
+        200,
+        path="/api/v1/models/trial/explain",
+        says='"version":"1"',
+    ),
+    Case(
+        "a row that canary and default refuse",
+        400,
+        path=TRIAL,
+        body=rows({"width": 7.0}),
+        code="INVALID_INPUT",
+        says="depth",
+    ),
+    Case("a canary that has gone", 503, path=ASTRAY, code="MODEL_UNAVAILABLE"),
     Case(
         "an image",
         200,

@@ -4,11 +4,18 @@ import json
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from accounts.admission.limits import ReachedLimit
+from accounts.metering.event import Dealt
 from accounts.metering.spool import SpoolWriter
+from inference.controller.rollouts import conduct
 from inference.installation.home import Home
 from tests.accounts.metering.test_spool import event
+from tests.factories import UserFactory
+from tests.factories_registry import ModelVersionFactory, RouteFactory
+
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
@@ -37,3 +44,43 @@ def test_a_call_is_told_with_all_that_is_known_of_it(folder, capsys):
 def test_an_unknown_request_id_is_said_to_be_unknown(folder):
     with pytest.raises(CommandError, match="No call of the last 7 days"):
         call_command("find_call", "nothing")
+
+
+def test_a_call_is_told_with_the_weights_and_the_stage_that_applied(folder, capsys):
+    route = RouteFactory.create()
+    canary = ModelVersionFactory.create(registered_model=route.registered_model)
+    person = UserFactory.create(username="grace")
+    rollout = conduct.start(canary, by=person)
+    conduct.advance(rollout, by=person)
+    at = timezone.now()
+    conduct.advance(rollout, by=person)
+    model = route.registered_model.name
+    dealt = Dealt(canary=canary.version, to_canary=True, chance=0.05)
+    called = event(
+        1,
+        request_id="r-2",
+        at=at.timestamp(),
+        model=model,
+        version=str(canary.version),
+        variant="canary",
+        dealt=dealt,
+    )
+    SpoolWriter(folder, "boot").append([called])
+
+    call_command("find_call", "r-2")
+
+    told = json.loads(capsys.readouterr().out)
+    assert (told["version"], told["variant"]) == (str(canary.version), "canary")
+    assert told["dealt"]["chance"] == 0.05
+    assert told["route"]["canary_weight_percent"] == 5
+    assert told["route"]["by"] == "grace"
+    assert told["route"]["reason"] == (
+        "the canary's weight became 5 %: stage 2 of a rollout. Advanced by hand."
+    )
+    assert told["rollout"] == {
+        "id": rollout.pk,
+        "version": str(canary.version),
+        "stage": 2,
+        "weight_percent": 5,
+        "last_action": "advanced",
+    }

@@ -25,6 +25,7 @@ def scopes_for(path):
         ("/api/v1/jobs", {"jobs"}),
         ("/api/v1/uploads", {"predict", "jobs"}),
         ("/api/v1/usage", {"usage"}),
+        ("/api/v1/feedback", {"feedback"}),
         ("/api/v1/me", set(SCOPES)),
     ):
         if path == part or path.startswith(f"{part}/"):

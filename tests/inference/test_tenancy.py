@@ -19,6 +19,7 @@ from accounts.models import (
     ApiKey,
     Customer,
     LimitEvent,
+    Notice,
     Refusal,
     Usage,
     UsageDay,
@@ -58,6 +59,7 @@ OWNERS = [
     (UsageDay, "customer_id__in"),
     (Refusal, "customer_id"),
     (LimitEvent, "customer"),
+    (Notice, "customer"),
     (ApiKey, "customer"),
     (Customer, "members"),
 ]
@@ -65,8 +67,12 @@ OWNERS = [
 READS_FILES = ("/jobs", "/predict", "/predict/batch", "/explain")
 # Models with rows of customers that only staff may see.
 OF_STAFF_ALONE = {
+    "FieldUse",
+    "Feedback",
+    "FeedbackUse",
     "KeyNetworks",
     "QuotaCounter",
+    "ShadowExample",
     "Statement",
     "Suspicion",
     "UnrolledHour",
@@ -115,6 +121,13 @@ def make_world(name):
     old = msgspec.structs.replace(call, at=yesterday)
     recording.record(f"{name}-1.spool", [call, refusal, old], 1)
     roll_ups.roll_up(now=now)
+    Notice.objects.create(
+        customer=customer,
+        about="the end of a model",
+        subject=name,
+        text=name,
+        until=now + datetime.timedelta(days=1),
+    )
     LimitEvent.objects.create(
         customer=customer,
         name="day",

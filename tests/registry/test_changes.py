@@ -1,13 +1,18 @@
 """Every change of a row of the registry is recorded and announced."""
 
+from importlib import import_module
+from types import SimpleNamespace
+
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import Permission
 from django.core.exceptions import PermissionDenied
+from django.db import connection
 
 from registry import changes
 from registry.models import RegisteredModel
 from tests.factories import UserFactory
-from tests.factories_registry import RegisteredModelFactory
+from tests.factories_registry import RegisteredModelFactory, RouteFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -46,3 +51,16 @@ def test_anybody_changes_the_rest_of_a_trusted_model():
     changes.save(model, by=None, reason="shown")
 
     assert RegisteredModel.objects.get().public
+
+
+def test_a_reason_is_kept_whole_and_cut_only_for_an_earlier_version():
+    route, reason = RouteFactory(), "Agreed with everybody. " * 50
+    changes.save(route, by=None, reason=reason)
+    changes.save(route, by=None, reason="short")
+    assert route.history.all()[1].history_change_reason == reason
+
+    migration = import_module("registry.migrations.0010_cut_reasons_on_the_way_back")
+    migration.cut(apps, SimpleNamespace(connection=connection))
+
+    kept = [record.history_change_reason for record in route.history.all()[:2]]
+    assert kept == ["short", reason[:100]]

@@ -1,6 +1,7 @@
 import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.db.models import F
 
 from registry import routes
 from registry.models import Route
@@ -80,14 +81,78 @@ def test_promoting_makes_the_canary_the_default(person):
     assert route.default_version == canary
 
 
-def test_a_canary_starts_with_its_weight_and_replaces_another(person):
+def test_a_canary_starts_with_its_weight_beside_another(person):
     route = RouteFactory(with_canary=True)
     version = ModelVersionFactory(registered_model=route.registered_model)
 
     routes.start_canary(version, weight_percent=25, by=person)
 
-    assert weights(route) == (75, 25)
-    assert route.canary_version == version
+    route.refresh_from_db()
+    assert route.default_weight_percent == 65
+    assert route.canaries == ((route.canary_version, 10), (version, 25))
+    assert route.weight_of(version.pk) == 25
+
+
+def with_canaries(*weights_percent):
+    """Return a route whose canaries have these weights."""
+    route = RouteFactory()
+    for weight in weights_percent:
+        version = ModelVersionFactory(registered_model=route.registered_model)
+        routes.start_canary(version, weight_percent=weight, by=None)
+    route.refresh_from_db()
+    return route
+
+
+def test_weights_that_do_not_fit_together_are_refused_in_words(person):
+    route = with_canaries(40, 30)
+    first, second = (canary.version for canary in route.canaries)
+    third = ModelVersionFactory(registered_model=route.registered_model)
+    words = f"v{first.version} 40 % and v{second.version} 60 % are 100 % together"
+
+    with pytest.raises(RouteError, match=words):
+        routes.set_canary_weight(route, weight_percent=60, by=person, seen=second.pk)
+    with pytest.raises(RouteError, match="99 % at most"):
+        routes.start_canary(third, weight_percent=30, by=person)
+
+    route.refresh_from_db()
+    assert [canary.weight_percent for canary in route.canaries] == [40, 30]
+    routes.start_canary(third, weight_percent=29, by=person)
+    assert weights(route) == (1, 40)
+
+
+def test_a_fifth_canary_is_refused(person):
+    route = with_canaries(1, 2, 3, 4)
+    fifth = ModelVersionFactory(registered_model=route.registered_model)
+
+    with pytest.raises(RouteError, match="at most 4 canaries"):
+        routes.start_canary(fifth, weight_percent=1, by=person)
+
+
+def test_one_of_several_canaries_has_to_be_named(person):
+    route = with_canaries(10, 20)
+    first, second = (canary.version for canary in route.canaries)
+
+    for change in (routes.stop_canary, routes.promote_canary):
+        with pytest.raises(RouteError, match="Name one of them"):
+            change(route, by=person)
+    routes.stop_canary(route, by=person, seen=first.pk)
+
+    route.refresh_from_db()
+    assert route.canaries == ((second, 20),)
+    assert route.canary_version == second
+    assert route.default_weight_percent == 80
+
+
+def test_the_others_keep_their_weights_when_one_is_promoted(person):
+    route = with_canaries(10, 20, 30)
+    first, second, third = (canary.version for canary in route.canaries)
+
+    routes.promote_canary(route, by=person, seen=second.pk)
+
+    route.refresh_from_db()
+    assert route.default_version == second
+    assert route.canaries == ((first, 10), (third, 30))
+    assert route.default_weight_percent == 60
 
 
 def test_a_weight_moves_and_a_stopped_canary_leaves_everything_to_the_default(person):
@@ -183,6 +248,9 @@ def test_a_published_version_is_withdrawn_again(person, changes):
         {"default_weight_percent": 91},
         {"default_weight_percent": 0, "canary_weight_percent": 101},
         {"canary_version": None},
+        {"canary_2_weight_percent": 5, "default_weight_percent": 85},
+        {"canary_2_version": F("canary_version")},
+        {"canary_3_version": F("default_version")},
     ],
 )
 def test_the_database_itself_refuses_weights_that_do_not_add_up(fields):
@@ -202,8 +270,46 @@ def test_another_models_versions_are_no_business_of_a_route(person):
     assert weights(route) == (100, 0)
 
 
+OPTIONAL = {"name": "zip", "type": "string", "required": False}
+
+
 def columns(*names, kind="double"):
     return {"inputs": [{"name": name, "type": kind} for name in names]}
+
+
+WAYS = {
+    "default": routes.make_default,
+    "canary": lambda version, **more: routes.start_canary(
+        version, weight_percent=10, **more
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_version_that_the_fallback_cannot_replace_is_refused(way):
+    default = ModelVersionFactory(signature=columns("width"), metadata={})
+    model = default.registered_model
+    fallback, new = (
+        ModelVersionFactory(registered_model=model, signature=signature, metadata={})
+        for signature in (
+            columns("width"),
+            {"inputs": [*columns("width")["inputs"], OPTIONAL]},
+        )
+    )
+    route = RouteFactory(default_version=default, fallback_version=fallback)
+
+    with pytest.raises(RouteError) as refused:
+        WAYS[way](new, by=None)
+
+    assert str(refused.value) == (
+        f"The route's fallback could not answer for {new}: {fallback} takes another "
+        f"input than {new}. They differ in: zip. Give the route another fallback "
+        "first, or none."
+    )
+    Route.objects.update(fallback_version=None)
+    WAYS[way](new, by=None)
+    route.refresh_from_db()
+    assert new in (route.default_version, route.canary_version)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +330,7 @@ def test_a_fallback_takes_what_the_default_takes(signature, sentence):
 
     problems = routes.problems_of(
         default=default,
-        canary=None,
+        canaries={},
         fallback=fallback,
         changed=("fallback_version",),
         input_rules={},
@@ -252,7 +358,7 @@ def test_what_stands_in_for_an_embedding_is_a_vector(task, answer, refused):
 
     problems = routes.problems_of(
         default=default,
-        canary=None,
+        canaries={},
         fallback_answer=answer,
         changed=("fallback_answer",),
         input_rules={},

@@ -51,6 +51,8 @@ def test_models_versions_aliases_tags_and_metrics_arrive(mlflow, changes):
         tags={"team": "botany"},
     )
     mlflow.metrics_of["iris", 2] = {"accuracy": 0.9, "loss": None}
+    mlflow.params_of["iris", 2] = {"depth": "3"}
+    mlflow.user = "ada"
 
     outcome = sync.synchronise(mlflow)
 
@@ -59,6 +61,8 @@ def test_models_versions_aliases_tags_and_metrics_arrive(mlflow, changes):
     assert outcome.changed == ("iris",)
     assert (model.description, model.tags) == ("Flowers", {"team": "botany"})
     assert version.metrics == {"accuracy": 0.9, "loss": None}
+    assert version.params == {"depth": "3"}
+    assert version.trained_by == "ada"
     assert version.signature == {"inputs": [{"type": "double", "name": "width"}]}
     assert version.metadata == {"task": "regression"}
     assert version.flavors == ["pytorch"]
@@ -313,16 +317,45 @@ def test_what_is_wanted_and_not_cached_is_fetched_even_if_nothing_changed(mlflow
     assert version_of("iris", 1).artifact_state == "ready"
 
 
-def test_a_store_that_fails_in_the_middle_changes_nothing(mlflow):
-    mlflow.add("iris", 1)
+def test_a_run_that_mlflow_does_not_show_keeps_no_version_from_being_registered(mlflow):
+    mlflow.add("iris", 1, 2)
+    mlflow.metrics_of = {("iris", number): {"loss": 0.5} for number in (1, 2)}
+    answer = mlflow.training
 
-    def fail(name, version):
-        raise RegistryUnreachable("gone")
+    def forbid_the_first(name, version):
+        if version.version == 1:
+            raise RegistryUnreachable("MLflow did not show it (PERMISSION_DENIED).")
+        return answer(name, version)
 
-    mlflow.metrics = fail
+    mlflow.training = forbid_the_first
+    outcome = sync.synchronise(mlflow)
+
+    assert outcome.error == ""
+    assert version_of("iris", 1).flavors == ["pytorch"]
+    assert version_of("iris", 1).metrics == {}
+    assert version_of("iris", 2).metrics == {"loss": 0.5}
+    mlflow.training = answer
+    sync.synchronise(mlflow)
+    assert version_of("iris", 1).metrics == {"loss": 0.5}
+
+
+@pytest.mark.parametrize("asks", ["training", "model_file"])
+def test_quick_refusals_keep_no_other_version_from_its_answer(mlflow, asks):
+    mlflow.add("iris", *range(1, 29))
+    mlflow.metrics_of["iris", 28] = {"loss": 0.5}
+    answer = getattr(mlflow, asks)
+
+    def refuse(name, version):
+        if getattr(version, "version", version) < 28:
+            raise RegistryUnreachable("MLflow did not show it (PERMISSION_DENIED).")
+        return answer(name, version)
+
+    setattr(mlflow, asks, refuse)
     sync.synchronise(mlflow)
 
-    assert not RegisteredModel.objects.exists()
+    assert ModelVersion.objects.count() == 28
+    assert version_of("iris", 28).metrics == {"loss": 0.5}
+    assert version_of("iris", 28).flavors == ["pytorch"]
 
 
 def test_a_change_of_trust_made_here_survives(mlflow):
@@ -341,13 +374,13 @@ def test_a_change_of_trust_made_here_survives(mlflow):
 def metrics_asked(mlflow):
     """Collect the versions whose metrics are asked from now on."""
     asked = []
-    answer = mlflow.metrics
+    answer = mlflow.training
 
     def note(name, version):
         asked.append((name, version.version))
         return answer(name, version)
 
-    mlflow.metrics = note
+    mlflow.training = note
     return asked
 
 
@@ -446,18 +479,21 @@ def test_a_known_version_that_cannot_be_read_again_stays_as_it_is(mlflow):
     assert version_of("iris", 1).metadata_errors == []
 
 
-def test_a_store_of_artifacts_that_is_down_holds_up_no_sync(mlflow):
+@pytest.mark.parametrize("asks", ["training", "model_file"])
+def test_a_store_that_is_down_holds_up_no_sync(mlflow, monkeypatch, asks):
     mlflow.add("iris", *range(1, 29))
+    monkeypatch.setattr(sync, "PATIENCE_S", 0.0)
     asked = []
 
     def fail(*version):
         asked.append(version)
         raise RegistryUnreachable("The store does not answer.")
 
-    mlflow.model_file = fail
+    setattr(mlflow, asks, fail)
 
     assert sync.synchronise(mlflow).ran
-    assert len(asked) == 10
+    assert len(asked) == 1
+    assert ModelVersion.objects.count() == 28
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite stores anything")

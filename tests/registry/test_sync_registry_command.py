@@ -1,9 +1,12 @@
+import contextlib
+import itertools
+import time
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
 
-from registry import artifacts
+from registry import artifacts, sync_run
 from registry.models import RegistrySync
 from registry.tasks import fetch_artifact, sync_registry
 from tests.factories_registry import ModelVersionFactory, RegisteredModelFactory
@@ -30,6 +33,32 @@ def test_the_command_tells_what_it_found_and_changed(mlflow):
         "1 models with 2 versions in MLflow; changed: iris.\n"
         "1 models with 2 versions in MLflow; changed: nothing.\n"
     )
+
+
+def test_the_command_waits_for_another_synchronisation(mlflow, monkeypatch):
+    out = StringIO()
+    held = contextlib.ExitStack()
+    assert held.enter_context(sync_run.alone_here())
+    monkeypatch.setattr(time, "sleep", lambda _: held.close())
+
+    call_command("sync_registry", stdout=out)
+
+    assert out.getvalue() == (
+        "Another synchronisation is running; waiting for it.\n"
+        "1 models with 2 versions in MLflow; changed: iris.\n"
+    )
+
+
+def test_the_command_does_not_wait_for_ever(mlflow, monkeypatch):
+    seconds = itertools.count(step=100)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+    with (
+        sync_run.alone_here(),
+        pytest.raises(CommandError, match="Another synchronisation is running"),
+    ):
+        call_command("sync_registry", stdout=StringIO())
 
 
 def test_the_command_fails_with_the_reason(mlflow):

@@ -1,4 +1,4 @@
-"""`manage.py roll_up_usage`: add up minutes of usage to hours and days now."""
+"""`modelyard roll_up_usage`: add up minutes of usage to hours and days now."""
 
 import datetime
 from argparse import ArgumentParser

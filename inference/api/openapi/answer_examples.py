@@ -40,7 +40,15 @@ _SUMMARY = {
     "description": "How far the disease will be in a year.",
     "task": "regression",
     "default_version": "1",
-    "versions": [{"version": "1", "aliases": ["champion"], "deprecated_at": None}],
+    "versions": [
+        {
+            "version": "1",
+            "aliases": ["champion"],
+            "deprecated_at": None,
+            "sunset_at": None,
+            "use_instead": None,
+        }
+    ],
 }
 _UPLOAD = "upl_01KAHSVX3T7QZ5N1M8RGE4Y2WB"
 
@@ -96,13 +104,18 @@ EXAMPLES: dict[str, Any] = {
         "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "expires_at": "2026-11-20T11:30:00Z",
     },
+    "sendFeedback": {
+        "request_id": "req_01JZ8Q6K3V9T4X2N7B5M0C1D2E",
+        "index": 0,
+        "model": {"name": "breast-cancer", "version": "3"},
+    },
     "getMe": {
         "customer": "Example Clinic",
         "key": {
             "id": "4fTqZ0vLx2Ab",
             "name": "Demo",
             "mode": "live",
-            "scopes": ["predict", "explain", "jobs", "models:read", "usage"],
+            "scopes": ["predict", "explain", "jobs", "feedback", "usage"],
             "models": [],
             "expires_at": None,
             "limits": None,

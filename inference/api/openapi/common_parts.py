@@ -64,6 +64,21 @@ HEADERS: dict[str, Any] = {
     "Server-Timing": _header(
         "Milliseconds in the queue, in the model and in total.", "string"
     ),
+    "Deprecation": _header(
+        "Of a model or version that ends: `@` and since when, in seconds since the "
+        "epoch (RFC 9745). Absent otherwise.",
+        "string",
+    ),
+    "Sunset": _header(
+        "Of a model or version that ends: when it is refused (RFC 8594). Absent "
+        "otherwise.",
+        "string",
+    ),
+    "Link": _header(
+        "Of a model or version that ends: the page about it, with "
+        '`rel="deprecation"`. Absent otherwise.',
+        "string",
+    ),
 }
 
 _ON_EVERY_ANSWER = ("X-Request-Id",)
@@ -75,6 +90,7 @@ _ON_KEYED_ANSWERS = (
     "RateLimit",
 )
 _ON_PREDICTIONS = ("X-Model-Version", "X-Cache", "X-Fallback", "Server-Timing")
+_ON_ANSWERS_ABOUT_A_MODEL = ("Deprecation", "Sunset", "Link")
 _RETRY_STATUSES = (429, 503)
 
 PARAMETERS: dict[str, Any] = {
@@ -203,11 +219,15 @@ _EXAMPLE_ERROR_FACTS = {
 }
 
 
-def answer_headers(*, prediction: bool = False) -> dict[str, Any]:
+def answer_headers(
+    *, prediction: bool = False, about_a_model: bool = False
+) -> dict[str, Any]:
     """Return references to the headers of answers to calls with a key."""
     names = [*_ON_EVERY_ANSWER, *_ON_KEYED_ANSWERS]
     if prediction:
         names += _ON_PREDICTIONS
+    if prediction or about_a_model:
+        names += _ON_ANSWERS_ABOUT_A_MODEL
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 

@@ -46,6 +46,22 @@ PROPERTIES: dict[str, str] = {
     "SubmitUploadedJobRequest.version": "A number or an alias; without it, the route "
     "chooses.",
     "SubmitJobForm.version": "A number or an alias; without it, the route chooses.",
+    "FeedbackRequest.request_id": "Of the call: its answer and `X-Request-Id` say it.",
+    "FeedbackRequest.index": "Position of the instance in the call, from 0.",
+    "FeedbackRequest.label": "What was true. It is compared with `prediction`; neither "
+    "is kept.",
+    "prediction": "What the call predicted: a label or a number.",
+    "FeedbackRequest.value": "Any number that you care for.",
+    "FeedbackRequest.score": "How good the answer was, from 0 to 1.",
+    "rating": "In place of a score: `up` is 1, `down` is 0.",
+    "feedback": "On up to 100 instances; each gets its own result.",
+    "FeedbackListAnswer.data": "One result for each item, in the same order.",
+    "FeedbackResult.request_id": "As the item named it; `null` if it was no text.",
+    "FeedbackResult.index": "As the item named it; `null` if it was no number.",
+    "FeedbackResult.model": "The version that answered, if the item was kept.",
+    "FeedbackAnswer.request_id": "Of the call.",
+    "FeedbackAnswer.model": "The version that answered.",
+    "FeedbackResult.error": "Why the item was refused.",
     # Answers
     "predictions": "One prediction per instance, in the same order.",
     "PredictBatchAnswer.predictions": "One prediction per instance, in the same order; "

@@ -33,6 +33,7 @@ _TAGS = {
     "predict": ("Models", ""),
     "uploads": ("Uploads", "Send a large input first, then name it as `input_uri`."),
     "jobs": ("Jobs", "Predictions over many rows, in the background."),
+    "feedback": ("Feedback", "Say how good answers were, until a week later."),
     "me": ("Account", "Your plan, your limits and what you have used."),
     "usage": ("Account", ""),
 }
@@ -50,6 +51,7 @@ _OWN_STATUSES: dict[str, tuple[int, ...]] = {
     "getJobErrors": (409, 410),
     "createJobResultLink": (409, 410),
     "getUsage": (400,),
+    "sendFeedback": (404,),
 }
 # The body of these may name the model, so they can show an example of one model.
 _NAMES_ITS_MODEL = ("/api/v1/predict", "/api/v1/predict/batch")
@@ -187,7 +189,10 @@ def _complete_operation(
     responses = operation.setdefault("responses", {})
     for status, response in responses.items():
         if status[0] == "2" and "$ref" not in response:
-            headers = common.answer_headers(prediction=predicts)
+            headers = common.answer_headers(
+                prediction=predicts,
+                about_a_model=operation["operationId"] == "submitJob",
+            )
             response.setdefault("headers", {}).update(headers)
             response["description"] = response["description"] or "The answer."
     own = _OWN_STATUSES.get(operation["operationId"], ())
@@ -210,12 +215,9 @@ def _add_examples(document: JsonObject) -> None:
             example = EXAMPLES.get(operation.get("operationId"))
             if example is None:
                 continue
-            [response] = (
-                answer
-                for status, answer in operation["responses"].items()
-                if status[0] == "2"
-            )
-            response["content"]["application/json"]["example"] = example
+            for status, response in operation["responses"].items():
+                if status[0] == "2":
+                    response["content"]["application/json"]["example"] = example
 
 
 def _show_rows(paths: JsonObject, models: list[PublishedModel]) -> None:

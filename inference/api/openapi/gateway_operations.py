@@ -138,7 +138,7 @@ def _metadata(name: str, summary: str) -> dict[str, Any]:
         **_operation(name, summary),
         "description": "Names, types and shapes of its tensors, as clients of the "
         "protocol ask for them.",
-    } | _answers("OipModel", common.COMMON_STATUSES)
+    } | _answers("OipModel", common.COMMON_STATUSES, about_a_model=True)
 
 
 def _operation(name: str, summary: str) -> dict[str, Any]:
@@ -153,13 +153,19 @@ def _operation(name: str, summary: str) -> dict[str, Any]:
 
 
 def _answers(
-    schema: str, statuses: tuple[int, ...], *, prediction: bool = False
+    schema: str,
+    statuses: tuple[int, ...],
+    *,
+    prediction: bool = False,
+    about_a_model: bool = False,
 ) -> dict[str, Any]:
     return {
         "responses": {
             "200": {
                 "description": "The answer.",
-                "headers": common.answer_headers(prediction=prediction),
+                "headers": common.answer_headers(
+                    prediction=prediction, about_a_model=about_a_model
+                ),
                 "content": {"application/json": {"schema": reference(schema)}},
             },
             **{str(status): _error(status) for status in sorted(statuses)},

@@ -77,9 +77,9 @@ def _published(model: CallableModel, *, may_explain: bool) -> PublishedModel:
         described=described,
         description=model.description,
         pinned=not model.routed,
+        ending=model.ending if model.routed else model.ending_of(described),
         explainable=may_explain and can_explain(described.signature),
-        canary=next(
-            (variant.version for variant in model.variants if variant.role == "canary"),
-            None,
+        canaries=tuple(
+            variant.version for variant in model.variants if variant.role == "canary"
         ),
     )

@@ -145,7 +145,75 @@ _JOB_MEMBERS = {
     "options": reference("PredictBatchOptions"),
 }
 
+# `inference.feedback.items` reads these.
+_SCALAR: JsonSchema = {"type": ["string", "number", "boolean"], "maxLength": 200}
+_FEEDBACK_NAMES: JsonSchema = {
+    "request_id": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    "index": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 2**31 - 1,
+        "default": 0,
+        "description": "The position among the call's instances that were answered: "
+        "in a batch with errors of single rows, those with an error do not count.",
+    },
+}
+_FEEDBACK = closed(
+    {
+        **_FEEDBACK_NAMES,
+        "label": _SCALAR,
+        "prediction": _SCALAR
+        | {"description": "What the call predicted; only with `label`."},
+        "value": {"type": "number"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "rating": {"type": "string", "enum": ["up", "down"]},
+    },
+    required=("request_id",),
+) | {
+    "description": "At least one of `label`, `value`, `score` and `rating`; "
+    "`prediction` only with `label`, and `label` only with it."
+}
+_FEEDBACK_MODEL = reference("FeedbackModel")
+
 SCHEMAS: dict[str, JsonSchema] = {
+    "FeedbackRequest": _FEEDBACK,
+    "FeedbackListRequest": closed(
+        {"feedback": array(reference("FeedbackRequest"), minItems=1, maxItems=100)},
+        required=("feedback",),
+    ),
+    "FeedbackModel": opened(
+        {"name": {"type": "string"}, "version": {"type": "string"}},
+        required=("name", "version"),
+    ),
+    "FeedbackAnswer": opened(
+        {
+            "request_id": {"type": "string"},
+            "index": {"type": "integer"},
+            "model": _FEEDBACK_MODEL,
+        },
+        required=("request_id", "index", "model"),
+    ),
+    "FeedbackListAnswer": opened(
+        {"data": array(reference("FeedbackResult"))}, required=("data",)
+    ),
+    "FeedbackResult": opened(
+        {
+            "request_id": {"type": ["string", "null"]},
+            "index": {"type": ["integer", "null"]},
+            "model": _FEEDBACK_MODEL,
+            "error": opened(
+                {
+                    "code": {
+                        "type": "string",
+                        "enum": [code.value for code in ErrorCode],
+                    },
+                    "message": {"type": "string"},
+                },
+                required=("code", "message"),
+            ),
+        },
+        required=("request_id", "index"),
+    ),
     "PredictOptions": _PREDICT_OPTIONS,
     "PredictBatchOptions": _BATCH_OPTIONS,
     "ExplainOptions": _EXPLAIN_OPTIONS,

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from inference.api.openapi.descriptions import described
 from inference.api.openapi.shared_schemas import reference
 from inference.engine.signatures.signature import Signature, Task
 from inference.engine.wire.dtypes import DATETIME, OBJECT_DTYPES
-from inference.snapshot.contents import CallableVersion
+from inference.snapshot.contents import CallableVersion, Ending
 
 _REQUEST_PARAMETERS = ("RequestId", "DeadlineMs", "StickyKey")
 
@@ -29,7 +30,8 @@ class PublishedModel(msgspec.Struct, frozen=True):
     description: str = ""
     pinned: bool = False
     explainable: bool = False
-    canary: int | None = None
+    canaries: tuple[int, ...] = ()
+    ending: Ending | None = None
 
 
 def can_explain(signature: Signature) -> bool:
@@ -107,13 +109,11 @@ def tag(model: PublishedModel) -> dict[str, str]:
     facts = [f"Version {model.described.version}"]
     if model.described.aliases:
         facts[0] += f" ({', '.join(model.described.aliases)})"
-    if model.canary is not None:
-        facts.append(f"version {model.canary} answers a share as canary")
+    facts += [f"version {it} answers a share as canary" for it in model.canaries]
+    told = (model.description, " ".join(_told_ending(model)), "; ".join(facts) + ".")
     return {
         "name": model.name,
-        "description": "\n\n".join(
-            part for part in (model.description, "; ".join(facts) + ".") if part
-        ),
+        "description": "\n\n".join(part for part in told if part),
     }
 
 
@@ -198,7 +198,10 @@ def _operation(
         "operationId": f"{prefix[0].lower()}{prefix[1:]}{kind}",
         "tags": [model.name],
         "summary": _KINDS[kind].summary.format(model.name),
-        "description": " ".join([_KINDS[kind].description, *_notes(signature)]),
+        "description": " ".join(
+            [*_told_ending(model), _KINDS[kind].description, *_notes(signature)]
+        ),
+        **({"deprecated": True} if model.ending is not None else {}),
         "parameters": parameters,
         "security": common.SECURITY,
         "requestBody": {
@@ -224,6 +227,16 @@ def _operation(
 def _answer_name(kind: str, prefix: str) -> str:
     # All models share one schema for vectors.
     return "EmbedAnswer" if kind == "Embed" else f"{prefix}{kind}Answer"
+
+
+def _told_ending(model: PublishedModel) -> list[str]:
+    if model.ending is None:
+        return []
+    ends_at = datetime.fromtimestamp(model.ending.ends_at, UTC)
+    return [
+        f"It ends at {ends_at:%Y-%m-%d %H:%M} UTC; from then on calls get 410.",
+        *filter(None, [model.ending.use_instead]),
+    ]
 
 
 def _notes(signature: Signature) -> list[str]:

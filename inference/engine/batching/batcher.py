@@ -12,6 +12,7 @@ import structlog
 from inference.engine.batching import execution, lane, redaction
 from inference.engine.batching.entry import BatchAnswer, Caller, Entry, EntryPart
 from inference.engine.batching.execution import Outcome
+from inference.engine.batching.histogram import Histogram
 from inference.engine.batching.lane import LONE_PIECE_S, PIECE_S, Lane
 from inference.engine.batching.notes import NoNotes, PieceNotes
 from inference.engine.batching.queue import QueueLimits, QueueRefusal, QueueRoom, late
@@ -20,6 +21,7 @@ from inference.engine.devices import failures
 from inference.engine.runners.runner import Runner
 from inference.engine.wire.errors import EngineError
 from inference.engine.wire.messages import BatchFailure
+from inference.metrics.table import METRICS
 
 logger = structlog.get_logger()
 
@@ -29,7 +31,8 @@ _MAX_DEPTH = 4
 _LONG_S = 0.01
 # Request ids named in one failure, and the length of each.
 _MOST_IDS = 32
-_MOST_ID = 128
+# A job sends its own id and that of its request.
+_MOST_ID = 192
 
 
 class _Batch(msgspec.Struct, gc=False):
@@ -96,6 +99,8 @@ class Batcher:
         self._behind = False
         self._retired: dict[Lane, Callable[[], None]] = {}
         self.unanswered = 0
+        self.batch_rows = Histogram(METRICS["engine_batch_rows"].buckets)
+        self.queue_seconds = Histogram(METRICS["engine_queue_seconds"].buckets)
         self.counters = dict.fromkeys(
             (
                 "batches",
@@ -382,7 +387,9 @@ class Batcher:
             elif not entry.gone:
                 entry.gone = True
                 answered += 1
-                queue_us = int((taken_at - entry.arrived_at) * 1e6)
+                queue_s = taken_at - entry.arrived_at
+                self.queue_seconds.observe(queue_s)
+                queue_us = int(queue_s * 1e6)
                 if entry.cut is None:
                     entry.caller.answered(entry, answer, start, queue_us)
                 else:
@@ -396,6 +403,8 @@ class Batcher:
         rows = answer.rows
         to.calls += answered
         to.rows += rows
+        to.batches += 1
+        self.batch_rows.observe(rows)
         to.cost.observe(rows, answer.compute_us / 1e6)
         counters["batches"] += 1
         counters["rows"] += rows
@@ -428,7 +437,9 @@ class Batcher:
         to.calls += 1
         if entry.cut is not None:
             whole = entry.cut(whole, 0, entry.rows)
-        queue_us = int((parts.taken_at - entry.arrived_at) * 1e6)
+        queue_s = parts.taken_at - entry.arrived_at
+        self.queue_seconds.observe(queue_s)
+        queue_us = int(queue_s * 1e6)
         entry.caller.answered(entry, whole, 0, queue_us)
 
     def _finish_failed(self, batch: _Batch, outcome: Outcome) -> None:

@@ -62,8 +62,8 @@ class Lane:
         # Whether the log of failures may hold values of rows.
         self.log_values = log_values
         self.failures = failures_kept() if failures is None else failures
-        # Requests answered, and their rows.
-        self.calls = self.rows = 0
+        # Requests answered, their rows, and batches.
+        self.calls = self.rows = self.batches = 0
         self.max_wait_s = max_wait_s
         self.interactive = VersionQueue(limits, room)
         self.jobs = VersionQueue(limits, room)

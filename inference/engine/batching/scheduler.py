@@ -8,6 +8,9 @@ import msgspec
 # Part of the device's time that jobs get while interactive requests wait too. It is a
 # little more than the promised 5 %, since a job must first earn a whole batch.
 JOB_SHARE = 0.06
+# Lanes closer than this go in the order in which they came. A small lane that always
+# went first would leave the device idle while the gateway handles the large batch.
+_SAME_S = 0.002
 
 L = TypeVar("L")
 
@@ -37,16 +40,16 @@ class _FairOrder(Generic[L]):
 
     This is self-clocked fair queueing (Golestani 1994), in seconds that are measured
     afterwards. The lane goes first that would have used the least time after its turn;
-    a lane that comes back starts at the time of the lane that runs now. So lanes that
+    a lane that comes back starts at the least time of those that wait. So lanes that
     always wait use the same time each, and one with short batches waits for one batch
     of another, however long the others' queues are.
     """
 
     def __init__(self) -> None:
-        # What each waiting lane will have used after its turn.
+        # What each waiting lane will have used after its turn; the first came first.
         self.ends: dict[L, float] = {}
         self.accounts: dict[L, Account] = {}
-        # Used time of the last lane that began a turn.
+        # Least used time of the lanes that waited when the last turn began.
         self.now = 0.0
 
     def wait(self, lane: L) -> None:
@@ -59,7 +62,8 @@ class _FairOrder(Generic[L]):
         self.ends[lane] = account.used_s + account.expected_s
 
     def next(self) -> L:
-        return min(self.ends, key=self.ends.__getitem__)
+        latest = min(self.ends.values()) + _SAME_S
+        return next(lane for lane, end in self.ends.items() if end <= latest)
 
     def remove(self, lane: L) -> None:
         self.ends.pop(lane, None)
@@ -116,10 +120,14 @@ class BatchScheduler(Generic[L]):
 
     def take(self, turn: Turn[L]) -> None:
         order = self._jobs if turn.job else self._interactive
-        del order.ends[turn.lane]
         account = turn.account
-        if account.used_s > order.now:
-            order.now = account.used_s
+        least_s = account.used_s
+        if len(order.ends) > 1:
+            # It may go before a lane that has used a little less.
+            least_s = min(order.accounts[lane].used_s for lane in order.ends)
+        del order.ends[turn.lane]
+        if least_s > order.now:
+            order.now = least_s
         # The lane may wait again before its time is measured.
         account.used_s += turn.expected_s
 

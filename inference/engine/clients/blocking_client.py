@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 from inference.engine.clients import inbox, requests
 from inference.engine.wire import frames
 from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
-from inference.engine.wire.frames import Frame, FrameDecoder, MalformedFrame
+from inference.engine.wire.frames import (
+    ForeignFormat,
+    Frame,
+    FrameDecoder,
+    MalformedFrame,
+)
 from inference.engine.wire.messages import (
     Accepted,
     Credit,
@@ -62,6 +67,8 @@ class BlockingEngineClient:
             yield from _read_stream(connection, data, deadline)
         except TimeoutError:
             raise requests.timed_out() from None
+        except ForeignFormat as error:
+            raise requests.foreign_format(error) from error
         except (OSError, MalformedFrame) as error:
             raise requests.died() from error
         finally:
@@ -112,6 +119,9 @@ class BlockingEngineClient:
             # Closing tells the engine that nobody waits any more.
             connection.close()
             raise requests.timed_out() from None
+        except ForeignFormat as error:
+            connection.close()
+            raise requests.foreign_format(error) from error
         except (OSError, MalformedFrame) as error:
             connection.close()
             raise requests.died() from error

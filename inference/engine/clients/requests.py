@@ -6,6 +6,7 @@ from inference.engine.clients import inbox
 from inference.engine.wire import frames, tensors
 from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.frames import ForeignFormat
 from inference.engine.wire.messages import (
     MAX_FRAME_BYTES,
     Explain,
@@ -81,6 +82,7 @@ def stream(
             credits,
             call.params,
             call.customer_id,
+            call.request_id,
         ),
         *buffers,
     )
@@ -98,6 +100,7 @@ def explain(request_id: int, call: ExplanationCall) -> bytes:
             call.options,
             call.priority,
             call.customer_id,
+            call.request_id,
         ),
         *buffers,
     )
@@ -140,6 +143,11 @@ def connection_lost(message: str) -> EngineError:
     return EngineError(
         EngineErrorCode.CONNECTION_LOST, message, retry_after_ms=_RECONNECT_MS
     )
+
+
+def foreign_format(error: ForeignFormat) -> EngineError:
+    """Return why a call was not read: until it is replaced, the engine is away."""
+    return connection_lost(f"the engine runs other code: {error}")
 
 
 def died() -> EngineError:

@@ -1,6 +1,7 @@
 """Call an engine asynchronously, with many calls in flight over one connection."""
 
 import asyncio
+import functools
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -10,7 +11,7 @@ from inference.engine.clients.inbox import Inbox
 from inference.engine.wire import frames
 from inference.engine.wire.calls import ExplanationCall, PredictionCall, StreamCall
 from inference.engine.wire.errors import EngineError
-from inference.engine.wire.frames import FrameDecoder, MalformedFrame
+from inference.engine.wire.frames import ForeignFormat, FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import (
     Cancel,
     Credit,
@@ -104,7 +105,10 @@ class _Connection(asyncio.Protocol):
         try:
             for frame in self._decoder.feed(data):
                 self._client.received(frame.header, frame.body)
-        except MalformedFrame:
+        except MalformedFrame as error:
+            if isinstance(error, ForeignFormat):
+                foreign = functools.partial(requests.foreign_format, error)
+                self._client.lost(self, foreign)
             if self.transport is not None:
                 self.transport.abort()
 
@@ -361,12 +365,16 @@ class SocketEngineClient:
         finally:
             self._connecting = None
 
-    def lost(self, connection: _Connection) -> None:
+    def lost(
+        self,
+        connection: _Connection,
+        error: Callable[[], EngineError] = requests.died,
+    ) -> None:
         """Fail all calls in flight and begin to reconnect."""
         if connection is not self._connection:
             return
         self._connection = None
-        self._fail_all(requests.died)
+        self._fail_all(error)
         self._reconnect()
 
     def _fail_all(self, error: Callable[[], EngineError]) -> None:

@@ -41,6 +41,7 @@ class LaneModel:
         self._clock: Callable[[], float] = lambda: 0.0
         self._job = False
         self._customer_id = 0
+        self._request_id = ""
         self.signature = loaded.signature
         self.path = Path(wanted.path)
         self.torch_function: Callable[[torch.Tensor], torch.Tensor] | None = (
@@ -56,6 +57,7 @@ class LaneModel:
         *,
         job: bool = False,
         customer_id: int = 0,
+        request_id: str = "",
     ) -> "LaneModel":
         """Return a copy for one task with its deadline; it shares the cache."""
         model = object.__new__(LaneModel)
@@ -64,6 +66,7 @@ class LaneModel:
         model._clock = clock
         model._job = job
         model._customer_id = customer_id
+        model._request_id = request_id
         return model
 
     def predict(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -91,6 +94,7 @@ class LaneModel:
             deadline=self._deadline,
             job=self._job,
             customer_id=self._customer_id,
+            request_id=self._request_id,
         )
         self._loop.call_soon_threadsafe(self._submit, entry, waiter)
         try:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 import structlog
 
+from inference.engine.batching import execution, redaction
+from inference.engine.devices import failures
 from inference.engine.signatures.signature import Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Explained, ExplainOptions, Explanation
@@ -77,12 +79,15 @@ class ExplainTask:
         deadline: float,
         clock: Callable[[], float],
         customer_id: int = 0,
+        request_id: str = "",
     ) -> None:
         self.model = model
         self.tensors = tensors
         self.options = options
         self.deadline = deadline
         self.customer_id = customer_id
+        # The request's id, for the log.
+        self.request_id = request_id
         self.future: Future[ExplainResult] = Future()
         self._clock = clock
         self._accepted_at = clock()
@@ -219,11 +224,20 @@ class ExplainThread:
                 code=error.code,
                 reason=error.message,
                 path=str(task.model.path),
+                request_id=task.request_id,
             )
             _fail(task, error)
         except (Exception, SystemExit) as cause:
-            logger.exception("explain_failed", exception=type(cause).__name__)
-            message = f"the explainer raised {type(cause).__name__}: {cause}"[:500]
+            reason = redaction.redacted(failures.said(cause), [task.tensors])
+            logger.error(
+                "explain_failed",
+                path=str(task.model.path),
+                request_id=task.request_id,
+                exception=type(cause).__name__,
+                reason=reason,
+                trace=execution.trace_of(cause),
+            )
+            message = f"the explainer raised {type(cause).__name__}: {reason}"[:500]
             _fail(task, EngineError(EngineErrorCode.MODEL_ERROR, message))
 
     def _load(self) -> Explainer | None:

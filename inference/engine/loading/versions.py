@@ -175,7 +175,7 @@ class Versions:
     def nbytes(self) -> int:
         return sum(one.nbytes for one in self._residents())
 
-    def prepare(self) -> None:
+    def prepare(self, prepared: Callable[[], None]) -> None:
         """Import the libraries in the background; loads wait for that.
 
         Imports in several threads can meet halfway, and their memory is no version's.
@@ -183,12 +183,13 @@ class Versions:
         self._preparing = True
 
         def done(task: Future[None]) -> None:
-            self._call_soon(self._prepared)
+            self._call_soon(self._prepared, prepared)
 
         self._threads.submit(_prepare).add_done_callback(done)
 
-    def _prepared(self) -> None:
+    def _prepared(self, prepared: Callable[[], None]) -> None:
         self._preparing = False
+        prepared()
         self._start_loads()
 
     def restore(self) -> None:
@@ -565,6 +566,7 @@ def _status(version: VersionState) -> VersionStatus:
         apart=_apart(version),
         calls=lane.calls if lane else 0,
         rows=lane.rows if lane else 0,
+        batches=lane.batches if lane else 0,
         single_row_s=lane.cost.single_row_s if lane else 0.0,
         ready_at=version.ready_at if lane else 0.0,
         failures=tuple(version.failures),

@@ -42,7 +42,12 @@ def load(version: VersionToLoad, signature: Signature, device: str) -> "PyfuncRu
     import mlflow.pyfunc
 
     config = {"device": device} if "pytorch" in version.flavors else None
-    model = mlflow.pyfunc.load_model(version.path, model_config=config)
+    model = mlflow.pyfunc.load_model(
+        version.path,
+        # What is missing was named before; MLflow would read all packages for that.
+        suppress_warnings=True,
+        model_config=config,
+    )
     schema = model.metadata.get_input_schema()
     labels = None if schema is None else _labels(schema)
     kinds = declared_kinds(model.metadata.get_output_schema())

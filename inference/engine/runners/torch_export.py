@@ -12,6 +12,8 @@ from inference.engine.wire.messages import VersionToLoad
 if TYPE_CHECKING:
     import torch
 
+# What loading needs. Importing them takes longer than loading itself.
+LIBRARIES = ("torch._export.serde.serialize", "torch.export.pt2_archive._package")
 _PROGRAM = Path("data", "model.pt2")
 
 
@@ -20,10 +22,7 @@ def accepts(version: VersionToLoad) -> bool:
 
 
 def prepare() -> None:
-    """Import what loading needs; that takes longer than loading itself."""
-    own_code.import_libraries(
-        "torch._export.serde.serialize", "torch.export.pt2_archive._package"
-    )
+    own_code.import_libraries(*LIBRARIES)
 
 
 def load(version: VersionToLoad, signature: Signature, device: str) -> TorchRunner:

@@ -33,6 +33,7 @@ class StreamCall(msgspec.Struct, frozen=True):
     timeout_s: float
     params: Params | None = None
     customer_id: int = 0
+    request_id: str = ""
 
 
 class ExplanationCall(msgspec.Struct, frozen=True):
@@ -44,3 +45,4 @@ class ExplanationCall(msgspec.Struct, frozen=True):
     options: ExplainOptions
     customer_id: int = 0
     priority: Priority = "interactive"
+    request_id: str = ""

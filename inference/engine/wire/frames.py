@@ -10,11 +10,19 @@ from typing import NamedTuple
 import msgspec
 
 from inference.engine.wire import tensors
-from inference.engine.wire.messages import MAX_FRAME_BYTES, Reply, Request, TensorHeader
+from inference.engine.wire.messages import (
+    FORMAT,
+    MAX_FRAME_BYTES,
+    Reply,
+    Request,
+    TensorHeader,
+)
 from inference.engine.wire.tensors import Buffer, Tensor
 
-_PREFIX = struct.Struct("<II")
+_PREFIX = struct.Struct("<IBI")
 _PREFIX_BYTES = _PREFIX.size
+# Bytes of the prefix that the length of the rest counts.
+_COUNTED_BYTES = _PREFIX_BYTES - 4
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
@@ -23,6 +31,15 @@ _reply_decoder: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
 class MalformedFrame(ValueError):
     """The other side broke the protocol; close its connection."""
+
+
+class ForeignFormat(MalformedFrame):
+    """The other side runs code whose messages this code would misunderstand."""
+
+    def __init__(self, format: int) -> None:  # noqa: A002 - the protocol's name for it
+        super().__init__(
+            f"its messages have format {format}, and this code reads {FORMAT}"
+        )
 
 
 class Frame(NamedTuple):
@@ -41,8 +58,10 @@ def frame(header: bytes, *buffers: Buffer) -> bytes:
     size = len(header)
     if len(buffers) == 1:
         only = buffers[0]
-        return b"".join((_PREFIX.pack(4 + size + len(only), size), header, only))
-    prefix = _PREFIX.pack(4 + size + sum(map(len, buffers)), size)
+        total = _COUNTED_BYTES + size + len(only)
+        return b"".join((_PREFIX.pack(total, FORMAT, size), header, only))
+    total = _COUNTED_BYTES + size + sum(map(len, buffers))
+    prefix = _PREFIX.pack(total, FORMAT, size)
     return b"".join((prefix, header, *buffers))
 
 
@@ -79,7 +98,7 @@ class FrameDecoder:
         self._need = _PREFIX_BYTES
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes; raise MalformedFrame.
+        """Return the frames that `data` completes; raise MalformedFrame, ForeignFormat.
 
         Pieces are joined only when a frame is whole, so a large frame costs one copy.
         """
@@ -99,8 +118,12 @@ class FrameDecoder:
         start, end = 0, len(data)
         self._need = _PREFIX_BYTES
         while end - start >= _PREFIX_BYTES:
-            total, size = _PREFIX.unpack_from(data, start)
-            if total > self._max_frame_bytes or size > total - 4:
+            total, form, size = _PREFIX.unpack_from(data, start)
+            if total > self._max_frame_bytes:
+                raise MalformedFrame(f"a frame of {total} bytes")
+            if form != FORMAT:
+                raise ForeignFormat(form)
+            if size > total - _COUNTED_BYTES:
                 raise MalformedFrame(f"a frame of {total} bytes, header of {size}")
             stop = start + 4 + total
             if stop > end:

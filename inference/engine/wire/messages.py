@@ -1,9 +1,10 @@
 """Define the messages between an engine and its callers.
 
-A frame is `<u32 length of the rest> <u32 length of the header> <header> <buffers>`,
-little-endian. The header is one of these Structs in MessagePack; the buffers are the
-raw C-contiguous bytes of its tensors, one after another. The buffer of a tensor of
-dtype `str` or `json` is a MessagePack array. No pickle crosses in either direction.
+A frame is `<u32 length of the rest> <u8 format> <u32 length of the header> <header>
+<buffers>`, little-endian. The header is one of these Structs in MessagePack; the
+buffers are the raw C-contiguous bytes of its tensors, one after another. The buffer of
+a tensor of dtype `str` or `json` is a MessagePack array. No pickle crosses in either
+direction.
 """
 
 import hashlib
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+# It grows when an older reader would misunderstand a message.
+FORMAT = 1
 MAX_FRAME_BYTES = 128 * 1024 * 1024
 # Credits that the smallest chunk of a stream takes.
 MIN_CHUNK_CREDITS = 2048
@@ -158,6 +161,8 @@ class StreamRequest(msgspec.Struct, frozen=True, array_like=True, tag="stream"):
     params: Params | None = None
     # Customers share the engine's streams; 0: unknown.
     customer_id: int = 0
+    # The request's id, as its caller knows it; empty: unknown.
+    request_id: str = ""
 
 
 class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
@@ -212,6 +217,8 @@ class Explain(msgspec.Struct, frozen=True, array_like=True, tag="explain"):
     priority: Priority = "interactive"
     # Customers take turns; 0: unknown.
     customer_id: int = 0
+    # The request's id, as its caller knows it; empty: unknown.
+    request_id: str = ""
 
 
 class Attribution(msgspec.Struct, frozen=True):
@@ -331,6 +338,8 @@ class VersionStatus(msgspec.Struct, frozen=True):
     # Requests answered, and rows in them, since it was loaded.
     calls: int = 0
     rows: int = 0
+    # Forward passes since then.
+    batches: int = 0
     # Measured seconds for a batch of one row; 0: not known yet.
     single_row_s: float = 0.0
     # Seconds since the epoch; 0: not ready yet.
@@ -353,6 +362,13 @@ class DeviceStatus(msgspec.Struct, frozen=True):
     reserved_bytes: int
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """How many values lie in each bucket of a metric, and their sum."""
+
+    buckets: tuple[int, ...]
+    total: float
+
+
 class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     id: int
     device: str
@@ -363,6 +379,8 @@ class EngineStatus(msgspec.Struct, frozen=True, array_like=True, tag="status"):
     counters: dict[str, int]
     # None until the device is open.
     device_status: DeviceStatus | None = None
+    # By name, with the buckets of the metrics of the same name.
+    distributions: dict[str, Spread] = {}
 
 
 Request = (

@@ -31,6 +31,8 @@ _WALLS = struct.Struct("<I")
 _WALLS_BYTES = _SLOT_BYTES - _BEAT.size - _WALLS.size
 _SIZE = (SLOTS + 1) * _SLOT_BYTES
 _IDLE, _RUNNING, _LOADING = 0, 1, 2
+# Readers store it in a database, whose integers end here.
+_MOST_ROWS = 2**31 - 1
 
 
 class Note(NamedTuple):
@@ -128,6 +130,7 @@ class NoteReader:
             start = at + _HEADER.size
             text = self._map[start : start + min(length, _NAME_BYTES)]
             name = text.decode("utf-8", "replace")
+            rows = min(rows, _MOST_ROWS)
             found.append(Note(name, rows, batch, began_at, state == _LOADING))
         return sorted(found, key=lambda note: note.began_at)
 

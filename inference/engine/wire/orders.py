@@ -41,8 +41,11 @@ class EngineOrder(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Forked(msgspec.Struct, frozen=True, tag="forked"):
+    """A process runs; it began with `memory_bytes` of libraries."""
+
     name: str
     pid: int
+    memory_bytes: int = 0
 
 
 class NotForked(msgspec.Struct, frozen=True, tag="not_forked"):
@@ -51,7 +54,7 @@ class NotForked(msgspec.Struct, frozen=True, tag="not_forked"):
 
 
 class Imported(msgspec.Struct, frozen=True, tag="imported"):
-    """The libraries are imported; memory of an empty process, in bytes."""
+    """All libraries are imported, and take `memory_bytes`."""
 
     milliseconds: int
     memory_bytes: int

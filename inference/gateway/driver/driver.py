@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from inference.codecs.images import MAX_PIXELS
 from inference.dialects.call_headers import Head
 from inference.gateway.bounds import BodyRoom
+from inference.gateway.driver.call_log import CallLog
 from inference.gateway.driver.engines import Engines
 from inference.gateway.driver.health import Health
 from inference.gateway.driver.image_reader import ImageReader
 from inference.gateway.driver.lease_client import LeaseClient
 from inference.gateway.driver.recorder import Recorder
+from inference.gateway.driver.shadows import Shadows
 from inference.gateway.driver.upload_reader import InputFiles
 from inference.gateway.metrics.calls import Metrics
 from inference.installation.shares import Shares
@@ -42,6 +45,8 @@ class GatewayDriver:
         metrics: Metrics,
         files: InputFiles,
         body_timeout_s: float,
+        calls: CallLog | None = None,
+        examples: Path | None = None,
         max_image_pixels: int = MAX_PIXELS,
         max_large_bytes: int = MAX_LARGE_BYTES,
         clock: Callable[[], float] = time.time,
@@ -51,6 +56,10 @@ class GatewayDriver:
         self.engines = engines
         self.recorder = recorder
         self.metrics = metrics
+        # None if no calls are logged.
+        self.calls = calls
+        self.shadows = Shadows(engines, recorder.writer, clock=clock, examples=examples)
+        metrics.shadows = self.shadows.counts
         self.health = Health(plan.tables, engines, recorder)
         self.body_timeout_s = body_timeout_s
         self.clock = clock

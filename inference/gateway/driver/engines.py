@@ -25,6 +25,9 @@ from inference.snapshot.tables import Tables
 logger = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
+# At first, when people wait until models answer; each pause is longer than the last.
+_FIRST_POLL_S = 0.1
+_LONGER = 1.05
 # Calls wait for a version that was ready within this time.
 _MOMENT_S = 60.0
 
@@ -101,6 +104,14 @@ class Engines:
             return _Asking(call, self._tries(call, deadline), waiter)
         return client.begin(call, waiter)
 
+    def begin_at_once(self, call: EngineCall, waiter: Waiter) -> bool:
+        """Ask for a prediction if an engine has the version ready; never try again."""
+        found = self.choose(call.key, call.engines)
+        if found is None or not found[1].connected:
+            return False
+        found[1].begin(call, waiter)
+        return True
+
     def again(
         self, call: EngineCall, begun: UnderWay, error: Exception, waiter: Waiter
     ) -> UnderWay:
@@ -154,10 +165,12 @@ class Engines:
     # Status
 
     async def keep_asking(self) -> None:
-        """Ask every engine for its status, once a second."""
+        """Ask every engine for its status, once a second and more often at first."""
+        pause_s = _FIRST_POLL_S
         while True:
             await self.ask()
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * _LONGER, _POLL_S)
 
     async def ask(self) -> None:
         await asyncio.gather(*(self._ask(name) for name in list(self._clients)))

@@ -28,6 +28,8 @@ _CONNECTIONS = httpx.Limits(
 )
 # For this time after a failure, calls do not wait for the site.
 _AWAY_S = 1.0
+# For this time after that, metrics tell of it.
+_TOLD_S = 45.0
 _GRANT_URL = "http://site/internal/leases"
 
 _grant_decoder = msgspec.json.Decoder(LeaseGrant)
@@ -117,8 +119,12 @@ class LeaseClient:
 
     @property
     def failing(self) -> bool:
-        """Return whether the last request for a lease failed."""
-        return self._away
+        """Return whether the last request for a lease failed, lately.
+
+        Without calls nothing asks again. So one failure is forgotten before its alert
+        fires, which waits a minute; as long as calls come, an outage fails anew.
+        """
+        return self._away and self._timer() < self._away_until + _TOLD_S
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -166,11 +172,19 @@ class LeaseClient:
         except (httpx.HTTPError, msgspec.DecodeError) as error:
             reason = _reason(error)
             self.failures[reason] += 1
-            logger.warning("lease_refused", reason=reason)
+            logger.warning(
+                "lease_refused",
+                outage="leases",
+                reason=error,
+                customer_id=body.customer_id,
+                key_id=body.key_id,
+                quota=body.quota,
+            )
             self._away_until = self._timer() + _AWAY_S
             self._away = True
             raise _SiteAway from error
         self._away = False
+        logger.info("leases_granted_again", outage_over="leases")
         return grant
 
 

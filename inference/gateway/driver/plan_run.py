@@ -18,13 +18,24 @@ from inference.gateway.driver.driver import GatewayDriver
 from inference.gateway.driver.engines import UnderWay
 from inference.prediction.effects import (
     Answer,
+    CallAbandoned,
     Effect,
     EngineCall,
     NeedBody,
-    StreamAbandoned,
 )
 
 logger = structlog.get_logger(__name__)
+
+
+class _Nobody:
+    """Wait for no event: the client is gone."""
+
+    def recorded(self) -> None: ...
+
+    def unrecorded(self) -> None: ...
+
+
+_NOBODY = _Nobody()
 
 
 class PlanRun(ABC):
@@ -61,6 +72,9 @@ class PlanRun(ABC):
     @abstractmethod
     def _request_id(self) -> str: ...
 
+    @abstractmethod
+    def _received_bytes(self) -> int: ...
+
     # Called by engines and tasks
 
     def resume(self, value: Any) -> None:
@@ -85,7 +99,14 @@ class PlanRun(ABC):
     # Called by the recorder
 
     def recorded(self) -> None:
-        self._give(self._answer)
+        answer = self._answer
+        self._give(answer)
+        if answer.copy is not None:
+            try:
+                self._driver.shadows.offer(answer.copy)
+            except Exception:
+                # The answers behind this one in the recorder have to leave.
+                logger.exception("copy_not_taken")
 
     def unrecorded(self) -> None:
         self._driver.metrics.unrecorded += 1
@@ -131,7 +152,7 @@ class PlanRun(ABC):
     async def _wait_for(self, effect: Effect) -> None:
         try:
             value = await self._carry_out(effect)
-        except (ApiError, EngineError, StreamAbandoned) as error:
+        except (ApiError, EngineError, CallAbandoned) as error:
             self.fail(error)
         except Exception:
             self._break()
@@ -144,6 +165,8 @@ class PlanRun(ABC):
     def _record(self, answer: Answer) -> None:
         self._over = True
         event = answer.event
+        if self._driver.calls is not None:
+            self._driver.calls.note(self._call, answer, self._received_bytes())
         if event is None:
             self._driver.metrics.unauthenticated += 1
             self._give(answer)
@@ -162,6 +185,19 @@ class PlanRun(ABC):
             self._call, error, request_id=request_id, now=self._driver.clock()
         )
         self._give(Answer(status, headers, body, None))
+
+    def _leave(self) -> None:
+        """End a call whose client left; a rollout may have to know of it."""
+        answer: Answer | None = None
+        if self.begun:
+            try:
+                self._steps.throw(CallAbandoned())
+            except StopIteration as stop:
+                answer = stop.value
+        self._end()
+        if answer is not None and answer.event is not None:
+            self._driver.metrics.observe(answer.event)
+            self._driver.recorder.record(answer.event, _NOBODY)
 
     def _end(self) -> None:
         """Release all that the call holds, and stop the work for it."""

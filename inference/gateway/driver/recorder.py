@@ -27,7 +27,7 @@ class Recorder:
     """Hold answers until their events are written."""
 
     def __init__(self, writer: SpoolWriter) -> None:
-        self._writer = writer
+        self.writer = writer
         self._loop = asyncio.get_running_loop()
         self._frames: list[bytes] = []
         self._waiting: list[Recording] = []
@@ -46,7 +46,7 @@ class Recorder:
             return
         self._frames, self._waiting = [], []
         try:
-            self._writer.append_encoded(frames)
+            self.writer.append_encoded(frames)
         except SpoolUnavailable as error:
             self._note(error)
             for recording in waiting:
@@ -67,24 +67,24 @@ class Recorder:
         while True:
             await asyncio.sleep(_SYNC_S)
             try:
-                if self._writer.dirty:
-                    await asyncio.to_thread(self._writer.sync)
+                if self.writer.dirty:
+                    await asyncio.to_thread(self.writer.sync)
                 now = self._loop.time()
                 if now - measured >= _MEASURE_S:
                     measured = now
-                    self._writer.measure()
-                    await asyncio.to_thread(self._writer.probe)
+                    self.writer.measure()
+                    await asyncio.to_thread(self.writer.probe)
                     self._note(None)
             except SpoolUnavailable as error:
                 self._note(error)
 
     def _note(self, error: SpoolUnavailable | None) -> None:
         if error is not None and not self.failing:
-            logger.error("spool_unavailable", reason=str(error))
+            logger.error("spool_unavailable", outage="spool", reason=str(error))
         elif error is None and self.failing:
-            logger.info("spool_available")
+            logger.info("spool_available", outage_over="spool")
         self.failing = error is not None
 
     def close(self) -> None:
         self.flush()
-        self._writer.close()
+        self.writer.close()

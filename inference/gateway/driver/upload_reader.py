@@ -65,7 +65,12 @@ class InputFiles:
                     headers={"host": "localhost"},
                 )
         except httpx.HTTPError as error:
-            logger.warning("upload_unreadable", reason=type(error).__name__)
+            logger.warning(
+                "upload_unreadable",
+                reason=error,
+                upload=asked.upload_id,
+                customer_id=asked.customer_id,
+            )
             raise _away() from error
         if response.status_code == 413:
             raise uploaded.too_large(asked.max_bytes)
@@ -73,7 +78,12 @@ class InputFiles:
         if refusal is not None:
             raise refusal()
         if response.status_code != 200:
-            logger.warning("upload_unreadable", status=response.status_code)
+            logger.warning(
+                "upload_unreadable",
+                status=response.status_code,
+                upload=asked.upload_id,
+                customer_id=asked.customer_id,
+            )
             raise _away()
         return UploadedFile(response.content, response.headers["content-type"])
 

@@ -3,6 +3,7 @@
 import ssl
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -11,6 +12,10 @@ logger = structlog.get_logger(__name__)
 
 # Log from this long before expiry; tools that renew certificates do so earlier.
 _SOON_S = 14 * 86_400
+_FIRST = "-----BEGIN CERTIFICATE-----"
+_LAST = "-----END CERTIFICATE-----"
+# Tags of ASN.1: the optional version, and a time with a year of two digits.
+_VERSION, _UTC_TIME = 0xA0, 0x17
 _Identity = tuple[tuple[int, int], ...]
 
 
@@ -86,11 +91,7 @@ class Certificates:
             context.load_verify_locations(self._client_ca)
 
     def _end(self) -> float:
-        # Imported here, because most gateways have no certificate.
-        from cryptography import x509
-
-        leaf, *_ = x509.load_pem_x509_certificates(self._certificate.read_bytes())
-        return leaf.not_valid_after_utc.timestamp()
+        return end_of(self._certificate.read_text())
 
     def _say_end(self) -> None:
         left_s = self.not_after - self._clock()
@@ -100,3 +101,35 @@ class Certificates:
         if event != self._said:
             self._said = event
             logger.error(event, days_left=round(left_s / 86_400, 1))
+
+
+def end_of(pem: str) -> float:
+    """Return when the first certificate of a PEM file ends (RFC 5280, section 4.1).
+
+    A package that reads certificates would be a fifth of the gateway's image.
+    """
+    end = pem.index(_LAST) + len(_LAST)
+    der = ssl.PEM_cert_to_DER_cert(pem[pem.index(_FIRST) : end])
+    _, at, _ = _element(der, 0)  # certificate
+    _, at, _ = _element(der, at)  # what is signed
+    tag, _, after = _element(der, at)
+    if tag == _VERSION:
+        at = after
+    for _ in range(3):  # serial number, signature, issuer
+        _, _, at = _element(der, at)
+    _, at, _ = _element(der, at)  # validity
+    _, _, at = _element(der, at)  # its begin
+    tag, at, after = _element(der, at)
+    text = der[at:after].decode()
+    if tag == _UTC_TIME:
+        text = ("19" if text[:2] >= "50" else "20") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def _element(der: bytes, at: int) -> tuple[int, int, int]:
+    """Return an element's tag, and where its contents begin and end."""
+    tag, length, at = der[at], der[at + 1], at + 2
+    if length & 0x80:
+        count = length & 0x7F
+        length, at = int.from_bytes(der[at : at + count]), at + count
+    return tag, at, at + length

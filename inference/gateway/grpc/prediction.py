@@ -14,7 +14,16 @@ from inference.gateway.grpc.methods import MethodCall
 from inference.prediction.effects import Answer, NeedBody
 
 # Headers of an answer that become metadata. Few: each entry costs both sides time.
-_ON_SUCCESS = frozenset({b"x-request-id", b"x-model-version", b"RateLimit"})
+_ON_SUCCESS = frozenset(
+    {
+        b"x-request-id",
+        b"x-model-version",
+        b"RateLimit",
+        b"deprecation",
+        b"sunset",
+        b"link",
+    }
+)
 _NOT_ON_REFUSAL = frozenset(
     {b"cache-control", b"content-length", b"content-type", b"www-authenticate"}
 )
@@ -52,7 +61,7 @@ class PredictionRun(PlanRun):
         """Release what the prediction holds: its client has left."""
         if not self._over:
             self._driver.metrics.abandoned += 1
-            self._end()
+            self._leave()
 
     def _body(self, effect: NeedBody) -> Any:
         return self._request
@@ -73,6 +82,9 @@ class PredictionRun(PlanRun):
 
     def _request_id(self) -> str:
         return self._driver.plan.new_request_id()
+
+    def _received_bytes(self) -> int:
+        return int(self._request.ByteSize())
 
 
 class StreamedRun(PredictionRun):

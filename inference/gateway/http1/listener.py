@@ -47,6 +47,7 @@ class Listener:
         self._idle_timeout_s = idle_timeout_s
         self._trusted_proxies = trusted_proxies
         self._server: asyncio.Server | None = None
+        self._socket: socket.socket | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self.connections: dict[Http1Connection, Hashable] = {}
         # Places for connections, which addresses share; a trusted proxy's connections
@@ -59,6 +60,8 @@ class Listener:
 
     async def listen(self, listening: socket.socket) -> None:
         """Serve until `drain`."""
+        # Another name of the socket, which outlives the server.
+        self._socket = listening.dup()
         self._server = await self.serve(listening)
         self._sweeper = asyncio.create_task(self._keep_sweeping())
 
@@ -75,6 +78,8 @@ class Listener:
         """Accept no more connections, and close each one after its answer."""
         if self._server is not None:
             self._server.close()
+        if self._socket is not None:
+            await self._take_waiting(self._socket)
         for connection in list(self.connections):
             connection.drain()
         deadline = self.now() + timeout_s
@@ -89,6 +94,23 @@ class Listener:
             connection.abort()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    async def _take_waiting(self, listening: socket.socket) -> None:
+        """Accept the connections that the kernel holds for us, and no others.
+
+        It would reset them when the socket closes, although others listen on the port.
+        """
+        loop = asyncio.get_running_loop()
+        with listening:
+            while True:
+                try:
+                    accepted, _ = listening.accept()
+                except OSError:
+                    return
+                accepted.setblocking(False)
+                await loop.connect_accepted_socket(
+                    lambda: Http1Connection(self), accepted
+                )
 
     def sweep(self) -> None:
         self._update_date_line()

@@ -53,7 +53,7 @@ class OpenInferenceApp:
         try:
             if holds_key(query):
                 raise refusals.key_in_query()
-            status, found = self._find(method, path.rstrip("/"), head, peer)
+            status, found, told = self._find(method, path.rstrip("/"), head, peer)
         except ApiError as error:
             refused = render_error(error, request_id)
             now = self._clock()
@@ -70,33 +70,38 @@ class OpenInferenceApp:
                 (b"content-length", b"%d" % len(body)),
                 (b"x-request-id", request_id.encode()),
                 (b"cache-control", b"no-store"),
+                *told,
                 *self._facts.rate_headers(head, self._clock()),
             ],
             body,
         )
 
-    def _find(self, method: str, path: str, head: Head, peer: str) -> tuple[int, Any]:
+    def _find(
+        self, method: str, path: str, head: Head, peer: str
+    ) -> tuple[int, Any, Headers]:
         allowed = _methods(path)
         if method not in allowed:
             message = f"Use {allowed[0]} for this path."
             raise ApiError(ErrorCode.METHOD_NOT_ALLOWED, message)
         if path == _INDEX:
             caller = self._facts.caller(head, peer, self._clock())
-            return 200, self._facts.index(caller)
+            return 200, self._facts.index(caller), []
         if path == "/v2":
-            return 200, self._facts.server()
+            return 200, self._facts.server(), []
         if path == "/v2/health/live":
-            return 200, {"live": True}
+            return 200, {"live": True}, []
         if path == "/v2/health/ready":
             ready = self._facts.server_ready()
-            return 200 if ready else 503, {"ready": ready}
+            return 200 if ready else 503, {"ready": ready}, []
         caller = self._facts.caller(head, peer, self._clock())
         name, version, rest = _split(path)
         if rest == "":
-            return 200, self._facts.model(caller, name, version)
+            described = self._facts.model(caller, name, version)
+            return 200, described, self._facts.headers(name, version)
         if rest == "ready":
             ready = self._facts.model_ready(caller, name, version)
-            return 200 if ready else 503, {"name": name, "ready": ready}
+            found = {"name": name, "ready": ready}
+            return 200 if ready else 503, found, self._facts.headers(name, version)
         raise _nothing()
 
 

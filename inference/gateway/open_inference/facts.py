@@ -30,7 +30,7 @@ from inference.gateway.driver.health import Health
 from inference.prediction.callers import find_caller, rate_headers, require_network
 from inference.prediction.plan import PredictionPlan
 from inference.snapshot.keys import KeyEntry
-from inference.snapshot.targets import ModelEntry, Target
+from inference.snapshot.targets import ModelEntry, Target, ending_headers
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository(index)")
 _PLATFORM = "modelyard_engine"
@@ -103,6 +103,14 @@ class OpenInferenceFacts:
     ) -> dialect.Headers:
         """Return the rate headers of the key in `head`; none without a valid key."""
         return rate_headers(self._plan.tables, head.token, now, limit)
+
+    def headers(self, name: str, version: str | None) -> dialect.Headers:
+        """Return the headers that tell the end of a version that was described."""
+        entry = self._plan.tables.models[name]
+        if version is None:
+            return [*entry.headers]
+        ending = self._target(entry, version).ending
+        return [] if ending is None else [*ending_headers(name, ending)]
 
     def model(self, caller: KeyEntry, name: str, version: str | None) -> ModelFacts:
         """Describe a version, or the model's default; raises ApiError."""

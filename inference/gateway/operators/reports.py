@@ -6,10 +6,12 @@ from typing import Any
 import msgspec
 from prometheus_client.core import Metric
 
-from inference.gateway.metrics import calls
+from inference.gateway.metrics import calls, families
 from inference.gateway.metrics import engines as engine_metrics
 from inference.gateway.metrics.calls import MetricsState
+from inference.gateway.metrics.gauges import of_gauges
 from inference.installation.ledger_report import Gauge, JobCounts
+from inference.metrics.own_use import OwnUse
 
 # Of several gateways the worst value counts. That is the least for these gauges, and
 # the greatest for those in neither list; _SUM is added up.
@@ -18,11 +20,12 @@ _LEAST = (
     "snapshot_sequence",
     "engine_up",
     "grpc_certificate_ends_at_seconds",
+    "disk_free_bytes",
+    "disk_free_inodes",
 )
 _SUM = (
     "overdrawn_units",
     "keys_backing_off",
-    "connections_cut_off",
 )
 
 
@@ -42,6 +45,12 @@ class GatewayReport(msgspec.Struct):
     jobs: list[JobCounts] = []
     # The last status of each engine that this gateway got, by name.
     engines: dict[str, Any] = {}
+    use: OwnUse = OwnUse()
+    # Requests that were relayed to the site, and those whose X-Forwarded-For was not
+    # believed, the last of them from this address.
+    relayed: int = 0
+    distrusted: int = 0
+    distrusted_peer: str = ""
 
 
 def metrics_of(
@@ -61,12 +70,8 @@ def metrics_of(
         {it.name: it.metrics for it in reports},
         jobs=next((it.jobs for it in reports), ()),
     )
-    yield from calls.of_gauges(
-        [
-            *gauges.values(),
-            *(Gauge("gateway_up", value, {"gateway": it}) for it, value in up.items()),
-        ]
-    )
+    yield families.numbers("gateway_up", [([it], value) for it, value in up.items()])
+    yield from of_gauges(gauges.values())
     yield from engine_metrics.of_engines(engines)
 
 

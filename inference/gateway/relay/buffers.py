@@ -166,7 +166,7 @@ class Buffer:
             # If this task is cancelled, the thread goes on and needs its file.
             return await asyncio.shield(done)
         except OSError as error:
-            logger.error("buffer_failed", error=os.strerror(error.errno or 0))
+            logger.error("buffer_failed", outage="buffers", reason=error)
             message = "What is on its way to or from the site cannot be kept."
             raise ApiError(ErrorCode.OVERLOADED, message, retry_after_s=5.0) from error
 

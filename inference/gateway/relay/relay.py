@@ -26,6 +26,7 @@ from inference.gateway.http1.asgi import ClientLeft, Message, Receive, Send
 from inference.gateway.owners import Owner
 from inference.gateway.relay.buffers import MEMORY_BYTES, Buffer, Buffers
 from inference.gateway.relay.clients import Clients, SlowBodies
+from inference.gateway.relay.forwarders import Forwarders
 
 logger = structlog.get_logger(__name__)
 
@@ -116,6 +117,7 @@ class Relay:
         self._min_bytes_per_s = min_bytes_per_s
         self._clock = clock
         self._trusted_proxies = trusted_proxies
+        self.forwarders = Forwarders(trusted_proxies)
 
     async def __call__(
         self,
@@ -133,7 +135,9 @@ class Relay:
         except (httpx.InvalidURL, httpx.LocalProtocolError):
             await self._refuse(scope, send, _not_passed_on(), request_id)
         except httpx.HTTPError as error:
-            logger.warning("site_away", reason=type(error).__name__)
+            logger.warning(
+                "site_away", outage="site", reason=error, request_id=request_id
+            )
             await self._say_away(scope, send, request_id)
 
     async def _pass_on(
@@ -243,6 +247,7 @@ class Relay:
         try:
             async with self._turns(scope, owner):
                 response = await self._forward(scope, request_id, body)
+                logger.info("site_answers", outage_over="site")
                 body.close()
                 async with contextlib.aclosing(response):
                     start = _head(response, request_id)
@@ -257,7 +262,7 @@ class Relay:
                 begun.set_exception(error)
                 return
             # The client must not take a part for the whole answer.
-            logger.warning("answer_cut_off", reason=type(error).__name__)
+            logger.warning("answer_cut_off", reason=error, request_id=request_id)
             answer.end(ClientLeft())
 
     def _turns(
@@ -291,6 +296,7 @@ class Relay:
     ) -> httpx.Response:
         url = httpx.URL(scheme="http", host="site", raw_path=_target(scope))
         headers = _request_headers(scope, request_id, self._trusted_proxies)
+        self.forwarders.note(_peer(scope), _joined(scope, b"x-forwarded-for"))
         if _content_length(scope) != 0:
             headers += [
                 (b"content-length", b"%d" % body.size),
@@ -384,7 +390,7 @@ def _head(response: httpx.Response, request_id: str) -> _Head:
         headers = [header for header in headers if header[0] != b"content-length"]
     if "x-request-id" not in response.headers:
         if response.status_code >= HTTPStatus.BAD_REQUEST:
-            raise _unread(response)
+            raise _unread(response, request_id)
         headers.append((b"x-request-id", request_id.encode()))
     return _Head(response.status_code, headers)
 
@@ -422,12 +428,12 @@ def _too_large(max_bytes: int, owner: Owner) -> ApiError:
     )
 
 
-def _unread(response: httpx.Response) -> ApiError:
+def _unread(response: httpx.Response, request_id: str) -> ApiError:
     """Return our error for an answer of the site's HTTP server.
 
     Django has not seen the request: all its answers have a request id.
     """
-    logger.warning("site_refused", status=response.status_code)
+    logger.warning("site_refused", status=response.status_code, request_id=request_id)
     if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return _not_passed_on()
     message = "Something went wrong on our side."

@@ -40,6 +40,7 @@ from inference.jobs.api.serializers import (
     present,
 )
 from inference.models import PredictionJob
+from inference.snapshot.targets import ending_headers
 
 
 class _JobView(APIView):
@@ -121,6 +122,7 @@ class JobsView(_JobView):
             version=asked.version or request.headers.get("X-Model-Version"),
             # Without the caller's sticky key, job ids spread jobs by weight.
             sticky_key=request.headers.get("X-Sticky-Key") or job_id,
+            key_id=self.key.key_id,
             allowed_models=tuple(self.key.allowed_models),
         )
         stored = job_files.store(
@@ -136,6 +138,7 @@ class JobsView(_JobView):
                 target=target,
                 stored=stored,
                 options=asked.options,
+                request_id=getattr(request, "request_id", ""),
             )
         except ApiError:
             job_files.remove(job_id)
@@ -147,6 +150,7 @@ class JobsView(_JobView):
                 "Location": _url(job),
                 "Retry-After": "1",
                 "X-Model-Version": str(job.version),
+                **_ending_headers(target),
             },
         )
 
@@ -322,3 +326,10 @@ def _present(job: PredictionJob) -> dict[str, Any]:
 
 def _url(job: PredictionJob) -> str:
     return reverse("job", args=[job.pk])
+
+
+def _ending_headers(target: jobs.JobTarget) -> dict[str, str]:
+    if target.ending is None:
+        return {}
+    headers = ending_headers(target.model, target.ending)
+    return {name.decode().title(): value.decode() for name, value in headers}

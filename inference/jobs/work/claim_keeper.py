@@ -47,9 +47,11 @@ class ClaimKeeper:
             return False
         try:
             return jobs.renew(self._claim, now=timezone.now())
-        except DatabaseError:
+        except DatabaseError as error:
             # The next try may be in time; if not, the fencing token protects the job.
-            logger.warning("job_claim_not_renewed", job=self._claim.job_id)
+            logger.warning(
+                "job_claim_not_renewed", job=self._claim.job_id, reason=error
+            )
             connection.close()
             return True
 

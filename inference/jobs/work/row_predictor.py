@@ -91,7 +91,7 @@ class RowPredictor:
         sleep: Callable[[float], None],
         on_wait: Callable[[EngineError], None],
         customer_id: int = 0,
-        job_id: str = "",
+        request_id: str = "",
     ) -> None:
         self._key = key
         self._decoder = InstanceDecoder(signature)
@@ -101,7 +101,7 @@ class RowPredictor:
         self._sleep = sleep
         self._on_wait = on_wait
         self._customer_id = customer_id
-        self._job_id = job_id
+        self._request_id = request_id
         # Whether the engine has answered: one that hangs must not cost rows.
         self._engine_seen = False
         self._model_failures = 0
@@ -244,7 +244,7 @@ class RowPredictor:
                 max_batch_rows=self._options.batch_size or 0,
                 priority="job",
                 customer_id=self._customer_id,
-                request_id=self._job_id,
+                request_id=self._request_id,
             )
         )
 

@@ -107,11 +107,17 @@ def take_turn(job_id: str, worker: Worker) -> None:
     claim = jobs.claim(job_id, worker=worker.name, now=worker.clock.now())
     if claim is None:
         return
-    try:
-        _work(claim, worker)
-    except jobs.ClaimLost:
-        # The job was cancelled, or taken over because this worker seemed dead.
-        logger.info("job_claim_lost", job=job_id)
+    with structlog.contextvars.bound_contextvars(
+        job=job_id,
+        request_id=claim.request_id,
+        customer_id=claim.customer_id,
+        key_id=claim.key_id,
+    ):
+        try:
+            _work(claim, worker)
+        except jobs.ClaimLost:
+            # It was cancelled, or taken over because this worker seemed dead.
+            logger.info("job_claim_lost")
 
 
 def _work(claim: jobs.Claim, worker: Worker) -> None:
@@ -125,20 +131,22 @@ def _work(claim: jobs.Claim, worker: Worker) -> None:
         jobs.hand_back(claim, again_at=clock.now() + timedelta(seconds=AGAIN_S))
         return
     except EngineDied:
-        logger.warning("job_engine_died", job=claim.job_id)
+        logger.warning("job_engine_died")
         again_at = clock.now() + timedelta(seconds=AGAIN_S)
         jobs.hand_back(claim, again_at=again_at, blameless=False)
         return
     except ApiError as error:
-        logger.info("job_failed", job=claim.job_id, code=error.code)
+        logger.info("job_failed", code=error.code)
         jobs.fail(claim, error, now=clock.now())
         return
     except Exception:
         # The process boundary: this start counts as one that died.
-        logger.exception("job_turn_failed", job=claim.job_id)
+        logger.exception("job_turn_failed")
         jobs.hand_back(claim, again_at=clock.now(), blameless=False)
         return
-    if not ended:
+    if ended:
+        logger.info("job_ended")
+    else:
         jobs.hand_back(claim, again_at=clock.now())
 
 
@@ -161,7 +169,7 @@ class _Turn:
             sleep=worker.clock.sleep,
             on_wait=self._note_waiting,
             customer_id=self._job.customer_id,
-            job_id=claim.job_id,
+            request_id=f"{claim.job_id} {claim.request_id}".strip(),
         )
 
     def run(self) -> bool:

@@ -1,4 +1,4 @@
-"""`manage.py run_controller`: publish snapshots, reconcile engines, ingest usage."""
+"""`modelyard run_controller`: publish snapshots, reconcile engines, ingest usage."""
 
 import signal
 from typing import Any
@@ -7,11 +7,13 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from inference.controller.controller import Controller
-from inference.installation import logs
+from inference.installation.log_lines import logs
 
 
 class Command(BaseCommand):
     help = "Publish snapshots, keep engines as routes want them, and ingest usage."
+    # Those who start it have made them.
+    requires_system_checks = []
 
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.MODELYARD_PROCESS:

@@ -1,4 +1,4 @@
-"""`manage.py take_over`: give the database to this home once the other is gone."""
+"""`modelyard take_over`: give the database to this home once the other is gone."""
 
 from typing import Any
 

@@ -31,6 +31,8 @@ class Step:
     """
 
     title: str
+    # What its seconds count as at the end.
+    part: str
     needed: Callable[[], bool]
     act: Callable[[Say], str]
 
@@ -38,15 +40,31 @@ class Step:
 def steps() -> tuple[Step, ...]:
     """Return the steps from an empty folder to a demo that can be served, in order."""
     return (
-        Step("Prepare the database", _has_unapplied_migrations, _migrate),
-        Step("Train and register the demo's models", contents.needs_sync, _train),
-        Step("Bring the models over from MLflow", contents.needs_sync, contents.sync),
+        Step("Prepare the database", "database", _has_unapplied_migrations, _migrate),
+        Step(
+            "Train and register the demo's models",
+            "training",
+            contents.needs_sync,
+            _train,
+        ),
+        Step(
+            "Bring the models over from MLflow",
+            "demo data",
+            contents.needs_sync,
+            contents.sync,
+        ),
         Step(
             "Create people, plans and keys",
+            "demo data",
             contents.needs_people,
             contents.create_people,
         ),
-        Step("Set the demo's routes", contents.needs_routes, contents.set_routes),
+        Step(
+            "Set the demo's routes",
+            "demo data",
+            contents.needs_routes,
+            contents.set_routes,
+        ),
     )
 
 
@@ -72,7 +90,6 @@ def _train(say: Say) -> str:
             env={
                 **os.environ,
                 "MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI,
-                "MODELYARD_ARTIFACT_ROOT": str(settings.HOME.mlflow / "artifacts"),
                 "MLFLOW_DISABLE_TELEMETRY": "true",
                 "PYTHONUNBUFFERED": "1",
             },

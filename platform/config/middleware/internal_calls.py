@@ -30,6 +30,7 @@ class InternalCallMiddleware:
         ):
             try:
                 found = get_resolver(_URLS).resolve(request.path_info)
+                request.resolver_match = found
                 answer: HttpResponseBase = found.func(
                     request, *found.args, **found.kwargs
                 )

@@ -14,13 +14,13 @@ from accounts.models import ApiKey, Usage
 from accounts.usage import latencies as usage_latencies
 from accounts.usage import reading, roll_ups, spans
 from config.demo import contents
-from config.pages import rollouts
+from config.pages import check, rollouts
 from config.pages.rollouts import CanaryRow
 from inference.admin import state_labels
 from inference.conditions import hosts
 from inference.conditions.reading import states_of_named
 from inference.conditions.states import TROUBLES, ServingState, StateReport
-from inference.models import Engine, LoadedVersion
+from inference.models import Engine, LoadedVersion, Rollout
 from inference.snapshot.targets import FALLBACK, PUBLISHED
 from registry.admin import columns
 from registry.models import RegisteredModel, RegistrySync, Route
@@ -54,8 +54,9 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     canaries = rollouts.canaries(now)
     for row in canaries:
         row["url"] = _route_url(request, row["route_id"])
+        row["rollout_url"] = _rollout_url(request, row["rollout"])
     context.update(
-        cards=[*_traffic_cards(calls, of_day, latencies), _canary_card(canaries)],
+        cards=[*_traffic_cards(calls, of_day, latencies), _canary_card(canaries, now)],
         has_traffic=of_day > 0,
         chart=json.dumps(_chart(_by_minute(calls), now=now)),
         chart_options=json.dumps(_CHART_OPTIONS),
@@ -70,6 +71,7 @@ def add_context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         reading.name_customers(top)
         context["top_customers"] = top
         context["roll_ups"] = _roll_up_state(now)
+    context["may_check"] = may(check.PERMISSION)
     if may("inference.view_engine"):
         context["engines"] = _engines(now)
         context["own_processes"] = _own_processes(now)
@@ -191,7 +193,7 @@ def _chart(
 # Rollouts
 
 
-def _canary_card(canaries: list[CanaryRow]) -> Card:
+def _canary_card(canaries: list[CanaryRow], now: datetime.datetime) -> Card:
     waiting = sum(1 for row in canaries if row["waiting_for"])
     worse = sum(1 for row in canaries if row["is_worse"])
     notes = []
@@ -199,6 +201,7 @@ def _canary_card(canaries: list[CanaryRow]) -> Card:
         notes.append(f"{worse} refused or failed more than the default")
     if waiting:
         notes.append(f"{waiting} waiting for an engine")
+    notes += rollouts.to_look_at(now)
     return Card(
         title="Active canaries",
         value=str(len(canaries)),
@@ -275,6 +278,7 @@ def _versions(request: HttpRequest) -> dict[str, Any]:
         ],
         "more": len(troubled[_SHOWN:]),
         "url": _list_url(request, "registry", "modelversion"),
+        "events_url": _list_url(request, "inference", "versionevent"),
     }
 
 
@@ -351,6 +355,12 @@ def _route_url(request: HttpRequest, route_id: int) -> str:
     if not request.user.has_perm("registry.view_route"):
         return ""
     return reverse("admin:registry_route_change", args=[route_id])
+
+
+def _rollout_url(request: HttpRequest, rollout: Rollout | None) -> str:
+    if rollout is None or not request.user.has_perm("inference.view_rollout"):
+        return ""
+    return reverse("admin:inference_rollout_change", args=[rollout.pk])
 
 
 def _why_url(request: HttpRequest, version_id: int) -> str:

@@ -5,8 +5,12 @@ from typing import Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.urls import reverse
+
+from accounts.customers import personal_keys
+from config.pages import check
 
 # Title of the group → (model, title, Material icon) of each entry.
 _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -14,6 +18,9 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("registry.RegisteredModel", "Registered models", "deployed_code"),
         ("registry.ModelVersion", "Model versions", "deployed_code_history"),
         ("registry.Route", "Routes", "alt_route"),
+        ("inference.Rollout", "Rollouts", "rocket_launch"),
+        ("registry.RolloutPlan", "Rollout plans", "stairs"),
+        ("registry.Deprecation", "Deprecations", "event_busy"),
         ("registry.RegistrySync", "Registry sync", "sync"),
     ),
     "Traffic": (
@@ -36,10 +43,8 @@ _NAVIGATION: dict[str, tuple[tuple[str, str, str], ...]] = {
     "Operations": (
         ("inference.Host", "Hosts", "dns"),
         ("inference.Engine", "Engines", "memory"),
-        ("inference.LoadedVersion", "Loaded versions", "download_done"),
+        ("inference.VersionEvent", "Version events", "history"),
         ("inference.ModelEnvironment", "Environments", "package_2"),
-        ("inference.ServingRoute", "Serving routes", "route"),
-        ("inference.SnapshotState", "Snapshot", "published_with_changes"),
     ),
     "People": (
         ("auth.User", "Users", "person"),
@@ -65,9 +70,23 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
     ]
     for title, entries in _NAVIGATION.items():
         items = [item for entry in entries if (item := _item(request, *entry))]
+        if title == "Operations" and request.user.has_perm(check.PERMISSION):
+            link = reverse("check")
+            items.append({"title": "Check", "icon": "fact_check", "link": link})
         if items:
             groups.append({"title": title, "separator": True, "items": items})
     return groups
+
+
+def account_links(request: HttpRequest) -> list[dict[str, str]]:
+    """Return the links of the person's own menu."""
+    links = []
+    if personal_keys.may_hold(request.user):
+        links.append({"title": "My key", "link": reverse("my-key")})
+    if isinstance(request.user, User) and request.user.has_usable_password():
+        link = reverse("admin:password_change")
+        links.append({"title": "Change password", "link": link})
+    return links
 
 
 def _item(

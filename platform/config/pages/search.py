@@ -13,8 +13,9 @@ from django.urls import reverse
 
 from accounts.models import ApiKey, Customer, Refusal
 from config.pages.navigation import navigation
+from inference.controller.rollouts import past
 from inference.models import PredictionJob
-from registry.models import ModelVersion, RegisteredModel
+from registry.models import ModelVersion, RegisteredModel, Route
 
 # Results of each kind; people find others by typing more.
 _SHOWN = 5
@@ -78,8 +79,19 @@ def _rows(request: HttpRequest, term: str) -> Iterator[Found]:
         calls = Refusal.objects.filter(request_id=term).select_related("customer")
         for call in calls.order_by("-at")[:_SHOWN]:
             title = f"{call.status} {call.code} at {call.at:%Y-%m-%d %H:%M:%S} UTC"
-            of = f", {call.model}" if call.model else ""
-            yield _found(call.customer, title, f"Call of {call.customer}{of}")
+            yield _found(call.customer, title, _call(request, call))
+
+
+def _call(request: HttpRequest, call: Refusal) -> str:
+    """Tell whose call it was, which version it met, and which weights applied."""
+    text = f"Call of {call.customer}"
+    if call.model:
+        text += f", {call.model}"
+        text += f" v{call.version}" if call.version else ""
+    if call.model and _may_view(request, Route):
+        applied = past.in_words(call.model, call.at)
+        text += f"; then {applied}" if applied else ""
+    return text
 
 
 def _versions(term: str) -> Iterator[Found]:

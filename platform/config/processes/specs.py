@@ -1,20 +1,24 @@
-"""Describe the processes that `manage.py serve` starts on one machine."""
+"""Describe the processes that `modelyard serve` starts on one machine."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 from django.conf import settings
 
-from config.processes.supervisor import ProcessSpec
+from config.processes import readiness
+from config.processes.supervisor import ProcessSpec, Supervisor
 from inference.engine.devices import found
 from inference.gateway.settings import SITE_THREADS, gateway_names
+from inference.installation import modes
 
 # Threads of the internal process. Gateways use at most half of them to read uploads.
 _INTERNAL_THREADS = 16
 _BEHIND_PREDICTIONS = 5
 _BACKGROUND = 10
 # Credentials that neither the engine nor the gateway gets.
-_CREDENTIALS = frozenset(
+CREDENTIALS = frozenset(
     f"{name}{suffix}"
     for name in (
         "DATABASE_URL",
@@ -59,7 +63,9 @@ def process_specs() -> tuple[ProcessSpec, ...]:
         ),
         stop_phase=3,
         environment=environment,
-        hidden=_CREDENTIALS,
+        hidden=CREDENTIALS,
+        renews_itself=True,
+        renew_phase=2,
     )
     # Gateways share the public port; each stops and restarts independently.
     gateways = tuple(
@@ -69,7 +75,11 @@ def process_specs() -> tuple[ProcessSpec, ...]:
             stop_phase=1,
             stop_timeout_s=30.0,
             environment=environment,
-            hidden=_CREDENTIALS,
+            hidden=CREDENTIALS,
+            sign_of_work=f"{name}.*.sock",
+            # Without another one, nobody would listen meanwhile.
+            overlaps=settings.MODELYARD_GATEWAYS == 1,
+            renew_phase=1,
         )
         for name in gateway_names(settings.MODELYARD_GATEWAYS)
     )
@@ -88,6 +98,8 @@ def process_specs() -> tuple[ProcessSpec, ...]:
             stop_phase=3,
             stop_timeout_s=15.0,
             environment=environment,
+            sign_of_work=settings.HOME.internal_socket.name,
+            overlaps=True,
         ),
         ProcessSpec(
             "site",
@@ -101,14 +113,27 @@ def process_specs() -> tuple[ProcessSpec, ...]:
             nice=_BEHIND_PREDICTIONS,
             stop_timeout_s=15.0,
             environment=environment,
+            sign_of_work=settings.HOME.site_socket.name,
+            overlaps=True,
         ),
-        _manage("controller", "run_controller", nice=_BEHIND_PREDICTIONS),
+        ProcessSpec(
+            "controller",
+            (python, "-m", "config", "run_controller"),
+            stop_phase=3,
+            nice=_BEHIND_PREDICTIONS,
+            environment=environment,
+            # Without a plan for its engines, the host waits for the controller. Who may
+            # not look into the home is told so later, in words.
+            starts_late=os.path.exists(settings.HOME.host_plan),
+            sign_of_work=settings.HOME.ledger_report.name,
+        ),
         ProcessSpec(
             "worker",
             _celery(python, "worker"),
             stop_phase=2,
             nice=_BACKGROUND,
             environment=environment,
+            starts_late=True,
         ),
         ProcessSpec(
             "beat",
@@ -116,8 +141,33 @@ def process_specs() -> tuple[ProcessSpec, ...]:
             stop_phase=1,
             nice=_BACKGROUND,
             environment=environment,
+            starts_late=True,
         ),
     )
+
+
+def models_answer() -> bool:
+    """Return whether what runs in the background may start.
+
+    On few cores it would take half of the time of the engines, for which people wait.
+    """
+    return readiness.all_ready(timeout_s=0.2)
+
+
+def supervisor(*, log_to_files: bool = True) -> Supervisor:
+    """Return the supervisor of all processes, which obeys the signals to this one."""
+    made = Supervisor(
+        process_specs(),
+        home=settings.HOME,
+        log_to_files=log_to_files,
+        # Prints the processes of the code that is installed by then.
+        process_table=(sys.executable, "-m", "config", "serve", "--print-processes"),
+        started=models_answer,
+    )
+    signal.signal(signal.SIGHUP, lambda *_: made.request_renewal())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: made.request_stop())
+    return made
 
 
 def _devices(names: list[str]) -> tuple[str, ...]:
@@ -128,16 +178,6 @@ def _devices(names: list[str]) -> tuple[str, ...]:
     return tuple(known)
 
 
-def _manage(name: str, *arguments: str, nice: int) -> ProcessSpec:
-    return ProcessSpec(
-        name,
-        (sys.executable, str(settings.BASE_DIR / "manage.py"), *arguments),
-        stop_phase=3,
-        nice=nice,
-        environment=common_environment(),
-    )
-
-
 def _site_command(
     python: str, socket: Path, *, workers: int, threads: int
 ) -> tuple[str, ...]:
@@ -146,10 +186,12 @@ def _site_command(
         "-m",
         "gunicorn",
         "config.wsgi:application",
+        "--config",
+        "python:config.processes.gunicorn_sockets",
         "--bind",
         f"unix:{socket}",
         "--umask",
-        "0o077",
+        "0o007" if modes.is_shared(settings.HOME.root) else "0o077",
         "--worker-class",
         "gthread",
         "--workers",
@@ -177,6 +219,8 @@ def _site_command(
         "--worker-tmp-dir",
         str(settings.HOME.run),
         "--no-control-socket",
+        "--logger-class",
+        "config.processes.gunicorn_log.GunicornLog",
         "--log-level",
         "warning",
     )
@@ -188,6 +232,8 @@ def _celery(python: str, *arguments: str) -> tuple[str, ...]:
         python,
         "-m",
         "celery",
+        # Without its banner: each line of our logs is a JSON object.
+        "--quiet",
         "-A",
         "config",
         kind,

@@ -1,17 +1,29 @@
-"""`manage.py sync_registry`: synchronise with MLflow once, now."""
+"""`modelyard sync_registry`: synchronise with MLflow once, now."""
 
+import time
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from registry import artifacts, sync
 
+# The worker synchronises each minute, so that a person often meets its turn.
+_PATIENCE_S = 300.0
+_ASK_AGAIN_S = 0.5
+
 
 class Command(BaseCommand):
     help = "Copy models, versions and aliases from MLflow and fetch wanted artifacts."
 
     def handle(self, *_: Any, **__: Any) -> None:
-        outcome = sync.synchronise(artifacts.connect())
+        registry = artifacts.connect()
+        outcome = sync.synchronise(registry)
+        if not outcome.ran:
+            self.stdout.write("Another synchronisation is running; waiting for it.")
+        give_up_at = time.monotonic() + _PATIENCE_S
+        while not outcome.ran and time.monotonic() < give_up_at:
+            time.sleep(_ASK_AGAIN_S)
+            outcome = sync.synchronise(registry)
         if outcome.error:
             raise CommandError(outcome.error)
         changed = ", ".join(outcome.changed) or "nothing"

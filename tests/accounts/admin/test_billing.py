@@ -45,7 +45,9 @@ def lines_of(response):
 
 @pytest.fixture
 def last_month():
-    this = timezone.now().replace(day=1, hour=12)
+    # The newest month that may be closed: one that is over for an hour.
+    this = timezone.now() - datetime.timedelta(hours=2)
+    this = this.replace(day=1, hour=12)
     return (this - datetime.timedelta(days=1)).replace(day=1)
 
 

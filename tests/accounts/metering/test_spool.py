@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from accounts.metering import spool
+from accounts.metering.comparison import ComparedCalls
 from accounts.metering.event import UsageEvent
 from accounts.metering.spool import SpoolUnavailable, SpoolWriter, read_events
 
@@ -209,3 +210,37 @@ def test_events_are_found_by_their_request_id(tmp_path):
 
     assert found == [1, 4]
     assert list(spool.find_events(tmp_path, "none")) == []
+
+
+def test_what_copies_found_is_between_the_events_and_is_none(tmp_path):
+    compared = ComparedCalls(
+        at=1.0,
+        customer_id=7,
+        key_id="k",
+        model="m",
+        default=1,
+        shadow=2,
+        calls=3,
+        failed=0,
+        changed=1.5,
+        rows=3,
+        changed_rows=2,
+        distance=0.25,
+        default_us=10,
+        shadow_us=20,
+    )
+    with_events = [event(1), event(2)]
+    writer = SpoolWriter(tmp_path, "boot")
+    writer.append([with_events[0]])
+    writer.append_encoded([spool.encode_event(compared)])
+    writer.append([with_events[1]])
+    writer.close()
+    [path] = tmp_path.glob("*.spool")
+
+    assert [found for found, _ in spool.read(path)] == [
+        with_events[0],
+        compared,
+        with_events[1],
+    ]
+    assert [found for found, _ in read_events(path)] == with_events
+    assert [*spool.read(path)][-1][1] == path.stat().st_size

@@ -368,3 +368,29 @@ def test_what_several_customers_have_used_is_read_at_once(
             for unit in ("requests", "rows", "compute_ms"):
                 alone, _ = reading.quota_used(each.pk, quota=quota, unit=unit, now=now)
                 assert used.get(each.pk, {}).get((quota, unit), 0) == alone
+
+
+def test_the_keys_that_a_model_answered_in_30_days_are_named_most_calls_first(customer):
+    many = ApiKeyFactory(customer=customer, name="many")
+    few = ApiKeyFactory(name="few")
+    old = (NOON - datetime.timedelta(days=31)).timestamp()
+    recording.record(
+        "boot-1.spool",
+        [
+            changed(few.customer, key_id=few.key_id),
+            *[changed(customer, key_id=many.key_id)] * 3,
+            changed(customer, key_id="other", model="another"),
+            changed(customer, key_id="refused", status=400, code="INVALID_INPUT"),
+            changed(customer, key_id="old", at=old),
+        ],
+        9,
+    )
+    now = NOON + datetime.timedelta(hours=1)
+    model = Usage.objects.get(key_id=few.key_id).model
+
+    names, count = reading.callers_of(model, now=now)
+    [first], both = reading.callers_of(model, now=now, most=1)
+
+    assert names == [f"{customer.name} (key many)", f"{few.customer.name} (key few)"]
+    assert (count, both) == (2, 2)
+    assert first == names[0]

@@ -73,7 +73,8 @@ def test_minutes_that_wait_to_be_rolled_up_are_kept(customer, now):
 def test_minutes_whose_hours_say_something_else_are_kept_and_added_up_again(
     customer, now
 ):
-    record("a", event(customer, 2, at=now - 50 * DAY))
+    # Not in the first hour of its day: both are marked.
+    record("a", event(customer, 2, at=(now - 50 * DAY).replace(hour=12)))
     roll_ups.roll_up(now=now)
     UsageHour.objects.update(rows=1)
 

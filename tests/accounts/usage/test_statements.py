@@ -31,8 +31,8 @@ def key():
 
 @pytest.fixture
 def month():
-    """The month before this one."""
-    this = timezone.now().date().replace(day=1)
+    """The newest month that may be closed: one that is over for an hour."""
+    this = (timezone.now() - datetime.timedelta(hours=2)).date().replace(day=1)
     return (this - datetime.timedelta(days=1)).replace(day=1)
 
 

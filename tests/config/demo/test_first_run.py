@@ -2,7 +2,8 @@ import os
 import subprocess
 import sys
 
-from tests.config.processes.test_supervisor import alive, wait_until
+from tests.config.processes.test_supervisor import alive
+from tests.waiting import wait_until
 
 SET_UP = """
 import sys; sys.path[:0] = [".", "platform"]

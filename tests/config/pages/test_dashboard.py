@@ -9,12 +9,14 @@ from django.utils import timezone
 from accounts.metering.event import UsageEvent
 from accounts.usage import recording
 from inference.models import Engine, LoadedVersion, ServingRoute
+from registry import routes
 from registry.models import RegistrySync
 from tests.factories import CustomerFactory, UserFactory
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 from tests.factories_serving import (
     EngineFactory,
     LoadedVersionFactory,
+    RolloutFactory,
     ServingRouteFactory,
 )
 
@@ -154,6 +156,26 @@ def test_a_canary_shows_the_share_that_was_seen(admin):
     assert row["waiting_for"] == "not served yet"
 
 
+def test_each_of_several_canaries_has_a_row(admin):
+    route = _canary_route()
+    model = route.registered_model
+    version = ModelVersionFactory.create(registered_model=model, version=4)
+    routes.start_canary(version, weight_percent=25, by=None)
+    spend(
+        CustomerFactory.create(),
+        (14, {}),
+        (1, {"variant": "canary", "version": "3"}),
+        (5, {"variant": "canary", "version": "4", "status": 500}),
+    )
+
+    rows = admin.get(reverse("admin:index")).context["canaries"]
+
+    seen = [(row["canary"]["version"], row["weight_percent"]) for row in rows]
+    assert seen == [(3, 10), (4, 25)]
+    assert [row["observed_percent"] for row in rows] == [5, 25]
+    assert [row["is_worse"] for row in rows] == [False, True]
+
+
 def test_what_only_the_canary_refuses_is_shown_by_version(admin):
     route = _canary_route()
     spend(
@@ -190,6 +212,44 @@ def test_a_canary_like_its_default_is_as_wanted(admin):
 
     assert context["cards"][3]["note"] == "all as wanted"
     assert context["canaries"][0]["route_id"] == route.pk
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"state": "running"}, "all as wanted"),
+        ({"state": "paused"}, "1 rollout paused"),
+        ({"state": "approval"}, "1 rollout waiting for a second person"),
+        (
+            {"state": "rolled_back", "ended_at": timezone.now() - timedelta(hours=23)},
+            "1 rollout rolled back in 24 hours",
+        ),
+        (
+            {"state": "rolled_back", "ended_at": timezone.now() - timedelta(hours=25)},
+            "all as wanted",
+        ),
+    ],
+)
+def test_rollouts_that_somebody_should_look_at_are_named(admin, fields, note):
+    RolloutFactory.create(**fields)
+
+    card = admin.get(reverse("admin:index")).context["cards"][3]
+
+    assert card["note"] == note
+
+
+def test_a_canary_shows_its_rollout_on_the_dashboard_and_on_its_route(admin):
+    route = _canary_route()
+    rollout = RolloutFactory.create(
+        version=route.canary_version, default_version=route.default_version
+    )
+    url = reverse("admin:inference_rollout_change", args=[rollout.pk])
+    own = reverse("admin:registry_route_change", args=[route.pk])
+
+    for path in (reverse("admin:index"), own):
+        page = admin.get(path).content.decode()
+        assert f'href="{url}"' in page
+        assert "waiting for its version" in page
 
 
 def test_traffic_from_before_the_weights_moved_is_not_counted(admin):
@@ -304,7 +364,7 @@ def test_the_dashboard_costs_the_same_however_much_there_is(
     admin.get(reverse("admin:index"))
 
     # Two of the queries read the session and the user.
-    with django_assert_max_num_queries(24):
+    with django_assert_max_num_queries(27):
         admin.get(reverse("admin:index"))
 
 

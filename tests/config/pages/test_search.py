@@ -6,7 +6,7 @@ from django.utils import timezone
 from accounts.models import Refusal
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_jobs import make_job
-from tests.factories_registry import ModelVersionFactory
+from tests.factories_registry import ModelVersionFactory, RouteFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -65,6 +65,32 @@ def test_a_refused_call_is_found_by_its_request_id(find):
     assert find("req-1") == []
 
 
+def test_a_call_is_told_with_its_version_and_the_weights_that_applied(client):
+    client.force_login(UserFactory.create(is_staff=True, is_superuser=True))
+    route = RouteFactory.create(with_canary=True)
+    key = issue_key().key
+    Refusal.objects.create(
+        customer=key.customer,
+        key_id=key.key_id,
+        request_id="req-18",
+        at=timezone.now(),
+        operation="predict",
+        model=route.registered_model.name,
+        version="7",
+        status=500,
+        code="MODEL_ERROR",
+    )
+
+    response = client.get(reverse("admin:search"), {"s": "req-18"})
+
+    [found] = response.context["results"]
+    assert found.description == (
+        f"Call of {key.customer}, {route.registered_model.name} v7; then"
+        f" v{route.default_version.version} 90 %,"
+        f" v{route.canary_version.version} 10 %"
+    )
+
+
 def test_a_job_is_found_by_its_id(find):
     job = make_job(status="completed")
 
@@ -72,7 +98,7 @@ def test_a_job_is_found_by_its_id(find):
 
 
 def test_a_page_is_found_by_its_title(find):
-    assert find("loaded vers") == ["Loaded versions"]
+    assert find("model vers") == ["Model versions"]
 
 
 def test_finding_nothing_is_said(client):

@@ -160,6 +160,15 @@ def test_a_database_without_its_migrations_is_told_how_to_get_them(home, monkeyp
         call_command("serve")
 
 
+@pytest.mark.django_db
+def test_a_database_of_a_newer_version_is_refused(home):
+    home.prepare()
+    MigrationRecorder.Migration.objects.create(app="inference", name="9999_newer")
+
+    with pytest.raises(CannotStart, match=r"newer version .*inference\.9999_newer"):
+        before_start.check_database()
+
+
 @pytest.mark.parametrize("arguments", [["check"], ["check", "--deploy"]])
 def test_a_check_needs_neither_a_home_nor_tables(tmp_path, arguments):
     """A machine that builds an image has neither."""

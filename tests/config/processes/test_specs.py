@@ -6,6 +6,7 @@ from gunicorn.app.wsgiapp import WSGIApplication
 
 from config.processes.specs import process_specs
 from inference.engine.devices import found
+from inference.installation.home import Home
 
 SETTINGS = Path(__file__).resolve().parents[3] / "platform" / "config" / "settings.py"
 
@@ -82,5 +83,28 @@ def test_the_data_plane_gets_no_credential_of_anything_else(module):
     public = {"MODELYARD_PUBLIC_URL"}
 
     assert {"DATABASE_URL", "EMAIL_URL", "SECRET_KEY"} <= set(urls)
-    for name in {*urls, "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} - public:
+    stores = {
+        "AWS_SECRET_ACCESS_KEY",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "MLFLOW_TRACKING_PASSWORD",
+    }
+    for name in {*urls, *stores} - public:
         assert {name, f"{name}_FILE"} <= spec.hidden
+
+
+@pytest.fixture
+def waiting(settings, tmp_path):
+    """Return a function that names the processes that let the engines start first."""
+    settings.HOME = Home(tmp_path)
+    settings.HOME.prepare()
+    return lambda: {spec.name for spec in process_specs() if spec.starts_late}
+
+
+def test_nothing_in_the_background_delays_the_first_answer(waiting):
+    assert waiting() == {"worker", "beat"}
+
+
+def test_the_controller_waits_only_if_engines_know_what_to_load(waiting, settings):
+    settings.HOME.host_plan.write_text("{}")
+
+    assert waiting() == {"controller", "worker", "beat"}

@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from inference.admin import sparkline
 from inference.models import Engine, LoadedVersion, VersionCondition, VersionEvent
+from registry.models import Route
 from tests.factories import UserFactory
 from tests.factories_registry import ModelVersionFactory, RouteFactory
 from tests.factories_serving import (
@@ -83,6 +84,24 @@ def test_a_version_says_where_it_runs(client, scientist):
         'aria-label="Memory from 00:00 to 00:01 UTC: 100.0\xa0MB at first, '
         '200.0\xa0MB now, 200.0\xa0MB at most"'
     ) in page
+
+
+def test_a_version_says_how_its_processes_are_to_run(client, scientist):
+    version = RouteFactory(
+        default_version__metadata={"process": {"isolation": "shared", "replicas": 1}}
+    ).default_version
+    assert "Process: isolation shared, replicas 1 " in words(page_of(client, version))
+
+    version.registered_model.process = {"isolation": "own", "repeatable": False}
+    version.registered_model.save()
+    Route.objects.update(replicas=3)
+
+    text = words(page_of(client, version))
+    assert "Process: isolation own, repeatable no, replicas 3 " in text
+
+    version.metadata, version.metadata_errors = {"process": [1]}, ["process: no object"]
+    version.save()
+    assert "Process: " not in words(page_of(client, version))
 
 
 def test_on_day_one_a_version_says_that_nothing_holds_it(client, scientist):
@@ -370,3 +389,62 @@ def test_a_line_stays_within_its_picture_and_begins_at_zero():
 
 def test_a_process_without_memory_is_a_flat_line():
     assert sparkline.draw([[0, 0], [0, 0]]).points == "0.0,22.0 0.0,22.0"
+
+
+DIALOGS = ["make_default", "start_canary", "start_rollout", "publish"]
+
+
+@pytest.mark.parametrize("dialog", DIALOGS)
+@pytest.mark.parametrize(
+    ("facts", "loaded", "says"),
+    [
+        ({"serving_problem": "It needs 3 GB."}, None, "it is failed. It needs 3 GB."),
+        ({"flavors": ["python_function", "sklearn"]}, None, "it is untrusted."),
+        ({}, "evicted", "it is waiting for memory."),
+        ({}, "failed", "it is failed. On "),
+        ({}, None, ""),
+        ({}, "ready", ""),
+    ],
+)
+def test_a_dialog_says_first_if_the_version_cannot_answer(
+    client, scientist, dialog, facts, loaded, says
+):
+    model = RouteFactory().registered_model
+    version = ModelVersionFactory(registered_model=model, **facts)
+    if loaded is not None:
+        LoadedVersionFactory(of=version, state=loaded, error="bad\nTraceback")
+
+    url = reverse(f"admin:registry_modelversion_{dialog}", args=[version.pk])
+    text = words(client.get(url).content.decode())
+
+    assert ("cannot answer now" in text) is bool(says)
+    assert says in text
+    assert "Traceback" not in text
+
+
+def test_stopping_a_canary_needs_no_such_warning(client, scientist):
+    route = RouteFactory(with_canary=True, canary_version__serving_problem="It broke.")
+    version = route.canary_version
+
+    url = reverse("admin:registry_modelversion_stop_canary", args=[version.pk])
+
+    assert "cannot answer" not in client.get(url).content.decode()
+
+
+def test_the_page_offers_only_changes_of_the_route_that_change_something(
+    client, scientist
+):
+    route = RouteFactory(with_canary=True)
+    other = ModelVersionFactory(registered_model=route.registered_model)
+    changes = ("Make default", "Start canary", "Start rollout", "Stop canary")
+
+    offered = {
+        version: [each for each in changes if each in words(page_of(client, version))]
+        for version in (route.default_version, route.canary_version, other)
+    }
+
+    assert offered == {
+        route.default_version: [],
+        route.canary_version: list(changes),
+        other: list(changes[:3]),
+    }

@@ -1,24 +1,22 @@
-"""The admin shows engines and serving routes, and lets nobody edit them."""
+"""The admin shows hosts and engines, and lets nobody edit them."""
 
 import re
 
 import pytest
 from django.urls import reverse
 
-from inference.models import Engine, LoadedVersion, ServingRoute, SnapshotState
-from registry.models import ModelVersion
+from inference.models import Engine, LoadedVersion
 from tests.factories import UserFactory
 from tests.factories_registry import ModelVersionFactory
 from tests.factories_serving import (
     EngineFactory,
     HostFactory,
-    LoadedVersionFactory,
     lacking,
 )
 
 pytestmark = pytest.mark.django_db
 
-MODELS = ["host", "engine", "loadedversion", "servingroute", "snapshotstate"]
+MODELS = ["host", "engine"]
 
 
 @pytest.fixture
@@ -38,10 +36,6 @@ def rows(db):
         "loadedversion": LoadedVersion.objects.create(
             engine=engine, model="m", version=4, state="failed", error="skewed outputs"
         ),
-        "servingroute": ServingRoute.objects.create(
-            model="m", waiting_for="version 4 failed on engine cpu: skewed outputs"
-        ),
-        "snapshotstate": SnapshotState.objects.get_or_create(pk=1)[0],
     }
 
 
@@ -58,9 +52,6 @@ def test_an_empty_list_says_where_its_rows_come_from(operator, model):
     [
         ("host", "its report cannot be read"),
         ("engine", "the engine is not there"),
-        ("loadedversion", "skewed outputs"),
-        ("servingroute", "version 4 failed on engine cpu"),
-        ("snapshotstate", "0 of"),
     ],
 )
 def test_lists_show_what_is_wrong(operator, rows, model, says):
@@ -83,18 +74,6 @@ def test_nothing_can_be_changed(operator, rows, model):
     assert operator.get(change).status_code == 200
     assert operator.post(change, {}).status_code == 403
     assert operator.get(add).status_code == 403
-
-
-def test_the_snapshot_names_the_versions_that_it_leaves_out_and_why(operator, rows):
-    version = ModelVersionFactory(
-        published=True, artifact_state=ModelVersion.ArtifactState.REMOTE
-    )
-    url = reverse("admin:inference_snapshotstate_change", args=[1])
-
-    page = operator.get(url).content.decode()
-
-    assert str(version) in page
-    assert "its artifact is not in the local cache yet" in page
 
 
 def test_an_engine_shows_its_device_and_how_its_versions_run(operator, rows):
@@ -161,6 +140,32 @@ def test_the_list_of_hosts_counts_what_is_open_and_what_does_not_fit(operator):
     assert "1 version<" in page
 
 
+def test_a_host_on_day_one_says_that_everything_fits(operator):
+    page = page_of(operator, HostFactory(devices=[]))
+
+    assert "Everything fits." in page
+    assert "none yet" in page
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_nobody_changes_leads_to_no_history(operator, rows, model):
+    history = reverse(f"admin:inference_{model}_history", args=[rows[model].pk])
+
+    assert f'href="{history}' not in page_of(operator, rows[model])
+
+
+def test_an_empty_list_offers_only_what_can_be_done(operator):
+    url = reverse("admin:inference_engine_changelist")
+
+    empty = operator.get(url).content.decode()
+    searched = operator.get(url, {"q": "nothing"}).content.decode()
+
+    assert "Nothing here yet." in empty
+    assert "Show all" not in empty
+    assert "Nothing matches." in searched
+    assert "Show all" in searched
+
+
 def test_a_host_that_reported_no_walls_is_taken_to_have_none(operator):
     assert "Nothing has been reported yet" in page_of(operator, HostFactory())
 
@@ -211,11 +216,20 @@ TRACE = "no weights\nTraceback (most recent call last):\n  File model.py, line 3
 
 def test_a_trace_is_one_click_away_in_every_list(operator):
     HostFactory(error=TRACE)
-    LoadedVersionFactory(engine__error=TRACE, state="failed", error=TRACE)
-    ServingRoute.objects.create(model="m", waiting_for=TRACE)
+    EngineFactory(error=TRACE)
 
-    for model in MODELS[:-1]:
+    for model in MODELS:
         page = operator.get(reverse(f"admin:inference_{model}_changelist"))
         text = page.content.decode()
         assert "model.py" in text, model
         assert "model.py" not in re.sub(r"(?s)<details.*?</details>", "", text), model
+
+
+@pytest.mark.parametrize(
+    "path", ["loadedversion/", "servingroute/3/change/", "snapshotstate/?q=x"]
+)
+def test_a_bookmark_of_a_page_that_is_gone_leads_to_the_routes(operator, path):
+    answer = operator.get(f"/admin/inference/{path}", follow=True)
+
+    assert answer.redirect_chain == [("/admin/registry/route/", 302)]
+    assert answer.status_code == 200

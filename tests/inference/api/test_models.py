@@ -1,6 +1,7 @@
 """Test that a caller sees only the models that its key may call."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from django.utils import timezone
@@ -8,7 +9,10 @@ from django.utils import timezone
 from inference.api import driver
 from inference.api.serializers import ModelSerializer, ModelSummarySerializer
 from inference.controller import publishing
+from inference.errors.api_error import ApiError, ErrorCode
+from inference.jobs import version_choice
 from inference.models import ServingRoute
+from registry.models import Deprecation
 from tests.factories import issue_key
 from tests.factories_registry import (
     AliasFactory,
@@ -18,6 +22,8 @@ from tests.factories_registry import (
 )
 
 pytestmark = pytest.mark.django_db
+
+NO_END = {"sunset_at": None, "use_instead": None}
 
 
 @pytest.fixture
@@ -76,8 +82,8 @@ def test_a_model_tells_all_that_a_caller_needs(client, route):
         "task": "classification",
         "default_version": "3",
         "versions": [
-            {"version": "3", "aliases": ["champion"], "deprecated_at": None},
-            {"version": "2", "aliases": [], "deprecated_at": None},
+            {"version": "3", "aliases": ["champion"], "deprecated_at": None, **NO_END},
+            {"version": "2", "aliases": [], "deprecated_at": None, **NO_END},
         ],
         "signature": {
             "layout": "matrix",
@@ -120,3 +126,49 @@ def test_a_key_is_needed(client, route):
 
     assert answer.status_code == 401
     assert json.loads(answer.content)["error"]["code"] == "UNAUTHENTICATED"
+
+
+def test_a_version_tells_its_announced_end(client, route):
+    Deprecation.objects.create(
+        registered_model=route.registered_model,
+        version=route.default_version,
+        deprecated_at=datetime(2026, 11, 1, tzinfo=UTC),
+        ends_at=datetime(2027, 2, 1, tzinfo=UTC),
+        use_instead="Use version 2.",
+    )
+
+    newest, older = get(client, "/api/v1/models/sizes").json()["versions"]
+
+    assert newest["deprecated_at"] == "2026-11-01T00:00:00+00:00"
+    assert newest["sunset_at"] == "2027-02-01T00:00:00+00:00"
+    assert newest["use_instead"] == "Use version 2."
+    assert older["sunset_at"] is None
+
+
+def test_new_jobs_end_with_the_version_that_they_name_or_with_the_model(client, route):
+    ended = datetime(2026, 11, 1, tzinfo=UTC)
+    row = Deprecation.objects.create(
+        registered_model=route.registered_model,
+        version=route.default_version,
+        deprecated_at=ended,
+        ends_at=ended,
+        use_instead="Use version 2.",
+    )
+    get(client, "/api/v1/models")
+
+    def choose(version):
+        return version_choice.choose(
+            "sizes", version=version, sticky_key="k", key_id="", allowed_models=()
+        )
+
+    assert choose(None).version == 3
+    assert choose("2").version == 2
+    for named in ("3", "champion"):
+        with pytest.raises(ApiError, match="Use version 2") as refused:
+            choose(named)
+        assert refused.value.code is ErrorCode.GONE
+    row.version = None
+    row.save()
+    get(client, "/api/v1/models")
+    with pytest.raises(ApiError, match="Use version 2"):
+        choose(None)

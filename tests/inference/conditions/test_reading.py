@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from inference.conditions.reading import VersionStates
+from inference.conditions.reading import VersionStates, needs_trust
 from inference.models import Engine, LoadedVersion, ModelEnvironment
 from registry.models import ModelVersion
 from tests.factories_jobs import make_job
@@ -209,3 +209,45 @@ def test_many_versions_cost_no_more_queries_than_one():
         LoadedVersionFactory(of=version, state=LoadedVersion.State.FAILED)
 
     assert queries(versions) == queries(versions[:1])
+
+
+@pytest.mark.parametrize(
+    ("flavors", "program", "trusted", "needs"),
+    [
+        (["python_function", "sklearn"], False, False, True),
+        (["python_function", "sklearn"], False, True, False),
+        (["python_function", "pytorch"], False, False, True),
+        (["python_function", "pytorch"], True, False, False),
+        ([], False, False, False),
+    ],
+)
+def test_a_version_with_its_author_s_code_needs_trust(
+    home, flavors, program, trusted, needs
+):
+    version = ModelVersionFactory(
+        flavors=flavors,
+        registered_model__trusted=trusted,
+        artifact_digest=f"{flavors}{program}"[-40:].strip("[]'"),
+    )
+    folder = home.artifacts / version.artifact_digest / "data"
+    folder.mkdir(parents=True)
+    if program:
+        (folder / "model.pt2").touch()
+
+    assert needs_trust(version) is needs
+
+
+def test_a_torch_model_may_need_no_trust_until_its_artifact_is_here(home):
+    version = ModelVersionFactory(artifact_state="remote", artifact_digest="")
+
+    assert not needs_trust(version)
+
+
+def test_an_untrusted_version_says_so_once_it_is_called_for():
+    version = ModelVersionFactory(flavors=["python_function", "sklearn"])
+    states = VersionStates([version.registered_model.name])
+
+    assert state_of(version)[0] == "not called for"
+    assert states.if_called(version).state == "untrusted"
+    RouteFactory(default_version=version)
+    assert state_of(version)[0] == "untrusted"

@@ -148,3 +148,11 @@ def test_a_later_quarantine_than_the_one_that_was_read_about_stays():
 
     condition.refresh_from_db()
     assert condition.quarantined_at == NOW
+
+
+def test_an_untrusted_version_is_not_loaded_again():
+    version = ModelVersionFactory(flavors=["python_function", "sklearn"])
+    RouteFactory(default_version=version)
+
+    with pytest.raises(requests.RequestRefused, match="must trust its model first"):
+        requests.load_again(version, by=None, now=NOW)

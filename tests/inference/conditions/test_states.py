@@ -45,6 +45,17 @@ def on(state, *, engine="cpu", running=True, error=""):
             "serving (default)",
             "On a: no room",
         ),
+        (
+            VersionFacts(
+                called_for=True,
+                on_engines=[
+                    on("ready"),
+                    on("ready", engine="b", running=False, error="It died twice."),
+                ],
+            ),
+            "ready",
+            "Its process b does not run. It died twice.",
+        ),
         # Gateways name it, but nobody answers for it.
         (
             VersionFacts(
@@ -76,10 +87,16 @@ def on(state, *, engine="cpu", running=True, error=""):
             "On cpu: bad",
         ),
         (VersionFacts(called_for=True, problem="bad"), "failed", "bad"),
+        (
+            VersionFacts(called_for=True, untrusted=True, misfit="x", problem="x"),
+            "untrusted",
+            "It runs its author's code, and no administrator has trusted its model.",
+        ),
+        (VersionFacts(untrusted=True), "not called for", ""),
         (VersionFacts(called_for=True, on_engines=[on("loading")]), "loading", ""),
         (
             VersionFacts(called_for=True, on_engines=[on("evicted")]),
-            "waiting",
+            "waiting for memory",
             "It loads when somebody calls it: others needed its memory.",
         ),
         (

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from inference.controller import decision
 from inference.controller.decision import Served, Situation, Variants, failures
 from inference.engine.wire.messages import VersionKey, VersionStatus
+from registry.shares.canaries import Canary
 
 KEYS = [VersionKey("m", version) for version in (1, 2, 3)]
 V1, V2, V3 = KEYS
@@ -129,12 +130,12 @@ def test_a_route_moves_only_when_every_running_engine_is_ready():
 
 
 def test_a_moved_weight_between_loaded_versions_takes_effect_at_once():
-    desired = Variants(1, canary=2, canary_weight_percent=50)
+    desired = Variants(1, (Canary(2, 50),))
 
     decision = decide(
         Situation(
             desired={"m": desired},
-            serving={"m": Served(Variants(1, canary=2, canary_weight_percent=10))},
+            serving={"m": Served(Variants(1, (Canary(2, 10),)))},
             reports=reports(cpu={V1: "ready", V2: "ready"}),
         )
     )
@@ -146,7 +147,7 @@ def test_a_canary_stops_even_while_the_engine_is_away():
     decision = decide(
         Situation(
             desired={"m": Variants(1)},
-            serving={"m": Served(Variants(1, canary=2, canary_weight_percent=10))},
+            serving={"m": Served(Variants(1, (Canary(2, 10),)))},
             reports={},
         )
     )
@@ -157,7 +158,7 @@ def test_a_canary_stops_even_while_the_engine_is_away():
 def test_a_new_route_serves_its_default_while_the_canary_fails():
     decision = decide(
         Situation(
-            desired={"m": Variants(1, canary=2, canary_weight_percent=10)},
+            desired={"m": Variants(1, (Canary(2, 10),))},
             serving={},
             reports=reports(cpu={V1: "ready", V2: "failed"}),
         )
@@ -263,7 +264,7 @@ def test_a_route_never_moves_to_a_version_that_is_quarantined():
 
 
 def test_a_canary_that_is_quarantined_gets_no_share():
-    both = Variants(1, canary=2, canary_weight_percent=10)
+    both = Variants(1, (Canary(2, 10),))
 
     served = quarantine(both, both, quarantined={V2})
 
@@ -311,7 +312,7 @@ def variants():
         lambda default, other, weight: (
             Variants(default)
             if other == default
-            else Variants(default, canary=other, canary_weight_percent=weight)
+            else Variants(default, (Canary(other, weight),))
         ),
         st.integers(1, 3),
         st.integers(1, 3),
@@ -402,3 +403,32 @@ def test_another_try_of_what_failed_is_no_loading():
 
     assert decision.serving["m"].waiting_for == "version 1 failed on engine cpu: boom"
     assert failures({"cpu": {V1: tried_again}}) == {V1: "It failed on engine cpu: boom"}
+
+
+def test_a_canary_that_loads_keeps_no_other_from_its_weight():
+    decided = decide(
+        Situation(
+            desired={"m": Variants(1, (Canary(2, 25), Canary(3, 1)))},
+            serving={"m": Served(Variants(1, (Canary(2, 5),)))},
+            reports=reports(cpu={V1: "ready", V2: "ready"}),
+        )
+    )
+
+    served = decided.serving["m"]
+    assert served.variants == Variants(1, (Canary(2, 25),))
+    assert "version 3 is loading" in served.waiting_for
+
+
+def test_a_quarantined_canary_takes_nothing_from_another():
+    both = Variants(1, (Canary(2, 10), Canary(3, 20)))
+
+    decided = decide(
+        Situation(
+            desired={"m": both},
+            serving={"m": Served(both)},
+            reports=reports(cpu=dict.fromkeys(KEYS, "ready")),
+            quarantined={V2: "it crashed"},
+        )
+    )
+
+    assert decided.serving["m"].variants == Variants(1, (Canary(3, 20),))

@@ -1,5 +1,6 @@
 """Deaths and failures are stored once, and a version that dies again is quarantined."""
 
+import dataclasses
 import time
 from datetime import timedelta
 
@@ -7,10 +8,14 @@ import msgspec
 import pytest
 from django.utils import timezone
 
+from inference.conditions import requests
+from inference.conditions.reading import VersionStates
+from inference.conditions.states import ServingState
 from inference.controller import engine_records, incidents, publishing
+from inference.controller.engine_links import EngineView
 from inference.controller.reconciling import Reconciler
 from inference.engine.wire.messages import BatchFailure
-from inference.models import VersionCondition, VersionEvent
+from inference.models import Engine, VersionCondition, VersionEvent
 from registry.models import ModelVersion, RegisteredModel
 from tests.factories_registry import RouteFactory
 from tests.inference.controller.plant import (
@@ -61,6 +66,25 @@ def release(version):
         released_at=timezone.now() + timedelta(seconds=10),
     )
     publishing.mark_changed()
+
+
+def test_a_process_shows_its_own_memory_and_why_it_does_not_run(plant, route):
+    (name,) = plant.own(route.default_version)
+    plant.host.reported[name] = {"memory_bytes": 5 << 20}
+    plant.rounds(2)
+    assert Engine.objects.get(name=name).memory_bytes == 5 << 20
+
+    problem = "It died twice within ten minutes."
+    running = plant.reconciler.placer.running()[name]
+    reported = msgspec.structs.replace(running.reported, problem=problem)
+    engine_records.record(
+        EngineView(name, "/run/a.sock", None, {}, error="the engine is not there"),
+        now=timezone.now(),
+        running=dataclasses.replace(running, reported=reported),
+    )
+
+    engine = Engine.objects.get(name=name)
+    assert (engine.memory_bytes, engine.error) == (0, problem)
 
 
 def test_a_death_is_stored_once_with_all_that_is_known(plant, route):
@@ -155,6 +179,54 @@ def test_another_artifact_is_not_quarantined(plant, route):
 
     assert VersionCondition.objects.get().quarantined_at is None
     assert served().waiting_for == ""
+
+
+def give_up(plant, name, version):
+    """Let the host give up one process of several."""
+    for _ in range(2):
+        plant.host.die(name, version=key_of(version), exit_code=-11)
+    problem = "It died twice within ten minutes."
+    plant.host.reported[name] = {"state": "quarantined", "problem": problem}
+    plant.host.engines[name].reachable = False
+    plant.rounds(2)
+
+
+def test_a_version_is_quarantined_once_no_replica_of_it_survives(plant, route):
+    version = route.default_version
+    RegisteredModel.objects.update(process={"replicas": 2})
+    publishing.mark_changed()
+    plant.settle()
+    first, second = plant.own(version)
+
+    give_up(plant, first, version)
+    assert not VersionCondition.objects.exists()
+    assert served().default_version == version.version
+    (model,) = publishing.assemble(sequence=1, now=timezone.now()).models
+    assert model.versions[0].engines == (second,)
+
+    give_up(plant, second, version)
+    assert VersionCondition.objects.get().quarantined_at is not None
+    assert kinds().count("quarantined") == 1
+
+
+def test_a_replica_that_was_given_up_starts_when_people_ask(plant, route):
+    version = route.default_version
+    RegisteredModel.objects.update(process={"replicas": 2})
+    publishing.mark_changed()
+    plant.settle()
+    first, _ = plant.own(version)
+    give_up(plant, first, version)
+    report = VersionStates([version.registered_model.name]).of(version)
+    assert report.state is ServingState.SERVING_DEFAULT
+    assert report.reason == (
+        f"Its process {first} does not run. It died twice within ten minutes."
+    )
+
+    asked = timezone.now() + timedelta(seconds=10)
+    requests.load_again(version, by=None, now=asked)
+    plant.round()
+
+    assert plant.processes()[first].released_at == asked.timestamp()
 
 
 def test_what_nobody_wants_is_quarantined_no_longer(plant, route):

@@ -56,7 +56,7 @@ def test_a_second_home_is_refused_and_told_of_the_first(first, second, settings)
 
     host = DatabaseHome.objects.get().host
     assert f"{first.root} on {host}" in str(refused.value)
-    assert "manage.py take_over" in str(refused.value)
+    assert "modelyard take_over" in str(refused.value)
 
 
 def test_the_controller_of_a_second_home_never_leads(first, second):

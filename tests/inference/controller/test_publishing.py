@@ -17,10 +17,20 @@ from inference.models import (
     VersionCondition,
 )
 from inference.snapshot import snapshot_file
-from inference.snapshot.contents import AccessKey, CachePolicy, Fallback, FixedAnswer
+from inference.snapshot.contents import (
+    AccessKey,
+    CachePolicy,
+    Fallback,
+    FixedAnswer,
+    Shadow,
+    Sticky,
+)
 from inference.snapshot.tables import Tables
-from registry.models import ModelVersion
+from registry import routes
+from registry.models import ModelVersion, Route
 from registry.routing import Variant
+from registry.shares import canaries as shares
+from registry.shares.canaries import Canary
 from tests.factories import ApiKeyFactory, CustomerFactory, issue_key
 from tests.factories_registry import (
     AliasFactory,
@@ -88,6 +98,53 @@ def test_a_route_says_how_it_caches_and_what_stands_in(home):
     served = by_number[route.default_version.version]
     assert served.deterministic
     assert served.artifact == route.default_version.artifact_digest
+
+
+@pytest.mark.parametrize(
+    ("setting", "salt", "sticky"),
+    [
+        ("off", "secret", None),
+        ("key", "secret", Sticky("key", "secret")),
+        ("header", "secret", Sticky("header", "secret")),
+        # Served since before there were salts, of which hashes must not do without.
+        ("key", "", None),
+    ],
+)
+def test_a_route_says_whether_callers_keep_their_version(home, setting, salt, sticky):
+    route = RouteFactory(sticky=setting, with_canary=True)
+    served = serve(route)
+    served.salt = salt
+    served.save()
+
+    (model,) = assemble().models
+
+    assert model.sticky == sticky
+    assert model.salt == (salt if sticky else model.name)
+
+
+def test_all_canaries_that_can_be_called_are_published(home):
+    route = RouteFactory(with_canary=True)
+    model = route.registered_model
+    broken = ModelVersionFactory(
+        registered_model=model, artifact_state=ModelVersion.ArtifactState.FAILED
+    )
+    third = ModelVersionFactory(registered_model=model)
+    for version, weight in ((broken, 20), (third, 30)):
+        routes.start_canary(version, weight_percent=weight, by=None)
+    route.refresh_from_db()
+    numbered = [Canary(it.version.version, it.weight_percent) for it in route.canaries]
+    ServingRoute.objects.create(
+        model=model.name,
+        **shares.columns(numbered) | {"default_version": route.default_version.version},
+    )
+
+    (published,) = assemble().models
+
+    assert published.variants == (
+        Variant(route.default_version.version, "default", 60),
+        Variant(route.canary_version.version, "canary", 10),
+        Variant(third.version, "canary", 30),
+    )
 
 
 def test_a_fallback_that_cannot_be_called_does_not_stand_in(home):
@@ -231,6 +288,38 @@ def test_the_routes_rules_replace_the_models_own():
 
     width = model.versions[0].signature.columns[0]
     assert (width.minimum, width.maximum) == (0, 10)
+
+
+def test_a_shadow_is_callable_and_gets_its_share_but_no_weight():
+    route = RouteFactory(shadow_tolerance_percent=2)
+    other = ModelVersionFactory(registered_model=route.registered_model)
+    routes.set_shadow(other, percent=30, by=None)
+    serve(route)
+
+    [model] = assemble().models
+
+    assert model.shadow == Shadow(other.version, 30, tolerance=0.02)
+    assert {it.version for it in model.versions} == {
+        route.default_version.version,
+        other.version,
+    }
+    assert [it.version for it in model.variants] == [route.default_version.version]
+
+
+def test_a_shadow_without_a_share_or_that_cannot_be_served_gets_no_copies():
+    route = RouteFactory()
+    other = ModelVersionFactory(registered_model=route.registered_model)
+    routes.set_shadow(other, percent=30, by=None)
+    serve(route)
+    Route.objects.update(shadow_percent=0)
+    assert assemble().models[0].shadow is None
+
+    Route.objects.update(shadow_percent=30)
+    ModelVersion.objects.filter(pk=other.pk).update(signature={})
+
+    [model] = assemble().models
+    assert model.shadow is None
+    assert model.variants
 
 
 def test_a_canary_that_cannot_be_served_leaves_the_default_alone():
@@ -438,10 +527,10 @@ def test_the_number_of_queries_does_not_grow(django_assert_num_queries):
             ApiKeyFactory()
 
     populate(1)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         assemble()
     populate(5)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         assemble()
 
     assert Customer.objects.count() == 6

@@ -214,6 +214,22 @@ def test_a_moved_weight_is_in_the_next_snapshot(plant, home):
     assert model.name == route.registered_model.name
 
 
+def test_each_move_of_weights_deals_sticky_callers_anew(plant, home):
+    RouteFactory(with_canary=True, sticky="key")
+    salts = []
+
+    for weight in (10, 50, 50):
+        Route.objects.update(
+            canary_weight_percent=weight, default_weight_percent=100 - weight
+        )
+        publishing.mark_changed()
+        plant.rounds(2)
+        salts.append(snapshot_file.read(home.snapshot).models[0].salt)
+
+    assert salts[0] != salts[1] == salts[2]
+    assert len(salts[0]) == 32
+
+
 def test_a_route_that_is_switched_off_is_removed_and_unloaded(plant):
     RouteFactory()
     plant.rounds(2)

@@ -10,6 +10,8 @@ def explain(model, tensors, options):
         raise EngineError(EngineErrorCode.BAD_REQUEST, "no such class")
     if options.target == "crash":
         raise ZeroDivisionError
+    if options.target == "quote":
+        raise ValueError(f"cannot explain {tensors[0].data.ravel()[0]}")
     model.cache["calls"] = model.cache.get("calls", 0) + 1
     (output,) = model.predict(tensors)
     explanations = tuple(

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from inference.engine.settings import EngineSettings
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.messages import VersionKey, VersionToLoad
 from inference.engine.wire.tensors import Tensor
+from tests.waiting import until
 
 KEY = VersionKey("doubler", 1)
 MATRIX = Signature(
@@ -139,11 +140,15 @@ def fake_engine(
     on_fatal: Callable[[], None] = lambda: None,
     depth: int = 1,
     load_s: float = 0.0,
+    runners: Mapping[int, FakeRunner] | None = None,
     **fields: Any,
 ) -> EngineCore:
+    """Make an engine whose versions share a runner; `runners` names those of others."""
+    own = runners or {}
+
     def load(version: VersionToLoad, device: str) -> Loaded:
         time.sleep(load_s)
-        return Loaded(runner, signature, depth)
+        return Loaded(own.get(version.key.version, runner), signature, depth)
 
     return EngineCore(
         settings(home, **fields),
@@ -157,13 +162,6 @@ def rows(*values: float) -> tuple[Tensor, ...]:
     """Return one row of two equal numbers for each value."""
     data = np.repeat(np.array(values, dtype=np.float32)[:, None], 2, axis=1)
     return (Tensor("input", data),)
-
-
-async def until(predicate: Callable[[], bool]) -> None:
-    """Run the event loop until `predicate` is true; fail after a minute."""
-    async with asyncio.timeout(60):
-        while not predicate():
-            await asyncio.sleep(0.001)
 
 
 async def ready(engine: EngineCore, key: VersionKey = KEY) -> None:

@@ -1,8 +1,10 @@
 import asyncio
 import stat
+import struct
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 
 from inference.engine.clients import requests
 from inference.engine.clients.socket_client import SocketEngineClient
@@ -190,7 +192,7 @@ def header(dtype="float32", shape=(1, 2), nbytes=8):
     "data",
     [
         b"GET / HTTP/1.1\r\nHost: engine\r\n\r\n",
-        (2**31).to_bytes(4, "little") * 2,
+        (2**31).to_bytes(4, "little") * 3,
         frames.frame(b"\x93\xa7unknown\x01\x02"),
         frames.frame(b"\xc1"),
         frames.encode(Failed(1, "x", "a reply, not a request")),
@@ -220,6 +222,28 @@ def test_a_malformed_frame_closes_that_connection_only(tmp_path, data):
             assert engine.status().counters["malformed_frames"] == 1
             good.close()
             bad.close()
+
+    run(main())
+
+
+def test_a_client_of_another_format_is_refused_in_words(tmp_path):
+    async def main():
+        async with serving(tmp_path, FakeRunner()) as (engine, path, _):
+            peer = await Peer.connect(path)
+
+            with structlog.testing.capture_logs() as logged:
+                peer.writer.write(struct.pack("<IBI", 10, 2, 5))
+                # It learns the engine's format from this.
+                [reply] = await peer.replies(1)
+                closed = await peer.is_closed()
+
+            assert isinstance(reply, Failed)
+            assert closed
+            assert engine.status().counters["malformed_frames"] == 1
+            assert "its messages have format 2, and this code reads 1" in [
+                line.get("reason") for line in logged
+            ]
+            peer.close()
 
     run(main())
 

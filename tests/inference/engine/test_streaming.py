@@ -6,7 +6,8 @@ import structlog
 from inference.engine.clients.inbox import WINDOW
 from inference.engine.streaming import Streams
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from tests.inference.engine.fakes import FakeStreamRunner, rows, run, until
+from tests.inference.engine.fakes import FakeStreamRunner, rows, run
+from tests.waiting import until
 
 
 class Reader:

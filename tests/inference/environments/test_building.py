@@ -16,7 +16,7 @@ from inference.environments.building import (
     BuildStopped,
     Limits,
 )
-from tests.machine import wait_until
+from tests.waiting import wait_until
 
 # Stands for the Python that makes an environment.
 MAKES = """#!/bin/sh

@@ -102,8 +102,12 @@ def end(process: "subprocess.Popen[str]") -> str:
     return errors
 
 
-def test_two_versions_with_conflicting_packages_serve_side_by_side(index, settings):
+def test_two_versions_with_conflicting_packages_serve_side_by_side(
+    index, settings, monkeypatch
+):
     settings.MODELYARD_ENVIRONMENTS = "build"
+    # Little of what is installed is imported here.
+    monkeypatch.setenv("PIP_NO_COMPILE", "1")
     model = RegisteredModelFactory(name="churn", trusted=True)
     cache = settings.HOME.artifacts
     make(sys.executable, cache / ("b" * 64), [])
@@ -143,6 +147,8 @@ def test_two_versions_with_conflicting_packages_serve_side_by_side(index, settin
         serve(python, described(old, settings)),
         serve(sys.executable, described(new, settings)),
     ]
+    # What this is for: the installed scikit-learn cannot read the old one's model.
+    wrong = serve(sys.executable, described(old, settings))
     try:
         started = [process.stdout.readline().split() for process in processes]
         assert started == [[OLD, "False"], [installed("scikit-learn"), "False"]]
@@ -152,8 +158,5 @@ def test_two_versions_with_conflicting_packages_serve_side_by_side(index, settin
     finally:
         for process in processes:
             end(process)
-
-    # What this is for: the installed scikit-learn cannot read the old one's model.
-    wrong = serve(sys.executable, described(old, settings))
     assert wrong.stdout.readline() == ""
     assert "was not loaded" in end(wrong)

@@ -271,6 +271,8 @@ class Plant:
         site_timeout_s=5,
         connect=FakeEngine,
         max_waiting=1000,
+        calls=None,
+        examples=None,
         **spool,
     ):
         self.clock = ManualClock(1_000_000.0)
@@ -307,6 +309,8 @@ class Plant:
             metrics=self.metrics,
             files=InputFiles(transport=self.site),
             body_timeout_s=5,
+            calls=calls,
+            examples=examples,
             max_large_bytes=max_large_bytes,
             clock=self.clock,
             timer=self.clock,

@@ -11,6 +11,7 @@ import pytest
 
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.gateway.http1.connection import Http1Connection
+from registry.routing import Variant
 from tests.inference.gateway.plant import (
     DAY_OF_ONE,
     GOOD,
@@ -18,6 +19,7 @@ from tests.inference.gateway.plant import (
     one_at_a_time,
     read_answer,
     request,
+    settled,
 )
 
 
@@ -344,6 +346,37 @@ async def test_client_that_leaves_frees_its_place_and_its_units(tmp_path):
 
     assert (await plant.ask()).status_code == 200
     assert [event.status for event in plant.events()] == [200]
+
+
+@on_loop
+async def test_a_client_that_leaves_while_a_canary_works_leaves_an_event(tmp_path):
+    plant = Plant(tmp_path)
+    snapshot = plant.tables.as_snapshot()
+    [model] = snapshot.models
+    [version], [default] = model.versions, model.variants
+    model = msgspec.structs.replace(
+        model,
+        versions=(version, msgspec.structs.replace(version, version=2)),
+        variants=(
+            msgspec.structs.replace(default, weight_percent=50),
+            Variant(version=2, role="canary", weight_percent=50),
+        ),
+    )
+    plant.tables.replace(msgspec.structs.replace(snapshot, sequence=2, models=(model,)))
+    plant.engine.hold = asyncio.Event()
+
+    async with plant.connect(request(content=json.dumps(GOOD).encode())) as (_, writer):
+        while not plant.engine.calls:
+            await asyncio.sleep(0)
+        writer.close()
+        while plant.listener.connections:
+            await asyncio.sleep(0)
+    plant.engine.hold.set()
+    await settled(lambda: len(plant.events()))
+
+    [event] = plant.events()
+    assert (event.status, event.code, event.charged) == (499, "CLIENT_LEFT", False)
+    assert event.dealt.given_up_rows == 1
 
 
 @on_loop

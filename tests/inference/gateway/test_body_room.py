@@ -16,6 +16,7 @@ from tests.inference.gateway.plant import (
     read_answer,
     request,
 )
+from tests.waiting import until
 
 LARGE = json.dumps(GOOD).encode() + b" " * 300_000
 BODY = json.dumps(GOOD).encode()
@@ -60,12 +61,6 @@ def begun(body=LARGE, *, sent=1000, **given):
     """Write a request with only the first `sent` bytes of its body."""
     whole = request(content=body, **given)
     return whole[: len(whole) - len(body) + sent]
-
-
-async def until(condition):
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 class Clients:

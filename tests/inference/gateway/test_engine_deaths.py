@@ -21,6 +21,7 @@ from tests.inference.gateway.plant import (
     read_answer,
     request,
 )
+from tests.waiting import until
 
 NO_LIMITS = Limits(plan="p", rates=())
 VERSION = VersionKey("m", 1)
@@ -35,12 +36,6 @@ def on_loop(test):
         asyncio.run(test(*arguments, **named))
 
     return run
-
-
-async def until(condition, timeout_s=30.0):
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def end(writer):

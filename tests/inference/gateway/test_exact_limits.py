@@ -30,7 +30,8 @@ from registry.routing import Variant
 from tests.factories import CustomerFactory
 from tests.inference.engine.fakes import KEY, MATRIX, to_load
 from tests.inference.gateway.test_several_processes import Gateways
-from tests.machine import database_url, engine, site_answers, wait_until
+from tests.machine import database_url, engine, site_answers
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.django_db(transaction=True)]
 

@@ -16,6 +16,7 @@ from accounts.admission.limits import Limits, Rate
 from accounts.metering.spool import read_events
 from benchmarks.ports import free_port
 from inference.gateway.settings import gateway_names
+from inference.installation import healthy
 from inference.installation.home import Home
 from inference.snapshot import snapshot_file
 from tests.inference.gateway.metrics.test_calls import only, parsed
@@ -119,9 +120,15 @@ def test_a_killed_gateway_leaves_the_port_to_the_others(home):
 
         statuses = [ask(gateways.url).status_code for _ in range(20)]
         found = gateways.metrics()
+        killed, other = (
+            healthy.problem("gateway", home, {"MODELYARD_PROCESS": name})
+            for name in gateways.names
+        )
 
     assert statuses == [503] * 20
     assert only(found, "modelyard_gateway_up", gateway="gateway") == [0]
+    assert "does not answer" in killed
+    assert other == ""
 
 
 def test_a_revoked_key_is_refused_by_every_gateway_within_a_second(home):

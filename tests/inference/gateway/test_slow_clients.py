@@ -21,7 +21,8 @@ from tests.inference.gateway.plant import KEY
 from tests.inference.gateway.test_several_processes import several
 from tests.inference.gateway.test_slow_neighbours import home  # noqa: F401
 from tests.load import Load, percentile
-from tests.machine import engine, wait_until
+from tests.machine import engine
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 

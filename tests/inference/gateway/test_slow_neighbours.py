@@ -20,7 +20,8 @@ from tests.inference.engine.fakes import MATRIX, to_load
 from tests.inference.gateway.plant import KEY, published
 from tests.inference.gateway.test_several_processes import several
 from tests.load import Load, percentile
-from tests.machine import engine, wait_until
+from tests.machine import engine
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.processes
 

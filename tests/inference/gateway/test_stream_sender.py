@@ -9,6 +9,7 @@ import pytest
 from accounts.admission.limits import Limits
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from tests.inference.gateway.plant import DAY_OF_ONE, GOOD, Plant, request, settled
+from tests.waiting import until
 
 STREAM = "/api/v1/models/m/stream"
 CONTENT = json.dumps(GOOD).encode()
@@ -23,12 +24,6 @@ def on_loop(test):
         asyncio.run(test(*arguments, **named))
 
     return run
-
-
-async def until(condition, timeout_s=30.0):
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def skip_to(reader, marker):

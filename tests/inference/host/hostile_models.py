@@ -44,6 +44,12 @@ def _run_away():
     _kept.append(subprocess.Popen(command, start_new_session=True))
 
 
+def _fork():
+    if os.fork() == 0:
+        time.sleep(600)
+        os._exit(0)
+
+
 def _fork_bomb():
     while True:
         _fork_children()

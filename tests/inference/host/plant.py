@@ -29,9 +29,9 @@ from inference.placement.processes import (
     ProcessReport,
     process_name,
 )
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
-PATIENCE_S = 120.0
 _SIGNATURE = Signature(layout=Layout.TABLE, columns=(Column("do", dtype="str"),))
 
 
@@ -143,12 +143,12 @@ class Plant:
             found[:] = [it for it in self.report().processes if it.name == name]
             return bool(found)
 
-        until(is_reported)
+        wait_until(is_reported)
         return found[0]
 
     def pid(self, version: VersionToLoad) -> int:
         """Return the id of a version's process, once it runs."""
-        until(lambda: self.process(version).pid)
+        wait_until(lambda: self.process(version).pid)
         return self.process(version).pid
 
     def deaths(self, version: VersionToLoad) -> list[Death]:
@@ -169,7 +169,7 @@ class Plant:
             assert states != ["failed"], status.versions[0].error
             return states == ["ready"]
 
-        until(ready)
+        wait_until(ready)
         client.close()
 
     def ask(
@@ -222,10 +222,3 @@ class Caller(threading.Thread):
         self._over.set()
         self.join()
         self._client.close()
-
-
-def until(condition: Any, timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

@@ -1,5 +1,7 @@
 """Test cgroups on folders that look like the kernel's."""
 
+import os
+
 import pytest
 
 from inference.host import cgroups
@@ -83,3 +85,52 @@ def test_without_cgroups_nothing_is_done():
 
     assert not groups.usable
     assert not groups.ran_out(PROCESS.name)
+
+
+@pytest.fixture
+def service(tmp_path, monkeypatch):
+    """A service whose cgroup was given to its user, without a subgroup yet."""
+    user = os.geteuid() or 1234
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    folder = tmp_path / "root" / "system.slice" / "modelyard.service"
+    folder.mkdir(parents=True)
+    (folder / "cgroup.controllers").write_text("memory\n")
+    (folder / "cgroup.subtree_control").write_text("")
+    (folder / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    os.chown(folder, user, -1)
+    own = tmp_path / "own"
+    own.write_text("0::/system.slice/modelyard.service\n")
+    return own, tmp_path / "root", folder
+
+
+def test_a_process_makes_room_in_the_cgroup_that_was_delegated_to_it(service):
+    own, root, folder = service
+
+    cgroups.make_room(own=own, root=root)
+
+    assert (folder / "main/cgroup.procs").read_text() == str(os.getpid())
+    # As the kernel then says.
+    own.write_text("0::/system.slice/modelyard.service/main\n")
+    (folder / "cgroup.procs").write_text("")
+    assert cgroups.delegated(own=own, root=root) == folder
+    cgroups.make_room(own=own, root=root)
+    assert not (folder / "main/main").exists()
+
+
+def test_a_cgroup_with_other_processes_is_left_as_it_is(service):
+    own, root, folder = service
+    (folder / "cgroup.procs").write_text(f"{os.getpid()}\n17\n")
+
+    cgroups.make_room(own=own, root=root)
+
+    assert not (folder / "main").exists()
+
+
+def test_a_cgroup_of_another_user_is_left_as_it_is(service, monkeypatch):
+    own, root, folder = service
+    other = folder.stat().st_uid + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+
+    cgroups.make_room(own=own, root=root)
+
+    assert not (folder / "main").exists()

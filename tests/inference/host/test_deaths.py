@@ -139,7 +139,8 @@ def test_a_quarantine_ends_neither_in_time_nor_by_the_deaths_of_others(tmp_path)
     known = Deaths(tmp_path / "deaths.json")
     for at in (10.0, 11.0):
         known.add(death(at))
-    for at in range(600):
+    # As many as are kept, and more; each is written to the disk.
+    for at in range(150):
         known.add(death(100_000.0 + at, process="q"))
 
     assert known.quarantined(process(CHURN)) == (CHURN,)

@@ -10,7 +10,8 @@ import pytest
 
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.placement.processes import process_name
-from tests.inference.host.plant import Caller, Plant, save_model, until, version
+from tests.inference.host.plant import Caller, Plant, save_model, version
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("host")]
 
@@ -53,6 +54,7 @@ def placed(plant, artifact, request):
     def place(**rules):
         values = {key: rules.pop(key) for key in ("released_at",) if key in rules}
         name = request.node.name.replace("[", "-").replace("]", "")[-40:]
+        name += f"-{len(made)}"
         one = version(artifact, name, **rules)
         plant.place(one, **values)
         made.append(one)
@@ -76,11 +78,21 @@ def ends(plant, honest, version, *do, timeout_s=60.0):
     before = len(plant.deaths(version))
     with Caller(plant, honest) as caller:
         assert lost(plant, version, *do, timeout_s=timeout_s) is EngineErrorCode.DIED
-        until(lambda: len(plant.deaths(version)) > before)
+        wait_until(lambda: len(plant.deaths(version)) > before)
         plant.wait_ready(version)
     assert caller.failures == []
     assert caller.calls > 0
     return plant.deaths(version)[-1]
+
+
+def zygotes(plant):
+    found = []
+    for one in psutil.Process(plant.host.pid).children():
+        # One that ended has no command.
+        with contextlib.suppress(psutil.Error):
+            if "inference.engine.zygote" in one.cmdline():
+                found.append(one)
+    return found
 
 
 def test_one_that_ends_its_process_is_named_with_its_last_words(plant, honest, placed):
@@ -109,7 +121,7 @@ def test_two_deaths_quarantine_it_until_it_is_released(plant, honest, placed):
     bad = placed()
     ends(plant, honest, bad, "exit")
     lost(plant, bad, "exit")
-    until(lambda: plant.process(bad).state == "quarantined")
+    wait_until(lambda: plant.process(bad).state == "quarantined")
 
     report = plant.process(bad)
     assert report.quarantined == (bad.key,)
@@ -120,20 +132,27 @@ def test_two_deaths_quarantine_it_until_it_is_released(plant, honest, placed):
 
     plant.wait_ready(bad)
     assert plant.ask(bad, "answer") == ["did answer"]
-    until(lambda: plant.process(bad).quarantined == ())
+    wait_until(lambda: plant.process(bad).quarantined == ())
 
 
-def test_the_quarantine_outlives_the_host(plant, honest, placed):
-    bad = placed()
+def test_a_killed_host_leaves_no_process_and_forgets_no_quarantine(
+    plant, honest, placed
+):
+    bad, parent = placed(), placed()
     ends(plant, honest, bad, "exit")
     lost(plant, bad, "exit")
-    until(lambda: plant.process(bad).state == "quarantined")
+    wait_until(lambda: plant.process(bad).state == "quarantined")
+    plant.ask(parent, "fork_children", "run_away", "fork")
+    leaders = [psutil.Process(plant.pid(one)) for one in (honest, parent)]
+    children = leaders[1].children()
+    assert len(children) == 5
 
     plant.restart_host()
 
-    # Both engines' processes ended with the host; the honest one comes back.
+    _, alive = psutil.wait_procs([*leaders, *children], 20)
+    assert alive == []
     plant.wait_ready(honest)
-    until(lambda: plant.process(bad).state == "quarantined")
+    wait_until(lambda: plant.process(bad).state == "quarantined")
 
 
 def test_one_that_stops_itself_is_ended(plant, honest, placed):
@@ -226,7 +245,9 @@ def test_one_that_prints_a_gigabyte_leaves_a_short_log(plant, honest, placed):
         # No file may be larger than the scratch folder, its log neither.
         with contextlib.suppress(EngineError):
             plant.ask(bad, "print_much")
-        until(lambda: plant.home.engine_log(process_name(bad)).stat().st_size < 2e7)
+        wait_until(
+            lambda: plant.home.engine_log(process_name(bad)).stat().st_size < 2e7
+        )
 
     assert caller.failures == []
 
@@ -308,7 +329,7 @@ def test_one_that_cannot_load_says_why(plant, folder, honest, at_load):
         except (EngineError, IndexError):
             return False
 
-    until(failed)
+    wait_until(failed)
     error = client.status().versions[0].error
     client.close()
     plant.remove(bad)
@@ -322,7 +343,7 @@ def test_one_that_dies_while_it_loads_is_quarantined(plant, folder, honest, at_l
     bad = version(save_model(folder / f"dies-{at_load}", at_load=at_load), at_load)
     with Caller(plant, honest) as caller:
         plant.place(bad)
-        until(lambda: plant.process(bad).state == "quarantined")
+        wait_until(lambda: plant.process(bad).state == "quarantined")
     plant.remove(bad)
 
     assert len(plant.deaths(bad)) == 2
@@ -353,29 +374,10 @@ def test_a_process_has_the_name_of_its_engine(plant, honest):
 
 def test_engines_survive_their_zygote(plant, honest):
     pid = plant.pid(honest)
-    zygote = next(
-        one
-        for one in psutil.Process(plant.host.pid).children()
-        if "inference.engine.zygote" in one.cmdline()
-    )
+    [zygote] = zygotes(plant)
     with Caller(plant, honest) as caller:
         zygote.kill()
-        until(
-            lambda: any(
-                "inference.engine.zygote" in one.cmdline()
-                for one in psutil.Process(plant.host.pid).children()
-                if one.pid != zygote.pid
-            )
-        )
+        wait_until(lambda: set(zygotes(plant)) - {zygote})
 
     assert plant.process(honest).pid == pid
     assert caller.failures == []
-
-
-def test_engines_end_with_their_host(plant, honest):
-    leader = psutil.Process(plant.pid(honest))
-
-    plant.restart_host()
-
-    leader.wait(10)
-    plant.wait_ready(honest)

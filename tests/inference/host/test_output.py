@@ -1,5 +1,5 @@
 from inference.host import output
-from inference.installation import log_files
+from inference.installation.log_lines import log_files
 
 
 def test_the_last_lines_that_the_model_wrote_are_read(tmp_path):

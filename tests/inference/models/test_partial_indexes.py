@@ -13,7 +13,13 @@ from django.db import connection
 from accounts.quotas import soft_limits
 from inference.jobs import life_cycle as jobs
 from inference.jobs import sweep
-from inference.models import PredictionJob
+from inference.models import (
+    Feedback,
+    Message,
+    PredictionJob,
+    RolloutEvent,
+    VersionEvent,
+)
 from tests.factories import CustomerFactory
 
 pytestmark = pytest.mark.django_db
@@ -28,6 +34,14 @@ QUERIES = {
     ],
     "inference_job_retention": [lambda: sweep.removable(now=NOW)],
     "accounts_limit_event_waiting": [soft_limits.waiting],
+    "inference_feedback_uncounted": [
+        lambda: Feedback.objects.uncounted().order_by("pk")
+    ],
+    "inference_version_event_untold": [VersionEvent.objects.untold],
+    "inference_rollout_event_untold": [RolloutEvent.objects.untold],
+    "inference_message_to_mail": [
+        lambda: Message.objects.filter(mail_at__lte=NOW).order_by()
+    ],
 }
 
 

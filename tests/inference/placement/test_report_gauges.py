@@ -36,3 +36,13 @@ def test_a_report_becomes_gauges():
         ("version_quarantined", 1.0, {"model": "churn", "version": "3"}),
         ("process_deaths_today", 2.0, {"model": "churn", "version": "3"}),
     ]
+
+
+def test_an_old_report_says_only_how_old_it_is():
+    report = HostReport(
+        host="a", at=100.0, processes=(ProcessReport(name="cpu", state="running"),)
+    )
+
+    found = report_gauges.gauges(report, now=161.0)
+
+    assert [(it.name, it.value) for it in found] == [("host_report_age_seconds", 61.0)]

@@ -3,9 +3,11 @@
 import json
 
 import msgspec
+import numpy as np
 import pytest
 
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.prediction.effects import EngineCall
 from inference.snapshot.contents import CachePolicy, Fallback, FixedAnswer
 from tests.inference.prediction.test_plan import GOOD, KEY, Driver, snapshot
@@ -176,3 +178,23 @@ def test_fallback_answers_are_not_kept():
 
     assert mark(answer) == b"miss"
     assert json.loads(answer.body)["predictions"][0]["label"] != "?"
+
+
+def test_an_output_that_cannot_be_encoded_is_not_kept():
+    class Unreadable(Driver):
+        broken = True
+
+        def perform(self, effect):
+            if isinstance(effect, EngineCall) and self.broken:
+                output = Tensor("output", np.array([object()]))
+                return Prediction((output,), 1, 2, 1)
+            return super().perform(effect)
+
+    driver = Unreadable(cached())
+
+    assert ask(driver).status == 500
+    driver.broken = False
+    again = ask(driver)
+
+    assert (again.status, mark(again)) == (200, b"miss")
+    assert mark(ask(driver)) == b"hit"

@@ -1,10 +1,12 @@
 """Test the plan when a fallback answers, because the version in charge cannot."""
 
 import msgspec
+import numpy as np
 import pytest
 
 from inference.engine.signatures.signature import Column, Layout, Signature
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.engine.wire.tensors import Prediction, Tensor
 from inference.prediction.effects import EngineCall
 from inference.snapshot.contents import Fallback, FixedAnswer
 from tests.inference.prediction.test_plan import GOOD, Driver, code, read, snapshot
@@ -261,3 +263,53 @@ def test_explanations_have_no_fallback():
     )
 
     assert code(driver.call(operation="explain")) == (503, "OVERLOADED")
+
+
+class UnreadableDriver(Driver):
+    """A driver whose versions in `unreadable` answer what no dialect can encode."""
+
+    def __init__(self, published, unreadable):
+        super().__init__(published)
+        self.unreadable = unreadable
+
+    def perform(self, effect):
+        if isinstance(effect, EngineCall) and effect.key.version in self.unreadable:
+            output = Tensor("output", np.array([object()]))
+            return Prediction((output,), 1, 100 * effect.key.version, 1)
+        return super().perform(effect)
+
+
+def test_an_output_that_cannot_be_encoded_is_stood_in_for():
+    driver = UnreadableDriver(falling_back(version=1), {2})
+
+    answer = driver.call()
+
+    assert answer.status == 200
+    assert header(answer, b"x-fallback") == b"version"
+    assert header(answer, b"x-model-version") == b"1"
+    assert (answer.event.version, answer.event.fallback) == ("1", "version")
+
+
+def test_a_fallback_whose_output_cannot_be_encoded_gives_way_to_the_fixed_answer():
+    published = falling_back(version=1, answer=FixedAnswer(UNKNOWN))
+    driver = UnreadableDriver(published, {1, 2})
+
+    answer = driver.call()
+
+    assert answer.status == 200
+    assert read(answer)["predictions"] == [UNKNOWN]
+    assert header(answer, b"x-fallback") == b"fixed"
+    assert (answer.event.version, answer.event.fallback) == ("", "fixed")
+    assert not answer.event.charged
+
+
+def test_without_a_fixed_answer_the_first_error_is_told():
+    driver = UnreadableDriver(falling_back(version=1), {1, 2})
+
+    answer = driver.call()
+
+    assert code(answer) == (500, "MODEL_ERROR")
+    assert header(answer, b"x-fallback") is None
+    assert header(answer, b"x-model-version") == b"2"
+    assert (answer.event.version, answer.event.fallback) == ("2", "")
+    assert answer.event.compute_us == 200

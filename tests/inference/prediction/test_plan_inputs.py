@@ -6,8 +6,16 @@ import msgspec
 import pytest
 
 from inference.codecs.images import read_images
-from inference.engine.signatures.signature import Image, Layout, Param, Signature
+from inference.engine.signatures.signature import (
+    Column,
+    Image,
+    Layout,
+    Param,
+    Signature,
+)
 from inference.prediction.effects import EngineCall, NeedBody, ReadImages
+from inference.snapshot.contents import CallableModel, CallableVersion
+from registry.routing import Variant
 from tests.inference.codecs.test_images import picture
 from tests.inference.prediction.test_plan import Driver, code, snapshot
 
@@ -101,3 +109,34 @@ def test_parameters_reach_the_engine(driver):
     driver.call({"instances": rows})
 
     assert [call.params for call in driver.of(EngineCall)] == [{"threshold": 1.0}, None]
+
+
+def optional_model():
+    signature = Signature(
+        layout=Layout.MATRIX,
+        columns=(Column("mean radius"), Column("area", required=False)),
+        shape=(2,),
+    )
+    version = CallableVersion(version=2, signature=signature, engines=("cpu",))
+    model = CallableModel(
+        name="cancer",
+        versions=(version,),
+        variants=(Variant(version=2, role="default", weight_percent=100),),
+    )
+    return msgspec.structs.replace(snapshot(), models=(model,))
+
+
+def test_the_event_has_bits_of_the_optional_inputs_that_were_sent():
+    driver = Driver(optional_model())
+
+    sent = driver.call({"instances": [{"mean radius": 1, "area": 2}]})
+    left_out = driver.call({"instances": [{"mean radius": 1}]})
+    refused = driver.call({"instances": [{"area": 2}]})
+
+    assert (sent.status, left_out.status, refused.status) == (200, 200, 400)
+    assert (sent.event.used, left_out.event.used) == (1, 0)
+    assert refused.event.used is None
+
+
+def test_the_event_of_a_model_that_needs_all_inputs_has_no_bits():
+    assert Driver().call().event.used is None

@@ -61,12 +61,14 @@ def test_jobs_wait_for_a_whole_snapshot(home):
     for content in torn(whole):
         home.snapshot.write_bytes(content)
         with pytest.raises(ApiError) as refused:
-            version_choice.choose("sum", version=None, sticky_key="", allowed_models=())
+            version_choice.choose(
+                "sum", version=None, sticky_key="", key_id="", allowed_models=()
+            )
         assert refused.value.code is ErrorCode.MODEL_UNAVAILABLE
 
     write_snapshot(sum_model())
     chosen = version_choice.choose(
-        "sum", version=None, sticky_key="", allowed_models=()
+        "sum", version=None, sticky_key="", key_id="", allowed_models=()
     )
     assert chosen.model == "sum"
 

@@ -8,10 +8,12 @@ from django.urls import reverse
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
+from registry import routes
 from registry.admin import columns
-from registry.models import RegistrySync, Route
+from registry.models import AliasState, RegistrySync, Route
 from registry.tasks import fetch_artifact, sync_registry
 from tests.factories_registry import (
+    TENSOR_SIGNATURE,
     AliasFactory,
     ModelVersionFactory,
     RegisteredModelFactory,
@@ -259,6 +261,45 @@ def test_make_default_asks_first_and_then_makes_the_route(client, sign_in, queue
     route = Route.objects.get()
     assert (route.default_version, route.updated_by) == (version, person)
     assert "is the default now" in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "modelversion_make_default",
+        "modelversion_start_canary",
+        "modelversion_stop_canary",
+        "modelversion_start_rollout",
+        "route_promote_canary",
+        "route_stop_canary",
+    ],
+)
+def test_a_dialog_asks_why_and_the_history_keeps_it(action, client):
+    client.force_login(User.objects.create_superuser("ada", password=None))
+    route = RouteFactory(with_canary=True)
+    new = ModelVersionFactory(registered_model=route.registered_model)
+    row = new if "start" in action else route.canary_version
+    row = route if action.startswith("route") else row
+    url = reverse(f"admin:registry_{action}", args=[row.pk])
+
+    assert 'name="why"' in client.get(url).content.decode()
+    why = "Ada asked for it,\nticket 12."
+    submit(client, url, why=why, weight_percent=5, canary=route.canary_version_id)
+
+    record = Route.history.latest()
+    assert record.history_type == "~"
+    assert record.history_change_reason.endswith("Ada asked for it, ticket 12.")
+
+
+def test_without_a_reason_the_history_says_what_was_done(client):
+    client.force_login(User.objects.create_superuser("ada", password=None))
+    route = RouteFactory(with_canary=True)
+    number = route.canary_version.version
+
+    submit(client, action_url(route.canary_version, "make_default"))
+
+    reason = Route.history.latest().history_change_reason
+    assert reason == f"v{number} became the default"
 
 
 def test_start_canary_takes_the_weight_from_the_form(client, sign_in):
@@ -571,10 +612,17 @@ def route_form(client, route, **changes):
         "default_version": route.default_version.pk,
         "canary_version": route.canary_version.pk if route.canary_version else "",
         "canary_weight_percent": route.canary_weight_percent,
+        "shadow_version": "",
+        "shadow_percent": route.shadow_percent,
+        "shadow_tolerance_percent": route.shadow_tolerance_percent,
         "low_confidence_below": "",
         "input_rules": "{}",
         "cache_ttl_s": route.cache_ttl_s,
         "cache_scope": route.cache_scope,
+        "alias": route.alias,
+        "alias_follows": route.alias_follows,
+        "alias_starts": route.alias_starts,
+        "sticky": route.sticky,
         "fallback_on": route.fallback_on,
         "as_of": route.updated_at.isoformat(),
         **changes,
@@ -583,6 +631,52 @@ def route_form(client, route, **changes):
     response = client.post(url, fields)
     route.refresh_from_db()
     return response
+
+
+def test_a_shadow_is_set_with_its_share_and_cannot_be_the_default(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+    other = ModelVersionFactory(registered_model=route.registered_model)
+
+    refused = route_form(client, route, shadow_version=route.default_version.pk)
+    assert "The default cannot be the shadow." in refused.content.decode()
+
+    route_form(client, route, shadow_version=other.pk, shadow_percent=20)
+    assert (route.shadow_version, route.shadow_percent) == (other, 20)
+
+    # Without a version there is nothing to share.
+    route_form(client, route, shadow_version="", shadow_percent=20)
+    assert (route.shadow_version, route.shadow_percent) == (None, 0)
+
+
+def test_a_shadow_and_its_share_are_set_together(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+    other = ModelVersionFactory(registered_model=route.registered_model)
+
+    no_share = route_form(client, route, shadow_version=other.pk, shadow_percent=0)
+    too_much = route_form(client, route, shadow_version=other.pk, shadow_percent=101)
+    no_version = route_form(client, route, shadow_version="", shadow_percent=20)
+
+    assert "Give the shadow a share from 1 to 100." in no_share.content.decode()
+    assert too_much.status_code == 200
+    assert "Give the shadow a share" not in too_much.content.decode()
+    assert "Choose a version for this share." in no_version.content.decode()
+    assert (route.shadow_version, route.shadow_percent) == (None, 0)
+
+
+def test_the_history_names_who_let_inputs_be_kept(client, sign_in):
+    person = sign_in("change_route")
+    route = RouteFactory()
+
+    route_form(client, route, keeps_examples="on")
+
+    assert route.keeps_examples
+    client.force_login(User.objects.create_superuser("root"))
+    url = reverse("admin:registry_route_history", args=[route.pk])
+    history = client.get(url).content.decode()
+    assert "keep examples" in history.lower()
+    assert str(person) in history
 
 
 def test_the_default_gets_what_the_canary_leaves(client, sign_in):
@@ -595,6 +689,142 @@ def test_the_default_gets_what_the_canary_leaves(client, sign_in):
     assert (route.default_weight_percent, route.canary_weight_percent) == (50, 50)
     assert route.updated_by == person
     assert route.history.first().canary_weight_percent == 50
+
+
+def test_a_canary_in_a_later_place_is_checked_as_in_the_first(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory()
+    model = route.registered_model
+    gone = ModelVersionFactory(registered_model=model, signature={})
+
+    for place in ("canary", "canary_2"):
+        chosen = {f"{place}_version": gone.pk, f"{place}_weight_percent": 10}
+        assert route_form(client, route, **chosen).status_code == 200
+        assert route.canaries == ()
+
+
+def test_a_canary_that_moves_up_is_not_checked_again(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    moves = ModelVersionFactory(registered_model=route.registered_model)
+    chosen = {"canary_2_version": moves.pk, "canary_2_weight_percent": 20}
+    assert route_form(client, route, **chosen).status_code == 302
+    type(moves).objects.filter(pk=moves.pk).update(signature={})
+
+    chosen |= {"canary_version": "", "canary_weight_percent": 0}
+    response = route_form(client, route, **chosen)
+
+    assert response.status_code == 302
+    assert route.canaries == ((moves, 20),)
+
+
+def test_a_canary_that_is_moved_by_hand_is_not_checked_again(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    canary = route.canary_version
+    type(canary).objects.filter(pk=canary.pk).update(signature={})
+    other = ModelVersionFactory(registered_model=route.registered_model)
+    chosen = {"canary_version": other.pk, "canary_weight_percent": 20}
+    chosen |= {"canary_2_version": canary.pk, "canary_2_weight_percent": 10}
+
+    response = route_form(client, route, **chosen)
+
+    assert response.status_code == 302
+    assert route.canaries == ((other, 20), (canary, 10))
+
+
+def test_a_canary_that_the_fallback_could_not_stand_in_for_is_refused(client, sign_in):
+    sign_in("change_route")
+    column = {"name": "a", "type": "double", "required": True}
+    narrow = TENSOR_SIGNATURE | {"inputs": [column]}
+    wide = narrow | {"inputs": [column, column | {"name": "b", "required": False}]}
+    route = RouteFactory(default_version__signature=narrow)
+    model = route.registered_model
+    fallback = ModelVersionFactory(registered_model=model, signature=narrow)
+    Route.objects.update(fallback_version=fallback)
+    wider = ModelVersionFactory(registered_model=model, signature=wide)
+    chosen = {
+        "canary_version": wider.pk,
+        "canary_weight_percent": 10,
+        "fallback_version": fallback.pk,
+        "fallback_on": ["MODEL_ERROR"],
+    }
+
+    refused = route_form(client, route, **chosen)
+
+    assert "takes another input than" in refused.content.decode()
+    assert route.canaries == ()
+
+
+def test_several_canaries_are_edited_together_and_close_up(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    model = route.registered_model
+    second, third = ModelVersionFactory.create_batch(2, registered_model=model)
+    # The first is cleared, and the others move up.
+    chosen = {
+        "canary_version": "",
+        "canary_2_version": second.pk,
+        "canary_2_weight_percent": 20,
+        "canary_4_version": third.pk,
+        "canary_4_weight_percent": 30,
+    }
+
+    response = route_form(client, route, **chosen)
+
+    assert response.status_code == 302
+    assert route.canaries == ((second, 20), (third, 30))
+    assert route.default_weight_percent == 50
+    page = client.get(reverse("admin:registry_route_change", args=[route.pk]))
+    page = page.content.decode()
+    listed = client.get(reverse("admin:registry_route_changelist")).content.decode()
+    assert f"v{third.version} 30 %" in listed
+    # Each of several is promoted from its own page.
+    assert "stop_canary" in page
+    assert "promote_canary" not in page
+
+
+@pytest.mark.parametrize(
+    ("second", "weight", "words"),
+    [
+        (1, 90, "are 100 % together"),
+        (0, 5, "has a share of the calls already"),
+        (None, 5, "Choose a version for this weight"),
+    ],
+)
+def test_canaries_that_do_not_go_together_are_refused(
+    second, weight, words, client, sign_in
+):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    other = ModelVersionFactory(registered_model=route.registered_model)
+    keys = {0: route.canary_version.pk, 1: other.pk, None: ""}
+
+    response = route_form(
+        client,
+        route,
+        canary_2_version=keys[second],
+        canary_2_weight_percent=weight,
+    )
+
+    assert words in html.unescape(response.content.decode())
+    assert len(route.canaries) == 1
+
+
+def test_one_of_several_canaries_is_chosen_to_be_stopped(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(with_canary=True)
+    first = route.canary_version
+    second = ModelVersionFactory(registered_model=route.registered_model)
+    routes.start_canary(second, weight_percent=20, by=None)
+    url = reverse("admin:registry_route_stop_canary", args=[route.pk])
+
+    question = client.get(url).content.decode()
+    submit(client, url, canary=second.pk)
+
+    route.refresh_from_db()
+    assert f"v{second.version}, 20 %" in question
+    assert route.canaries == ((first, 10),)
 
 
 def test_a_route_without_canary_gives_all_to_the_default(client, sign_in):
@@ -667,6 +897,8 @@ def test_a_route_caches_and_falls_back(client, sign_in):
         ({"batching": '{"rows": 4}'}, "Batching: "),
         ({"cache_ttl_s": 86_401}, "less than or equal to 86400"),
         ({"cache_scope": "nobody"}, "Select a valid choice"),
+        ({"alias": "", "alias_follows": "both"}, "Name the alias."),
+        ({"alias": "v7"}, "Enter a valid value"),
         ({"fallback_answer": "{"}, "This is not JSON: Expecting property name"),
         ({"fallback_answer": "{"}, "Example: {&quot;label&quot;"),
         ({"fallback_answer": "[NaN]"}, "JSON has no NaN"),
@@ -821,3 +1053,100 @@ def test_addresses_that_name_nothing_are_not_failures(client, sign_in, page, obj
 
     assert client.get(path).status_code in (200, 302, 404)
     assert client.post(path, {"_form_submitted": "on"}).status_code < 500
+
+
+def test_a_routes_history_answers_for_a_time_and_reverts_with_one_click(
+    client, sign_in
+):
+    person = sign_in("change_route", "view_historicalroute")
+    route = RouteFactory()
+    first = route.history.first()
+    canary = ModelVersionFactory(registered_model=route.registered_model)
+    routes.start_canary(canary, weight_percent=20, by=person, why="a trial")
+    page = reverse("admin:registry_route_history", args=[route.pk])
+
+    now = timezone.now().strftime("%Y-%m-%dT%H:%M:%S.%f")
+    shown = client.get(page, {"at": now}).content.decode()
+    revert = reverse("admin:registry_route_revert", args=[route.pk, first.pk])
+    assert f'action="{revert}"' in shown
+    seen = html.unescape(re.search(r'name="seen" value="([^"]+)"', shown)[1])
+    answer = client.post(revert, {"seen": seen}, follow=True).content.decode()
+
+    default = route.default_version.version
+    division = f"v{default} 80 %, v{canary.version} 20 %"
+    assert f"{division}</strong>" in shown
+    assert "Set by grace" in shown
+    assert "a trial" in shown
+    assert f"{division} became v{default} 100 %" in answer
+    route.refresh_from_db()
+    assert route.canary_version is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"), [("soon", "is not a time"), ("2001-01-01T00:00", "no route")]
+)
+def test_a_routes_history_says_why_it_has_no_answer(client, sign_in, asked, says):
+    sign_in("change_route", "view_historicalroute")
+    page = reverse("admin:registry_route_history", args=[RouteFactory().pk])
+
+    assert says in client.get(page, {"at": asked}).content.decode()
+
+
+def test_only_who_may_move_routes_reverts_one(client, sign_in):
+    person = sign_in("view_historicalroute")
+    route = RouteFactory()
+    first = route.history.first()
+    canary = ModelVersionFactory(registered_model=route.registered_model)
+    routes.start_canary(canary, weight_percent=20, by=person)
+    revert = reverse("admin:registry_route_revert", args=[route.pk, first.pk])
+
+    page = reverse("admin:registry_route_history", args=[route.pk])
+    assert revert not in client.get(page).content.decode()
+    assert client.get(revert).status_code == 405
+    assert client.post(revert).status_code == 403
+    route.refresh_from_db()
+    assert route.canary_version == canary
+
+
+def test_a_route_tells_where_its_alias_stands_and_what_hinders_it(client, sign_in):
+    sign_in("change_route")
+    route = RouteFactory(alias="champion", alias_follows="both")
+    AliasFactory(version=route.default_version)
+    AliasState.objects.create(route=route, wanted_version=7, problem="MLflow is away.")
+
+    page = client.get(
+        reverse("admin:registry_route_change", args=[route.pk])
+    ).content.decode()
+
+    assert "at the last sync; it has still to be moved to v7" in page
+    assert "Alias champion: MLflow is away." in page
+    assert (
+        "Alias champion: MLflow is away."
+        in client.get(list_url("route")).content.decode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("term", "found"),
+    [
+        ("iris v3", ["iris v3"]),
+        ("iris", ["iris v3", "iris v2"]),
+        ("v3", ["other v3", "iris v3"]),
+        ("iris v4", []),
+        ("v99999999999999", []),
+    ],
+)
+def test_versions_are_found_by_name_and_number(admin_client, term, found):
+    iris = RegisteredModelFactory(name="iris")
+    for number, model in (
+        (2, iris),
+        (3, iris),
+        (3, RegisteredModelFactory(name="other")),
+    ):
+        ModelVersionFactory(registered_model=model, version=number)
+
+    url = reverse("admin:registry_modelversion_changelist")
+    page = admin_client.get(url, {"q": term})
+
+    rows = page.context["cl"].result_list
+    assert [str(version) for version in rows] == found

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from registry import sync
 from registry.mlflow.client import MlflowRegistry, shown_uri
-from registry.mlflow.types import ArtifactRefused, RegistryUnreachable
+from registry.mlflow.types import ArtifactRefused, RegistryUnreachable, Training
 from registry.models import ModelVersion
 
 # One process makes the store, which takes seconds, for all of them.
@@ -42,7 +43,11 @@ def store(tmp_path_factory):
 
         client = MlflowClient(uri, uri)
         experiment = client.create_experiment("e", folder.as_uri())
-        run = client.create_run(experiment)
+        run = client.create_run(experiment, tags={"mlflow.user": "ada"})
+        client.log_param(run.info.run_id, "depth", 3)
+        client.log_param(run.info.run_id, "long", "x" * 600)
+        for number in range(100):
+            client.log_param(run.info.run_id, f"more-{number}", number)
         client.log_metric(run.info.run_id, "accuracy", 0.9)
         client.log_metric(run.info.run_id, "loss", float("nan"))
         client.log_metric(run.info.run_id, "system/cpu", 1.0)
@@ -68,12 +73,23 @@ def test_models_come_with_versions_aliases_and_tags(registry):
     (model,) = registry.models()
 
     assert (model.name, model.tags) == ("iris", {"team": "botany"})
-    assert model.aliases == {"champion": 2}
+    assert model.aliases["champion"] == 2
     versions = {version.version: version for version in model.versions}
     assert set(versions) == {1, 2}
     assert versions[1].description == "number 1"
     assert versions[1].tags == {"n": "1"}
     assert versions[1].status == "READY"
+
+
+def test_an_alias_is_moved(registry):
+    registry.set_alias("iris", "challenger", 1)
+    registry.set_alias("iris", "challenger", 2)
+
+    [model] = registry.models()
+    assert model.aliases == {"champion": 2, "challenger": 2}
+    with pytest.raises(RegistryUnreachable, match="move the alias champion of iris"):
+        registry.set_alias("iris", "champion", 9)
+    assert registry.models()[0].aliases["champion"] == 2
 
 
 def test_requirements_are_read_beside_the_model(registry, store):
@@ -95,9 +111,28 @@ def test_requirements_are_read_beside_the_model(registry, store):
 def test_metrics_are_those_of_the_run_without_the_systems(registry):
     (model,) = registry.models()
 
-    metrics = registry.metrics("iris", model.versions[0])
+    training = registry.training("iris", model.versions[0])
 
-    assert metrics == {"accuracy": 0.9, "loss": None}
+    assert training.metrics == {"accuracy": 0.9, "loss": None}
+
+
+def test_parameters_and_person_are_those_of_the_run_within_bounds(registry):
+    (model,) = registry.models()
+
+    training = registry.training("iris", model.versions[0])
+
+    assert training.user == "ada"
+    assert training.params["depth"] == "3"
+    assert training.params["long"] == "x" * 500
+    assert len(training.params) == 100
+
+
+def test_a_version_without_a_run_has_no_training(registry):
+    (model,) = registry.models()
+
+    training = registry.training("iris", replace(model.versions[0], run_id=""))
+
+    assert training == Training(metrics={}, params={}, user="")
 
 
 def test_a_description_is_read_without_loading_the_model(registry):

@@ -1,24 +1,27 @@
-"""`manage.py quickstart`: set up and serve the demo; used by `make run`."""
+"""`modelyard demo`: set up and serve the demo; used by `make run`."""
 
 import contextlib
 import json
 import signal
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
+import psutil
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    SystemCheckError,
+)
 from rich.console import Console
 from rich.panel import Panel
 
 from config.demo import contents, first_run
-from config.processes import before_start
-from config.processes.specs import process_specs
+from config.processes import before_start, readiness, specs
 from config.processes.supervisor import Supervisor
 
 _READY_TIMEOUT_S = 180.0
@@ -28,8 +31,19 @@ _HOPELESS_DEATHS = 4
 
 class Command(BaseCommand):
     help = "Set up the demo where it is missing, serve it, and print how to call it."
+    # They are made once all is ready, because people wait for that.
+    requires_system_checks = []
 
-    def handle(self, *args: Any, **options: Any) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--packages-s",
+            type=float,
+            default=0.0,
+            help="seconds that this process took before, for packages",
+        )
+
+    def handle(self, *args: Any, packages_s: float = 0.0, **options: Any) -> None:
+        self._seconds = {"packages": packages_s} if packages_s > 1 else {}
         console = Console(highlight=False, soft_wrap=True)
         try:
             before_start.check()
@@ -43,14 +57,15 @@ class Command(BaseCommand):
                 "from here."
             ) from None
 
-        supervisor = Supervisor(process_specs(), home=settings.HOME)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: supervisor.request_stop())
+        supervisor = specs.supervisor()
         supervisor.start()
         tending = threading.Thread(target=self._announce, args=(console, supervisor))
         tending.start()
-        supervisor.run()
-        tending.join()
+        try:
+            supervisor.run()
+        finally:
+            supervisor.stop()
+            tending.join()
         console.print("Stopped.")
 
     def _set_up(self, console: Console) -> None:
@@ -65,15 +80,15 @@ class Command(BaseCommand):
             with _progress(console, step.title) as say:
                 result = step.act(say)
             seconds = time.monotonic() - started
+            self._seconds[step.part] = self._seconds.get(step.part, 0.0) + seconds
             stop.raise_if_asked()
             console.print(f"✓ {step.title} [dim]({seconds:.1f} s)[/dim] {result}")
 
     def _announce(self, console: Console, supervisor: Supervisor) -> None:
         """Wait until all is ready, then print how to call it; else stop everything."""
-        url = f"http://{_operator_host()}:{settings.MODELYARD_OPERATOR_PORT}/readyz"
         deadline = time.monotonic() + _READY_TIMEOUT_S
         with _progress(console, "Start and wait until every model can answer"):
-            while not supervisor.stopping and not _all_ready(url):
+            while not supervisor.stopping and not readiness.all_ready(timeout_s=2):
                 hopeless = [
                     name
                     for name, deaths in supervisor.deaths().items()
@@ -85,6 +100,7 @@ class Command(BaseCommand):
                 time.sleep(0.1)
         if supervisor.stopping:
             return
+        took_s = time.time() - psutil.Process().create_time()
         try:
             card = contents.card()
         except contents.NotAnswering as error:
@@ -100,7 +116,13 @@ class Command(BaseCommand):
             console.print(f"\n{example.title}", style="bold")
             self.stdout.write(example.command)
             self.stdout.write(json.dumps(example.answer, ensure_ascii=False))
-        console.print("\nCtrl-C stops everything.")
+        console.print(f"\n{_told(took_s, self._seconds)}")
+        console.print("Ctrl-C stops everything.")
+        try:
+            self.check()
+        except SystemCheckError as error:
+            console.print(str(error), markup=False)
+            supervisor.request_stop()
 
     def _give_up(
         self, console: Console, supervisor: Supervisor, hopeless: list[str]
@@ -116,6 +138,15 @@ class Command(BaseCommand):
                 f"{settings.HOME.logs}."
             )
         supervisor.request_stop()
+
+
+def _told(took_s: float, parts: Mapping[str, float]) -> str:
+    """Say how long it took until every model could answer, and what took the time."""
+    rest = took_s - sum(parts.values())
+    told = ", ".join(
+        f"{name} {s:.1f} s" for name, s in {**parts, "start": rest}.items()
+    )
+    return f"Ready after {took_s:.1f} s: {told}."
 
 
 class _StopAsked:
@@ -151,19 +182,3 @@ def _progress(console: Console, title: str) -> Iterator[Callable[[str], None]]:
             status.update(f"{title} …")
 
         yield say
-
-
-def _operator_host() -> str:
-    host = settings.MODELYARD_OPERATOR_HOST
-    return "127.0.0.1" if host in ("0.0.0.0", "::") else host
-
-
-def _all_ready(url: str) -> bool:
-    """Return whether every gateway is up and every model can answer."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            detail = json.load(response)
-            gateways = detail["gateways"].values()
-            return not detail["waiting_for"] and all(it["ready"] for it in gateways)
-    except (urllib.error.URLError, OSError, ValueError):
-        return False

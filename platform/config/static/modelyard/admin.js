@@ -17,6 +17,8 @@ const ICONS = {
 };
 
 function complete() {
+  for (const cell of document.querySelectorAll("[data-label]"))
+    cell.dataset.label = cell.dataset.label.replace(/^./, (letter) => letter.toUpperCase());
   const main = document.getElementById("main") ?? document.getElementById("page");
   main?.setAttribute("role", "main");
   for (const [selector, name] of Object.entries(NAMES))

@@ -1,5 +1,6 @@
 import json
 import re
+from datetime import timedelta
 
 import jsonschema
 import msgspec
@@ -19,6 +20,7 @@ from inference.controller import publishing
 from inference.engine.signatures.mlflow_signature import from_mlflow
 from inference.errors.advice import ADVICE
 from inference.errors.api_error import STATUS, ErrorCode
+from registry.models import Deprecation
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_registry import (
     ModelVersionFactory,
@@ -110,6 +112,23 @@ def test_a_published_model_has_typed_columns():
         "required": ["mean radius", "mean texture"],
         "additionalProperties": False,
     }
+
+
+def test_the_operations_of_a_model_that_ends_are_deprecated():
+    route = _route()
+    _route(name="other")
+    Deprecation.objects.create(
+        registered_model=route.registered_model,
+        ends_at=timezone.now() + timedelta(days=60),
+        use_instead="Use other.",
+    )
+
+    paths = _document()["paths"]
+
+    operation = paths["/api/v1/models/breast-cancer/predict"]["post"]
+    assert operation["deprecated"] is True
+    assert "from then on calls get 410. Use other." in operation["description"]
+    assert "deprecated" not in paths["/api/v1/models/other/predict"]["post"]
 
 
 def test_an_explanation_may_be_asked_for_as_a_drawing():
@@ -647,6 +666,7 @@ def test_newcomers_find_models_before_accounts_and_probes():
         "Models",
         "Uploads",
         "Jobs",
+        "Feedback",
         "Account",
         "Open Inference Protocol",
         "Health",
@@ -658,3 +678,42 @@ def test_sending_an_announced_file_needs_no_key():
 
     assert operation["security"] == []
     assert "401" not in operation["responses"]
+
+
+ENDING = {"Deprecation", "Sunset", "Link"}
+
+
+def test_answers_about_a_model_may_say_that_it_ends():
+    _route()
+    document = _document()
+    having = {
+        operation["operationId"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for status, response in operation["responses"].items()
+        if status[0] == "2" and response.get("headers", {}).keys() >= ENDING
+    }
+
+    assert document["components"]["headers"].keys() >= ENDING
+    assert {"submitJob", "predict", "oipGetModel", "oipGetModelWithVersion"} <= having
+    assert not having & {"getJob", "sendFeedback"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "valid"),
+    [
+        ({"score": 1}, True),
+        ({"label": "a" * 200, "prediction": 1}, True),
+        ({"label": "a" * 201, "prediction": "a"}, False),
+        ({"label": "a", "prediction": "a" * 201}, False),
+        ({"request_id": "a b", "score": 1}, False),
+    ],
+)
+def test_feedback_is_described_as_it_is_read(changes, valid):
+    document = _document()
+    schema = document["components"]["schemas"]["FeedbackRequest"]
+
+    given = {"request_id": "r-1"} | changes
+    assert _resolve(document, schema).is_valid(given) == valid
+    assert "only with `label`" in schema["properties"]["prediction"]["description"]
+    assert "At least one of" in schema["description"]

@@ -113,7 +113,7 @@ def test_a_long_id_is_cut(tmp_path):
 
         await fail(client, 1, request_id="x" * 1000)
 
-        assert failures(engine)[0].request_ids == ("x" * 128,)
+        assert failures(engine)[0].request_ids == ("x" * 192,)
 
     run(main())
 

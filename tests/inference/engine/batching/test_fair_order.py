@@ -117,3 +117,22 @@ def test_a_turn_in_which_nothing_ran_costs_nothing():
         turn("a", ran=False)  # its callers left
 
     assert [turn("a", "b", ran=True) for _ in range(4)] == ["a", "b", "a", "b"]
+
+
+def test_lanes_with_short_batches_go_in_the_order_in_which_they_came():
+    turns = BatchScheduler(lambda lane: 0.0)
+    costs = {"large": 0.0003, "small": 0.0001}
+
+    order = []
+    for _ in range(100):
+        for lane in costs:
+            turns.wait(lane, job=False)
+        for _ in costs:
+            turn = turns.peek()
+            turns.take(turn)
+            turns.ran(turn, costs[turn.lane])
+            order.append(turn.lane)
+
+    # They come anew after each round, so none owes the other time for long.
+    assert order.count("large") == order.count("small") == 100
+    assert order[:6] == ["large", "small"] * 3

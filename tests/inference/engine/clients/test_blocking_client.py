@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import threading
 
 import numpy as np
@@ -21,6 +22,9 @@ CALL = PredictionCall(
 
 class Engine:
     """Answer questions for the status, and end the connection at any other request."""
+
+    # What it sends to those who ask for its status.
+    answer = frames.encode(EngineStatus(0, "cpu", 1, 1, (), {}))
 
     def __init__(self, path):
         self.requests = []
@@ -44,8 +48,7 @@ class Engine:
                         self.requests.append(frames.decode_request(frame.header))
                     if not isinstance(self.requests[-1], GetStatus):
                         break
-                    status = EngineStatus(0, "cpu", 1, 1, (), {})
-                    connection.sendall(frames.encode(status))
+                    connection.sendall(self.answer)
 
     def stop(self, path):
         with socket.socket(socket.AF_UNIX) as connection:
@@ -100,3 +103,13 @@ def test_a_kept_socket_is_used_again_without_a_wait(client, engine):
         client.status()
 
     assert engine.connections == 1
+
+
+def test_an_engine_of_another_format_is_away_and_the_error_says_why(client, engine):
+    engine.answer = struct.pack("<IBI", 10, 2, 5)
+
+    with pytest.raises(EngineError) as caught:
+        client.status()
+
+    assert caught.value.code is EngineErrorCode.CONNECTION_LOST
+    assert "its messages have format 2, and this code reads 1" in str(caught.value)

@@ -1,12 +1,16 @@
 """Test what the socket client writes and when; `test_client_contract` tests answers."""
 
 import asyncio
+import contextlib
+import struct
 
 import numpy as np
+import pytest
 
 from inference.engine.clients.socket_client import SocketEngineClient
 from inference.engine.wire import frames
 from inference.engine.wire.calls import PredictionCall
+from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.engine.wire.messages import Predict, VersionKey
 from inference.engine.wire.tensors import Tensor
 
@@ -93,7 +97,8 @@ def test_an_engine_that_is_soon_back_is_found_at_once(tmp_path):
         first = await loop.create_unix_server(asyncio.Protocol, path)
         assert await client.connect()
         first.close()
-        path.unlink()
+        # Python 3.13 removes it with its server.
+        path.unlink(missing_ok=True)
         client._connection.transport.abort()
         while client.connected:
             await asyncio.sleep(0)
@@ -132,3 +137,37 @@ def test_an_engine_that_ends_while_it_is_connected_to_is_not_there(
         assert not client.connected
 
     asyncio.run(main())
+
+
+def test_an_engine_of_another_format_is_away_and_the_error_says_why(tmp_path):
+    async def main():
+        begun, ended = [], []
+
+        async def engine(reader, writer):
+            begun.append(True)
+            await reader.read(1)
+            writer.write(struct.pack("<IBI", 10, 2, 5))
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+            ended.append(True)
+
+        path = tmp_path / "engine.sock"
+        server = await asyncio.start_unix_server(engine, path)
+        client = SocketEngineClient(path)
+        try:
+            await client.status()
+        finally:
+            await client.close()
+            server.close()
+            while len(ended) < len(begun):
+                await asyncio.sleep(0.001)
+            await server.wait_closed()
+
+    with pytest.raises(EngineError) as caught:
+        asyncio.run(main())
+
+    assert caught.value.code is EngineErrorCode.CONNECTION_LOST
+    assert "its messages have format 2, and this code reads 1" in str(caught.value)

@@ -279,6 +279,35 @@ def test_why_something_is_not_explained_is_logged(tmp_path):
     run(main())
 
 
+def test_an_explainer_that_quotes_a_row_shows_it_to_nobody(tmp_path):
+    async def main():
+        engine = await loaded_engine(tmp_path, FakeRunner(), plugins=PLUGIN)
+        client = InProcessEngineClient(engine)
+
+        with (
+            structlog.testing.capture_logs() as logged,
+            pytest.raises(EngineError) as caught,
+        ):
+            await client.explain(
+                ExplanationCall(
+                    KEY,
+                    rows(4321),
+                    options=ExplainOptions(target="quote"),
+                    timeout_s=60,
+                    request_id="mine",
+                )
+            )
+
+        [event] = [one for one in logged if one["event"] == "explain_failed"]
+        assert event["request_id"] == "mine"
+        assert event["reason"] == "cannot explain […]"
+        assert "explainer.py" in event["trace"]
+        assert "4321" not in str(logged) + str(caught.value)
+        engine.close()
+
+    run(main())
+
+
 def test_an_explanation_may_predict_more_rows_than_fit_the_queue(tmp_path):
     async def main():
         runner = FakeRunner()

@@ -10,7 +10,7 @@ from inference.engine.loading import turns
 from inference.engine.loading.growth import Growth
 from inference.engine.runners import torch_export
 from inference.engine.wire.errors import EngineError, EngineErrorCode
-from tests.inference.engine.fakes import ready, run, settings, until
+from tests.inference.engine.fakes import ready, run, settings
 from tests.inference.engine.loading.test_versions import (
     MIB,
     Shelf,
@@ -18,6 +18,7 @@ from tests.inference.engine.loading.test_versions import (
     predict,
     states,
 )
+from tests.waiting import until
 
 
 class SlowShelf(Shelf):

@@ -1,5 +1,6 @@
 import contextlib
 import itertools
+import struct
 
 import msgspec
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.engine.wire import frames, tensors
-from inference.engine.wire.frames import FrameDecoder, MalformedFrame
+from inference.engine.wire.frames import ForeignFormat, FrameDecoder, MalformedFrame
 from inference.engine.wire.messages import Cancel, GetStatus, TensorHeader
 from inference.engine.wire.tensors import Tensor
 
@@ -37,12 +38,21 @@ def test_a_frame_over_the_bound_is_refused_before_it_arrives() -> None:
     decoder = FrameDecoder(max_frame_bytes=100)
 
     with pytest.raises(MalformedFrame):
-        decoder.feed((101).to_bytes(4, "little") + (1).to_bytes(4, "little"))
+        decoder.feed(struct.pack("<IBI", 101, 1, 1))
 
 
 def test_a_header_longer_than_its_frame_is_refused() -> None:
     with pytest.raises(MalformedFrame):
-        FrameDecoder().feed((10).to_bytes(4, "little") + (7).to_bytes(4, "little"))
+        FrameDecoder().feed(struct.pack("<IBI", 10, 1, 6))
+
+
+def test_a_frame_of_another_format_is_refused_in_words_before_it_is_read() -> None:
+    foreign = struct.pack("<IBI", 10, 2, 5)
+
+    with pytest.raises(ForeignFormat) as refused:
+        FrameDecoder().feed(foreign)
+
+    assert str(refused.value) == "its messages have format 2, and this code reads 1"
 
 
 @given(st.binary(max_size=100))

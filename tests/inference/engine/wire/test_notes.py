@@ -84,3 +84,10 @@ def test_the_notes_have_their_place_on_the_disk(tmp_path):
 
     found = (tmp_path / "notes").stat()
     assert found.st_blocks * 512 >= found.st_size > 0
+
+
+def test_no_process_notes_more_rows_than_a_database_holds(tmp_path):
+    reader = NoteReader(tmp_path / "notes")
+    SharedNotes(tmp_path / "notes").begin("churn v3", 2**32 - 1, 1)
+
+    assert reader.read()[0].rows == 2**31 - 1

@@ -188,3 +188,26 @@ def test_the_client_of_a_gone_engine_is_closed_after_its_last_call():
         assert not plant.made["b"].closed
 
     run(main)
+
+
+def test_engines_are_asked_more_often_at_first(monkeypatch):
+    pauses = []
+
+    async def main():
+        plant = Plant("one")
+
+        async def sleep(seconds):
+            pauses.append(seconds)
+            if sum(pauses) > 60:
+                raise asyncio.CancelledError
+
+        monkeypatch.setattr("inference.gateway.driver.engines.asyncio.sleep", sleep)
+        with pytest.raises(asyncio.CancelledError):
+            await plant.engines.keep_asking()
+
+    run(main)
+
+    assert pauses[0] == 0.1
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == 1.0
+    assert len(pauses) < 100

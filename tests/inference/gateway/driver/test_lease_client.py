@@ -70,6 +70,22 @@ async def test_a_refusal_of_the_site_is_counted_by_its_status(tmp_path, caplog):
     assert plant.leases.failures == {"status 400": 1}
 
 
+@on_loop
+async def test_a_failure_is_told_no_longer_than_its_alert_waits(tmp_path):
+    """Without calls, nothing would ever find out that the site is back."""
+    plant = Plant(tmp_path, limits=LIMITS)
+    plant.site.failure = httpx.ReadTimeout("too slow")
+
+    await plant.ask()
+    plant.clock.advance(40)
+    soon = plant.leases.failing
+    plant.clock.advance(19)
+
+    assert (soon, plant.leases.failing) == (True, False)
+    await plant.ask()
+    assert plant.leases.failing
+
+
 @pytest.mark.parametrize(
     "failure", [httpx.ConnectError("gone"), httpx.ReadTimeout("slow")]
 )

@@ -32,7 +32,7 @@ from tests.inference.gateway.http2.peer import (
     serving,
 )
 from tests.inference.gateway.plant import KEY, OTHER_KEY, Plant
-from tests.inference.gateway.relay.test_relay import wait_for
+from tests.waiting import until
 
 CALM = Code.ENHANCE_YOUR_CALM
 MANY = 1_100
@@ -813,7 +813,7 @@ async def test_large_answers_that_wait_for_one_customer_leave_room_for_others(
                 ]
                 frames[-1].flags.add("END_STREAM")
                 peer.send(peer.headers(stream_id, head(path, key=key.token)), *frames)
-                await wait_for(lambda asked=asked: plant.engine.calls > asked)
+                await until(lambda asked=asked: plant.engine.calls > asked)
             assert await peer.reset(3) == Code.CANCEL
             assert plant.driver.unread.used > 2 * 4 * width
             for stream_id in (1, 5):

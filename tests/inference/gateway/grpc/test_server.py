@@ -1,54 +1,20 @@
 """Encrypted gRPC ports, with certificates made for the test."""
 
 import asyncio
-import datetime
-import ipaddress
 import ssl
 import time
 
 import grpc
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc import aio
 
 from inference.dialects.open_inference import open_inference_pb2 as messages
 from inference.gateway.grpc.certificates import Certificates
 from inference.gateway.grpc.server import GrpcServer, GrpcSettings
 from inference.gateway.settings import from_environment
+from tests.certificates import in_days, make
 from tests.inference.gateway.plant import Plant
-
-
-def make(folder, *, days=100, number=1):
-    """Write a self-signed certificate; return its path and that of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(number)
-        .not_valid_before(now - datetime.timedelta(days=100))
-        .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +94,6 @@ def shown_by(port):
 
 def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path):
     folder = tmp_path / "certificates"
-    folder.mkdir()
     certificate, key = make(folder)
 
     async def main():
@@ -138,9 +103,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path):
         )
         await server.start()
         numbers = [await asyncio.to_thread(shown_by, server.port)]
-        other = tmp_path / "other"
-        other.mkdir()
-        _, other_key = make(other)
+        _, other_key = make(tmp_path / "other")
         # A new certificate without its key does not match.
         key.write_bytes(other_key.read_bytes())
         server.certificates.look()
@@ -165,7 +128,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path):
     [(100, None), (3, "grpc_certificate_ends_soon"), (-1, "grpc_certificate_ended")],
 )
 def test_the_end_of_a_certificate_is_said(tmp_path, caplog, days, said):
-    certificates = Certificates(*make(tmp_path, days=days))
+    certificates = Certificates(*make(tmp_path, end=in_days(days)))
     certificates.look()
 
     lines = [str(record.msg) for record in caplog.records]

@@ -25,6 +25,10 @@ def test_messages_survive_as_ascii(message):
     assert unquote(fields["grpc-message"]) == message
 
 
+def test_what_has_ended_is_told_as_a_failed_precondition():
+    assert statuses.of_http(410) is Status.FAILED_PRECONDITION
+
+
 def test_plain_messages_stay_readable():
     block = statuses.trailers(Status.INTERNAL, "It's {broken}: 100 %.")
 

@@ -1,7 +1,9 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from inference.gateway.metrics.calls import Metrics, of_gateways, of_gauges, write
+from inference.gateway.metrics.calls import Metrics, of_gateways
+from inference.gateway.metrics.families import write
+from inference.gateway.metrics.gauges import of_gauges
 from inference.installation.ledger_report import Gauge
 from inference.prediction.cache import CacheCounts
 from tests.accounts.metering.test_spool import event
@@ -42,17 +44,18 @@ def test_calls_are_counted_by_what_answered_them():
 
 def test_times_fall_into_cumulative_buckets():
     metrics = Metrics()
-    for total_us in (3, 1000, 10**12):
+    for total_us in (3, 1000, 1001, 10**12):
         metrics.observe(event(1, total_us=total_us))
 
     found = samples(metrics)
 
     name = "modelyard_request_duration_seconds"
-    assert only(found, f"{name}_bucket", le=2e-06) == [0]
-    assert only(found, f"{name}_bucket", le=4e-06) == [1]
-    assert only(found, f"{name}_bucket", le=0.001024) == [2]
-    assert only(found, f"{name}_bucket", le="+Inf") == [3]
-    assert only(found, f"{name}_count") == [3]
+    assert only(found, f"{name}_bucket", le=0.0005) == [1]
+    assert only(found, f"{name}_bucket", le=0.001) == [2]
+    assert only(found, f"{name}_bucket", le=0.0025) == [3]
+    assert only(found, f"{name}_bucket", le=60) == [3]
+    assert only(found, f"{name}_bucket", le="+Inf") == [4]
+    assert only(found, f"{name}_count") == [4]
 
 
 def test_sizes_of_calls_have_buckets_too():
@@ -62,9 +65,36 @@ def test_sizes_of_calls_have_buckets_too():
 
     found = samples(metrics)
 
-    assert only(found, "modelyard_request_rows_bucket", le=0) == [1]
     assert only(found, "modelyard_request_rows_bucket", le=1) == [2]
-    assert only(found, "modelyard_request_rows_bucket", le=127) == [3]
+    assert only(found, "modelyard_request_rows_bucket", le=64) == [2]
+    assert only(found, "modelyard_request_rows_bucket", le=128) == [3]
+
+
+def test_errors_are_counted_by_their_code():
+    metrics = Metrics()
+    for code in ("", "RATE_LIMITED", "RATE_LIMITED", "DEADLINE_EXCEEDED"):
+        metrics.observe(event(1, status=429 if code else 200, code=code))
+
+    found = samples(metrics)
+
+    assert only(found, "modelyard_errors_total", code="RATE_LIMITED") == [2]
+    assert only(found, "modelyard_errors_total", code="DEADLINE_EXCEEDED") == [1]
+    assert len(only(found, "modelyard_errors_total")) == 2
+
+
+def test_a_gateway_of_another_version_with_other_buckets_is_left_out_of_histograms():
+    one, other = Metrics(), Metrics()
+    for metrics in (one, other):
+        metrics.observe(event(1))
+    old = other.state()
+    old.series[0][1].times.append(0)
+
+    found = parsed(text(of_gateways({"a": one.state(), "old": old})))
+
+    assert only(found, "modelyard_requests_total", gateway="old") == [1]
+    name = "modelyard_request_duration_seconds_count"
+    assert only(found, name, gateway="a") == [1]
+    assert only(found, name, gateway="old") == []
 
 
 def test_names_of_models_are_escaped():
@@ -112,7 +142,7 @@ def test_a_family_is_described_once_however_long_it_is():
     assert len(types) == len(set(types))
     found = parsed(written)
     assert len(only(found, "modelyard_request_rows_count", gateway="b")) == 50
-    longest = only(found, "modelyard_request_duration_seconds_bucket", le="67.108864")
+    longest = only(found, "modelyard_request_duration_seconds_bucket", le="60")
     assert len(longest) == 100
 
 

@@ -39,8 +39,9 @@ def test_everything_that_an_engine_counts_is_shown(tmp_path):
     for name in status["counters"]:
         if name.startswith("refused_"):
             assert f'bound="{name.removeprefix("refused_")}"' in found
-        elif name == "busy_us":
-            assert "modelyard_engine_busy_seconds_total" in shown
+        elif name.endswith("_us"):
+            name = name.removesuffix("_us")
+            assert f"modelyard_engine_{name}_seconds_total" in shown
         else:
             names = {f"modelyard_engine_{name}", f"modelyard_engine_{name}_total"}
             assert names & shown, name
@@ -48,6 +49,11 @@ def test_everything_that_an_engine_counts_is_shown(tmp_path):
     assert 'modelyard_engine_busy_seconds_total{engine="cpu"} ' in found
     labels = 'engine="cpu",model="doubler",state="ready",version="1"'
     assert f"modelyard_version_state{{{labels}}} 1.0" in found
+    of_version = 'engine="cpu",model="doubler",version="1"'
+    assert f"modelyard_version_batches_total{{{of_version}}} 1.0" in found
+    assert 'modelyard_engine_batch_rows_bucket{engine="cpu",le="1"} 0.0' in found
+    assert 'modelyard_engine_batch_rows_bucket{engine="cpu",le="2"} 1.0' in found
+    assert 'modelyard_engine_queue_seconds_count{engine="cpu"} 1.0' in found
 
 
 def test_each_family_is_named_once_however_many_engines_there_are(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from accounts.admission.limits import Limits, Rate
 from inference.engine.wire.errors import EngineError, EngineErrorCode
+from inference.snapshot.contents import Ending
 from tests.inference.gateway.plant import KEY, Plant, published
 
 INFER = "/v2/models/m/infer"
@@ -307,3 +308,43 @@ async def test_facts_need_a_scope_and_no_key_in_the_address(tmp_path, method, pa
     assert narrowed.status_code == 403
     assert "models:read" in narrowed.json()["error"]
     assert "ratelimit" in narrowed.headers
+
+
+ENDING = Ending(999_960.0, 1_000_080.0, "Use n.")
+TOLD = {
+    "deprecation": "@999960",
+    "sunset": "Mon, 12 Jan 1970 13:48:00 GMT",
+    "link": '</docs/?model=m>; rel="deprecation"; type="text/html"',
+}
+
+
+def end(plant, *, of_model=None, of_version=None):
+    whole = plant.tables.as_snapshot()
+    [model] = whole.models
+    [version] = model.versions
+    version = msgspec.structs.replace(version, ending=of_version)
+    model = msgspec.structs.replace(model, versions=(version,), ending=of_model)
+    plant.tables.replace(msgspec.structs.replace(whole, sequence=2, models=(model,)))
+
+
+@pytest.mark.parametrize(
+    ("ends", "path", "told"),
+    [
+        ({"of_model": ENDING}, "/v2/models/m", TOLD),
+        ({"of_model": ENDING}, "/v2/models/m/ready", TOLD),
+        ({"of_version": ENDING}, "/v2/models/m/versions/1", TOLD),
+        ({"of_version": ENDING}, "/v2/models/m/versions/1/ready", TOLD),
+        ({"of_version": ENDING}, "/v2/models/m", {}),
+        ({"of_model": ENDING}, "/v2", {}),
+    ],
+)
+@on_loop
+async def test_metadata_tells_the_end(tmp_path, ends, path, told):
+    plant = Plant(tmp_path)
+    end(plant, **ends)
+
+    answer = await plant.ask(path, method="GET")
+
+    assert {name: answer.headers[name] for name in TOLD if name in answer.headers} == (
+        told
+    )

@@ -12,6 +12,7 @@ from inference.gateway.relay import relay
 from inference.gateway.relay.buffers import MEMORY_BYTES
 from tests.inference.gateway.plant import Plant, read_answer
 from tests.inference.gateway.test_app import on_loop, turns
+from tests.waiting import until
 
 
 def body(message=b"", *, more=False):
@@ -320,7 +321,7 @@ async def test_bodies_under_way_keep_nothing_of_the_site(tmp_path):
     for messages in open_ones:
         messages.put_nowait(start)
         under_way.append(plant.start(messages, path="/up", headers=CHUNKED))
-    await wait_for(lambda: plant.held.used >= 20 * LARGE)
+    await until(lambda: plant.held.used >= 20 * LARGE)
 
     asked = list(plant.site.requests)
     small = await plant.ask("/x", b"sent")
@@ -341,7 +342,7 @@ async def test_bodies_over_the_share_of_one_customer_are_refused(tmp_path):
     announced = [(b"content-length", b"3000000")]
 
     first, sent, _ = plant.start(asyncio.Queue(), path="/up", headers=announced)
-    await wait_for(lambda: plant.held.used)
+    await until(lambda: plant.held.used)
     second, refused, _ = plant.start(asyncio.Queue(), path="/up", headers=announced)
     await second
     stranger = await plant.ask("/x", b"sent", headers={"authorization": ""})
@@ -415,7 +416,7 @@ async def test_an_answer_that_nobody_reads_keeps_nothing_of_the_site(tmp_path):
     async with plant.connect() as (reader, writer):
         reader._transport.pause_reading()
         writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
-        await wait_for(lambda: plant.site.answer.stream.closed)
+        await until(lambda: plant.site.answer.stream.closed)
         held = plant.held.used, plant.buffers.memory_bytes
         reader._transport.resume_reading()
         head = await reader.readuntil(b"\r\n\r\n")
@@ -438,8 +439,8 @@ async def test_answers_over_the_share_of_one_address_are_refused(tmp_path):
     async with plant.connect() as (reader, writer):
         reader._transport.pause_reading()
         writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
-        await wait_for(lambda: plant.held.used == len(content))
-        await wait_for(lambda: plant.site.requests)
+        await until(lambda: plant.held.used == len(content))
+        await until(lambda: plant.site.requests)
         stranger = {"authorization": ""}
         refused = await plant.ask("/large", method="GET", headers=stranger)
         customer = await plant.ask("/large", method="GET")
@@ -490,12 +491,6 @@ async def unchunked(reader):
         content += await reader.readexactly(size)
         await reader.readexactly(2)
     return bytes(content)
-
-
-async def wait_for(condition):
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @on_loop
@@ -572,7 +567,7 @@ async def test_a_long_body_that_trickles_is_refused(tmp_path):
 
     for _ in range(15):
         messages.put_nowait(body(b"x" * 100, more=True))
-        await wait_for(lambda: messages.empty() or task.done())
+        await until(lambda: messages.empty() or task.done())
         await turns()
         plant.clock.advance(2)
         plant.bodies.sweep()
@@ -591,7 +586,7 @@ async def test_a_long_body_at_the_least_rate_arrives(tmp_path):
 
     for _ in range(5):
         messages.put_nowait(body(b"x" * relay.MIN_BYTES_PER_S * 2, more=True))
-        await wait_for(lambda: messages.empty() or task.done())
+        await until(lambda: messages.empty() or task.done())
         await turns()
         plant.clock.advance(2)
         plant.bodies.sweep()

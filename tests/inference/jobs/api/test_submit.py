@@ -17,6 +17,8 @@ from inference.api import negotiation
 from inference.jobs import files as job_files
 from inference.jobs.api import requests as job_requests
 from inference.models import PredictionJob
+from inference.snapshot.contents import Ending, Sticky
+from inference.snapshot.targets import ModelEntry
 from tests.factories import CustomerFactory, PlanFactory, issue_key
 from tests.factories_jobs import sum_model, write_snapshot
 
@@ -92,6 +94,21 @@ def stored(response):
 
 def no_job_is_left():
     return not PredictionJob.objects.exists() and not list(settings.HOME.jobs.iterdir())
+
+
+def test_a_job_keeps_the_id_of_its_request_for_the_logs(client, key, caplog):
+    with caplog.at_level("INFO"):
+        response = post(
+            client,
+            key,
+            {"model": "sum", "instances": INSTANCES},
+            HTTP_X_REQUEST_ID="mine",
+        )
+
+    job, _ = stored(response)
+    [line] = [one.msg for one in caplog.records if "job_submitted" in str(one.msg)]
+    assert job.request_id == "mine"
+    assert (line["job"], line["request_id"]) == (job.pk, "mine")
 
 
 def test_instances_start_a_job(client, key):
@@ -244,6 +261,25 @@ def test_a_sticky_key_gets_one_variant_and_jobs_are_spread_by_weight(client, key
 
     assert len(sticky) == 1
     assert spread == {"3", "4"}
+
+
+def test_on_a_route_that_is_sticky_by_key_jobs_get_the_version_of_its_calls(
+    client, key
+):
+    sticky = Sticky("key", "salt")
+    model = msgspec.structs.replace(sum_model(canary_percent=50), sticky=sticky)
+    write_snapshot(model)
+    body = {"model": "sum", "instances": INSTANCES}
+    keys = [key, *(issue_key(key.key.customer, scopes=["jobs"]) for _ in range(7))]
+
+    for each in keys:
+        of_calls = ModelEntry(model, None).pinned(each.key.key_id)
+        # What a caller says of itself does not count.
+        found = {
+            post(client, each, body, HTTP_X_STICKY_KEY=text).json()["model"]["version"]
+            for text in ("", "me", "you", "they")
+        }
+        assert found == {of_calls.version}
 
 
 def test_the_job_is_dispatched_after_the_commit(
@@ -541,3 +577,35 @@ def test_trouble_with_the_disk_or_the_database_is_told_in_words(
     assert refused.headers["Retry-After"] == "5"
     assert error_of(refused)["code"] == "OVERLOADED"
     assert PredictionJob.objects.count() == 1
+
+
+@pytest.mark.parametrize("version", [None, "3", "2"])
+def test_who_submits_is_told_the_end_of_what_predicts(client, key, version):
+    ending = Ending(999_960.0, 9e9, "Use sum2.")
+    model = sum_model()
+    ends = [
+        msgspec.structs.replace(each, ending=ending if each.version == 2 else None)
+        for each in model.versions
+    ]
+    write_snapshot(msgspec.structs.replace(model, versions=tuple(ends)))
+    asked = {} if version is None else {"version": version}
+
+    response = post(client, key, {"model": "sum", "instances": INSTANCES} | asked)
+
+    assert response.status_code == 202
+    told = response.headers.get("Deprecation")
+    assert told == ("@999960" if version == "2" else None)
+    assert (
+        ("Sunset" in response.headers)
+        == ("Link" in response.headers)
+        == (version == "2")
+    )
+
+
+def test_who_submits_is_told_the_end_of_a_model(client, key):
+    ending = Ending(999_960.0, 9e9, "Use sum2.")
+    write_snapshot(msgspec.structs.replace(sum_model(), ending=ending))
+
+    response = post(client, key, {"model": "sum", "instances": INSTANCES})
+
+    assert response.headers["Deprecation"] == "@999960"

@@ -577,6 +577,24 @@ def test_engines_are_told_whose_job_it_is(worker, engine):
     assert engine.request_ids == {job.pk}
 
 
+def test_logs_of_worker_and_engine_name_the_job_its_request_and_its_customer(
+    worker, engine, caplog
+):
+    job = make_job(2)
+    PredictionJob.objects.filter(pk=job.pk).update(request_id="mine")
+
+    with caplog.at_level("INFO"):
+        job_runner.take_turn(job.pk, worker)
+
+    [line] = [one.msg for one in caplog.records if "job_ended" in str(one.msg)]
+    assert (line["job"], line["request_id"]) == (job.pk, "mine")
+    assert (line["customer_id"], line["key_id"]) == (
+        job.customer_id,
+        job.api_key.key_id,
+    )
+    assert engine.request_ids == {f"{job.pk} mine"}
+
+
 def test_calls_are_short_where_rows_are_slow(worker, engine):
     """Others wait for a call that has begun: 50 ms at most, after the first."""
     engine.row_us = 5000

@@ -1,0 +1,2 @@
+-- MLflow's own database, beside Modelyard's.
+CREATE DATABASE mlflow OWNER modelyard;

@@ -1,0 +1,1 @@
+"""The admin of announced ends: dates, what to use instead, and who still calls."""

@@ -1,0 +1,1 @@
+"""Run rollouts: count their calls, decide, move weights, and keep what decided."""

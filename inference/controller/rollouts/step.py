@@ -1,0 +1,146 @@
+"""Look at each active rollout, and do what its plan and its numbers say."""
+
+import contextlib
+from datetime import datetime
+
+import django.db
+import structlog
+from django.db import transaction
+
+from inference.controller.rollouts import conduct, stored_sums
+from inference.controller.rollouts.conduct import State
+from inference.models import Rollout, ServingRoute, VersionCondition
+from inference.rollouts.deciding import Move, decide, guard
+from registry.routes import RouteError
+from registry.rules.rollout_plans import Plan
+
+_CLOCK_TOLERANCE_S = 5.0
+
+logger = structlog.get_logger(__name__)
+
+
+def step(*, now: datetime) -> None:
+    """Take one step with each active rollout, each in its own transaction."""
+    active = Rollout.objects.filter(state__in=Rollout.ACTIVE).only("pk")
+    for rollout in active.order_by("pk"):
+        try:
+            with transaction.atomic():
+                _step(conduct.lock(rollout), now=now)
+        except (RouteError, Rollout.DoesNotExist) as error:
+            # Somebody ended it, or changed the route, since it was read.
+            logger.info("rollout_not_moved", rollout=rollout.pk, reason=str(error))
+        except (django.db.OperationalError, django.db.InterfaceError):
+            raise
+        except Exception as error:
+            # The others go on.
+            logger.exception("rollout_step_failed", rollout=rollout.pk)
+            reason = f"It could not decide: {error}"
+            # It may be paused already, or have ended.
+            with contextlib.suppress(RouteError):
+                conduct.pause(rollout, by=None, reason=reason, guard="deciding")
+
+
+def _step(rollout: Rollout, *, now: datetime) -> None:
+    reason = _why_quarantined(rollout)
+    if reason:
+        conduct.roll_back(rollout, by=None, reason=reason, guard="quarantine")
+        return
+    if rollout.state == State.PAUSED:
+        return
+    # Locked, so that no change by hand comes between the look and the move.
+    by_hand = conduct.changed_by_hand(
+        rollout, conduct.lock_route(rollout.registered_model_id)
+    )
+    if by_hand:
+        conduct.pause(rollout, by=None, reason=by_hand, guard="by hand")
+        return
+    plan, sums = stored_sums.plan_of(rollout), stored_sums.read(rollout)
+    if rollout.state != State.RUNNING or rollout.stage_began_at is None:
+        # Its canary may have calls already, or still.
+        move = guard(plan, sums)
+        if move is not None:
+            _apply(rollout, move)
+        elif rollout.state == State.WAITING:
+            _wait(rollout, plan, now=now)
+        return
+    stage_s = (now - rollout.stage_began_at).total_seconds()
+    if stage_s < -_CLOCK_TOLERANCE_S:
+        # The clock was set back, and nothing would count until it is there again.
+        conduct.begin_serving(rollout, now=now)
+        return
+    _apply(rollout, decide(plan, sums, stage=rollout.stage, stage_s=max(0.0, stage_s)))
+
+
+def _wait(rollout: Rollout, plan: Plan, *, now: datetime) -> None:
+    """Begin the stage once gateways are told of its weight, or say why they are not."""
+    if rollout.weight_percent != plan.stages[rollout.stage].weight_percent:
+        no_room = conduct.no_room(rollout, rollout.stage)
+        if no_room:
+            _say(rollout, f"Waits for room: {no_room}")
+        else:
+            conduct.enter(rollout)
+        return
+    served = ServingRoute.objects.filter(model=rollout.registered_model.name).first()
+    if served is not None and rollout.weight_percent == dict(served.canaries).get(
+        rollout.version.version
+    ):
+        conduct.begin_serving(rollout, now=now)
+        return
+    reason = rollout.version.serving_problem
+    if not reason and served is not None and served.waiting_for:
+        reason = f"Waits: {served.waiting_for}."
+    if reason:
+        _say(rollout, reason)
+
+
+def _say(rollout: Rollout, reason: str) -> None:
+    if reason != rollout.reason:
+        rollout.reason = reason
+        rollout.save(update_fields=["reason"])
+
+
+def _apply(rollout: Rollout, move: Move) -> None:
+    if move.action == "stay":
+        _say(rollout, move.reason)
+        return
+    if move.action == "advance":
+        no_room = conduct.no_room(rollout, rollout.stage + 1)
+        if no_room:
+            _say(rollout, f"{move.reason} The next stage waits for room: {no_room}")
+            return
+    logger.info(
+        "rollout_moved",
+        rollout=rollout.pk,
+        model=rollout.registered_model.name,
+        version=str(rollout.version.version),
+        action=move.action,
+        guard=move.guard,
+    )
+    if move.action == "advance":
+        conduct.advance(rollout, by=None, reason=move.reason)
+    elif move.action == "promote":
+        _promote(rollout, move)
+    elif move.action == "ask":
+        conduct.ask(rollout, reason=move.reason)
+    elif move.action == "pause":
+        conduct.pause(rollout, by=None, reason=move.reason, guard=move.guard)
+    else:
+        conduct.roll_back(rollout, by=None, reason=move.reason, guard=move.guard)
+
+
+def _promote(rollout: Rollout, move: Move) -> None:
+    """Promote it, or pause and say why that is refused: waiting does not help."""
+    try:
+        with transaction.atomic():
+            conduct.promote(rollout, by=None, reason=move.reason)
+    except RouteError as error:
+        conduct.pause(rollout, by=None, reason=str(error), guard="promotion")
+
+
+def _why_quarantined(rollout: Rollout) -> str:
+    condition = VersionCondition.objects.filter(
+        model=rollout.registered_model.name,
+        version=rollout.version.version,
+        quarantined_at__isnull=False,
+    ).first()
+    return f"It is quarantined: {condition.reason}" if condition else ""

@@ -1,0 +1,1 @@
+"""Customers who call what is announced to end, and what they are told."""

@@ -1,0 +1,1 @@
+"""Who follows models, and how people are told what happens to them."""

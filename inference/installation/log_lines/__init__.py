@@ -1,0 +1,1 @@
+"""One log line for each event, in all processes and within bounds."""

@@ -1,0 +1,1 @@
+"""What operators measure: one table of all metrics, and the reports that carry them."""

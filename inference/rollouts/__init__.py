@@ -1,0 +1,1 @@
+"""How a rollout decides whether its canary may go on: pure functions over sums."""

@@ -1,0 +1,3 @@
+from config.command_line import main
+
+main()

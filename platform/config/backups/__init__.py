@@ -1,0 +1,1 @@
+"""Copy an installation into one file while it runs, and back."""

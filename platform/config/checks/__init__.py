@@ -1,0 +1,1 @@
+"""Say what is wrong with an installation, what it costs, and what mends it."""

@@ -1,0 +1,1 @@
+"""Aliases of MLflow that follow the defaults of routes, and that lead them."""
