@@ -1,5 +1,6 @@
 """Define the fixtures of every test."""
 
+import os
 import time
 
 import pytest
@@ -68,6 +69,14 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix):
     """Let threads wait for each other's writes for as long as a busy machine takes."""
     if connection.vendor == "sqlite":
         connection.settings_dict["OPTIONS"]["timeout"] = 60
+
+
+@pytest.fixture(autouse=True)
+def umask():
+    """Let no test that prepares the home of a group change the modes of later tests."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(autouse=True)

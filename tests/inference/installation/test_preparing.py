@@ -16,13 +16,6 @@ ROOT_USER = os.geteuid() == 0
 
 
 @pytest.fixture
-def umask():
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
-
-
-@pytest.fixture
 def folder():
     """Return a folder with a short path, because sockets of others are found by it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
@@ -37,7 +30,6 @@ def shared_home(folder):
     return Home(folder)
 
 
-@pytest.mark.usefixtures("umask")
 def test_a_home_of_a_group_stays_one_with_all_that_is_written_in_it(folder):
     home = shared_home(folder / "home")
 
@@ -67,7 +59,6 @@ def test_processes_with_the_same_id_prepare_a_home_together(tmp_path):
     assert not list(home.run.iterdir())
 
 
-@pytest.mark.usefixtures("umask")
 def test_a_home_of_one_user_inherits_no_group_from_the_folder_above(tmp_path):
     above = shared_home(tmp_path / "above").root
     home = Home(above / "home")
@@ -78,7 +69,6 @@ def test_a_home_of_one_user_inherits_no_group_from_the_folder_above(tmp_path):
     assert modes.of_files(home.run) == 0o600
 
 
-@pytest.mark.usefixtures("umask")
 def test_a_home_of_a_group_is_closed_to_all_others(tmp_path):
     home = shared_home(tmp_path / "home")
     home.root.chmod(0o2775)
