@@ -173,16 +173,23 @@ class RedocView(_ModelPicker, SpectacularRedocView):
     title = _TITLE
 
 
+_IN_REDOC = {
+    # A logo that it loads from its maker's host.
+    "https://cdn.redoc.ly/redoc/logo-mini.svg": "/static/modelyard/favicon.svg",
+    # The colour of patterns, which no theme sets and nobody can read in the dark.
+    "color: #0e7c86;": "color: var(--subtle);",
+}
+
+
 @cache_control(public=True, max_age=86_400)
 def redoc_bundle(request: HttpRequest) -> HttpResponse:
-    """Serve ReDoc's script without the logo that it loads from its maker's host."""
+    """Serve ReDoc's script with a few words replaced."""
     path = finders.find("drf_spectacular_sidecar/redoc/bundles/redoc.standalone.js")
     assert isinstance(path, str), "drf-spectacular-sidecar carries ReDoc"
     with open(path, encoding="utf-8") as file:
         script = file.read()
-    script = script.replace(
-        "https://cdn.redoc.ly/redoc/logo-mini.svg", "/static/modelyard/favicon.svg"
-    )
+    for theirs, ours in _IN_REDOC.items():
+        script = script.replace(theirs, ours)
     return HttpResponse(script, content_type="text/javascript; charset=utf-8")
 
 
