@@ -41,7 +41,6 @@ from inference.installation.home import Home
 from inference.prediction.callers import rate_headers
 from inference.prediction.effects import (
     Answer,
-    CallAbandoned,
     Effect,
     EngineCall,
     ExplainCall,
@@ -54,6 +53,7 @@ from inference.prediction.effects import (
     ReadUpload,
     SendHead,
     SendPiece,
+    StreamAbandoned,
 )
 from inference.prediction.plan import PredictionPlan, Steps
 from inference.snapshot.tables import Tables
@@ -227,7 +227,7 @@ class ApiDriver:
         """Record a stream whose client left."""
         try:
             with self._lock:
-                steps.throw(CallAbandoned())
+                steps.throw(StreamAbandoned())
         except StopIteration as stop:
             self._recorded(call, stop.value)
 

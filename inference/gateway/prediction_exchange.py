@@ -19,9 +19,9 @@ from inference.gateway.stream_sender import StreamSender
 from inference.prediction.effects import (
     STREAM_EFFECTS,
     Answer,
-    CallAbandoned,
     Effect,
     NeedBody,
+    StreamAbandoned,
 )
 
 logger = structlog.get_logger(__name__)
@@ -136,9 +136,7 @@ class PredictionExchange(PlanRun, Exchange):
         self._driver.metrics.abandoned += 1
         if self._sender is not None and self._sender.begun:
             self._stop_waiting()
-            self.fail(CallAbandoned())
-        elif self._sender is not None:
-            self._end()
+            self.fail(StreamAbandoned())
         else:
             self._leave()
 

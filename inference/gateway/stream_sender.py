@@ -10,12 +10,12 @@ from inference.gateway.driver.engines import Engines
 from inference.gateway.http1.exchange import Channel
 from inference.prediction.effects import (
     Answer,
-    CallAbandoned,
     NextChunk,
     NoChunk,
     OpenStream,
     SendHead,
     SendPiece,
+    StreamAbandoned,
     StreamEffect,
 )
 
@@ -85,7 +85,7 @@ class StreamSender:
         try:
             await asyncio.wait_for(self._connection.drained(), effect.timeout_s)
         except TimeoutError:
-            raise CallAbandoned from None
+            raise StreamAbandoned from None
 
 
 async def _close(chunks: Chunks, following: "asyncio.Future[Any] | None") -> None:

@@ -81,6 +81,10 @@ class CallAbandoned(Exception):
     """Thrown into the plan when the client left; the plan returns an event for it."""
 
 
+class StreamAbandoned(CallAbandoned):
+    """Thrown if the client left after the head of its stream was sent."""
+
+
 class OpenStream(StreamCall, frozen=True, kw_only=True):
     """Open a stream on one of the engines. Result: a ChunkSource.
 
@@ -106,7 +110,7 @@ class SendHead(msgspec.Struct, frozen=True):
 class SendPiece(msgspec.Struct, frozen=True):
     """Send a piece of the body, and wait until the client has read enough of it.
 
-    Fails with CallAbandoned after `timeout_s`.
+    Fails with StreamAbandoned after `timeout_s`.
     """
 
     data: bytes

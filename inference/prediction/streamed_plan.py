@@ -28,6 +28,7 @@ from inference.prediction.effects import (
     OpenStream,
     SendHead,
     SendPiece,
+    StreamAbandoned,
     StreamEffect,
 )
 from inference.prediction.fallbacks import FallbackLog
@@ -194,15 +195,15 @@ class StreamedPrediction:
         try:
             try:
                 last = yield from stream(streamed, self._limits)
-            except (ApiError, EngineError) as error:
+            except (ApiError, EngineError, CallAbandoned) as error:
                 known.asked = streamed.asked
-                if streamed.begun:
+                if streamed.begun or isinstance(error, CallAbandoned):
                     raise
                 if isinstance(error, EngineError):
                     log_failure(known, error)
                     error = refusals.of_engine(error)
                 last = yield from self._stream_instead(call, error)
-        except CallAbandoned:
+        except StreamAbandoned:
             # The model has worked, so the call is charged.
             status, code = CLIENT_LEFT_STATUS, CLIENT_LEFT_CODE
         finally:

@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 
 import httpx
+import msgspec
 import numpy as np
 
 from accounts.admission import key_format
@@ -340,6 +341,23 @@ class Plant:
         )
         self.operator_app = OperatorApp(self.reporter)
         self.control_app = ControlApp(self.reporter, self.tables)
+
+    def add_canary(self):
+        """Deal half of the calls to version 2, made like version 1."""
+        snapshot = self.tables.as_snapshot()
+        [model] = snapshot.models
+        [version], [default] = model.versions, model.variants
+        model = msgspec.structs.replace(
+            model,
+            versions=(version, msgspec.structs.replace(version, version=2)),
+            variants=(
+                msgspec.structs.replace(default, weight_percent=50),
+                Variant(version=2, role="canary", weight_percent=50),
+            ),
+        )
+        self.tables.replace(
+            msgspec.structs.replace(snapshot, sequence=2, models=(model,))
+        )
 
     def _make_engine(self, address):
         self.made[address] = self._connect(address)

@@ -11,7 +11,6 @@ import pytest
 
 from inference.engine.wire.errors import EngineError, EngineErrorCode
 from inference.gateway.http1.connection import Http1Connection
-from registry.routing import Variant
 from tests.inference.gateway.plant import (
     DAY_OF_ONE,
     GOOD,
@@ -351,18 +350,7 @@ async def test_client_that_leaves_frees_its_place_and_its_units(tmp_path):
 @on_loop
 async def test_a_client_that_leaves_while_a_canary_works_leaves_an_event(tmp_path):
     plant = Plant(tmp_path)
-    snapshot = plant.tables.as_snapshot()
-    [model] = snapshot.models
-    [version], [default] = model.versions, model.variants
-    model = msgspec.structs.replace(
-        model,
-        versions=(version, msgspec.structs.replace(version, version=2)),
-        variants=(
-            msgspec.structs.replace(default, weight_percent=50),
-            Variant(version=2, role="canary", weight_percent=50),
-        ),
-    )
-    plant.tables.replace(msgspec.structs.replace(snapshot, sequence=2, models=(model,)))
+    plant.add_canary()
     plant.engine.hold = asyncio.Event()
 
     async with plant.connect(request(content=json.dumps(GOOD).encode())) as (_, writer):

@@ -173,6 +173,24 @@ async def test_a_client_that_leaves_before_the_head_is_not_charged(tmp_path):
 
 
 @on_loop
+async def test_a_rollout_knows_of_streams_given_up_before_their_head(tmp_path):
+    plant = Plant(tmp_path)
+    plant.add_canary()
+    plant.engine.chunks = [asyncio.Event()]
+
+    async with plant.connect(request(STREAM, CONTENT)) as (_, writer):
+        await until(lambda: plant.engine.streaming == 1)
+        writer.transport.abort()
+        await until(lambda: plant.engine.streaming == 0)
+        await until(plant.events)
+
+    [event] = plant.events()
+    assert (event.status, event.code, event.charged) == (499, "CLIENT_LEFT", False)
+    assert event.dealt.given_up_rows == 1
+    assert plant.plan.streams.shares.used == 0
+
+
+@on_loop
 async def test_a_slow_client_holds_the_model_back(tmp_path):
     plant = Plant(tmp_path)
     plant.engine.chunks = ["x" * 100_000] * 300

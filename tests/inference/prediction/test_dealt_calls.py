@@ -521,10 +521,10 @@ def test_an_output_that_cannot_be_encoded_is_the_fault_of_its_version():
     assert not answer.event.charged
 
 
-def give_up(driver, at, *, canary=True):
+def give_up(driver, at, *, canary=True, operation="predict"):
     """Call until the canary was dealt a call, and leave it at an effect."""
     for _ in range(100):
-        steps = driver.plan.steps(make_call())
+        steps = driver.plan.steps(make_call(operation))
         effect = next(steps)
         while not isinstance(effect, at):
             effect = steps.send(driver.perform(effect))
@@ -538,10 +538,10 @@ def give_up(driver, at, *, canary=True):
     raise AssertionError("no call of a block reached the canary")
 
 
-def make_call():
+def make_call(operation):
     sent = {b"authorization": b"Bearer " + KEY.token.encode()}
     head = call_headers.read(sent.items())
-    return Call(operation="predict", model="cancer", dialect=NATIVE, head=head)
+    return Call(operation=operation, model="cancer", dialect=NATIVE, head=head)
 
 
 def test_a_call_that_its_caller_gave_up_tells_how_long_it_had_waited():
@@ -553,6 +553,17 @@ def test_a_call_that_its_caller_gave_up_tells_how_long_it_had_waited():
     assert (event.status, event.code, event.charged) == (499, "CLIENT_LEFT", False)
     assert (event.total_us, event.rows) == (7_000_000, 0)
     assert (event.dealt.fault, event.dealt.given_up_rows) == ("", 1)
+
+
+def test_a_stream_that_its_caller_gave_up_before_its_head_tells_it_too():
+    driver = CanaryDriver(rolling_out())
+    driver.body = json.dumps(GOOD).encode()
+
+    event = give_up(driver, NextChunk, operation="stream")
+
+    assert (event.status, event.code, event.charged) == (499, "CLIENT_LEFT", False)
+    assert (event.total_us, event.dealt.given_up_rows) == (7_000_000, 1)
+    assert driver.plan.streams.shares.used == 0
 
 
 def test_who_leaves_before_an_engine_was_asked_tells_nothing():
