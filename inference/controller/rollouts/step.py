@@ -1,7 +1,7 @@
 """Look at each active rollout, and do what its plan and its numbers say."""
 
 import contextlib
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import django.db
 import structlog
@@ -59,7 +59,7 @@ def _step(rollout: Rollout, *, now: datetime) -> None:
         # Its canary may have calls already, or still.
         move = guard(plan, sums)
         if move is not None:
-            _apply(rollout, move)
+            _apply(rollout, move, plan, now=now)
         elif rollout.state == State.WAITING:
             _wait(rollout, plan, now=now)
         return
@@ -68,15 +68,19 @@ def _step(rollout: Rollout, *, now: datetime) -> None:
         # The clock was set back, and nothing would count until it is there again.
         conduct.begin_serving(rollout, now=now)
         return
-    _apply(rollout, decide(plan, sums, stage=rollout.stage, stage_s=max(0.0, stage_s)))
+    move = decide(plan, sums, stage=rollout.stage, stage_s=max(0.0, stage_s))
+    _apply(rollout, move, plan, now=now)
 
 
 def _wait(rollout: Rollout, plan: Plan, *, now: datetime) -> None:
     """Begin the stage once gateways are told of its weight, or say why they are not."""
+    # Whatever made it wait was noted.
+    since = rollout.events.latest("at").at
     if rollout.weight_percent != plan.stages[rollout.stage].weight_percent:
         no_room = conduct.no_room(rollout, rollout.stage)
         if no_room:
-            _say(rollout, f"Waits for room: {no_room}")
+            reason = f"Waits for room: {no_room}"
+            _say_or_pause(rollout, plan, reason, since=since, now=now)
         else:
             conduct.enter(rollout)
         return
@@ -89,8 +93,20 @@ def _wait(rollout: Rollout, plan: Plan, *, now: datetime) -> None:
     reason = rollout.version.serving_problem
     if not reason and served is not None and served.waiting_for:
         reason = f"Waits: {served.waiting_for}."
-    if reason:
+    reason = reason or rollout.reason
+    _say_or_pause(rollout, plan, reason, since=since, now=now)
+
+
+def _say_or_pause(
+    rollout: Rollout, plan: Plan, reason: str, *, since: datetime, now: datetime
+) -> None:
+    """Say why it waits; pause it, which its followers are told, if that lasts long."""
+    most = plan.most_minutes
+    if now - since < timedelta(minutes=most):
         _say(rollout, reason)
+        return
+    reason = f"It has not gone on for {most:g} minutes. {reason}"
+    conduct.pause(rollout, by=None, reason=reason, guard="waiting")
 
 
 def _say(rollout: Rollout, reason: str) -> None:
@@ -99,14 +115,16 @@ def _say(rollout: Rollout, reason: str) -> None:
         rollout.save(update_fields=["reason"])
 
 
-def _apply(rollout: Rollout, move: Move) -> None:
+def _apply(rollout: Rollout, move: Move, plan: Plan, *, now: datetime) -> None:
     if move.action == "stay":
         _say(rollout, move.reason)
         return
     if move.action == "advance":
         no_room = conduct.no_room(rollout, rollout.stage + 1)
         if no_room:
-            _say(rollout, f"{move.reason} The next stage waits for room: {no_room}")
+            reason = f"{move.reason} The next stage waits for room: {no_room}"
+            since = rollout.stage_began_at or now
+            _say_or_pause(rollout, plan, reason, since=since, now=now)
             return
     logger.info(
         "rollout_moved",

@@ -137,6 +137,13 @@ def test_a_complete_stage_says_that_it_waits_for_room(pair):
     assert (waits.state, waits.stage) == (State.RUNNING, 0)
     assert "The next stage waits for room" in waits.reason
 
+    step(now=timezone.now() + timedelta(minutes=61))
+
+    waits = rollouts()[1]
+    assert (waits.state, waits.stage) == (State.PAUSED, 0)
+    assert waits.reason.startswith("It has not gone on for 60 minutes. Stage 1 is")
+    assert "waits for room" in waits.reason
+
 
 def test_a_rollout_that_finds_no_room_waits_with_a_weight_of_0(pair, route):
     conduct.advance(pair[0], by=None)
@@ -158,6 +165,28 @@ def test_a_rollout_that_finds_no_room_waits_with_a_weight_of_0(pair, route):
     found.refresh_from_db()
     assert (found.state, found.weight_percent) == (State.RUNNING, 60)
     assert Route.objects.get().weight_of(version.pk) == 60
+
+
+def test_a_rollout_that_waits_too_long_is_paused_and_says_so(pair, route):
+    conduct.advance(pair[0], by=None)
+    version = ModelVersionFactory(registered_model=route.registered_model)
+    plan = Plan(stages=(Stage(60, 1, 10),), most_minutes=30)
+    third = conduct.start(version, by=None, plan=plan)
+
+    step(now=timezone.now() + timedelta(minutes=29))
+    assert Rollout.objects.get(pk=third.pk).state == State.WAITING
+    step(now=timezone.now() + timedelta(minutes=31))
+
+    found = Rollout.objects.get(pk=third.pk)
+    assert found.state == State.PAUSED
+    assert found.reason.startswith("It has not gone on for 30 minutes. Waits for room")
+    assert found.events.filter(action="paused", guard="waiting").count() == 1
+
+    with pytest.raises(RouteError, match="115 % together"):
+        conduct.resume(found, by=UserFactory())
+    conduct.roll_back(pair[0], by=None)
+    conduct.resume(found, by=UserFactory())
+    assert Rollout.objects.get(pk=third.pk).weight_percent == 60
 
 
 def test_after_the_promotion_of_one_the_other_begins_its_evidence_again(pair):
