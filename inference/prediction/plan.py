@@ -360,7 +360,7 @@ class PredictionPlan:
         target = known.target
         if target is None:
             target = version_choice.choose_target(known, model)
-        default = model.default if known.is_on_canary else None
+        default = model.default if model.canary and known.is_on_canary else None
         if default is None:
             decoded = yield from self._read(known, target, body, timeout_s)
         else:
@@ -411,21 +411,10 @@ class PredictionPlan:
         self, known: KnownCall, target: Target, body: bytes, timeout_s: float
     ) -> Generator[Effect, Any, DecodedRequest]:
         """Read a body for one version, with the files and images that it names."""
-        decoded = yield from self._decode(known, target, body)
-        if decoded.images is not None:
-            remaining_s = timeout_s - (self._timer() - known.started)
-            decoded = yield from row_sources.read_images(
-                decoded, known.customer_id, remaining_s
-            )
-        return decoded
-
-    def _decode(
-        self, known: KnownCall, target: Target, body: bytes
-    ) -> Generator[Effect, Any, DecodedRequest]:
         call, limits = known.call, known.entry.admission.limits
         dialect = call.dialect
         try:
-            return dialect.decode(call, target, body, limits)
+            decoded = dialect.decode(call, target, body, limits)
         except UnsupportedSignature as error:
             raise refusals.broken() from error
         except ApiError:
@@ -433,7 +422,13 @@ class PredictionPlan:
             asked = dialect.find_file(body) if isinstance(dialect, ReadsFiles) else None
             if asked is None:
                 raise
-            return (yield from row_sources.read_file(known, target, asked))
+            decoded = yield from row_sources.read_file(known, target, asked)
+        if decoded.images is not None:
+            remaining_s = timeout_s - (self._timer() - known.started)
+            decoded = yield from row_sources.read_images(
+                decoded, known.customer_id, remaining_s
+            )
+        return decoded
 
     def _spend(self, known: KnownCall, *, explains: bool) -> LeaseRequest | None:
         """Spend units for the rows, or return the lease that is needed first.

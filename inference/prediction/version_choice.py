@@ -65,20 +65,24 @@ def choose_target(known: KnownCall, model: ModelEntry) -> Target:
     elif call.head.sticky_key is not None:
         target = _pin(known, model, call.head.sticky_key)
     else:
-        target, chance, others = model.next()
-        if model.canary:
-            known.chance, known.others = chance, others
-            # By its time alone, so that no side is preferred.
-            known.is_compared = known.entry.is_first_of_second(known.now)
-            if target is not None and target.variant == "canary":
-                known.canary, known.to_canary = target.key.version, True
-            else:
-                known.canary = model.canary
+        target = model.only or _deal(known, model)
     if target is None:
         raise refusals.not_served_because(model.model.stuck)
     known.target = target
     if target.ending is not None:
         refusals.require_not_ended(target.ending, known.now)
+    return target
+
+
+def _deal(known: KnownCall, model: ModelEntry) -> Target | None:
+    """Choose by the route's weights, and note the chances that the call had."""
+    target, known.chance, known.others = model.next()
+    # By its time alone, so that no side is preferred.
+    known.is_compared = known.entry.is_first_of_second(known.now)
+    known.to_canary = target is not None and target.variant == "canary"
+    known.canary = model.canary
+    if target is not None and known.to_canary:
+        known.canary = target.key.version
     return target
 
 

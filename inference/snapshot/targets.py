@@ -136,6 +136,7 @@ class ModelEntry:
         "canary",
         "headers",
         "model",
+        "only",
         "shadow",
         "sticks_to_keys",
     )
@@ -170,6 +171,8 @@ class ModelEntry:
         self._fallbacks: dict[str, Target] = {}
         # The first version that gets a share of the calls, beside the default.
         self.canary = next((v.version for v in model.variants if v.role == "canary"), 0)
+        # What gets all calls; None if a canary gets some, or while nothing is served.
+        self.only = self.default if len(model.variants) == 1 else None
         self.shadow = self._shadow()
         sticky = model.sticky
         self.sticks_to_keys = sticky is not None and sticky.by == "key"
