@@ -32,6 +32,7 @@ test-faults: setup ## Run the tests that kill processes and stop databases, on s
 		tests/end_to_end/test_changes_reach_every_gateway.py \
 		tests/end_to_end/test_production.py \
 		tests/end_to_end/test_rollouts.py \
+		tests/end_to_end/test_shadows.py \
 		tests/inference/gateway/test_exact_limits.py \
 		tests/inference/gateway/test_ledger_after_kills.py
 

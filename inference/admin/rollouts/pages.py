@@ -134,8 +134,13 @@ class RolloutAdmin(ReadOnly, ModelAdmin):  # type: ignore[misc]  # unfold is unt
         context = dict(extra_context or {})
         rollout = self.get_object(request, object_id)
         if rollout is not None:
+            drawn = f"{rollout.state} {rollout.stage}"
+            if request.GET.get("drawn", drawn) != drawn:
+                # Its buttons, which stand elsewhere, are others now.
+                return HttpResponse(headers={"HX-Refresh": "true"})
             context |= {
                 "rollout": rollout,
+                "drawn": drawn,
                 "state_label": state_label(rollout),
                 "report": report_on(rollout),
                 "events": rollout.events.select_related("by")[:100],

@@ -1,6 +1,7 @@
 """A data scientist starts, watches and moves a rollout in the admin."""
 
 import html
+import re
 import time
 from datetime import timedelta
 
@@ -121,6 +122,19 @@ def test_only_what_helps_is_offered(client, scientist, rollout):
 
     assert "inference_rollout_resume" in page or "/resume/" in page
     assert "/pause/" not in page
+
+
+def test_a_page_that_watches_gets_other_buttons_with_another_state(
+    client, scientist, rollout
+):
+    url = reverse("admin:inference_rollout_change", args=[rollout.pk])
+    [redraw] = re.findall(r'hx-get="(\?drawn=[^"]+)"', page_of(client, rollout))
+    assert 'id="rollout"' in client.get(url + redraw).content.decode()
+
+    conduct.pause(rollout, by=None, reason="lunch")
+
+    answer = client.get(url + redraw)
+    assert (answer.headers["HX-Refresh"], answer.content) == ("true", b"")
 
 
 @pytest.mark.parametrize("action", ["resume", "advance"])
