@@ -243,7 +243,8 @@ def set_traffic(
     """Divide a route's calls anew; return in words what changed.
 
     `seen` is the time of the last change that the person knew of. Raises RouteError if
-    somebody changed the route later, nothing would change, or a version cannot serve.
+    somebody changed the route later, nothing would change, or a version cannot serve
+    or is newer than the default and would break its callers, if `by` may not do that.
     """
     with transaction.atomic():
         route = _reread(route)
@@ -278,14 +279,17 @@ def set_traffic(
         )
         if problems:
             raise RouteError(" ".join(problem.sentence for problem in problems))
+        undone = Override("an earlier state was set again")
+        for version in (traffic.default, *named.values()):
+            # The way back to an older version stays open, whatever callers notice.
+            if version not in known and version.version > before.default.version:
+                _pass_gate(route, version, by=by, override=undone)
         route.enabled = traffic.enabled
         route.default_version = traffic.default
         route.set_canaries(traffic.canaries)
         route.shadow_version = traffic.shadow
         route.shadow_percent = traffic.shadow_percent
         words = f"{before.in_words()} became {traffic.in_words()}"
-        # The way back stays open, also from a version that changed what callers get.
-        undone = Override("an earlier state was set again")
         note = schema_gate.note_of(before.default, traffic.default, undone)
         save(route, by=by, reason=f"{_because(words, why)}{note}")
     return words

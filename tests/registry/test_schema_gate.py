@@ -5,6 +5,7 @@ from django.contrib.auth.models import Permission
 
 from registry import routes, schema_gate
 from registry.models import Route
+from registry.past import route_history
 from registry.routes import RouteError
 from registry.schema_gate import Override
 from registry.signals import Callers, callers_wanted
@@ -125,6 +126,28 @@ def test_a_breaking_canary_needs_the_override_again_to_be_promoted(
     routes.promote_canary(route, by=administrator, override=OVERRIDE)
 
     assert names(route) == (version, None)
+
+
+def test_a_revert_to_a_newer_version_that_breaks_callers_needs_the_permission(
+    version, route, administrator
+):
+    older = route.default_version
+    person = UserFactory.create()
+    routes.make_default(version, by=administrator, override=OVERRIDE)
+    route.refresh_from_db()
+    broke = route.history.first().pk
+    before = route.history.filter(default_version=older).first().pk
+
+    # The way back is open to everybody.
+    route_history.revert(route, to=before, by=person)
+    route.refresh_from_db()
+    assert route.default_version == older
+    with pytest.raises(RouteError, match="You may not override this"):
+        route_history.revert(route, to=broke, by=person)
+    route_history.revert(route, to=broke, by=administrator)
+
+    route.refresh_from_db()
+    assert route.default_version == version
 
 
 def test_an_override_that_is_not_needed_is_not_noted(route):
