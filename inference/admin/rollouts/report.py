@@ -3,11 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import msgspec
+
 from inference.controller.rollouts import stored_sums
 from inference.models import Rollout
 from inference.rollouts import counting
 from inference.rollouts.answers import AnswerSums
-from inference.rollouts.counting import Side
+from inference.rollouts.counting import Side, Sums
 from inference.rollouts.deciding import Evidence, evidence
 from inference.rollouts.drifting import share_of
 from inference.rollouts.evidence import quantile_ranks, rate_bounds
@@ -104,7 +106,7 @@ def report_on(rollout: Rollout) -> RolloutReport | None:
     return RolloutReport(
         stages=stages,
         rows=rows,
-        guards=evidence(plan, sums),
+        guards=tuple(_or_nothing(it, sums) for it in evidence(plan, sums)),
         codes=[
             (code, sums.default.codes.get(code, 0), sums.canary.codes.get(code, 0))
             for code in codes
@@ -130,6 +132,20 @@ def _of_answers(sums: AnswerSums) -> list[Compared]:
         Compared("Mean distance of answers, 0 to 1", default, Measured(distance)),
         Compared("Time on the device, of copied calls", *map(Measured, times)),
     ]
+
+
+def _or_nothing(shown: Evidence, sums: Sums) -> Evidence:
+    """Say of a guard without data that it has none: its 0 % are no good sign."""
+    compared = {
+        "errors": sums.canary.calls,
+        "speed": sums.canary.timed,
+        "feedback": sums.feedback.canary.count,
+        "answers": sums.answers.calls,
+        "drift": sum(sums.predictions.canary) or sums.predictions.accepted,
+    }
+    if compared[shown.guard]:
+        return shown
+    return msgspec.structs.replace(shown, says=f"{shown.says}; nothing to compare yet")
 
 
 def _weight_of_default(rollout: Rollout) -> int:

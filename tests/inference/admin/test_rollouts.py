@@ -96,6 +96,8 @@ def test_the_page_compares_both_versions_and_shows_the_evidence(
     assert "Roll back: 0 % of the proof that is needed" in page
     assert "Pause: 0 % of the proof that is needed" in page
     assert "Predictions that the canary makes more often" in page
+    assert page.count("nothing to compare yet") == 1
+    assert "below the default's; nothing to compare yet" in page
     assert "25 %" in page
 
 
