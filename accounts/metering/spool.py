@@ -213,10 +213,15 @@ def read(
             yield event, offset
 
 
-def find_events(folder: Path, request_id: str) -> Iterator[UsageEvent]:
-    """Yield the events with a request id, which callers may use more than once."""
+def find_events(
+    folder: Path, request_id: str, *, boot_id: str = ""
+) -> Iterator[UsageEvent]:
+    """Yield the events with a request id, which callers may use more than once.
+
+    With a boot id, only those that this process wrote.
+    """
     wanted = request_id.encode()
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(folder.glob(f"{boot_id}*{SUFFIX}")):
         try:
             # Most segments do not hold it, and a search costs less than decoding.
             if wanted not in path.read_bytes():

@@ -1,9 +1,14 @@
+import time
+
+import msgspec
 import pytest
 from django.contrib.auth.models import Group
 from django.urls import reverse
 from django.utils import timezone
 
+from accounts.metering.spool import SpoolWriter
 from accounts.models import Refusal
+from tests.accounts.metering.test_spool import event as make_event
 from tests.factories import CustomerFactory, UserFactory, issue_key
 from tests.factories_jobs import make_job
 from tests.factories_registry import ModelVersionFactory, RouteFactory
@@ -89,6 +94,40 @@ def test_a_call_is_told_with_its_version_and_the_weights_that_applied(client):
         f" v{route.default_version.version} 90 %,"
         f" v{route.canary_version.version} 10 %"
     )
+
+
+@pytest.mark.parametrize("sees_customers", [True, False])
+def test_a_call_that_was_answered_is_found_by_the_id_that_we_gave(
+    client, home, settings, sees_customers
+):
+    person = UserFactory.create(is_staff=True, is_superuser=sees_customers)
+    person.groups.add(Group.objects.get(name="data scientists"))
+    client.force_login(person)
+    route = RouteFactory.create(with_canary=True)
+    customer = CustomerFactory.create(name="Numbers Ltd")
+    boot_id, model = "0123456789abcdef", route.registered_model.name
+    writer = SpoolWriter(settings.HOME.spool, boot_id)
+    answered = msgspec.structs.replace(
+        make_event(1),
+        at=time.time(),
+        customer_id=customer.pk,
+        model=model,
+        version=str(route.canary_version.version),
+        variant="canary",
+        request_id=f"req_{boot_id}00000001",
+    )
+    writer.append([answered])
+
+    response = client.get(reverse("admin:search"), {"s": answered.request_id})
+
+    [found] = response.context["results"]
+    assert found.title.startswith("200 at ")
+    of = " of Numbers Ltd" if sees_customers else ""
+    assert found.description.startswith(
+        f"Call{of}, {model} v{answered.version} (canary); then v"
+    )
+    assert ("customer" in found.link) == sees_customers
+    writer.close()
 
 
 def test_a_job_is_found_by_its_id(find):
