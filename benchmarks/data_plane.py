@@ -133,8 +133,17 @@ class DataPlane:
             **fields,
         )
 
-    def publish(self, default: int, *others: int, shadow: Shadow | None = None) -> None:
-        """Write a snapshot whose route has this default; the others can be named."""
+    def publish(
+        self,
+        default: int,
+        *others: int,
+        shadow: Shadow | None = None,
+        canary_percent: int = 0,
+    ) -> None:
+        """Write a snapshot whose route has this default; the others can be named.
+
+        With a weight, the first of the others is the canary.
+        """
         self._sequence += 1
         versions = sorted({default, *others}, reverse=True)
         made = Snapshot(
@@ -149,9 +158,7 @@ class DataPlane:
                         )
                         for one in versions
                     ),
-                    variants=(
-                        Variant(version=default, role="default", weight_percent=100),
-                    ),
+                    variants=_variants(default, others, canary_percent),
                     routed=True,
                     shadow=shadow,
                 ),
@@ -197,6 +204,20 @@ class DataPlane:
                 raise TimeoutError(f"{what} did not come about in {timeout_s:.0f} s")
             time.sleep(0.02)
 
+    def metric(self, name: str) -> dict[str, float]:
+        """Return the gateway's numbers of a metric by the text of their labels."""
+        port = self.environment["MODELYARD_OPERATOR_PORT"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        found = (line.rsplit(" ", 1) for line in lines if line.startswith(name + "{"))
+        return {labels: float(number) for labels, number in found}
+
+    def processor_s(self) -> float:
+        """Return what the gateway has used; Linux counts processor time in ticks."""
+        stat = Path(f"/proc/{self.processes['inference.gateway'].pid}/stat")
+        fields = stat.read_text().rpartition(") ")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         self.engine.close()
         for process in self.processes.values():
@@ -236,6 +257,18 @@ class DataPlane:
         )
         self.processes[module] = process
         return process
+
+
+def _variants(
+    default: int, others: tuple[int, ...], canary_percent: int
+) -> tuple[Variant, ...]:
+    found = Variant(
+        version=default, role="default", weight_percent=100 - canary_percent
+    )
+    if not canary_percent:
+        return (found,)
+    canary = Variant(version=others[0], role="canary", weight_percent=canary_percent)
+    return (found, canary)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ import math
 import os
 import statistics
 import tempfile
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from inference.snapshot.contents import Shadow
 
 _CONNECTIONS = 32
 # Until gateways have read a snapshot, and the round before has ended.
-_SETTLE_S = 1.5
+SETTLE_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,6 @@ async def _measure(
     plane: DataPlane, rate: float, *, seconds: float, rounds: int
 ) -> dict[bool, list[Round]]:
     found: dict[bool, list[Round]] = {False: [], True: []}
-    gateway = plane.processes["inference.gateway"].pid
     async with Generator(plane.port, PATH, BODY, token=plane.key.token) as generator:
         await generator.connect(_CONNECTIONS)
         await generator.send(rate, seconds)
@@ -88,34 +86,23 @@ async def _measure(
             # Which comes first changes, so that none profits from its place.
             for is_on in (False, True) if number % 2 else (True, False):
                 plane.publish(1, 2, shadow=Shadow(2, 100) if is_on else None)
-                await asyncio.sleep(_SETTLE_S)
-                before_s = _processor_s(gateway)
+                await asyncio.sleep(SETTLE_S)
+                before_s = plane.processor_s()
                 answers = await generator.send(rate, seconds)
                 if any(answer.status != 200 for answer in answers):
                     raise RuntimeError("calls failed")
                 # The copies of the last calls, too.
-                await asyncio.sleep(_SETTLE_S)
-                used_s = _processor_s(gateway) - before_s
+                await asyncio.sleep(SETTLE_S)
+                used_s = plane.processor_s() - before_s
                 found[is_on].append(Round([it.took_s for it in answers], used_s))
     return found
 
 
-def _processor_s(pid: int) -> float:
-    """Return the processor time that a process has used; Linux counts it in ticks."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _copies(plane: DataPlane) -> str:
-    port = plane.environment["MODELYARD_OPERATOR_PORT"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        lines = answer.read().decode().splitlines()
     counts = []
-    for line in lines:
-        if line.startswith("modelyard_shadow_calls_total"):
-            labels, number = line.rsplit(" ", 1)
-            outcome = labels.partition('outcome="')[2].partition('"')[0]
-            counts.append(f"{float(number):g} {outcome}")
+    for labels, number in plane.metric("modelyard_shadow_calls_total").items():
+        outcome = labels.partition('outcome="')[2].partition('"')[0]
+        counts.append(f"{number:g} {outcome}")
     return ", ".join(counts) or "none"
 
 

@@ -134,6 +134,7 @@ class ModelEntry:
         "_deal",
         "_fallbacks",
         "canary",
+        "default",
         "headers",
         "model",
         "only",
@@ -171,6 +172,10 @@ class ModelEntry:
         self._fallbacks: dict[str, Target] = {}
         # The first version that gets a share of the calls, beside the default.
         self.canary = next((v.version for v in model.variants if v.role == "canary"), 0)
+        # The route's default; None while none is served.
+        self.default = next(
+            (self._target(it) for it in model.variants if it.role == "default"), None
+        )
         # What gets all calls; None if a canary gets some, or while nothing is served.
         self.only = self.default if len(model.variants) == 1 else None
         self.shadow = self._shadow()
@@ -245,12 +250,6 @@ class ModelEntry:
             )
             self._fallbacks[reason] = target
         return target
-
-    @property
-    def default(self) -> Target | None:
-        """The route's default; None while none is served."""
-        variants = (v for v in self.model.variants if v.role == "default")
-        return next((self._target(variant) for variant in variants), None)
 
     def next(self) -> tuple[Target | None, float, Chances]:
         """Choose for a call without a sticky key, with its chances of canaries.
