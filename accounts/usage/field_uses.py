@@ -68,11 +68,12 @@ def without(
 ) -> dict[str, int]:
     """Return the keys that used none of `bits`, each with the calls that show it.
 
-    `bits` is by version; of a version that is not in it, any use counts.
+    `bits` is by version; of a version that is not in it, any use counts. Only days that
+    are later than that of `since` count, because it may begin within its day.
     """
     calls: dict[str, int] = {}
     using: set[str] = set()
-    rows = FieldUse.objects.filter(model=model, day__gte=since.date())
+    rows = FieldUse.objects.filter(model=model, day__gt=since.date())
     for key_id, version, used, requests in rows.values_list(
         "key_id", "version", "used", "requests"
     ):

@@ -84,6 +84,11 @@ class Migration(migrations.Migration):
                         name="inference_feedback_uncounted",
                     ),
                     models.Index(fields=["given_at"], name="inference_feedback_age"),
+                    models.Index(
+                        condition=models.Q(("is_unit", True)),
+                        fields=["model", "key_id", "called_at"],
+                        name="inference_feedback_units",
+                    ),
                 ],
                 "constraints": [
                     models.UniqueConstraint(

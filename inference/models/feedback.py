@@ -61,6 +61,12 @@ class Feedback(models.Model):
             ),
             # They are deleted by their age.
             models.Index(fields=["given_at"], name="inference_feedback_age"),
+            # So does it for the minutes that have one.
+            models.Index(
+                fields=["model", "key_id", "called_at"],
+                condition=Q(is_unit=True),
+                name="inference_feedback_units",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -31,8 +31,9 @@ def take(folder: Path) -> None:
 
 
 def delete_old(*, now: datetime) -> None:
-    """Delete what is too old, or of a route that keeps no examples any more."""
+    """Delete what is too old, or of a customer or a route that keeps none any more."""
     ShadowExample.objects.filter(at__lt=now - KEPT).delete()
+    ShadowExample.objects.filter(customer__archived_at__isnull=False).delete()
     keeping = Route.objects.filter(keeps_examples=True)
     names = keeping.values("registered_model__name")
     ShadowExample.objects.exclude(model__in=names).delete()
@@ -40,13 +41,13 @@ def delete_old(*, now: datetime) -> None:
 
 @transaction.atomic
 def _keep(name: str, example: Example) -> None:
-    """Keep an example once, while its customer exists and its route allows it."""
+    """Keep an example once, if its customer has not ended and its route allows it."""
     route = Route.objects.filter(registered_model__name=example.model)
     if not route.filter(keeps_examples=True).exists():
         return
     # Locked, so that a customer who is being deleted keeps none.
-    customer = Customer.objects.select_for_update().filter(pk=example.customer_id)
-    if customer.first() is None:
+    customers = Customer.objects.select_for_update().filter(archived_at=None)
+    if customers.filter(pk=example.customer_id).first() is None:
         return
     ShadowExample.objects.bulk_create(
         [

@@ -25,6 +25,7 @@ from django.utils import timezone
 from config.backups import archive, databases, home_files
 from config.backups.archive import ArchiveWriter, Head, Refused
 from config.backups.home_files import HeldFiles
+from config.processes import secret_key
 from config.processes.specs import CREDENTIALS
 from inference.installation.home import Home
 
@@ -79,8 +80,10 @@ def _copy(file: IO[bytes], home: Home, *, beside: Path, with_key: bool) -> Head:
             if home_files.holds_models(home):
                 _add_mlflow(writer, home, beside=beside)
             _add_text(writer, "settings.env", settings_without_secrets(os.environ))
-            if with_key and home.secret_key.exists():
-                _add_text(writer, "home/secret_key", home.secret_key.read_text())
+            # It may come from the environment, and the home's own not be in use.
+            key = secret_key.in_use() if with_key else ""
+            if key:
+                _add_text(writer, "home/secret_key", key)
     return head
 
 

@@ -123,6 +123,20 @@ def test_only_keys_that_may_have_used_the_inputs_are_named():
     assert count == 4
 
 
+def test_a_day_that_is_only_partly_in_the_span_shows_nothing(customer):
+    field_uses.keep([used(customer, 1)])
+    key_id = used(customer, 1).key_id
+    bits = {used(customer, 1).version: 2}
+    model, day = used(customer, 1).model, datetime.timedelta(days=1)
+
+    def shown(since):
+        return field_uses.without(model, bits=bits, since=since)
+
+    assert shown(NOON - day) == {key_id: 1}
+    # Requests before noon are not among those of the span.
+    assert shown(NOON.replace(hour=12)) == {}
+
+
 def test_bits_are_forgotten_after_31_days_and_with_their_customer(customer):
     recording.record("a.spool", [used(customer, 1)], 9)
 

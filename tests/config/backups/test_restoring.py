@@ -15,6 +15,7 @@ from accounts.models import Customer, SpoolSegment
 from config.backups import archive, databases, home_files, restoring, taking
 from config.backups.archive import Refused
 from inference.models import PredictionJob
+from tests.config.backups import test_archive
 from tests.factories import CustomerFactory
 from tests.factories_jobs import make_job
 
@@ -50,6 +51,23 @@ def test_only_uncounted_segments_and_inputs_that_jobs_need_are_copied(home, tmp_
         f"home/jobs/{waiting.input_file}",
     ]
     assert head.missing == []
+
+
+age_key = test_archive.key
+
+
+@test_archive.needs_age
+def test_an_encrypted_backup_has_the_key_that_is_in_use(
+    home, tmp_path, settings, age_key
+):
+    identity, public = age_key
+    settings.SECRET_KEY = "from the environment"
+    home.secret_key.write_text("of the home, which is not in use")
+
+    taking.take(tmp_path / "backup", recipients=[public])
+
+    found = test_archive.read(tmp_path / "backup", identity)
+    assert found["home/secret_key"] == b"from the environment"
 
 
 def test_a_file_that_is_lost_is_named_and_the_rest_is_copied(home, tmp_path):

@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -40,18 +42,26 @@ def test_the_document_lists_every_metric_and_alert():
 
 
 @needs_promtool
-def test_prometheus_accepts_the_configuration():
-    folder = ROOT / "deploy" / "monitoring"
+@pytest.mark.parametrize("of", ["deploy/monitoring", "deploy/containers"])
+def test_prometheus_accepts_the_configuration(tmp_path, of):
+    shutil.copy(ROOT / of / "prometheus.yml", tmp_path)
+    # Containers get the folder with the rules as this one.
+    rules = "modelyard" if of == "deploy/containers" else "."
+    for path in (ROOT / "deploy" / "monitoring").glob("*rules.yml"):
+        (tmp_path / rules).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / rules)
 
     ran = subprocess.run(
         ["promtool", "check", "config", "prometheus.yml"],
-        cwd=folder,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    # Rules that are recorded, and alerts.
+    assert len(re.findall(r"SUCCESS: \d+ rules found", ran.stdout)) == 2
 
 
 @pytest.mark.parametrize("query", PANELS)

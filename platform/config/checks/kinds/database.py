@@ -1,12 +1,14 @@
 """Look at the database: reachable, migrated, writable, its clock, and whose it is."""
 
+import secrets
 import time
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import django.db
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
 
@@ -17,6 +19,8 @@ from inference.models import DatabaseHome
 
 TITLE = "Database"
 _CLOCK_TOLERANCE_S = 2.0
+# A session that ended then is worth nothing to anybody.
+_PAST = datetime(2000, 1, 1, tzinfo=UTC)
 
 UNREACHABLE = fault(
     "database-unreachable",
@@ -55,7 +59,7 @@ NOT_WRITABLE = fault(
     "database-not-writable",
     "The database cannot be written: {reason}.",
     cost="Nothing can be changed, usage waits on disk, and jobs do not go on.",
-    mend="sudo df -h {place}  # a full disk, a lock, a standby or a lack of rights",
+    mend="df -h  # where the database runs: {place}; or a lock, a standby, no rights",
 )
 OTHER_HOME = fault(
     "database-of-another-home",
@@ -202,12 +206,14 @@ def _migrations(loader: MigrationLoader) -> tuple[tuple[str, ...], tuple[str, ..
 
 
 def _why_not_writable(loader: MigrationLoader) -> str:
-    """Try a write that changes no row; an empty answer means that it can be written."""
-    if not loader.applied_migrations:
+    """Write and delete a row, which needs room on the database's disk; "" if it can."""
+    if ("sessions", "0001_initial") not in loader.applied_migrations:
         return ""
+    tried = Session(session_key=f"check-{secrets.token_hex(8)}", expire_date=_PAST)
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("UPDATE django_migrations SET name = name WHERE id = 0")
+        with transaction.atomic():
+            tried.save(force_insert=True)
+            tried.delete()
     except django.db.Error as error:
         return first_line(error)
     return ""

@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
@@ -44,6 +45,19 @@ def test_a_database_as_tests_have_it_is_well():
     assert (found.unreachable, found.not_writable) == ("", "")
     assert (found.lacking, found.unknown) == ((), ())
     assert found.clock_apart_s < 2
+    assert not Session.objects.exists()
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own setting")
+def test_a_database_that_takes_no_more_rows_is_not_writable():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TRIGGER no_room BEFORE INSERT ON django_session "
+            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
+        )
+
+    assert database.facts().not_writable == "database or disk is full"
 
 
 @pytest.mark.django_db

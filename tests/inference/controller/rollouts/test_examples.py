@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from django.utils import timezone
 
+from accounts.customers import changes
 from inference.controller.rollouts import examples
 from inference.installation import example_files
 from inference.installation.example_files import Example
@@ -61,6 +62,17 @@ def test_a_route_that_keeps_no_examples_keeps_none(tmp_path, route, example):
     Route.objects.update(keeps_examples=False)
 
     send(tmp_path, example)
+
+    assert not ShadowExample.objects.exists()
+
+
+def test_examples_end_when_their_customer_is_archived(tmp_path, example):
+    send(tmp_path, example)
+
+    changes.archive(ShadowExample.objects.get().customer)
+    examples.delete_old(now=timezone.now())
+    # One was still on its way.
+    send(tmp_path, msgspec.structs.replace(example, request_id="late"))
 
     assert not ShadowExample.objects.exists()
 
