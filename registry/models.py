@@ -116,10 +116,16 @@ class ModelVersion(models.Model):
     tags = models.JSONField(default=dict, blank=True)
     metrics = models.JSONField(default=dict, blank=True)
     params = models.JSONField(
-        default=dict, blank=True, help_text="Parameters of its training run."
+        default=dict,
+        db_default={},
+        blank=True,
+        help_text="Parameters of its training run.",
     )
     trained_by = models.CharField(
-        max_length=255, blank=True, help_text="Whose training run it was, for MLflow."
+        max_length=255,
+        blank=True,
+        help_text="Whose training run it was, for MLflow.",
+        db_default="",
     )
     flavors = models.JSONField(
         default=list, blank=True, help_text="Names of the MLflow flavors, sorted."
@@ -294,16 +300,17 @@ class Route(models.Model):
     )
     canary_weight_percent = models.PositiveSmallIntegerField(default=0)
     canary_2_version = _further_canary()
-    canary_2_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_2_weight_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     canary_3_version = _further_canary()
-    canary_3_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_3_weight_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     canary_4_version = _further_canary()
-    canary_4_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_4_weight_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     sticky = models.CharField(
         "callers keep their version",
         max_length=8,
         choices=Sticky.choices,
         default=Sticky.OFF,
+        db_default=Sticky.OFF,
         help_text="While weights stay as they are. Rollouts then count keys instead of "
         "calls, and need more of them. Calls with X-Sticky-Key keep their version in "
         "any case; only by the header do they count as evidence.",
@@ -382,12 +389,14 @@ class Route(models.Model):
         blank=True,
         validators=[RegexValidator(r"^(?!latest$|[vV]\d+$)[\w-]+$")],
         help_text="The alias in MLflow that names its default, e.g. champion.",
+        db_default="",
     )
     alias_follows = models.CharField(
         "alias and default",
         max_length=16,
         choices=AliasFollows.choices,
         default=AliasFollows.OFF,
+        db_default=AliasFollows.OFF,
         help_text="From the next change on.",
     )
     alias_starts = models.CharField(
@@ -395,6 +404,7 @@ class Route(models.Model):
         max_length=16,
         choices=AliasStarts.choices,
         default=AliasStarts.DEFAULT,
+        db_default=AliasStarts.DEFAULT,
         help_text="Only if moving the alias promotes.",
     )
     shadow_version = models.ForeignKey(
@@ -409,12 +419,14 @@ class Route(models.Model):
     shadow_percent = models.PositiveSmallIntegerField(
         "share of the shadow (%)",
         default=0,
+        db_default=0,
         validators=[MaxValueValidator(100)],
         help_text="So many percent of the default's predict calls are copied.",
     )
     shadow_tolerance_percent = models.FloatField(
         "tolerance (%)",
         default=1.0,
+        db_default=1.0,
         validators=[MinValueValidator(0), MaxValueValidator(100)],
         help_text="Numbers of the shadow that differ by no more than this are the "
         "same answer. Labels have to be equal.",
@@ -422,6 +434,7 @@ class Route(models.Model):
     keeps_examples = models.BooleanField(
         "keep examples",
         default=False,
+        db_default=False,
         help_text="Keep up to 100 inputs of callers that the shadow answered "
         "otherwise, each for at most 7 days.",
     )

@@ -16,6 +16,7 @@ class Migration(migrations.Migration):
             name="for_staff",
             field=models.BooleanField(
                 default=False,
+                db_default=False,
                 editable=False,
                 help_text="Holds the personal keys of staff.",
             ),
@@ -25,6 +26,7 @@ class Migration(migrations.Migration):
             name="for_staff",
             field=models.BooleanField(
                 default=False,
+                db_default=False,
                 editable=False,
                 help_text="Holds the personal keys of staff.",
             ),

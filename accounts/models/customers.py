@@ -80,6 +80,7 @@ class Customer(models.Model):
     )
     for_staff = models.BooleanField(
         default=False,
+        db_default=False,
         editable=False,
         help_text="Holds the personal keys of staff.",
     )

@@ -16,6 +16,7 @@ class Migration(migrations.Migration):
                 blank=True,
                 help_text="Secret; deals sticky callers, anew whenever the variants change.",
                 max_length=32,
+                db_default="",
             ),
         ),
     ]

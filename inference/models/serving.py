@@ -199,15 +199,16 @@ class ServingRoute(models.Model):
     canary_version = models.PositiveIntegerField(null=True, blank=True)
     canary_weight_percent = models.PositiveSmallIntegerField(default=0)
     canary_2_version = models.PositiveIntegerField(null=True, blank=True)
-    canary_2_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_2_weight_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     canary_3_version = models.PositiveIntegerField(null=True, blank=True)
-    canary_3_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_3_weight_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     canary_4_version = models.PositiveIntegerField(null=True, blank=True)
-    canary_4_weight_percent = models.PositiveSmallIntegerField(default=0)
+    canary_4_weight_percent = models.PositiveSmallIntegerField(default=0, db_default=0)
     salt = models.CharField(
         max_length=32,
         blank=True,
         help_text="Secret; deals sticky callers, anew whenever the variants change.",
+        db_default="",
     )
     former_version = models.PositiveIntegerField(
         null=True,

@@ -13,7 +13,10 @@ class Migration(migrations.Migration):
             model_name="modelversion",
             name="params",
             field=models.JSONField(
-                blank=True, default=dict, help_text="Parameters of its training run."
+                blank=True,
+                default=dict,
+                db_default={},
+                help_text="Parameters of its training run.",
             ),
         ),
         migrations.AddField(
@@ -23,6 +26,7 @@ class Migration(migrations.Migration):
                 blank=True,
                 help_text="Whose training run it was, for MLflow.",
                 max_length=255,
+                db_default="",
             ),
         ),
     ]

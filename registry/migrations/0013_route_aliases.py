@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                         "^(?!latest$|[vV]\\d+$)[\\w-]+$"
                     )
                 ],
+                db_default="",
             ),
         ),
         migrations.AddField(
@@ -57,6 +58,7 @@ class Migration(migrations.Migration):
                     ("both", "both: each moves the other"),
                 ],
                 default="off",
+                db_default="off",
                 help_text="From the next change on.",
                 max_length=16,
                 verbose_name="alias and default",
@@ -71,6 +73,7 @@ class Migration(migrations.Migration):
                     ("rollout", "a rollout by the route's plan starts"),
                 ],
                 default="default",
+                db_default="default",
                 help_text="Only if moving the alias promotes.",
                 max_length=16,
                 verbose_name="when the alias was moved",
@@ -88,6 +91,7 @@ class Migration(migrations.Migration):
                         "^(?!latest$|[vV]\\d+$)[\\w-]+$"
                     )
                 ],
+                db_default="",
             ),
         ),
         migrations.AddField(
@@ -101,6 +105,7 @@ class Migration(migrations.Migration):
                     ("both", "both: each moves the other"),
                 ],
                 default="off",
+                db_default="off",
                 help_text="From the next change on.",
                 max_length=16,
                 verbose_name="alias and default",
@@ -115,6 +120,7 @@ class Migration(migrations.Migration):
                     ("rollout", "a rollout by the route's plan starts"),
                 ],
                 default="default",
+                db_default="default",
                 help_text="Only if moving the alias promotes.",
                 max_length=16,
                 verbose_name="when the alias was moved",

@@ -18,6 +18,7 @@ class Migration(migrations.Migration):
             name="keeps_examples",
             field=models.BooleanField(
                 default=False,
+                db_default=False,
                 help_text="Keep up to 100 inputs of callers that the shadow answered otherwise, each for at most 7 days.",
                 verbose_name="keep examples",
             ),
@@ -27,6 +28,7 @@ class Migration(migrations.Migration):
             name="shadow_percent",
             field=models.PositiveSmallIntegerField(
                 default=0,
+                db_default=0,
                 help_text="So many percent of the default's predict calls are copied.",
                 validators=[django.core.validators.MaxValueValidator(100)],
                 verbose_name="share of the shadow (%)",
@@ -37,6 +39,7 @@ class Migration(migrations.Migration):
             name="shadow_tolerance_percent",
             field=models.FloatField(
                 default=1.0,
+                db_default=1.0,
                 help_text="Numbers of the shadow that differ by no more than this are the same answer. Labels have to be equal.",
                 validators=[
                     django.core.validators.MinValueValidator(0),
@@ -63,6 +66,7 @@ class Migration(migrations.Migration):
             name="keeps_examples",
             field=models.BooleanField(
                 default=False,
+                db_default=False,
                 help_text="Keep up to 100 inputs of callers that the shadow answered otherwise, each for at most 7 days.",
                 verbose_name="keep examples",
             ),
@@ -72,6 +76,7 @@ class Migration(migrations.Migration):
             name="shadow_percent",
             field=models.PositiveSmallIntegerField(
                 default=0,
+                db_default=0,
                 help_text="So many percent of the default's predict calls are copied.",
                 validators=[django.core.validators.MaxValueValidator(100)],
                 verbose_name="share of the shadow (%)",
@@ -82,6 +87,7 @@ class Migration(migrations.Migration):
             name="shadow_tolerance_percent",
             field=models.FloatField(
                 default=1.0,
+                db_default=1.0,
                 help_text="Numbers of the shadow that differ by no more than this are the same answer. Labels have to be equal.",
                 validators=[
                     django.core.validators.MinValueValidator(0),
