@@ -188,11 +188,18 @@ def _follow(
     # While an engine restarts empty, what it served would not be ready sooner.
     served = () if current is None else current.versions
 
+    def is_answering(version: int) -> bool:
+        return not _cannot_answer(situation, VersionKey(model, version))
+
     def is_fit(version: int) -> bool:
-        return version not in waiting or version in served
+        if version not in waiting:
+            return True
+        # Without its default, a route would serve nothing.
+        may_stay = version == desired.default or is_answering(version)
+        return version in served and may_stay
 
     if not is_fit(desired.default):
-        return Served(current, waiting_for=text)
+        return Served(current and current.only(is_answering), waiting_for=text)
     # A canary that is not ready must keep neither the route nor others from moving.
     return Served(desired.only(is_fit), waiting_for=text)
 
@@ -220,6 +227,18 @@ def _why_not_ready(situation: Situation, key: VersionKey) -> str:
         if status is None or is_stale or status.state in ("loading", "evicted"):
             return f"is loading on engine {engine}"
     return ""
+
+
+def _cannot_answer(situation: Situation, key: VersionKey) -> bool:
+    """Return whether `key` failed on all its engines, or cannot be sent to any."""
+    if key in situation.obstacles:
+        return True
+    statuses = [
+        situation.reports[engine].get(key)
+        for engine in situation.holders.get(key, frozenset()) & situation.reports.keys()
+        if (engine, key) not in situation.stale
+    ]
+    return bool(statuses) and all(it is not None and it.has_failed for it in statuses)
 
 
 def failures(reports: Reports) -> dict[VersionKey, str]:

@@ -115,9 +115,11 @@ class Sums(msgspec.Struct):
     stage_calls: int = 0
     # Before this time nothing counts: seconds since the epoch.
     counts_from: float = 0.0
-    # The first keys that called, and the first with an error of the canary.
+    # The first keys that called, and the first with an error, or a slow call, of the
+    # canary.
     keys: list[str] = []
     failing_keys: list[str] = []
+    slow_keys: list[str] = []
     # The first keys of all stages.
     callers: list[str] = []
     # The minute of the newest error of a key that was counted.
@@ -263,6 +265,8 @@ class Counter:
         if not is_slow:
             return
         side.slow += 1
+        if call.on_canary:
+            callers.note(sums.slow_keys, call.key_id)
         chance, on_canary = call.chance, call.on_canary
         if _is_first(sums, call, _SLOW):
             self.slow.add(sums.slow, chance=chance, on_canary=on_canary)
@@ -283,7 +287,7 @@ def begin_stage(sums: Sums, *, counts_from: float, weight_percent: int = 0) -> N
     sums.stage_calls = 0
     sums.counts_from = counts_from
     sums.sizes, sums.thresholds_us = {}, {}
-    sums.keys, sums.failing_keys = [], []
+    sums.keys, sums.failing_keys, sums.slow_keys = [], [], []
     if weight_percent != sums.units_weight_percent:
         sums.units, sums.units_weight_percent = {}, weight_percent
 
@@ -297,6 +301,9 @@ def forget_evidence(counter: Counter, sums: Sums, *, guard: str) -> None:
         sums.dealing, sums.dealing_waits = counter.dealing.start(), {}
     elif guard == "errors":
         sums.errors, sums.failing_keys = counter.errors.start(), []
+    elif guard == "slow":
+        sums.slow, sums.very_slow = counter.slow.start(), counter.slow.start()
+        sums.slow_keys = []
     elif guard == "answers":
         sums.answers = AnswerSums()
     elif guard == "drift":

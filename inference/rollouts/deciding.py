@@ -124,12 +124,7 @@ def _for_errors(plan: Plan, sums: Sums) -> Move:
         f"often, with a chance of error of at most {ALPHA_ERRORS:.1%}."
     )
     if not callers.are_many(sums.failing_keys, among=sums.keys):
-        text = (
-            f"{reason} But only {len(sums.failing_keys)} of the keys that called had "
-            "errors: it may be that caller. Look at its calls, then resume or roll "
-            "back."
-        )
-        return Move("pause", text, "errors")
+        return _of_few(reason, sums.failing_keys, had="errors", guard="errors")
     return Move("roll_back", reason, "errors")
 
 
@@ -152,7 +147,17 @@ def _for_slowness(plan: Plan, sums: Sums) -> Move:
         f"{default.timed}. That is more than {plan.most_slow_ratio:g} times as often, "
         f"with a chance of error of at most {ALPHA_SLOW:.1%}."
     )
+    if not callers.are_many(sums.slow_keys, among=sums.keys):
+        return _of_few(reason, sums.slow_keys, had="slow calls", guard="slow")
     return Move("roll_back", reason, "slow")
+
+
+def _of_few(reason: str, keys: Sequence[str], *, had: str, guard: str) -> Move:
+    text = (
+        f"{reason} But only {len(keys)} of the keys that called had {had}: it may be "
+        "that caller. Look at its calls, then resume or roll back."
+    )
+    return Move("pause", text, guard)
 
 
 def _for_drift(plan: Plan, sums: Sums) -> Move | None:
@@ -251,10 +256,7 @@ def evidence(plan: Plan, sums: Sums) -> tuple[Evidence, ...]:
         Evidence(
             "speed",
             _part(_all_slow(sums), ALPHA_SLOW),
-            max(
-                _part(sums.slow_safe, ALPHA_SAFE / 2),
-                _part(sums.slow_share, ALPHA_SAFE / 2),
-            ),
+            _safe_speed(sums),
             f"slower than 95 % and 99 % of the default's calls at most "
             f"{plan.most_slow_ratio:g} times as often; for a promotion slower than "
             f"95 % below {plan.safe_slow_ratio:g} times, or in less than "
@@ -269,6 +271,20 @@ def evidence(plan: Plan, sums: Sums) -> tuple[Evidence, ...]:
         *of_answers,
     )
     return shown if plan.on_drift == "ignore" else (*shown, _drift_shown(plan, sums))
+
+
+def _safe_speed(sums: Sums) -> float | None:
+    """Return how far the proof is that the canary is quick enough.
+
+    None, so that a promotion needs none, if neither version had a call with a time of
+    its own: streams end when their caller wants, and cached answers cost no time.
+    """
+    if not (sums.default.timed or sums.canary.timed):
+        return None
+    return max(
+        _part(sums.slow_safe, ALPHA_SAFE / 2),
+        _part(sums.slow_share, ALPHA_SAFE / 2),
+    )
 
 
 def _part(sums: Sequence[float], alpha: float) -> float:

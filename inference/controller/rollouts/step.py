@@ -63,6 +63,10 @@ def _step(rollout: Rollout, *, now: datetime) -> None:
         elif rollout.state == State.WAITING:
             _wait(rollout, plan, now=now)
         return
+    lost = _why_lost(rollout)
+    if lost:
+        conduct.pause(rollout, by=None, reason=lost, guard="serving")
+        return
     stage_s = (now - rollout.stage_began_at).total_seconds()
     if stage_s < -_CLOCK_TOLERANCE_S:
         # The clock was set back, and nothing would count until it is there again.
@@ -84,10 +88,8 @@ def _wait(rollout: Rollout, plan: Plan, *, now: datetime) -> None:
         else:
             conduct.enter(rollout)
         return
-    served = ServingRoute.objects.filter(model=rollout.registered_model.name).first()
-    if served is not None and rollout.weight_percent == dict(served.canaries).get(
-        rollout.version.version
-    ):
+    served = _served(rollout)
+    if served is not None and _is_served(rollout, served):
         conduct.begin_serving(rollout, now=now)
         return
     reason = rollout.version.serving_problem
@@ -95,6 +97,25 @@ def _wait(rollout: Rollout, plan: Plan, *, now: datetime) -> None:
         reason = f"Waits: {served.waiting_for}."
     reason = reason or rollout.reason
     _say_or_pause(rollout, plan, reason, since=since, now=now)
+
+
+def _served(rollout: Rollout) -> ServingRoute | None:
+    return ServingRoute.objects.filter(model=rollout.registered_model.name).first()
+
+
+def _is_served(rollout: Rollout, served: ServingRoute) -> bool:
+    """Return whether gateways are told of the stage's weight."""
+    weights = dict(served.canaries)
+    return rollout.weight_percent == weights.get(rollout.version.version)
+
+
+def _why_lost(rollout: Rollout) -> str:
+    """Return why a canary gets no calls any more; empty if it gets them."""
+    served = _served(rollout)
+    if served is None or _is_served(rollout, served):
+        return ""
+    why = rollout.version.serving_problem or served.waiting_for
+    return f"It gets no calls any more. {why}".rstrip()
 
 
 def _say_or_pause(

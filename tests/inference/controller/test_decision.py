@@ -155,6 +155,50 @@ def test_a_canary_stops_even_while_the_engine_is_away():
     assert decision.serving["m"].variants == Variants(1)
 
 
+def test_a_canary_that_was_served_and_fails_to_load_again_gets_no_calls():
+    running = Variants(1, (Canary(2, 50),))
+    situation = Situation(
+        desired={"m": running},
+        serving={"m": Served(running)},
+        reports=reports(cpu={V1: "ready", V2: "failed"}),
+    )
+
+    lost = decide(situation).serving["m"]
+
+    assert lost.variants == Variants(1)
+    assert "version 2 failed" in lost.waiting_for
+
+
+def test_a_canary_whose_artifact_is_gone_gets_no_calls():
+    running = Variants(1, (Canary(2, 50),))
+
+    decision = decide(
+        Situation(
+            desired={"m": running},
+            serving={"m": Served(running)},
+            reports=reports(cpu={V1: "ready"}),
+            obstacles={V2: "its artifact is gone"},
+        )
+    )
+
+    assert decision.serving["m"].variants == Variants(1)
+
+
+@pytest.mark.parametrize("state", ["loading", "evicted"])
+def test_a_canary_that_loads_again_keeps_its_share(state):
+    running = Variants(1, (Canary(2, 50),))
+
+    decision = decide(
+        Situation(
+            desired={"m": running},
+            serving={"m": Served(running)},
+            reports=reports(cpu={V1: "ready", V2: state}),
+        )
+    )
+
+    assert decision.serving["m"].variants == running
+
+
 def test_a_new_route_serves_its_default_while_the_canary_fails():
     decision = decide(
         Situation(

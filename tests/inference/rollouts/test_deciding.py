@@ -61,6 +61,48 @@ def test_evidence_of_safety_promotes():
     assert move(summed(good=800), stage=1).action == "promote"
 
 
+def test_a_model_that_only_streams_is_promoted_without_evidence_on_speed():
+    counter = Counter(PLAN)
+    sums = counter.start()
+    for number in range(2000):
+        call = CountedCall(
+            at=number * 60.0,
+            key_id=f"k{number % 4}",
+            size="stream 1",
+            total_us=1000 + number,
+            on_canary=number % 2 == 0,
+            chance=0.5,
+            cached=True,
+        )
+        counter.add(sums, call)
+
+    assert move(sums, stage=1).action == "promote"
+    _, speed, *_ = evidence(PLAN, sums)
+    assert speed.for_it is None
+
+
+def test_slow_calls_of_one_key_among_several_only_pause():
+    counter = Counter(PLAN)
+    sums = summed(good=100)
+    call = CountedCall(
+        at=60_000.0,
+        key_id="slow",
+        size="predict 1",
+        total_us=9000,
+        on_canary=True,
+        chance=0.5,
+    )
+    counter.add(sums, call)
+    sums.slow = [12.0] * len(sums.slow)
+
+    found = move(sums)
+
+    assert (found.action, found.guard) == ("pause", "slow")
+    assert "only 1 of the keys that called had slow calls" in found.reason
+    counting.forget_evidence(counter, sums, guard="slow")
+    assert move(sums).action == "advance"
+
+
 def test_silence_never_promotes():
     # Enough calls for the stage, too few to show that fewer than 1 % fail.
     plan = Plan(stages=(Stage(50, 10, 50),), most_minutes=60)
@@ -122,6 +164,7 @@ def test_a_slow_tail_rolls_back_and_says_so():
     sums = summed()
     sums.canary.timed, sums.canary.very_slow = 50, 9
     sums.very_slow = [12.0] * len(sums.very_slow)
+    sums.slow_keys = ["k0", "k1", "k2"]
 
     found = move(sums)
 

@@ -167,6 +167,23 @@ def test_a_rollout_that_finds_no_room_waits_with_a_weight_of_0(pair, route):
     assert Route.objects.get().weight_of(version.pk) == 60
 
 
+def test_a_rollout_whose_canary_is_served_no_more_is_paused_and_says_so(pair):
+    ServingRoute.objects.update(
+        canary_2_version=None,
+        canary_2_weight_percent=0,
+        default_weight_percent=95,
+        waiting_for="version 3 failed on engine cpu: no such file",
+    )
+
+    step(now=timezone.now())
+
+    first, second = rollouts()
+    assert (first.state, second.state) == (State.RUNNING, State.PAUSED)
+    assert second.reason == (
+        "It gets no calls any more. version 3 failed on engine cpu: no such file"
+    )
+
+
 def test_a_rollout_that_waits_too_long_is_paused_and_says_so(pair, route):
     conduct.advance(pair[0], by=None)
     version = ModelVersionFactory(registered_model=route.registered_model)
