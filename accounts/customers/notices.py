@@ -3,11 +3,14 @@
 import datetime
 from collections.abc import Collection
 
+import structlog
 from django.db import transaction
 from django.db.models import QuerySet
 
 from accounts.customers import mails
 from accounts.models import Customer, Notice
+
+logger = structlog.get_logger(__name__)
 
 
 @transaction.atomic
@@ -45,7 +48,8 @@ def current(customer: Customer, *, now: datetime.datetime) -> QuerySet[Notice]:
 def notify(*, now: datetime.datetime) -> int:
     """Mail new notices to the contacts of customers; return how many mails were sent.
 
-    A notice is claimed before its mail leaves: no mail is better than one every minute.
+    A notice is claimed before its mail leaves, so that no other worker mails it too.
+    The next run tries again what the server may take later.
     """
     sent = 0
     waiting = Notice.objects.filter(
@@ -55,12 +59,26 @@ def notify(*, now: datetime.datetime) -> int:
         claimed = Notice.objects.filter(pk=notice.pk, notified_at=None).update(
             notified_at=now
         )
-        if claimed and notice.customer.contact_email:
+        if not claimed or not notice.customer.contact_email:
+            continue
+        try:
             # It is shown in the portal as well.
-            sent += mails.send(
+            sent += mails.send_or_raise(
                 notice.customer.contact_email,
                 subject=notice.subject,
                 message=f"{notice.text}\n",
-                customer_id=notice.customer_id,
             )
+        except (OSError, ValueError) as error:
+            logger.warning(
+                "mail_not_sent", reason=error, customer_id=notice.customer_id
+            )
+            if isinstance(error, ValueError):
+                continue
+            if mails.may_be_taken_later(error):
+                Notice.objects.filter(pk=notice.pk, notified_at=now).update(
+                    notified_at=None
+                )
+            if not mails.is_refused(error):
+                # The server is away, and each try may take long.
+                break
     return sent

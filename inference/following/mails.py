@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.mail import send_mail
 
+from accounts.customers import mails
 from inference.models import Message
 
 # A mail that failed is tried again after this, until its messages are so old that only
@@ -30,10 +31,20 @@ def send(*, now: datetime) -> int:
     due = Message.objects.filter(mail_at__lte=now)
     due.filter(at__lt=now - _GIVEN_UP).update(mail_at=None)
     people = User.objects.filter(pk__in=due.order_by().values("user_id"))
-    return sum(_send(person, now=now) for person in people)
+    sent = 0
+    for person in people:
+        try:
+            sent += _send(person, now=now)
+        except OSError as error:
+            logger.warning("messages_not_mailed", reason=error)
+            if not mails.is_refused(error):
+                # The server is away, and each try may take long.
+                break
+    return sent
 
 
 def _send(person: User, *, now: datetime) -> int:
+    """Mail what is due to one person; raises OSError if it cannot leave."""
     due = Message.objects.filter(user=person, mail_at__lte=now)
     if not person.is_active or not person.email:
         due.update(mail_at=None)
@@ -58,9 +69,6 @@ def _send(person: User, *, now: datetime) -> int:
         # No server takes such an address.
         logger.warning("messages_not_mailed", reason=error, messages=len(claimed))
         due.update(mail_at=None)
-        return 0
-    except OSError as error:
-        logger.warning("messages_not_mailed", reason=error, messages=len(claimed))
         return 0
     Message.objects.filter(pk__in=[it.pk for it in claimed]).update(mail_at=None)
     return sent

@@ -47,6 +47,8 @@ class Contract(msgspec.Struct, frozen=True, omit_defaults=True):
     params: tuple[Field, ...] = ()
     task: str = "custom"
     labels: tuple[str, ...] = ()
+    # Callers may send pictures for the rows of the input tensor.
+    pictures: bool = False
 
 
 def contract_of(metadata: Json, signature: Json) -> Contract:
@@ -71,6 +73,7 @@ def contract_of(metadata: Json, signature: Json) -> Contract:
         params=tuple(_param(spec) for spec in signature.get("params") or []),
         task=metadata.get("task", "custom"),
         labels=tuple(str(label) for label in metadata.get("labels", ())),
+        pictures=metadata.get("image") is not None,
     )
 
 

@@ -40,6 +40,7 @@ def compare(published: Contract, candidate: Contract) -> list[Change]:
     return [
         *_columns(published, candidate),
         *_tensors(published, candidate),
+        *_pictures(published, candidate),
         *_outputs(published.outputs, candidate.outputs),
         *_params(published.params, candidate.params),
         *_labels(published, candidate),
@@ -83,6 +84,14 @@ def _tensors(published: Contract, candidate: Contract) -> list[Change]:
         may = bool(published.columns and candidate.columns)
         changes.append(_new("Input", field, optional=may))
     return changes
+
+
+def _pictures(published: Contract, candidate: Contract) -> list[Change]:
+    if published.pictures == candidate.pictures:
+        return []
+    if candidate.pictures:
+        return [Change("additive", "Pictures: are taken now.")]
+    return [Change("breaking", "Pictures: were taken and are refused now.")]
 
 
 def _outputs(old_fields: Iterable[Field], new_fields: Iterable[Field]) -> list[Change]:

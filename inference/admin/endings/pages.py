@@ -74,8 +74,8 @@ class DeprecationAdmin(HistoryAdmin):
         customers = "1 customer is" if told == 1 else f"{told} customers are"
         messages.info(
             request,
-            f"{customers} told by mail and in the portal: who called it in the last "
-            f"{telling.DAYS} days.",
+            f"{customers} told in the portal, and by mail to their contacts: who "
+            f"called it in the last {telling.DAYS} days.",
         )
 
     def delete_model(self, request: HttpRequest, obj: Deprecation) -> None:

@@ -1,5 +1,7 @@
 """Customers who called what ends are told once, by mail and in the portal."""
 
+import contextlib
+import smtplib
 from datetime import timedelta
 
 import pytest
@@ -89,20 +91,54 @@ def test_a_customer_gets_one_mail_and_another_only_if_something_changed(version)
     assert len(mail.outbox) == 2
 
 
-def test_a_missing_mail_server_stops_nobody_elses_mail(version, monkeypatch):
+@pytest.fixture
+def two_to_mail(version):
     for address in ("one@example.com", "two@example.com"):
         called(CustomerFactory.create(contact_email=address))
     telling.tell(deprecate(version), now=NOW)
-    tried = []
 
-    def refuse(_subject, _message, _sender, recipient_list):
-        tried.extend(recipient_list)
-        raise ConnectionRefusedError
 
-    monkeypatch.setattr(mails, "send_mail", refuse)
+@pytest.fixture
+def fail_with(monkeypatch):
+    """Let mails fail in a block; yield the addresses that were tried."""
 
-    assert notices.notify(now=NOW) == 0
+    @contextlib.contextmanager
+    def failing(error):
+        tried = []
+
+        def refuse(_subject, _message, _sender, recipient_list):
+            tried.extend(recipient_list)
+            raise error(recipient_list[0])
+
+        with monkeypatch.context() as away:
+            away.setattr(mails, "send_mail", refuse)
+            yield tried
+
+    return failing
+
+
+def test_mails_leave_once_a_missing_server_is_back(two_to_mail, fail_with):
+    with fail_with(ConnectionRefusedError) as tried:
+        assert notices.notify(now=NOW) == 0
+
+    # Each try may take as long as the server's timeout.
+    assert len(tried) == 1
+    assert notices.notify(now=NOW + timedelta(minutes=1)) == 2
+    assert notices.notify(now=NOW + timedelta(minutes=2)) == 0
+
+
+@pytest.mark.parametrize(("code", "later"), [(550, 0), (451, 2)])
+def test_an_address_that_is_refused_stops_nobody_elses_mail(
+    two_to_mail, fail_with, code, later
+):
+    def refused(address):
+        return smtplib.SMTPRecipientsRefused({address: (code, b"no")})
+
+    with fail_with(refused) as tried:
+        assert notices.notify(now=NOW) == 0
+
     assert sorted(tried) == ["one@example.com", "two@example.com"]
+    assert notices.notify(now=NOW + timedelta(minutes=1)) == later
 
 
 def test_what_was_taken_back_is_told_to_nobody_any_more(version):

@@ -357,3 +357,12 @@ def test_additive_changes_of_one_part_break_the_other_way(one, other, part):
 
     if level_of(compare(one, changed)) == "additive":
         assert level_of(compare(changed, one)) == "breaking"
+
+
+def test_pictures_that_are_refused_break_callers():
+    image = {"mode": "RGB", "height": 8, "width": 8}
+    numbers, pictures = rows(tensor(3, 8, 8)), rows(tensor(3, 8, 8), image=image)
+
+    assert level_of(compare(pictures, numbers)) == "breaking"
+    assert level_of(compare(numbers, pictures)) == "additive"
+    assert compare(pictures, pictures) == []
