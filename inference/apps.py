@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from inference.errors import rendering
@@ -24,7 +25,12 @@ class InferenceConfig(AppConfig):
     def ready(self) -> None:
         from accounts.signals import access_changed, model_names_wanted
         from inference import checks  # noqa: F401 (registers checks)
-        from registry.signals import callers_wanted, registry_changed, rollout_wanted
+        from registry.signals import (
+            callers_wanted,
+            registry_changed,
+            rollout_wanted,
+            version_replaced,
+        )
 
         rendering.set_site(settings.MODELYARD_PUBLIC_URL)
         access_changed.connect(
@@ -37,11 +43,33 @@ class InferenceConfig(AppConfig):
             _start_rollout, dispatch_uid="inference.controller.rollouts"
         )
         registry_changed.connect(_follow_changes, dispatch_uid="inference.following")
+        version_replaced.connect(_forget_version, dispatch_uid="inference.forgetting")
         model_names_wanted.connect(_model_names, dispatch_uid="inference.model_names")
         callers_wanted.connect(_callers, dispatch_uid="inference.callers")
 
 
 # Models can be imported only once the apps are ready.
+def _forget_version(model: str, version: int, **_: Any) -> None:
+    """Forget what was noted of a version whose number is another's now."""
+    from accounts.usage import field_uses
+    from inference.models import (
+        Feedback,
+        FeedbackSum,
+        Follow,
+        ShadowExample,
+        ShadowTotals,
+    )
+
+    for told in (Feedback, FeedbackSum):
+        told.objects.filter(model=model, version=str(version)).delete()
+    for compared in (ShadowTotals, ShadowExample):
+        either = Q(shadow_version=version) | Q(default_version=version)
+        compared.objects.filter(either, model=model).delete()
+    field_uses.forget_version(model, version)
+    follows = Follow.objects.filter(registered_model__name=model)
+    follows.filter(newest_version__gte=version).update(newest_version=version - 1)
+
+
 def _access_changed(
     rows: "Iterable[ApiKey | Customer | Plan] | None" = None, **_: Any
 ) -> None:

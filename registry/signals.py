@@ -34,6 +34,9 @@ class Callers(NamedTuple):
         return f"In the last 30 days {keys} {did}: {names}."
 
 
+# Sent inside the transaction in which the number `version` of `model` (its name) became
+# another version, because the name was deleted in MLflow and registered again.
+version_replaced = Signal()
 # Sent to have a rollout of `version` started by its route's plan; `why` tells people
 # the cause. Receivers raise `registry.routes.RouteError`.
 rollout_wanted = Signal()

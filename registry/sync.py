@@ -34,7 +34,7 @@ from registry.mlflow.types import (
 from registry.models import Alias, ModelVersion, RegisteredModel, Route
 from registry.routes import RouteError
 from registry.rules import metadata
-from registry.signals import registry_changed, rollout_wanted
+from registry.signals import registry_changed, rollout_wanted, version_replaced
 from registry.sync_run import Outcome
 
 log = structlog.get_logger(__name__)
@@ -300,6 +300,10 @@ def _write_model(
                 reading.remote.version,
                 ModelVersion(registered_model=model, version=reading.remote.version),
             )
+            if row.pk is not None and _is_registered_again(row, reading.remote):
+                version_replaced.send(
+                    sender=ModelVersion, model=model.name, version=row.version
+                )
             changed |= _update(row, _fields(row, reading))
         present = {reading.remote.version for reading in readings}
         for number, row in rows.items():

@@ -28,6 +28,10 @@ PAGE_LIFETIME = datetime.timedelta(hours=1)
 MOST_PAGES = 5
 # Rows of one call, as many as a table that is tried out may have.
 MOST_ROWS = 1000
+# What one key may do; all share a customer, whose limits are so many times these.
+_A_SECOND, _A_MINUTE = 20, 300
+LIMITS = api_keys.OwnLimits(burst_requests=_A_SECOND, sustained_requests=_A_MINUTE)
+_PEOPLE = 100
 _NAME = "Staff"
 _PAGE = "Try it ("
 
@@ -128,6 +132,7 @@ def _issue(
         customer,
         name=name[:100],
         scopes=SCOPES,
+        limits=LIMITS,
         expires_at=timezone.now() + lifetime,
         mode="test",
         created_by=person,
@@ -166,6 +171,8 @@ def _make_customer() -> None:
         name=name,
         description="Of personal keys, whose calls are charged nothing.",
         max_predict_rows=MOST_ROWS,
+        burst_requests=_A_SECOND * _PEOPLE,
+        sustained_requests=_A_MINUTE * _PEOPLE,
         # Its keys are made in the admin.
         max_keys=0,
     )

@@ -83,5 +83,9 @@ def without(
     return {key_id: made for key_id, made in calls.items() if key_id not in using}
 
 
+def forget_version(model: str, version: int) -> None:
+    FieldUse.objects.filter(model=model, version=str(version)).delete()
+
+
 def forget(*, now: datetime.datetime) -> None:
     FieldUse.objects.filter(day__lt=(now - KEEP).date()).delete()

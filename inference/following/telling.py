@@ -112,7 +112,8 @@ def _tell_new_versions(*, now: datetime) -> None:
                 f"{name} has {len(newer)} new versions: v{oldest} to v{newest.version}."
             )
         fact = Fact(
-            key=f"new version {newest.pk}",
+            # The same number may be registered again.
+            key=f"new version {newest.pk} {newest.registered_at.isoformat()}",
             kind=Message.Kind.NEW_VERSION,
             text=text,
             at=now,

@@ -8,7 +8,7 @@ from django.utils import timezone
 from registry import sync, sync_run
 from registry.mlflow.types import ModelFile, RegistryUnreachable
 from registry.models import Alias, ModelVersion, RegisteredModel, RegistrySync, Route
-from registry.signals import registry_changed
+from registry.signals import registry_changed, version_replaced
 from tests.factories_registry import (
     ModelVersionFactory,
     RegisteredModelFactory,
@@ -176,6 +176,12 @@ def test_a_model_that_disappears_takes_its_versions_along_and_both_return(
 def test_a_version_registered_anew_under_its_number_is_read_and_fetched_again(mlflow):
     mlflow.add("iris", 1, aliases={"champion": 1})
     sync.synchronise(mlflow)
+    replaced = []
+
+    def hear(model, version, **_):
+        replaced.append((model, version))
+
+    version_replaced.connect(hear)
     digest = version_of("iris", 1).artifact_digest
 
     mlflow.add("iris", 1, aliases={"champion": 1})
@@ -203,6 +209,7 @@ def test_a_version_registered_anew_under_its_number_is_read_and_fetched_again(ml
     version = version_of("iris", 1)
     assert version.flavors == ["sklearn"]
     assert version.artifact_digest not in ("", digest)
+    assert replaced == [("iris", 1)]
 
 
 def test_an_unreachable_mlflow_leaves_the_last_good_state_and_is_told(mlflow, changes):

@@ -319,7 +319,9 @@ class Supervisor:
 
     def _let_wait(self, child: _Child) -> float:
         """Count a death; return after how many seconds the process starts again."""
-        wait_s: float = min(_FIRST_BACKOFF_S * 2**child.deaths, _LONGEST_BACKOFF_S)
+        wait_s: float = min(
+            _FIRST_BACKOFF_S * 2.0 ** min(child.deaths, 16), _LONGEST_BACKOFF_S
+        )
         child.deaths += 1
         child.start_again_at = self._clock() + wait_s
         return wait_s

@@ -37,6 +37,9 @@ def test_a_key_predicts_explains_and_is_charged_nothing(scientist):
     assert key.created_by == scientist
     assert key.customer.for_staff
     assert key.customer.plan.max_predict_rows == 1000
+    # One person's loop leaves room for the others.
+    assert (key.burst_requests, key.sustained_requests) == (20, 300)
+    assert key.customer.plan.burst_requests == 2000
     left = key.expires_at - timezone.now()
     assert datetime.timedelta(days=89) < left <= datetime.timedelta(days=90)
 
