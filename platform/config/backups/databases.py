@@ -18,6 +18,8 @@ from django.db.migrations.recorder import MigrationRecorder
 from config.backups.archive import Head, Refused
 from config.processes import schema
 
+# Files beside a database of SQLite.
+_OF_ITS_WRITERS = ("-wal", "-shm", "-journal")
 _PIECE_BYTES = 1024**2
 
 Copy = Iterator[tuple[str, Iterator[bytes]]]
@@ -105,6 +107,10 @@ class Sqlite:
                 yield fill
                 file.flush()
                 os.fsync(file.fileno())
+            for suffix in _OF_ITS_WRITERS:
+                # SQLite would write them into the restored file. They are of one that
+                # is gone, whose process did not end well.
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

@@ -1,6 +1,9 @@
 """A backup is made whole or not at all, and restored only where nothing is."""
 
+import contextlib
+import io
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +71,29 @@ def test_an_encrypted_backup_has_the_key_that_is_in_use(
 
     found = test_archive.read(tmp_path / "backup", identity)
     assert found["home/secret_key"] == b"from the environment"
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own files")
+def test_what_a_crash_left_beside_the_database_is_not_restored(tmp_path, monkeypatch):
+    made, crashed = tmp_path / "made", tmp_path / "crashed"
+    path = tmp_path / "db.sqlite3"
+    with contextlib.closing(sqlite3.connect(made)) as old:
+        old.execute("CREATE TABLE t (n)")
+        old.commit()
+        backup = made.read_bytes()
+        old.execute("PRAGMA journal_mode = wal")
+        old.execute("INSERT INTO t VALUES (1)")
+        old.commit()
+        # As it lies there when the process is killed.
+        crashed.write_bytes(made.with_name("made-wal").read_bytes())
+    crashed.rename(tmp_path / "db.sqlite3-wal")
+    monkeypatch.setitem(connection.settings_dict, "NAME", str(path))
+
+    with databases.of_this_installation().filling(None) as fill:
+        fill("sqlite", io.BytesIO(backup))
+
+    with contextlib.closing(sqlite3.connect(path)) as restored:
+        assert restored.execute("SELECT * FROM t").fetchall() == []
 
 
 def test_a_file_that_is_lost_is_named_and_the_rest_is_copied(home, tmp_path):
