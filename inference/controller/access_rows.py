@@ -105,8 +105,7 @@ def ended_keys(digests: Collection[bytes], *, now: datetime) -> Iterator[EndedKe
 
 def newest_ended_keys(*, now: datetime) -> Iterator[EndedKey]:
     """Return why the newest ended keys are refused, so that callers can be told."""
-    # Pages of the staff have so many that they would displace those of callers.
-    newest = ApiKey.objects.ended(now).exclude(customer__for_staff=True).order_by("-pk")
+    newest = ApiKey.objects.ended(now).order_by("-pk")
     yield from _ended(newest[:_MOST_ENDED_KEYS], now)
 
 

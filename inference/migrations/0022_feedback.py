@@ -85,7 +85,6 @@ class Migration(migrations.Migration):
                     ),
                     models.Index(fields=["given_at"], name="inference_feedback_age"),
                     models.Index(
-                        condition=models.Q(("is_unit", True)),
                         fields=["model", "key_id", "called_at"],
                         name="inference_feedback_units",
                     ),

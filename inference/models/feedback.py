@@ -64,7 +64,6 @@ class Feedback(models.Model):
             # So does it for the minutes that have one.
             models.Index(
                 fields=["model", "key_id", "called_at"],
-                condition=Q(is_unit=True),
                 name="inference_feedback_units",
             ),
         ]
